@@ -1,0 +1,37 @@
+# Every target works on a fresh clone with Python 3.11 or later, pip and make. "make help" lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help demo test check bench clean
+help:
+	@echo "make demo   compare methods on real data; writes runs/demo/report.html"
+	@echo "make test   all tests and doctests"
+	@echo "make check  format, lint, types, floors, doctests"
+	@echo "make bench  what is timed, as ratios (benchmarks/)"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("thinwire needs Python 3.11 or later, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/thinwire compare sgd local-sgd:every=8 qsgd:bits=4 qsgd:bits=2 ef-signsgd topk:density=1% \
+	  mem-sgd:select=random,density=1% qsparse:density=2%,levels=7,every=4 signtopk:density=2%,every=8 \
+	  --task digits --workers 8 --steps 300 --network 100Mbit,20ms --out runs/demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layers.py src/thinwire
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/simulator_overhead.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache runs

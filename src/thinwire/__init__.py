@@ -1,0 +1,33 @@
+"""Communication-efficient distributed training of PyTorch models."""
+
+from thinwire.distributed import DistributedOptimizer
+from thinwire.errors import (
+    ConfigError,
+    DeadlockError,
+    NumericsError,
+    ProtocolError,
+    ThinwireError,
+    WireError,
+    WorkerError,
+)
+from thinwire.methods import GradientAveraging, ModelAveraging, parse_method
+from thinwire.network import Network
+from thinwire.simulator import Simulation
+from thinwire.worker import Worker
+
+__all__ = [
+    "ConfigError",
+    "DeadlockError",
+    "DistributedOptimizer",
+    "GradientAveraging",
+    "ModelAveraging",
+    "Network",
+    "NumericsError",
+    "ProtocolError",
+    "Simulation",
+    "ThinwireError",
+    "WireError",
+    "Worker",
+    "WorkerError",
+    "parse_method",
+]

@@ -1,0 +1,225 @@
+"""The command line: parse, call, print."""
+
+import functools
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TextIO, TypeVar
+
+import torch.distributed as dist
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from thinwire import report
+from thinwire.distributed import Transport
+from thinwire.errors import ConfigError, ThinwireError
+from thinwire.experiments.compare import Comparer, progress_of
+from thinwire.experiments.crews import Crew, LocalCrew, ProcessCrew, default_jobs
+from thinwire.experiments.launch import join, launch
+from thinwire.experiments.spec import Comparison, Run
+from thinwire.experiments.tasks import load_task, task_names
+from thinwire.methods import CATALOG
+from thinwire.network import Network
+
+T = TypeVar("T")
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+# A pipe or a log has no width of its own; 120 columns hold the result table.
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+class EngineChoice(StrEnum):
+    """How workers run."""
+
+    simulate = "simulate"
+    processes = "processes"
+
+
+class ShardingChoice(StrEnum):
+    """How examples are dealt out."""
+
+    random = "random"
+    sorted = "sorted"
+
+
+@app.callback()
+def _thinwire() -> None:
+    """Communication-efficient distributed training of PyTorch models."""
+
+
+@app.command()
+def methods() -> None:
+    """List the methods: what each sends, its paper, its options with their defaults."""
+    table = Table(show_lines=True)
+    for column in ("method", "what a worker sends", "options (default first)", "paper"):
+        table.add_column(column, overflow="fold")
+    for row in CATALOG:
+        options = "\n".join(option.describe() for option in row.options.values()) or "none"
+        departs = f"\nDeparts: {row.departs}." if row.departs else ""
+        cells = (row.name, f"{row.summary}.{departs}", options, row.paper)
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
+    console.print("Write NAME or NAME:OPTION=VALUE,..., such as  qsparse:density=1%,levels=15,every=8", markup=False)
+
+
+@app.command()
+def compare(
+    methods: Annotated[list[str], typer.Argument(help="method strings, see: thinwire methods")],
+    task: Annotated[str, typer.Option(help=f"one of {', '.join(task_names())}, or package.module:function")] = "digits",
+    workers: Annotated[int, typer.Option(help="number of workers")] = 8,
+    seeds: Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")] = "0,1",
+    lrs: Annotated[str, typer.Option(help="learning rates to search for every method [default: the task's]")] = "",
+    engine: Annotated[
+        EngineChoice, typer.Option(help="one process and a virtual clock, or real processes")
+    ] = EngineChoice.simulate,
+    network: Annotated[str, typer.Option(help="simulated BANDWIDTH,LATENCY of every link")] = "",
+    compute: Annotated[float, typer.Option(help="simulated milliseconds that a step computes")] = 10.0,
+    target: Annotated[
+        float | None, typer.Option(help="value whose cost is reported [default: what sgd ends at]")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="steps of a final run")] = 300,
+    tune_steps: Annotated[int | None, typer.Option(help="steps of a run of the search [default: as final]")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
+    optimizer: Annotated[str, typer.Option(help="of torch.optim, such as sgd:momentum=0.9")] = "sgd",
+    sharding: Annotated[ShardingChoice, typer.Option(help="how examples are dealt out")] = ShardingChoice.random,
+    data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for results [default: runs/TASK]")] = None,
+    jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
+    port: Annotated[int | None, typer.Option(help="where local processes meet [default: a free one]")] = None,
+) -> None:
+    """Compare methods: tune each, run each with every seed, write results.jsonl and report.html.
+
+    Safe to interrupt: the same command goes on where it stopped. Under torchrun, --engine processes joins the
+    processes that torchrun started.
+    """
+    _warn_without_effect(engine, network=network, port=port, jobs=jobs)
+    loaded = load_task(task, data=data)
+    comparison = Comparison(
+        methods=tuple(methods),
+        task=task,
+        data=data,
+        workers=workers,
+        seeds=_numbers(seeds, int, "--seeds"),
+        lrs=tuple(sorted(_numbers(lrs, float, "--lrs") or loaded.learning_rates)),
+        engine=engine.value,
+        network=Network.parse(network or "100Mbit,20ms"),
+        compute_s=compute / 1000,
+        steps=steps,
+        tune_steps=steps if tune_steps is None else tune_steps,
+        evaluate_every=max(1, steps // 20) if evaluate_every is None else evaluate_every,
+        batch_size=loaded.batch_size if batch_size is None else batch_size,
+        optimizer=optimizer,
+        sharding=sharding.value,
+        target=target,
+    )
+    folder = out or Path("runs") / task.replace(":", "-")
+    command = shlex.join(["thinwire", *sys.argv[1:]])
+    if engine is EngineChoice.simulate:
+        _compare(comparison, folder, command, LocalCrew(jobs or default_jobs()))
+        return
+    main = functools.partial(_compare_in_process, comparison, folder, command)
+    if dist.is_torchelastic_launched():
+        join(main)
+    else:
+        # Everything that can be refused is refused here, once, before any process starts.
+        Comparer(comparison, loaded, folder, LocalCrew(1), command=command, watch=lambda *_: None)
+        launch(workers, main, port)
+
+
+@app.command("report")
+def make_report(folder: Annotated[Path, typer.Argument(help="folder of a comparison")]) -> None:
+    """Print the table and write report.html again from the files of a comparison."""
+    _report(folder)
+
+
+def main() -> None:
+    """Entry point: every expected failure is one message on standard error and a status that is not 0."""
+    warnings.showwarning = _show_warning
+    try:
+        status = app(standalone_mode=False)
+    except ThinwireError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2 if isinstance(error, ConfigError) else 1
+    except typer.Abort:
+        status = 130
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept. Run the same command to go on", file=sys.stderr)
+        status = 130
+    except Exception as error:
+        if not hasattr(error, "show"):
+            raise
+        error.show()
+        status = 2
+    sys.exit(status or 0)
+
+
+def _compare_in_process(comparison: Comparison, folder: Path, command: str, transport: Transport) -> None:
+    if transport.size != comparison.workers:
+        raise ConfigError(f"--workers {comparison.workers} was given, but {transport.size} processes were started")
+    _compare(comparison, folder, command, ProcessCrew(transport))
+
+
+def _compare(comparison: Comparison, folder: Path, command: str, crew: Crew) -> None:
+    task = load_task(comparison.task, data=comparison.data)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not crew.is_main) as progress:
+        comparer = Comparer(comparison, task, folder, crew, command=command, watch=functools.partial(_show, progress))
+        taken = comparer.run()
+    if crew.is_main:
+        for method, lr in taken.items():
+            console.print(f"learning rate {lr:g} taken for {method}", markup=False, highlight=False)
+        _report(folder)
+
+
+def _show(progress: Progress, what: str, runs: Sequence[Run], out: Path) -> None:
+    done, total = progress_of(runs, out)
+    shown = next((task for task in progress.tasks if task.description == what), None)
+    task_id = shown.id if shown else progress.add_task(what)
+    progress.update(task_id, completed=done, total=total)
+
+
+def _report(folder: Path) -> None:
+    data = report.load(folder)
+    report.print_table(report.summarise(data), console)
+    page = folder / "report.html"
+    report.write_page(data, page)
+    console.print(f"wrote {folder / 'results.jsonl'} and {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"{option} {text} cannot be read; give numbers separated by commas") from None
+
+
+def _warn_without_effect(engine: EngineChoice, *, network: str, port: int | None, jobs: int | None) -> None:
+    if engine is EngineChoice.processes:
+        for name, given in (("--network", network), ("--jobs", jobs)):
+            if given:
+                warnings.warn(f"{name} has no effect with --engine processes", stacklevel=2)
+    elif port is not None:
+        warnings.warn("--port has no effect with --engine simulate", stacklevel=2)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"warning: {message}", file=sys.stderr)

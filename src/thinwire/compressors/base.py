@@ -1,0 +1,69 @@
+"""What an operator must offer, and what is known of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from thinwire.layout import Segments
+from thinwire.payloads import Payload
+from thinwire.random import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What theory promises of an operator ``C`` on vectors of one length.
+
+    Args:
+        unbiased: ``E C(x) = x``.
+        error: the least proven bound of ``E||C(x) - x||^2 / ||x||^2`` over all ``x``. For an unbiased operator
+            it is omega; for a contraction it is ``1 - gamma``. Error feedback needs ``error < 1``.
+        linear: messages may be added before they are decoded, so that an all-reduce is legal.
+    """
+
+    unbiased: bool
+    error: float
+    linear: bool = False
+
+    @property
+    def gamma(self) -> float:
+        """The contraction constant ``1 - error``, at least 0."""
+        return max(0.0, 1.0 - self.error)
+
+
+class Compressor(Protocol):
+    """Maps a vector to a payload. Implementations are frozen dataclasses without state."""
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+        """Compress each segment of ``x`` (contiguous f32 ``[segments.numel]``, not modified) on its own.
+
+        The result depends on ``x``, ``key`` and ``segments`` alone.
+        """
+        ...
+
+    def traits(self, numel: int) -> Traits:
+        """What is known for one segment of ``numel`` entries."""
+        ...
+
+
+def segment_traits(compressor: Compressor, segments: Segments) -> Traits:
+    """The traits over a cut vector: gamma is the smallest over the segments (Basu et al. 2019, Cor. 1)."""
+    sizes = segments.distinct_sizes() or (1,)
+    each = [compressor.traits(size) for size in sizes]
+    return Traits(
+        unbiased=all(traits.unbiased for traits in each),
+        error=max(traits.error for traits in each),
+        linear=all(traits.linear for traits in each),
+    )
+
+
+def sparsified(keep: float, values: Traits, *, linear: bool = False) -> Traits:
+    """Traits of a quantizer with ``values`` traits on the entries kept by a k/d-contraction, ``keep = k/d``.
+
+    ``||C(x) - x||^2 = ||x - y||^2 + ||Q(y) - y||^2 <= ||x||^2 - (1 - e) ||y||^2`` with ``e`` the quantizer's
+    error on k entries and ``||y||^2 >= (k/d) ||x||^2``: error ``1 - (1 - e) k/d`` while ``e < 1``, else ``e``
+    (not a contraction). With QSGD this is gamma ``(1 - beta) k/d``, or ``k / (d (1 + beta))`` when scaled.
+    """
+    error = 1.0 - (1.0 - values.error) * keep if values.error < 1.0 else values.error
+    return Traits(unbiased=values.unbiased and math.isclose(keep, 1.0), error=error, linear=linear)

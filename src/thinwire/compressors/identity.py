@@ -1,0 +1,31 @@
+"""No compression."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from thinwire.compressors.base import Traits
+from thinwire.config import register
+from thinwire.layout import Segments
+from thinwire.payloads import Dense
+from thinwire.random import Key
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """``C(x) = x``: every value as f32, 32 d bits.
+
+    Example:
+        >>> import torch
+        >>> Identity().compress(torch.tensor([1.0, 2.0]), Key(0), Segments.whole(2)).to_dense().tolist()
+        [1.0, 2.0]
+    """
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
+        """A copy of ``x``."""
+        return Dense(x.clone())
+
+    def traits(self, numel: int) -> Traits:
+        """No error; linear."""
+        return Traits(unbiased=True, error=0.0, linear=True)

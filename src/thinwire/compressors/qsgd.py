@@ -1,0 +1,110 @@
+"""Stochastic rounding to equally spaced levels."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from thinwire.compressors.base import Traits
+from thinwire.config import register
+from thinwire.errors import ConfigError
+from thinwire.kernels.bits import pack
+from thinwire.kernels.dither import quantize_levels
+from thinwire.layout import Segments
+from thinwire.payloads import Levels
+from thinwire.random import Key
+
+
+@register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QSGD:
+    """``C(x)_i = ||x|| sign(x_i) xi_i / s``, ``xi_i`` an unbiased rounding of ``s |x_i| / ||x||`` (Alistarh 2017).
+
+    Unbiased. With the l2 norm ``omega = min(d/s^2, sqrt(d)/s)`` (QSGD, Lemma 3.1). With the max norm, the usual
+    choice in buckets, the worst case is ``omega = (1 - 2f) / (2f)``, ``f = (sqrt(s^4 + n s^2) - s^2) / n``,
+    ``n = d - 1`` (maximise ``sum f(1-f)/s^2`` over ``||x||^2/max^2``; s = 1 gives TernGrad's ``(sqrt d - 1)/2``).
+    ``scaled=True`` sends ``C(x) / (1 + omega)``, a contraction with ``gamma = 1/(1 + omega)`` for any s (Basu et
+    al. 2019, Lemma 2): use it under error feedback. A message has ``ceil(log2(2s + 1))`` bits an entry and 32 a
+    segment.
+
+    Args:
+        levels: s, the number of positive levels, 1 to 32767.
+        norm: ``"l2"`` as in the paper or ``"max"``.
+        scaled: divide by ``1 + omega`` of the segment's length.
+
+    Raises:
+        ConfigError: ``levels`` out of range or an unknown norm.
+
+    Example:
+        >>> import torch
+        >>> payload = QSGD(levels=1, norm="max").compress(torch.tensor([0.0, -3.0]), Key(0), Segments.whole(2))
+        >>> payload.to_dense().tolist()
+        [0.0, -3.0]
+    """
+
+    levels: int
+    norm: Literal["l2", "max"] = "l2"
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.levels <= 32767:
+            raise ConfigError(f"{self.levels} levels were asked for; QSGD takes 1 to 32767")
+        if self.norm not in ("l2", "max"):
+            raise ConfigError(f"norm {self.norm!r} is not known; QSGD takes 'l2' or 'max'")
+
+    @staticmethod
+    def bits_to_levels(bits: int) -> int:
+        """``s = 2^(bits-1) - 1``: a sign and ``bits - 1`` level bits; 2, 4, 8 bits give s = 1, 7, 127."""
+        if not 2 <= bits <= 16:
+            raise ConfigError(f"{bits} bits were asked for; QSGD takes 2 to 16")
+        return int(2 ** (bits - 1) - 1)
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
+        """One level an entry, and the norm of each segment."""
+        norms = _norms(x, segments, self.norm)
+        levels = quantize_levels(x, norms / self.levels, segments.offsets(), self.levels, key.bits64())
+        width = (2 * self.levels).bit_length()
+        scales = norms * self._shrink(segments) if self.scaled else norms
+        return Levels(pack(levels + self.levels, width), scales, self.levels, segments)
+
+    def traits(self, numel: int) -> Traits:
+        """Unbiased with omega, or a contraction with ``1 - gamma = omega / (1 + omega)`` when scaled."""
+        omega = self._omega(numel)
+        if self.scaled:
+            return Traits(unbiased=omega == 0.0, error=omega / (1.0 + omega))
+        return Traits(unbiased=True, error=omega)
+
+    def _omega(self, numel: int) -> float:
+        s = self.levels
+        if self.norm == "l2":
+            return min(numel / s**2, math.sqrt(numel) / s)
+        n = numel - 1
+        if n <= 0:
+            return 0.0
+        # (sqrt(s^4 + n s^2) - s^2) / n without the cancellation
+        f = s / (math.sqrt(s**2 + n) + s)
+        return (1.0 - 2.0 * f) / (2.0 * f)
+
+    def _shrink(self, segments: Segments) -> Tensor:
+        factors = {size: 1.0 / (1.0 + self._omega(size)) for size in segments.distinct_sizes()}
+        if len(factors) == 1:
+            return torch.tensor([next(iter(factors.values()))], dtype=torch.float32)
+        sizes: list[int] = segments.offsets().diff().tolist()
+        return torch.tensor([factors.get(size, 1.0) for size in sizes], dtype=torch.float32)
+
+
+def _norms(x: Tensor, segments: Segments, norm: str) -> Tensor:
+    """The norm of each segment, in f32; squares are summed in f64."""
+    if x.numel() == 0:
+        return torch.zeros(segments.count)
+    if segments.count == 1:
+        if norm == "max":
+            return x.abs().max().reshape(1)
+        return x.to(torch.float64).square_().sum().sqrt_().to(torch.float32).reshape(1)
+    sizes = segments.offsets().diff()
+    if norm == "max":
+        return torch.segment_reduce(x.abs(), "max", lengths=sizes, unsafe=True, initial=0.0)
+    squares = torch.segment_reduce(x.to(torch.float64).square_(), "sum", lengths=sizes, unsafe=True)
+    return squares.sqrt_().to(torch.float32)

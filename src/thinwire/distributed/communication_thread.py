@@ -1,0 +1,41 @@
+"""One thread that does all communication of a process, in order."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class CommunicationThread:
+    """Runs jobs one after another, so that requests of several callers never cross on the wire.
+
+    Waiting inside a callback of a gloo future hangs; waiting in a thread of one's own does not. The thread is
+    a daemon: a peer that never answers cannot keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="thinwire-communication", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], T]) -> "Future[T]":
+        """Run ``job`` after those submitted before it."""
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def close(self) -> None:
+        """End the thread once its jobs are done."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, future = item
+            try:
+                future.set_result(job())
+            except BaseException as error:  # handed to whoever waits for the result
+                future.set_exception(error)

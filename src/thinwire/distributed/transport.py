@@ -1,0 +1,200 @@
+"""The five requests performed by torch.distributed."""
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from thinwire.distributed.communication_thread import CommunicationThread
+from thinwire.errors import ConfigError, WorkerError
+from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic, shard_bounds
+from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps
+
+T = TypeVar("T")
+
+
+class Transport:
+    """Runs the programs of one process against its peers, over a gloo group of its own.
+
+    Messages go directly between pairs of processes, each preceded by its length, so nothing is padded and one
+    round suffices. An all-reduce sums shards in rank order: the bits are those of the simulator.
+
+    Args:
+        group: the processes that take part; all of them by default. Each of them, and no other, must make the
+            transport at the same point of its program.
+        timeout: how long a process waits for a silent but connected peer.
+
+    Raises:
+        ConfigError: torch.distributed is not initialised.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None, timeout: timedelta = timedelta(minutes=30)) -> None:
+        if not dist.is_available() or not dist.is_initialized():
+            raise ConfigError(
+                "torch.distributed is not initialised; start the script with torchrun and call "
+                'torch.distributed.init_process_group("gloo") first'
+            )
+        ranks = dist.get_process_group_ranks(group if group is not None else dist.group.WORLD)
+        # A group of our own: our messages never meet those of DDP or of the script. It is named by its members, not
+        # by a count of groups, which would differ between processes where only some take part.
+        self._group = dist.new_group(ranks, timeout=timeout, backend="gloo", use_local_synchronization=True)
+        self.size = len(ranks)
+        self.rank = dist.get_rank(self._group)
+        self.traffic = Traffic()
+        self._thread = CommunicationThread()
+        self._unsent: list[tuple[dist.Work, Tensor]] = []
+
+    def run(self, steps: Steps[T]) -> T:
+        """Run a program to its end: its arithmetic in this thread, its requests in the communication thread.
+
+        Raises:
+            WorkerError: a peer is gone or did not answer in time.
+        """
+        reply: Any = None
+        try:
+            while True:
+                op = steps.send(reply)
+                if isinstance(op, Compute):
+                    reply = None
+                    continue
+                reply = self._thread.submit(functools.partial(self._perform, op)).result()
+                if isinstance(op, AllGather):
+                    reply = op.combine(reply)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            steps.close()
+
+    def submit(self, job: Callable[[], T]) -> "Future[T]":
+        """Run ``job`` in the communication thread, after what was submitted before it."""
+        return self._thread.submit(job)
+
+    def share(self, values: Sequence[float]) -> list[list[float]]:
+        """Every worker's numbers, in rank order, outside of all counting: for control and evaluation."""
+        mine = torch.tensor(values, dtype=torch.float64)
+        messages = self._thread.submit(lambda: self._gather(mine.view(torch.uint8))).result()
+        return [message.view(torch.float64).tolist() for message in messages]
+
+    def broadcast_(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite the tensors with those of worker 0, outside of all counting."""
+        source = dist.get_global_rank(self._group, 0)
+        for tensor in tensors:
+            job = functools.partial(dist.broadcast, tensor.detach(), source, group=self._group)
+            self._thread.submit(job).result()
+
+    def close(self) -> None:
+        """Wait until everything is sent and end the communication thread."""
+        self._thread.submit(self._flush).result()
+        self._thread.close()
+
+    def _perform(self, op: Op) -> Any:
+        try:
+            return self._communicate(op)
+        except RuntimeError as error:
+            raise WorkerError(
+                f"worker {self.rank} lost its connection to another worker, which has probably failed: {error}"
+            ) from error
+
+    def _communicate(self, op: Op) -> Any:
+        match op:
+            case AllReduce(tensor, divisor):
+                self.traffic += all_reduce_traffic(tensor.numel(), self.size, tensor.element_size())[self.rank]
+                return self._sum(tensor, divisor)
+            case AllGather(message):
+                messages = self._gather(message)
+                self.traffic += all_gather_traffic([other.numel() for other in messages])[self.rank]
+                return messages
+            case Send(destination, message):
+                self.traffic += Traffic(bytes_sent=message.numel() + FRAME_NUM_BYTES)
+                self._unsent = [(work, kept) for work, kept in self._unsent if not work.is_completed()]
+                self._unsent += self._send(destination, [_length(message), message])
+                return None
+            case Receive(source):
+                message = self._receive(source)
+                self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
+                return message
+            case Compute():
+                return None
+
+    def _gather(self, message: Tensor) -> list[Tensor]:
+        """Everyone's messages in rank order; lengths and bodies are on their way before anyone waits."""
+        pending = []
+        for peer in self._peers():
+            pending += self._send(peer, [_length(message), message])
+        lengths = {peer: torch.empty(1, dtype=torch.int64) for peer in self._peers()}
+        arriving = [self._arrive(peer, length) for peer, length in lengths.items()]
+        _wait(arriving)
+        messages = {peer: torch.empty(int(length), dtype=torch.uint8) for peer, length in lengths.items()}
+        arriving = [self._arrive(peer, other) for peer, other in messages.items() if other.numel()]
+        _wait([*arriving, *(work for work, _ in pending)])
+        messages[self.rank] = message
+        return [messages[rank] for rank in range(self.size)]
+
+    def _sum(self, tensor: Tensor, divisor: int) -> Tensor:
+        """Reduce-scatter by shards, summed in rank order, then all-gather of the shards."""
+        flat = tensor.contiguous().view(-1)
+        bounds = shard_bounds(flat.numel(), self.size)
+        shards = [flat[bounds[rank] : bounds[rank + 1]] for rank in range(self.size)]
+        mine = shards[self.rank]
+        pending = [work for peer in self._peers() for work, _ in self._send(peer, [shards[peer]])]
+        others = {peer: torch.empty_like(mine) for peer in self._peers()}
+        if mine.numel():
+            _wait([self._arrive(peer, part) for peer, part in others.items()])
+        others[self.rank] = mine
+        total = torch.empty_like(flat)
+        own = total[bounds[self.rank] : bounds[self.rank + 1]]
+        own.copy_(others[0])
+        for rank in range(1, self.size):
+            own += others[rank]
+        if divisor != 1:
+            own /= divisor
+        _wait(pending)
+        pending = [work for peer in self._peers() for work, _ in self._send(peer, [own])]
+        parts = {peer: total[bounds[peer] : bounds[peer + 1]] for peer in self._peers()}
+        _wait([*(self._arrive(peer, part) for peer, part in parts.items() if part.numel()), *pending])
+        return total.view(tensor.shape)
+
+    def _receive(self, source: int) -> Tensor:
+        length = torch.empty(1, dtype=torch.int64)
+        _wait([self._arrive(source, length)])
+        message = torch.empty(int(length), dtype=torch.uint8)
+        if message.numel():
+            _wait([self._arrive(source, message)])
+        return message
+
+    def _peers(self) -> list[int]:
+        return [rank for rank in range(self.size) if rank != self.rank]
+
+    def _send(self, peer: int, tensors: Sequence[Tensor]) -> list[tuple[dist.Work, Tensor]]:
+        """Begin to send; the tensors are kept with the work until it is done."""
+        sent = []
+        for tensor in tensors:
+            if tensor.numel():
+                work = dist.isend(tensor, group=self._group, group_dst=peer)
+                assert work is not None
+                sent.append((work, tensor))
+        return sent
+
+    def _arrive(self, peer: int, tensor: Tensor) -> dist.Work:
+        work = dist.irecv(tensor, group=self._group, group_src=peer)
+        assert work is not None
+        return work
+
+    def _flush(self) -> None:
+        _wait([work for work, _ in self._unsent])
+        self._unsent.clear()
+
+
+def _length(message: Tensor) -> Tensor:
+    return torch.tensor([message.numel()], dtype=torch.int64)
+
+
+def _wait(pending: Sequence[dist.Work]) -> None:
+    for work in pending:
+        work.wait()

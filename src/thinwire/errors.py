@@ -1,0 +1,40 @@
+"""The exceptions thinwire raises. Every message says what was given, what is allowed and what to do.
+
+::
+
+    ThinwireError
+    ├── ConfigError    (ValueError)    a method, option, file or environment that cannot work as asked
+    ├── NumericsError  (ArithmeticError)  NaN or inf where a vector was to be compressed
+    ├── WireError      (ValueError)    bytes that are not a valid message
+    ├── ProtocolError  (RuntimeError)  participants that do not follow the same program
+    │   └── DeadlockError              every participant waits for another one
+    └── WorkerError    (RuntimeError)  a worker process raised, was killed, or lost its connection
+"""
+
+
+class ThinwireError(Exception):
+    """Root of every exception that thinwire raises on purpose."""
+
+
+class ConfigError(ThinwireError, ValueError):
+    """A method, option, file or environment that cannot work as asked."""
+
+
+class NumericsError(ThinwireError, ArithmeticError):
+    """NaN or inf in a vector that was to be compressed; nothing of it entered the memory."""
+
+
+class WireError(ThinwireError, ValueError):
+    """Bytes that are not a valid message of a known format version."""
+
+
+class ProtocolError(ThinwireError, RuntimeError):
+    """Participants of an exchange that do not follow the same program."""
+
+
+class DeadlockError(ProtocolError):
+    """Every participant waits for another one; the message names each waiting request."""
+
+
+class WorkerError(ThinwireError, RuntimeError):
+    """A worker process raised, was killed, or lost its connection."""

@@ -1,0 +1,57 @@
+"""How workers turn their vectors into a common mean."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor
+from thinwire.layout import Segments
+from thinwire.payloads import Payload
+from thinwire.random import Key
+from thinwire.steps import Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who takes part in which exchange.
+
+    Args:
+        rank: this worker, 0 to ``size - 1``.
+        size: number of workers.
+        key: addresses this worker's randomness in this exchange.
+        segments: how the vector is cut for compression.
+    """
+
+    rank: int
+    size: int
+    key: Key
+    segments: Segments
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregate:
+    """What an exchange returns.
+
+    Args:
+        mean: f32 ``[d]``, the same bits on every worker; shared within a simulation: read it, do not write to it.
+        sent: this worker's own message as the others decode it.
+        message_bytes: length of this worker's encoded message.
+    """
+
+    mean: Tensor
+    sent: Payload
+    message_bytes: int
+
+
+class Exchange(Protocol):
+    """A program that compresses a vector, exchanges messages and returns their mean."""
+
+    @property
+    def needs_linear(self) -> bool:
+        """Whether messages are added before they are decoded, so that the compressor must be linear."""
+        ...
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
+        """Exchange ``x`` (f32 ``[d]``, not modified) with the other workers."""
+        ...

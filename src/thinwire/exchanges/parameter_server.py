@@ -1,0 +1,58 @@
+"""One worker collects, averages and broadcasts."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor
+from thinwire.config import register
+from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.gather import mean_of
+from thinwire.payloads import Dense, Payload, Sparse
+from thinwire.steps import Steps, receive, send
+from thinwire.wire import decode, encode, encoded_num_bytes
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class ParameterServer:
+    """Workers send their message to worker ``server``, which averages them in rank order and broadcasts the mean.
+
+    The mean travels in f32, as the entries that are not zero or as the dense vector, whichever is encoded
+    smaller: the union of sparse messages fills in as workers are added. Up: one message a worker. Down: the
+    aggregate. The server takes part as a worker, so its own link carries P - 1 times as much; the mean over
+    workers is what comparisons report.
+    """
+
+    server: int = 0
+
+    @property
+    def needs_linear(self) -> bool:
+        """Messages are decoded before they are added."""
+        return False
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
+        """One round up and down."""
+        sent = compressor.compress(x, ctx.key, ctx.segments)
+        message = encode(sent)
+        if ctx.rank != self.server:
+            yield from send(self.server, message)
+            broadcast = yield from receive(self.server)
+        else:
+            messages = []
+            for rank in range(ctx.size):
+                messages.append(message if rank == ctx.rank else (yield from receive(rank)))
+            broadcast = encode(smallest_exact(mean_of(messages, x.numel())))
+            for rank in range(ctx.size):
+                if rank != ctx.rank:
+                    yield from send(rank, broadcast)
+        mean = decode(broadcast, max_numel=x.numel()).to_dense()
+        return Aggregate(mean, sent, message.numel())
+
+
+def smallest_exact(vector: Tensor) -> Payload:
+    """The vector without loss, dense or sparse, whichever is encoded in fewer bytes."""
+    dense = Dense(vector)
+    indices = vector.nonzero().reshape(-1)
+    sparse = Sparse(vector.numel(), indices, Dense(vector[indices]))
+    return sparse if encoded_num_bytes(sparse) < encoded_num_bytes(dense) else dense

@@ -1,0 +1,188 @@
+"""A whole comparison: tune every method's learning rate, then run it with every seed."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from thinwire.config import to_json
+from thinwire.errors import ConfigError
+from thinwire.experiments.crews import Crew, run_folder
+from thinwire.experiments.optimizers import make_optimizer
+from thinwire.experiments.session import Record, is_finished, read_records
+from thinwire.experiments.spec import Comparison, Run
+from thinwire.experiments.tasks import Task
+from thinwire.layout import Layout
+from thinwire.methods import check_method, parse_method
+
+TUNING_SEED = 1_000_003
+"""The search never sees the seeds of the final runs."""
+MAX_EXTENSIONS = 3
+"""How often the search may go past the end of its grid for a method."""
+
+Watch = Callable[[str, Sequence[Run], Path], None]
+
+
+class Comparer:
+    """Executes a comparison in a folder, and goes on where an earlier, interrupted call stopped.
+
+    Every run keeps its records in ``out/runs/``; finished ones are not run again. Methods, seeds, learning
+    rates and the target may change from call to call; anything else that differs is refused.
+
+    Raises:
+        ConfigError: the folder holds another comparison, or a method or optimizer does not fit the task's model.
+    """
+
+    def __init__(
+        self, comparison: Comparison, task: Task, out: Path, crew: Crew, *, command: str, watch: Watch
+    ) -> None:
+        self.comparison = comparison
+        self.task = task
+        self.out = out
+        self.crew = crew
+        self._command = command
+        self._watch = watch
+        model = task.model(0)
+        self._num_parameters = sum(param.numel() for param in model.parameters())
+        layout = Layout.of(dict(model.named_parameters()))
+        for method in comparison.methods:
+            check_method(parse_method(method), layout)
+        make_optimizer(comparison.optimizer, model.parameters(), comparison.lrs[0])
+        self._refuse_other_comparison()
+
+    def run(self) -> dict[str, float]:
+        """Do what is not done yet; returns the learning rate taken for each method."""
+        self._describe({})
+        tried = {method: list(self.comparison.lrs) for method in self.comparison.methods}
+        notes = []
+        if len(self.comparison.lrs) == 1:
+            taken = dict.fromkeys(self.comparison.methods, self.comparison.lrs[0])
+            notes.append(f"The learning rate {self.comparison.lrs[0]:g} was given for all methods and not tuned.")
+        else:
+            taken = self._tune(tried)
+        finals = [
+            Run(method, taken[method], seed, "final", self.comparison.steps)
+            for method in self.comparison.methods
+            for seed in self.comparison.seeds
+        ]
+        self._execute("training", finals)
+        self.collect(tried, finals)
+        self._describe(taken, notes)
+        return taken
+
+    def collect(self, tried: dict[str, list[float]] | None = None, finals: Sequence[Run] = ()) -> None:
+        """Write ``tuning.jsonl`` and ``results.jsonl`` from the records of the runs there are."""
+        if not self.crew.is_main:
+            return
+        tuning = [self._tuning_run(method, lr) for method, lrs in (tried or {}).items() for lr in sorted(lrs)]
+        for name, runs in (("tuning.jsonl", tuning), ("results.jsonl", finals)):
+            lines = [json.dumps(record) + "\n" for run in runs for record in self._records(run)]
+            _write(self.out / name, "".join(lines))
+
+    def _tune(self, tried: dict[str, list[float]]) -> dict[str, float]:
+        """Search the grid, and past its end for methods that did best there; the best rate of each method."""
+        for _ in range(MAX_EXTENSIONS + 1):
+            runs = [self._tuning_run(method, lr) for method, lrs in tried.items() for lr in lrs]
+            self._execute("tuning learning rates", runs)
+            self.collect(tried)
+            taken = self._best(tried)
+            more = {method: _beyond(sorted(tried[method]), lr) for method, lr in taken.items()}
+            if not any(more.values()):
+                break
+            for method, lr in more.items():
+                if lr is not None:
+                    tried[method].append(lr)
+        return taken
+
+    def _best(self, tried: dict[str, list[float]]) -> dict[str, float]:
+        """Fewest steps to the target on held-out data, if any; then the best final value; then the lowest rate."""
+        decisions = []
+        for method, lrs in tried.items():
+            scores = {lr: self._score(self._records(self._tuning_run(method, lr))) for lr in sorted(lrs)}
+            decisions.append(min(scores, key=lambda lr: scores[lr]))
+        return dict(zip(tried, self.crew.decide(decisions), strict=True))
+
+    def _score(self, records: list[Record]) -> tuple[float, float]:
+        """Lower is better."""
+        sign = -1.0 if self.task.metric.higher_is_better else 1.0
+        if not records or records[-1]["value"] is None:
+            return math.inf, math.inf
+        target = self.comparison.target
+        reached = [
+            record["step"] for record in records if target is not None and sign * record["value"] <= sign * target
+        ]
+        return (reached[0] if reached else math.inf), sign * records[-1]["value"]
+
+    def _tuning_run(self, method: str, lr: float) -> Run:
+        return Run(method, lr, TUNING_SEED, "tune", self.comparison.tune_steps)
+
+    def _execute(self, what: str, runs: Sequence[Run]) -> None:
+        self._watch(what, runs, self.out)
+        self.crew.execute(self.comparison, runs, self.out, lambda: self._watch(what, runs, self.out))
+        self._watch(what, runs, self.out)
+
+    def _records(self, run: Run) -> list[Record]:
+        records = read_records(run_folder(self.out, run) / "records.jsonl")
+        return records if is_finished(records, run) else []
+
+    def _describe(self, taken: dict[str, float], notes: Sequence[str] = ()) -> None:
+        if not self.crew.is_main:
+            return
+        metric = self.task.metric
+        baseline = "sgd" if "sgd" in self.comparison.methods else None
+        description = {
+            "command": self._command,
+            **self.comparison.to_json(),
+            "metric": {
+                "name": metric.name,
+                "higher_is_better": metric.higher_is_better,
+                "logarithmic": metric.logarithmic,
+            },
+            "num_parameters": self._num_parameters,
+            "products": {method: to_json(parse_method(method)) for method in self.comparison.methods},
+            "taken": taken,
+            "baseline": baseline,
+            "notes": list(notes),
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        _write(self.out / "comparison.json", json.dumps(description, indent=1) + "\n")
+
+    def _refuse_other_comparison(self) -> None:
+        path = self.out / "comparison.json"
+        if not path.exists():
+            return
+        try:
+            before = Comparison.from_json(json.loads(path.read_text())).to_json()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} is not a comparison of this version ({error}); choose another --out") from error
+        now = self.comparison.to_json()
+        fixed = [name for name in now if name not in ("methods", "seeds", "lrs", "target")]
+        differing = [f"{name} {before[name]}, now {now[name]}" for name in fixed if before[name] != now[name]]
+        if differing:
+            raise ConfigError(
+                f"{self.out} holds another comparison ({'; '.join(differing)}); "
+                "choose another --out or delete the folder"
+            )
+
+
+def _beyond(lrs: list[float], taken: float) -> float | None:
+    """The next rate past the end of an ascending grid, if the best one lies at its end."""
+    if taken == lrs[-1]:
+        return float(f"{lrs[-1] * lrs[-1] / lrs[-2]:.3g}")
+    if taken == lrs[0]:
+        return float(f"{lrs[0] * lrs[0] / lrs[1]:.3g}")
+    return None
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def progress_of(runs: Sequence[Run], out: Path) -> tuple[int, int]:
+    """Steps done, and steps in all."""
+    known = [(run, read_records(run_folder(out, run) / "records.jsonl")) for run in runs]
+    done = sum(run.steps if is_finished(records, run) else records[-1]["step"] for run, records in known if records)
+    return done, sum(run.steps for run in runs)

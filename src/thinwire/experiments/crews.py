@@ -1,0 +1,133 @@
+"""Who executes the runs of a comparison: this process, a pool of them, or one process a worker."""
+
+import functools
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from thinwire.distributed import Transport
+from thinwire.errors import WorkerError
+from thinwire.experiments.engines import Engine, ProcessEngine, SimulatedEngine
+from thinwire.experiments.session import Session, is_finished, read_records
+from thinwire.experiments.spec import Comparison, Run
+from thinwire.experiments.tasks import Task, load_task
+
+Watch = Callable[[], None]
+POLL_S = 0.5
+
+
+def run_folder(out: Path, run: Run) -> Path:
+    """Where a run keeps its records and checkpoints."""
+    return out / "runs" / run.name
+
+
+def default_jobs() -> int:
+    """As many simulations at a time as this process may use processors."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+class Crew(Protocol):
+    """Executes runs; on several processes, all of them call the same methods in the same order."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes results and talks to the user."""
+        ...
+
+    def execute(self, comparison: Comparison, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+        """Finish every run that is not finished yet; ``watch`` is called now and then on the main process."""
+        ...
+
+    def decide(self, values: Sequence[float]) -> list[float]:
+        """The main process's numbers, on every process."""
+        ...
+
+
+class LocalCrew:
+    """Simulates runs in ``jobs`` processes of this machine, each run in one of them."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self.is_main = True
+
+    def execute(self, comparison: Comparison, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+        """See :meth:`Crew.execute`.
+
+        Raises:
+            WorkerError: a simulating process was killed.
+        """
+        pending = [run for run in runs if not is_finished(read_records(run_folder(out, run) / "records.jsonl"), run)]
+        if self._jobs == 1 or len(pending) == 1:
+            for run in pending:
+                _simulate(comparison, run, out, watch)
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(self._jobs, max(len(pending), 1)), mp_context=context) as pool:
+            waiting: set[Future[None]] = {pool.submit(_simulate, comparison, run, out) for run in pending}
+            try:
+                while waiting:
+                    done, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                    watch()
+                    for future in done:
+                        future.result()
+            except BrokenProcessPool as error:
+                raise WorkerError(
+                    "a process that simulates runs was killed (out of memory?); what is finished is kept. Run the same "
+                    "command again to go on, with fewer --jobs if memory is short"
+                ) from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def decide(self, values: Sequence[float]) -> list[float]:
+        """There is only this process."""
+        return list(values)
+
+
+class ProcessCrew:
+    """Trains each run with one worker in each process of the transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.is_main = transport.rank == 0
+
+    def execute(self, comparison: Comparison, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+        """See :meth:`Crew.execute`."""
+        task = _task(comparison.task, comparison.data)
+        for run in runs:
+            folder = run_folder(out, run)
+            if self.decide([float(is_finished(read_records(folder / "records.jsonl"), run))])[0]:
+                continue
+            _follow(Session(comparison, run, task, ProcessEngine(self._transport), folder), watch)
+
+    def decide(self, values: Sequence[float]) -> list[float]:
+        """Ask process 0."""
+        return self._transport.share(values)[0]
+
+
+def _simulate(comparison: Comparison, run: Run, out: Path, watch: Watch | None = None) -> None:
+    torch.set_num_threads(1)
+    task = _task(comparison.task, comparison.data)
+    engine: Engine = SimulatedEngine(comparison.workers, comparison.network)
+    _follow(Session(comparison, run, task, engine, run_folder(out, run)), watch)
+
+
+def _follow(session: Session, watch: Watch | None) -> None:
+    last = 0.0
+    for _ in session.records():
+        if watch is not None and session.is_main and time.monotonic() - last > POLL_S:
+            watch()
+            last = time.monotonic()
+
+
+@functools.lru_cache(maxsize=1)
+def _task(name: str, data: str | None) -> Task:
+    """A process executes many runs of one task; its data are loaded once."""
+    return load_task(name, data=data)

@@ -1,0 +1,112 @@
+"""Starts one process a worker on this machine, by torch's own launcher."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from thinwire.distributed import Transport
+from thinwire.errors import ConfigError, ThinwireError, WorkerError
+
+
+def launch(num_workers: int, main: Callable[[Transport], None], port: int | None = None) -> None:
+    """Run ``main`` in ``num_workers`` processes that are connected over gloo on the loopback interface.
+
+    ``main`` must be importable by name (or a ``functools.partial`` of such a function). When one process fails
+    or is killed, the others are ended within seconds.
+
+    Args:
+        num_workers: processes to start.
+        main: called in each with its transport.
+        port: where the processes meet; a free one by default.
+
+    Raises:
+        ConfigError: the port is taken, or what a worker raised was a ConfigError.
+        WorkerError: a worker raised or was killed; the message is the first failure's.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if port is not None:
+        _refuse_taken(port)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="thinwire-") as errors:
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=num_workers, rdzv_backend="c10d",
+            rdzv_endpoint=f"localhost:{port or 0}", run_id=f"thinwire-{os.getpid()}", max_restarts=0,
+            monitor_interval=0.1, start_method="spawn",
+        )  # fmt: skip
+        try:
+            elastic_launch(config, _child)(main, errors)
+        except ChildFailedError as error:
+            exits = {failure.local_rank: failure.exitcode for failure in error.failures.values()}
+            raise _first_failure(exits, Path(errors)) from None
+
+
+def join(main: Callable[[Transport], None]) -> None:
+    """Run ``main`` in this process, which torchrun started together with the others."""
+    dist.init_process_group("gloo")
+    transport = Transport()
+    main(transport)
+    transport.share([])  # nobody leaves while another still reads
+    transport.close()
+    dist.destroy_process_group()
+
+
+def _child(main: Callable[[Transport], None], errors: str) -> None:
+    rank = int(os.environ["LOCAL_RANK"])
+    # All workers are on this machine; without it gloo may advertise an address that is not reachable.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher is interrupted and ends its children
+    try:
+        join(main)
+    except BaseException as error:
+        report = {
+            "time": time.time(),
+            "kind": type(error).__name__,
+            "message": str(error) if isinstance(error, ThinwireError) else "".join(traceback.format_exception(error)),
+        }
+        Path(errors, f"rank-{rank}.json").write_text(json.dumps(report))
+        sys.stdout.flush()
+        os._exit(1)  # the communication thread may wait for a peer for ever
+
+
+def _first_failure(exits: dict[int, int], errors: Path) -> ThinwireError:
+    """The failure that the others followed from."""
+    kept = "Results so far are kept; run the same command to go on"
+    reports = {
+        int(path.stem.removeprefix("rank-")): json.loads(path.read_text()) for path in errors.glob("rank-*.json")
+    }
+    causes = {rank: report for rank, report in reports.items() if report["kind"] != WorkerError.__name__}
+    if causes:
+        rank, report = min(causes.items(), key=lambda item: float(item[1]["time"]))
+        if report["kind"] == ConfigError.__name__:
+            return ConfigError(report["message"])
+        return WorkerError(f"worker {rank} failed: {report['message'].strip()}\n{kept}")
+    killed = {rank: -code for rank, code in exits.items() if code < 0 and rank not in reports}
+    if killed:
+        rank = min(killed, key=lambda r: killed[r] == signal.SIGTERM)  # SIGTERM is how the launcher ends the rest
+        return WorkerError(f"worker {rank} was killed by {signal.Signals(killed[rank]).name}. {kept}")
+    lost = min(reports.values(), key=lambda report: float(report["time"]), default={"message": "a worker failed"})
+    return WorkerError(f"{lost['message']}. {kept}")
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("localhost", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} cannot be used ({error.strerror}); give another --port, or none to take a free one"
+            ) from None

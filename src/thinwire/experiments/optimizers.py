@@ -1,0 +1,61 @@
+"""Optimizer strings: any optimizer of ``torch.optim`` by name."""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from thinwire.config import suggest
+from thinwire.errors import ConfigError
+
+
+def make_optimizer(text: str, params: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """An optimizer from ``name`` or ``name:option=value,...``, such as ``sgd:momentum=0.9,nesterov=yes``.
+
+    Names are those of ``torch.optim`` in any case; options are the constructor's.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value that the optimizer refuses.
+
+    Example:
+        >>> make_optimizer("sgd:momentum=0.9", [nn.Parameter(torch.zeros(1))], lr=0.1).param_groups[0]["momentum"]
+        0.9
+    """
+    name, _, rest = text.partition(":")
+    known = _optimizers()
+    if name.lower() not in known:
+        raise ConfigError(f"unknown optimizer {name!r}{suggest(name.lower(), list(known))}")
+    cls = known[name.lower()]
+    allowed = [p for p in inspect.signature(cls).parameters if p not in ("params", "lr")]
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        option, equals, value = part.partition("=")
+        if option not in allowed or not equals:
+            raise ConfigError(f"{name} cannot take {part!r}{suggest(option, allowed)} (each as NAME=VALUE)")
+        options[option] = _read(value, f"{name}: {option}")
+    try:
+        optimizer: torch.optim.Optimizer = cls(params, lr=lr, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the optimizer {text} was refused by torch.optim: {error}") from error
+    return optimizer
+
+
+def _optimizers() -> dict[str, Any]:
+    members = vars(torch.optim).items()
+    return {
+        name.lower(): cls
+        for name, cls in members
+        if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
+        and "lr" in inspect.signature(cls).parameters and name not in ("LBFGS", "SparseAdam")
+    }  # fmt: skip
+
+
+def _read(text: str, where: str) -> Any:
+    if text in ("yes", "no"):
+        return text == "yes"
+    try:
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    except ValueError:
+        raise ConfigError(f"{where}={text} cannot be read; write a number, yes or no") from None

@@ -1,0 +1,100 @@
+"""What is compared: a frozen description that says everything a run needs."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from thinwire.errors import ConfigError
+from thinwire.network import Network
+
+EngineName = Literal["simulate", "processes"]
+Purpose = Literal["tune", "final"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Methods, and what they are compared on. Two equal comparisons give equal results in the simulator.
+
+    Args:
+        methods: method strings, see :func:`thinwire.methods.parse_method`.
+        task: a task's name or the dotted path to a function that makes one.
+        data: folder of the task's data set, if it is not where the task looks by itself.
+        workers: number of workers.
+        seeds: one final run of every method for each.
+        lrs: the learning rates that are searched for every method; ascending.
+        engine: ``simulate`` (virtual clock) or ``processes`` (torch.distributed).
+        network: the simulated network; without effect on processes.
+        compute_s: simulated seconds that one step of forward, backward and optimizer takes.
+        steps: steps of a final run.
+        tune_steps: steps of a run of the learning-rate search.
+        evaluate_every: steps between two evaluations.
+        batch_size: examples per worker and step.
+        optimizer: see :func:`thinwire.experiments.optimizers.make_optimizer`.
+        sharding: ``random`` or ``sorted`` (by label) distribution of the examples over workers.
+        target: value of the metric whose cost is reported.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    methods: tuple[str, ...]
+    task: str
+    data: str | None = None
+    workers: int = 8
+    seeds: tuple[int, ...] = (0,)
+    lrs: tuple[float, ...]
+    engine: EngineName = "simulate"
+    network: Network = Network()
+    compute_s: float = 0.01
+    steps: int
+    tune_steps: int
+    evaluate_every: int
+    batch_size: int
+    optimizer: str = "sgd"
+    sharding: Literal["random", "sorted"] = "random"
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "steps", "tune_steps", "evaluate_every", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name.replace('_', ' ')} = {getattr(self, name)} was given; it must be at least 1")
+        for name in ("methods", "seeds", "lrs"):
+            values = getattr(self, name)
+            if not values:
+                raise ConfigError(f"no {name} were given; at least one is needed")
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{name} must differ from each other, got {', '.join(map(str, values))}")
+        if any(not lr > 0 for lr in self.lrs):
+            raise ConfigError(f"learning rates must be above 0, got {min(self.lrs)}")
+        if not self.compute_s >= 0:
+            raise ConfigError(f"a compute time of {self.compute_s} s was given; it must be at least 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``comparison.json``."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Comparison":
+        """The comparison that :meth:`to_json` wrote; other keys are left out."""
+        names = [field.name for field in dataclasses.fields(Comparison)]
+        given = {name: data[name] for name in names}
+        given.update({name: tuple(data[name]) for name in ("methods", "seeds", "lrs")})
+        return Comparison(**{**given, "network": Network(**data["network"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run of a comparison."""
+
+    method: str
+    lr: float
+    seed: int
+    purpose: Purpose
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """A file name that no other run of the comparison has."""
+        slug = re.sub(r"[^A-Za-z0-9.=]+", "_", self.method.replace("%", "pct"))
+        return f"{self.purpose}-{slug}-lr{self.lr:g}-seed{self.seed}"

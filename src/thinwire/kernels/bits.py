@@ -1,0 +1,259 @@
+"""Integers of a few bits each, packed without gaps."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.kernels.numba_tools import kernel, load_word_padded, tensor_of
+
+
+def num_packed_bytes(count: int, width: int) -> int:
+    """Bytes that ``count`` codes of ``width`` bits take: ``ceil(count * width / 8)``.
+
+    Example:
+        >>> num_packed_bytes(3, 3), num_packed_bytes(0, 3)
+        (2, 0)
+    """
+    return (count * width + 7) // 8
+
+
+def pack(codes: Tensor, width: int) -> Tensor:
+    """Write ``codes`` one after another, ``width`` bits each, the lowest bit first.
+
+    Bit ``b`` of code ``i`` becomes bit ``p % 8`` of byte ``p // 8`` with ``p = i * width + b``.
+
+    Args:
+        codes: integers (or booleans) ``[n]`` in ``[0, 2**width)``; of any other value only the low bits
+            count.
+        width: bits a code, 1 to 32.
+
+    Returns:
+        uint8 ``[ceil(n * width / 8)]`` on the device of ``codes``, unused bits zero; empty for ``n = 0``.
+
+    Raises:
+        ConfigError: another width, or codes that are not a vector of integers.
+
+    Example:
+        >>> pack(torch.tensor([1, 2, 7]), 3).tolist()
+        [209, 1]
+    """
+    _check_width(width, 32)
+    if codes.dim() != 1 or codes.is_floating_point() or codes.is_complex():
+        raise ConfigError(f"codes must be a vector of integers, got {codes.dtype} of shape {tuple(codes.shape)}")
+    if codes.device.type != "cpu":
+        return pack_torch(codes, width)
+    numbers = codes.detach().contiguous().numpy()
+    numbers = numbers.view(np.uint8) if codes.dtype == torch.bool else numbers
+    num_bytes = num_packed_bytes(codes.numel(), width)
+    if width in _PACK_BYTEWISE:
+        packed = np.empty(num_bytes, np.uint8)
+        _PACK_BYTEWISE[width](numbers, packed)
+        return tensor_of(packed)
+    words = np.empty((num_bytes + 3) // 4, np.uint32)
+    _pack_words(numbers, width, words)
+    return tensor_of(words.view(np.uint8)[:num_bytes])
+
+
+def pack_torch(codes: Tensor, width: int) -> Tensor:
+    """:func:`pack` in torch operations, on any device."""
+    bits = (codes.to(torch.int64).unsqueeze(1) >> torch.arange(width, device=codes.device)) & 1
+    padded = torch.nn.functional.pad(bits.reshape(-1), (0, -bits.numel() % 8)).view(-1, 8)
+    return (padded << torch.arange(8, device=codes.device)).sum(1).to(torch.uint8)
+
+
+def unpack(packed: Tensor, count: int, width: int) -> Tensor:
+    """Read ``count`` codes that :func:`pack` wrote.
+
+    Args:
+        packed: uint8, at least ``num_packed_bytes(count, width)`` long; bytes after these are ignored.
+        count: number of codes, 0 or more.
+        width: bits a code, 1 to 31, so that every code fits into an int32.
+
+    Returns:
+        int32 ``[count]`` on the device of ``packed``.
+
+    Raises:
+        ConfigError: another width, or fewer bytes than the codes take.
+
+    Example:
+        >>> unpack(torch.tensor([209, 1], dtype=torch.uint8), 3, 3).tolist()
+        [1, 2, 7]
+    """
+    _check_packed(packed, count, width)
+    if packed.device.type != "cpu":
+        return unpack_torch(packed, count, width)
+    codes = np.empty(count, np.int32)
+    data = packed.detach().contiguous().numpy()
+    if width in _UNPACK_BYTEWISE:
+        _UNPACK_BYTEWISE[width](data, codes)
+    else:
+        _unpack_any(data, width, codes)
+    return tensor_of(codes)
+
+
+def unpack_torch(packed: Tensor, count: int, width: int) -> Tensor:
+    """:func:`unpack` in torch operations, on any device."""
+    data = packed[: num_packed_bytes(count, width)].to(torch.int32)
+    bits = (data.unsqueeze(1) >> torch.arange(8, device=packed.device, dtype=torch.int32)) & 1
+    per_code = bits.reshape(-1)[: count * width].view(count, width)
+    weights = torch.arange(width, device=packed.device, dtype=torch.int32)
+    return (per_code << weights).sum(1, dtype=torch.int32)
+
+
+def largest_code(packed: Tensor, count: int, width: int) -> int:
+    """The largest of the codes that :func:`unpack` would return, in O(1) memory; -1 where there is none.
+
+    Raises:
+        ConfigError: as :func:`unpack`.
+
+    Example:
+        >>> largest_code(torch.tensor([209, 1], dtype=torch.uint8), 3, 3)
+        7
+    """
+    _check_packed(packed, count, width)
+    if packed.device.type != "cpu":
+        return largest_code_torch(packed, count, width)
+    return int(_largest(packed.detach().contiguous().numpy(), count, width))
+
+
+def largest_code_torch(packed: Tensor, count: int, width: int) -> int:
+    """:func:`largest_code` in torch operations, on any device."""
+    return int(unpack_torch(packed, count, width).max()) if count else -1
+
+
+def _check_width(width: int, largest: int) -> None:
+    if not 1 <= width <= largest:
+        raise ConfigError(f"a width of {width} bits was given; it must be 1 to {largest}")
+
+
+def _check_packed(packed: Tensor, count: int, width: int) -> None:
+    _check_width(width, 31)
+    if packed.dtype != torch.uint8 or packed.dim() != 1:
+        raise ConfigError(f"packed codes are a vector of uint8, got {packed.dtype} of shape {tuple(packed.shape)}")
+    if count < 0 or packed.numel() < num_packed_bytes(count, width):
+        raise ConfigError(f"{packed.numel()} bytes were given, {count} codes of {width} bits were asked for")
+
+
+@kernel
+def _pack_words(codes: Any, width: int, words: Any) -> None:
+    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
+    pending = np.uint64(0)
+    num_pending = 0
+    written = 0
+    for i in range(codes.size):
+        pending |= (np.uint64(codes[i]) & mask) << np.uint64(num_pending)
+        num_pending += width
+        if num_pending >= 32:
+            words[written] = np.uint32(pending)
+            written += 1
+            pending >>= np.uint64(32)
+            num_pending -= 32
+    if num_pending > 0:
+        words[written] = np.uint32(pending)
+
+
+@kernel
+def _pack_1(codes: Any, packed: Any) -> None:
+    # Eight bytes of 0 or 1 are gathered into one by a multiplication that shifts each to its place in the top
+    # byte.
+    block = np.empty(1024, np.uint8)
+    words = block.view(np.uint64)
+    for start in range(0, codes.size, 1024):
+        num = min(1024, codes.size - start)
+        part = codes[start : start + num]
+        for j in range(num):
+            block[j] = np.uint8(part[j] & 1)
+        block[num : (num + 7) // 8 * 8] = 0
+        out = packed[start // 8 : start // 8 + (num + 7) // 8]
+        for j in range(out.size):
+            out[j] = np.uint8((words[j] * np.uint64(0x0102040810204080)) >> np.uint64(56))
+
+
+@kernel
+def _pack_2(codes: Any, packed: Any) -> None:
+    for j in range(codes.size // 4):
+        low = (codes[4 * j] & 3) | ((codes[4 * j + 1] & 3) << 2)
+        packed[j] = np.uint8(low | ((codes[4 * j + 2] & 3) << 4) | ((codes[4 * j + 3] & 3) << 6))
+    if codes.size % 4:
+        last = np.uint8(0)
+        for t in range(codes.size % 4):
+            last |= np.uint8((codes[codes.size // 4 * 4 + t] & 3) << (2 * t))
+        packed[codes.size // 4] = last
+
+
+@kernel
+def _pack_4(codes: Any, packed: Any) -> None:
+    for j in range(codes.size // 2):
+        packed[j] = np.uint8((codes[2 * j] & 15) | ((codes[2 * j + 1] & 15) << 4))
+    if codes.size % 2:
+        packed[codes.size // 2] = np.uint8(codes[codes.size - 1] & 15)
+
+
+@kernel
+def _pack_8(codes: Any, packed: Any) -> None:
+    for j in range(codes.size):
+        packed[j] = np.uint8(codes[j])
+
+
+_PACK_BYTEWISE = {1: _pack_1, 2: _pack_2, 4: _pack_4, 8: _pack_8}
+
+
+@kernel
+def _unpack_any(packed: Any, width: int, codes: Any) -> None:
+    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
+    for i in range(codes.size):
+        bit = i * width
+        codes[i] = np.int32((load_word_padded(packed, bit >> 3) >> np.uint64(bit & 7)) & mask)
+
+
+@kernel
+def _unpack_1(packed: Any, codes: Any) -> None:
+    for j in range(codes.size // 8):
+        byte = np.int32(packed[j])
+        for t in range(8):
+            codes[8 * j + t] = (byte >> np.int32(t)) & np.int32(1)
+    for i in range(codes.size // 8 * 8, codes.size):
+        codes[i] = (packed[i >> 3] >> (i & 7)) & 1
+
+
+@kernel
+def _unpack_2(packed: Any, codes: Any) -> None:
+    for j in range(codes.size // 4):
+        byte = np.int32(packed[j])
+        for t in range(4):
+            codes[4 * j + t] = (byte >> np.int32(2 * t)) & np.int32(3)
+    for i in range(codes.size // 4 * 4, codes.size):
+        codes[i] = (packed[i >> 2] >> (2 * (i & 3))) & 3
+
+
+@kernel
+def _unpack_4(packed: Any, codes: Any) -> None:
+    for j in range(codes.size // 2):
+        byte = np.int32(packed[j])
+        codes[2 * j] = byte & np.int32(15)
+        codes[2 * j + 1] = byte >> np.int32(4)
+    if codes.size % 2:
+        codes[codes.size - 1] = packed[codes.size >> 1] & 15
+
+
+@kernel
+def _unpack_8(packed: Any, codes: Any) -> None:
+    for i in range(codes.size):
+        codes[i] = packed[i]
+
+
+_UNPACK_BYTEWISE = {1: _unpack_1, 2: _unpack_2, 4: _unpack_4, 8: _unpack_8}
+
+
+@kernel
+def _largest(packed: Any, count: int, width: int) -> Any:
+    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
+    largest = np.int64(-1)
+    for i in range(count):
+        bit = i * width
+        code = np.int64((load_word_padded(packed, bit >> 3) >> np.uint64(bit & 7)) & mask)
+        largest = max(largest, code)
+    return largest

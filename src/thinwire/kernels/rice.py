@@ -1,0 +1,330 @@
+"""Ascending indices as gaps in a split-stream Rice code.
+
+With gaps ``g_0 = i_0`` and ``g_j = i_j - i_{j-1} - 1`` and a parameter ``b``, the code is two byte-aligned
+streams: the remainders ``g_j mod 2**b``, packed with ``b`` bits each as in :func:`thinwire.kernels.bits.pack`,
+then the quotients ``g_j >> b`` in unary: as many zero bits, then a one, the lowest bit of a byte first.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.bits import num_packed_bytes, pack_torch
+from thinwire.kernels.numba_tools import count_trailing_zeros, kernel, load_word_padded, tensor_of
+
+MAX_PARAMETER = 40
+"""Largest Rice parameter: indices of a vector with ``2**40`` entries need no more."""
+
+_BAD_INDEX, _ENDED, _PADDING = -1, -2, -3
+_REASONS = {
+    _BAD_INDEX: "an index is not below the vector's length",
+    _ENDED: "the indices go on past the end of the data",
+    _PADDING: "the bits after the last remainder or the last quotient are not zero",
+}
+
+
+def rice_parameter(indices: Tensor) -> int:
+    """The parameter ``b`` in ``[0, 40]`` with the smallest :func:`rice_num_bytes`; the smallest such.
+
+    In bits the size is ``n * b + n + sum(g_j >> b)``, convex in ``b``; every ``b`` within the two bytes that
+    rounding to bytes can add is tried, so the choice is exact.
+
+    Args:
+        indices: int64 ``[n]``, strictly ascending, not negative; 0 is returned for ``n = 0``.
+
+    Raises:
+        ConfigError: indices that are not as described.
+
+    Example:
+        >>> rice_parameter(torch.tensor([100, 250, 300]))
+        5
+    """
+    return rice_choice(indices)[0]
+
+
+def rice_choice(indices: Tensor) -> tuple[int, int]:
+    """:func:`rice_parameter`, and the :func:`rice_num_bytes` it leads to, for the price of the first.
+
+    Example:
+        >>> rice_choice(torch.tensor([100, 250, 300]))
+        (5, 4)
+    """
+    gaps = _gaps(indices)
+    if gaps.device.type != "cpu":
+        return _choice_torch(gaps)
+    parameter, num_bytes = _choice(gaps.numpy())
+    return int(parameter), int(num_bytes)
+
+
+def rice_num_bytes(indices: Tensor, parameter: int) -> int:
+    """Exact length of :func:`rice_encode` without encoding.
+
+    Example:
+        >>> rice_num_bytes(torch.tensor([100, 250, 300]), 6)
+        4
+    """
+    _check_parameter(parameter)
+    gaps = _gaps(indices)
+    total = _sum_shifted(gaps.numpy(), parameter) if gaps.device.type == "cpu" else (gaps >> parameter).sum()
+    return _stream_bytes(indices.numel(), int(total), parameter)
+
+
+def max_rice_num_bytes(count: int, numel: int, parameter: int) -> int:
+    """Upper bound of :func:`rice_num_bytes` over all sets of ``count`` indices below ``numel``.
+
+    The gaps add up to at most ``numel - count``, so the quotients to at most ``(numel - count) >>
+    parameter``.
+
+    Example:
+        >>> max_rice_num_bytes(3, 301, 6)
+        4
+    """
+    _check_parameter(parameter)
+    return _stream_bytes(count, (numel - count) >> parameter if count else 0, parameter)
+
+
+def rice_encode(indices: Tensor, parameter: int) -> Tensor:
+    """Both streams, one after the other.
+
+    Args:
+        indices: int64 ``[n]``, strictly ascending, not negative.
+        parameter: ``b``, 0 to 40.
+
+    Returns:
+        uint8 of length :func:`rice_num_bytes`; empty for ``n = 0``.
+
+    Raises:
+        ConfigError: indices or a parameter that are not as described.
+
+    Example:
+        >>> rice_encode(torch.tensor([0, 3]), 1).tolist()
+        [0, 5]
+    """
+    _check_parameter(parameter)
+    if indices.device.type != "cpu":
+        return rice_encode_torch(indices, parameter)
+    gaps = _gaps(indices).numpy()
+    num_remainder_bytes = num_packed_bytes(gaps.size, parameter)
+    num_bytes = _stream_bytes(gaps.size, int(_sum_shifted(gaps, parameter)), parameter)
+    data = np.zeros(num_bytes, np.uint8)
+    _encode(gaps, parameter, data[:num_remainder_bytes], data[num_remainder_bytes:])
+    return tensor_of(data)
+
+
+def rice_encode_torch(indices: Tensor, parameter: int) -> Tensor:
+    """:func:`rice_encode` in torch operations, on any device."""
+    gaps = _gaps(indices)
+    ones = (gaps >> parameter).cumsum(0) + torch.arange(gaps.numel(), device=gaps.device)
+    num_bits = int(ones[-1]) + 1 if ones.numel() else 0
+    unary = torch.zeros(num_bits, dtype=torch.uint8, device=gaps.device)
+    unary[ones] = 1
+    remainders = pack_torch(gaps, parameter) if parameter else unary.new_empty(0)
+    return torch.cat([remainders, pack_torch(unary, 1)])
+
+
+def rice_decode(data: Tensor, count: int, numel: int, parameter: int) -> Tensor:
+    """The indices that :func:`rice_encode` wrote; ``data`` must hold them and nothing else.
+
+    Args:
+        data: uint8.
+        count: number of indices, checked against the length of ``data`` before anything is allocated.
+        numel: every index must be below; at most ``2**62``.
+        parameter: ``b``, 0 to 40.
+
+    Returns:
+        int64 ``[count]``, strictly ascending, on the device of ``data``.
+
+    Raises:
+        WireError: streams too short or too long, an index not below ``numel``, padding bits that are not
+            zero, or
+            numbers out of range.
+
+    Example:
+        >>> rice_decode(torch.tensor([0, 5], dtype=torch.uint8), 2, 4, 1).tolist()
+        [0, 3]
+    """
+    indices, num_bytes = rice_decode_prefix(data, count, numel, parameter)
+    if num_bytes != data.numel():
+        raise WireError(f"{count} indices take {num_bytes} bytes, {data.numel()} were given")
+    return indices
+
+
+def rice_decode_prefix(data: Tensor, count: int, numel: int, parameter: int) -> tuple[Tensor, int]:
+    """The indices at the beginning of ``data``, and how many bytes they take: the code ends itself.
+
+    Raises:
+        WireError: as :func:`rice_decode`, except that more bytes may follow.
+
+    Example:
+        >>> indices, num_bytes = rice_decode_prefix(torch.tensor([0, 5, 77], dtype=torch.uint8), 2, 4, 1)
+        >>> indices.tolist(), num_bytes
+        ([0, 3], 2)
+    """
+    if not 0 <= parameter <= MAX_PARAMETER:
+        raise WireError(f"a Rice parameter of {parameter} was given; it must be 0 to {MAX_PARAMETER}")
+    num_remainder_bytes = num_packed_bytes(count, parameter)
+    if not 0 <= count <= min(numel, 8 * (data.numel() - num_remainder_bytes)) or numel > 2**62:
+        raise WireError(f"{data.numel()} bytes cannot hold {count} indices below {numel}")
+    indices = np.empty(count, np.int64)
+    host = data.detach().cpu().contiguous().numpy()
+    result = int(_decode(host[:num_remainder_bytes], host[num_remainder_bytes:], numel, parameter, indices))
+    if result < 0:
+        raise WireError(_REASONS[result])
+    return tensor_of(indices).to(data.device), num_remainder_bytes + result
+
+
+def rice_decode_torch(data: Tensor, count: int, numel: int, parameter: int) -> Tensor:
+    """:func:`rice_decode` of valid data in torch operations, on any device; it checks nothing."""
+    num_remainder_bytes = num_packed_bytes(count, parameter)
+    shifts = torch.arange(8, device=data.device, dtype=torch.uint8)
+    bits = ((data.unsqueeze(1) >> shifts) & 1).reshape(-1)
+    ones = bits[8 * num_remainder_bytes :].nonzero().squeeze(1)
+    quotients = ones.diff(prepend=ones.new_full((1,), -1)) - 1
+    per_code = bits[: count * parameter].view(count, parameter).to(torch.int64)
+    remainders = (per_code << torch.arange(parameter, device=data.device)).sum(1)
+    return ((quotients << parameter) + remainders + 1).cumsum(0) - 1
+
+
+def _check_parameter(parameter: int) -> None:
+    if not 0 <= parameter <= MAX_PARAMETER:
+        raise ConfigError(f"a Rice parameter of {parameter} was given; it must be 0 to {MAX_PARAMETER}")
+
+
+def _stream_bytes(count: int, quotients: int, parameter: int) -> int:
+    return num_packed_bytes(count, parameter) + (count + quotients + 7) // 8
+
+
+def _gaps(indices: Tensor) -> Tensor:
+    if indices.dtype != torch.int64 or indices.dim() != 1:
+        raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
+    if indices.device.type == "cpu":
+        gaps = np.empty(indices.numel(), np.int64)
+        smallest = int(_fill_gaps(indices.contiguous().numpy(), gaps))
+        result = tensor_of(gaps)
+    else:
+        result = indices.diff(prepend=indices.new_full((1,), -1)) - 1
+        smallest = int(result.min()) if result.numel() else 0
+    if smallest < 0:
+        raise ConfigError("indices must be strictly ascending and not negative")
+    return result
+
+
+def _choice_torch(gaps: Tensor) -> tuple[int, int]:
+    sums = [int((gaps >> parameter).sum()) for parameter in range(MAX_PARAMETER + 1)]
+    sizes = [_stream_bytes(gaps.numel(), total, parameter) for parameter, total in enumerate(sums)]
+    return sizes.index(min(sizes)), min(sizes)
+
+
+@kernel
+def _fill_gaps(indices: Any, gaps: Any) -> Any:
+    smallest = np.int64(0)
+    previous = np.int64(-1)
+    for j in range(indices.size):
+        # An index below the previous one shows up as a negative gap; a negative first index too.
+        gap = indices[j] - previous - 1
+        gaps[j] = gap
+        smallest = min(smallest, gap)
+        previous = indices[j]
+    return smallest
+
+
+@kernel
+def _sum_shifted(gaps: Any, parameter: int) -> Any:
+    total = np.int64(0)
+    for j in range(gaps.size):
+        total += gaps[j] >> parameter
+    return total
+
+
+@kernel
+def _choice(gaps: Any) -> Any:
+    count = gaps.size
+    if count == 0:
+        return 0, np.int64(0)
+    start = 0
+    mean = _sum_shifted(gaps, 0) // count
+    while mean > 1 and start < 40:
+        mean >>= 1
+        start += 1
+    best = start
+    best_bytes = np.int64(2**62)
+    fewest = np.int64(2**62)
+    # Downhill first, then uphill, each past the minimum by more than the 14 bits that rounding two streams to
+    # whole bytes can hide.
+    for step in (-1, 1):
+        parameter = start if step < 0 else start + 1
+        while 0 <= parameter <= 40:
+            quotients = _sum_shifted(gaps, parameter)
+            bits = count * (parameter + 1) + quotients
+            num_bytes = (count * parameter + 7) // 8 + (count + quotients + 7) // 8
+            if num_bytes < best_bytes or (num_bytes == best_bytes and parameter < best):
+                best_bytes = num_bytes
+                best = parameter
+            fewest = min(fewest, bits)
+            if bits >= fewest + 16:
+                break
+            parameter += step
+    return best, best_bytes
+
+
+@kernel
+def _encode(gaps: Any, parameter: int, remainders: Any, unary: Any) -> None:
+    mask = (np.uint64(1) << np.uint64(parameter)) - np.uint64(1)
+    pending = np.uint64(0)
+    num_pending = 0
+    written = 0
+    bit = np.int64(-1)
+    for j in range(gaps.size):
+        gap = gaps[j]
+        bit += (gap >> parameter) + 1
+        unary[bit >> 3] |= np.uint8(1 << (bit & 7))
+        # At most 7 + 40 bits are pending.
+        pending |= (np.uint64(gap) & mask) << np.uint64(num_pending)
+        num_pending += parameter
+        while num_pending >= 8:
+            remainders[written] = np.uint8(pending)
+            written += 1
+            pending >>= np.uint64(8)
+            num_pending -= 8
+    if num_pending > 0:
+        remainders[written] = np.uint8(pending)
+
+
+@kernel
+def _decode(remainders: Any, unary: Any, numel: int, parameter: int, indices: Any) -> Any:
+    count = indices.size
+    used = count * parameter & 7
+    if used and remainders[remainders.size - 1] >> used:
+        return _PADDING
+    mask = (np.uint64(1) << np.uint64(parameter)) - np.uint64(1)
+    largest_quotient = numel >> parameter
+    index = np.int64(-1)
+    last = np.int64(-1)
+    done = 0
+    position = 0
+    while done < count:
+        if position >= unary.size:
+            return _ENDED
+        word = load_word_padded(unary, position)
+        while word != 0 and done < count:
+            bit = 8 * position + np.int64(count_trailing_zeros(word))
+            word &= word - np.uint64(1)
+            quotient = bit - last - 1
+            if quotient > largest_quotient:
+                return _BAD_INDEX
+            last = bit
+            start = done * parameter
+            remainder = (load_word_padded(remainders, start >> 3) >> np.uint64(start & 7)) & mask
+            index += (quotient << parameter) + np.int64(remainder) + 1
+            if index >= numel:
+                return _BAD_INDEX
+            indices[done] = index
+            done += 1
+        position += 8
+    num_bytes = (last + 8) >> 3
+    if num_bytes and unary[num_bytes - 1] >> ((last & 7) + 1):
+        return _PADDING
+    return num_bytes

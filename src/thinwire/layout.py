@@ -1,0 +1,165 @@
+"""Between a model's named tensors and the one flat vector that is compressed, and how that vector is cut."""
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from thinwire.config import register
+from thinwire.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """A vector of ``numel`` entries cut into consecutive segments, each compressed on its own.
+
+    Either every segment has ``length`` entries (the last one may be shorter), or ``sizes`` lists them.
+
+    Example:
+        >>> Segments.uniform(10, 4).offsets().tolist()
+        [0, 4, 8, 10]
+        >>> Segments.of_sizes([3, 0, 2]).offsets().tolist()
+        [0, 3, 3, 5]
+    """
+
+    numel: int
+    length: int = 0
+    sizes: tuple[int, ...] | None = None
+
+    @staticmethod
+    def whole(numel: int) -> "Segments":
+        """One segment that holds the whole vector."""
+        return Segments(numel, length=max(numel, 1))
+
+    @staticmethod
+    def uniform(numel: int, length: int) -> "Segments":
+        """Segments of ``length`` entries each; the last one may be shorter."""
+        if length < 1:
+            raise ConfigError(f"a segment length of {length} was given; it must be at least 1")
+        return Segments(numel, length=min(length, max(numel, 1)))
+
+    @staticmethod
+    def of_sizes(sizes: Iterable[int]) -> "Segments":
+        """Segments of the given sizes, in order; a size may be 0."""
+        listed = tuple(sizes)
+        if any(size < 0 for size in listed):
+            raise ConfigError(f"segment sizes must not be negative, got {min(listed)}")
+        return Segments(sum(listed), sizes=listed)
+
+    @property
+    def count(self) -> int:
+        """Number of segments (0 for an empty uniform cut)."""
+        return len(self.sizes) if self.sizes is not None else -(-self.numel // self.length)
+
+    def offsets(self) -> Tensor:
+        """Where the segments begin, and the end: int64 of shape ``[count + 1]``; shared, do not write to it."""
+        return _offsets(self)
+
+    def distinct_sizes(self) -> tuple[int, ...]:
+        """The different sizes that occur, ascending, without 0."""
+        if self.sizes is not None:
+            return tuple(sorted({size for size in self.sizes if size > 0}))
+        full, rest = divmod(self.numel, self.length)
+        sizes = {rest} if rest else set()
+        return tuple(sorted(sizes | {self.length})) if full else tuple(sizes)
+
+
+@functools.lru_cache(maxsize=256)
+def _offsets(segments: Segments) -> Tensor:
+    if segments.sizes is not None:
+        ends = torch.tensor(segments.sizes, dtype=torch.int64).cumsum(0)
+        return torch.cat([torch.zeros(1, dtype=torch.int64), ends])
+    starts = torch.arange(0, segments.numel, segments.length, dtype=torch.int64)
+    return torch.cat([starts, torch.tensor([segments.numel])])
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names and shapes of the tensors that make up a flat vector, in order.
+
+    Example:
+        >>> layout = Layout(("w", "b"), (torch.Size([2, 3]), torch.Size([2])))
+        >>> flat = layout.flatten([torch.ones(2, 3), torch.zeros(2)])
+        >>> flat.shape, layout.unflatten(flat)["b"].tolist()
+        (torch.Size([8]), [0.0, 0.0])
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @staticmethod
+    def of(named: Mapping[str, Tensor]) -> "Layout":
+        """The layout of named tensors, in their own order."""
+        return Layout(tuple(named), tuple(tensor.shape for tensor in named.values()))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of entries of each tensor."""
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def numel(self) -> int:
+        """Number of entries of all tensors together."""
+        return sum(self.sizes)
+
+    def flatten(self, tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+        """Concatenate the tensors, in layout order, into ``out`` (or a new f32 vector ``[numel]``)."""
+        out = torch.empty(self.numel, dtype=torch.float32) if out is None else out
+        torch.cat([tensor.detach().reshape(-1) for tensor in tensors], out=out)
+        return out
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """Views of ``flat`` in the shapes of the tensors, in layout order."""
+        return [part.view(shape) for part, shape in zip(torch.split(flat, list(self.sizes)), self.shapes, strict=True)]
+
+    def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of ``flat`` by tensor name."""
+        return dict(zip(self.names, self.views(flat), strict=True))
+
+
+class Granularity(Protocol):
+    """How a flat vector is cut into the segments that are compressed apart."""
+
+    def segments(self, layout: Layout) -> Segments:
+        """The cut of the vector that ``layout`` describes."""
+        ...
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One segment: a global top-k, one scale for everything."""
+
+    def segments(self, layout: Layout) -> Segments:
+        """A single segment."""
+        return Segments.whole(layout.numel)
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class PerTensor:
+    """One segment for each parameter tensor ("layer-wise", "piecewise" in Qsparse-local-SGD)."""
+
+    def segments(self, layout: Layout) -> Segments:
+        """As many segments as tensors."""
+        return Segments.of_sizes(layout.sizes)
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Segments of ``length`` entries across tensor borders ("buckets" in QSGD); the last may be shorter."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ConfigError(f"chunks of {self.length} entries were asked for; at least 1 is needed")
+
+    def segments(self, layout: Layout) -> Segments:
+        """Segments of equal length."""
+        return Segments.uniform(layout.numel, self.length)

@@ -1,0 +1,7 @@
+"""What becomes of the part of a vector that a message left out."""
+
+from thinwire.memory.base import Memory, State
+from thinwire.memory.error_feedback import ErrorFeedback
+from thinwire.memory.no_memory import NoMemory
+
+__all__ = ["ErrorFeedback", "Memory", "NoMemory", "State"]

@@ -1,0 +1,238 @@
+"""The literature as a table: each row is a name, its options, and a product of parts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from thinwire.compressors import QSGD, Compressor, Identity, RandK, Sign, TopK
+from thinwire.config import suggest
+from thinwire.errors import ConfigError
+from thinwire.exchanges import Exchange, Gather, ParameterServer
+from thinwire.layout import Chunks, Granularity, PerTensor, Whole
+from thinwire.memory import ErrorFeedback, Memory, NoMemory
+from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
+from thinwire.methods.options import Density, Option, options_of, read_options
+from thinwire.methods.schedules import Every
+
+Route: TypeAlias = Literal["gather", "server"]
+Remember: TypeAlias = Literal["error-feedback", "none"]
+_ROUTES: dict[str, Exchange] = {"gather": Gather(), "server": ParameterServer()}
+_MEMORIES: dict[str, Memory] = {"error-feedback": ErrorFeedback(), "none": NoMemory()}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the catalog.
+
+    Args:
+        name: what the user types.
+        paper: who published it.
+        summary: what a worker sends, in one sentence.
+        departs: where this differs from the paper, or empty.
+        build: the product of parts, a function of keyword options.
+    """
+
+    name: str
+    paper: str
+    summary: str
+    departs: str
+    build: Callable[..., Method]
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """The options that a method string may set."""
+        return options_of(self.build)
+
+
+def sgd() -> Method:
+    """Plain data-parallel SGD."""
+    return GradientAveraging()
+
+
+def local_sgd(every: int = 8) -> Method:
+    """Averaging of models every few steps."""
+    return ModelAveraging(schedule=Every(every))
+
+
+def qsgd(
+    bits: int | None = None,
+    levels: int | None = None,
+    norm: Literal["max", "l2"] = "max",
+    granularity: Granularity = Chunks(512),
+    exchange: Route = "gather",
+) -> Method:
+    """Stochastically rounded gradients."""
+    if bits is not None and levels is not None:
+        raise ConfigError(f"qsgd takes bits or levels, not both; bits={bits} means levels={QSGD.bits_to_levels(bits)}")
+    s = levels if levels is not None else QSGD.bits_to_levels(4 if bits is None else bits)
+    return GradientAveraging(compressor=QSGD(levels=s, norm=norm), exchange=_ROUTES[exchange], granularity=granularity)
+
+
+def mem_sgd(
+    select: Literal["top", "random"] = "top",
+    density: Density | None = None,
+    k: float | None = None,
+    memory: Remember = "error-feedback",
+    exchange: Route = "gather",
+) -> Method:
+    """A few exact coordinates a step, with memory."""
+    compressor = _sparsifier(select, density, k, Identity())
+    return ModelAveraging(memory=_MEMORIES[memory], compressor=compressor, exchange=_ROUTES[exchange])
+
+
+def ef_signsgd(
+    every: int = 1,
+    granularity: Granularity = PerTensor(),
+    memory: Remember = "error-feedback",
+    exchange: Route = "gather",
+) -> Method:
+    """Signs scaled by the mean magnitude, with memory."""
+    return ModelAveraging(
+        schedule=Every(every), memory=_MEMORIES[memory], compressor=Sign(),
+        exchange=_ROUTES[exchange], granularity=granularity,
+    )  # fmt: skip
+
+
+def topk(
+    density: Density | None = None,
+    k: float | None = None,
+    every: int = 1,
+    granularity: Granularity = Whole(),
+    memory: Remember = "error-feedback",
+    exchange: Route = "gather",
+) -> Method:
+    """The largest coordinates of the displacement, with memory."""
+    return _qsparse("top", density, k, Identity(), every, granularity, memory, exchange)
+
+
+def signtopk(
+    density: Density | None = None,
+    k: float | None = None,
+    every: int = 1,
+    granularity: Granularity = Whole(),
+    memory: Remember = "error-feedback",
+    exchange: Route = "gather",
+) -> Method:
+    """The signs of the largest coordinates, with memory."""
+    return _qsparse("top", density, k, Sign(), every, granularity, memory, exchange)
+
+
+def qsparse(
+    select: Literal["top", "random"] = "top",
+    density: Density | None = None,
+    k: float | None = None,
+    values: Literal["levels", "signs"] = "levels",
+    levels: int | None = None,
+    norm: Literal["l2", "max"] = "l2",
+    scaled: bool = True,
+    every: int = 1,
+    granularity: Granularity = Whole(),
+    memory: Remember = "error-feedback",
+    exchange: Route = "server",
+) -> Method:
+    """Sparsified, quantized and infrequent."""
+    if values == "signs" and levels is not None:
+        raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
+    quantizer = (
+        QSGD(levels=15 if levels is None else levels, norm=norm, scaled=scaled) if values == "levels" else Sign()
+    )
+    return _qsparse(select, density, k, quantizer, every, granularity, memory, exchange)
+
+
+CATALOG: tuple[Row, ...] = (
+    Row(
+        name="sgd",
+        paper="standard",
+        summary="f32 gradients, summed every step: the baseline",
+        departs="",
+        build=sgd,
+    ),
+    Row(
+        name="local-sgd",
+        paper="Stich 2018",
+        summary="f32 models, averaged after every H local steps",
+        departs="",
+        build=local_sgd,
+    ),
+    Row(
+        name="qsgd",
+        paper="Alistarh et al. 2017",
+        summary="gradients rounded at random to s levels in buckets; unbiased, no memory",
+        departs="b bits mean a sign and s = 2^(b-1) - 1 levels in fixed-width codes; a bucket is scaled by its "
+        "maximum unless norm=l2",
+        build=qsgd,
+    ),
+    Row(
+        name="mem-sgd",
+        paper="Stich, Cordonnier, Jaggi 2018",
+        summary="top-k or random-k exact coordinates of lr * gradient + memory; k may be below 1",
+        departs="workers average their messages, where the paper's parallel form shares one model without locks",
+        build=mem_sgd,
+    ),
+    Row(
+        name="ef-signsgd",
+        paper="Karimireddy et al. 2019",
+        summary="signs and the mean magnitude of each tensor, with error feedback",
+        departs="",
+        build=ef_signsgd,
+    ),
+    Row(
+        name="topk",
+        paper="Stich et al. 2018; Basu et al. 2019",
+        summary="exact top-k coordinates of the displacement, with error feedback",
+        departs="k is global unless granularity=tensor, where Basu et al. take min(d_t, 1000) of each tensor",
+        build=topk,
+    ),
+    Row(
+        name="signtopk",
+        paper="Basu et al. 2019",
+        summary="signs of the top-k coordinates and one scale ||y||_1 / k, with error feedback, every H steps",
+        departs="k is global unless granularity=tensor",
+        build=signtopk,
+    ),
+    Row(
+        name="qsparse",
+        paper="Basu et al. 2019",
+        summary="top-k or random-k coordinates, quantized, with error feedback, every H steps",
+        departs="scaled by 1/(1 + beta) with both branches of beta; the server's broadcast is exact",
+        build=qsparse,
+    ),
+)
+
+
+def parse_method(text: str) -> Method:
+    """A method from ``name`` or ``name:option=value,...``, such as ``qsparse:density=1%,levels=15,every=8``.
+
+    Raises:
+        ConfigError: an unknown name or option, a value that cannot be read, or parts that do not fit together.
+
+    Example:
+        >>> parse_method("local-sgd:every=4").schedule
+        Every(steps=4)
+    """
+    name, _, rest = text.partition(":")
+    rows = {row.name: row for row in CATALOG}
+    if name.strip() not in rows:
+        raise ConfigError(f"unknown method {name!r}{suggest(name, list(rows))}. See: thinwire methods")
+    row = rows[name.strip()]
+    options = read_options(rest, row.name, row.options)
+    try:
+        return row.build(**options)
+    except ConfigError as error:
+        raise ConfigError(f"{text}: {error}") from error
+
+
+def _qsparse(
+    select: str, density: float | None, k: float | None, values: Compressor, every: int, granularity: Granularity,
+    memory: str, exchange: str,
+) -> Method:  # fmt: skip
+    return ModelAveraging(
+        schedule=Every(every), memory=_MEMORIES[memory], compressor=_sparsifier(select, density, k, values),
+        exchange=_ROUTES[exchange], granularity=granularity,
+    )  # fmt: skip
+
+
+def _sparsifier(select: str, density: float | None, k: float | None, values: Compressor) -> Compressor:
+    density = 0.01 if density is None and k is None else density
+    kind = TopK if select == "top" else RandK
+    return kind(density=density, k=k, values=values)

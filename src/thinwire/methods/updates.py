@@ -1,0 +1,70 @@
+"""What is exchanged under model averaging, and what becomes of the mean."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from thinwire.config import register
+from thinwire.errors import ConfigError
+from thinwire.memory.base import State
+
+
+class Update(Protocol):
+    """Owns the reference point: the model that all workers share."""
+
+    def init(self, params: Tensor) -> State:
+        """The state at the common initial parameters (f32 ``[d]``, not kept)."""
+        ...
+
+    def signal(self, params: Tensor, state: State) -> Tensor:
+        """The vector to exchange; may overwrite and return ``params``."""
+        ...
+
+    def apply(self, mean: Tensor, state: State) -> Tensor:
+        """The worker's new parameters (f32 ``[d]``; may be a tensor of the state; ``mean`` is not modified)."""
+        ...
+
+
+@register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outer:
+    """SGD on the workers' mean displacement: ``v = mu v + D``; ``x -= lr v`` (or ``lr (D + mu v)``, Nesterov).
+
+    ``D`` is the mean over workers of ``reference - params``. The default is plain averaging; ``lr = 0.7``,
+    ``momentum = 0.9``, ``nesterov`` is DiLoCo's outer optimizer.
+
+    Raises:
+        ConfigError: ``lr`` not above 0, ``momentum`` outside [0, 1), or ``nesterov`` without momentum.
+    """
+
+    lr: float = 1.0
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0.0 or not 0.0 <= self.momentum < 1.0:
+            raise ConfigError(
+                f"an outer step with lr {self.lr} and momentum {self.momentum} was given; "
+                "lr must be above 0 and momentum at least 0, below 1"
+            )
+        if self.nesterov and self.momentum == 0.0:
+            raise ConfigError("nesterov has no effect without momentum; give an outer momentum or leave it out")
+
+    def init(self, params: Tensor) -> State:
+        """A copy of the parameters, and a velocity if there is momentum."""
+        velocity = {"velocity": torch.zeros_like(params)} if self.momentum else {}
+        return {"reference": params.clone(), **velocity}
+
+    def signal(self, params: Tensor, state: State) -> Tensor:
+        """``reference - params``, written over ``params``."""
+        return torch.sub(state["reference"], params, out=params)
+
+    def apply(self, mean: Tensor, state: State) -> Tensor:
+        """Move the reference and return it."""
+        step = mean
+        if self.momentum:
+            velocity = state["velocity"].mul_(self.momentum).add_(mean)
+            step = mean + self.momentum * velocity if self.nesterov else velocity
+        return state["reference"].sub_(step if self.lr == 1.0 else self.lr * step)

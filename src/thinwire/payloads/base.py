@@ -1,0 +1,31 @@
+"""What a message means: the interface that every payload satisfies."""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class Payload(Protocol):
+    """A compressed vector that knows which vector it stands for.
+
+    A payload is a value: its tensors are never written to after it is made. Two payloads that stand for the
+    same vector are decoded to the same bits on every worker.
+    """
+
+    @property
+    def numel(self) -> int:
+        """Length ``d`` of the vector that the payload stands for."""
+        ...
+
+    def to_dense(self) -> Tensor:
+        """The vector itself: f32 of shape ``[d]``, freshly allocated."""
+        ...
+
+    def add_to(self, out: Tensor, scale: float = 1.0) -> None:
+        """``out += scale * vector`` in place, in O(entries sent), not O(d), for sparse payloads.
+
+        ``out`` is contiguous f32 of shape ``[d]``. Each entry is computed as ``out + (scale * value)`` with
+        both roundings in f32, so ``zeros.add_to(1.0)`` equals :meth:`to_dense` bit for bit.
+        """
+        ...

@@ -1,0 +1,19 @@
+"""Tables and a self-contained page from the files that a comparison wrote; knows nothing of torch."""
+
+from thinwire.report.page import write_page
+from thinwire.report.records import Comparison, Metric, Network, Record, load
+from thinwire.report.rows import Row, effective_target, summarise
+from thinwire.report.tables import print_table
+
+__all__ = [
+    "Comparison",
+    "Metric",
+    "Network",
+    "Record",
+    "Row",
+    "effective_target",
+    "load",
+    "print_table",
+    "summarise",
+    "write_page",
+]

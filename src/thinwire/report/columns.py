@@ -1,0 +1,210 @@
+"""The columns that the terminal's table and the page's table share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from thinwire.report.formats import MISSING, TIMES, human_bytes, metric_value, ratio_number, significant
+from thinwire.report.rows import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of numbers.
+
+    Args:
+        group: a heading above several columns; empty for none.
+        header: the heading on the page.
+        short_header: the heading in a terminal, with its unit.
+        meaning: one sentence for the explanation under the table.
+        text: what a cell says.
+        short_text: the same in a terminal, where width is dear.
+        rank: what to compare, smaller is better; None if this row does not compete.
+    """
+
+    group: str
+    header: str
+    short_header: str
+    meaning: str
+    text: Callable[[Row], str]
+    short_text: Callable[[Row], str]
+    rank: Callable[[Row], float | None]
+
+
+def best_methods(column: Column, rows: Sequence[Row]) -> frozenset[str]:
+    """The methods with the best value of a column, several if they tie; none if only one competes."""
+    ranks = {row.method: rank for row in rows if (rank := column.rank(row)) is not None}
+    if len(ranks) < 2:
+        return frozenset()
+    return frozenset(method for method, rank in ranks.items() if rank == min(ranks.values()))
+
+
+def target_text(row: Row) -> str:
+    """The target as a condition, such as ``accuracy ≥ 0.86``."""
+    assert row.target is not None, "only columns to the target ask"
+    return f"{row.metric.name} {'≥' if row.metric.higher_is_better else '≤'} {metric_value(row.target)}"
+
+
+def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns these rows fill: none "to target" without a target, no ratios without a baseline."""
+    if not rows:
+        return ()
+    with_ratios = any(row.message_ratio is not None for row in rows)
+    to_target = _to_target(rows[0], with_ratios) if rows[0].target is not None else ()
+    return (*_final(rows[0]), *to_target, _per_step())
+
+
+def _final(first: Row) -> tuple[Column, ...]:
+    metric = first.metric
+    sign = -1.0 if metric.higher_is_better else 1.0
+    return (
+        Column(
+            group="",
+            header="learning rate",
+            short_header="lr",
+            meaning="the step size of the final runs, taken by the search further down.",
+            text=lambda row: MISSING if row.lr is None else f"{row.lr:g}",
+            short_text=lambda row: MISSING if row.lr is None else f"{row.lr:g}",
+            rank=lambda row: None,
+        ),
+        Column(
+            group="at the last evaluation",
+            header=metric.name,
+            short_header=f"final\n{metric.name}",
+            meaning="mean over the runs that did not diverge; ± is the standard deviation over them (n - 1). "
+            + ("Higher is better." if metric.higher_is_better else "Lower is better."),
+            text=lambda row: _final_value(row, "{0} of {1} diverged"),
+            short_text=lambda row: _final_value(row, "{0}/{1} div."),
+            rank=lambda row: None if row.final_value is None or row.num_diverged else sign * row.final_value,
+        ),
+        Column(
+            group="at the last evaluation",
+            header="loss",
+            short_header="final\nloss",
+            meaning="mean loss over the same runs.",
+            text=lambda row: _or_missing(row.final_loss, metric_value),
+            short_text=lambda row: _or_missing(row.final_loss, metric_value),
+            rank=lambda row: None if row.num_diverged else row.final_loss,
+        ),
+    )
+
+
+def _to_target(first: Row, with_ratios: bool) -> tuple[Column, ...]:
+    group = f"to reach {target_text(first)}"
+    fewer = "the baseline's bytes to the target divided by this method's: how many times fewer."
+
+    def ratio(value: Callable[[Row], float | None]) -> Column:
+        return _reaching(
+            group,
+            "times fewer",
+            "times\nfewer",
+            fewer,
+            value,
+            lambda r: f"{ratio_number(r)}{TIMES}",
+            sign=-1.0,
+        )
+
+    steps = Column(
+        group=group,
+        header="steps",
+        short_header="steps to\ntarget",
+        meaning="steps up to the first evaluation at least as good as the target, without interpolation, so "
+        "never finer than the interval between evaluations. All columns to the target are means over the "
+        f"runs that reached it; “1 of 2” says how many did, if not all, and {MISSING} that none did.",
+        text=lambda row: _steps(row, " ({0} of {1})"),
+        short_text=lambda row: _steps(row, " {0}/{1}"),
+        rank=lambda row: row.steps_to_target if row.reliable else None,
+    )
+    message = _reaching(
+        group,
+        "message bytes",
+        "message\nbytes",
+        "what a worker hands to the exchange until then: its encoded messages, headers included.",
+        lambda row: row.message_bytes_to_target,
+        human_bytes,
+    )
+    link = _reaching(
+        group,
+        "link bytes",
+        "link\nbytes",
+        "sent plus received by a worker over its own link until then, under the method's exchange.",
+        lambda row: row.link_bytes_to_target,
+        human_bytes,
+    )
+    seconds = _reaching(
+        group,
+        "seconds",
+        "time to\ntarget",
+        "time until then: virtual in the simulator, on the network named above; measured for processes.",
+        lambda row: row.seconds_to_target,
+        lambda value: f"{significant(value)} s",
+    )
+    if not with_ratios:
+        return (steps, message, link, seconds)
+    message_ratio, link_ratio = ratio(lambda row: row.message_ratio), ratio(lambda row: row.link_ratio)
+    return (steps, message, message_ratio, link, link_ratio, seconds)
+
+
+def _reaching(
+    group: str,
+    header: str,
+    short_header: str,
+    meaning: str,
+    value: Callable[[Row], float | None],
+    show: Callable[[float], str],
+    sign: float = 1.0,
+) -> Column:
+    def rank(row: Row) -> float | None:
+        number = value(row)
+        # A method that reaches the target in some runs only does not compete.
+        return None if number is None or not row.reliable else sign * number
+
+    def text(row: Row) -> str:
+        return _or_missing(value(row), show)
+
+    return Column(
+        group=group,
+        header=header,
+        short_header=short_header,
+        meaning=meaning,
+        text=text,
+        short_text=text,
+        rank=rank,
+    )
+
+
+def _steps(row: Row, partly: str) -> str:
+    if row.steps_to_target is None:
+        return MISSING
+    steps = row.steps_to_target
+    text = f"{steps:,.0f}" if steps.is_integer() else f"{steps:,.1f}"
+    return text if row.reliable else text + partly.format(row.num_reached, row.num_runs)
+
+
+def _per_step() -> Column:
+    def text(row: Row) -> str:
+        return _or_missing(row.message_bytes_per_step, human_bytes)
+
+    return Column(
+        group="on average",
+        header="message bytes per step",
+        short_header="message\n/step",
+        meaning="all message bytes of a run divided by its steps.",
+        text=text,
+        short_text=text,
+        rank=lambda row: None if row.num_diverged else row.message_bytes_per_step,
+    )
+
+
+def _final_value(row: Row, partly: str) -> str:
+    if row.num_runs == 0:
+        return "no run"
+    if row.final_value is None:
+        return "diverged"
+    text = metric_value(row.final_value)
+    if row.final_spread is not None:
+        text += f" ±{row.final_spread:.1e}" if 0 < row.final_spread < 1e-4 else f" ±{row.final_spread:.2g}"
+    return text if not row.num_diverged else f"{text} ({partly.format(row.num_diverged, row.num_runs)})"
+
+
+def _or_missing(value: float | None, show: Callable[[float], str]) -> str:
+    return MISSING if value is None else show(value)

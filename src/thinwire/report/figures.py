@@ -1,0 +1,194 @@
+"""The four figures; imported late because it imports plotly."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from statistics import median
+
+import plotly.graph_objects as go
+
+from thinwire.report.curves import Axis, Curve, axes, mean_curve
+from thinwire.report.formats import metric_value
+from thinwire.report.records import Comparison
+from thinwire.report.rows import effective_target
+from thinwire.report.styles import line_style
+
+# Above this many evaluations markers would merge into a thick line.
+MAX_MARKERS = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One figure with its title and, where part of the data lies outside of the view, a note."""
+
+    title: str
+    figure: go.Figure
+    note: str
+
+
+def panels(data: Comparison) -> list[Panel]:
+    """Metric against message bytes, link bytes, steps and seconds.
+
+    Every trace carries ``meta`` = {"slot": index of the method, "part": "line" | "band"}, by which the
+    page's script colours and hides it.
+    """
+    return [_panel(data, axis) for axis in axes(data)]
+
+
+def _panel(data: Comparison, axis: Axis) -> Panel:
+    curves = [mean_curve(data, method, axis) for method in data.methods]
+    figure = go.Figure()
+    # All bands lie under all lines.
+    for slot, curve in enumerate(curves):
+        if curve.x and curve.low != curve.high:
+            figure.add_trace(_band(curve, slot))
+    for slot, curve in enumerate(curves):
+        if curve.x:
+            figure.add_trace(_line(curve, slot, data.metric.name))
+    y_range = _y_range(data, curves)
+    figure.update_layout(
+        template="none",
+        showlegend=False,
+        height=380,
+        # The right margin holds the target's label, so that it never covers data.
+        margin={"l": 60, "r": 70, "t": 32, "b": 56},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hovermode="closest",
+        font={"size": 13},
+        uirevision="keep",
+        xaxis=_x_axis(axis, [x for curve in curves for x in curve.x]),
+        yaxis=_y_axis(data, y_range, [y for curve in curves for y in curve.y]),
+    )
+    _add_target(figure, data)
+    note = "" if y_range is None else "Values far worse than at the start are cut off."
+    return Panel(title=f"{data.metric.name} against {axis.title}", figure=figure, note=note)
+
+
+def _x_axis(axis: Axis, shown: Sequence[float]) -> dict[str, object]:
+    shape: dict[str, object] = {
+        "title": {"text": axis.label, "standoff": 10},
+        "type": "log" if axis.logarithmic else "linear",
+        "automargin": True,
+        "zeroline": False,
+    }
+    if axis.logarithmic and shown:
+        shape["nticks"] = _num_decades(shown)
+    if axis.is_bytes:
+        # SI prefixes are decimal, as our bytes are: 10 kB, 1 MB.
+        shape |= {"tickformat": "~s", "ticksuffix": "B"}
+    elif not axis.logarithmic:
+        shape["rangemode"] = "tozero"
+    return shape
+
+
+def _y_axis(data: Comparison, view: list[float] | None, shown: Sequence[float]) -> dict[str, object]:
+    shape: dict[str, object] = {
+        "title": {"text": escape(data.metric.name), "standoff": 10},
+        "type": "log" if data.metric.logarithmic else "linear",
+        "exponentformat": "power",
+        "automargin": True,
+        "zeroline": False,
+        "range": view,
+    }
+    if data.metric.logarithmic and shown:
+        target = effective_target(data)
+        shape["nticks"] = _num_decades([*shown, target] if target is not None and target > 0 else shown)
+    return shape
+
+
+def _num_decades(shown: Sequence[float]) -> int:
+    """As many ticks as decades: plotly's own choice adds 2 and 5, whose labels overlap here."""
+    return max(2, math.ceil(1.1 * math.log10(max(shown) / min(shown))))
+
+
+def _band(curve: Curve, slot: int) -> go.Scatter:
+    return go.Scatter(
+        x=curve.x + curve.x[::-1],
+        y=curve.high + curve.low[::-1],
+        mode="lines",
+        fill="toself",
+        line={"width": 0},
+        hoverinfo="skip",
+        name=escape(curve.method),
+        meta={"slot": slot, "part": "band"},
+    )
+
+
+def _line(curve: Curve, slot: int, metric: str) -> go.Scatter:
+    style = line_style(slot)
+    num = len(curve.x)
+    sizes = [5 if num <= MAX_MARKERS else 0] * num
+    symbols = ["circle"] * num
+    if curve.diverged:
+        sizes[-1], symbols[-1] = 10, "x"
+    return go.Scatter(
+        x=curve.x,
+        y=curve.y,
+        mode="lines+markers",
+        line={"width": 2.2, "dash": style.dash, "color": style.light},
+        marker={"size": sizes, "symbol": symbols, "color": style.light, "line": {"width": 0}},
+        customdata=curve.hover,
+        # The name is filled in by plotly, so that a method string is never read as a template.
+        hovertemplate="<b>%{fullData.name}</b><br>step %{customdata[0]}<br>"
+        + escape(metric).replace("%", "&#37;")
+        + " %{customdata[1]}<br>%{customdata[2]} message bytes<br>%{customdata[3]} on the link"
+        "<br>%{customdata[4]}" + ("<br>diverged later" if curve.diverged else "") + "<extra></extra>",
+        name=escape(curve.method),
+        meta={"slot": slot, "part": "line"},
+    )
+
+
+def _y_range(data: Comparison, curves: Sequence[Curve]) -> list[float] | None:
+    """A view that ends a little beyond the start, if a run went so far astray that the rest would be flat."""
+    sign = 1.0 if data.metric.higher_is_better else -1.0
+
+    def scale(value: float) -> float:
+        return sign * (math.log10(value) if data.metric.logarithmic else value)
+
+    def usable(value: float) -> bool:
+        return math.isfinite(value) and (value > 0 or not data.metric.logarithmic)
+
+    starts = [scale(r.value) for r in data.results if r.step == 0 and usable(r.value)]
+    shown = [scale(value) for curve in curves for value in (*curve.low, *curve.high)]
+    if not starts or not shown:
+        return None
+    target = effective_target(data)
+    start, best = median(starts), max(shown)
+    if target is not None and usable(target):
+        best = max(best, scale(target))
+    span = best - start
+    if span <= 0 or min(shown) >= start - span:
+        return None
+    ends = (sign * (start - 0.3 * span), sign * (best + 0.05 * span))
+    return [min(ends), max(ends)]
+
+
+def _add_target(figure: go.Figure, data: Comparison) -> None:
+    target = effective_target(data)
+    if target is None or (data.metric.logarithmic and target <= 0):
+        return
+    figure.add_shape(
+        type="line",
+        xref="paper",
+        x0=0,
+        x1=1,
+        yref="y",
+        y0=target,
+        y1=target,
+        line={"width": 1.5, "dash": "dash"},
+    )
+    figure.add_annotation(
+        # On a log axis a shape takes the value, but an annotation its logarithm.
+        y=math.log10(target) if data.metric.logarithmic else target,
+        yref="y",
+        x=1,
+        xref="paper",
+        xanchor="left",
+        xshift=4,
+        align="left",
+        showarrow=False,
+        text=f"target<br>{metric_value(target)}",
+        font={"size": 12},
+    )

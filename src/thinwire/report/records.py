@@ -1,0 +1,214 @@
+"""What a comparison wrote, read back and checked."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thinwire.errors import ConfigError
+from thinwire.report.fields import field, finite, json_object, number, number_or_nan, read_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What was measured.
+
+    Args:
+        name: one or two words, such as ``accuracy``.
+        higher_is_better: the direction of progress.
+        logarithmic: whether a log axis shows it best.
+    """
+
+    name: str
+    higher_is_better: bool
+    logarithmic: bool
+
+    def at_least_as_good(self, value: float, target: float) -> bool:
+        """Whether ``value`` reaches ``target``; NaN reaches nothing."""
+        return value >= target if self.higher_is_better else value <= target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The link of every worker: bytes per second and seconds per message."""
+
+    bandwidth_Bps: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One evaluation of one run.
+
+    Bytes are cumulative per worker, the mean over workers. ``seconds`` are virtual for the simulator and
+    measured for processes. ``loss`` and ``value`` are NaN where the file has null, NaN or an infinity.
+    """
+
+    method: str
+    lr: float | None
+    seed: int
+    step: int
+    epoch: float
+    seconds: float
+    message_bytes: float
+    link_bytes: float
+    loss: float
+    value: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether both the loss and the metric are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Several methods on one task: how they were run, the search of learning rates, the final runs.
+
+    Args:
+        methods: what the user typed, in that order, without repeats.
+        taken: the learning rate of each method's final runs; a method may be absent if none worked.
+        baseline: the dense method that ratios are against.
+        target: the value to be reached, None if the user gave none.
+        results: every evaluation of the final runs, ordered by method, seed and step.
+        tuning: for every method the judged ``(learning rate, value)``, ascending; NaN where it diverged.
+    """
+
+    command: str
+    task: str
+    metric: Metric
+    workers: int
+    seeds: tuple[int, ...]
+    steps: int
+    engine: str
+    network: Network | None
+    compute_s: float | None
+    target: float | None
+    optimizer: str
+    batch_size: int | None
+    sharding: str | None
+    num_parameters: int | None
+    methods: tuple[str, ...]
+    taken: Mapping[str, float | None]
+    baseline: str | None
+    notes: tuple[str, ...]
+    results: tuple[Record, ...]
+    tuning: Mapping[str, tuple[tuple[float, float], ...]]
+
+    def runs(self, method: str) -> list[list[Record]]:
+        """The final runs of ``method``, one list of evaluations per seed, by step."""
+        by_seed: dict[int, list[Record]] = {}
+        for record in self.results:
+            if record.method == method:
+                by_seed.setdefault(record.seed, []).append(record)
+        return list(by_seed.values())
+
+
+def load(folder: Path) -> Comparison:
+    """Read ``comparison.json``, ``results.jsonl`` and ``tuning.jsonl`` of ``folder``.
+
+    Unknown keys are ignored. ``tuning.jsonl`` may be empty: then no learning rate was searched.
+
+    Raises:
+        ConfigError: a file is missing or empty, or a line is not JSON, lacks a key or contradicts another.
+    """
+    path = folder / "comparison.json"
+    about = json_object(read_text(path), str(path))
+    where = str(path)
+    methods = tuple(dict.fromkeys(str(name) for name in field(about, "methods", where, list)))
+    if not methods:
+        raise ConfigError(f"{where}: 'methods' is empty; a comparison has at least one method")
+    baseline = field(about, "baseline", where, str, optional=True)
+    if baseline is not None and baseline not in methods:
+        raise ConfigError(f"{where}: the baseline {baseline!r} is none of the methods {', '.join(methods)}")
+    results = _records(folder / "results.jsonl", methods)
+    if not results:
+        raise ConfigError(f"{folder / 'results.jsonl'}: no evaluation in it; run the comparison again")
+    seen: dict[tuple[str, int, int], int] = {}
+    for line, record in results:
+        key = (record.method, record.seed, record.step)
+        if key in seen:
+            raise ConfigError(
+                f"{folder / 'results.jsonl'}, line {line}: repeats line {seen[key]} "
+                f"({record.method}, seed {record.seed}, step {record.step}); two comparisons share the file"
+            )
+        seen[key] = line
+    order = {name: index for index, name in enumerate(methods)}
+    metric = field(about, "metric", where, dict)
+    taken = field(about, "taken", where, dict)
+    return Comparison(
+        command=field(about, "command", where, str),
+        task=field(about, "task", where, str),
+        metric=Metric(
+            name=field(metric, "name", where, str),
+            higher_is_better=field(metric, "higher_is_better", where, bool),
+            logarithmic=field(metric, "logarithmic", where, bool),
+        ),
+        workers=field(about, "workers", where, int),
+        seeds=tuple(int(seed) for seed in field(about, "seeds", where, list)),
+        steps=field(about, "steps", where, int),
+        engine=field(about, "engine", where, str),
+        network=_network(field(about, "network", where, dict, optional=True), where),
+        compute_s=number(about, "compute_s", where, optional=True),
+        target=number(about, "target", where, optional=True),
+        optimizer=field(about, "optimizer", where, str),
+        batch_size=field(about, "batch_size", where, int, optional=True),
+        sharding=field(about, "sharding", where, str, optional=True),
+        num_parameters=field(about, "num_parameters", where, int, optional=True),
+        methods=methods,
+        taken={name: number(taken, name, where, optional=True) for name in taken},
+        baseline=baseline,
+        notes=tuple(str(note) for note in field(about, "notes", where, list)),
+        results=tuple(sorted((record for _, record in results), key=lambda r: (order[r.method], r.seed, r.step))),
+        tuning=_tuning(_records(folder / "tuning.jsonl", methods)),
+    )
+
+
+def _tuning(records: list[tuple[int, Record]]) -> dict[str, tuple[tuple[float, float], ...]]:
+    judged: dict[str, dict[float, float]] = {}
+    for _, record in records:
+        if record.lr is not None:
+            # Later lines replace earlier ones: the last evaluation is what was judged.
+            judged.setdefault(record.method, {})[record.lr] = record.value if record.finite else math.nan
+    return {method: tuple(sorted(values.items())) for method, values in judged.items()}
+
+
+def _network(entry: dict[str, Any] | None, where: str) -> Network | None:
+    if entry is None:
+        return None
+    return Network(
+        bandwidth_Bps=finite(entry, "bandwidth_Bps", where),
+        latency_s=finite(entry, "latency_s", where),
+    )
+
+
+def _records(path: Path, methods: tuple[str, ...]) -> list[tuple[int, Record]]:
+    """Every record with the number of its line, from 1."""
+    records = []
+    whole = read_text(path, may_be_empty=path.name == "tuning.jsonl")
+    # Not splitlines, which also cuts at separators that JSON allows inside of strings.
+    for line, text in enumerate(whole.split("\n"), start=1):
+        if not text.strip():
+            continue
+        where = f"{path}, line {line}"
+        entry = json_object(text, where)
+        record = Record(
+            method=field(entry, "method", where, str),
+            lr=number(entry, "lr", where, optional=True),
+            seed=field(entry, "seed", where, int),
+            step=field(entry, "step", where, int),
+            epoch=finite(entry, "epoch", where),
+            seconds=finite(entry, "seconds", where),
+            message_bytes=finite(entry, "message_bytes", where),
+            link_bytes=finite(entry, "bytes_sent", where) + finite(entry, "bytes_received", where),
+            loss=number_or_nan(entry, "loss", where),
+            value=number_or_nan(entry, "value", where),
+        )
+        if record.method not in methods:
+            raise ConfigError(
+                f"{where}: the method {record.method!r} is not in comparison.json, "
+                f"which has {', '.join(methods)}; the files come from different comparisons"
+            )
+        records.append((line, record))
+    return records

@@ -1,0 +1,123 @@
+"""The tables: the rows in a terminal, the rows and the search of learning rates as HTML."""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from thinwire.report.columns import best_methods, columns
+from thinwire.report.formats import MISSING, metric_value
+from thinwire.report.records import Comparison
+from thinwire.report.rows import Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_table(rows: Sequence[Row], console: "Console") -> None:
+    """Print the rows; the best of every column is bold. Needs about 120 columns."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = columns(rows)
+    best = [best_methods(column, rows) for column in shown]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    table.add_column("method", overflow="fold", vertical="bottom", min_width=16)
+    for column in shown:
+        table.add_column(Text(column.short_header), justify="right", no_wrap=True, vertical="top")
+    for row in rows:
+        # Text, not str: a method string may hold brackets, which rich would take for markup.
+        table.add_row(
+            Text(row.method),
+            *(
+                Text(column.short_text(row), style="bold" if row.method in winners else "")
+                for column, winners in zip(shown, best, strict=True)
+            ),
+        )
+    console.print(table)
+
+
+def summary_table(rows: Sequence[Row], swatches: Mapping[str, str]) -> str:
+    """The rows as an HTML table with an explanation of every column; the best of a column is bold.
+
+    Args:
+        swatches: for every method the HTML that shows how the figures draw it.
+    """
+    shown = columns(rows)
+    best = [best_methods(column, rows) for column in shown]
+    groups = "".join(
+        f'<th scope="colgroup" colspan="{len(list(members))}">{escape(name)}</th>'
+        for name, members in groupby(column.group for column in shown)
+    )
+    headers = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in shown)
+    lines = []
+    for row in rows:
+        cells = "".join(
+            f'<td class="best">{escape(column.text(row))}</td>'
+            if row.method in winners
+            else f"<td>{escape(column.text(row))}</td>"
+            for column, winners in zip(shown, best, strict=True)
+        )
+        mark = ' <span class="tag">baseline</span>' if row.is_baseline else ""
+        lines.append(f"<tr>{_method_cell(row.method, swatches, mark)}{cells}</tr>")
+    # The two columns of ratios share one sentence.
+    meanings = dict.fromkeys((column.header, column.meaning) for column in shown)
+    explained = "".join(f"<dt>{escape(header)}</dt><dd>{escape(meaning)}</dd>" for header, meaning in meanings)
+    return (
+        f'<div class="scroll"><table class="numbers"><thead><tr class="groups"><th></th>{groups}</tr>'
+        f'<tr><th scope="col">method</th>{headers}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        '<p class="note">The best of each column is bold; a method that diverged in a run does not compete, '
+        "nor, for the target, one that missed it in a run. Bytes and seconds are per worker and cumulative; "
+        f'units are decimal (1 kB = 1000 B).</p><dl class="meanings">{explained}</dl>'
+    )
+
+
+def tuning_table(data: Comparison, swatches: Mapping[str, str]) -> str:
+    """Per method every learning rate tried and its held-out value, as HTML; the taken one is marked."""
+    rates = sorted({lr for tried in data.tuning.values() for lr, _ in tried})
+    headers = "".join(f'<th scope="col">{lr:g}</th>' for lr in rates)
+    lines = []
+    for method in data.methods:
+        tried = dict(data.tuning.get(method, ()))
+        taken = data.taken.get(method)
+        cells = "".join(_tried_cell(tried.get(lr), taken is not None and lr == taken) for lr in rates)
+        remark = tuning_remark(list(tried), taken)
+        lines.append(f'<tr>{_method_cell(method, swatches, "")}{cells}<td class="remark">{escape(remark)}</td></tr>')
+    return (
+        f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">method</th>{headers}'
+        '<th scope="col" class="remark">taken</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def tuning_remark(tried: Sequence[float], taken: float | None) -> str:
+    """Which learning rate was taken, and whether it lies at the edge of those tried."""
+    if taken is None:
+        return "none"
+    if not tried:
+        return f"{taken:g}, not searched"
+    if taken not in tried:
+        return f"{taken:g}, not among those tried"
+    if len(tried) == 1:
+        return f"{taken:g}, the only one tried"
+    edge = {min(tried): "smallest", max(tried): "largest"}.get(taken)
+    return f"{taken:g}" if edge is None else f"{taken:g}, at the edge: the {edge} tried"
+
+
+def breakable(method: str) -> str:
+    """The method as HTML code that may be broken after a colon or comma."""
+    return f"<code>{escape(method).replace(':', ':<wbr>').replace(',', ',<wbr>')}</code>"
+
+
+def _method_cell(method: str, swatches: Mapping[str, str], mark: str) -> str:
+    return f'<th scope="row" class="method">{swatches[method]}{breakable(method)}{mark}</th>'
+
+
+def _tried_cell(value: float | None, taken: bool) -> str:
+    if value is None:
+        text = MISSING
+    else:
+        text = "diverged" if math.isnan(value) else metric_value(value)
+    return f'<td class="taken"><span>✓ {text}</span></td>' if taken else f"<td>{text}</td>"

@@ -1,0 +1,200 @@
+"""Many workers in one process, under a virtual clock."""
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from thinwire.errors import ConfigError, DeadlockError, ProtocolError
+from thinwire.network import (
+    FRAME_NUM_BYTES,
+    Network,
+    Traffic,
+    all_gather_s,
+    all_gather_traffic,
+    all_reduce_s,
+    all_reduce_traffic,
+)
+from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, describe
+
+T = TypeVar("T")
+
+
+class Simulation:
+    """Runs the programs of ``num_workers`` workers; equal programs give equal bits, bytes and times.
+
+    Clocks and byte counts go on from one :meth:`run` to the next. A collective begins when its last worker
+    arrives and ends for all at once, after the seconds of :mod:`thinwire.network`. A message of a pair occupies
+    the sender's uplink, then the receiver's downlink, for its bytes over the bandwidth, in the order of sending:
+    a server with one port is as slow as its port.
+
+    Args:
+        num_workers: how many programs run together.
+        network: bandwidth and latency of every link.
+
+    Example:
+        >>> from thinwire.steps import receive, send
+        >>> import torch
+        >>> def ping():
+        ...     yield from send(1, torch.zeros(92, dtype=torch.uint8))
+        >>> def pong():
+        ...     return (yield from receive(0)).numel()
+        >>> simulation = Simulation(2, Network(bandwidth_Bps=1000.0, latency_s=0.5))
+        >>> simulation.run([ping(), pong()]), simulation.clocks
+        ([None, 92], [0.0, 0.6])
+    """
+
+    def __init__(self, num_workers: int, network: Network | None = None) -> None:
+        if num_workers < 1:
+            raise ConfigError(f"a simulation of {num_workers} workers was asked for; at least 1 is needed")
+        self.network = network or Network()
+        self.clocks = [0.0] * num_workers
+        self.traffic = [Traffic()] * num_workers
+        self._uplink_free = [0.0] * num_workers
+        self._downlink_free = [0.0] * num_workers
+
+    def run(self, programs: Sequence[Steps[T]]) -> list[T]:
+        """Run one program a worker to its end and return their results.
+
+        Raises:
+            DeadlockError: every unfinished worker waits; the message names what for.
+            ProtocolError: the workers do not join in the same collective, or address a worker that is not there.
+        """
+        if len(programs) != len(self.clocks):
+            raise ConfigError(f"{len(programs)} programs were given for {len(self.clocks)} workers")
+        return _Round(self, programs).run()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clocks and counts between two runs, as plain numbers."""
+        return {
+            "clocks": list(self.clocks),
+            "traffic": [[link.bytes_sent, link.bytes_received] for link in self.traffic],
+            "uplink_free": list(self._uplink_free),
+            "downlink_free": list(self._downlink_free),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        if len(saved["clocks"]) != len(self.clocks):
+            raise ConfigError(f"the saved simulation has {len(saved['clocks'])} workers, this one {len(self.clocks)}")
+        self.clocks = list(saved["clocks"])
+        self.traffic = [Traffic(sent, received) for sent, received in saved["traffic"]]
+        self._uplink_free = list(saved["uplink_free"])
+        self._downlink_free = list(saved["downlink_free"])
+
+    def _deliver(self, source: int, destination: int, num_bytes: int) -> float:
+        """Account for a message that is sent now, and return when it has arrived."""
+        size = num_bytes + FRAME_NUM_BYTES
+        seconds = size / self.network.bandwidth_Bps
+        start = max(self.clocks[source], self._uplink_free[source])
+        self._uplink_free[source] = start + seconds
+        # Its first bit is there one latency after it left; the port takes messages one after another.
+        begin = max(start + self.network.latency_s, self._downlink_free[destination])
+        self._downlink_free[destination] = begin + seconds
+        self.traffic[source] += Traffic(bytes_sent=size)
+        self.traffic[destination] += Traffic(bytes_received=size)
+        return begin + seconds
+
+
+class _Round:
+    """One run: an event queue ordered by virtual time, then by the order of the requests."""
+
+    def __init__(self, simulation: Simulation, programs: Sequence[Steps[Any]]) -> None:
+        self.simulation = simulation
+        self.programs = programs
+        self.size = len(programs)
+        self.results: list[Any] = [None] * self.size
+        self.ready: list[tuple[float, int, int, Any]] = []
+        self.num_events = 0
+        self.waiting: dict[int, Op] = {}
+        self.finished: set[int] = set()
+        self.mail: dict[tuple[int, int], deque[tuple[float, Any]]] = {}
+        for rank in range(self.size):
+            self.wake(rank, simulation.clocks[rank], None)
+
+    def run(self) -> list[Any]:
+        while self.ready:
+            now, _, rank, reply = heapq.heappop(self.ready)
+            self.simulation.clocks[rank] = now
+            try:
+                op = self.programs[rank].send(reply)
+            except StopIteration as stop:
+                self.results[rank] = stop.value
+                self.finished.add(rank)
+            else:
+                self.perform(rank, op)
+        if self.waiting:
+            requests = ", ".join(f"worker {rank}: {describe(op)}" for rank, op in sorted(self.waiting.items()))
+            ended = f"; finished: {sorted(self.finished)}" if self.finished else ""
+            raise DeadlockError(f"every worker waits for another one: {requests}{ended}")
+        return self.results
+
+    def wake(self, rank: int, when: float, reply: Any) -> None:
+        self.num_events += 1
+        heapq.heappush(self.ready, (when, self.num_events, rank, reply))
+
+    def perform(self, rank: int, op: Op) -> None:
+        now = self.simulation.clocks[rank]
+        match op:
+            case Compute(seconds):
+                self.wake(rank, now + seconds, None)
+            case Send(destination, message):
+                self.check_peer(rank, destination, op)
+                arrival = self.simulation._deliver(rank, destination, message.numel())
+                self.mail.setdefault((rank, destination), deque()).append((arrival, message))
+                self.wake(rank, now, None)
+                waiting = self.waiting.get(destination)
+                if isinstance(waiting, Receive) and waiting.source == rank:
+                    del self.waiting[destination]
+                    self.take(destination, rank)
+            case Receive(source):
+                self.check_peer(rank, source, op)
+                if self.mail.get((source, rank)):
+                    self.take(rank, source)
+                else:
+                    self.waiting[rank] = op
+            case AllReduce() | AllGather():
+                self.waiting[rank] = op
+                if len(self.waiting) == self.size:
+                    self.collective()
+
+    def take(self, rank: int, source: int) -> None:
+        arrival, message = self.mail[source, rank].popleft()
+        self.wake(rank, max(self.simulation.clocks[rank], arrival), message)
+
+    def check_peer(self, rank: int, peer: int, op: Op) -> None:
+        if not 0 <= peer < self.size or peer == rank:
+            raise ProtocolError(
+                f"worker {rank} asks for {describe(op)}; there are workers 0 to {self.size - 1}, itself excluded"
+            )
+
+    def collective(self) -> None:
+        ops = [self.waiting[rank] for rank in range(self.size)]
+        if len({type(op) for op in ops}) > 1:
+            if any(isinstance(op, Receive) for op in ops):
+                return  # a deadlock, unless a message is under way; run() tells
+            listed = ", ".join(f"worker {rank}: {describe(op)}" for rank, op in enumerate(ops))
+            raise ProtocolError(f"the workers join in different collectives: {listed}")
+        network, start = self.simulation.network, max(self.simulation.clocks)
+        reply: Any
+        if isinstance(ops[0], AllReduce):
+            tensors = [op.tensor for op in ops if isinstance(op, AllReduce)]
+            if len({tensor.shape for tensor in tensors}) > 1:
+                listed = ", ".join(f"worker {rank}: {tuple(tensor.shape)}" for rank, tensor in enumerate(tensors))
+                raise ProtocolError(f"the workers all-reduce tensors of different shapes: {listed}")
+            reply = tensors[0].clone()
+            for tensor in tensors[1:]:
+                reply += tensor
+            if ops[0].divisor != 1:
+                reply /= ops[0].divisor
+            links = all_reduce_traffic(reply.numel(), self.size, reply.element_size())
+            seconds = all_reduce_s(network, reply.numel(), self.size, reply.element_size())
+        else:
+            gathers = [op for op in ops if isinstance(op, AllGather)]
+            reply = gathers[0].combine([op.message for op in gathers])
+            sizes = [op.message.numel() for op in gathers]
+            links, seconds = all_gather_traffic(sizes), all_gather_s(network, sizes)
+        self.waiting.clear()
+        for rank in range(self.size):
+            self.simulation.traffic[rank] += links[rank]
+            self.wake(rank, start + seconds, reply)

@@ -1,0 +1,109 @@
+"""The five things a program may ask of its driver, and the only bare ``yield`` s in thinwire.
+
+An exchange is a generator that *yields* requests and never performs them. The simulator and torch.distributed
+run the same generators, which is why what is simulated is what is run. A program must not hold a context
+manager across a ``yield``: the mode would leak into the next worker of a simulation. Decorate the generator
+function instead (``@torch.no_grad()`` re-enters the mode at every resume).
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AllReduce:
+    """Every worker gives an f32 tensor of one shape; each gets their sum, in rank order, over ``divisor``."""
+
+    tensor: Tensor
+    divisor: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AllGather:
+    """Every worker gives a message (uint8 ``[n]``, any length); each gets ``combine(messages in rank order)``.
+
+    ``combine`` is pure and the same on every worker. A process calls it once; a simulation calls it once for
+    all its workers and hands each the same object, which is therefore read-only.
+    """
+
+    message: Tensor
+    combine: Callable[[Sequence[Tensor]], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Send:
+    """Hand a message to one worker; does not wait for it to arrive."""
+
+    destination: int
+    message: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Receive:
+    """Wait for the next message of one worker; messages of a pair arrive in the order they were sent."""
+
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Let virtual time pass; a real process has already spent it."""
+
+    seconds: float
+
+
+Op: TypeAlias = AllReduce | AllGather | Send | Receive | Compute
+Steps: TypeAlias = Generator[Op, Any, T]
+
+
+def all_reduce(tensor: Tensor, divisor: int = 1) -> Steps[Tensor]:
+    """Every worker's tensor summed in rank order, over ``divisor``; shared: read it, do not write to it."""
+    total: Tensor = yield AllReduce(tensor, divisor)
+    return total
+
+
+def all_gather(message: Tensor, combine: Callable[[Sequence[Tensor]], T]) -> Steps[T]:
+    """``combine`` of every worker's message in rank order; the result is shared: read it, do not write to it."""
+    combined: T = yield AllGather(message, combine)
+    return combined
+
+
+def send(destination: int, message: Tensor) -> Steps[None]:
+    """Hand ``message`` to the worker ``destination``; it must not be written to afterwards."""
+    yield Send(destination, message)
+
+
+def receive(source: int) -> Steps[Tensor]:
+    """The next message from the worker ``source``."""
+    message: Tensor = yield Receive(source)
+    return message
+
+
+def compute(seconds: float) -> Steps[None]:
+    """Spend ``seconds`` of virtual time on computation."""
+    yield Compute(seconds)
+
+
+def describe(op: Op) -> str:
+    """One phrase for error messages.
+
+    Example:
+        >>> describe(Receive(source=3))
+        'Receive(source=3)'
+    """
+    match op:
+        case AllReduce(tensor):
+            return f"AllReduce({tensor.numel()} entries)"
+        case AllGather(message):
+            return f"AllGather({message.numel()} bytes)"
+        case Send(destination, message):
+            return f"Send(destination={destination}, {message.numel()} bytes)"
+        case Receive(source):
+            return f"Receive(source={source})"
+        case Compute(seconds):
+            return f"Compute({seconds} s)"

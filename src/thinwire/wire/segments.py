@@ -1,0 +1,85 @@
+"""How a vector is cut into segments: whole, in equal lengths, or in listed sizes."""
+
+import numpy as np
+
+from thinwire.errors import WireError
+from thinwire.layout import Segments
+from thinwire.wire.header import Bytes, Reader, varint, varint_num_bytes
+
+Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+_WHOLE, _UNIFORM, _SIZES = 0, 1, 2
+
+
+def segments_parts(segments: Segments) -> list[bytes | Bytes]:
+    """A tag and what it needs; the length of the vector is written before, by the payload."""
+    if segments.sizes is not None:
+        return [bytes([_SIZES]), varint(len(segments.sizes)), _varints(np.array(segments.sizes, np.int64))]
+    if segments == Segments.whole(segments.numel):
+        return [bytes([_WHOLE])]
+    return [bytes([_UNIFORM]), varint(segments.length)]
+
+
+def segments_num_bytes(segments: Segments) -> int:
+    """Length of :func:`segments_parts`, without making them."""
+    if segments.sizes is not None:
+        sizes = np.array(segments.sizes, np.int64)
+        return 1 + varint_num_bytes(len(sizes)) + int(_varint_lengths(sizes).sum())
+    if segments == Segments.whole(segments.numel):
+        return 1
+    return 1 + varint_num_bytes(segments.length)
+
+
+def read_segments(reader: Reader, numel: int) -> Segments:
+    """Read what :func:`segments_parts` wrote for a vector of ``numel`` entries."""
+    tag = reader.byte()
+    if tag == _WHOLE:
+        return Segments.whole(numel)
+    if tag == _UNIFORM:
+        length = reader.varint()
+        if length < 1:
+            raise WireError("segments of 0 entries are declared; at least 1 is needed")
+        return Segments(numel, length=length)
+    if tag != _SIZES:
+        raise WireError(f"segment code {tag} is unknown; 0, 1 and 2 are known")
+    sizes = _read_varints(reader, reader.varint())
+    # The sum may pass 2**63 where each size does not; as Python integers it cannot overflow.
+    listed = tuple(sizes.tolist())
+    if sum(listed) != numel:
+        raise WireError(f"segments of {sum(listed)} entries together are declared for a vector of {numel}")
+    return Segments(numel, sizes=listed)
+
+
+def _varint_lengths(numbers: Numbers) -> Numbers:
+    thresholds = np.array([1 << (7 * length) for length in range(1, 9)], np.int64)
+    return np.searchsorted(thresholds, numbers, side="right") + 1
+
+
+def _varints(numbers: Numbers) -> Bytes:
+    lengths = _varint_lengths(numbers)
+    starts = np.cumsum(lengths) - lengths
+    written = np.empty(int(lengths.sum()), np.uint8)
+    for place in range(int(lengths.max(initial=0))):
+        has = lengths > place
+        more = np.where(lengths[has] > place + 1, 0x80, 0)
+        written[starts[has] + place] = (numbers[has] >> (7 * place)) & 0x7F | more
+    return written
+
+
+def _read_varints(reader: Reader, count: int) -> Numbers:
+    if count > reader.num_left:
+        raise WireError(f"{count} segment sizes are declared, {reader.num_left} bytes are left")
+    window = reader.data[reader.position : reader.position + 9 * count]
+    ends = np.flatnonzero(window < 0x80)[:count]
+    if len(ends) < count:
+        raise WireError(f"{count} segment sizes are declared, {len(ends)} are there")
+    lengths = np.diff(ends, prepend=-1)
+    if lengths.max(initial=0) > 9 or bool(np.any((window[ends] == 0) & (lengths > 1))):
+        raise WireError("a segment size has more than 63 bits or is not in its shortest form")
+    numbers = np.zeros(count, np.int64)
+    for place in range(int(lengths.max(initial=0))):
+        has = lengths > place
+        byte = window[(ends - lengths + 1)[has] + place].astype(np.int64)
+        numbers[has] |= (byte & 0x7F) << (7 * place)
+    reader.take(int(lengths.sum()))
+    return numbers

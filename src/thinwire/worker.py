@@ -1,0 +1,229 @@
+"""One participant: a model, an optimizer and a method, and the program that steps them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thinwire.compressors import Traits
+from thinwire.errors import ConfigError, NumericsError
+from thinwire.exchanges import Aggregate, Context
+from thinwire.layout import Layout, Segments
+from thinwire.memory import State
+from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_method
+from thinwire.payloads import Dense, Sparse
+from thinwire.random import Key
+from thinwire.steps import Steps
+
+
+class Worker:
+    """Trains one replica; communicates only by what :meth:`step` yields.
+
+    All workers must start from the same parameters. The trained tensors are those of the optimizer; they are
+    known by their names in the model, and so is every tensor of the state.
+
+    Args:
+        method: what is exchanged, when and how.
+        model: this worker's replica.
+        optimizer: any ``torch.optim`` optimizer over parameters of ``model``.
+        rank: this worker, 0 to ``size - 1``.
+        size: number of workers.
+        seed: the same on every worker; addresses all randomness of the exchanges.
+
+    Raises:
+        ConfigError: parameters that do not belong to the model or are not floating point, or a method whose
+            parts do not fit this model.
+
+    Example:
+        >>> from thinwire.methods import parse_method
+        >>> from thinwire.simulator import Simulation
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> worker = Worker(parse_method("topk:k=1"), model, optimizer, rank=0, size=1, seed=0)
+        >>> model(torch.ones(1, 2)).sum().backward()
+        >>> _ = Simulation(1).run([worker.step()])
+        >>> worker.num_steps, worker.num_exchanges
+        (1, 1)
+    """
+
+    def __init__(
+        self, method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, *, rank: int, size: int, seed: int
+    ) -> None:
+        self.method = method
+        self.model = model
+        self.optimizer = optimizer
+        self.rank = rank
+        self.size = size
+        self.num_steps = 0
+        self.num_exchanges = 0
+        self.message_bytes = 0
+        named = _trained_parameters(model, optimizer)
+        self._params = list(named.values())
+        self.layout = Layout.of(named)
+        self._segments = check_method(method, self.layout)
+        self._key = Key(seed)
+        self._flat = torch.empty(self.layout.numel)
+        self._memory: State = method.memory.init(self.layout.numel)
+        self._update: State = {}
+        if isinstance(method, ModelAveraging):
+            self._update = method.update.init(self.layout.flatten(self._params, self._flat))
+
+    @torch.no_grad()
+    def step(self) -> Steps[None]:
+        """The program of one training step; the gradients of the local batch must be in place.
+
+        Raises:
+            NumericsError: NaN or inf in what some worker would exchange; every worker raises at the same step,
+                and the mean is not applied. Go on from a checkpoint.
+        """
+        if isinstance(self.method, GradientAveraging):
+            aggregate = yield from self._exchange(self._gradients(), "gradient")
+            self._set_gradients(aggregate.mean)
+            self.optimizer.step()
+            self.num_steps += 1
+            return
+        self.optimizer.step()
+        self.num_steps += 1
+        if self.method.schedule.due(self.num_steps, self.rank):
+            flat = self.layout.flatten(self._params, self._flat)
+            signal = self.method.update.signal(flat, self._update)
+            aggregate = yield from self._exchange(signal, "model")
+            self._set_parameters(self.method.update.apply(aggregate.mean, self._update))
+
+    def shared_parameters(self) -> dict[str, Tensor]:
+        """The parameters that all workers have in common, by name: read-only views or the model's own tensors.
+
+        Under model averaging it is the reference point, the model after the last exchange; this is what a
+        comparison evaluates. Under gradient averaging it is the model.
+        """
+        reference = self._update.get("reference")
+        if reference is None:
+            return {name: param.detach() for name, param in zip(self.layout.names, self._params, strict=True)}
+        return self.layout.unflatten(reference)
+
+    def memory_norm(self) -> float:
+        """``||m||_2`` of the residual, 0 without memory: the health of error feedback."""
+        residual = self._memory.get("residual")
+        return 0.0 if residual is None else float(residual.norm())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything of this worker but the model and the optimizer: counters, and tensors by parameter name.
+
+        Tensors are views of the live state: save or clone them before the next step. The result can be saved
+        with ``torch.save`` and loaded with ``weights_only=True``.
+        """
+        tensors = {
+            f"{part}.{kind}.{name}": view
+            for part, state in (("memory", self._memory), ("update", self._update))
+            for kind, flat in state.items()
+            for name, view in self.layout.unflatten(flat).items()
+        }
+        counters = {
+            "num_steps": self.num_steps,
+            "num_exchanges": self.num_exchanges,
+            "message_bytes": self.message_bytes,
+            "rank": self.rank,
+            "size": self.size,
+            "seed": self._key.seed,
+        }
+        return {"counters": counters, "tensors": tensors}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken; the bits are those of an uninterrupted run.
+
+        Raises:
+            ConfigError: the state is of another method, model, rank, seed or number of workers; nothing is changed.
+        """
+        counters, tensors = saved["counters"], saved["tensors"]
+        for name in ("rank", "size", "seed"):
+            mine = self._key.seed if name == "seed" else getattr(self, name)
+            if counters[name] != mine:
+                raise ConfigError(f"the saved state has {name} {counters[name]}, this worker has {name} {mine}")
+        own = self.state_dict()["tensors"]
+        if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
+            differing = sorted(own.keys() ^ tensors.keys()) or [n for n in own if own[n].shape != tensors[n].shape]
+            raise ConfigError(
+                f"the saved state is of another method or model: it differs in {', '.join(differing[:3])}"
+                f"{' and others' if len(differing) > 3 else ''}"
+            )
+        for name, view in own.items():
+            view.copy_(tensors[name])
+        self.num_steps = counters["num_steps"]
+        self.num_exchanges = counters["num_exchanges"]
+        self.message_bytes = counters["message_bytes"]
+
+    def _exchange(self, x: Tensor, what: str) -> Steps[Aggregate]:
+        key = self._key.fold("exchange", self.num_exchanges, "rank", self.rank)
+        ctx = Context(self.rank, self.size, key, self._segments)
+        # A worker that left the exchange would leave the others waiting: it takes part with the offending entry,
+        # which makes the mean non-finite, so that every worker raises at the same step.
+        finite = _is_finite(x)
+        compensated = self.method.memory.compensate(x, self._memory) if finite else x
+        compressor = self.method.compressor if finite else _Poison()
+        aggregate = yield from self.method.exchange.run(compensated, compressor, ctx)
+        if not _is_finite(aggregate.mean):
+            raise self._numerics_error(aggregate.mean, what)
+        self.method.memory.update(compensated, aggregate.sent, self._memory)
+        self.num_exchanges += 1
+        self.message_bytes += aggregate.message_bytes
+        return aggregate
+
+    def _numerics_error(self, mean: Tensor, what: str) -> NumericsError:
+        views = self.layout.unflatten(mean)
+        name = next(name for name, view in views.items() if not torch.isfinite(view).all())
+        return NumericsError(
+            f"NaN or inf in the {what} of at least one worker, in {name!r}, found at step {self.num_steps + 1}; the "
+            "exchange was not applied. Lower the learning rate, clip gradients, or look for bad input data"
+        )
+
+    def _gradients(self) -> Tensor:
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._params]
+        return self.layout.flatten(grads, self._flat)
+
+    def _set_gradients(self, mean: Tensor) -> None:
+        grads = []
+        for param in self._params:
+            if param.grad is None:
+                param.grad = torch.empty_like(param)
+            grads.append(param.grad)
+        torch._foreach_copy_(grads, self.layout.views(mean))
+
+    def _set_parameters(self, flat: Tensor) -> None:
+        torch._foreach_copy_(self._params, self.layout.views(flat))
+
+
+def _is_finite(x: Tensor) -> bool:
+    # A finite sum proves finite entries in one pass; a sum may overflow, so only then look at every entry.
+    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
+
+
+@dataclass(frozen=True, slots=True)
+class _Poison:
+    """Sends the first non-finite entry of a vector that must not be compressed."""
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
+        first = torch.isfinite(x).logical_not().nonzero()[0]
+        return Sparse(x.numel(), first, Dense(x[first]))
+
+    def traits(self, numel: int) -> Traits:
+        return Traits(unbiased=False, error=math.inf)
+
+
+def _trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's parameters by their name in the model, in the model's order."""
+    trained = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    named: dict[str, Tensor] = {name: param for name, param in model.named_parameters() if id(param) in trained}
+    if len(named) != len(trained):
+        raise ConfigError(
+            f"{len(trained) - len(named)} of the optimizer's {len(trained)} parameters are not parameters of the model "
+            "(or two names share one); build the optimizer from model.parameters() of the same model"
+        )
+    for name, param in named.items():
+        if not param.is_floating_point():
+            raise ConfigError(
+                f"parameter {name!r} has dtype {param.dtype}; only floating-point parameters can be trained"
+            )
+    return named

@@ -1,0 +1,85 @@
+"""Example instances of every registered compressor, derived from its fields: register one and every suite has it."""
+
+import itertools
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+import thinwire.methods  # noqa: F401  registers everything
+from thinwire.compressors import QSGD, Identity, Sign
+from thinwire.config import registered
+from thinwire.errors import ConfigError
+
+SAMPLES: dict[str, tuple[Any, ...]] = {
+    "density": (0.1,),
+    "k": (1, 5, 0.4),
+    "levels": (1, 15),
+    "values": (Identity(), Sign(), QSGD(levels=7, norm="max"), QSGD(levels=15, scaled=True)),
+}
+"""Values to try for a field of that name. Booleans and literals need none: all their values are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Underivable:
+    """A registered compressor of which no instance could be made."""
+
+    name: str
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        what = f"no sample value for its fields {', '.join(self.missing)}" if self.missing else "no sample is accepted"
+        return f"no instance of the registered compressor {self.name} can be tested: {what}; add some to SAMPLES in tests/compressors/conftest.py"
+
+
+def is_compressor(cls: type) -> bool:
+    return callable(getattr(cls, "compress", None)) and callable(getattr(cls, "traits", None))
+
+
+def derive(cls: type) -> list[Any]:
+    """All instances that the class accepts of the product of sample values, a field left out included."""
+    hints = get_type_hints(cls)
+    choices: dict[str, tuple[Any, ...]] = {}
+    for field in fields(cls):
+        kind = hints[field.name]
+        if field.name in SAMPLES:
+            choices[field.name] = SAMPLES[field.name]
+        elif kind is bool:
+            choices[field.name] = (False, True)
+        elif get_origin(kind) is Literal:
+            choices[field.name] = get_args(kind)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            choices[field.name] = ()
+    made: list[Any] = []
+    for values in itertools.product(*((MISSING, *choice) for choice in choices.values())):
+        given = {name: value for name, value in zip(choices, values, strict=True) if value is not MISSING}
+        try:
+            instance = cls(**given)
+        except (ConfigError, TypeError):
+            continue
+        if instance not in made:
+            made.append(instance)
+    return made or [Underivable(cls.__name__, tuple(name for name, choice in choices.items() if not choice))]
+
+
+def cases() -> list[Any]:
+    """Instances of every registered class that satisfies the Compressor protocol."""
+    return [case for cls in registered().values() if is_compressor(cls) for case in derive(cls)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "compressor" in metafunc.fixturenames:
+        metafunc.parametrize("compressor", cases(), ids=str, indirect=True)
+
+
+@pytest.fixture
+def compressor(request: pytest.FixtureRequest) -> Any:
+    if isinstance(request.param, Underivable):
+        pytest.fail(str(request.param))
+    return request.param
+
+
+@pytest.fixture
+def all_cases() -> Any:
+    """The function that derives the cases, for tests that register a compressor themselves."""
+    return cases

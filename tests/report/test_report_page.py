@@ -1,0 +1,261 @@
+"""The page: complete, escaped, self-contained, and honest about what its axes can show."""
+
+import json
+import re
+from html import escape
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from thinwire.report import load, summarise, write_page
+from thinwire.report.figures import panels
+from thinwire.report.formats import human_bytes
+from thinwire.report.prose import headline, setup
+from thinwire.report.tables import tuning_remark
+
+LOSS = {"name": "suboptimality", "higher_is_better": False, "logarithmic": True}
+
+
+def page(folder):
+    """The page without the figures' library, whose text no test is about."""
+    path = folder.path / "report.html"
+    write_page(load(folder.path), path)
+    return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+
+
+def words(html):
+    return re.sub(r"<[^>]+>", "", html)
+
+
+def lines(panel):
+    return [trace for trace in panel.figure.data if trace.meta["part"] == "line"]
+
+
+def test_every_method_the_command_and_the_notes_are_there_escaped(write):
+    folder = write()
+    text = page(folder)
+    shown = text[: text.index('<script type="application/json"')]
+    for method in folder.comparison["methods"]:
+        assert f"<code>{escape(method)}</code>" in shown
+    assert f"<pre>{escape(folder.comparison['command'])}</pre>" in text
+    assert "A note about &lt;this&gt; comparison." in text
+    assert "<nesterov>" not in text
+    assert "<this>" not in text
+    assert "<done>" not in text
+
+
+def test_nothing_is_fetched(write):
+    text = page(write())
+    assert "default-src 'none'" in text
+    assert not re.search(r"<(link|img|iframe|base)\b|@import|url\(|\bsrc=|\bhref=", text)
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_the_page_is_small_enough_and_has_the_library_once(write):
+    folder = write()
+    page(folder)
+    raw = (folder.path / "report.html").read_bytes()
+    assert len(raw) < 5_500_000
+    assert raw.decode().count(get_plotlyjs()) == 1
+
+
+def test_the_embedded_figures_are_json_without_nan(write):
+    text = page(write(diverges={"signsgd": (0, 1), "topk:density=1%": (0,)}))
+    body = re.search(r'<script type="application/json" id="panels">(.*?)</script>', text, re.S)
+    assert body is not None
+    figures = json.loads(body[1], parse_constant=lambda name: pytest.fail(name))
+    assert len(figures) == 4
+    assert "<" not in body[1]
+
+
+def test_step_zero_is_dropped_where_an_axis_is_logarithmic(write):
+    data = load(write().path)
+    message, link, steps, seconds = panels(data)
+    for panel in (message, link):
+        assert panel.figure.layout.xaxis.type == "log"
+        assert all(min(trace.x) > 0 and len(trace.x) == 14 for trace in lines(panel))
+    assert all(trace.x[0] == 0 and len(trace.x) == 15 for trace in lines(steps))
+    assert seconds.figure.layout.xaxis.type == "linear"
+
+
+def test_seconds_far_apart_are_on_a_log_axis(write):
+    folder = write()
+    path = folder.path / "results.jsonl"
+    slow = [json.loads(line) for line in path.read_text().splitlines()]
+    slow = [r | {"seconds": r["seconds"] * (50 if r["method"] == "sgd" else 1)} for r in slow]
+    path.write_text("".join(json.dumps(r) + "\n" for r in slow))
+    seconds = panels(load(folder.path))[3]
+    assert seconds.figure.layout.xaxis.type == "log"
+    assert all(min(trace.x) > 0 for trace in lines(seconds))
+
+
+def test_lines_are_means_and_bands_reach_to_the_extremes(write):
+    folder = write(methods=["sgd"])
+    panel = panels(load(folder.path))[2]
+    band, line = panel.figure.data
+    at_600 = [r["value"] for r in folder.results if r["step"] == 600]
+    assert line.y[-1] == pytest.approx(sum(at_600) / 2)
+    assert {band.y[14], band.y[15]} == {max(at_600), min(at_600)}
+    assert not any(
+        trace.meta["part"] == "band" for trace in panels(load(write(seeds=(0,)).path))[2].figure.data
+    )
+
+
+def test_a_method_looks_the_same_in_every_figure_and_no_two_alike(write):
+    looks = [[(t.line.color, t.line.dash) for t in lines(panel)] for panel in panels(load(write().path))]
+    assert all(look == looks[0] for look in looks)
+    assert len(set(looks[0])) == 8
+
+
+def test_sixteen_styles_differ():
+    from thinwire.report.styles import line_style
+
+    assert len({(line_style(slot).dark, line_style(slot).dash) for slot in range(16)}) == 16
+    assert len({(line_style(slot).light, line_style(slot).dash) for slot in range(16)}) == 16
+
+
+def test_a_logarithmic_metric_has_a_log_axis_and_its_target(write):
+    folder = write(
+        value=lambda a, m: 0.0 if m == "signsgd" and a > 0.7 else 10 ** (-6 * a),
+        changes={"metric": LOSS, "target": 1e-5},
+    )
+    panel = panels(load(folder.path))[0]
+    assert panel.figure.layout.yaxis.type == "log"
+    assert panel.figure.layout.shapes[0].y0 == 1e-5
+    assert panel.figure.layout.annotations[0].y == pytest.approx(-5)
+    assert all(min(trace.y) > 0 for trace in lines(panel))
+    assert "suboptimality ≤ 1.00e-05" in page(folder)
+
+
+def test_values_far_worse_than_the_start_do_not_flatten_the_rest(write):
+    metric = {"name": "test loss", "higher_is_better": False, "logarithmic": False}
+    astray = write(
+        value=lambda a, m: 1e6 * a if m == "signsgd" and a > 0.3 else 1 - a,
+        changes={"metric": metric, "target": 0.14},
+    )
+    steps = panels(load(astray.path))[2]
+    assert steps.figure.layout.yaxis.range[1] < 2
+    assert "cut off" in steps.note
+    assert panels(load(write().path))[2].note == ""
+
+
+def test_diverged_methods_are_called_so(write):
+    text = page(write(diverges={"signsgd": (0, 1), "topk:density=1%": (1,)}))
+    assert '<code>signsgd</code> <span class="tag">diverged</span>' in text
+    assert '<span class="tag">1 of 2 diverged</span>' in text
+    assert "<td>diverged</td>" in text
+    assert "(1 of 2 diverged)" in text
+
+
+def test_everything_diverged(write):
+    methods = ["sgd", "signsgd"]
+    folder = write(methods=methods, diverges=dict.fromkeys(methods, (0, 1)), changes={"target": None})
+    assert "Every method diverged." in page(folder)
+
+
+def test_a_target_that_is_never_reached(write):
+    text = page(write(changes={"target": 0.99}))
+    assert "No method reached accuracy 0.99 in every run within 600 steps." in words(text)
+    assert "<td>—</td>" in text
+
+
+def test_the_headline_says_what_the_rows_say(write):
+    data = load(write().path)
+    rows = {row.method: row for row in summarise(data)}
+    lead = rows["signtopk:density=1%,every=8"]
+    text = words(headline(data, list(rows.values())))
+    assert text.startswith(
+        f"{lead.method} reached accuracy 0.86 with {lead.message_ratio:,.0f} times fewer message bytes and "
+        f"{lead.link_ratio:,.0f} times fewer bytes on the link than tuned sgd."
+    )
+    assert "The fastest was powersgd:rank=2" in text
+
+
+def test_more_bytes_than_the_baseline_are_not_sold_as_fewer(write):
+    folder = write(methods=["topk:density=1%", "sgd"], changes={"baseline": "topk:density=1%"})
+    text = words(headline(load(folder.path), summarise(load(folder.path))))
+    assert "times more message bytes" in text
+
+
+def test_the_setup_is_said_in_words(write):
+    text = words(setup(load(write().path)))
+    for part in (
+        "8 methods",
+        "26,122 parameters",
+        "8 workers",
+        "600 steps of sgd",
+        "seeds 0, 1",
+        "100 Mbit/s",
+    ):
+        assert part in text
+    assert "20 ms latency" in text
+    measured = write(changes={"engine": "processes", "network": None, "compute_s": None})
+    assert "real processes; seconds are measured" in setup(load(measured.path))
+    assert panels(load(measured.path))[3].figure.layout.xaxis.title.text == "measured wall seconds"
+
+
+@pytest.mark.parametrize("changes", [{"baseline": None}, {"baseline": None, "target": None}])
+def test_no_baseline(write, changes):
+    text = words(page(write(changes=changes)))
+    assert "fewest message bytes" in text or "ended with the best accuracy" in text
+    assert "times fewer" not in text
+
+
+def test_the_best_of_a_column_is_bold_and_only_reliable_rows_compete(write):
+    cheapest = "signtopk:density=1%,every=8"
+    folder = write()
+    assert f'<td class="best">{_message_bytes(folder, cheapest)}</td>' in page(folder)
+    partly = write(diverges={cheapest: (1,)})
+    text = page(partly)
+    assert "386 (1 of 2)" in text
+    assert f"<td>{_message_bytes(partly, cheapest)}</td>" in text
+    assert f'<td class="best">{_message_bytes(partly, "topk:density=1%")}</td>' in text
+    assert headline(load(partly.path), summarise(load(partly.path))).startswith("<code>topk:density=1%<")
+
+
+def _message_bytes(folder, method):
+    row = next(row for row in summarise(load(folder.path)) if row.method == method)
+    assert row.message_bytes_to_target is not None
+    return human_bytes(row.message_bytes_to_target)
+
+
+def test_the_search_marks_what_was_taken_and_its_edges(write):
+    text = page(write())
+    assert text.count('<td class="taken">') == 8
+    assert "1, at the edge: the largest tried" in text
+    assert "0.01, at the edge: the smallest tried" in text
+
+
+@pytest.mark.parametrize(
+    ("tried", "taken", "remark"),
+    [
+        ([0.1, 1.0, 10.0], 1.0, "1"),
+        ([0.1], 0.1, "0.1, the only one tried"),
+        ([], 0.1, "0.1, not searched"),
+        ([0.1, 1.0], 0.5, "0.5, not among those tried"),
+        ([0.1, 1.0], None, "none"),
+    ],
+)
+def test_remarks(tried, taken, remark):
+    assert tuning_remark(tried, taken) == remark
+
+
+def test_without_a_search_the_page_says_so(write):
+    folder = write()
+    (folder.path / "tuning.jsonl").write_text("")
+    text = page(folder)
+    assert "No learning rate was searched" in text
+    assert "tuned" not in words(text[: text.index("<script")])
+
+
+def test_the_report_imports_neither_torch_nor_plotly_early():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, types, importlib.util as u; spec = u.find_spec('thinwire');"
+        "p = types.ModuleType('thinwire'); p.__path__ = list(spec.submodule_search_locations);"
+        "sys.modules['thinwire'] = p; import thinwire.report;"
+        "assert not {'torch', 'plotly', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,181 @@
+import doctest
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import thinwire.wire
+from thinwire.errors import ConfigError
+from thinwire.kernels.bits import pack
+from thinwire.kernels.crc32c import crc32c_python
+from thinwire.layout import Segments
+from thinwire.payloads import Dense, Levels, Payload, Signs, Sparse
+from thinwire.wire import decode, encode, encoded_num_bytes, max_sparse_num_bytes
+from thinwire.wire.indices import choose_code
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def same(left: object, right: object) -> bool:
+    """Equal types and equal bits, NaN and signed zero included."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        equal_bits = left.numpy(force=True).tobytes() if left.dtype != torch.bfloat16 else left.view(torch.int16)
+        other_bits = right.numpy(force=True).tobytes() if right.dtype != torch.bfloat16 else right.view(torch.int16)
+        bits_agree = torch.equal(equal_bits, other_bits) if isinstance(equal_bits, Tensor) else equal_bits == other_bits
+        return left.dtype == right.dtype and left.shape == right.shape and bits_agree
+    if isinstance(left, (Dense, Sparse, Levels, Signs)):
+        return all(same(getattr(left, field.name), getattr(right, field.name)) for field in fields(left))
+    return left == right
+
+
+def random_bits(count: int, dtype: torch.dtype, seed: int) -> Tensor:
+    """Numbers of any bit pattern: NaN payloads, infinities, denormals."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count * dtype.itemsize,), generator=generator, dtype=torch.uint8).view(dtype)
+
+
+@st.composite
+def segmentations(draw: st.DrawFn, numel: int) -> Segments:
+    kind = draw(st.sampled_from(["whole", "uniform", "sizes"]))
+    if kind == "whole":
+        return Segments.whole(numel)
+    if kind == "uniform":
+        return Segments.uniform(numel, draw(st.integers(1, numel + 1)))
+    borders = sorted(draw(st.lists(st.integers(0, numel), max_size=6)))
+    return Segments.of_sizes(b - a for a, b in zip([0, *borders], [*borders, numel], strict=True))
+
+
+@st.composite
+def payloads(draw: st.DrawFn, numel: int | None = None, depth: int = 1) -> Payload:
+    numel = draw(st.integers(0, 200)) if numel is None else numel
+    seed = draw(st.integers(0, 2**32))
+    kinds = ["dense", "levels", "signs"] + ["sparse"] * (2 if depth < 4 else 0)
+    kind = draw(st.sampled_from(kinds))
+    if kind == "dense":
+        return Dense(random_bits(numel, draw(st.sampled_from(DTYPES)), seed))
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "sparse":
+        indices = (torch.rand(numel, generator=generator) < draw(st.floats(0, 1))).nonzero().squeeze(1)
+        return Sparse(numel, indices, draw(payloads(indices.numel(), depth + 1)))
+    segments = draw(segmentations(numel))
+    scales = random_bits(segments.count, torch.float32, seed)
+    if kind == "signs":
+        return Signs(pack(torch.randint(0, 2, (numel,), generator=generator), 1), scales, segments)
+    num_levels = draw(st.sampled_from([1, 3, 4, 127, 128, 2**20, 2**30 - 1]))
+    codes = torch.randint(0, 2 * num_levels + 1, (numel,), generator=generator)
+    return Levels(pack(codes, (2 * num_levels).bit_length()), scales, num_levels, segments)
+
+
+@settings(max_examples=300, deadline=None)
+@given(payloads())
+def test_decode_gives_back_every_bit_and_the_size_is_known(payload: Payload) -> None:
+    message = encode(payload)
+    assert message.dtype == torch.uint8
+    assert message.numel() == encoded_num_bytes(payload)
+    assert same(decode(message), payload)
+    assert same(decode(message, max_numel=payload.numel), payload)
+    if isinstance(payload, Sparse):
+        bound = max_sparse_num_bytes(payload.numel, payload.indices.numel(), encoded_num_bytes(payload.values))
+        assert message.numel() <= bound
+
+
+@pytest.mark.parametrize("density", [0.0, 1e-4, 0.01, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("numel", [1, 2, 100, 20_000, 2**31, 2**33, 2**40])
+def test_indices_survive_and_take_the_fewest_bytes(numel: int, density: float) -> None:
+    spread = min(numel, 20_000)
+    generator = torch.Generator().manual_seed(3)
+    indices = (torch.rand(spread, generator=generator) < density).nonzero().squeeze(1) * (numel // spread)
+    payload = Sparse(numel, indices, Dense(torch.randn(indices.numel(), generator=generator)))
+    message = encode(payload)
+    assert message.numel() == encoded_num_bytes(payload)
+    assert same(decode(message), payload)
+    code = choose_code(indices, numel)
+    assert code.num_bytes <= 1 + (numel + 7) // 8
+    if numel <= 2**31:
+        assert code.num_bytes <= 1 + (indices.numel() * (numel - 1).bit_length() + 7) // 8
+
+
+def test_each_index_code_is_taken_somewhere() -> None:
+    tags = [choose_code(torch.arange(0, 1000, step), 1000).tag for step in (2, 20, 500)]
+    assert tags == [2, 1, 0]
+
+
+def test_many_segments_of_listed_sizes() -> None:
+    sizes = [(i * 7919) % 300 for i in range(5000)]
+    numel = sum(sizes)
+    bits = pack(torch.arange(numel) % 2, 1)
+    payload = Signs(bits, torch.rand(5000), Segments.of_sizes(sizes))
+    assert same(decode(encode(payload)), payload)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (Dense(torch.tensor([1.0])), "745701 01 00 01 0000803f"),
+        (Dense(torch.tensor([], dtype=torch.float16)), "745701 01 02 00"),
+        (
+            Sparse(300, torch.tensor([1, 299]), Dense(torch.tensor([1.0, 2.0], dtype=torch.bfloat16))),
+            "745701 02 ac02 01 01 02 803f0040 00 015602",
+        ),
+        (
+            Signs(torch.tensor([5], dtype=torch.uint8), torch.tensor([2.0]), Segments.whole(3)),
+            "745701 04 03 00 00000040 05",
+        ),
+        (
+            Levels(pack(torch.tensor([0, 14, 7]), 4), torch.zeros(2), 7, Segments.of_sizes([1, 2])),
+            "745701 03 03 02 02 0102 07 0000000000000000 e007",
+        ),
+    ],
+)
+def test_golden_messages(payload: Payload, expected: str) -> None:
+    body = bytes.fromhex(expected)
+    assert encode(payload).numpy().tobytes() == body + crc32c_python(body).to_bytes(4, "little")
+
+
+def test_the_specification_shows_true_messages() -> None:
+    page = Path(thinwire.wire.__file__).with_name("FORMAT.md")
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted > 10
+    assert result.failed == 0
+
+
+class Foreign:
+    numel = 3
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        Foreign(),
+        Dense(torch.zeros(3, dtype=torch.float64)),
+        Dense(torch.zeros(2, 2)),
+        Sparse(5, torch.tensor([1, 1]), Dense(torch.zeros(2))),
+        Sparse(5, torch.tensor([1, 5]), Dense(torch.zeros(2))),
+        Sparse(5, torch.tensor([1]), Dense(torch.zeros(2))),
+        Sparse(2**48 + 1, torch.tensor([1]), Dense(torch.zeros(1))),
+        Signs(torch.zeros(2, dtype=torch.uint8), torch.zeros(1), Segments.whole(3)),
+        Signs(torch.zeros(1, dtype=torch.uint8), torch.zeros(2), Segments.whole(3)),
+        Levels(torch.zeros(1, dtype=torch.uint8), torch.zeros(2), 1, Segments.whole(3)),
+        Levels(torch.zeros(2, dtype=torch.uint8), torch.zeros(1), 1, Segments.whole(3)),
+        Levels(torch.zeros(0, dtype=torch.uint8), torch.zeros(1), 0, Segments.whole(3)),
+    ],
+)
+def test_contradictions_are_refused_before_they_travel(payload: Payload) -> None:
+    with pytest.raises(ConfigError):
+        encode(payload)
+    with pytest.raises(ConfigError):
+        encoded_num_bytes(payload)
+
+
+def test_nesting_has_a_limit() -> None:
+    payload: Payload = Dense(torch.zeros(0))
+    for _ in range(4):
+        payload = Sparse(0, torch.empty(0, dtype=torch.int64), payload)
+    with pytest.raises(ConfigError, match="nested"):
+        encode(payload)
