@@ -1,7 +1,8 @@
-"""What the simulator costs beyond the compute of its workers: one ratio a method, measured in one run.
+"""What the simulator costs beyond the work of its workers: two ratios a method, measured in one run.
 
-The reference is one worker's forward, backward and optimizer step, times the workers; both are timed in turn,
-several times, and the median of the ratios is printed.
+A round trains many simulated workers, and before and after it, half each: one worker alone with the same method (its
+forward, backward, optimizer, compression, encoding and decoding), and one worker's forward, backward and optimizer
+only. The first ratio is the simulator's own cost; the second adds what compression costs. Medians over the rounds.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from thinwire.experiments.tasks import load_task
 from thinwire.network import Network
 from thinwire.random import Key
 
+STEPS = 4
 METHODS = (
     "sgd",
     "local-sgd:every=8",
@@ -32,7 +34,7 @@ METHODS = (
 )
 
 
-def reference_s(comparison: Comparison, steps: int) -> float:
+def plain_s(comparison: Comparison, steps: int) -> float:
     """Seconds of ``steps`` plain training steps of one worker."""
     task = load_task(comparison.task)
     model = task.model(0)
@@ -51,33 +53,60 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", default="digits")
     parser.add_argument("--workers", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--methods", nargs="*", default=METHODS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    task = load_task(args.task)
-    print(f"{args.workers} workers of {args.task}, {args.steps} steps, {args.rounds} rounds; seconds are medians")
-    print(f"{'method':40s} {'simulated s':>12s} {'compute s':>10s} {'ratio':>6s}")
+    print(f"{args.workers} workers of {args.task}; medians over {args.rounds} rounds; ms a worker and step")
+    print(f"{'method':38s} {'simulated':>10s} {'alone':>8s} {'plain':>8s} {'/ alone':>8s} {'/ plain':>8s}")
     for method in args.methods:
-        comparison = Comparison(
-            methods=(method,), task=args.task, workers=args.workers, lrs=(0.01,), steps=10**6, tune_steps=1,
-            evaluate_every=1, batch_size=task.batch_size,
-        )  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder:
-            engine = SimulatedEngine(args.workers, Network())
-            session = Session(comparison, Run(method, 0.01, 0, "final", 10**6), task, engine, Path(folder))
-            session._train(0, 8)
-            reference_s(comparison, 50)
-            simulated, computed = [], []
-            for number in range(args.rounds):
-                start = time.perf_counter()
-                session._train(8 + number * args.steps, 8 + (number + 1) * args.steps)
-                simulated.append(time.perf_counter() - start)
-                one = reference_s(comparison, 4 * args.steps) / 4
-                computed.append(one * args.workers)
-        ratio = statistics.median(a / b for a, b in zip(simulated, computed, strict=True))
-        print(f"{method:40s} {statistics.median(simulated):12.3f} {statistics.median(computed):10.3f} {ratio:6.2f}")
+        simulated, alone, plain = measure(method, args.task, args.workers, args.rounds)
+        ratios = [statistics.median(a / b for a, b in zip(simulated, own, strict=True)) for own in (alone, plain)]
+        times = [1e3 * statistics.median(seconds) for seconds in (simulated, alone, plain)]
+        print(
+            f"{method:38s} {times[0]:10.3f} {times[1]:8.3f} {times[2]:8.3f} {ratios[0]:8.2f} {ratios[1]:8.2f}",
+            flush=True,
+        )
+
+
+def measure(method: str, task: str, workers: int, rounds: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds a worker and step: of many simulated, of one alone, of one without any exchange; in turn."""
+    simulated, alone, plain = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        many, one = (session(method, task, size, Path(folder, str(size))) for size in (workers, 1))
+        many.train(0, STEPS)
+        one.train(0, 64)
+        plain_s(many.comparison, 64)
+        half, done = workers * STEPS // 2, 64
+        for number in range(1, rounds + 1):
+            own = exchangeless = 0.0
+            for part in range(2):
+                own += seconds_of(one, done, done + half)
+                exchangeless += plain_s(many.comparison, half)
+                done += half
+                if part == 0:
+                    simulated.append(seconds_of(many, number * STEPS, (number + 1) * STEPS) / (2 * half))
+            alone.append(own / (2 * half))
+            plain.append(exchangeless / (2 * half))
+    return simulated, alone, plain
+
+
+def session(method: str, task_name: str, workers: int, folder: Path) -> Session:
+    """A training session of simulated workers that never ends by itself."""
+    task = load_task(task_name)
+    comparison = Comparison(
+        methods=(method,), task=task_name, workers=workers, lrs=(0.01,), steps=10**9, tune_steps=1,
+        evaluate_every=1, batch_size=task.batch_size,
+    )  # fmt: skip
+    engine = SimulatedEngine(workers, Network())
+    return Session(comparison, Run(method, 0.01, 0, "final", 10**9), task, engine, folder)
+
+
+def seconds_of(trained: Session, start: int, stop: int) -> float:
+    """Seconds to train from one step to another."""
+    begin = time.perf_counter()
+    trained.train(start, stop)
+    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

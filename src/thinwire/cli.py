@@ -28,6 +28,8 @@ from thinwire.methods import CATALOG
 from thinwire.network import Network
 
 T = TypeVar("T")
+# click's ClickException, which typer imports or brings along, depending on its version.
+_ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 # A pipe or a log has no width of its own; 120 columns hold the result table.
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -98,6 +100,8 @@ def compare(
     Safe to interrupt: the same command goes on where it stopped. Under torchrun, --engine processes joins the
     processes that torchrun started.
     """
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
     _warn_without_effect(engine, network=network, port=port, jobs=jobs)
     loaded = load_task(task, data=data)
     comparison = Comparison(
@@ -121,7 +125,7 @@ def compare(
     folder = out or Path("runs") / task.replace(":", "-")
     command = shlex.join(["thinwire", *sys.argv[1:]])
     if engine is EngineChoice.simulate:
-        _compare(comparison, folder, command, LocalCrew(jobs or default_jobs()))
+        _compare(comparison, folder, command, LocalCrew(default_jobs() if jobs is None else jobs))
         return
     main = functools.partial(_compare_in_process, comparison, folder, command)
     if dist.is_torchelastic_launched():
@@ -151,10 +155,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept. Run the same command to go on", file=sys.stderr)
         status = 130
-    except Exception as error:
-        if not hasattr(error, "show"):
-            raise
-        error.show()
+    except _ParserError as error:
+        error.show()  # type: ignore[attr-defined]
         status = 2
     sys.exit(status or 0)
 

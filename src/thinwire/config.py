@@ -66,7 +66,7 @@ def from_json(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
     name = data.get("type")
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise ConfigError(f"unknown type {name!r} in a configuration{suggest(str(name), list(_REGISTRY))}")
     cls = _REGISTRY[name]
     known = [field.name for field in dataclasses.fields(cls)]
@@ -76,7 +76,7 @@ def from_json(data: Any) -> Any:
             raise ConfigError(f"{name} has no field {key!r}; its fields are: {', '.join(known) or 'none'}")
     try:
         return cls(**given)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise ConfigError(f"{name} cannot be made of {given}: {error}") from error
 
 

@@ -121,6 +121,17 @@ class Layout:
         return dict(zip(self.names, self.views(flat), strict=True))
 
 
+def views_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Views of ``flat`` in the shapes of ``tensors``, in order: :meth:`Layout.views` at a fraction of its cost.
+
+    Example:
+        >>> [view.shape for view in views_like(torch.zeros(5), [torch.empty(1, 3), torch.empty(2)])]
+        [torch.Size([1, 3]), torch.Size([2])]
+    """
+    # The same torch function that gathers DDP's buckets; it slices in C++.
+    return list(torch._C._nn.unflatten_dense_tensors(flat, list(tensors)))
+
+
 class Granularity(Protocol):
     """How a flat vector is cut into the segments that are compressed apart."""
 

@@ -36,8 +36,8 @@ class Network:
     Example:
         >>> Network.parse("100Mbit,20ms")
         Network(bandwidth_Bps=12500000.0, latency_s=0.02)
-        >>> Network.parse("100Mbit,20ms").transfer_s(1_250_000)
-        0.12
+        >>> Network.parse("100Mbit,500ms").transfer_s(12_500_000)
+        1.5
     """
 
     bandwidth_Bps: float = 1e9

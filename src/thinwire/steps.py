@@ -45,9 +45,15 @@ class Send:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Receive:
-    """Wait for the next message of one worker; messages of a pair arrive in the order they were sent."""
+    """Wait for the next message of one worker and get ``read(message)``; a pair's messages stay in order.
+
+    ``read`` is pure, and the same on every worker that gets the same message. A process calls it for each
+    message; a simulation calls it once for a message that was sent to many and hands each the same object,
+    which is therefore read-only.
+    """
 
     source: int
+    read: Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +84,14 @@ def send(destination: int, message: Tensor) -> Steps[None]:
     yield Send(destination, message)
 
 
-def receive(source: int) -> Steps[Tensor]:
-    """The next message from the worker ``source``."""
-    message: Tensor = yield Receive(source)
+def receive(source: int, read: Callable[[Tensor], T]) -> Steps[T]:
+    """``read`` of the next message from ``source``; the result is shared: read it, do not write to it."""
+    result: T = yield Receive(source, read)
+    return result
+
+
+def as_it_is(message: Tensor) -> Tensor:
+    """The message itself, for :func:`receive`."""
     return message
 
 
@@ -93,7 +104,7 @@ def describe(op: Op) -> str:
     """One phrase for error messages.
 
     Example:
-        >>> describe(Receive(source=3))
+        >>> describe(Receive(source=3, read=as_it_is))
         'Receive(source=3)'
     """
     match op:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from thinwire.compressors import Traits
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.exchanges import Aggregate, Context
-from thinwire.layout import Layout, Segments
+from thinwire.layout import Layout, Segments, views_like
 from thinwire.memory import State
 from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_method
 from thinwire.payloads import Dense, Sparse
@@ -66,6 +66,7 @@ class Worker:
         self._segments = check_method(method, self.layout)
         self._key = Key(seed)
         self._flat = torch.empty(self.layout.numel)
+        self._viewed: tuple[Tensor, list[Tensor]] = (self._flat, [])
         self._memory: State = method.memory.init(self.layout.numel)
         self._update: State = {}
         if isinstance(method, ModelAveraging):
@@ -174,8 +175,9 @@ class Worker:
     def _numerics_error(self, mean: Tensor, what: str) -> NumericsError:
         views = self.layout.unflatten(mean)
         name = next(name for name, view in views.items() if not torch.isfinite(view).all())
+        step = self.num_steps + 1 if isinstance(self.method, GradientAveraging) else self.num_steps
         return NumericsError(
-            f"NaN or inf in the {what} of at least one worker, in {name!r}, found at step {self.num_steps + 1}; the "
+            f"NaN or inf in the {what} of at least one worker, in {name!r}, found at step {step}; the "
             "exchange was not applied. Lower the learning rate, clip gradients, or look for bad input data"
         )
 
@@ -189,15 +191,18 @@ class Worker:
             if param.grad is None:
                 param.grad = torch.empty_like(param)
             grads.append(param.grad)
-        torch._foreach_copy_(grads, self.layout.views(mean))
+        torch._foreach_copy_(grads, views_like(mean, grads))
 
     def _set_parameters(self, flat: Tensor) -> None:
-        torch._foreach_copy_(self._params, self.layout.views(flat))
+        # Under model averaging this is the reference, the same tensor every time.
+        if self._viewed[0] is not flat:
+            self._viewed = (flat, views_like(flat, self._params))
+        torch._foreach_copy_(self._params, self._viewed[1])
 
 
 def _is_finite(x: Tensor) -> bool:
     # A finite sum proves finite entries in one pass; a sum may overflow, so only then look at every entry.
-    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
+    return math.isfinite(x.sum().item()) or bool(torch.isfinite(x).all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ class Underivable:
 
     def __str__(self) -> str:
         what = f"no sample value for its fields {', '.join(self.missing)}" if self.missing else "no sample is accepted"
-        return f"no instance of the registered compressor {self.name} can be tested: {what}; add some to SAMPLES in tests/compressors/conftest.py"
+        return (
+            f"no instance of the registered compressor {self.name} can be tested: {what}; "
+            "add some to SAMPLES in tests/compressors/conftest.py"
+        )
 
 
 def is_compressor(cls: type) -> bool:

@@ -18,15 +18,16 @@ from thinwire import config
 from thinwire.compressors import QSGD, Compressor, Identity, RandK, Sign, TopK, Traits, segment_traits
 from thinwire.config import from_json, register, registered, to_json
 from thinwire.errors import ConfigError
+from thinwire.exchanges import Gather
 from thinwire.layout import Layout, Segments
 from thinwire.memory import ErrorFeedback
 from thinwire.methods import ModelAveraging, check_method
 from thinwire.payloads import Dense, Payload
 from thinwire.random import Key
-from thinwire.exchanges import Gather
 from thinwire.wire import decode, encode, encoded_num_bytes
 
 LENGTHS = (1, 2, 7, 64, 1000)
+KEY = Key(7)
 TINY = 2.0**-149  # the least f32 above 0
 
 
@@ -61,8 +62,9 @@ def cuts(numel: int) -> list[Segments]:
 
 def situations(lengths: tuple[int, ...] = LENGTHS) -> Iterator[tuple[Tensor, Segments]]:
     for numel in lengths:
-        for x in inputs(numel).values():
-            for segments in cuts(numel):
+        for number, x in enumerate(inputs(numel).values()):
+            # Every cut at lengths that it divides unevenly; elsewhere the inputs take turns.
+            for segments in cuts(numel) if numel in (7, 64) else cuts(numel)[number % 3 : number % 3 + 1]:
                 yield x, segments
 
 
@@ -70,7 +72,7 @@ def bits(x: Tensor) -> bytes:
     return x.numpy().tobytes()
 
 
-def compress(compressor: Compressor, x: Tensor, segments: Segments, key: Key = Key(7)) -> Payload | None:
+def compress(compressor: Compressor, x: Tensor, segments: Segments, key: Key = KEY) -> Payload | None:
     """The payload, or None where the operator may refuse: more entries to keep than there are."""
     try:
         return compressor.compress(x, key, segments)
@@ -99,6 +101,18 @@ def bound_z(alarm: float, num_tests: int) -> float:
 # The laws. Each takes a compressor, so that the toy compressor below can be put through all of them.
 
 
+def check_addition(payload: Payload, dense: Tensor) -> None:
+    total = torch.zeros(dense.numel())
+    payload.add_to(total)
+    assert bits(total) == bits(dense + 0.0)  # 0.0 + -0.0 is 0.0
+    residual = torch.linspace(-3.0, 4.0, dense.numel())
+    expected = residual - dense
+    payload.add_to(residual, -1.0)
+    assert bits(residual) == bits(expected)
+    payload.add_to(residual, 0.3)
+    assert bits(residual) == bits(expected + dense * np.float32(0.3))
+
+
 def law_of_the_message(compressor: Compressor) -> None:
     for x, segments in situations():
         before = bits(x)
@@ -116,27 +130,11 @@ def law_of_the_message(compressor: Compressor) -> None:
         assert type(decoded) is type(payload)
         assert bits(decoded.to_dense()) == bits(dense)
         assert torch.equal(encode(decoded), message)
-
-
-def law_of_addition(compressor: Compressor) -> None:
-    for x, segments in situations():
-        payload = compress(compressor, x, segments)
-        if payload is None:
-            continue
-        dense = payload.to_dense()
-        total = torch.zeros(x.numel())
-        payload.add_to(total)
-        assert bits(total) == bits(dense + 0.0)  # 0.0 + -0.0 is 0.0
-        residual = inputs(x.numel())["gaussian"].flip(0).contiguous()
-        expected = residual - dense
-        payload.add_to(residual, -1.0)
-        assert bits(residual) == bits(expected)
-        payload.add_to(residual, 0.3)
-        assert bits(residual) == bits(expected + dense * np.float32(0.3))
+        check_addition(payload, dense)
 
 
 def law_of_the_key(compressor: Compressor) -> None:
-    for x, segments in situations((7, 64)):
+    for x, segments in situations((2, 7, 1000)):
         torch.manual_seed(1)
         payload = compress(compressor, x, segments, Key(3, ("a",)))
         if payload is None:
@@ -172,7 +170,7 @@ def law_of_the_mean(compressor: Compressor) -> None:
     numel, count = 16, 2000
     noise = inputs(numel)["gaussian"]
     # No entry is so small that it is hardly ever kept: its mean would not be normal.
-    vectors = {"shifted": noise + noise.sign(), "constant": inputs(numel)["constant"]}
+    vectors = {"shifted": noise + noise.sign()}
     limit = bound_z(1e-6, numel * len(vectors))
     for kind, x in vectors.items():
         segments = Segments.whole(numel)
@@ -199,10 +197,10 @@ def law_of_the_error(compressor: Compressor) -> None:
             if compress(compressor, x, Segments.whole(numel)) is None:
                 continue
             exact = x.double().numpy()
-            each = ((draws(compressor, x, 1 if deterministic else 400) - exact) ** 2).sum(axis=1)
+            each = ((draws(compressor, x, 1 if deterministic else 200) - exact) ** 2).sum(axis=1)
             margin = 6.0 * each.std() / math.sqrt(len(each)) + 2e-6 * each.mean()
             # Numbers near the least one cannot be divided into levels: half a step each.
-            floor = numel * (grid * TINY) ** 2 + 1e-13 * (exact**2).sum()
+            floor = grid * TINY * (2 * np.abs(exact).sum() + grid * TINY * numel) + 1e-13 * (exact**2).sum()
             assert each.mean() - margin <= compressor.traits(numel).error * (exact**2).sum() + floor, (numel, kind)
 
 
@@ -215,7 +213,6 @@ def law_of_configuration(compressor: Compressor) -> None:
 
 LAWS: tuple[Callable[[Any], None], ...] = (
     law_of_the_message,
-    law_of_addition,
     law_of_the_key,
     law_of_segments,
     law_of_the_mean,
@@ -258,11 +255,12 @@ def test_a_new_compressor_is_tested_once_it_is_registered(
     assert toys == [Halve(0.1)]
     for law in LAWS:
         law(toys[0])
-    for wrong in (Traits(unbiased=False, error=0.24), Traits(unbiased=True, error=0.25)):
+    # Promises that it does not keep are found out.
+    too_much = {law_of_the_error: Traits(False, error=0.24), law_of_the_mean: Traits(True, error=0.25)}
+    for law, wrong in too_much.items():
         monkeypatch.setattr(Halve, "traits", lambda self, numel, wrong=wrong: wrong)
         with pytest.raises(AssertionError):
-            for law in LAWS:
-                law(toys[0])
+            law(toys[0])
 
 
 def test_a_compressor_without_samples_makes_the_suite_fail(
@@ -296,7 +294,7 @@ def test_other_keys_give_other_messages(compressor: Any) -> None:
     if is_random and (kept is None or kept >= 1):
         x = inputs(1000)["gaussian"]
         messages = {bits(encode(compressor.compress(x, Key(seed), Segments.whole(1000)))) for seed in range(20)}
-        assert len(messages) > (18 if kept is None else 5)
+        assert len(messages) > (18 if kept is None else 1)
 
 
 # Equalities.
@@ -326,7 +324,7 @@ def test_the_variance_of_qsgd_is_exact(levels: int, norm: str, kind: str) -> Non
 @pytest.mark.parametrize("k", [1, 5, 63, 64])
 @pytest.mark.parametrize("kind", ["gaussian", "heavy tails", "constant"])
 def test_the_error_of_rand_k_is_an_equality(kind: str, k: int, unbiased: bool) -> None:
-    numel, count = 64, 4000
+    numel, count = 64, 2000
     x = inputs(numel)[kind]
     squares = x.double().numpy() ** 2
     # The error is ||x||^2 + factor * (sum of the kept squares), drawn without replacement.
@@ -452,7 +450,7 @@ def test_top_k_with_levels_has_the_constants_of_qsparse(k: int, levels: int) -> 
     check_method(ModelAveraging(memory=ErrorFeedback(), compressor=scaled, exchange=Gather()), layout)
     if beta >= 1:
         assert plain.traits(numel).error >= 1
-        with pytest.raises(ConfigError, match="not a contraction.*scaled=yes"):
+        with pytest.raises(ConfigError, match=r"not a contraction.*scaled=yes"):
             check_method(ModelAveraging(memory=ErrorFeedback(), compressor=plain, exchange=Gather()), layout)
         # Without memory it may be used.
         check_method(ModelAveraging(compressor=plain, exchange=Gather()), layout)
@@ -485,8 +483,12 @@ def test_over_a_cut_gamma_is_the_smallest_of_the_segments(compressor_: Compresso
     assert segment_traits(compressor_, segments).error == max(each)
 
 
-@pytest.mark.parametrize("amount", [{}, {"k": 1, "density": 0.1}, {"k": 0}, {"k": 2.5}, {"k": -1}, {"k": math.inf},
-                                    {"k": math.nan}, {"density": 0.0}, {"density": 1.5}, {"density": math.nan}])  # fmt: skip
+@pytest.mark.parametrize(
+    "amount",
+    [{}, {"k": 1, "density": 0.1}]
+    + [{"k": k} for k in (0, 2.5, -1, math.inf, math.nan)]
+    + [{"density": density} for density in (0.0, -1.0, 1.5, math.nan)],
+)
 @pytest.mark.parametrize("kind", [TopK, RandK])
 def test_amounts_that_make_no_sense_are_refused(kind: type[TopK] | type[RandK], amount: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

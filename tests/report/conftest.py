@@ -57,9 +57,7 @@ def write_folder(path: Path, plan: Plan) -> Folder:
             value = None if lr > 9 * best else plan.value(max(0.1, METHODS[method][2] - 0.1 * off), method)
             # An early evaluation comes first: only the last one counts.
             tuning.append(last | {"lr": lr, "step": 20, "value": 0.2, "loss": 2.0})
-            tuning.append(
-                last | {"lr": lr, "step": 200, "value": value, "loss": None if value is None else 0.5}
-            )
+            tuning.append(last | {"lr": lr, "step": 200, "value": value, "loss": None if value is None else 0.5})
     comparison: dict[str, Any] = {
         "command": "thinwire compare "
         + " ".join(f"'{m}'" if "<" in m else m for m in plan.methods)

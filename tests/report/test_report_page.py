@@ -96,9 +96,7 @@ def test_lines_are_means_and_bands_reach_to_the_extremes(write):
     at_600 = [r["value"] for r in folder.results if r["step"] == 600]
     assert line.y[-1] == pytest.approx(sum(at_600) / 2)
     assert {band.y[14], band.y[15]} == {max(at_600), min(at_600)}
-    assert not any(
-        trace.meta["part"] == "band" for trace in panels(load(write(seeds=(0,)).path))[2].figure.data
-    )
+    assert not any(trace.meta["part"] == "band" for trace in panels(load(write(seeds=(0,)).path))[2].figure.data)
 
 
 def test_a_method_looks_the_same_in_every_figure_and_no_two_alike(write):

@@ -42,9 +42,7 @@ def test_rows_agree_with_the_records(write):
         assert row.final_value == pytest.approx(statistics.mean(r["value"] for r in finals))
         assert row.final_spread == pytest.approx(statistics.stdev(r["value"] for r in finals))
         assert row.final_loss == pytest.approx(statistics.mean(r["loss"] for r in finals))
-        assert row.message_bytes_per_step == pytest.approx(
-            statistics.mean(r["message_bytes"] for r in finals) / 600
-        )
+        assert row.message_bytes_per_step == pytest.approx(statistics.mean(r["message_bytes"] for r in finals) / 600)
         reached = first_reaching(folder, method, 0.86, lambda a, b: a >= b)
         assert row.num_reached == len(reached)
         if not reached:
@@ -109,9 +107,7 @@ def test_diverged_runs_are_counted_apart(write):
     assert rows["signsgd"].diverged
     assert rows["signsgd"].final_value is None
     partly = rows["topk:density=1%"]
-    survivor = next(
-        r for r in folder.results if (r["method"], r["seed"], r["step"]) == ("topk:density=1%", 0, 600)
-    )
+    survivor = next(r for r in folder.results if (r["method"], r["seed"], r["step"]) == ("topk:density=1%", 0, 600))
     assert (partly.num_diverged, partly.diverged, partly.final_spread) == (1, False, None)
     assert partly.final_value == survivor["value"]
     text = printed(list(rows.values()))
@@ -157,7 +153,5 @@ def test_markup_in_a_method_is_printed_as_it_is(write):
     folder = write(methods=["sgd"])
     for name in ("comparison.json", "results.jsonl", "tuning.jsonl"):
         path = folder.path / name
-        path.write_text(
-            path.read_text().replace('"sgd"', '"sgd[bold]"').replace('r": "sgd[bold]"', 'r": "sgd"')
-        )
+        path.write_text(path.read_text().replace('"sgd"', '"sgd[bold]"').replace('r": "sgd[bold]"', 'r": "sgd"'))
     assert "sgd[bold]" in printed(summarise(load(folder.path)))

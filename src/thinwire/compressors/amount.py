@@ -19,7 +19,7 @@ def check_amount(k: float | None, density: float | None) -> None:
         raise ConfigError(
             f"density {density} was given; it is the kept share of the entries: above 0, at most 1 (1% is 0.01)"
         )
-    if k is not None and not (0.0 < k < 1.0 or (k >= 1 and k == int(k))):
+    if k is not None and not (0.0 < k < 1.0 or (k >= 1 and float(k).is_integer())):
         raise ConfigError(
             f"k = {k} was given; it is a whole number of entries, or a probability strictly between 0 and 1"
         )

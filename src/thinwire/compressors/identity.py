@@ -23,7 +23,7 @@ class Identity:
     """
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
-        """A copy of ``x``."""
+        """A copy of ``x``: a memory may write to ``x`` while the payload is still in use."""
         return Dense(x.clone())
 
     def traits(self, numel: int) -> Traits:

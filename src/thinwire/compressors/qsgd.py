@@ -1,5 +1,6 @@
 """Stochastic rounding to equally spaced levels."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +11,8 @@ from torch import Tensor
 from thinwire.compressors.base import Traits
 from thinwire.config import register
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import pack
-from thinwire.kernels.dither import quantize_levels
+from thinwire.kernels.dither import quantize_packed
+from thinwire.kernels.sums import segment_max, segment_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Levels
 from thinwire.random import Key
@@ -64,10 +65,9 @@ class QSGD:
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
         """One level an entry, and the norm of each segment."""
         norms = _norms(x, segments, self.norm)
-        levels = quantize_levels(x, norms / self.levels, segments.offsets(), self.levels, key.bits64())
-        width = (2 * self.levels).bit_length()
-        scales = norms * self._shrink(segments) if self.scaled else norms
-        return Levels(pack(levels + self.levels, width), scales, self.levels, segments)
+        codes = quantize_packed(x, norms / self.levels, segments.offsets(), self.levels, key.bits64())
+        scales = norms * _shrink(self, segments) if self.scaled else norms
+        return Levels(codes, scales, self.levels, segments)
 
     def traits(self, numel: int) -> Traits:
         """Unbiased with omega, or a contraction with ``1 - gamma = omega / (1 + omega)`` when scaled."""
@@ -87,24 +87,19 @@ class QSGD:
         f = s / (math.sqrt(s**2 + n) + s)
         return (1.0 - 2.0 * f) / (2.0 * f)
 
-    def _shrink(self, segments: Segments) -> Tensor:
-        factors = {size: 1.0 / (1.0 + self._omega(size)) for size in segments.distinct_sizes()}
-        if len(factors) == 1:
-            return torch.tensor([next(iter(factors.values()))], dtype=torch.float32)
-        sizes: list[int] = segments.offsets().diff().tolist()
-        return torch.tensor([factors.get(size, 1.0) for size in sizes], dtype=torch.float32)
-
 
 def _norms(x: Tensor, segments: Segments, norm: str) -> Tensor:
     """The norm of each segment, in f32; squares are summed in f64."""
-    if x.numel() == 0:
-        return torch.zeros(segments.count)
-    if segments.count == 1:
-        if norm == "max":
-            return x.abs().max().reshape(1)
-        return x.to(torch.float64).square_().sum().sqrt_().to(torch.float32).reshape(1)
-    sizes = segments.offsets().diff()
     if norm == "max":
-        return torch.segment_reduce(x.abs(), "max", lengths=sizes, unsafe=True, initial=0.0)
-    squares = torch.segment_reduce(x.to(torch.float64).square_(), "sum", lengths=sizes, unsafe=True)
-    return squares.sqrt_().to(torch.float32)
+        return segment_max(x, segments.offsets())
+    return segment_sums(x, segments.offsets(), 2).sqrt_().to(torch.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _shrink(quantizer: QSGD, segments: Segments) -> Tensor:
+    """``1 / (1 + omega)`` of each segment, or one number if all are alike: shared, do not write to it."""
+    factors = {size: 1.0 / (1.0 + quantizer._omega(size)) for size in segments.distinct_sizes()}
+    if len(factors) == 1:
+        return torch.tensor(list(factors.values()), dtype=torch.float32)
+    sizes: list[int] = segments.offsets().diff().tolist()
+    return torch.tensor([factors.get(size, 1.0) for size in sizes], dtype=torch.float32)

@@ -1,5 +1,6 @@
 """One bit an entry and the mean magnitude."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from thinwire.compressors.base import Traits
 from thinwire.config import register
-from thinwire.kernels.bits import pack
+from thinwire.kernels.signs import sign_bits
+from thinwire.kernels.sums import segment_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Signs
 from thinwire.random import Key
@@ -29,7 +31,7 @@ class Sign:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Signs:
         """A bit for each negative entry, and the mean magnitude of each segment."""
-        return Signs(pack((x < 0).to(torch.uint8), 1), segment_means(x.abs(), segments), segments)
+        return Signs(sign_bits(x), segment_means(x, segments), segments)
 
     def traits(self, numel: int) -> Traits:
         """A contraction with ``gamma >= 1/d``."""
@@ -37,9 +39,11 @@ class Sign:
 
 
 def segment_means(x: Tensor, segments: Segments) -> Tensor:
-    """Mean of each segment, summed in f64 and rounded to f32 once; 0 for an empty segment."""
-    if segments.count == 1:
-        return x.sum(dtype=torch.float64).div_(max(segments.numel, 1)).to(torch.float32).reshape(1)
-    sizes = segments.offsets().diff()
-    sums = torch.segment_reduce(x.to(torch.float64), "sum", lengths=sizes, unsafe=True)
-    return (sums / sizes.clamp_min(1)).to(torch.float32)
+    """Mean magnitude of each segment, summed in f64 and rounded to f32 once; 0 for an empty segment."""
+    return segment_sums(x, segments.offsets(), 1).div_(_divisors(segments)).to(torch.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _divisors(segments: Segments) -> Tensor:
+    """The sizes of the segments, at least 1, in f64: shared, do not write to it."""
+    return segments.offsets().diff().clamp_(min=1).to(torch.float64)

@@ -40,8 +40,8 @@ class Transport:
                 'torch.distributed.init_process_group("gloo") first'
             )
         ranks = dist.get_process_group_ranks(group if group is not None else dist.group.WORLD)
-        # A group of our own: our messages never meet those of DDP or of the script. It is named by its members, not
-        # by a count of groups, which would differ between processes where only some take part.
+        # A group of our own: our messages never meet those of DDP or of the script. torch names it
+        # by its members (and how many groups they are in), so that disjoint groups can each have a transport.
         self._group = dist.new_group(ranks, timeout=timeout, backend="gloo", use_local_synchronization=True)
         self.size = len(ranks)
         self.rank = dist.get_rank(self._group)
@@ -65,6 +65,8 @@ class Transport:
                 reply = self._thread.submit(functools.partial(self._perform, op)).result()
                 if isinstance(op, AllGather):
                     reply = op.combine(reply)
+                elif isinstance(op, Receive):
+                    reply = op.read(reply)
         except StopIteration as stop:
             result: T = stop.value
             return result

@@ -1,5 +1,6 @@
 """One worker collects, averages and broadcasts."""
 
+import functools
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from thinwire.config import register
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
 from thinwire.payloads import Dense, Payload, Sparse
-from thinwire.steps import Steps, receive, send
+from thinwire.steps import Steps, as_it_is, receive, send
 from thinwire.wire import decode, encode, encoded_num_bytes
 
 
@@ -35,19 +36,24 @@ class ParameterServer:
         """One round up and down."""
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
+        read = functools.partial(_read, numel=x.numel())
         if ctx.rank != self.server:
             yield from send(self.server, message)
-            broadcast = yield from receive(self.server)
+            mean = yield from receive(self.server, read)
         else:
             messages = []
             for rank in range(ctx.size):
-                messages.append(message if rank == ctx.rank else (yield from receive(rank)))
+                messages.append(message if rank == ctx.rank else (yield from receive(rank, as_it_is)))
             broadcast = encode(smallest_exact(mean_of(messages, x.numel())))
             for rank in range(ctx.size):
                 if rank != ctx.rank:
                     yield from send(rank, broadcast)
-        mean = decode(broadcast, max_numel=x.numel()).to_dense()
+            mean = read(broadcast)
         return Aggregate(mean, sent, message.numel())
+
+
+def _read(message: Tensor, numel: int) -> Tensor:
+    return decode(message, max_numel=numel).to_dense()
 
 
 def smallest_exact(vector: Tensor) -> Payload:

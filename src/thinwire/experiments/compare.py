@@ -11,10 +11,12 @@ from thinwire.errors import ConfigError
 from thinwire.experiments.crews import Crew, run_folder
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.session import Record, is_finished, read_records
+from thinwire.experiments.sharding import make_shards
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.layout import Layout
 from thinwire.methods import check_method, parse_method
+from thinwire.random import Key
 
 TUNING_SEED = 1_000_003
 """The search never sees the seeds of the final runs."""
@@ -31,7 +33,8 @@ class Comparer:
     rates and the target may change from call to call; anything else that differs is refused.
 
     Raises:
-        ConfigError: the folder holds another comparison, or a method or optimizer does not fit the task's model.
+        ConfigError: the folder holds another comparison, a method or optimizer does not fit the task's model,
+            or there are more workers than examples.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Comparer:
         for method in comparison.methods:
             check_method(parse_method(method), layout)
         make_optimizer(comparison.optimizer, model.parameters(), comparison.lrs[0])
+        make_shards(task.labels, comparison.workers, comparison.sharding, Key(0))
         self._refuse_other_comparison()
 
     def run(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ import torch
 from thinwire.distributed import Transport
 from thinwire.errors import WorkerError
 from thinwire.experiments.engines import Engine, ProcessEngine, SimulatedEngine
+from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.session import Session, is_finished, read_records
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task
@@ -65,12 +66,12 @@ class LocalCrew:
             WorkerError: a simulating process was killed.
         """
         pending = [run for run in runs if not is_finished(read_records(run_folder(out, run) / "records.jsonl"), run)]
-        if self._jobs == 1 or len(pending) == 1:
+        if self._jobs == 1 or len(pending) <= 1:
             for run in pending:
                 _simulate(comparison, run, out, watch)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self._jobs, max(len(pending), 1)), mp_context=context) as pool:
+        with ProcessPoolExecutor(self._jobs, mp_context=context, initializer=end_with_parent) as pool:
             waiting: set[Future[None]] = {pool.submit(_simulate, comparison, run, out) for run in pending}
             try:
                 while waiting:

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +19,9 @@ import torch.distributed as dist
 
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
+
+LINGER_S = 5.0
+"""How long a worker that lost another one waits for the launcher to notice that one and end everybody."""
 
 
 def launch(num_workers: int, main: Callable[[Transport], None], port: int | None = None) -> None:
@@ -63,7 +68,23 @@ def join(main: Callable[[Transport], None]) -> None:
     dist.destroy_process_group()
 
 
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, even if it was killed.
+
+    Nobody waits for its results then, and the next command must be the only one that writes.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="thinwire-parent-watch", daemon=True).start()
+
+
 def _child(main: Callable[[Transport], None], errors: str) -> None:
+    end_with_parent()
     rank = int(os.environ["LOCAL_RANK"])
     # All workers are on this machine; without it gloo may advertise an address that is not reachable.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
@@ -79,6 +100,9 @@ def _child(main: Callable[[Transport], None], errors: str) -> None:
         }
         Path(errors, f"rank-{rank}.json").write_text(json.dumps(report))
         sys.stdout.flush()
+        if isinstance(error, WorkerError):
+            # Another worker's failure came first. The launcher looks at one exit status; it must not be ours.
+            time.sleep(LINGER_S)
         os._exit(1)  # the communication thread may wait for a peer for ever
 
 

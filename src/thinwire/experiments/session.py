@@ -67,7 +67,7 @@ class Session:
         while step < self.run.steps:
             stop = min(step + self.comparison.evaluate_every, self.run.steps)
             try:
-                self._train(step, stop)
+                self.train(step, stop)
             except NumericsError:
                 yield self._write(self._record(stop, Evaluation(math.nan, math.nan)))
                 break
@@ -82,7 +82,8 @@ class Session:
         """Write a checkpoint of the local workers; every process must call it at the same step."""
         self._checkpoints.save(step, [self._state(worker) for worker in self.workers])
 
-    def _train(self, start: int, stop: int) -> None:
+    def train(self, start: int, stop: int) -> None:
+        """Train from step ``start`` up to ``stop``, without evaluation or records."""
         programs = [
             self._program(worker, batches, rank, start, stop)
             for worker, batches, rank in zip(self.workers, self._batches, self.engine.local_ranks, strict=True)

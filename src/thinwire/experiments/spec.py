@@ -1,6 +1,7 @@
 """What is compared: a frozen description that says everything a run needs."""
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,10 +66,13 @@ class Comparison:
                 raise ConfigError(f"no {name} were given; at least one is needed")
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name} must differ from each other, got {', '.join(map(str, values))}")
-        if any(not lr > 0 for lr in self.lrs):
-            raise ConfigError(f"learning rates must be above 0, got {min(self.lrs)}")
-        if not self.compute_s >= 0:
-            raise ConfigError(f"a compute time of {self.compute_s} s was given; it must be at least 0")
+        for lr in self.lrs:
+            if not 0 < lr < math.inf:
+                raise ConfigError(f"learning rates must be above 0 and finite, got {lr}")
+        if not 0 <= self.compute_s < math.inf:
+            raise ConfigError(f"a compute time of {self.compute_s} s was given; it must be at least 0 and finite")
+        if self.target is not None and not math.isfinite(self.target):
+            raise ConfigError(f"a target of {self.target} was given; it must be finite")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``comparison.json``."""
@@ -96,5 +100,5 @@ class Run:
     @property
     def name(self) -> str:
         """A file name that no other run of the comparison has."""
-        slug = re.sub(r"[^A-Za-z0-9.=]+", "_", self.method.replace("%", "pct"))
-        return f"{self.purpose}-{slug}-lr{self.lr:g}-seed{self.seed}"
+        slug = re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.method.replace("%", "pct"))
+        return f"{self.purpose}-{slug}-lr{self.lr!r}-seed{self.seed}"

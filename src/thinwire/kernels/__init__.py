@@ -1,8 +1,9 @@
-"""Loops over flat arrays: packing, Rice codes, selection, random numbers, dithering, checksums."""
+"""Loops over flat arrays: packing, Rice codes, selection, random numbers, dithering, sums, checksums."""
 
 from thinwire.kernels.bits import largest_code, num_packed_bytes, pack, unpack
 from thinwire.kernels.crc32c import crc32c
-from thinwire.kernels.dither import quantize_levels
+from thinwire.kernels.dither import quantize_levels, quantize_packed
+from thinwire.kernels.levels import add_levels
 from thinwire.kernels.philox import random_words, uniform
 from thinwire.kernels.rice import (
     max_rice_num_bytes,
@@ -12,21 +13,29 @@ from thinwire.kernels.rice import (
     rice_parameter,
 )
 from thinwire.kernels.select import top_k
+from thinwire.kernels.signs import add_signs, sign_bits
 from thinwire.kernels.subset import random_subset
+from thinwire.kernels.sums import segment_max, segment_sums
 
 __all__ = [
+    "add_levels",
+    "add_signs",
     "crc32c",
     "largest_code",
     "max_rice_num_bytes",
     "num_packed_bytes",
     "pack",
     "quantize_levels",
+    "quantize_packed",
     "random_subset",
     "random_words",
     "rice_decode",
     "rice_encode",
     "rice_num_bytes",
     "rice_parameter",
+    "segment_max",
+    "segment_sums",
+    "sign_bits",
     "top_k",
     "uniform",
     "unpack",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.numba_tools import kernel, load_word_padded, tensor_of
+from thinwire.kernels.numba_tools import array_of, kernel, load_word, load_word_padded, tensor_of
 
 
 def num_packed_bytes(count: int, width: int) -> int:
@@ -43,17 +43,13 @@ def pack(codes: Tensor, width: int) -> Tensor:
     _check_width(width, 32)
     if codes.dim() != 1 or codes.is_floating_point() or codes.is_complex():
         raise ConfigError(f"codes must be a vector of integers, got {codes.dtype} of shape {tuple(codes.shape)}")
-    if codes.device.type != "cpu":
+    if not codes.is_cpu:
         return pack_torch(codes, width)
-    numbers = codes.detach().contiguous().numpy()
+    numbers = array_of(codes)
     numbers = numbers.view(np.uint8) if codes.dtype == torch.bool else numbers
     num_bytes = num_packed_bytes(codes.numel(), width)
-    if width in _PACK_BYTEWISE:
-        packed = np.empty(num_bytes, np.uint8)
-        _PACK_BYTEWISE[width](numbers, packed)
-        return tensor_of(packed)
     words = np.empty((num_bytes + 3) // 4, np.uint32)
-    _pack_words(numbers, width, words)
+    pack_block(numbers, width, words)
     return tensor_of(words.view(np.uint8)[:num_bytes])
 
 
@@ -83,14 +79,11 @@ def unpack(packed: Tensor, count: int, width: int) -> Tensor:
         [1, 2, 7]
     """
     _check_packed(packed, count, width)
-    if packed.device.type != "cpu":
+    if not packed.is_cpu:
         return unpack_torch(packed, count, width)
     codes = np.empty(count, np.int32)
-    data = packed.detach().contiguous().numpy()
-    if width in _UNPACK_BYTEWISE:
-        _UNPACK_BYTEWISE[width](data, codes)
-    else:
-        _unpack_any(data, width, codes)
+    data = array_of(packed)
+    unpack_block(data, width, codes)
     return tensor_of(codes)
 
 
@@ -114,9 +107,9 @@ def largest_code(packed: Tensor, count: int, width: int) -> int:
         7
     """
     _check_packed(packed, count, width)
-    if packed.device.type != "cpu":
+    if not packed.is_cpu:
         return largest_code_torch(packed, count, width)
-    return int(_largest(packed.detach().contiguous().numpy(), count, width))
+    return int(_largest(array_of(packed), count, width))
 
 
 def largest_code_torch(packed: Tensor, count: int, width: int) -> int:
@@ -198,13 +191,15 @@ def _pack_8(codes: Any, packed: Any) -> None:
         packed[j] = np.uint8(codes[j])
 
 
-_PACK_BYTEWISE = {1: _pack_1, 2: _pack_2, 4: _pack_4, 8: _pack_8}
-
-
 @kernel
 def _unpack_any(packed: Any, width: int, codes: Any) -> None:
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
-    for i in range(codes.size):
+    # Eight codes are `width` whole bytes; their words must lie inside.
+    safe = max(0, min(codes.size // 8, (packed.size - 8) // width)) * 8
+    for i in range(safe):
+        bit = i * width
+        codes[i] = np.int32((load_word(packed, bit >> 3) >> np.uint64(bit & 7)) & mask)
+    for i in range(safe, codes.size):
         bit = i * width
         codes[i] = np.int32((load_word_padded(packed, bit >> 3) >> np.uint64(bit & 7)) & mask)
 
@@ -245,15 +240,48 @@ def _unpack_8(packed: Any, codes: Any) -> None:
         codes[i] = packed[i]
 
 
-_UNPACK_BYTEWISE = {1: _unpack_1, 2: _unpack_2, 4: _unpack_4, 8: _unpack_8}
+@kernel
+def unpack_block(packed: Any, width: int, codes: Any) -> None:
+    """Fill int32 ``codes`` from the beginning of uint8 ``packed``, which must hold them; for other kernels."""
+    if width == 1:
+        _unpack_1(packed, codes)
+    elif width == 2:
+        _unpack_2(packed, codes)
+    elif width == 4:
+        _unpack_4(packed, codes)
+    elif width == 8:
+        _unpack_8(packed, codes)
+    else:
+        _unpack_any(packed, width, codes)
+
+
+@kernel
+def pack_block(codes: Any, width: int, words: Any) -> None:
+    """Write integers ``codes`` to the beginning of uint32 ``words``; for other kernels.
+
+    Bytes of the last word after those that the codes take may keep what was there.
+    """
+    packed = words.view(np.uint8)[: (codes.size * width + 7) // 8]
+    if width == 1:
+        _pack_1(codes, packed)
+    elif width == 2:
+        _pack_2(codes, packed)
+    elif width == 4:
+        _pack_4(codes, packed)
+    elif width == 8:
+        _pack_8(codes, packed)
+    else:
+        _pack_words(codes, width, words)
 
 
 @kernel
 def _largest(packed: Any, count: int, width: int) -> Any:
-    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
-    largest = np.int64(-1)
-    for i in range(count):
-        bit = i * width
-        code = np.int64((load_word_padded(packed, bit >> 3) >> np.uint64(bit & 7)) & mask)
-        largest = max(largest, code)
+    block = np.empty(1024, np.int32)
+    largest = np.int32(-1)
+    for start in range(0, count, 1024):
+        num = min(1024, count - start)
+        # 1024 codes of any width are whole bytes.
+        unpack_block(packed[start // 8 * width :], width, block[:num])
+        for j in range(num):
+            largest = max(largest, block[j])
     return largest

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.numba_tools import kernel, load_word
+from thinwire.kernels.numba_tools import array_of, kernel, load_word
 
 _POLYNOMIAL = 0x82F63B78
 
@@ -30,7 +30,17 @@ def crc32c(data: Tensor, previous: int = 0) -> int:
     """
     if data.dtype != torch.uint8 or data.dim() != 1:
         raise ConfigError(f"a checksum is of a vector of uint8, got {data.dtype} of shape {tuple(data.shape)}")
-    return int(_checksum(data.cpu().contiguous().numpy(), _tables(), np.uint32(previous)))
+    return crc32c_array(array_of(data), previous)
+
+
+def crc32c_array(data: "np.ndarray[Any, np.dtype[np.uint8]]", previous: int = 0) -> int:
+    """:func:`crc32c` of a contiguous array of bytes, which a caller that holds one need not wrap.
+
+    Example:
+        >>> hex(crc32c_array(np.frombuffer(b"123456789", np.uint8)))
+        '0xe3069283'
+    """
+    return int(_checksum(data, _tables(), np.uint32(previous)))
 
 
 def crc32c_python(data: bytes, previous: int = 0) -> int:

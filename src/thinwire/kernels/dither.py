@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.numba_tools import kernel, tensor_of
-from thinwire.kernels.philox import check_stream, fill_words, uniform_torch
+from thinwire.kernels.bits import num_packed_bytes, pack_block, pack_torch
+from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
+from thinwire.kernels.offsets import offsets_array
+from thinwire.kernels.philox import check_stream, fill_blocks, uniform_torch
 
 
 def quantize_levels(x: Tensor, units: Tensor, offsets: Tensor, num_levels: int, key: int) -> Tensor:
@@ -36,22 +38,15 @@ def quantize_levels(x: Tensor, units: Tensor, offsets: Tensor, num_levels: int, 
         >>> quantize_levels(x, torch.tensor([1.0]), torch.tensor([0, 4]), 3, key=5).tolist()
         [0, 1, -2, 3]
     """
-    if x.dtype != torch.float32 or x.dim() != 1 or units.dtype != torch.float32:
-        raise ConfigError(f"entries and units are vectors of float32, got {x.dtype} and {units.dtype}")
-    if not 1 <= num_levels <= 2**24:
-        raise ConfigError(f"{num_levels} levels were asked for; 1 to 2**24 are possible")
-    check_offsets(offsets, x.numel())
-    if units.shape != (offsets.numel() - 1,):
-        raise ConfigError(f"{offsets.numel() - 1} segments need as many units, got shape {tuple(units.shape)}")
-    check_stream(key, 0, x.numel())
-    if x.device.type != "cpu":
+    ends = _check(x, units, offsets, num_levels, key)
+    if not x.is_cpu:
         return quantize_levels_torch(x, units, offsets, num_levels, key)
     levels = np.empty(x.numel(), np.int32)
     _quantize(
-        x.detach().contiguous().numpy(),
-        units.detach().contiguous().numpy(),
-        offsets.contiguous().numpy(),
-        np.float32(num_levels),
+        array_of(x),
+        array_of(units),
+        ends,
+        np.int32(num_levels),
         np.uint32(key & 0xFFFFFFFF),
         np.uint32(key >> 32),
         levels,
@@ -72,50 +67,135 @@ def quantize_levels_torch(x: Tensor, units: Tensor, offsets: Tensor, num_levels:
     return torch.where(x < 0, -level, level).to(torch.int32)
 
 
-def check_offsets(offsets: Tensor, numel: int) -> None:
-    """Raise ConfigError unless ``offsets`` is an ascending int64 vector from 0 to ``numel``."""
-    if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.numel() < 1:
-        raise ConfigError(f"offsets are a vector of int64, got {offsets.dtype} of shape {tuple(offsets.shape)}")
-    # In numpy: the same checks in torch would take longer than a small vector's whole selection.
-    ends = offsets.cpu().numpy()
-    if ends[0] != 0 or ends[-1] != numel or (ends[1:] < ends[:-1]).any():
-        raise ConfigError(f"offsets must ascend from 0 to {numel}, the number of entries")
+def quantize_packed(x: Tensor, units: Tensor, offsets: Tensor, num_levels: int, key: int) -> Tensor:
+    """``pack(quantize_levels(...) + num_levels, width)`` in one pass, ``width`` the bits of ``2 * num_levels``.
+
+    Args:
+        x: as for :func:`quantize_levels`, and so are the others.
+        units: as there.
+        offsets: as there.
+        num_levels: as there.
+        key: as there.
+
+    Returns:
+        uint8 ``[ceil(d * width / 8)]`` on the device of ``x``, unused bits zero.
+
+    Raises:
+        ConfigError: as :func:`quantize_levels`.
+
+    Example:
+        >>> x = torch.tensor([0.0, 1.0, -2.0, 9.0])
+        >>> quantize_packed(x, torch.tensor([1.0]), torch.tensor([0, 4]), 3, key=5).tolist()  # 3, 4, 1, 6
+        [99, 12]
+    """
+    ends = _check(x, units, offsets, num_levels, key)
+    if not x.is_cpu:
+        return quantize_packed_torch(x, units, offsets, num_levels, key)
+    width = (2 * num_levels).bit_length()
+    num_bytes = num_packed_bytes(x.numel(), width)
+    words = np.empty((num_bytes + 3) // 4, np.uint32)
+    _quantize_packed(
+        array_of(x),
+        array_of(units),
+        ends,
+        np.int32(num_levels),
+        np.uint32(key & 0xFFFFFFFF),
+        np.uint32(key >> 32),
+        width,
+        words,
+    )
+    return tensor_of(words.view(np.uint8)[:num_bytes])
+
+
+def quantize_packed_torch(x: Tensor, units: Tensor, offsets: Tensor, num_levels: int, key: int) -> Tensor:
+    """:func:`quantize_packed` in torch operations, on any device."""
+    levels = quantize_levels_torch(x, units, offsets, num_levels, key)
+    return pack_torch(levels + num_levels, (2 * num_levels).bit_length())
+
+
+def _check(
+    x: Tensor, units: Tensor, offsets: Tensor, num_levels: int, key: int
+) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    if x.dtype != torch.float32 or x.dim() != 1 or units.dtype != torch.float32:
+        raise ConfigError(f"entries and units are vectors of float32, got {x.dtype} and {units.dtype}")
+    if not 1 <= num_levels <= 2**24:
+        raise ConfigError(f"{num_levels} levels were asked for; 1 to 2**24 are possible")
+    ends = offsets_array(offsets, x.numel())
+    if units.shape != (ends.size - 1,):
+        raise ConfigError(f"{ends.size - 1} segments need as many units, got shape {tuple(units.shape)}")
+    check_stream(key, 0, x.numel())
+    return ends
 
 
 @kernel
 def _quantize(x: Any, units: Any, offsets: Any, num_levels: Any, k0: Any, k1: Any, levels: Any) -> None:
     lanes = np.empty((4, 256), np.uint32)
     numbers = np.empty(1024, np.float32)
-    words = np.empty(1024, np.uint32)
     segment = 0
     for start in range(0, x.size, 1024):
         end = min(start + 1024, x.size)
-        fill_words(k0, k1, start >> 2, lanes, words)
-        for j in range(1024):
-            numbers[j] = np.float32(np.int32(words[j] >> np.uint32(8))) * np.float32(2.0**-24)
-        position = start
-        while position < end:
-            while offsets[segment + 1] <= position:
-                segment += 1
-            stop = min(end, offsets[segment + 1])
-            _quantize_run(
-                x[position:stop],
-                units[segment],
-                num_levels,
-                numbers[position - start :],
-                levels[position:stop],
-            )
-            position = stop
+        segment = _quantize_block(
+            x, units, offsets, num_levels, k0, k1, start, segment, lanes, numbers, levels[start:end]
+        )
+
+
+@kernel
+def _quantize_packed(
+    x: Any, units: Any, offsets: Any, num_levels: Any, k0: Any, k1: Any, width: int, words: Any
+) -> None:
+    lanes = np.empty((4, 256), np.uint32)
+    numbers = np.empty(1024, np.float32)
+    block = np.empty(1024, np.int32)
+    segment = 0
+    for start in range(0, x.size, 1024):
+        codes = block[: min(1024, x.size - start)]
+        segment = _quantize_block(x, units, offsets, num_levels, k0, k1, start, segment, lanes, numbers, codes)
+        for j in range(codes.size):
+            codes[j] += num_levels
+        # 1024 codes of any width are whole words.
+        pack_block(codes, width, words[start // 32 * width :])
+
+
+@kernel
+def _quantize_block(
+    x: Any, units: Any, offsets: Any, num_levels: Any, k0: Any, k1: Any,
+    start: int, segment: int, lanes: Any, numbers: Any, levels: Any,
+) -> int:  # fmt: skip
+    """Fill ``levels``, those of entries ``start`` on; return the segment of the last one.
+
+    ``segment`` is that of the first entry or an earlier one.
+    ``lanes`` and ``numbers`` are scratch for as many random numbers as a block has entries.
+    """
+    fill_blocks(k0, k1, start >> 2, lanes)
+    lane0, lane1, lane2, lane3 = lanes[0], lanes[1], lanes[2], lanes[3]
+    for j in range(lane0.size):
+        numbers[4 * j] = np.float32(np.int32(lane0[j] >> np.uint32(8))) * np.float32(2.0**-24)
+        numbers[4 * j + 1] = np.float32(np.int32(lane1[j] >> np.uint32(8))) * np.float32(2.0**-24)
+        numbers[4 * j + 2] = np.float32(np.int32(lane2[j] >> np.uint32(8))) * np.float32(2.0**-24)
+        numbers[4 * j + 3] = np.float32(np.int32(lane3[j] >> np.uint32(8))) * np.float32(2.0**-24)
+    end = start + levels.size
+    position = start
+    while position < end:
+        while offsets[segment + 1] <= position:
+            segment += 1
+        stop = min(end, offsets[segment + 1])
+        run = levels[position - start : stop - start]
+        if units[segment] > np.float32(0):
+            _quantize_run(x[position:stop], units[segment], num_levels, numbers[position - start :], run)
+        else:
+            run[:] = 0
+        position = stop
+    return segment
 
 
 @kernel
 def _quantize_run(x: Any, unit: Any, num_levels: Any, numbers: Any, levels: Any) -> None:
-    if not unit > np.float32(0):
-        levels[:] = 0
-        return
+    most = np.float32(num_levels)
     for i in range(x.size):
         ratio = np.abs(x[i]) / unit
-        floor = np.floor(ratio)
-        level = floor + (np.float32(1) if numbers[i] < ratio - floor else np.float32(0))
-        level = level if level < num_levels else num_levels
-        levels[i] = np.int32(-level if x[i] < np.float32(0) else level)
+        # Below the largest level the conversion to an integer is floor; at it, there is nothing to round. NaN is
+        # put there too.
+        ratio = ratio if ratio < most else most
+        level = np.int32(ratio)
+        level += np.int32(numbers[i] < ratio - np.float32(level))
+        levels[i] = -level if x[i] < np.float32(0) else level

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
-from thinwire.kernels.numba_tools import count_trailing_zeros, kernel, load_word_padded, tensor_of
+from thinwire.kernels.numba_tools import array_of, count_trailing_zeros, kernel, load_word_padded, tensor_of
 
 MAX_PARAMETER = 40
 """Largest Rice parameter: indices of a vector with ``2**40`` entries need no more."""
@@ -52,8 +52,17 @@ def rice_choice(indices: Tensor) -> tuple[int, int]:
         >>> rice_choice(torch.tensor([100, 250, 300]))
         (5, 4)
     """
-    gaps = _gaps(indices)
-    if gaps.device.type != "cpu":
+    return choice_of_gaps(gaps_of(indices))
+
+
+def choice_of_gaps(gaps: Tensor) -> tuple[int, int]:
+    """:func:`rice_choice` of indices whose :func:`gaps_of` are at hand.
+
+    Example:
+        >>> choice_of_gaps(torch.tensor([100, 149, 49]))
+        (5, 4)
+    """
+    if not gaps.is_cpu:
         return _choice_torch(gaps)
     parameter, num_bytes = _choice(gaps.numpy())
     return int(parameter), int(num_bytes)
@@ -67,7 +76,7 @@ def rice_num_bytes(indices: Tensor, parameter: int) -> int:
         4
     """
     _check_parameter(parameter)
-    gaps = _gaps(indices)
+    gaps = gaps_of(indices)
     total = _sum_shifted(gaps.numpy(), parameter) if gaps.device.type == "cpu" else (gaps >> parameter).sum()
     return _stream_bytes(indices.numel(), int(total), parameter)
 
@@ -104,19 +113,30 @@ def rice_encode(indices: Tensor, parameter: int) -> Tensor:
         [0, 5]
     """
     _check_parameter(parameter)
-    if indices.device.type != "cpu":
+    if not indices.is_cpu:
         return rice_encode_torch(indices, parameter)
-    gaps = _gaps(indices).numpy()
-    num_remainder_bytes = num_packed_bytes(gaps.size, parameter)
-    num_bytes = _stream_bytes(gaps.size, int(_sum_shifted(gaps, parameter)), parameter)
+    gaps = gaps_of(indices)
+    return encode_gaps(
+        gaps, parameter, _stream_bytes(gaps.numel(), int(_sum_shifted(gaps.numpy(), parameter)), parameter)
+    )
+
+
+def encode_gaps(gaps: Tensor, parameter: int, num_bytes: int) -> Tensor:
+    """:func:`rice_encode` of indices whose :func:`gaps_of` and :func:`choice_of_gaps` are at hand (on the CPU).
+
+    Example:
+        >>> encode_gaps(torch.tensor([0, 2]), 1, 2).tolist()
+        [0, 5]
+    """
+    num_remainder_bytes = num_packed_bytes(gaps.numel(), parameter)
     data = np.zeros(num_bytes, np.uint8)
-    _encode(gaps, parameter, data[:num_remainder_bytes], data[num_remainder_bytes:])
+    _encode(gaps.numpy(), parameter, data[:num_remainder_bytes], data[num_remainder_bytes:])
     return tensor_of(data)
 
 
 def rice_encode_torch(indices: Tensor, parameter: int) -> Tensor:
     """:func:`rice_encode` in torch operations, on any device."""
-    gaps = _gaps(indices)
+    gaps = gaps_of(indices)
     ones = (gaps >> parameter).cumsum(0) + torch.arange(gaps.numel(), device=gaps.device)
     num_bits = int(ones[-1]) + 1 if ones.numel() else 0
     unary = torch.zeros(num_bits, dtype=torch.uint8, device=gaps.device)
@@ -169,7 +189,7 @@ def rice_decode_prefix(data: Tensor, count: int, numel: int, parameter: int) -> 
     if not 0 <= count <= min(numel, 8 * (data.numel() - num_remainder_bytes)) or numel > 2**62:
         raise WireError(f"{data.numel()} bytes cannot hold {count} indices below {numel}")
     indices = np.empty(count, np.int64)
-    host = data.detach().cpu().contiguous().numpy()
+    host = array_of(data)
     result = int(_decode(host[:num_remainder_bytes], host[num_remainder_bytes:], numel, parameter, indices))
     if result < 0:
         raise WireError(_REASONS[result])
@@ -197,7 +217,16 @@ def _stream_bytes(count: int, quotients: int, parameter: int) -> int:
     return num_packed_bytes(count, parameter) + (count + quotients + 7) // 8
 
 
-def _gaps(indices: Tensor) -> Tensor:
+def gaps_of(indices: Tensor) -> Tensor:
+    """The gaps ``g_j``, on the device of the indices.
+
+    Raises:
+        ConfigError: indices that are not a vector of int64, strictly ascending from 0 or more.
+
+    Example:
+        >>> gaps_of(torch.tensor([100, 250, 300])).tolist()
+        [100, 149, 49]
+    """
     if indices.dtype != torch.int64 or indices.dim() != 1:
         raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
     if indices.device.type == "cpu":

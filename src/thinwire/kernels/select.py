@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.dither import check_offsets
-from thinwire.kernels.numba_tools import count_trailing_zeros, kernel, tensor_of
+from thinwire.kernels.numba_tools import array_of, count_trailing_zeros, kernel, tensor_of
+from thinwire.kernels.offsets import offsets_array
 
 _SMALL = 4096
 _LARGE = 1 << 19
@@ -41,17 +41,18 @@ def top_k(x: Tensor, offsets: Tensor, counts: Tensor) -> Tensor:
     """
     if x.dtype != torch.float32 or x.dim() != 1:
         raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
-    check_offsets(offsets, x.numel())
-    if counts.dtype != torch.int64 or counts.shape != (offsets.numel() - 1,):
-        raise ConfigError(f"{offsets.numel() - 1} segments need as many int64 counts, got shape {tuple(counts.shape)}")
-    wanted = counts.cpu().numpy()
-    if (wanted < 0).any() or (wanted > np.diff(offsets.cpu().numpy())).any():
+    ends = offsets_array(offsets, x.numel())
+    if counts.dtype != torch.int64 or counts.shape != (ends.size - 1,):
+        raise ConfigError(f"{ends.size - 1} segments need as many int64 counts, got shape {tuple(counts.shape)}")
+    wanted = array_of(counts)
+    num_wanted = _num_wanted(ends, wanted)
+    if num_wanted < 0:
         raise ConfigError("the count of a segment must be 0 to its size")
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         return top_k_torch(x, offsets, counts)
-    chosen = np.empty(int(wanted.sum()), np.int64)
-    bits = x.detach().contiguous().numpy().view(np.uint32)
-    _top_k(bits, offsets.contiguous().numpy(), np.ascontiguousarray(wanted), chosen)
+    chosen = np.empty(num_wanted, np.int64)
+    bits = array_of(x).view(np.uint32)
+    _top_k(bits, ends, wanted, chosen)
     return tensor_of(chosen)
 
 
@@ -63,6 +64,17 @@ def top_k_torch(x: Tensor, offsets: Tensor, counts: Tensor) -> Tensor:
     order = ((segment << 31) + (0x7FFFFFFF - magnitude)).sort(stable=True).indices
     rank = torch.arange(x.numel(), device=x.device) - offsets[segment]
     return order[rank < counts[segment]].sort().values
+
+
+@kernel
+def _num_wanted(offsets: Any, counts: Any) -> int:
+    """Sum of the counts; -1 if one is not 0 to the size of its segment."""
+    total = 0
+    for segment in range(counts.size):
+        if counts[segment] < 0 or counts[segment] > offsets[segment + 1] - offsets[segment]:
+            return -1
+        total += counts[segment]
+    return total
 
 
 @kernel

@@ -83,7 +83,7 @@ def _read_cut(text: str, where: str) -> Granularity:
         return Whole()
     if text == "tensor":
         return PerTensor()
-    if text.isdigit():
+    if text.isdecimal():
         return Chunks(int(text))
     raise ConfigError(f"{where}={text} cannot be read; write whole, tensor, or a number of entries")
 

@@ -26,6 +26,6 @@ class Payload(Protocol):
         """``out += scale * vector`` in place, in O(entries sent), not O(d), for sparse payloads.
 
         ``out`` is contiguous f32 of shape ``[d]``. Each entry is computed as ``out + (scale * value)`` with
-        both roundings in f32, so ``zeros.add_to(1.0)`` equals :meth:`to_dense` bit for bit.
+        both roundings in f32, so ``zeros.add_to(1.0)`` equals :meth:`to_dense` bit for bit, -0.0 as 0.0.
         """
         ...

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from thinwire.kernels.bits import unpack
+from thinwire.kernels.levels import add_levels
 from thinwire.layout import Segments
-from thinwire.payloads.segmented import per_entry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +18,6 @@ class Levels:
     first (uint8 ``[ceil(d * width / 8)]``, unused bits zero); ``scales`` is f32 ``[segments.count]``.
 
     Example:
-        >>> import torch
         >>> from thinwire.kernels.bits import pack
         >>> codes = pack(torch.tensor([0, 1, 2]), 2)
         >>> Levels(codes, torch.tensor([3.0]), 1, Segments.whole(3)).to_dense().tolist()
@@ -45,9 +45,12 @@ class Levels:
 
     def to_dense(self) -> Tensor:
         """Level times unit for every entry; the unit ``scale / num_levels`` is rounded to f32 first."""
-        return per_entry(self.scales / self.num_levels, self.segments) * self.levels()
+        # x + -0.0 is x for every x, -0.0 included.
+        out = torch.full((self.numel,), -0.0, device=self.codes.device)
+        self.add_to(out)
+        return out
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * vector``, entry by entry."""
-        values = self.to_dense()
-        out.add_(values if scale == 1.0 else values * scale)
+        units = self.scales / self.num_levels
+        add_levels(self.codes, self.width, self.num_levels, units, self.segments.offsets(), out, scale)

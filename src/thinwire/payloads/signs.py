@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from thinwire.kernels.bits import unpack
+from thinwire.kernels.signs import add_signs
 from thinwire.layout import Segments
-from thinwire.payloads.segmented import per_entry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +17,6 @@ class Signs:
     ``scales`` is f32 ``[segments.count]``.
 
     Example:
-        >>> import torch
         >>> Signs(torch.tensor([0b101], dtype=torch.uint8), torch.tensor([0.5]), Segments.whole(3)).to_dense().tolist()
         [-0.5, 0.5, -0.5]
     """
@@ -33,10 +32,11 @@ class Signs:
 
     def to_dense(self) -> Tensor:
         """``scale`` or ``-scale`` for every entry."""
-        signs = 1 - 2 * unpack(self.bits, self.numel, 1)
-        return per_entry(self.scales, self.segments) * signs
+        # x + -0.0 is x for every x, -0.0 included.
+        out = torch.full((self.numel,), -0.0, device=self.bits.device)
+        self.add_to(out)
+        return out
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * vector``, entry by entry."""
-        values = self.to_dense()
-        out.add_(values if scale == 1.0 else values * scale)
+        add_signs(self.bits, self.scales, self.segments.offsets(), out, scale)

@@ -2,8 +2,10 @@
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from thinwire.errors import ConfigError, DeadlockError, ProtocolError
 from thinwire.network import (
@@ -33,12 +35,13 @@ class Simulation:
         network: bandwidth and latency of every link.
 
     Example:
+        >>> from torch import Tensor
         >>> from thinwire.steps import receive, send
         >>> import torch
         >>> def ping():
         ...     yield from send(1, torch.zeros(92, dtype=torch.uint8))
         >>> def pong():
-        ...     return (yield from receive(0)).numel()
+        ...     return (yield from receive(0, Tensor.numel))
         >>> simulation = Simulation(2, Network(bandwidth_Bps=1000.0, latency_s=0.5))
         >>> simulation.run([ping(), pong()]), simulation.clocks
         ([None, 92], [0.0, 0.6])
@@ -96,6 +99,19 @@ class Simulation:
         return begin + seconds
 
 
+class _Parcel:
+    """A message under way, read by the first that gets it, for all that it was sent to."""
+
+    def __init__(self, message: Tensor) -> None:
+        self.message = message
+        self._content: list[Any] = []
+
+    def opened(self, read: Callable[[Tensor], Any]) -> Any:
+        if not self._content:
+            self._content.append(read(self.message))
+        return self._content[0]
+
+
 class _Round:
     """One run: an event queue ordered by virtual time, then by the order of the requests."""
 
@@ -108,7 +124,8 @@ class _Round:
         self.num_events = 0
         self.waiting: dict[int, Op] = {}
         self.finished: set[int] = set()
-        self.mail: dict[tuple[int, int], deque[tuple[float, Any]]] = {}
+        self.mail: dict[tuple[int, int], deque[tuple[float, _Parcel]]] = {}
+        self.last_sent: dict[int, _Parcel] = {}
         for rank in range(self.size):
             self.wake(rank, simulation.clocks[rank], None)
 
@@ -141,16 +158,19 @@ class _Round:
             case Send(destination, message):
                 self.check_peer(rank, destination, op)
                 arrival = self.simulation._deliver(rank, destination, message.numel())
-                self.mail.setdefault((rank, destination), deque()).append((arrival, message))
+                parcel = self.last_sent.get(rank)
+                if parcel is None or parcel.message is not message:
+                    parcel = self.last_sent[rank] = _Parcel(message)
+                self.mail.setdefault((rank, destination), deque()).append((arrival, parcel))
                 self.wake(rank, now, None)
                 waiting = self.waiting.get(destination)
                 if isinstance(waiting, Receive) and waiting.source == rank:
                     del self.waiting[destination]
-                    self.take(destination, rank)
+                    self.take(destination, waiting)
             case Receive(source):
                 self.check_peer(rank, source, op)
                 if self.mail.get((source, rank)):
-                    self.take(rank, source)
+                    self.take(rank, op)
                 else:
                     self.waiting[rank] = op
             case AllReduce() | AllGather():
@@ -158,9 +178,9 @@ class _Round:
                 if len(self.waiting) == self.size:
                     self.collective()
 
-    def take(self, rank: int, source: int) -> None:
-        arrival, message = self.mail[source, rank].popleft()
-        self.wake(rank, max(self.simulation.clocks[rank], arrival), message)
+    def take(self, rank: int, receive: Receive) -> None:
+        arrival, parcel = self.mail[receive.source, rank].popleft()
+        self.wake(rank, max(self.simulation.clocks[rank], arrival), parcel.opened(receive.read))
 
     def check_peer(self, rank: int, peer: int, op: Op) -> None:
         if not 0 <= peer < self.size or peer == rank:

@@ -1,6 +1,6 @@
 """The frame of a message: magic, version, body, checksum; and how integers are written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import WireError
-from thinwire.kernels.crc32c import crc32c
+from thinwire.kernels.crc32c import crc32c_array
 
 MAGIC = b"tW"
 VERSION = 1
@@ -17,6 +17,9 @@ FRAME_NUM_BYTES = len(MAGIC) + 1 + 4
 
 MAX_NUMEL = 2**48
 """Longest vector that a message may declare."""
+
+_BEGINNING = MAGIC + bytes([VERSION])
+_NUMPY_DTYPES = frozenset((torch.uint8, torch.float32))
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -50,22 +53,24 @@ def bytes_of(tensor: Tensor) -> Bytes:
     """The memory of a tensor of numbers, copied to the CPU if it is elsewhere."""
     if tensor.numel() == 0:
         return np.empty(0, np.uint8)
-    written: Bytes = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+    host = tensor.detach().cpu().contiguous()
+    # numpy reinterprets faster, but does not know every dtype.
+    written: Bytes = host.numpy().view(np.uint8) if host.dtype in _NUMPY_DTYPES else host.view(torch.uint8).numpy()
     return written
 
 
 def frame(parts: "list[bytes | Bytes]") -> Tensor:
     """A message around a body: uint8 ``[FRAME_NUM_BYTES + body]``."""
-    body_num_bytes = sum(len(part) for part in parts)
-    message = np.empty(FRAME_NUM_BYTES + body_num_bytes, np.uint8)
-    message[:3] = np.frombuffer(MAGIC + bytes([VERSION]), np.uint8)
-    position = 3
-    for part in parts:
-        message[position : position + len(part)] = np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part
-        position += len(part)
-    result = torch.from_numpy(message)
-    message[position:] = np.frombuffer(crc32c(result[:position]).to_bytes(4, "little"), np.uint8)
-    return result
+    message = np.empty(FRAME_NUM_BYTES + sum(map(len, parts)), np.uint8)
+    # A message has many parts of a few bytes; writing these through a memoryview costs least.
+    view = message.data
+    position = 0
+    for part in (_BEGINNING, *parts):
+        end = position + len(part)
+        view[position:end] = part if isinstance(part, bytes) else part.data
+        position = end
+    view[position:] = crc32c_array(message[:position]).to_bytes(4, "little")
+    return torch.from_numpy(message)
 
 
 def unframe(message: Tensor) -> Bytes:
@@ -79,12 +84,13 @@ def unframe(message: Tensor) -> Bytes:
     if message.numel() < FRAME_NUM_BYTES:
         raise WireError(f"a message has at least {FRAME_NUM_BYTES} bytes, got {message.numel()}")
     data = message.detach().contiguous().numpy()
-    if data[:2].tobytes() != MAGIC:
-        raise WireError(f"a message begins with {MAGIC.hex()}, got {data[:2].tobytes().hex()}")
-    if data[2] != VERSION:
-        raise WireError(f"format version {data[2]} is unknown; this is version {VERSION}")
+    beginning = data[:3].tobytes()
+    if beginning[:2] != MAGIC:
+        raise WireError(f"a message begins with {MAGIC.hex()}, got {beginning[:2].hex()}")
+    if beginning[2] != VERSION:
+        raise WireError(f"format version {beginning[2]} is unknown; this is version {VERSION}")
     declared = int.from_bytes(data[-4:].tobytes(), "little")
-    actual = crc32c(torch.from_numpy(data[:-4]))
+    actual = crc32c_array(data[:-4])
     if declared != actual:
         raise WireError(f"the message was damaged: its checksum is {actual:08x}, it declares {declared:08x}")
     body: Bytes = data[3:-4]
@@ -101,6 +107,11 @@ class Reader:
     data: Bytes
     max_numel: int
     position: int = 0
+    _view: memoryview = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Single bytes are read through it: an array would make a numpy number of each.
+        self._view = self.data.data
 
     @property
     def num_left(self) -> int:
@@ -117,16 +128,22 @@ class Reader:
 
     def byte(self) -> int:
         """The next byte."""
-        return int(self.take(1)[0])
+        if self.position >= len(self._view):
+            raise WireError("the message ends early: 1 bytes should follow, 0 do")
+        self.position += 1
+        return int(self._view[self.position - 1])
 
     def varint(self) -> int:
         """The next integer, below ``2**63``, in its shortest form."""
-        number = 0
-        for place in range(9):
+        first = self.byte()
+        if first < 0x80:
+            return first
+        number = first & 0x7F
+        for place in range(1, 9):
             byte = self.byte()
             number |= (byte & 0x7F) << (7 * place)
             if byte < 0x80:
-                if byte == 0 and place > 0:
+                if byte == 0:
                     raise WireError("an integer is not in its shortest form")
                 return number
         raise WireError("an integer has more than 63 bits")

@@ -14,10 +14,11 @@ from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack, unpack
 from thinwire.kernels.rice import (
     MAX_PARAMETER,
+    choice_of_gaps,
+    encode_gaps,
+    gaps_of,
     max_rice_num_bytes,
-    rice_choice,
     rice_decode_prefix,
-    rice_encode,
 )
 from thinwire.wire.header import Bytes, Reader, bytes_of
 
@@ -46,17 +47,20 @@ def choose_code(indices: Tensor, numel: int) -> IndexCode:
         >>> choose_code(torch.arange(0, 1000, 50), 1000)
         IndexCode(tag=1, num_bytes=20, parameter=5)
     """
+    return _choose_code(gaps_of(indices), indices, numel)
+
+
+def _choose_code(gaps: Tensor, indices: Tensor, numel: int) -> IndexCode:
     count = indices.numel()
-    if indices.dim() != 1 or indices.dtype != torch.int64 or (count and int(indices[-1]) >= numel):
+    if count and int(indices.numpy(force=True)[-1]) >= numel:
         raise ConfigError(f"indices are an ascending int64 vector below {numel}")
-    parameter, rice_bytes = rice_choice(indices)
-    codes = [
-        IndexCode(_RICE, 2 + rice_bytes, parameter),
-        IndexCode(_BITMAP, 1 + (numel + 7) // 8),
-    ]
-    if _width(numel) <= _MAX_WIDTH:
-        codes.insert(0, IndexCode(_FIXED, 1 + num_packed_bytes(count, _width(numel))))
-    return min(codes, key=lambda code: code.num_bytes)
+    parameter, rice_bytes = choice_of_gaps(gaps)
+    fixed_bytes = 1 + num_packed_bytes(count, _width(numel))
+    bitmap_bytes = 1 + (numel + 7) // 8
+    fewest = min(bitmap_bytes, 2 + rice_bytes)
+    if fixed_bytes <= fewest and _width(numel) <= _MAX_WIDTH:
+        return IndexCode(_FIXED, fixed_bytes)
+    return IndexCode(_RICE, fewest, parameter) if 2 + rice_bytes == fewest else IndexCode(_BITMAP, fewest)
 
 
 def max_indices_num_bytes(count: int, numel: int) -> int:
@@ -70,14 +74,16 @@ def max_indices_num_bytes(count: int, numel: int) -> int:
 
 def indices_parts(indices: Tensor, numel: int) -> list[bytes | Bytes]:
     """A tag, the Rice parameter if there is one, the code."""
-    code = choose_code(indices, numel)
+    indices = indices.cpu()
+    gaps = gaps_of(indices)
+    code = _choose_code(gaps, indices, numel)
     if code.tag == _FIXED:
         width = _width(numel)
         return [bytes([_FIXED]), bytes_of(pack(indices, width)) if width else b""]
     if code.tag == _RICE:
-        return [bytes([_RICE, code.parameter]), bytes_of(rice_encode(indices, code.parameter))]
+        return [bytes([_RICE, code.parameter]), bytes_of(encode_gaps(gaps, code.parameter, code.num_bytes - 2))]
     kept = np.zeros(numel, np.uint8)
-    kept[indices.cpu().numpy()] = 1
+    kept[indices.numpy()] = 1
     return [bytes([_BITMAP]), np.packbits(kept, bitorder="little")]
 
 
@@ -115,6 +121,7 @@ def _read_fixed(reader: Reader, count: int, numel: int) -> Tensor:
     if count * width % 8 and packed[-1] >> (count * width % 8):
         raise WireError("the bits after the last index are not zero")
     indices = unpack(torch.from_numpy(packed), count, width).to(torch.int64)
-    if count and (int(indices[-1]) >= numel or bool((indices[1:] <= indices[:-1]).any())):
+    numbers = indices.numpy()
+    if count and (int(numbers[-1]) >= numel or bool((numbers[1:] <= numbers[:-1]).any())):
         raise WireError(f"indices do not ascend within {numel} entries")
     return indices

@@ -1,5 +1,7 @@
 """How a vector is cut into segments: whole, in equal lengths, or in listed sizes."""
 
+import functools
+
 import numpy as np
 
 from thinwire.errors import WireError
@@ -9,12 +11,14 @@ from thinwire.wire.header import Bytes, Reader, varint, varint_num_bytes
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 _WHOLE, _UNIFORM, _SIZES = 0, 1, 2
+_FEW = 64
+"""Up to so many integers are read one by one sooner than all at once by numpy."""
 
 
 def segments_parts(segments: Segments) -> list[bytes | Bytes]:
     """A tag and what it needs; the length of the vector is written before, by the payload."""
     if segments.sizes is not None:
-        return [bytes([_SIZES]), varint(len(segments.sizes)), _varints(np.array(segments.sizes, np.int64))]
+        return [bytes([_SIZES]), varint(len(segments.sizes)), _sizes_code(segments.sizes)]
     if segments == Segments.whole(segments.numel):
         return [bytes([_WHOLE])]
     return [bytes([_UNIFORM]), varint(segments.length)]
@@ -23,8 +27,7 @@ def segments_parts(segments: Segments) -> list[bytes | Bytes]:
 def segments_num_bytes(segments: Segments) -> int:
     """Length of :func:`segments_parts`, without making them."""
     if segments.sizes is not None:
-        sizes = np.array(segments.sizes, np.int64)
-        return 1 + varint_num_bytes(len(sizes)) + int(_varint_lengths(sizes).sum())
+        return 1 + varint_num_bytes(len(segments.sizes)) + len(_sizes_code(segments.sizes))
     if segments == Segments.whole(segments.numel):
         return 1
     return 1 + varint_num_bytes(segments.length)
@@ -42,12 +45,21 @@ def read_segments(reader: Reader, numel: int) -> Segments:
         return Segments(numel, length=length)
     if tag != _SIZES:
         raise WireError(f"segment code {tag} is unknown; 0, 1 and 2 are known")
-    sizes = _read_varints(reader, reader.varint())
+    count = reader.varint()
     # The sum may pass 2**63 where each size does not; as Python integers it cannot overflow.
-    listed = tuple(sizes.tolist())
+    if count <= _FEW:
+        listed = tuple([reader.varint() for _ in range(count)])
+    else:
+        listed = tuple(_read_varints(reader, count).tolist())
     if sum(listed) != numel:
         raise WireError(f"segments of {sum(listed)} entries together are declared for a vector of {numel}")
     return Segments(numel, sizes=listed)
+
+
+@functools.lru_cache(maxsize=32)
+def _sizes_code(sizes: tuple[int, ...]) -> bytes:
+    # A worker sends the same cut again and again.
+    return _varints(np.array(sizes, np.int64)).tobytes()
 
 
 def _varint_lengths(numbers: Numbers) -> Numbers:

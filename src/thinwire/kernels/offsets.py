@@ -1,0 +1,57 @@
+"""What functions of a cut vector share: checks of the offsets that say where its segments begin."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.kernels.numba_tools import array_of, kernel
+
+
+def check_offsets(offsets: Tensor, numel: int) -> None:
+    """Raise ConfigError unless ``offsets`` is an ascending int64 vector from 0 to ``numel``.
+
+    Example:
+        >>> check_offsets(torch.tensor([0, 3, 3, 5]), 5)
+    """
+    offsets_array(offsets, numel)
+
+
+def offsets_array(offsets: Tensor, numel: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """The offsets as a contiguous array on the CPU, if they pass :func:`check_offsets`.
+
+    Example:
+        >>> offsets_array(torch.tensor([0, 2]), 2).tolist()
+        [0, 2]
+    """
+    if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.numel() < 1:
+        raise ConfigError(f"offsets are a vector of int64, got {offsets.dtype} of shape {tuple(offsets.shape)}")
+    ends: np.ndarray[Any, np.dtype[np.int64]] = array_of(offsets)
+    # Compiled: the same checks by numpy or torch would take longer than a small vector's whole selection.
+    if not _ascend(ends, numel):
+        raise ConfigError(f"offsets must ascend from 0 to {numel}, the number of entries")
+    return ends
+
+
+def check_sum(scales: Tensor, offsets: Tensor, out: Tensor) -> None:
+    """Raise ConfigError unless ``out`` is contiguous f32 and ``scales`` has one f32 for each segment.
+
+    Example:
+        >>> check_sum(torch.ones(1), torch.tensor([0, 5]), torch.zeros(5))
+    """
+    if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
+        raise ConfigError(f"the sum is a contiguous vector of float32, got {out.dtype} of shape {tuple(out.shape)}")
+    if scales.dtype != torch.float32 or scales.dim() != 1 or scales.numel() != offsets.numel() - 1:
+        raise ConfigError(f"{offsets.numel() - 1} segments need as many float32, got shape {tuple(scales.shape)}")
+
+
+@kernel
+def _ascend(ends: Any, numel: int) -> bool:
+    if ends[0] != 0 or ends[ends.size - 1] != numel:
+        return False
+    falls = 0
+    for j in range(1, ends.size):
+        falls += 1 if ends[j] < ends[j - 1] else 0
+    return falls == 0

@@ -1,0 +1,92 @@
+"""A worker that fails ends the others, and the message is its own."""
+
+import functools
+import os
+import signal
+import socket
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import process_mains as mains
+import pytest
+
+from thinwire import cli
+from thinwire.errors import ConfigError, WorkerError
+from thinwire.experiments.launch import launch
+
+DEADLINE_S = 20.0
+
+
+def ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def all_end(pids: list[int]) -> bool:
+    deadline = time.monotonic() + DEADLINE_S
+    while not all(map(ended, pids)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("kill", rf"^worker 1 was killed by {signal.Signals(signal.SIGKILL).name}\. "),
+        ("own", r"^worker 1 failed: the cable was cut\n"),
+        ("foreign", r"^worker 1 failed: Traceback (.|\n)*ZeroDivisionError: one over nothing\n"),
+    ],
+)
+def test_the_first_failure_is_told_and_nobody_is_left(kind: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=reason) as caught:
+        launch(3, functools.partial(mains.fails, str(tmp_path), kind))
+    assert "run the same command to go on" in str(caught.value).lower()
+    pids = [int((tmp_path / f"pid-{rank}").read_text()) for rank in range(3)]
+    assert all_end(pids)
+
+
+def test_every_worker_learns_of_a_nan_at_the_same_step(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"worker \d failed: NaN or inf in the model of at least one worker"):
+        launch(3, functools.partial(mains.nan_gradient, str(tmp_path)))
+    found = [mains.saved(tmp_path / f"nan-{rank}.pt") for rank in range(3)]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == len(mains.NAN_METHODS)
+    for step, message in found[0]:
+        assert step == 2
+        assert "in 'weight', found at step" in message
+        assert "Lower the learning rate, clip gradients, or look for bad input data" in message
+
+
+def test_a_taken_port_is_refused_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"^port {port} cannot be used \(.*\); give another --port, or none"):
+            launch(2, mains.nan_gradient, port)
+
+
+def test_a_task_that_raises_ends_the_comparison_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    line = (
+        "thinwire compare sgd --task process_mains:broken --workers 2 --steps 8 --evaluate-every 2 --lrs 0.1 --seeds 0"
+    )
+    monkeypatch.setattr(sys, "argv", [*line.split(), "--engine", "processes", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: worker ")
+    assert shown.count("error: ") == 1
+    assert "ZeroDivisionError: a bad batch" in shown
+    (records,) = tmp_path.glob("out/runs/*/records.jsonl")
+    assert len(records.read_text().splitlines()) == 3

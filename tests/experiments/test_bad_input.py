@@ -1,0 +1,128 @@
+"""What a user may mistype: one message, status 2, and nothing written or lost."""
+
+import socket
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from thinwire import cli
+
+TINY = ("--task", "user_tasks:bowl", "--workers", "2", "--steps", "2", "--lrs", "0.1", "--jobs", "1", "--seeds", "0")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh current directory; main() sets how warnings are shown, which is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+
+def thinwire(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["thinwire", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["topkk", *TINY], ["unknown method 'topkk'", "did you mean topk?", "thinwire methods"]),
+        (["topk:denstiy=1%", *TINY], ["topk has no option 'denstiy'", "did you mean density?", "granularity"]),
+        (["sgd:every=2", *TINY], ["sgd has no option 'every'", "it takes none"]),
+        (["topk:density=one", *TINY], ["topk: density=one cannot be read", "1% or 0.01"]),
+        (["topk:density=0", *TINY], ["density 0.0 was given", "above 0, at most 1"]),
+        (["topk:density=1.5", *TINY], ["density 1.5 was given", "above 0, at most 1"]),
+        (["topk:density=nan", *TINY], ["density nan was given"]),
+        (["topk:k=3", *TINY], ["k = 3 entries were asked for", "only 2"]),
+        (["topk:k=inf", *TINY], ["k = inf"]),
+        (["topk:k=1,density=1%", *TINY], ["either k or density, not both"]),
+        (["signtopk:every=0", *TINY], ["every = 0 was given"]),
+        (["qsgd:bits=1", *TINY], ["1 bits were asked for", "2 to 16"]),
+        (["qsgd:norm=l1", *TINY], ["norm=l1 is not known", "max, l2"]),
+        (["sgd", "sgd", *TINY], ["methods must differ from each other"]),
+        (["sgd", "--task", "digit"], ['there is no task "digit"', 'did you mean "digits"?', "package.module:function"]),
+        (["sgd", "--task", "nowhere:task"], ["cannot import nowhere"]),
+        (["sgd", "--task", "fashion-mnist", "--data", "/nonexistent"], ["/nonexistent"]),
+        (["sgd", *TINY, "--optimizer", "sdg"], ["unknown optimizer 'sdg'", "did you mean sgd?"]),
+        (["sgd", *TINY, "--optimizer", "sgd:momentum=x"], ["momentum=x cannot be read"]),
+        (["sgd", *TINY, "--optimizer", "sgd:momentum=-1"], ["refused by torch.optim"]),
+        (["sgd", *TINY, "--lrs", "0.1,-0.3"], ["must be above 0", "-0.3"]),
+        (["sgd", *TINY, "--lrs", "0.1;0.3"], ["--lrs 0.1;0.3 cannot be read", "separated by commas"]),
+        (["sgd", *TINY, "--lrs", "inf"], ["must be above 0 and finite", "inf"]),
+        (["sgd", *TINY, "--seeds", "0,x"], ["--seeds 0,x cannot be read"]),
+        (["sgd", *TINY, "--seeds", "1,1"], ["seeds must differ"]),
+        (["sgd", *TINY, "--seeds", ","], ["no seeds were given"]),
+        (["sgd", *TINY, "--workers", "0"], ["workers = 0 was given", "at least 1"]),
+        (["sgd", *TINY, "--workers", "65"], ["64 examples cannot be dealt out to 65 workers"]),
+        (["sgd", *TINY, "--steps", "-1"], ["steps = -1 was given"]),
+        (["sgd", *TINY, "--jobs", "0"], ["--jobs 0 was given", "at least 1"]),
+        (["sgd", *TINY, "--jobs", "-2"], ["--jobs -2 was given", "at least 1"]),
+        (["sgd", *TINY, "--compute", "nan"], ["a compute time of nan s"]),
+        (["sgd", *TINY, "--target", "nan"], ["a target of nan"]),
+        (["sgd", *TINY, "--network", "fast"], ["cannot read the network 'fast'", "100Mbit,20ms"]),
+        (["sgd", *TINY, "--network", "0Mbit,1ms"], ["bandwidth must be above 0"]),
+    ],
+    ids=lambda value: " ".join(value[:4]) if value and isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_message(
+    arguments: list[str],
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert thinwire(monkeypatch, "compare", *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("error: ") == 1
+    assert "Traceback" not in shown.err
+    assert all(part in shown.err for part in parts), shown.err
+    assert not everything(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [["sgd", "--steps", "many"], ["sgd", "--colour", "red"], []])
+def test_what_the_parser_refuses_has_status_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert thinwire(monkeypatch, "compare", *arguments) == 2
+    shown = capsys.readouterr()
+    assert "Error: " in shown.err
+    assert "Traceback" not in shown.err
+    assert not everything(tmp_path)
+
+
+def test_another_comparison_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 0
+    before = everything(tmp_path)
+    capsys.readouterr()
+    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there", "--workers", "3") == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: there holds another comparison (workers 2, now 3); choose another --out or delete")
+    assert everything(tmp_path) == before
+    (tmp_path / "there" / "comparison.json").write_text("[]")
+    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 2
+    assert "comparison.json is not a comparison of this version" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        arguments = ("compare", "sgd", *TINY[:-4], "--engine", "processes", "--port", port)
+        assert thinwire(monkeypatch, *arguments) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: port {port} cannot be used")
+    assert "give another --port, or none" in shown
+    assert not everything(tmp_path)

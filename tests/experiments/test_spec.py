@@ -1,0 +1,58 @@
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from thinwire.errors import ConfigError
+from thinwire.experiments.spec import Comparison, Run
+from thinwire.network import Network
+
+PLAIN = Comparison(
+    methods=("sgd", "topk:density=1%"), task="digits", seeds=(0, 1), lrs=(0.1, 0.3), network=Network(1e6, 0.01),
+    steps=10, tune_steps=5, evaluate_every=2, batch_size=4, target=0.5,
+)  # fmt: skip
+
+
+def test_a_comparison_goes_through_json() -> None:
+    written = json.loads(json.dumps({**PLAIN.to_json(), "another": 1}))
+    assert Comparison.from_json(written) == PLAIN
+    assert Comparison.from_json(written).to_json() == PLAIN.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({name: 0}, f"^{name.replace('_', ' ')} = 0 was given; it must be at least 1")
+          for name in ("workers", "steps", "tune_steps", "evaluate_every", "batch_size")),
+        *(({name: ()}, f"^no {name} were given; at least one is needed") for name in ("methods", "seeds", "lrs")),
+        ({"seeds": (1, 2, 1)}, "^seeds must differ from each other, got 1, 2, 1"),
+        ({"methods": ("sgd", "sgd")}, "^methods must differ"),
+        ({"lrs": (-0.1, 0.1)}, "^learning rates must be above 0 and finite, got -0.1"),
+        ({"lrs": (0.0,)}, "^learning rates must be above 0"),
+        ({"lrs": (math.nan,)}, "^learning rates must be above 0"),
+        ({"compute_s": -1.0}, "^a compute time of -1.0 s was given; it must be at least 0"),
+        ({"compute_s": math.nan}, "^a compute time of nan s"),
+        ({"compute_s": math.inf}, "^a compute time of inf s"),
+        ({"lrs": (0.1, math.inf)}, "^learning rates must be above 0 and finite, got inf"),
+        ({"target": math.nan}, "^a target of nan was given; it must be finite"),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_and_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(PLAIN, **change)
+
+
+def test_runs_have_names_of_their_own() -> None:
+    methods = ("sgd", "topk:k=1e-2", "topk:k=1e+2", "topk:k=1", "topk:density=1%", "topk:density=1", "topk:k=1,every=2")
+    runs = [
+        Run(method, lr, seed, purpose, 10)
+        for method in methods
+        for lr in (0.1, 0.10000001, 1.0, 1e-5)
+        for seed in (0, 1)
+        for purpose in ("tune", "final")
+    ]
+    names = {run.name for run in runs}
+    assert len(names) == len(runs)
+    assert not any(set(name) & set('/\\:*?"<>| ') for name in names)

@@ -1,0 +1,58 @@
+"""Tasks that a user might bring, small enough to train in no time; run by dotted path."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from thinwire.experiments.tasks import Evaluation, Metric, Split
+from thinwire.experiments.tasks.models import seeded, watched
+
+CURVATURE = torch.tensor([1.0, 0.25])
+
+
+class Point(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor([1.0, -2.0]))
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self) -> Tensor:
+        return 0.5 * (CURVATURE * self.dropout(self.at).square()).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Bowl:
+    """Two parameters, a quadratic, noise by dropout; lower is better."""
+
+    name: str = "bowl"
+    metric: Metric = Metric("height", higher_is_better=False)
+    num_train: int = 64
+    batch_size: int = 1
+    learning_rates: tuple[float, ...] = (0.05, 0.2)
+    fails_at: int = 0
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.arange(self.num_train)
+
+    def model(self, seed: int) -> nn.Module:
+        return seeded(seed, Point)
+
+    def loss(self, model: nn.Module, indices: Tensor) -> Tensor:
+        loss: Tensor = model()
+        if self.fails_at and loss < 0.5:
+            raise ZeroDivisionError("the bowl broke")
+        return loss
+
+    def evaluate(self, model: nn.Module, split: Split) -> Evaluation:
+        value = watched(model, lambda: model().item())
+        return Evaluation(value, value)
+
+
+def bowl() -> Bowl:
+    return Bowl()
+
+
+def broken() -> Bowl:
+    return Bowl(name="broken", fails_at=1)

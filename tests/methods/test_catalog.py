@@ -1,0 +1,246 @@
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import torch
+
+from thinwire.compressors import QSGD, Compressor, Identity, RandK, Sign, TopK
+from thinwire.config import from_json, register, registered, to_json
+from thinwire.errors import ConfigError
+from thinwire.exchanges import AllReduce, Exchange, Gather, ParameterServer
+from thinwire.layout import Chunks, Granularity, Layout, PerTensor, Whole
+from thinwire.memory import ErrorFeedback, NoMemory
+from thinwire.methods import (
+    CATALOG,
+    Every,
+    GradientAveraging,
+    Method,
+    ModelAveraging,
+    Outer,
+    Row,
+    check_method,
+    parse_method,
+)
+from thinwire.methods.options import Density, Option
+
+LAYOUT = Layout(("w", "b"), (torch.Size([20, 10]), torch.Size([10])))
+SERVED, GATHERED = ParameterServer(), Gather()
+
+EXPECTED: dict[str, Method] = {
+    "sgd": GradientAveraging(),
+    "local-sgd": ModelAveraging(schedule=Every(8)),
+    "qsgd": GradientAveraging(compressor=QSGD(levels=7, norm="max"), exchange=GATHERED, granularity=Chunks(512)),
+    "mem-sgd": ModelAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
+    "ef-signsgd": ModelAveraging(memory=ErrorFeedback(), compressor=Sign(), exchange=GATHERED, granularity=PerTensor()),
+    "topk": ModelAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
+    "signtopk": ModelAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01, values=Sign()), exchange=GATHERED),
+    "qsparse": ModelAveraging(
+        memory=ErrorFeedback(),
+        compressor=TopK(density=0.01, values=QSGD(levels=15, scaled=True)),
+        exchange=SERVED,
+    ),
+}
+
+
+def spellings(option: Option) -> list[str]:
+    """Texts that set an option, whatever its kind."""
+    if get_origin(option.kind) is Literal:
+        return list(get_args(option.kind))
+    if option.kind is Granularity:
+        return ["whole", "tensor", "16"]
+    kind = next((arm for arm in get_args(option.kind) if arm is not type(None)), option.kind)
+    return {bool: ["yes", "no"], Density: ["5%", "0.05"], int: ["2", "3"], float: ["1", "4", "0.5"]}[kind]
+
+
+SETTINGS = [
+    f"{row.name}:{option.name}={text}"
+    for row in CATALOG
+    for option in row.options.values()
+    for text in spellings(option)
+]
+METHODS = [row.name for row in CATALOG] + SETTINGS
+
+
+def test_the_defaults_are_the_methods_of_the_papers() -> None:
+    assert {row.name: parse_method(row.name) for row in CATALOG} == EXPECTED
+
+
+@pytest.mark.parametrize("text", METHODS)
+def test_every_method_is_the_same_after_json_and_fits_a_model(text: str) -> None:
+    method = parse_method(text)
+    again = from_json(json.loads(json.dumps(to_json(method))))
+    assert again == method
+    assert hash(again) == hash(method)
+    segments = check_method(method, LAYOUT)
+    assert segments.numel == 210
+
+
+@pytest.mark.parametrize("row", CATALOG, ids=lambda row: row.name)
+def test_every_option_changes_the_method(row: Row) -> None:
+    for option in row.options.values():
+        made = {parse_method(f"{row.name}:{option.name}={text}") for text in spellings(option)}
+        assert made - {parse_method(row.name)}, option
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("topk:density=1%", "topk:density=0.01"),
+        ("topk", "topk:density=1%"),
+        (" topk : density = 1% , every = 2 ", "topk:every=2,density=1%"),
+        ("sgd", "sgd:"),
+        ("qsgd:bits=4", "qsgd:levels=7"),
+        ("qsgd:bits=2", "qsgd:levels=1"),
+        ("qsgd:bits=8", "qsgd:levels=127"),
+        ("topk:k=3", "mem-sgd:k=3"),
+        ("signtopk:k=3", "qsparse:k=3,values=signs,exchange=gather"),
+        ("topk:density=5%", "topk:density=5.0%"),
+    ],
+)
+def test_two_spellings_of_one_method(left: str, right: str) -> None:
+    assert parse_method(left) == parse_method(right)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("topk:k=3", TopK(k=3)),
+        ("mem-sgd:select=random,k=0.5", RandK(k=0.5)),
+        ("qsparse:select=random,density=5%,levels=3,norm=max,scaled=no,memory=none",
+         RandK(density=0.05, values=QSGD(levels=3, norm="max"))),
+    ],
+)  # fmt: skip
+def test_options_reach_the_compressor(text: str, part: Compressor) -> None:
+    assert parse_method(text).compressor == part
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("topkk", ["topkk", "did you mean topk", "signtopk", "thinwire methods"]),
+        ("", ["unknown method ''", "sgd"]),
+        ("topk:densty=1%", ["topk", "densty", "did you mean density", "every"]),
+        ("sgd:every=2", ["sgd", "every", "none"]),
+        ("topk:density", ["topk", "density", "density=VALUE"]),
+        ("topk:every=2,every=3", ["every=3", "once"]),
+        ("topk:density=few", ["density=few", "1%", "0.01"]),
+        ("topk:every=2.5", ["every=2.5", "whole number"]),
+        ("topk:every=", ["every=", "whole number"]),
+        ("topk:k=many", ["k=many", "number"]),
+        ("topk:exchange=mail", ["exchange=mail", "gather", "server"]),
+        ("topk:memory=yes", ["memory=yes", "error-feedback", "none"]),
+        ("qsparse:scaled=true", ["scaled=true", "yes or no"]),
+        ("topk:granularity=big", ["granularity=big", "whole", "tensor"]),
+        ("topk:granularity=²", ["granularity=²", "whole", "tensor"]),
+        ("topk:granularity=0", ["0", "at least 1"]),
+        ("topk:density=0", ["0.0", "above 0"]),
+        ("topk:density=1.5", ["1.5", "at most 1"]),
+        ("topk:density=150%", ["1.5", "at most 1"]),
+        ("topk:density=-1", ["-1", "above 0"]),
+        ("topk:density=nan", ["nan", "above 0"]),
+        ("topk:k=0", ["k = 0", "whole number"]),
+        ("topk:k=2.5", ["2.5", "whole number"]),
+        ("topk:k=-3", ["-3", "whole number"]),
+        ("topk:k=inf", ["inf", "whole number"]),
+        ("topk:k=3,density=1%", ["both", "k or density"]),
+        ("qsgd:bits=4,levels=7", ["bits or levels", "bits=4", "levels=7"]),
+        ("qsgd:bits=1", ["1 bits", "2 to 16"]),
+        ("qsgd:bits=17", ["17 bits", "2 to 16"]),
+        ("qsgd:levels=0", ["0 levels", "32767"]),
+        ("qsparse:values=signs,levels=3", ["levels=3", "values=signs"]),
+        ("local-sgd:every=0", ["every = 0", "1, 2, 3"]),
+        ("topk:every=-2", ["every = -2", "1, 2, 3"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_by_name(text: str, named: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_method(text)
+    assert all(part in str(refused.value) for part in named), str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["topk:k=211", "mem-sgd:select=random,k=211", "signtopk:k=1000", "qsparse:k=211"])
+def test_more_entries_than_the_model_has_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"entries were asked for, but the vector has only 210"):
+        check_method(parse_method(text), LAYOUT)
+    check_method(parse_method(text.rpartition("=")[0] + "=210"), LAYOUT)
+
+
+def test_error_feedback_over_an_operator_that_is_no_contraction_is_refused() -> None:
+    loose = "qsparse:density=100%,levels=1,scaled=no"
+    with pytest.raises(ConfigError, match="not a contraction"):
+        check_method(parse_method(loose), LAYOUT)
+    for mended in (loose.replace("no", "yes"), loose + ",memory=none", loose.replace("levels=1", "levels=40")):
+        check_method(parse_method(mended), LAYOUT)
+    # Its error on one tensor is what matters when it is cut by tensors.
+    few = "qsparse:k=1,levels=1,scaled=no,granularity=tensor,norm=max"
+    check_method(parse_method(few), LAYOUT)
+
+
+@pytest.mark.parametrize("kind", [GradientAveraging, ModelAveraging])
+@pytest.mark.parametrize("compressor", [TopK(k=1), RandK(density=0.5), Sign(), QSGD(levels=3)])
+def test_messages_that_cannot_be_added_are_not_all_reduced(kind: Any, compressor: Compressor) -> None:
+    with pytest.raises(ConfigError, match=r"AllReduce.*exchange=gather or exchange=server"):
+        kind(compressor=compressor)
+    for exchange in (Gather(), ParameterServer()):
+        assert kind(compressor=compressor, exchange=exchange).exchange == exchange
+    for each in (AllReduce(), Gather(), ParameterServer()):
+        kept: Exchange = kind(compressor=Identity(), exchange=each).exchange
+        assert kept == each
+
+
+@pytest.mark.parametrize(
+    "given", [{"lr": 0.0}, {"lr": math.nan}, {"momentum": 1.0}, {"momentum": -0.1}, {"nesterov": True}]
+)
+def test_outer_steps_that_make_no_sense_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Outer(**given)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"type": "TopKK", "k": 1}, ["TopKK", "did you mean TopK"]),
+        ({"k": 1}, ["None", "Known"]),
+        ({"type": "TopK", "count": 1}, ["TopK", "count", "density, k, values"]),
+        ({"type": "Sign", "scaled": True}, ["Sign", "scaled", "none"]),
+        ({"type": "TopK"}, ["neither"]),
+        ({"type": "TopK", "k": "three"}, ["TopK", "three"]),
+        ({"type": "QSGD"}, ["QSGD", "levels"]),
+        ({"type": "Every", "steps": 0}, ["0"]),
+        ({"type": ["Every"]}, ["unknown type ['Every']", "Known"]),
+        ({"type": "GradientAveraging", "compressor": 5}, ["GradientAveraging", "5"]),
+        ({"type": "GradientAveraging", "compressor": {"type": "Sign"}}, ["AllReduce", "Sign"]),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_by_name(data: Any, named: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        from_json(data)
+    assert all(part in str(refused.value) for part in named), str(refused.value)
+
+
+def test_only_registered_frozen_dataclasses_are_written() -> None:
+    @dataclass(frozen=True)
+    class Stranger:
+        steps: int = 1
+
+    with pytest.raises(ConfigError, match=r"Stranger.*thinwire\.config\.register"):
+        to_json(ModelAveraging(schedule=Stranger()))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Tensor"):
+        to_json(torch.zeros(1))
+    with pytest.raises(ConfigError, match="frozen"):
+        register(dataclass(type("Loose", (), {})))
+
+    @dataclass(frozen=True)
+    class Every:
+        steps: int = 1
+
+    with pytest.raises(ConfigError, match=r"Every is already registered, by thinwire\.methods\.schedules"):
+        register(Every)
+    assert registered()["Every"].__module__ == "thinwire.methods.schedules"
+
+
+def test_plain_values_and_tuples_survive() -> None:
+    value = (1, 2.5, "three", None, True, (TopK(k=1), NoMemory(), Whole()))
+    assert from_json(json.loads(json.dumps(to_json(value)))) == value

@@ -1,0 +1,128 @@
+"""The floors of the house: imports go downwards only, and the rules that a parser can check."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import thinwire
+
+ROOT = Path(thinwire.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+FLOORS = {
+    **dict.fromkeys(("errors", "random"), 0),
+    "config": 1,
+    **dict.fromkeys(("layout", "kernels"), 2),
+    **dict.fromkeys(("payloads", "steps", "network"), 3),
+    **dict.fromkeys(("wire", "compressors", "memory"), 4),
+    "exchanges": 5,
+    "methods": 6,
+    "worker": 7,
+    **dict.fromkeys(("simulator", "distributed"), 8),
+    **dict.fromkeys(("experiments", "report"), 9),
+    "cli": 10,
+    "__main__": 11,
+    "__init__": 11,
+}
+# Plain iterators and context managers: no program of a worker passes through them.
+ITERATORS = {"records", "one_torch_thread", "private_torch_randomness", "progress"}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def top(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Full names of everything that a file imports, wherever in it."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{named(path)} has a relative import"
+            assert node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below a function, without those of functions inside it."""
+    for child in ast.iter_child_nodes(function):
+        yield child
+        if not isinstance(child, Function | ast.Lambda):
+            yield from own_nodes(child)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_imports_go_downwards_only(path: Path) -> None:
+    here = top(path)
+    assert here in FLOORS, f"{here} has no floor"
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] != "thinwire" or parts[1] == here:
+            continue
+        assert parts[1] in FLOORS, f"{named(path)} imports {name}"
+        assert FLOORS[parts[1]] < FLOORS[here], f"{named(path)} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if top(path) in ("kernels", "report")], ids=named)
+def test_kernels_and_report_stand_alone(path: Path) -> None:
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "thinwire":
+            allowed = {top(path), "errors", *(("random", "config") if top(path) == "kernels" else ())}
+            assert parts[1] in allowed, f"{named(path)} imports {name}"
+        assert top(path) != "report" or parts[0] != "torch", f"{named(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_only_steps_yields(path: Path) -> None:
+    """Elsewhere programs pass on what others yield, and hold no context manager meanwhile."""
+    for function in (node for node in ast.walk(parse(path)) if isinstance(node, Function)):
+        if function.name in ITERATORS:
+            continue
+        where = f"{named(path)}: {function.name}"
+        nodes = list(own_nodes(function))
+        if named(path) != "steps.py":
+            assert not any(isinstance(node, ast.Yield) for node in nodes), f"{where} has a bare yield"
+        for held in (node for node in nodes if isinstance(node, ast.With | ast.AsyncWith)):
+            inside = [node for node in own_nodes(held) if isinstance(node, ast.Yield | ast.YieldFrom)]
+            assert not inside, f"{where} yields inside a with statement"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_house_rules(path: Path) -> None:
+    text, tree = path.read_text(), parse(path)
+    assert len(text.splitlines()) <= 400
+    assert "TODO" not in text
+    assert ast.get_docstring(tree) or not text.strip(), "the module has no docstring"
+    for node in ast.walk(tree):
+        if isinstance(node, Function):
+            assert node.args.kwarg is None, f"{node.name} takes **{node.args.kwarg and node.args.kwarg.arg}"
+        if isinstance(node, ast.Name):
+            assert node.id != "hasattr", f"line {node.lineno}"
+        if isinstance(node, ast.Attribute) and named(path) != "experiments/launch.py":
+            assert node.attr not in ("environ", "getenv", "putenv"), f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_everything_public_is_documented(path: Path) -> None:
+    if any(part.startswith("_") and part != "__init__" for part in path.relative_to(ROOT).with_suffix("").parts):
+        return
+    check(parse(path), named(path))
+
+
+def check(parent: ast.AST, where: str) -> None:
+    for node in ast.iter_child_nodes(parent):
+        if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{where}: {node.name} has no docstring"
+            if isinstance(node, ast.ClassDef):
+                check(node, f"{where}: {node.name}")
