@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -132,6 +132,7 @@ def views_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     return list(torch._C._nn.unflatten_dense_tensors(flat, list(tensors)))
 
 
+@runtime_checkable
 class Granularity(Protocol):
     """How a flat vector is cut into the segments that are compressed apart."""
 

@@ -1,4 +1,4 @@
-"""The five things a program may ask of its driver, and the only bare ``yield`` s in thinwire.
+"""The five things a program may ask of its driver, and the only bare ``yield`` s that reach one.
 
 An exchange is a generator that *yields* requests and never performs them. The simulator and torch.distributed
 run the same generators, which is why what is simulated is what is run. A program must not hold a context

@@ -22,8 +22,9 @@ from thinwire.steps import Steps
 class Worker:
     """Trains one replica; communicates only by what :meth:`step` yields.
 
-    All workers must start from the same parameters. The trained tensors are those of the optimizer; they are
-    known by their names in the model, and so is every tensor of the state.
+    All workers must start from the same parameters. What is exchanged are the optimizer's parameters that need
+    gradients; they are known by their names in the model, and so is every tensor of the state. A parameter that
+    got no gradient counts as one with a zero gradient. Buffers are never exchanged.
 
     Args:
         method: what is exchanged, when and how.
@@ -34,7 +35,7 @@ class Worker:
         seed: the same on every worker; addresses all randomness of the exchanges.
 
     Raises:
-        ConfigError: parameters that do not belong to the model or are not floating point, or a method whose
+        ConfigError: parameters that do not belong to the model, are not f32 or not on the CPU, or a method whose
             parts do not fit this model.
 
     Example:
@@ -60,7 +61,10 @@ class Worker:
         self.num_steps = 0
         self.num_exchanges = 0
         self.message_bytes = 0
+        if not 0 <= rank < size:
+            raise ConfigError(f"rank {rank} of {size} workers was given; ranks go from 0 to size - 1")
         named = _trained_parameters(model, optimizer)
+        self._num_optimized = _num_optimized(optimizer)
         self._params = list(named.values())
         self.layout = Layout.of(named)
         self._segments = check_method(method, self.layout)
@@ -80,6 +84,8 @@ class Worker:
             NumericsError: NaN or inf in what some worker would exchange; every worker raises at the same step,
                 and the mean is not applied. Go on from a checkpoint.
         """
+        if _num_optimized(self.optimizer) != self._num_optimized:
+            raise ConfigError("the optimizer has got other parameters since this worker was made; make a new worker")
         if isinstance(self.method, GradientAveraging):
             aggregate = yield from self._exchange(self._gradients(), "gradient")
             self._set_gradients(aggregate.mean)
@@ -129,6 +135,7 @@ class Worker:
             "rank": self.rank,
             "size": self.size,
             "seed": self._key.seed,
+            "method": repr(self.method),
         }
         return {"counters": counters, "tensors": tensors}
 
@@ -139,15 +146,16 @@ class Worker:
             ConfigError: the state is of another method, model, rank, seed or number of workers; nothing is changed.
         """
         counters, tensors = saved["counters"], saved["tensors"]
-        for name in ("rank", "size", "seed"):
-            mine = self._key.seed if name == "seed" else getattr(self, name)
-            if counters[name] != mine:
-                raise ConfigError(f"the saved state has {name} {counters[name]}, this worker has {name} {mine}")
-        own = self.state_dict()["tensors"]
+        current = self.state_dict()
+        for name in ("method", "rank", "size", "seed"):
+            given, mine = counters[name], current["counters"][name]
+            if given != mine:
+                raise ConfigError(f"the saved state is of {name} {given}, but this worker has {name} {mine}")
+        own = current["tensors"]
         if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
             differing = sorted(own.keys() ^ tensors.keys()) or [n for n in own if own[n].shape != tensors[n].shape]
             raise ConfigError(
-                f"the saved state is of another method or model: it differs in {', '.join(differing[:3])}"
+                f"the saved state is of another model: it differs in {', '.join(differing[:3])}"
                 f"{' and others' if len(differing) > 3 else ''}"
             )
         for name, view in own.items():
@@ -217,18 +225,25 @@ class _Poison:
         return Traits(unbiased=False, error=math.inf)
 
 
+def _num_optimized(optimizer: torch.optim.Optimizer) -> int:
+    return sum(len(group["params"]) for group in optimizer.param_groups)
+
+
 def _trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's parameters by their name in the model, in the model's order."""
-    trained = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    named: dict[str, Tensor] = {name: param for name, param in model.named_parameters() if id(param) in trained}
-    if len(named) != len(trained):
+    """The optimizer's parameters that need gradients, by their name in the model, in the model's order."""
+    optimized = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    found = {name: param for name, param in model.named_parameters() if id(param) in optimized}
+    if len(found) != len(optimized):
         raise ConfigError(
-            f"{len(trained) - len(named)} of the optimizer's {len(trained)} parameters are not parameters of the model "
-            "(or two names share one); build the optimizer from model.parameters() of the same model"
+            f"{len(optimized) - len(found)} of the optimizer's {len(optimized)} parameters are not parameters of the "
+            "model; build the optimizer from model.parameters() of the same model"
         )
+    named: dict[str, Tensor] = {name: param for name, param in found.items() if param.requires_grad}
+    if not named:
+        raise ConfigError("none of the optimizer's parameters needs a gradient; there is nothing to train")
     for name, param in named.items():
-        if not param.is_floating_point():
+        if param.dtype != torch.float32 or param.device.type != "cpu":
             raise ConfigError(
-                f"parameter {name!r} has dtype {param.dtype}; only floating-point parameters can be trained"
+                f"parameter {name!r} is {param.dtype} on {param.device}; this version trains float32 models on the CPU"
             )
     return named

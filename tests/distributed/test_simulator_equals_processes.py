@@ -148,10 +148,13 @@ def test_an_optimizer_refuses_the_state_of_another_seed_or_method() -> None:
 
     optimizers = [make("topk:k=1", 0), make("topk:k=1", 1), make("sgd", 0)]
     state = optimizers[0].state_dict()
-    with pytest.raises(ConfigError, match="the saved state has seed 0, this worker has seed 1"):
+    with pytest.raises(ConfigError, match="the saved state is of seed 0, but this worker has seed 1"):
         optimizers[1].load_state_dict(state)
-    with pytest.raises(ConfigError, match="of another method or model: it differs in memory"):
+    with pytest.raises(ConfigError, match="the saved state is of method ModelAveraging"):
         optimizers[2].load_state_dict(state)
+    state["link"] = {"bytes_sent": 7, "bytes_received": 8}
+    optimizers[0].load_state_dict(state)
+    assert (optimizers[0].bytes_sent, optimizers[0].bytes_received) == (7, 8)
     assert optimizers[0].param_groups is optimizers[0].optimizer.param_groups
     for optimizer in optimizers:
         optimizer.close()

@@ -271,3 +271,30 @@ def test_an_error_of_a_program_is_its_own() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         Simulation(2).run([failing(), waiting(0)])
+
+
+def test_a_collective_waits_for_messages_under_way() -> None:
+    network = Network(bandwidth_Bps=1000.0, latency_s=0.25)
+
+    def program(rank: int) -> Steps[None]:
+        if rank == 0:
+            yield from send(1, torch.zeros(1992, dtype=torch.uint8))
+        yield from all_gather(torch.zeros(92, dtype=torch.uint8), len)
+        if rank == 1:
+            yield from receive(0, as_it_is)
+
+    simulation = Simulation(2, network)
+    simulation.run([program(0), program(1)])
+    arrival = 0.25 + 2000 / 1000
+    assert simulation.clocks == pytest.approx([arrival + 0.25 + 100 / 1000] * 2)
+
+
+def test_messages_that_nobody_received_are_told() -> None:
+    def sender() -> Steps[None]:
+        yield from send(1, torch.zeros(3, dtype=torch.uint8))
+
+    def idler() -> Steps[None]:
+        yield from compute(1.0)
+
+    with pytest.raises(ProtocolError, match="nobody received: 1 from worker 0 to worker 1"):
+        Simulation(2).run([sender(), idler()])

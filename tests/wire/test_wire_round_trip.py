@@ -12,10 +12,13 @@ import thinwire.wire
 from thinwire.errors import ConfigError
 from thinwire.kernels.bits import pack
 from thinwire.kernels.crc32c import crc32c_python
+from thinwire.kernels.exp_golomb import exp_golomb_encode, exp_golomb_num_bytes
+from thinwire.kernels.rice import rice_num_bytes, rice_parameter
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Levels, Payload, Signs, Sparse
 from thinwire.wire import decode, encode, encoded_num_bytes, max_sparse_num_bytes
-from thinwire.wire.indices import choose_code
+from thinwire.wire.header import Reader
+from thinwire.wire.indices import choose_code, indices_parts, max_indices_num_bytes, read_indices
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -103,7 +106,33 @@ def test_indices_survive_and_take_the_fewest_bytes(numel: int, density: float) -
 
 def test_each_index_code_is_taken_somewhere() -> None:
     tags = [choose_code(torch.arange(0, 1000, step), 1000).tag for step in (2, 20, 500)]
-    assert tags == [2, 1, 0]
+    clusters = torch.cat([torch.arange(20), torch.arange(900, 920)])
+    assert [*tags, choose_code(clusters, 1000).tag] == [2, 1, 0, 3]
+
+
+@settings(max_examples=200, deadline=None)
+@given(clusters=st.lists(st.tuples(st.integers(0, 2**40), st.integers(1, 40), st.integers(1, 30)), max_size=12))
+def test_the_code_taken_is_the_shortest(clusters: list[tuple[int, int, int]]) -> None:
+    chosen = sorted({start + step * place for start, step, size in clusters for place in range(size)})
+    indices = torch.tensor(chosen, dtype=torch.int64)
+    for numel in {max(chosen, default=0) + 1, 2**30, 2**48}:
+        if chosen and chosen[-1] >= numel:
+            continue
+        sizes = {
+            1: 2 + rice_num_bytes(indices, rice_parameter(indices)),
+            2: 1 + (numel + 7) // 8,
+            3: 1 + exp_golomb_num_bytes(indices),
+        }
+        if numel <= 2**31:
+            sizes[0] = 1 + (len(chosen) * (numel - 1).bit_length() + 7) // 8
+        code = choose_code(indices, numel)
+        assert (code.num_bytes, code.tag) == min((num_bytes, tag) for tag, num_bytes in sizes.items())
+        assert code.num_bytes <= max_indices_num_bytes(len(chosen), numel)
+        data = torch.tensor(list(b"".join(bytes(part) for part in indices_parts(indices, numel))), dtype=torch.uint8)
+        assert data.numel() == code.num_bytes
+        assert data[0] == code.tag
+        assert code.tag != 3 or torch.equal(data[1:], exp_golomb_encode(indices))
+        assert torch.equal(read_indices(Reader(data.numpy(), 2**48), len(chosen), numel), indices)
 
 
 def test_many_segments_of_listed_sizes() -> None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -32,6 +32,7 @@ class Traits:
         return max(0.0, 1.0 - self.error)
 
 
+@runtime_checkable
 class Compressor(Protocol):
     """Maps a vector to a payload. Implementations are frozen dataclasses without state."""
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from thinwire.distributed.transport import Transport
 from thinwire.methods import Method, parse_method
+from thinwire.network import Traffic
 from thinwire.worker import Worker
 
 
@@ -16,7 +17,8 @@ class DistributedOptimizer:
     """Wraps an optimizer so that :meth:`step` also exchanges what the method says with the other processes.
 
     The processes run under ``torchrun`` with an initialised process group. Parameters and buffers start as those
-    of rank 0. Learning-rate schedulers take the wrapped optimizer, as before.
+    of rank 0; that first broadcast is not in the byte counts. A learning-rate scheduler is made of the wrapped
+    optimizer: ``StepLR(optimizer.optimizer, ...)``.
 
     Args:
         optimizer: any ``torch.optim`` optimizer over parameters of ``model``.
@@ -73,6 +75,13 @@ class DistributedOptimizer:
         """The parameter groups of the wrapped optimizer."""
         return self.optimizer.param_groups
 
+    def shared_parameters(self) -> dict[str, Tensor]:
+        """The parameters that all processes have in common, by name: evaluate and publish these.
+
+        Between two exchanges of a method with local steps the model itself has drifted from them.
+        """
+        return self.worker.shared_parameters()
+
     @property
     def message_bytes(self) -> int:
         """Bytes this worker handed to the exchange so far, encoded."""
@@ -90,7 +99,12 @@ class DistributedOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """State of the wrapped optimizer and of this rank's worker; one file a rank."""
-        return {"optimizer": self.optimizer.state_dict(), "worker": self.worker.state_dict()}
+        link = self.transport.traffic
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "worker": self.worker.state_dict(),
+            "link": {"bytes_sent": link.bytes_sent, "bytes_received": link.bytes_received},
+        }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken; load the model's own state separately.
@@ -100,6 +114,7 @@ class DistributedOptimizer:
         """
         self.worker.load_state_dict(saved["worker"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.transport.traffic = Traffic(saved["link"]["bytes_sent"], saved["link"]["bytes_received"])
 
     def close(self) -> None:
         """Wait until everything is sent; call it before ``destroy_process_group``."""

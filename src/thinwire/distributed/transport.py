@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,9 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from thinwire.distributed.communication_thread import CommunicationThread
-from thinwire.errors import ConfigError, WorkerError
+from thinwire.errors import ConfigError, ProtocolError, ThinwireError, WorkerError
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic, shard_bounds
-from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps
+from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, describe
 
 T = TypeVar("T")
 
@@ -58,49 +57,45 @@ class Transport:
         reply: Any = None
         try:
             while True:
-                op = steps.send(reply)
-                if isinstance(op, Compute):
-                    reply = None
-                    continue
-                reply = self._thread.submit(functools.partial(self._perform, op)).result()
+                try:
+                    op = steps.send(reply)
+                except StopIteration as stop:
+                    self._submit(self._flush)
+                    result: T = stop.value
+                    return result
+                reply = None if isinstance(op, Compute) else self._submit(functools.partial(self._communicate, op))
                 if isinstance(op, AllGather):
                     reply = op.combine(reply)
                 elif isinstance(op, Receive):
                     reply = op.read(reply)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
         finally:
             steps.close()
-
-    def submit(self, job: Callable[[], T]) -> "Future[T]":
-        """Run ``job`` in the communication thread, after what was submitted before it."""
-        return self._thread.submit(job)
 
     def share(self, values: Sequence[float]) -> list[list[float]]:
         """Every worker's numbers, in rank order, outside of all counting: for control and evaluation."""
         mine = torch.tensor(values, dtype=torch.float64)
-        messages = self._thread.submit(lambda: self._gather(mine.view(torch.uint8))).result()
+        messages = self._submit(lambda: self._gather(mine.view(torch.uint8)))
         return [message.view(torch.float64).tolist() for message in messages]
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite the tensors with those of worker 0, outside of all counting."""
         source = dist.get_global_rank(self._group, 0)
         for tensor in tensors:
-            job = functools.partial(dist.broadcast, tensor.detach(), source, group=self._group)
-            self._thread.submit(job).result()
+            self._submit(functools.partial(dist.broadcast, tensor.detach(), source, group=self._group))
 
     def close(self) -> None:
-        """Wait until everything is sent and end the communication thread."""
-        self._thread.submit(self._flush).result()
+        """End the communication thread."""
         self._thread.close()
 
-    def _perform(self, op: Op) -> Any:
+    def _submit(self, job: Callable[[], T]) -> T:
+        """Do ``job`` in the communication thread, after what was submitted before it, and wait for it."""
         try:
-            return self._communicate(op)
+            return self._thread.submit(job).result()
+        except ThinwireError:
+            raise
         except RuntimeError as error:
             raise WorkerError(
-                f"worker {self.rank} lost its connection to another worker, which has probably failed: {error}"
+                f"worker {self.rank} could not exchange data with the others; probably one of them is gone: {error}"
             ) from error
 
     def _communicate(self, op: Op) -> Any:
@@ -114,10 +109,11 @@ class Transport:
                 return messages
             case Send(destination, message):
                 self.traffic += Traffic(bytes_sent=message.numel() + FRAME_NUM_BYTES)
-                self._unsent = [(work, kept) for work, kept in self._unsent if not work.is_completed()]
+                self._check_peer(destination, op)
                 self._unsent += self._send(destination, [_length(message), message])
                 return None
             case Receive(source):
+                self._check_peer(source, op)
                 message = self._receive(source)
                 self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
                 return message
@@ -170,6 +166,12 @@ class Transport:
             _wait([self._arrive(source, message)])
         return message
 
+    def _check_peer(self, peer: int, op: Op) -> None:
+        if not 0 <= peer < self.size or peer == self.rank:
+            raise ProtocolError(
+                f"worker {self.rank} asks for {describe(op)}; there are workers 0 to {self.size - 1}, itself excluded"
+            )
+
     def _peers(self) -> list[int]:
         return [rank for rank in range(self.size) if rank != self.rank]
 
@@ -189,6 +191,7 @@ class Transport:
         return work
 
     def _flush(self) -> None:
+        # The work of a send never says by itself that it is completed, so it is waited for.
         _wait([work for work, _ in self._unsent])
         self._unsent.clear()
 

@@ -1,7 +1,7 @@
 """How workers turn their vectors into a common mean."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -44,6 +44,7 @@ class Aggregate:
     message_bytes: int
 
 
+@runtime_checkable
 class Exchange(Protocol):
     """A program that compresses a vector, exchanges messages and returns their mean."""
 

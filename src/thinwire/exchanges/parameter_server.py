@@ -7,6 +7,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
+from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
 from thinwire.payloads import Dense, Payload, Sparse
@@ -34,6 +35,10 @@ class ParameterServer:
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
         """One round up and down."""
+        if not 0 <= self.server < ctx.size:
+            raise ConfigError(
+                f"worker {self.server} is to be the server, but there are workers 0 to {ctx.size - 1}"
+            )
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         read = functools.partial(_read, numel=x.numel())
@@ -57,7 +62,7 @@ def _read(message: Tensor, numel: int) -> Tensor:
 
 
 def smallest_exact(vector: Tensor) -> Payload:
-    """The vector without loss, dense or sparse, whichever is encoded in fewer bytes."""
+    """The vector, exact up to the sign of zero, dense or sparse, whichever is encoded in fewer bytes."""
     dense = Dense(vector)
     indices = vector.nonzero().reshape(-1)
     sparse = Sparse(vector.numel(), indices, Dense(vector[indices]))

@@ -1,8 +1,9 @@
-"""Loops over flat arrays: packing, Rice codes, selection, random numbers, dithering, sums, checksums."""
+"""Loops over flat arrays: packing, Rice and exp-Golomb codes, selection, random numbers, dithering, sums, checksums."""
 
 from thinwire.kernels.bits import largest_code, num_packed_bytes, pack, unpack
 from thinwire.kernels.crc32c import crc32c
 from thinwire.kernels.dither import quantize_levels, quantize_packed
+from thinwire.kernels.exp_golomb import exp_golomb_decode, exp_golomb_encode, exp_golomb_num_bytes
 from thinwire.kernels.levels import add_levels
 from thinwire.kernels.philox import random_words, uniform
 from thinwire.kernels.rice import (
@@ -21,6 +22,9 @@ __all__ = [
     "add_levels",
     "add_signs",
     "crc32c",
+    "exp_golomb_decode",
+    "exp_golomb_encode",
+    "exp_golomb_num_bytes",
     "largest_code",
     "max_rice_num_bytes",
     "num_packed_bytes",

@@ -1,4 +1,4 @@
-"""What the Numba kernels share: the compile options, and two instructions that Numba does not offer."""
+"""What the Numba kernels share: the compile options, and instructions that Numba does not offer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +46,20 @@ def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
 
 
 count_trailing_zeros: Any = intrinsic(_count_trailing_zeros)
+
+
+def _count_leading_zeros(typing_context: Any, word: Any) -> Any:
+    """Number of zero bits above the highest set bit of a uint64; 64 for 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), generate
+
+
+count_leading_zeros: Any = intrinsic(_count_leading_zeros)
 
 
 def _load_word(typing_context: Any, data: Any, position: Any) -> Any:

@@ -1,6 +1,6 @@
 """What keeps the part of a vector that a message left out."""
 
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -10,6 +10,7 @@ State: TypeAlias = dict[str, Tensor]
 """Named tensors that a worker owns; a part changes them in place and keeps nothing else."""
 
 
+@runtime_checkable
 class Memory(Protocol):
     """Adds back what earlier messages left out. Implementations are frozen dataclasses; the state is outside."""
 

@@ -24,7 +24,8 @@ class GradientAveraging:
     The memory, if any, is in units of a gradient. With the defaults this is plain data-parallel SGD.
 
     Raises:
-        ConfigError: an exchange that adds messages before they are decoded, with a compressor that is not linear.
+        ConfigError: a part of the wrong kind, or an exchange that adds messages before they are decoded with a
+            compressor that is not linear.
     """
 
     memory: Memory = NoMemory()
@@ -33,7 +34,7 @@ class GradientAveraging:
     granularity: Granularity = Whole()
 
     def __post_init__(self) -> None:
-        _check_linear(self.compressor, self.exchange)
+        _check_parts(self.memory, self.compressor, self.exchange, self.granularity)
 
 
 @register
@@ -45,7 +46,8 @@ class ModelAveraging:
     sparsifier, a quantizer and error feedback this is Qsparse-local-SGD (Basu et al. 2019, Alg. 1).
 
     Raises:
-        ConfigError: an exchange that adds messages before they are decoded, with a compressor that is not linear.
+        ConfigError: a part of the wrong kind, or an exchange that adds messages before they are decoded with a
+            compressor that is not linear.
     """
 
     schedule: Schedule = Every()
@@ -56,7 +58,9 @@ class ModelAveraging:
     update: Update = Outer()
 
     def __post_init__(self) -> None:
-        _check_linear(self.compressor, self.exchange)
+        _check_parts(self.memory, self.compressor, self.exchange, self.granularity)
+        _check_kind("schedule", self.schedule, Schedule)
+        _check_kind("update", self.update, Update)
 
 
 Method: TypeAlias = GradientAveraging | ModelAveraging
@@ -82,7 +86,16 @@ def check_method(method: Method, layout: Layout) -> Segments:
     return segments
 
 
-def _check_linear(compressor: Compressor, exchange: Exchange) -> None:
+def _check_kind(field: str, part: object, kind: type) -> None:
+    if isinstance(part, type) or not isinstance(part, kind):
+        raise ConfigError(f"{field} = {part!r} was given; it must be an instance that satisfies {kind.__name__}")
+
+
+def _check_parts(memory: Memory, compressor: Compressor, exchange: Exchange, granularity: Granularity) -> None:
+    _check_kind("memory", memory, Memory)
+    _check_kind("compressor", compressor, Compressor)
+    _check_kind("exchange", exchange, Exchange)
+    _check_kind("granularity", granularity, Granularity)
     if exchange.needs_linear and not compressor.traits(2).linear:
         raise ConfigError(
             f"{type(exchange).__name__} adds messages before they are decoded, which {compressor} does not allow; "

@@ -1,12 +1,13 @@
 """When workers communicate."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from thinwire.config import register
 from thinwire.errors import ConfigError
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Decides after which local steps a worker takes part in an exchange."""
 

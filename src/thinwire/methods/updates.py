@@ -1,7 +1,7 @@
 """What is exchanged under model averaging, and what becomes of the mean."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.memory.base import State
 
 
+@runtime_checkable
 class Update(Protocol):
     """Owns the reference point: the model that all workers share."""
 

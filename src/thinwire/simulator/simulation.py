@@ -144,6 +144,9 @@ class _Round:
             requests = ", ".join(f"worker {rank}: {describe(op)}" for rank, op in sorted(self.waiting.items()))
             ended = f"; finished: {sorted(self.finished)}" if self.finished else ""
             raise DeadlockError(f"every worker waits for another one: {requests}{ended}")
+        unread = [f"{len(box)} from worker {source} to worker {to}" for (source, to), box in self.mail.items() if box]
+        if unread:
+            raise ProtocolError(f"messages were sent that nobody received: {', '.join(unread)}")
         return self.results
 
     def wake(self, rank: int, when: float, reply: Any) -> None:
@@ -195,7 +198,10 @@ class _Round:
                 return  # a deadlock, unless a message is under way; run() tells
             listed = ", ".join(f"worker {rank}: {describe(op)}" for rank, op in enumerate(ops))
             raise ProtocolError(f"the workers join in different collectives: {listed}")
-        network, start = self.simulation.network, max(self.simulation.clocks)
+        simulation = self.simulation
+        network = simulation.network
+        # It also waits for messages that are still on their way on a link.
+        start = max(*simulation.clocks, *simulation._uplink_free, *simulation._downlink_free)
         reply: Any
         if isinstance(ops[0], AllReduce):
             tensors = [op.tensor for op in ops if isinstance(op, AllReduce)]
@@ -216,5 +222,5 @@ class _Round:
             links, seconds = all_gather_traffic(sizes), all_gather_s(network, sizes)
         self.waiting.clear()
         for rank in range(self.size):
-            self.simulation.traffic[rank] += links[rank]
+            simulation.traffic[rank] += links[rank]
             self.wake(rank, start + seconds, reply)
