@@ -26,7 +26,7 @@ FLOORS = {
     "__init__": 11,
 }
 # Plain iterators and context managers: no program of a worker passes through them.
-ITERATORS = {"records", "one_torch_thread", "private_torch_randomness", "progress"}
+ITERATORS = {"records", "one_torch_thread", "private_torch_randomness"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -63,7 +63,7 @@ def test_rows_agree_with_the_records(write):
 def test_without_a_target_it_is_where_the_baseline_ended(write):
     folder = write(changes={"target": None}, seeds=(0, 1, 2))
     finals = [r["value"] for r in folder.results if r["method"] == "sgd" and r["step"] == 600]
-    assert effective_target(load(folder.path)) == pytest.approx(statistics.mean(finals))
+    assert effective_target(load(folder.path)) == min(finals)
     rows = by_method(folder)
     assert 1 <= rows["sgd"].num_reached <= 3
 

@@ -145,7 +145,7 @@ def _search(data: Comparison, swatches: dict[str, str]) -> str:
         return "<p>No learning rate was searched: the comparison was given them.</p>"
     better = "higher" if data.metric.higher_is_better else "lower"
     return (
-        f"<p>The {escape(data.metric.name)} on held-out validation data per learning rate; {better} is "
+        f"<p>The {escape(data.metric.name)} on the validation split per learning rate; {better} is "
         "better. A ✓ marks the one that the final runs took. Where it lies at the edge of those tried, a "
         f"better one may lie beyond.</p>{tuning_table(data, swatches)}"
     )

@@ -54,7 +54,7 @@ def setup(data: Comparison) -> str:
         f"{methods} trained <b>{escape(data.task)}</b>{size} with {data.workers:,} workers for "
         f"{data.steps:,} steps of {escape(data.optimizer)}{batch}{shards}, {seeds}.",
         _where(data),
-        "Every method ran at the learning rate that a search of its own on held-out validation data took."
+        "Every method ran at the learning rate that a search of its own on the validation split took."
         if searched
         else "Learning rates were given, not searched.",
         _target_sentence(data),
@@ -82,7 +82,7 @@ def _target_sentence(data: Comparison) -> str:
     goal = f"The target is {escape(data.metric.name)} {metric_value(target)}"
     if data.target is not None:
         return f"{goal}."
-    return f"{goal}: where <code>{escape(data.baseline or '')}</code> ended, the mean over its runs."
+    return f"{goal}: where <code>{escape(data.baseline or '')}</code> ended, in the worst of its runs."
 
 
 def _best_final(data: Comparison, rows: Sequence[Row]) -> str:

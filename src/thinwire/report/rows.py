@@ -64,7 +64,7 @@ def diverged(run: Sequence[Record]) -> bool:
 
 
 def effective_target(data: Comparison) -> float | None:
-    """The target the user gave, or else the mean final value of the baseline's runs.
+    """The target the user gave, or else the worst final value of the baseline's runs, which each of them reaches.
 
     None if neither exists: no target was given and there is no baseline, or all its runs diverged.
     """
@@ -73,8 +73,8 @@ def effective_target(data: Comparison) -> float | None:
     if data.baseline is None:
         return None
     finals = [run[-1].value for run in data.runs(data.baseline) if not diverged(run)]
-    # The mean of equal numbers may round to a neighbour of them, which the baseline would never reach.
-    return min(max(fmean(finals), min(finals)), max(finals)) if finals else None
+    worst = min if data.metric.higher_is_better else max
+    return worst(finals) if finals else None
 
 
 def summarise(data: Comparison) -> list[Row]:

@@ -75,7 +75,7 @@ def summary_table(rows: Sequence[Row], swatches: Mapping[str, str]) -> str:
 
 
 def tuning_table(data: Comparison, swatches: Mapping[str, str]) -> str:
-    """Per method every learning rate tried and its held-out value, as HTML; the taken one is marked."""
+    """Per method every learning rate tried and its validation value, as HTML; the taken one is marked."""
     rates = sorted({lr for tried in data.tuning.values() for lr, _ in tried})
     headers = "".join(f'<th scope="col">{lr:g}</th>' for lr in rates)
     lines = []
