@@ -1,120 +1,26 @@
-import io
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from method_cases import (
+    CATALOGUE,
+    EXCHANGES,
+    OPTIMIZERS,
+    Crew,
+    backward,
+    bits,
+    data_parallel,
+    flat,
+    saved,
+    shared,
+    small_model,
+)
+from torch import nn
 
 from thinwire.compressors import Identity
-from thinwire.errors import ConfigError, NumericsError
-from thinwire.exchanges import AllReduce, Gather, ParameterServer
-from thinwire.methods import CATALOG, Every, GradientAveraging, Method, ModelAveraging, Outer, parse_method
-from thinwire.simulator import Simulation
-from thinwire.steps import Steps
-from thinwire.worker import Worker
-
-CATALOGUE = [
-    *(row.name for row in CATALOG),
-    "topk:density=20%,every=3",
-    "signtopk:density=20%,every=3,granularity=tensor",
-    "qsparse:select=random,density=20%,every=2",
-    "qsparse:density=20%,values=signs,exchange=gather",
-    "mem-sgd:select=random,k=0.5",
-    "mem-sgd:density=10%,memory=none,exchange=server",
-    "qsgd:bits=2,granularity=tensor,exchange=server",
-    "ef-signsgd:every=2,exchange=server",
-]
-EXCHANGES = (AllReduce(), Gather(), ParameterServer())
-
-Optimizer = Callable[[Any], torch.optim.Optimizer]
-OPTIMIZERS: dict[str, Optimizer] = {
-    "plain": lambda params: torch.optim.SGD(params, lr=0.1),
-    "momentum": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9),
-    "nesterov and decay": lambda params: torch.optim.SGD(
-        params, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
-    ),
-    "adam": lambda params: torch.optim.Adam(params, lr=0.01),
-}
-
-
-class Crew:
-    """Workers in a simulation on least squares through a small network; the batch depends on rank and step alone."""
-
-    def __init__(
-        self,
-        method: Method,
-        size: int,
-        optimizer: Optimizer = OPTIMIZERS["plain"],
-        model: Callable[[], nn.Module] | None = None,
-    ) -> None:
-        self.models = [(model or small_model)() for _ in range(size)]
-        self.workers = [
-            Worker(method, model, optimizer(model.parameters()), rank=rank, size=size, seed=5)
-            for rank, model in enumerate(self.models)
-        ]
-        self.simulation = Simulation(size)
-
-    def step(self) -> None:
-        for rank, worker in enumerate(self.workers):
-            backward(self.models[rank], rank, worker.num_steps)
-        self.simulation.run([worker.step() for worker in self.workers])
-
-    def run(self, num_steps: int) -> "Crew":
-        for _ in range(num_steps):
-            self.step()
-        return self
-
-
-def small_model() -> nn.Module:
-    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for param in model.parameters():
-            param.copy_(torch.randn(param.shape, generator=generator) * 0.5)
-    return model
-
-
-def backward(model: nn.Module, rank: int, step: int) -> None:
-    generator = torch.Generator().manual_seed(1000 * rank + step)
-    x, noise = torch.randn(8, 6, generator=generator), torch.randn(8, 2, generator=generator)
-    model.zero_grad()
-    ((model(x) - x[:, :2].sin() - 0.1 * noise) ** 2).mean().backward()
-
-
-def flat(model: nn.Module) -> Tensor:
-    return torch.cat([param.detach().reshape(-1) for param in model.parameters()])
-
-
-def shared(worker: Worker) -> Tensor:
-    return torch.cat([each.reshape(-1) for each in worker.shared_parameters().values()])
-
-
-def saved(worker: Worker, part: str) -> Tensor:
-    tensors = worker.state_dict()["tensors"]
-    return torch.cat([each.reshape(-1) for name, each in tensors.items() if name.startswith(part)])
-
-
-def bits(x: Tensor) -> bytes:
-    return x.numpy().tobytes()
-
-
-def data_parallel(size: int, num_steps: int, optimizer: Optimizer, model: nn.Module | None = None) -> Tensor:
-    """Plain data-parallel training: one model, gradients summed in rank order over P."""
-    model = model or small_model()
-    stepper = optimizer(model.parameters())
-    for step in range(num_steps):
-        totals: list[Tensor] = []
-        for rank in range(size):
-            backward(model, rank, step)
-            grads = [param.grad.clone() for param in model.parameters() if param.grad is not None]
-            totals = [a + b for a, b in zip(totals, grads, strict=True)] if totals else grads
-        for param, total in zip(model.parameters(), totals, strict=True):
-            param.grad = total / size
-        stepper.step()
-    return flat(model)
+from thinwire.methods import Every, GradientAveraging, ModelAveraging, Outer, parse_method
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
@@ -296,153 +202,3 @@ def test_the_model_of_mem_sgd_is_the_virtual_iterate_and_the_memory(text: str) -
         memory = saved(worker, "memory.residual").double()
         assert float((flat(model).double() - virtual - memory).norm()) <= 1e-6 * float(virtual.norm())
         assert worker.memory_norm() == pytest.approx(float(memory.norm()), rel=1e-6)
-
-
-def guarded(program: Steps[None]) -> Steps[Exception | None]:
-    try:
-        yield from program
-    except NumericsError as error:
-        return error
-    return None
-
-
-POISONED = ["sgd", "local-sgd:every=1", "qsgd", "qsgd:exchange=server", "topk:k=1", "topk:k=1,exchange=server",
-            "mem-sgd:select=random,k=0.01", "ef-signsgd", "qsparse", "signtopk:granularity=tensor"]  # fmt: skip
-
-
-@pytest.mark.parametrize("culprit", [0, 3])
-@pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("text", POISONED)
-def test_a_number_that_is_none_stops_every_worker_at_the_same_step(text: str, poison: float, culprit: int) -> None:
-    crew = Crew(parse_method(text), 4).run(2)
-    before = [bits(shared(worker)) for worker in crew.workers]
-    exchanges = [worker.num_exchanges for worker in crew.workers]
-    for rank, model in enumerate(crew.models):
-        backward(model, rank, 2)
-    guilty = dict(crew.models[culprit].named_parameters())["2.weight"]
-    assert guilty.grad is not None
-    guilty.grad[1, 2] = poison
-    told = crew.simulation.run([guarded(worker.step()) for worker in crew.workers])
-    for error in told:
-        assert isinstance(error, NumericsError)
-        assert "'2.weight'" in str(error)
-        assert "step 3" in str(error)
-    assert [bits(shared(worker)) for worker in crew.workers] == before
-    assert [worker.num_exchanges for worker in crew.workers] == exchanges
-
-
-def test_poison_of_opposite_signs_does_not_cancel() -> None:
-    crew = Crew(parse_method("sgd"), 2)
-    for rank, model in enumerate(crew.models):
-        backward(model, rank, 0)
-        grad = next(iter(model.parameters())).grad
-        assert grad is not None
-        grad[0, 0] = float("inf") if rank else float("-inf")
-    told = crew.simulation.run([guarded(worker.step()) for worker in crew.workers])
-    assert all(isinstance(error, NumericsError) and "'0.weight'" in str(error) for error in told)
-
-
-def checkpoint(crew: Crew) -> list[bytes]:
-    files = []
-    for worker in crew.workers:
-        file = io.BytesIO()
-        parts = {"w": worker.state_dict(), "m": worker.model.state_dict(), "o": worker.optimizer.state_dict()}
-        torch.save(parts, file)
-        files.append(file.getvalue())
-    return files
-
-
-def resume(crew: Crew, files: Sequence[bytes]) -> Crew:
-    for worker, file in zip(crew.workers, files, strict=True):
-        parts = torch.load(io.BytesIO(file), weights_only=True)
-        worker.model.load_state_dict(parts["m"])
-        worker.optimizer.load_state_dict(parts["o"])
-        worker.load_state_dict(parts["w"])
-    return crew
-
-
-def everything(crew: Crew) -> list[Any]:
-    return [
-        (bits(flat(w.model)), w.state_dict()["counters"], [(n, bits(t)) for n, t in w.state_dict()["tensors"].items()])
-        for w in crew.workers
-    ]
-
-
-OUTER = ModelAveraging(schedule=Every(2), update=Outer(lr=0.7, momentum=0.9, nesterov=True))
-
-
-@pytest.mark.parametrize("method", [*map(parse_method, CATALOGUE), OUTER], ids=[*CATALOGUE, "outer"])
-@pytest.mark.parametrize("name", ["momentum", "adam"])
-def test_what_is_resumed_is_what_was_not_interrupted(method: Method, name: str) -> None:
-    crew = Crew(method, 3, OPTIMIZERS[name]).run(4)
-    files = checkpoint(crew)
-    crew.run(5)
-    resumed = resume(Crew(method, 3, OPTIMIZERS[name]), files).run(5)
-    assert everything(resumed) == everything(crew)
-
-
-def worker_of(text: str, rank: int = 0, size: int = 2, seed: int = 5, model: nn.Module | None = None) -> Worker:
-    model = model or small_model()
-    return Worker(parse_method(text), model, OPTIMIZERS["plain"](model.parameters()), rank=rank, size=size, seed=seed)
-
-
-@pytest.mark.parametrize(
-    ("other", "named"),
-    [
-        (lambda: worker_of("topk", rank=1), ["rank 0", "rank 1"]),
-        (lambda: worker_of("topk", size=3), ["size 2", "size 3"]),
-        (lambda: worker_of("topk", seed=6), ["seed 5", "seed 6"]),
-        (lambda: worker_of("topk:memory=none"), ["of method ModelAveraging(", "ErrorFeedback", "NoMemory"]),
-        (lambda: worker_of("sgd"), ["of method ModelAveraging(", "GradientAveraging("]),
-        (lambda: worker_of("topk:density=2%"), ["density=0.01", "density=0.02"]),
-        (lambda: worker_of("topk:exchange=server"), ["Gather()", "ParameterServer(server=0)"]),
-        (lambda: worker_of("topk", model=nn.Sequential(nn.Linear(6, 5))), ["another model", "2.bias"]),
-        (lambda: worker_of("topk", model=nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))), ["2.weight"]),
-    ],
-)
-def test_the_state_of_another_worker_is_refused_and_changes_nothing(
-    other: Callable[[], Worker], named: list[str]
-) -> None:
-    crew = Crew(parse_method("topk"), 2).run(3)
-    state, worker = crew.workers[0].state_dict(), other()
-    before = [bits(each) for each in worker.state_dict()["tensors"].values()], worker.state_dict()["counters"]
-    with pytest.raises(ConfigError) as refused:
-        worker.load_state_dict(state)
-    assert all(part in str(refused.value) for part in named), str(refused.value)
-    after = [bits(each) for each in worker.state_dict()["tensors"].values()], worker.state_dict()["counters"]
-    assert after == before
-
-
-def test_parameters_that_are_not_of_the_model_are_refused() -> None:
-    model, foreign = small_model(), nn.Parameter(torch.zeros(3))
-    optimizer = torch.optim.SGD([*model.parameters(), foreign], lr=0.1)
-    with pytest.raises(ConfigError, match=r"1 of the optimizer's 5 parameters are not parameters of the model"):
-        Worker(parse_method("sgd"), model, optimizer, rank=0, size=1, seed=0)
-
-
-def test_what_the_optimizer_does_not_train_is_not_exchanged() -> None:
-    model = small_model()
-    frozen = model[0].weight.detach().clone()  # type: ignore[index, operator]
-    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)  # type: ignore[index, operator]
-    worker = Worker(parse_method("topk:k=2"), model, optimizer, rank=0, size=1, seed=0)
-    assert worker.layout.names == ("2.weight", "2.bias")
-    backward(model, 0, 0)
-    Simulation(1).run([worker.step()])
-    assert torch.equal(model[0].weight, frozen)  # type: ignore[index, arg-type]
-
-
-@pytest.mark.parametrize("text", CATALOGUE)
-def test_the_bytes_of_a_method_are_those_of_its_messages(text: str) -> None:
-    size = 3
-    crew = Crew(parse_method(text), size).run(6)
-    lengths = [worker.message_bytes + 8 * worker.num_exchanges for worker in crew.workers]
-    sent = [link.bytes_sent for link in crew.simulation.traffic]
-    method = crew.workers[0].method
-    if isinstance(method.exchange, Gather):
-        assert sent == [(size - 1) * each for each in lengths]
-    elif isinstance(method.exchange, ParameterServer):
-        assert sent[1:] == lengths[1:]
-    else:
-        dense = 4 * crew.workers[0].layout.numel * crew.workers[0].num_exchanges
-        assert [worker.message_bytes for worker in crew.workers] == [dense] * size
-        assert sum(sent) == 2 * (size - 1) * dense

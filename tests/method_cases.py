@@ -1,0 +1,112 @@
+"""Methods, optimizers and a crew of workers that the suites of the methods share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thinwire.exchanges import AllReduce, Gather, ParameterServer
+from thinwire.methods import CATALOG, Method
+from thinwire.simulator import Simulation
+from thinwire.worker import Worker
+
+CATALOGUE = [
+    *(row.name for row in CATALOG),
+    "topk:density=20%,every=3",
+    "signtopk:density=20%,every=3,granularity=tensor",
+    "qsparse:select=random,density=20%,every=2",
+    "qsparse:density=20%,values=signs,exchange=gather",
+    "mem-sgd:select=random,k=0.5",
+    "mem-sgd:density=10%,memory=none,exchange=server",
+    "qsgd:bits=2,granularity=tensor,exchange=server",
+    "ef-signsgd:every=2,exchange=server",
+]
+EXCHANGES = (AllReduce(), Gather(), ParameterServer())
+
+Optimizer = Callable[[Any], torch.optim.Optimizer]
+OPTIMIZERS: dict[str, Optimizer] = {
+    "plain": lambda params: torch.optim.SGD(params, lr=0.1),
+    "momentum": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9),
+    "nesterov and decay": lambda params: torch.optim.SGD(
+        params, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
+    ),
+    "adam": lambda params: torch.optim.Adam(params, lr=0.01),
+}
+
+
+class Crew:
+    """Workers in a simulation on least squares through a small network; the batch depends on rank and step alone."""
+
+    def __init__(
+        self,
+        method: Method,
+        size: int,
+        optimizer: Optimizer = OPTIMIZERS["plain"],
+        model: Callable[[], nn.Module] | None = None,
+    ) -> None:
+        self.models = [(model or small_model)() for _ in range(size)]
+        self.workers = [
+            Worker(method, model, optimizer(model.parameters()), rank=rank, size=size, seed=5)
+            for rank, model in enumerate(self.models)
+        ]
+        self.simulation = Simulation(size)
+
+    def step(self) -> None:
+        for rank, worker in enumerate(self.workers):
+            backward(self.models[rank], rank, worker.num_steps)
+        self.simulation.run([worker.step() for worker in self.workers])
+
+    def run(self, num_steps: int) -> "Crew":
+        for _ in range(num_steps):
+            self.step()
+        return self
+
+
+def small_model() -> nn.Module:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for param in model.parameters():
+            param.copy_(torch.randn(param.shape, generator=generator) * 0.5)
+    return model
+
+
+def backward(model: nn.Module, rank: int, step: int) -> None:
+    generator = torch.Generator().manual_seed(1000 * rank + step)
+    x, noise = torch.randn(8, 6, generator=generator), torch.randn(8, 2, generator=generator)
+    model.zero_grad()
+    ((model(x) - x[:, :2].sin() - 0.1 * noise) ** 2).mean().backward()
+
+
+def flat(model: nn.Module) -> Tensor:
+    return torch.cat([param.detach().reshape(-1) for param in model.parameters()])
+
+
+def shared(worker: Worker) -> Tensor:
+    return torch.cat([each.reshape(-1) for each in worker.shared_parameters().values()])
+
+
+def saved(worker: Worker, part: str) -> Tensor:
+    tensors = worker.state_dict()["tensors"]
+    return torch.cat([each.reshape(-1) for name, each in tensors.items() if name.startswith(part)])
+
+
+def bits(x: Tensor) -> bytes:
+    return x.numpy().tobytes()
+
+
+def data_parallel(size: int, num_steps: int, optimizer: Optimizer, model: nn.Module | None = None) -> Tensor:
+    """Plain data-parallel training: one model, gradients summed in rank order over P."""
+    model = model or small_model()
+    stepper = optimizer(model.parameters())
+    for step in range(num_steps):
+        totals: list[Tensor] = []
+        for rank in range(size):
+            backward(model, rank, step)
+            grads = [param.grad.clone() for param in model.parameters() if param.grad is not None]
+            totals = [a + b for a, b in zip(totals, grads, strict=True)] if totals else grads
+        for param, total in zip(model.parameters(), totals, strict=True):
+            param.grad = total / size
+        stepper.step()
+    return flat(model)
