@@ -21,13 +21,15 @@ from thinwire.distributed import Transport
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.compare import Comparer, progress_of
 from thinwire.experiments.crews import Crew, LocalCrew, ProcessCrew, default_jobs
-from thinwire.experiments.launch import join, launch
+from thinwire.experiments.launch import Terminated, is_lead, join, launch
 from thinwire.experiments.spec import Comparison, Run
-from thinwire.experiments.tasks import load_task, task_names
+from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
 from thinwire.methods import CATALOG
 from thinwire.network import Network
 
 T = TypeVar("T")
+# What shells report of a command that SIGINT or SIGTERM ended.
+_INTERRUPTED, _TERMINATED = 130, 143
 # click's ClickException, which typer imports or brings along, depending on its version.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -80,7 +82,9 @@ def compare(
         EngineChoice, typer.Option(help="one process and a virtual clock, or real processes")
     ] = EngineChoice.simulate,
     network: Annotated[str, typer.Option(help="simulated BANDWIDTH,LATENCY of every link")] = "",
-    compute: Annotated[float, typer.Option(help="simulated milliseconds that a step computes")] = 10.0,
+    compute: Annotated[
+        float | None, typer.Option(help="simulated milliseconds that a step computes [default: 10]")
+    ] = None,
     target: Annotated[
         float | None, typer.Option(help="value whose cost is reported [default: what sgd ends at]")
     ] = None,
@@ -88,7 +92,7 @@ def compare(
     tune_steps: Annotated[int | None, typer.Option(help="steps of a run of the search [default: as final]")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
-    optimizer: Annotated[str, typer.Option(help="of torch.optim, such as sgd:momentum=0.9")] = "sgd",
+    optimizer: Annotated[str, typer.Option(help="of torch.optim: sgd:momentum=0.9, adam:betas=0.9/0.95")] = "sgd",
     sharding: Annotated[ShardingChoice, typer.Option(help="how examples are dealt out")] = ShardingChoice.random,
     data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for results [default: runs/TASK]")] = None,
@@ -100,20 +104,26 @@ def compare(
     Safe to interrupt: the same command goes on where it stopped. Under torchrun, --engine processes joins the
     processes that torchrun started.
     """
+    if not is_lead():
+        warnings.simplefilter("ignore")  # the process beside it shows the same
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
-    _warn_without_effect(engine, network=network, port=port, jobs=jobs)
     loaded = load_task(task, data=data)
+    rates = _numbers(lrs, float, "--lrs") or loaded.learning_rates
+    _warn_without_effect(
+        engine, network=network or None, compute=compute, port=port, jobs=jobs, tune_steps=tune_steps,
+        tuned=len(rates) > 1,
+    )  # fmt: skip
     comparison = Comparison(
         methods=tuple(methods),
         task=task,
-        data=data,
+        data=data if reads_files(task) else None,
         workers=workers,
         seeds=_numbers(seeds, int, "--seeds"),
-        lrs=tuple(sorted(_numbers(lrs, float, "--lrs") or loaded.learning_rates)),
+        lrs=tuple(sorted(rates)),
         engine=engine.value,
         network=Network.parse(network or "100Mbit,20ms"),
-        compute_s=compute / 1000,
+        compute_s=(10.0 if compute is None else compute) / 1000,
         steps=steps,
         tune_steps=steps if tune_steps is None else tune_steps,
         evaluate_every=max(1, steps // 20) if evaluate_every is None else evaluate_every,
@@ -125,15 +135,14 @@ def compare(
     folder = out or Path("runs") / task.replace(":", "-")
     command = shlex.join(["thinwire", *sys.argv[1:]])
     if engine is EngineChoice.simulate:
-        _compare(comparison, folder, command, LocalCrew(default_jobs() if jobs is None else jobs))
-        return
-    main = functools.partial(_compare_in_process, comparison, folder, command)
-    if dist.is_torchelastic_launched():
-        join(main)
+        _compare(comparison, loaded, folder, command, LocalCrew(default_jobs() if jobs is None else jobs))
+    elif dist.is_torchelastic_launched():
+        join(functools.partial(_compare_in_process, comparison, loaded, folder, command))
     else:
         # Everything that can be refused is refused here, once, before any process starts.
         Comparer(comparison, loaded, folder, LocalCrew(1), command=command, watch=lambda *_: None)
-        launch(workers, main, port)
+        del loaded  # every process loads its own; one here would only take memory
+        launch(workers, functools.partial(_compare_in_child, comparison, folder, command), port)
 
 
 @app.command("report")
@@ -150,25 +159,37 @@ def main() -> None:
     except ThinwireError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, ConfigError) else 1
-    except typer.Abort:
-        status = 130
-    except KeyboardInterrupt:
-        print("interrupted; what is finished is kept. Run the same command to go on", file=sys.stderr)
-        status = 130
+    except (typer.Abort, KeyboardInterrupt):
+        status = _INTERRUPTED
+    except Terminated:
+        status = _TERMINATED
     except _ParserError as error:
         error.show()  # type: ignore[attr-defined]
         status = 2
+    # Typer turns KeyboardInterrupt into Abort or into the status, depending on its version.
+    if status in (_INTERRUPTED, _TERMINATED):
+        print("interrupted; what is finished is kept. Run the same command to go on", file=sys.stderr)
     sys.exit(status or 0)
 
 
-def _compare_in_process(comparison: Comparison, folder: Path, command: str, transport: Transport) -> None:
+def _compare_in_child(comparison: Comparison, folder: Path, command: str, transport: Transport) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the command has loaded the task too, and shown its warnings
+        task = load_task(comparison.task, data=comparison.data)
+    if transport.rank == 0:
+        warnings.showwarning = _show_warning
+    else:
+        warnings.simplefilter("ignore")
+    _compare_in_process(comparison, task, folder, command, transport)
+
+
+def _compare_in_process(comparison: Comparison, task: Task, folder: Path, command: str, transport: Transport) -> None:
     if transport.size != comparison.workers:
         raise ConfigError(f"--workers {comparison.workers} was given, but {transport.size} processes were started")
-    _compare(comparison, folder, command, ProcessCrew(transport))
+    _compare(comparison, task, folder, command, ProcessCrew(transport))
 
 
-def _compare(comparison: Comparison, folder: Path, command: str, crew: Crew) -> None:
-    task = load_task(comparison.task, data=comparison.data)
+def _compare(comparison: Comparison, task: Task, folder: Path, command: str, crew: Crew) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -207,10 +228,15 @@ def _numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
         raise ConfigError(f"{option} {text} cannot be read; give numbers separated by commas") from None
 
 
-def _warn_without_effect(engine: EngineChoice, *, network: str, port: int | None, jobs: int | None) -> None:
+def _warn_without_effect(
+    engine: EngineChoice, *, network: str | None, compute: float | None, port: int | None, jobs: int | None,
+    tune_steps: int | None, tuned: bool,
+) -> None:  # fmt: skip
+    if tune_steps is not None and not tuned:
+        warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
     if engine is EngineChoice.processes:
-        for name, given in (("--network", network), ("--jobs", jobs)):
-            if given:
+        for name, given in (("--network", network), ("--compute", compute), ("--jobs", jobs)):
+            if given is not None:
                 warnings.warn(f"{name} has no effect with --engine processes", stacklevel=2)
     elif port is not None:
         warnings.warn("--port has no effect with --engine simulate", stacklevel=2)

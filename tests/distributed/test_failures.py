@@ -14,7 +14,7 @@ import pytest
 
 from thinwire import cli
 from thinwire.errors import ConfigError, WorkerError
-from thinwire.experiments.launch import launch
+from thinwire.experiments.launch import _first_failure, launch
 
 DEADLINE_S = 20.0
 
@@ -50,6 +50,11 @@ def test_the_first_failure_is_told_and_nobody_is_left(kind: str, reason: str, tm
     assert "run the same command to go on" in str(caught.value).lower()
     pids = [int((tmp_path / f"pid-{rank}").read_text()) for rank in range(3)]
     assert all_end(pids)
+
+
+def test_a_report_that_was_not_written_to_its_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "rank-1.partial").write_text('{"time": 1')
+    assert str(_first_failure({1: -signal.SIGKILL}, tmp_path)).startswith("worker 1 was killed by SIGKILL. ")
 
 
 def test_every_worker_learns_of_a_nan_at_the_same_step(tmp_path: Path) -> None:

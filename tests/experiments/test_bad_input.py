@@ -1,5 +1,6 @@
 """What a user may mistype: one message, status 2, and nothing written or lost."""
 
+import json
 import socket
 import sys
 import warnings
@@ -49,6 +50,13 @@ def everything(folder: Path) -> dict[Path, bytes]:
         (["sgd", "sgd", *TINY], ["methods must differ from each other"]),
         (["sgd", "--task", "digit"], ['there is no task "digit"', 'did you mean "digits"?', "package.module:function"]),
         (["sgd", "--task", "nowhere:task"], ["cannot import nowhere"]),
+        (["sgd", "--task", "json:dumps"], ['"json:dumps": dumps raised TypeError: ', "called without arguments"]),
+        (["sgd", "--task", "user_tasks:needy"], ["needy raised TypeError: ", "'size'"]),
+        (
+            ["sgd", *TINY, "--out", f"{__file__}/below"],
+            [f"--out {__file__}/below cannot", "test_bad_input.py is a file"],
+        ),
+        (["sgd", *TINY, "--out", __file__], [f"--out {__file__} cannot be used", "is a file; give a folder"]),
         (["sgd", "--task", "fashion-mnist", "--data", "/nonexistent"], ["/nonexistent"]),
         (["sgd", *TINY, "--optimizer", "sdg"], ["unknown optimizer 'sdg'", "did you mean sgd?"]),
         (["sgd", *TINY, "--optimizer", "sgd:momentum=x"], ["momentum=x cannot be read"]),
@@ -111,6 +119,65 @@ def test_another_comparison_is_not_overwritten(
     (tmp_path / "there" / "comparison.json").write_text("[]")
     assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 2
     assert "comparison.json is not a comparison of this version" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["thinwire", "torch", "python"])
+def test_a_comparison_made_by_other_code_is_not_gone_on_with(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 0
+    path = tmp_path / "there" / "comparison.json"
+    description = json.loads(path.read_text())
+    assert list(description["made_by"]) == ["thinwire", "torch", "python"]
+    now = description["made_by"][name]
+    description["made_by"][name] = "0.0.1"
+    path.write_text(json.dumps(description))
+    before = everything(tmp_path)
+    capsys.readouterr()
+    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: there holds another comparison (made by {name} 0.0.1, now {now}); choose another")
+    assert "delete the folder" in shown
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--tune-steps", "1"], ["--tune-steps has no effect with a single learning rate"]),
+        (["--lrs", "0.1,0.2,0.3", "--tune-steps", "1"], []),
+        (["--port", "1"], ["--port has no effect with --engine simulate"]),
+        (["--data", "/nowhere"], ["--data /nowhere has no effect"]),
+    ],
+)
+def test_what_has_no_effect_is_told_once(
+    arguments: list[str],
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert thinwire(monkeypatch, "compare", "sgd", *TINY, *arguments) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("warning: ") == len(told)
+    assert all(part in shown for part in told)
+
+
+def test_simulated_settings_have_no_effect_on_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken, warnings.catch_warnings():
+        warnings.simplefilter("default")
+        taken.bind(("localhost", 0))
+        taken.listen()
+        # The port is refused after the warnings and before any process starts.
+        arguments = ("--engine", "processes", "--port", str(taken.getsockname()[1]), "--compute", "5")
+        assert thinwire(monkeypatch, "compare", "sgd", *TINY[:-4], *arguments, "--network", "1Mbit,1ms") == 2
+    shown = capsys.readouterr().err
+    assert shown.count("warning: ") == 2
+    assert "--compute has no effect with --engine processes" in shown
+    assert "--network has no effect with --engine processes" in shown
 
 
 def test_a_taken_port_is_named(

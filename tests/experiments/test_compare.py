@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import user_tasks
 
-from thinwire import cli
+from thinwire import cli, report
+from thinwire.errors import ConfigError
 from thinwire.experiments.compare import Comparer
 from thinwire.experiments.crews import LocalCrew
-from thinwire.experiments.spec import Comparison
+from thinwire.experiments.spec import Comparison, Run
 from thinwire.methods import CATALOG
+from thinwire.network import Network
 
 KEYS = [
     "method", "task", "engine", "workers", "seed", "lr", "step", "epoch", "seconds", "message_bytes", "bytes_sent",
@@ -99,6 +101,77 @@ def test_results_do_not_depend_on_the_number_of_jobs(tmp_path: Path) -> None:
         compare(comparison, tmp_path / str(jobs), jobs)
     for name in ("results.jsonl", "tuning.jsonl", "comparison.json"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+class Stops(Exception):
+    """Ends a comparison at a chosen point."""
+
+
+def test_a_comparison_stopped_at_any_point_can_be_reported(tmp_path: Path) -> None:
+    compare(PLAIN, tmp_path)
+    taken, first = described(tmp_path)["taken"], lines(tmp_path)
+
+    for wanted, methods in (("training", ("sgd", "topk:k=1", "qsgd")), ("tuning learning rates", ("qsgd", "sgd"))):
+
+        def stops(what: str, runs: Sequence[Run], out: Path, wanted: str = wanted) -> None:
+            if what == wanted:
+                raise Stops
+
+        changed = replace(PLAIN, methods=methods)
+        comparer = Comparer(changed, user_tasks.bowl(), tmp_path, LocalCrew(1), command="test", watch=stops)
+        with pytest.raises(Stops):
+            comparer.run()
+        loaded = report.load(tmp_path)
+        assert loaded.methods == methods
+        assert {record["method"] for record in lines(tmp_path, "tuning.jsonl")} <= set(methods)
+        assert [line for line in lines(tmp_path) if line["method"] != "qsgd"] == [
+            line for line in first if line["method"] in methods
+        ]
+        assert described(tmp_path)["taken"]["sgd"] == taken["sgd"]
+
+
+def test_simulated_settings_are_no_part_of_a_comparison_of_processes(tmp_path: Path) -> None:
+    def make(comparison: Comparison) -> Comparer:
+        crew = LocalCrew(1)  # starts nothing; only what is refused matters here
+        return Comparer(comparison, user_tasks.bowl(), tmp_path, crew, command="test", watch=lambda *_: None)
+
+    before = replace(PLAIN, engine="processes", lrs=(0.1,))
+    make(before).run()
+    make(replace(before, network=Network(1e3, 1.0), compute_s=9.0))
+    with pytest.raises(ConfigError, match=r"batch_size 1, now 2"):
+        make(replace(before, batch_size=2))
+
+
+OPTIONS = {
+    "network": ("80kbit,30ms", {"bandwidth_Bps": 1e4, "latency_s": 0.03}, "network"),
+    "compute": ("7", 0.007, "compute_s"),
+    "batch-size": ("4", 4, "batch_size"),
+    "sharding": ("sorted", "sorted", "sharding"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_of_the_command_line_reaches_the_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ("--task", "user_tasks:pulled", "--workers", "2", "--steps", "4", "--evaluate-every", "2")
+    plain += ("--lrs", "0.1", "--seeds", "0", "--jobs", "1")
+    value, wanted, field = OPTIONS[name]
+    assert run_cli(monkeypatch, "compare", "sgd", *plain, "--out", str(tmp_path / "0")) == 0
+    assert run_cli(monkeypatch, "compare", "sgd", *plain, "--out", str(tmp_path / "1"), f"--{name}", value) == 0
+    assert described(tmp_path / "1")[field] == wanted
+    assert described(tmp_path / "0")[field] != wanted
+    for out in (tmp_path / "0", tmp_path / "1"):
+        made = described(out)
+        for record in lines(out):
+            # Each step computes, then sums the gradient: to the owners of the shards and back.
+            step_s = made["compute_s"] + 2 * made["network"]["latency_s"]
+            bytes_s = record["bytes_sent"] / made["network"]["bandwidth_Bps"]
+            assert record["seconds"] == pytest.approx(record["step"] * step_s + bytes_s)
+            assert record["epoch"] == record["step"] * made["batch_size"] * 2 / 64
+    before, now = ([record["value"] for record in lines(tmp_path / out)] for out in "01")
+    # Other examples give another model; the clock does not.
+    assert (before == now) == (name in ("network", "compute"))
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -17,6 +17,7 @@ def make(text: str) -> torch.optim.Optimizer:
         ("SGD:momentum=0.9,nesterov=yes", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
         ("AdamW:weight_decay=1e-3,amsgrad=no", torch.optim.AdamW, {"weight_decay": 1e-3, "amsgrad": False}),
         ("rmsprop:alpha=0.5,", torch.optim.RMSprop, {"alpha": 0.5}),
+        ("adam:betas=0.9/0.95,eps=1e-6", torch.optim.Adam, {"betas": (0.9, 0.95), "eps": 1e-6}),
     ],
 )
 def test_names_and_options_are_those_of_torch(text: str, kind: type, options: dict[str, object]) -> None:
@@ -41,6 +42,10 @@ def test_names_and_options_are_those_of_torch(text: str, kind: type, options: di
         ("sgd:lr=1", "^sgd cannot take 'lr=1'"),
         ("sgd:momentum=much", "^sgd: momentum=much cannot be read; write a number, yes or no"),
         ("sgd:momentum=", "^sgd: momentum= cannot be read"),
+        ("adam:betas=0.9/", "^adam: betas=0.9/ cannot be read; .* several numbers as in betas=0.9/0.95"),
+        ("adam:betas=0.9", "^the optimizer adam:betas=0.9 was refused"),
+        ("adam:betas=0.9/2", "^the optimizer adam:betas=0.9/2 was refused by torch.optim: .*beta"),
+        ("sgd:momentum=0.9/0.9", "^the optimizer sgd:momentum=0.9/0.9 was refused"),
         ("sgd:momentum=-1", "^the optimizer sgd:momentum=-1 was refused by torch.optim: .*momentum"),
         ("sgd:nesterov=yes", "^the optimizer sgd:nesterov=yes was refused by torch.optim: Nesterov"),
     ],

@@ -1,38 +1,36 @@
 """An interrupted run gives the uninterrupted run's bits."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import user_tasks
+from commands import alive, children, poll, start
 
-import thinwire
 from thinwire.errors import ConfigError
 from thinwire.experiments import session as session_module
+from thinwire.experiments.compare import Comparer
+from thinwire.experiments.crews import LocalCrew
 from thinwire.experiments.engines import SimulatedEngine
-from thinwire.experiments.session import Session, read_records
+from thinwire.experiments.session import Session, is_finished, read_records
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.network import Network
 
 STEPS = 12
 METHODS = ("sgd", "qsgd", "topk:k=1", "signtopk:k=1,every=3", "qsparse:density=50%,every=5", "mem-sgd:k=0.5")
-Make = Callable[[str, Path], Session]
 
 
-def make(method: str, folder: Path) -> Session:
+def make(
+    method: str, folder: Path, lr: float = 0.1, evaluate_every: int = 2, task: user_tasks.Bowl | None = None
+) -> Session:
     comparison = Comparison(
         methods=(method,), task="bowl", workers=3, lrs=(0.1,), network=Network.parse("1Mbit,5ms"), steps=STEPS,
-        tune_steps=STEPS, evaluate_every=2, batch_size=2, optimizer="sgd:momentum=0.9",
+        tune_steps=STEPS, evaluate_every=evaluate_every, batch_size=2, optimizer="sgd:momentum=0.9",
     )  # fmt: skip
     engine = SimulatedEngine(3, comparison.network)
-    return Session(comparison, Run(method, 0.1, 0, "final", STEPS), user_tasks.bowl(), engine, folder)
+    return Session(comparison, Run(method, lr, 0, "final", STEPS), task or user_tasks.bowl(), engine, folder)
 
 
 @pytest.fixture(autouse=True)
@@ -108,41 +106,65 @@ def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     assert (tmp_path / "cut" / "records.jsonl").read_bytes() == (tmp_path / "whole" / "records.jsonl").read_bytes()
 
 
-def command(out: Path, jobs: int) -> list[str]:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What an uninterrupted comparison leaves."""
+    return finish(tmp_path_factory.mktemp("whole"))
+
+
+COMPARISON = Comparison(
+    methods=("sgd", "topk:k=1"), task="user_tasks:bowl", workers=2, lrs=(0.1, 0.3), steps=400, tune_steps=200,
+    network=Network.parse("100Mbit,20ms"), evaluate_every=20, batch_size=1,
+)  # fmt: skip
+
+
+def finish(out: Path) -> bytes:
+    def watch(*_: object) -> None:
+        return
+
+    Comparer(COMPARISON, user_tasks.bowl(), out, LocalCrew(1), command="test", watch=watch).run()
+    return (out / "results.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_comparison_that_was_killed_goes_on(jobs: int, whole: bytes, tmp_path: Path) -> None:
+    assert json.loads(whole.splitlines()[-1])["step"] == 400
     options: dict[str, Any] = {
         "task": "user_tasks:bowl", "workers": 2, "steps": 400, "evaluate-every": 20, "lrs": "0.1,0.3", "seeds": "0",
-        "tune-steps": 200, "out": out, "jobs": jobs,
+        "tune-steps": 200, "out": tmp_path, "jobs": jobs,
     }  # fmt: skip
     listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "thinwire", "compare", "sgd", "topk:k=1", *listed]
+
+    def records() -> int:
+        return sum(len(read_records(path)) for path in tmp_path.glob("runs/*/records.jsonl"))
+
+    with start(["compare", "sgd", "topk:k=1", *listed]) as killed:
+        poll(lambda: killed.poll() is not None or records() >= 20)
+        pool = children(killed.pid)
+        killed.kill()
+        killed.communicate()
+    # Nobody goes on writing behind the back of the next command.
+    poll(lambda: not any(map(alive, pool)))
+    assert not (tmp_path / "results.jsonl").exists() or (tmp_path / "results.jsonl").read_bytes() != whole
+    assert finish(tmp_path) == whole
 
 
-def start(out: Path, jobs: int) -> "subprocess.Popen[bytes]":
-    paths = [str(Path(thinwire.__file__).parents[1]), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.Popen(command(out, jobs), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_a_run_that_diverges_tells_the_steps_it_made(tmp_path: Path) -> None:
+    # Numbers overflow after a few steps; the next evaluation would be at the tenth.
+    session = make("sgd", tmp_path, lr=1e12, evaluate_every=10)
+    first, last = session.records()
+    made = session.workers[0].num_steps
+    assert 0 < made < 10
+    assert (first["step"], last["step"], last["value"]) == (0, made, None)
+    assert last["message_bytes"] == sum(worker.message_bytes for worker in session.workers) / 3
+    assert last["epoch"] == made * 2 * 3 / 64
 
 
-def test_a_comparison_that_was_killed_goes_on(tmp_path: Path) -> None:
-    with start(tmp_path / "whole", 1) as whole:
-        assert whole.wait(120) == 0
-    wanted = (tmp_path / "whole" / "results.jsonl").read_bytes()
-    assert json.loads(wanted.splitlines()[-1])["step"] == 400
-    for jobs in (1, 2):
-        out = tmp_path / f"killed-{jobs}"
-        with start(out, jobs) as killed:
-            deadline = time.monotonic() + 60
-            while killed.poll() is None and sum(len(read_records(p)) for p in out.glob("runs/*/records.jsonl")) < 20:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children")
-            pool = [int(pid) for pid in children.read_text().split()] if children.exists() else []
-            killed.kill()
-        # Nobody goes on writing behind the back of the next command.
-        while any(Path(f"/proc/{pid}").exists() for pid in pool):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert not (out / "results.jsonl").exists() or (out / "results.jsonl").read_bytes() != wanted
-        with start(out, jobs) as again:
-            assert again.wait(120) == 0
-        assert (out / "results.jsonl").read_bytes() == wanted
+def test_a_value_that_is_no_number_ends_the_run_as_it_does_after_an_interruption(tmp_path: Path) -> None:
+    session = make("sgd", tmp_path, task=user_tasks.blind())
+    records = list(session.records())
+    assert records[-1]["value"] is None
+    assert records[-1]["step"] < STEPS
+    assert all(record["value"] is not None for record in records[:-1])
+    assert is_finished(records, session.run)
+    assert not (tmp_path / "checkpoints").exists()

@@ -29,6 +29,7 @@ def test_a_comparison_goes_through_json() -> None:
         *(({name: ()}, f"^no {name} were given; at least one is needed") for name in ("methods", "seeds", "lrs")),
         ({"seeds": (1, 2, 1)}, "^seeds must differ from each other, got 1, 2, 1"),
         ({"methods": ("sgd", "sgd")}, "^methods must differ"),
+        ({"methods": ("topk:k=1,every=2", " topk : k = 1 , every=2")}, "^methods must differ"),
         ({"lrs": (-0.1, 0.1)}, "^learning rates must be above 0 and finite, got -0.1"),
         ({"lrs": (0.0,)}, "^learning rates must be above 0"),
         ({"lrs": (math.nan,)}, "^learning rates must be above 0"),
@@ -42,6 +43,10 @@ def test_a_comparison_goes_through_json() -> None:
 def test_values_out_of_range_are_refused_and_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(PLAIN, **change)
+
+
+def test_a_method_has_one_name_however_it_is_typed() -> None:
+    assert replace(PLAIN, methods=(" topk: k =1 ,every= 2 ",)).methods == ("topk:k=1,every=2",)
 
 
 def test_runs_have_names_of_their_own() -> None:

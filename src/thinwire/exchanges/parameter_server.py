@@ -36,9 +36,7 @@ class ParameterServer:
     def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
         """One round up and down."""
         if not 0 <= self.server < ctx.size:
-            raise ConfigError(
-                f"worker {self.server} is to be the server, but there are workers 0 to {ctx.size - 1}"
-            )
+            raise ConfigError(f"worker {self.server} is to be the server, but there are workers 0 to {ctx.size - 1}")
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         read = functools.partial(_read, numel=x.numel())

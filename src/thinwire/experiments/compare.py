@@ -1,10 +1,15 @@
 """A whole comparison: tune every method's learning rate, then run it with every seed."""
 
+import importlib.metadata
 import json
 import math
 import os
+import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from thinwire.config import to_json
 from thinwire.errors import ConfigError
@@ -30,11 +35,12 @@ class Comparer:
     """Executes a comparison in a folder, and goes on where an earlier, interrupted call stopped.
 
     Every run keeps its records in ``out/runs/``; finished ones are not run again. Methods, seeds, learning
-    rates and the target may change from call to call; anything else that differs is refused.
+    rates and the target may change from call to call; anything else that differs is refused, also the versions
+    of thinwire, torch and Python.
 
     Raises:
-        ConfigError: the folder holds another comparison, a method or optimizer does not fit the task's model,
-            or there are more workers than examples.
+        ConfigError: the folder holds another comparison or cannot be written, a method or optimizer does not fit
+            the task's model, or there are more workers than examples.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class Comparer:
         self.crew = crew
         self._command = command
         self._watch = watch
+        _refuse_unwritable(out)
         model = task.model(0)
         self._num_parameters = sum(param.numel() for param in model.parameters())
         layout = Layout.of(dict(model.named_parameters()))
@@ -53,16 +60,18 @@ class Comparer:
             check_method(parse_method(method), layout)
         make_optimizer(comparison.optimizer, model.parameters(), comparison.lrs[0])
         make_shards(task.labels, comparison.workers, comparison.sharding, Key(0))
+        self._before = self._read_description()
         self._refuse_other_comparison()
 
     def run(self) -> dict[str, float]:
         """Do what is not done yet; returns the learning rate taken for each method."""
-        self._describe({})
+        self._prepare()
         tried = {method: list(self.comparison.lrs) for method in self.comparison.methods}
         notes = []
         if len(self.comparison.lrs) == 1:
             taken = dict.fromkeys(self.comparison.methods, self.comparison.lrs[0])
             notes.append(f"The learning rate {self.comparison.lrs[0]:g} was given for all methods and not tuned.")
+            self._collect("tuning.jsonl", [])
         else:
             taken = self._tune(tried)
         finals = [
@@ -70,17 +79,29 @@ class Comparer:
             for method in self.comparison.methods
             for seed in self.comparison.seeds
         ]
-        self._execute("training", finals)
-        self.collect(tried, finals)
         self._describe(taken, notes)
+        try:
+            self._execute("training", finals)
+        finally:
+            # Also when interrupted: what is finished can be reported.
+            self._collect("results.jsonl", finals)
         return taken
 
-    def collect(self, tried: dict[str, list[float]] | None = None, finals: Sequence[Run] = ()) -> None:
-        """Write ``tuning.jsonl`` and ``results.jsonl`` from the records of the runs there are."""
-        if not self.crew.is_main:
-            return
-        tuning = [self._tuning_run(method, lr) for method, lrs in (tried or {}).items() for lr in sorted(lrs)]
-        for name, runs in (("tuning.jsonl", tuning), ("results.jsonl", finals)):
+    def _prepare(self) -> None:
+        """Make the files of an earlier call agree with this one's methods, so that they can be reported at any time."""
+        methods = self.comparison.methods
+        if self.crew.is_main:
+            for path in (self.out / "tuning.jsonl", self.out / "results.jsonl"):
+                # Before the description: it may lack methods that the files have no records of, not the other way.
+                if path.exists():
+                    kept = [record for record in read_records(path) if record["method"] in methods]
+                    _write(path, "".join(json.dumps(record) + "\n" for record in kept))
+        taken = self._before.get("taken", {})
+        self._describe({method: taken[method] for method in methods if method in taken}, self._before.get("notes", []))
+
+    def _collect(self, name: str, runs: Sequence[Run]) -> None:
+        """Write the records of those runs that are finished into one file."""
+        if self.crew.is_main:
             lines = [json.dumps(record) + "\n" for run in runs for record in self._records(run)]
             _write(self.out / name, "".join(lines))
 
@@ -89,7 +110,7 @@ class Comparer:
         for _ in range(MAX_EXTENSIONS + 1):
             runs = [self._tuning_run(method, lr) for method, lrs in tried.items() for lr in lrs]
             self._execute("tuning learning rates", runs)
-            self.collect(tried)
+            self._collect("tuning.jsonl", [self._tuning_run(m, lr) for m, lrs in tried.items() for lr in sorted(lrs)])
             taken = self._best(tried)
             more = {method: _beyond(sorted(tried[method]), lr) for method, lr in taken.items()}
             if not any(more.values()):
@@ -123,7 +144,7 @@ class Comparer:
 
     def _execute(self, what: str, runs: Sequence[Run]) -> None:
         self._watch(what, runs, self.out)
-        self.crew.execute(self.comparison, runs, self.out, lambda: self._watch(what, runs, self.out))
+        self.crew.execute(self.comparison, self.task, runs, self.out, lambda: self._watch(what, runs, self.out))
         self._watch(what, runs, self.out)
 
     def _records(self, run: Run) -> list[Record]:
@@ -137,6 +158,7 @@ class Comparer:
         baseline = "sgd" if "sgd" in self.comparison.methods else None
         description = {
             "command": self._command,
+            "made_by": made_by(),
             **self.comparison.to_json(),
             "metric": {
                 "name": metric.name,
@@ -152,22 +174,63 @@ class Comparer:
         self.out.mkdir(parents=True, exist_ok=True)
         _write(self.out / "comparison.json", json.dumps(description, indent=1) + "\n")
 
-    def _refuse_other_comparison(self) -> None:
+    def _read_description(self) -> dict[str, Any]:
+        """What an earlier call wrote; empty if there was none."""
         path = self.out / "comparison.json"
         if not path.exists():
-            return
+            return {}
         try:
-            before = Comparison.from_json(json.loads(path.read_text())).to_json()
+            description = json.loads(path.read_text())
+            Comparison.from_json(description)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} is not a comparison of this version ({error}); choose another --out") from error
-        now = self.comparison.to_json()
-        fixed = [name for name in now if name not in ("methods", "seeds", "lrs", "target")]
+        return dict(description)
+
+    def _refuse_other_comparison(self) -> None:
+        if not self._before:
+            return
+        before, now = Comparison.from_json(self._before).to_json(), self.comparison.to_json()
+        free = ["methods", "seeds", "lrs", "target"]
+        if self.comparison.engine == "processes":
+            free += ["network", "compute_s"]  # they are only simulated
+        fixed = [name for name in now if name not in free]
         differing = [f"{name} {before[name]}, now {now[name]}" for name in fixed if before[name] != now[name]]
+        made = self._before.get("made_by", {})
+        differing += [
+            f"made by {name} {made.get(name, 'unknown')}, now {version}"
+            for name, version in made_by().items()
+            if made.get(name) != version
+        ]
         if differing:
             raise ConfigError(
                 f"{self.out} holds another comparison ({'; '.join(differing)}); "
                 "choose another --out or delete the folder"
             )
+
+
+def made_by() -> dict[str, str]:
+    """The versions that numbers may depend on."""
+    try:
+        own = importlib.metadata.version("thinwire")
+    except importlib.metadata.PackageNotFoundError:
+        own = "of a source tree"  # run from its files, without installation
+    return {"thinwire": own, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Nothing is written yet, so the folders that would be made are judged by the last one that is there."""
+    for folder in (out, *out.parents):
+        try:
+            there = folder.exists()
+        except OSError as error:
+            raise ConfigError(f"--out {out} cannot be used: {error}; give another folder") from error
+        if not there:
+            continue
+        if not folder.is_dir():
+            raise ConfigError(f"--out {out} cannot be used: {folder} is a file; give a folder, or a path for a new one")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(f"--out {out} cannot be used: {folder} must not be written; give another folder")
+        return
 
 
 def _beyond(lrs: list[float], taken: float) -> float | None:

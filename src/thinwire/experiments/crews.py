@@ -3,8 +3,10 @@
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,12 +16,12 @@ from typing import Protocol
 import torch
 
 from thinwire.distributed import Transport
-from thinwire.errors import WorkerError
+from thinwire.errors import ThinwireError, WorkerError
 from thinwire.experiments.engines import Engine, ProcessEngine, SimulatedEngine
 from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.session import Session, is_finished, read_records
 from thinwire.experiments.spec import Comparison, Run
-from thinwire.experiments.tasks import Task, load_task
+from thinwire.experiments.tasks import Task, describe_failure, load_task
 
 Watch = Callable[[], None]
 POLL_S = 0.5
@@ -43,7 +45,7 @@ class Crew(Protocol):
         """Whether this process writes results and talks to the user."""
         ...
 
-    def execute(self, comparison: Comparison, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: Path, watch: Watch) -> None:
         """Finish every run that is not finished yet; ``watch`` is called now and then on the main process."""
         ...
 
@@ -59,21 +61,22 @@ class LocalCrew:
         self._jobs = jobs
         self.is_main = True
 
-    def execute(self, comparison: Comparison, runs: Sequence[Run], out: Path, watch: Watch) -> None:
-        """See :meth:`Crew.execute`.
+    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+        """See :meth:`Crew.execute`. With several jobs, other processes make the task from its name.
 
         Raises:
-            WorkerError: a simulating process was killed.
+            WorkerError: a simulating process was killed, or the task's code raised.
         """
         pending = [run for run in runs if not is_finished(read_records(run_folder(out, run) / "records.jsonl"), run)]
         if self._jobs == 1 or len(pending) <= 1:
             for run in pending:
-                _simulate(comparison, run, out, watch)
+                _simulate(comparison, task, run, out, watch)
             return
+        others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self._jobs, mp_context=context, initializer=end_with_parent) as pool:
-            waiting: set[Future[None]] = {pool.submit(_simulate, comparison, run, out) for run in pending}
+        with ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_begin_in_pool) as pool:
             try:
+                waiting = _submit(pool, comparison, pending, out)
                 while waiting:
                     done, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
                     watch()
@@ -84,8 +87,13 @@ class LocalCrew:
                     "a process that simulates runs was killed (out of memory?); what is finished is kept. Run the same "
                     "command again to go on, with fewer --jobs if memory is short"
                 ) from error
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            except BaseException:
+                # Nobody wants the other runs now; they can go on from their checkpoints. A pool has no public way to
+                # stop what runs in it, and without its processes it ends at once.
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def decide(self, values: Sequence[float]) -> list[float]:
         """There is only this process."""
@@ -99,9 +107,8 @@ class ProcessCrew:
         self._transport = transport
         self.is_main = transport.rank == 0
 
-    def execute(self, comparison: Comparison, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: Path, watch: Watch) -> None:
         """See :meth:`Crew.execute`."""
-        task = _task(comparison.task, comparison.data)
         for run in runs:
             folder = run_folder(out, run)
             if self.decide([float(is_finished(read_records(folder / "records.jsonl"), run))])[0]:
@@ -113,11 +120,40 @@ class ProcessCrew:
         return self._transport.share(values)[0]
 
 
-def _simulate(comparison: Comparison, run: Run, out: Path, watch: Watch | None = None) -> None:
+def _submit(pool: ProcessPoolExecutor, comparison: Comparison, runs: Sequence[Run], out: Path) -> set[Future[None]]:
+    """Submit every run; the processes that this starts never see a Ctrl-C, not even while they import."""
+    if sys.platform == "win32":
+        return {pool.submit(_simulate_in_pool, comparison, run, out) for run in runs}
+    # A blocked signal is inherited; one that arrives meanwhile reaches this process at the end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return {pool.submit(_simulate_in_pool, comparison, run, out) for run in runs}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_in_pool() -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and decides
     torch.set_num_threads(1)
-    task = _task(comparison.task, comparison.data)
+    warnings.simplefilter("ignore")  # the parent has loaded the same task and shown its warnings
+
+
+def _simulate_in_pool(comparison: Comparison, run: Run, out: Path) -> None:
+    _simulate(comparison, _task(comparison.task, comparison.data), run, out)
+
+
+def _simulate(comparison: Comparison, task: Task, run: Run, out: Path, watch: Watch | None = None) -> None:
     engine: Engine = SimulatedEngine(comparison.workers, comparison.network)
-    _follow(Session(comparison, run, task, engine, run_folder(out, run)), watch)
+    try:
+        _follow(Session(comparison, run, task, engine, run_folder(out, run)), watch)
+    except ThinwireError:
+        raise
+    except Exception as error:
+        raise WorkerError(
+            f"the run {run.name} failed: {describe_failure(error)}. What is finished is kept; run the same command "
+            "to go on"
+        ) from error
 
 
 def _follow(session: Session, watch: Watch | None) -> None:

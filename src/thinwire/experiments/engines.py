@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 from thinwire.distributed import Transport
+from thinwire.errors import NumericsError
 from thinwire.network import Network, Traffic
 from thinwire.simulator import Simulation
 from thinwire.steps import Steps
@@ -98,12 +99,21 @@ class ProcessEngine:
         (program,) = programs
         self._transport.share([])
         start = time.perf_counter()
-        result = self._transport.run(program)
-        self._seconds += time.perf_counter() - start
+        try:
+            result = self._transport.run(program)
+        except NumericsError:  # every worker raises it, at the same step
+            self._stop(start)
+            raise
+        self._stop(start)
         return [result]
 
+    def _stop(self, start: float) -> None:
+        # Each block takes as long as its slowest worker, whichever that is; the others wait here.
+        self._transport.share([])
+        self._seconds += time.perf_counter() - start
+
     def seconds(self) -> float:
-        """The slowest worker's measured time."""
+        """The measured time, of the slowest worker in every :meth:`run`."""
         return max(values[0] for values in self.share([self._seconds]))
 
     def traffic(self) -> list[Traffic]:

@@ -20,6 +20,11 @@ import torch.distributed as dist
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
 
+
+class Terminated(BaseException):
+    """SIGTERM ended the launcher; its workers are gone. Like KeyboardInterrupt, nothing but the end answers it."""
+
+
 LINGER_S = 5.0
 """How long a worker that lost another one waits for the launcher to notice that one and end everybody."""
 
@@ -38,13 +43,20 @@ def launch(num_workers: int, main: Callable[[Transport], None], port: int | None
     Raises:
         ConfigError: the port is taken, or what a worker raised was a ConfigError.
         WorkerError: a worker raised or was killed; the message is the first failure's.
+        KeyboardInterrupt: SIGINT came; the workers are ended.
+        Terminated: SIGTERM came; the workers are ended.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     if port is not None:
         _refuse_taken(port)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        # torch gives each of its loggers a level of its own, so that the level above them does not count.
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = {number: signal.getsignal(number) for number in _torch_handles()}
     with tempfile.TemporaryDirectory(prefix="thinwire-") as errors:
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=num_workers, rdzv_backend="c10d",
@@ -56,6 +68,13 @@ def launch(num_workers: int, main: Callable[[Transport], None], port: int | None
         except ChildFailedError as error:
             exits = {failure.local_rank: failure.exitcode for failure in error.failures.values()}
             raise _first_failure(exits, Path(errors)) from None
+        except SignalException as error:
+            # torch's handlers turn both signals into this exception, after they have ended the workers.
+            raise (KeyboardInterrupt if error.sigval == signal.SIGINT else Terminated) from None
+        finally:
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
 
 
 def join(main: Callable[[Transport], None]) -> None:
@@ -66,6 +85,11 @@ def join(main: Callable[[Transport], None]) -> None:
     transport.share([])  # nobody leaves while another still reads
     transport.close()
     dist.destroy_process_group()
+
+
+def is_lead() -> bool:
+    """Whether this process is the only one of its command or, under torchrun, the one that talks to the user."""
+    return not dist.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"
 
 
 def end_with_parent() -> None:
@@ -89,7 +113,9 @@ def _child(main: Callable[[Transport], None], errors: str) -> None:
     # All workers are on this machine; without it gloo may advertise an address that is not reachable.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher is interrupted and ends its children
+    # Ctrl-C reaches the launcher too, which waits for its children: end at once, without a traceback each. SIGTERM,
+    # by which the launcher ends its children, does so by default.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         join(main)
     except BaseException as error:
@@ -98,12 +124,22 @@ def _child(main: Callable[[Transport], None], errors: str) -> None:
             "kind": type(error).__name__,
             "message": str(error) if isinstance(error, ThinwireError) else "".join(traceback.format_exception(error)),
         }
-        Path(errors, f"rank-{rank}.json").write_text(json.dumps(report))
+        partial = Path(errors, f"rank-{rank}.partial")
+        partial.write_text(json.dumps(report))
+        # A worker may be killed here at any time; the launcher reads whole reports only.
+        os.replace(partial, partial.with_suffix(".json"))
         sys.stdout.flush()
         if isinstance(error, WorkerError):
             # Another worker's failure came first. The launcher looks at one exit status; it must not be ours.
             time.sleep(LINGER_S)
         os._exit(1)  # the communication thread may wait for a peer for ever
+
+
+def _torch_handles() -> list[signal.Signals]:
+    """The signals that torch's launcher handles in its own way; only the main thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP, signal.SIGQUIT] if sys.platform != "win32" else [])]
 
 
 def _first_failure(exits: dict[int, int], errors: Path) -> ThinwireError:

@@ -14,7 +14,8 @@ from thinwire.errors import ConfigError
 def make_optimizer(text: str, params: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
     """An optimizer from ``name`` or ``name:option=value,...``, such as ``sgd:momentum=0.9,nesterov=yes``.
 
-    Names are those of ``torch.optim`` in any case; options are the constructor's.
+    Names are those of ``torch.optim`` in any case; options are the constructor's. A value is a number, ``yes`` or
+    ``no``, or for an option that takes several numbers all of them with ``/`` between: ``adam:betas=0.9/0.95``.
 
     Raises:
         ConfigError: an unknown name or option, or a value that the optimizer refuses.
@@ -56,6 +57,9 @@ def _read(text: str, where: str) -> Any:
     if text in ("yes", "no"):
         return text == "yes"
     try:
-        return int(text) if text.lstrip("+-").isdigit() else float(text)
+        numbers = tuple(int(part) if part.lstrip("+-").isdigit() else float(part) for part in text.split("/"))
     except ValueError:
-        raise ConfigError(f"{where}={text} cannot be read; write a number, yes or no") from None
+        raise ConfigError(
+            f"{where}={text} cannot be read; write a number, yes or no, or several numbers as in betas=0.9/0.95"
+        ) from None
+    return numbers if len(numbers) > 1 else numbers[0]

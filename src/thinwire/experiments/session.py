@@ -57,23 +57,31 @@ class Session:
     def records(self) -> Iterator[Record]:
         """Train to the end and yield each evaluation's record, on every process, as it is made.
 
-        A run whose numbers overflow ends early with a record whose value is null: it has diverged.
+        A run whose numbers overflow ends early with a record whose value is null: it has diverged. The record's
+        step counts the steps that were made, which its bytes are of.
         """
         self._records.parent.mkdir(parents=True, exist_ok=True)
         step = self._resume()
         last_save = time.monotonic()
+        diverged = False
         if step == 0:
-            yield self._evaluate(0)
-        while step < self.run.steps:
+            record = self._evaluate(0)
+            diverged = record["value"] is None
+            yield record
+        while step < self.run.steps and not diverged:
             stop = min(step + self.comparison.evaluate_every, self.run.steps)
             try:
                 self.train(step, stop)
             except NumericsError:
-                yield self._write(self._record(stop, Evaluation(math.nan, math.nan)))
+                # No two records have one step, also if not one was made since the last.
+                made = max(step + 1, self.workers[0].num_steps)
+                yield self._write(self._record(made, Evaluation(math.nan, math.nan)))
                 break
             step = stop
-            yield self._evaluate(step)
-            if step < self.run.steps and self._main_says(time.monotonic() - last_save > SAVE_AFTER_S):
+            record = self._evaluate(step)
+            diverged = record["value"] is None
+            yield record
+            if not diverged and step < self.run.steps and self._main_says(time.monotonic() - last_save > SAVE_AFTER_S):
                 self.save(step)
                 last_save = time.monotonic()
         self._checkpoints.remove()

@@ -18,7 +18,8 @@ class Comparison:
     """Methods, and what they are compared on. Two equal comparisons give equal results in the simulator.
 
     Args:
-        methods: method strings, see :func:`thinwire.methods.parse_method`.
+        methods: method strings, see :func:`thinwire.methods.parse_method`; kept without the spaces around
+            their punctuation, so that a method has one name however it is typed.
         task: a task's name or the dotted path to a function that makes one.
         data: folder of the task's data set, if it is not where the task looks by itself.
         workers: number of workers.
@@ -57,6 +58,8 @@ class Comparison:
     target: float | None = None
 
     def __post_init__(self) -> None:
+        # A frozen dataclass sets its own fields in this way only.
+        object.__setattr__(self, "methods", tuple(_normalised(method) for method in self.methods))
         for name in ("workers", "steps", "tune_steps", "evaluate_every", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name.replace('_', ' ')} = {getattr(self, name)} was given; it must be at least 1")
@@ -85,6 +88,10 @@ class Comparison:
         given = {name: data[name] for name in names}
         given.update({name: tuple(data[name]) for name in ("methods", "seeds", "lrs")})
         return Comparison(**{**given, "network": Network(**data["network"])})
+
+
+def _normalised(method: str) -> str:
+    return re.sub(r"\s*([:,=])\s*", r"\1", method.strip())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 import warnings
 
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.tasks.base import Evaluation, Metric, Split, Task
 
-__all__ = ["Evaluation", "Metric", "Split", "Task", "load_task", "task_names"]
+__all__ = ["Evaluation", "Metric", "Split", "Task", "describe_failure", "load_task", "reads_files", "task_names"]
 
 _NAMES = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
 
@@ -17,6 +18,23 @@ _NAMES = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
 def task_names() -> tuple[str, ...]:
     """The names that :func:`load_task` knows."""
     return _NAMES
+
+
+def reads_files(name: str) -> bool:
+    """Whether the task of that name has a use for a folder of data files."""
+    return name == "fashion-mnist"
+
+
+def describe_failure(error: BaseException) -> str:
+    """What a user's code raised and where, in one line.
+
+    Example:
+        >>> describe_failure(ValueError("three is no batch size"))
+        'ValueError: three is no batch size'
+    """
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{what} ({frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else what
 
 
 def load_task(name: str, *, data: str | None = None) -> Task:
@@ -31,7 +49,7 @@ def load_task(name: str, *, data: str | None = None) -> Task:
 
     Raises:
         ConfigError: an unknown name; a module that cannot be imported, lacks the function, or whose function
-            returns something else than a task; or the task's data or a package it needs are not there.
+            raises or returns something else than a task; or the task's data or a package it needs are not there.
 
     Example:
         >>> load_task("digits").num_train
@@ -41,7 +59,7 @@ def load_task(name: str, *, data: str | None = None) -> Task:
         ...
         thinwire.errors.ConfigError: there is no task "digit"; did you mean "digits"? Known tasks: digits, ...
     """
-    if data is not None and name != "fashion-mnist":
+    if data is not None and not reads_files(name):
         warnings.warn(f'--data {data} has no effect: the task "{name}" reads no files.', stacklevel=2)
     # A task's own imports wait until it is asked for.
     if name == "digits":
@@ -83,11 +101,23 @@ def _foreign(name: str) -> Task:
             raise ConfigError(
                 f'the task "{name}": cannot import {module_name} from sys.path or from {here}: {error}.'
             ) from error
+        except Exception as error:
+            raise ConfigError(
+                f'the task "{name}": importing {module_name} raised {describe_failure(error)}; correct the module.'
+            ) from error
         function = vars(module).get(function_name)
         if not callable(function):
             found = f"is a {type(function).__name__}" if function_name in vars(module) else "is not there"
             raise ConfigError(f'the task "{name}" needs a function {function_name} in {module_name}, and that {found}.')
-        task = function()
+        try:
+            task = function()
+        except ThinwireError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f'the task "{name}": {function_name} raised {describe_failure(error)}; it must be a function that is '
+                "called without arguments and returns a task."
+            ) from error
     finally:
         sys.path.remove(here)
     members = [member for member in vars(Task) if not member.startswith("_")]
