@@ -12,6 +12,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from thinwire.errors import ProtocolError
+
 T = TypeVar("T")
 
 
@@ -98,6 +100,15 @@ def as_it_is(message: Tensor) -> Tensor:
 def compute(seconds: float) -> Steps[None]:
     """Spend ``seconds`` of virtual time on computation."""
     yield Compute(seconds)
+
+
+def check_peer(op: Send | Receive, rank: int, size: int) -> None:
+    """Raise :class:`ProtocolError` unless ``op`` of worker ``rank`` names another one of ``size`` workers."""
+    peer = op.destination if isinstance(op, Send) else op.source
+    if not 0 <= peer < size or peer == rank:
+        raise ProtocolError(
+            f"worker {rank} asks for {describe(op)}; there are workers 0 to {size - 1}, itself excluded"
+        )
 
 
 def describe(op: Op) -> str:

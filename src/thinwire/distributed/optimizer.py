@@ -117,5 +117,5 @@ class DistributedOptimizer:
         self.transport.traffic = Traffic(saved["link"]["bytes_sent"], saved["link"]["bytes_received"])
 
     def close(self) -> None:
-        """Wait until everything is sent; call it before ``destroy_process_group``."""
+        """End the communication thread; call it before ``destroy_process_group``."""
         self.transport.close()

@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from thinwire.distributed.communication_thread import CommunicationThread
-from thinwire.errors import ConfigError, ProtocolError, ThinwireError, WorkerError
+from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic, shard_bounds
-from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, describe
+from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, check_peer
 
 T = TypeVar("T")
 
@@ -109,11 +109,11 @@ class Transport:
                 return messages
             case Send(destination, message):
                 self.traffic += Traffic(bytes_sent=message.numel() + FRAME_NUM_BYTES)
-                self._check_peer(destination, op)
+                check_peer(op, self.rank, self.size)
                 self._unsent += self._send(destination, [_length(message), message])
                 return None
             case Receive(source):
-                self._check_peer(source, op)
+                check_peer(op, self.rank, self.size)
                 message = self._receive(source)
                 self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
                 return message
@@ -165,12 +165,6 @@ class Transport:
         if message.numel():
             _wait([self._arrive(source, message)])
         return message
-
-    def _check_peer(self, peer: int, op: Op) -> None:
-        if not 0 <= peer < self.size or peer == self.rank:
-            raise ProtocolError(
-                f"worker {self.rank} asks for {describe(op)}; there are workers 0 to {self.size - 1}, itself excluded"
-            )
 
     def _peers(self) -> list[int]:
         return [rank for rank in range(self.size) if rank != self.rank]

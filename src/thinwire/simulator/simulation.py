@@ -17,7 +17,7 @@ from thinwire.network import (
     all_reduce_s,
     all_reduce_traffic,
 )
-from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, describe
+from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, check_peer, describe
 
 T = TypeVar("T")
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 class Simulation:
     """Runs the programs of ``num_workers`` workers; equal programs give equal bits, bytes and times.
 
-    Clocks and byte counts go on from one :meth:`run` to the next. A collective begins when its last worker
-    arrives and ends for all at once, after the seconds of :mod:`thinwire.network`. A message of a pair occupies
-    the sender's uplink, then the receiver's downlink, for its bytes over the bandwidth, in the order of sending:
-    a server with one port is as slow as its port.
+    Clocks and byte counts go on from one :meth:`run` to the next. A collective begins when its last worker has
+    arrived and no message is under way, and ends for all at once, after the seconds of :mod:`thinwire.network`. A
+    message of a pair occupies the sender's uplink, then the receiver's downlink, for its bytes over the bandwidth,
+    in the order of sending: a server with one port is as slow as its port.
 
     Args:
         num_workers: how many programs run together.
@@ -61,7 +61,8 @@ class Simulation:
 
         Raises:
             DeadlockError: every unfinished worker waits; the message names what for.
-            ProtocolError: the workers do not join in the same collective, or address a worker that is not there.
+            ProtocolError: the workers do not join in the same collective, address a worker that is not there, or
+                leave a message that nobody received.
         """
         if len(programs) != len(self.clocks):
             raise ConfigError(f"{len(programs)} programs were given for {len(self.clocks)} workers")
@@ -159,7 +160,7 @@ class _Round:
             case Compute(seconds):
                 self.wake(rank, now + seconds, None)
             case Send(destination, message):
-                self.check_peer(rank, destination, op)
+                check_peer(op, rank, self.size)
                 arrival = self.simulation._deliver(rank, destination, message.numel())
                 parcel = self.last_sent.get(rank)
                 if parcel is None or parcel.message is not message:
@@ -171,7 +172,7 @@ class _Round:
                     del self.waiting[destination]
                     self.take(destination, waiting)
             case Receive(source):
-                self.check_peer(rank, source, op)
+                check_peer(op, rank, self.size)
                 if self.mail.get((source, rank)):
                     self.take(rank, op)
                 else:
@@ -184,12 +185,6 @@ class _Round:
     def take(self, rank: int, receive: Receive) -> None:
         arrival, parcel = self.mail[receive.source, rank].popleft()
         self.wake(rank, max(self.simulation.clocks[rank], arrival), parcel.opened(receive.read))
-
-    def check_peer(self, rank: int, peer: int, op: Op) -> None:
-        if not 0 <= peer < self.size or peer == rank:
-            raise ProtocolError(
-                f"worker {rank} asks for {describe(op)}; there are workers 0 to {self.size - 1}, itself excluded"
-            )
 
     def collective(self) -> None:
         ops = [self.waiting[rank] for rank in range(self.size)]
