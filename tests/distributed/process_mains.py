@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from thinwire.distributed import DistributedOptimizer, Transport
-from thinwire.errors import NumericsError, ThinwireError
+from thinwire.errors import NumericsError, ProtocolError, ThinwireError
 from thinwire.experiments.engines import Engine, ProcessEngine
 from thinwire.experiments.session import Session
 from thinwire.experiments.spec import Comparison, Run
@@ -331,6 +331,13 @@ def request_everything(folder: str, transport: Transport) -> None:
         now = transport.traffic
         link = (now.bytes_sent - before.bytes_sent, now.bytes_received - before.bytes_received)
         results.append((answer, link))
+    kept = len(transport._unsent)
+    astray = []
+    for peer in (transport.rank, transport.size, -1):
+        try:
+            transport.run(letter_to(peer))
+        except ProtocolError as error:
+            astray.append(str(error))
     before = transport.traffic
     shared = transport.share([transport.rank, 0.1, float("inf")]), transport.share([])
     uneven = transport.share([1.5] * transport.rank)
@@ -344,6 +351,8 @@ def request_everything(folder: str, transport: Transport) -> None:
         small.close()
     found = {
         "programs": results,
+        "kept": kept,
+        "astray": astray,
         "shared": shared,
         "uneven": uneven,
         "broadcast": mine,
@@ -351,6 +360,10 @@ def request_everything(folder: str, transport: Transport) -> None:
         "free": transport.traffic == before,
     }
     save(found, Path(folder, f"rank-{transport.rank}.pt"))
+
+
+def letter_to(peer: int) -> Steps[None]:
+    yield from send(peer, message(0, 3))
 
 
 def one_gather(rank: int) -> Steps[list[Tensor]]:

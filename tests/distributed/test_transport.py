@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,13 @@ def test_some_of_the_processes_can_be_a_group(found: list[dict[str, Any]]) -> No
         assert (place, size) == (rank - 1, 2)
         assert mains.equal(gathered, [mains.message(0, 3), mains.message(1, 4)])
         assert traffic == all_gather_traffic([3, 4])[place]
+
+
+def test_sent_messages_are_not_kept_once_their_program_ended(found: list[dict[str, Any]]) -> None:
+    assert [each["kept"] for each in found] == [0] * SIZE
+
+
+def test_a_letter_to_nobody_is_refused(found: list[dict[str, Any]]) -> None:
+    for rank in RANKS:
+        asked = [re.search(r"Send\(destination=(-?\d+)", text) for text in found[rank]["astray"]]
+        assert [match and int(match[1]) for match in asked] == [rank, SIZE, -1]
