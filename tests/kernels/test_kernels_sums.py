@@ -8,7 +8,8 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bits import pack
 from thinwire.kernels.dither import quantize_levels, quantize_packed, quantize_packed_torch
 from thinwire.kernels.levels import add_levels, add_levels_torch
-from thinwire.kernels.signs import add_signs, add_signs_torch, sign_bits, sign_bits_torch
+from thinwire.kernels.signed_sums import add_signs, add_signs_torch
+from thinwire.kernels.signs import sign_bits, sign_bits_torch
 from thinwire.kernels.sums import segment_max, segment_max_torch, segment_sums, segment_sums_torch
 from thinwire.layout import Segments
 

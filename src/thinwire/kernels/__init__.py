@@ -14,7 +14,8 @@ from thinwire.kernels.rice import (
     rice_parameter,
 )
 from thinwire.kernels.select import top_k
-from thinwire.kernels.signs import add_signs, sign_bits
+from thinwire.kernels.signed_sums import add_signs
+from thinwire.kernels.signs import sign_bits
 from thinwire.kernels.subset import random_subset
 from thinwire.kernels.sums import segment_max, segment_sums
 

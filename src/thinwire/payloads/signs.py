@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.kernels.signs import add_signs
+from thinwire.kernels.signed_sums import add_signs
 from thinwire.layout import Segments
 
 
