@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from thinwire.compressors import Traits
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.exchanges import Aggregate, Context
+from thinwire.kernels.flatten import flatten_finite
 from thinwire.layout import Layout, Segments, views_like
-from thinwire.memory import State
+from thinwire.memory import Remembering, State
 from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_method
 from thinwire.payloads import Dense, Sparse
 from thinwire.random import Key
@@ -82,12 +83,15 @@ class Worker:
 
         Raises:
             NumericsError: NaN or inf in what some worker would exchange; every worker raises at the same step,
-                and the mean is not applied. Go on from a checkpoint.
+                with its memory and the common model as they were before the exchange.
         """
         if _num_optimized(self.optimizer) != self._num_optimized:
             raise ConfigError("the optimizer has got other parameters since this worker was made; make a new worker")
         if isinstance(self.method, GradientAveraging):
-            aggregate = yield from self._exchange(self._gradients(), "gradient")
+            finite = flatten_finite(
+                [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._params], self._flat
+            )
+            aggregate = yield from self._exchange(self._flat, finite, "gradient")
             self._set_gradients(aggregate.mean)
             self.optimizer.step()
             self.num_steps += 1
@@ -95,9 +99,9 @@ class Worker:
         self.optimizer.step()
         self.num_steps += 1
         if self.method.schedule.due(self.num_steps, self.rank):
-            flat = self.layout.flatten(self._params, self._flat)
-            signal = self.method.update.signal(flat, self._update)
-            aggregate = yield from self._exchange(signal, "model")
+            finite = flatten_finite(self._params, self._flat)
+            signal = self.method.update.signal(self._flat, self._update)
+            aggregate = yield from self._exchange(signal, finite, "model")
             self._set_parameters(self.method.update.apply(aggregate.mean, self._update))
 
     def shared_parameters(self) -> dict[str, Tensor]:
@@ -164,21 +168,26 @@ class Worker:
         self.num_exchanges = counters["num_exchanges"]
         self.message_bytes = counters["message_bytes"]
 
-    def _exchange(self, x: Tensor, what: str) -> Steps[Aggregate]:
+    def _exchange(self, x: Tensor, finite: bool, what: str) -> Steps[Aggregate]:
         key = self._key.fold("exchange", self.num_exchanges, "rank", self.rank)
         ctx = Context(self.rank, self.size, key, self._segments)
         # A worker that left the exchange would leave the others waiting: it takes part with the offending entry,
         # which makes the mean non-finite, so that every worker raises at the same step.
-        finite = _is_finite(x)
-        compensated = self.method.memory.compensate(x, self._memory) if finite else x
-        compressor = self.method.compressor if finite else _Poison()
-        aggregate = yield from self.method.exchange.run(compensated, compressor, ctx)
-        if not _is_finite(aggregate.mean):
+        remembering = Remembering(self.method.compressor, self.method.memory, self._memory)
+        aggregate = yield from self.method.exchange.run(x, remembering if finite else _Poison(), ctx)
+        if not aggregate.finite:
             raise self._numerics_error(aggregate.mean, what)
-        self.method.memory.update(compensated, aggregate.sent, self._memory)
+        self._remember(x, remembering.next_state)
         self.num_exchanges += 1
         self.message_bytes += aggregate.message_bytes
         return aggregate
+
+    def _remember(self, x: Tensor, state: State) -> None:
+        """Take the next state of the memory; if ``x`` is part of it, gather into a tensor that is free from now on."""
+        if any(tensor is x for tensor in state.values()):
+            free = [old for old in self._memory.values() if not any(tensor is old for tensor in state.values())]
+            self._flat = free[0] if free else torch.empty_like(x)
+        self._memory = state
 
     def _numerics_error(self, mean: Tensor, what: str) -> NumericsError:
         views = self.layout.unflatten(mean)
@@ -188,10 +197,6 @@ class Worker:
             f"NaN or inf in the {what} of at least one worker, in {name!r}, found at step {step}; the "
             "exchange was not applied. Lower the learning rate, clip gradients, or look for bad input data"
         )
-
-    def _gradients(self) -> Tensor:
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._params]
-        return self.layout.flatten(grads, self._flat)
 
     def _set_gradients(self, mean: Tensor) -> None:
         grads = []
@@ -206,11 +211,6 @@ class Worker:
         if self._viewed[0] is not flat:
             self._viewed = (flat, views_like(flat, self._params))
         torch._foreach_copy_(self._params, self._viewed[1])
-
-
-def _is_finite(x: Tensor) -> bool:
-    # A finite sum proves finite entries in one pass; a sum may overflow, so only then look at every entry.
-    return math.isfinite(x.sum().item()) or bool(torch.isfinite(x).all())
 
 
 @dataclass(frozen=True, slots=True)

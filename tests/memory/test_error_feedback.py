@@ -33,12 +33,13 @@ def signals(count: int, numel: int = NUMEL) -> Tensor:
 def send(
     memory: ErrorFeedback, state: dict[str, Tensor], compressor: Compressor, x: Tensor, step: int
 ) -> tuple[Tensor, Payload]:
-    """One step as a worker does it: what was compensated (a copy) and what the receivers decode."""
-    compensated = memory.compensate(x, state)
-    before = compensated.clone()
-    sent = compressor.compress(compensated, Key(3).fold(step), Segments.whole(x.numel()))
-    memory.update(compensated, sent, state)
-    return before, decode(encode(sent))
+    """One step as a worker does it, ``state`` changed: what was to be sent, and what the receivers decode."""
+    compensated = memory.decay * state["residual"] + x
+    before = bits(state["residual"])
+    sent, after = memory.compress(x.clone(), compressor, Key(3).fold(step), Segments.whole(x.numel()), state)
+    assert bits(state["residual"]) == before
+    state.update(after)
+    return compensated, decode(encode(sent))
 
 
 @pytest.mark.parametrize("compressor", CASES, ids=str)
@@ -48,10 +49,7 @@ def test_what_is_compensated_is_what_is_sent_and_what_is_kept(compressor: Any) -
     total_in, total_sent = np.zeros(NUMEL), np.zeros(NUMEL)
     largest = np.zeros(NUMEL)
     for step, x in enumerate(signals(12)):
-        before_x, old = bits(x), state["residual"].clone()
         compensated, sent = send(memory, state, compressor, x, step)
-        assert bits(x) == before_x
-        assert bits(compensated) == bits(old + x)
         dense, residual = sent.to_dense(), state["residual"]
         # One rounding of one subtraction: the f64 difference, rounded.
         exact = compensated.double() - dense.double()
@@ -86,15 +84,32 @@ def test_only_the_entries_sent_change_when_the_message_is_accounted_for(compress
     memory = ErrorFeedback()
     state = memory.init(NUMEL)
     for step, x in enumerate(signals(4)):
-        compensated = memory.compensate(x, state)
-        before, place = compensated.clone(), state["residual"].data_ptr()
-        sent = compressor.compress(compensated, Key(step), Segments.whole(NUMEL))
+        compensated, sent = send(memory, state, compressor, x, step)
         assert isinstance(sent, Sparse)
-        memory.update(compensated, sent, state)
-        assert state["residual"].data_ptr() == place
         untouched = torch.ones(NUMEL, dtype=torch.bool)
         untouched[sent.indices] = False
-        assert bits(state["residual"][untouched]) == bits(before[untouched])
+        assert bits(state["residual"][untouched]) == bits(compensated[untouched])
+
+
+@pytest.mark.parametrize("compressor", CASES, ids=str)
+@pytest.mark.parametrize("segments", [Segments.whole(NUMEL), Segments.of_sizes([50, 0, 130, 20])], ids=["whole", "cut"])
+@pytest.mark.parametrize("decay", [1.0, 0.9])
+def test_the_memory_does_what_its_three_steps_do(compressor: Any, segments: Segments, decay: float) -> None:
+    """Add, compress, subtract: in one pass or apart, bit for bit, and the next residual is the memory of x."""
+    memory = ErrorFeedback(decay=decay)
+    state = memory.init(NUMEL)
+    state["residual"].copy_(signals(3)[2])
+    for step, x in enumerate(signals(3)):
+        apart = state["residual"] * torch.tensor(decay) + x if decay != 1.0 else state["residual"] + x
+        expected = compressor.compress(apart, Key(step), segments)
+        expected.add_to(apart, -1.0)
+        old, mine = state["residual"].clone(), x.clone()
+        sent, after = memory.compress(mine, compressor, Key(step), segments, state)
+        assert after["residual"].data_ptr() == mine.data_ptr()
+        assert bits(state["residual"]) == bits(old)
+        assert bits(encode(sent)) == bits(encode(expected))
+        assert bits(after["residual"]) == bits(apart)
+        state = after
 
 
 @pytest.mark.parametrize("decay", [0.95, 0.5])
@@ -119,9 +134,11 @@ def test_no_memory_keeps_nothing() -> None:
     memory, x = NoMemory(), signals(1)[0]
     state = memory.init(NUMEL)
     assert state == {}
-    assert memory.compensate(x, state) is x
-    memory.update(x, TopK(k=1).compress(x, Key(0), Segments.whole(NUMEL)), state)
-    assert state == {}
+    before = bits(x)
+    sent, after = memory.compress(x, TopK(k=1), Key(0), Segments.whole(NUMEL), state)
+    assert after == {}
+    assert bits(x) == before
+    assert bits(sent.to_dense()) == bits(TopK(k=1).compress(x, Key(0), Segments.whole(NUMEL)).to_dense())
     assert not memory.needs_contraction
     assert ErrorFeedback().needs_contraction
 
@@ -142,8 +159,8 @@ def test_the_memory_stays_within_the_bound_of_mem_sgd(compressor: Any) -> None:
         for step in range(num_steps):
             gradient = torch.randn(numel, generator=generator)
             gradient /= gradient.norm()  # G = 1
-            u = memory.compensate(gradient * (8.0 / (shift + step)), state)
-            memory.update(u, compressor.compress(u, Key(run).fold(step), Segments.whole(numel)), state)
+            x = gradient * (8.0 / (shift + step))
+            _, state = memory.compress(x, compressor, Key(run).fold(step), Segments.whole(numel), state)
             squares[step] += float(state["residual"].square().sum()) / num_runs
     eta = 8.0 / (shift + np.arange(num_steps))
     assert (squares <= eta**2 * 20.0 / gamma**2).all()
@@ -160,9 +177,7 @@ def test_one_coordinate_where_signs_need_memory() -> None:
         gradient = 4.0 if generator.random() < 0.25 else -1.0
         x = torch.tensor([eta * gradient])
         plain = float(np.clip(plain - eta * np.sign(gradient), -1, 1))
-        u = memory.compensate(x, state)
-        sent = Sign().compress(u, Key(step), Segments.whole(1))
-        memory.update(u, sent, state)
+        sent, state = memory.compress(x, Sign(), Key(step), Segments.whole(1), state)
         remembered = float(np.clip(remembered - float(sent.to_dense()), -1, 1))
     assert plain > 0.8
     assert remembered < -0.8

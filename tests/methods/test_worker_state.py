@@ -17,6 +17,10 @@ from thinwire.steps import Steps
 from thinwire.worker import Worker
 
 
+def tensors_of(worker: Worker) -> dict[str, bytes]:
+    return {name: bits(tensor) for name, tensor in worker.state_dict()["tensors"].items()}
+
+
 def guarded(program: Steps[None]) -> Steps[Exception | None]:
     try:
         yield from program
@@ -36,6 +40,7 @@ def test_a_number_that_is_none_stops_every_worker_at_the_same_step(text: str, po
     crew = Crew(parse_method(text), 4).run(2)
     before = [bits(shared(worker)) for worker in crew.workers]
     exchanges = [worker.num_exchanges for worker in crew.workers]
+    memories = [tensors_of(worker) for worker in crew.workers]
     for rank, model in enumerate(crew.models):
         backward(model, rank, 2)
     guilty = dict(crew.models[culprit].named_parameters())["2.weight"]
@@ -48,6 +53,7 @@ def test_a_number_that_is_none_stops_every_worker_at_the_same_step(text: str, po
         assert "step 3" in str(error)
     assert [bits(shared(worker)) for worker in crew.workers] == before
     assert [worker.num_exchanges for worker in crew.workers] == exchanges
+    assert [tensors_of(worker) for worker in crew.workers] == memories
 
 
 def test_poison_of_opposite_signs_does_not_cancel() -> None:

@@ -48,6 +48,22 @@ class Compressor(Protocol):
         ...
 
 
+@runtime_checkable
+class FusedCompressor(Compressor, Protocol):
+    """A compressor that adds the residual, compresses and subtracts in fewer passes over memory than three."""
+
+    def compress_residual(
+        self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
+    ) -> Payload:
+        """Compress ``u = decay * residual + x`` and leave ``u`` minus the decoded payload in ``out``.
+
+        All three tensors are contiguous f32 ``[segments.numel]``; ``out`` may be ``x`` or ``residual``, the others
+        are not modified. The bits are those of ``decay * residual + x`` (two roundings, none for a decay of 1),
+        :meth:`compress` and ``payload.add_to(u, -1.0)``, one after the other.
+        """
+        ...
+
+
 def segment_traits(compressor: Compressor, segments: Segments) -> Traits:
     """The traits over a cut vector: gamma is the smallest over the segments (Basu et al. 2019, Cor. 1)."""
     sizes = segments.distinct_sizes() or (1,)

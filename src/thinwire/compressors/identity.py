@@ -6,6 +6,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Traits
 from thinwire.config import register
+from thinwire.kernels.buffers import copy_of
 from thinwire.layout import Segments
 from thinwire.payloads import Dense
 from thinwire.random import Key
@@ -24,7 +25,7 @@ class Identity:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
         """A copy of ``x``: a memory may write to ``x`` while the payload is still in use."""
-        return Dense(x.clone())
+        return Dense(copy_of(x))
 
     def traits(self, numel: int) -> Traits:
         """No error; linear."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.kernels.finite import is_finite
 from thinwire.payloads import Dense
 from thinwire.steps import Steps, all_reduce
 
@@ -27,7 +28,7 @@ class AllReduce:
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
         """One all-reduce."""
-        sent = compressor.compress(x, ctx.key, ctx.segments)
-        vector = sent.values if isinstance(sent, Dense) else sent.to_dense()
+        payload = compressor.compress(x, ctx.key, ctx.segments)
+        vector = payload.values if isinstance(payload, Dense) else payload.to_dense()
         mean = yield from all_reduce(vector, divisor=ctx.size)
-        return Aggregate(mean, sent, vector.numel() * vector.element_size())
+        return Aggregate(mean, is_finite(mean), vector.numel() * vector.element_size())

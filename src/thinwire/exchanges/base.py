@@ -7,7 +7,6 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.layout import Segments
-from thinwire.payloads import Payload
 from thinwire.random import Key
 from thinwire.steps import Steps
 
@@ -35,12 +34,12 @@ class Aggregate:
 
     Args:
         mean: f32 ``[d]``, the same bits on every worker; shared within a simulation: read it, do not write to it.
-        sent: this worker's own message as the others decode it.
+        finite: whether every entry of ``mean`` is; if not, no worker may go on with it.
         message_bytes: length of this worker's encoded message.
     """
 
     mean: Tensor
-    sent: Payload
+    finite: bool
     message_bytes: int
 
 
@@ -54,5 +53,5 @@ class Exchange(Protocol):
         ...
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
-        """Exchange ``x`` (f32 ``[d]``, not modified) with the other workers."""
+        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; it is handed over to the compressor."""
         ...

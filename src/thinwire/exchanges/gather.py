@@ -4,13 +4,14 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.errors import ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.kernels.buffers import zeros
+from thinwire.kernels.finite import divide_finite
 from thinwire.steps import Steps, all_gather
 from thinwire.wire import decode, encode
 
@@ -27,20 +28,19 @@ class Gather:
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
         """One all-gather."""
-        sent = compressor.compress(x, ctx.key, ctx.segments)
-        message = encode(sent)
-        mean = yield from all_gather(message, functools.partial(mean_of, numel=x.numel()))
-        return Aggregate(mean, sent, message.numel())
+        message = encode(compressor.compress(x, ctx.key, ctx.segments))
+        mean, finite = yield from all_gather(message, functools.partial(mean_of, numel=x.numel()))
+        return Aggregate(mean, finite, message.numel())
 
 
-def mean_of(messages: Sequence[Tensor], numel: int) -> Tensor:
-    """The mean of the vectors (``[numel]`` each) that the messages stand for, added up in order.
+def mean_of(messages: Sequence[Tensor], numel: int) -> tuple[Tensor, bool]:
+    """The mean of the vectors (``[numel]`` each) that the messages stand for, added up in order; whether it is finite.
 
     Raises:
         WireError: a message is not valid.
         ProtocolError: a message stands for a vector of another length.
     """
-    mean = torch.zeros(numel)
+    mean = zeros(numel)
     for rank, message in enumerate(messages):
         payload = decode(message, max_numel=numel)
         if payload.numel != numel:
@@ -49,4 +49,4 @@ def mean_of(messages: Sequence[Tensor], numel: int) -> Tensor:
                 "all workers must train the same model"
             )
         payload.add_to(mean)
-    return mean.div_(len(messages))
+    return mean, divide_finite(mean, len(messages))

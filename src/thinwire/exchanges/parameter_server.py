@@ -10,6 +10,7 @@ from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
+from thinwire.kernels.finite import is_finite
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.steps import Steps, as_it_is, receive, send
 from thinwire.wire import decode, encode, encoded_num_bytes
@@ -37,26 +38,26 @@ class ParameterServer:
         """One round up and down."""
         if not 0 <= self.server < ctx.size:
             raise ConfigError(f"worker {self.server} is to be the server, but there are workers 0 to {ctx.size - 1}")
-        sent = compressor.compress(x, ctx.key, ctx.segments)
-        message = encode(sent)
+        message = encode(compressor.compress(x, ctx.key, ctx.segments))
         read = functools.partial(_read, numel=x.numel())
         if ctx.rank != self.server:
             yield from send(self.server, message)
-            mean = yield from receive(self.server, read)
+            mean, finite = yield from receive(self.server, read)
         else:
             messages = []
             for rank in range(ctx.size):
                 messages.append(message if rank == ctx.rank else (yield from receive(rank, as_it_is)))
-            broadcast = encode(smallest_exact(mean_of(messages, x.numel())))
+            broadcast = encode(smallest_exact(mean_of(messages, x.numel())[0]))
             for rank in range(ctx.size):
                 if rank != ctx.rank:
                     yield from send(rank, broadcast)
-            mean = read(broadcast)
-        return Aggregate(mean, sent, message.numel())
+            mean, finite = read(broadcast)
+        return Aggregate(mean, finite, message.numel())
 
 
-def _read(message: Tensor, numel: int) -> Tensor:
-    return decode(message, max_numel=numel).to_dense()
+def _read(message: Tensor, numel: int) -> tuple[Tensor, bool]:
+    mean = decode(message, max_numel=numel).to_dense()
+    return mean, is_finite(mean)
 
 
 def smallest_exact(vector: Tensor) -> Payload:

@@ -3,5 +3,6 @@
 from thinwire.memory.base import Memory, State
 from thinwire.memory.error_feedback import ErrorFeedback
 from thinwire.memory.no_memory import NoMemory
+from thinwire.memory.remembering import Remembering
 
-__all__ = ["ErrorFeedback", "Memory", "NoMemory", "State"]
+__all__ = ["ErrorFeedback", "Memory", "NoMemory", "Remembering", "State"]

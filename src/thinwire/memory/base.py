@@ -4,7 +4,10 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
+from thinwire.compressors.base import Compressor
+from thinwire.layout import Segments
 from thinwire.payloads import Payload
+from thinwire.random import Key
 
 State: TypeAlias = dict[str, Tensor]
 """Named tensors that a worker owns; a part changes them in place and keeps nothing else."""
@@ -23,10 +26,14 @@ class Memory(Protocol):
         """The state before the first message: f32 tensors ``[numel]``."""
         ...
 
-    def compensate(self, x: Tensor, state: State) -> Tensor:
-        """The vector to compress; may be a tensor of the state. ``x`` is not modified."""
-        ...
+    def compress(
+        self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
+    ) -> tuple[Payload, State]:
+        """The message for ``x`` and what earlier ones left out; and the state once it is delivered.
 
-    def update(self, compensated: Tensor, sent: Payload, state: State) -> None:
-        """Account for the message: ``sent`` is what the receivers decode, not what was meant."""
+        ``state`` is not changed: an exchange that fails leaves the memory as it was. ``x`` (contiguous f32
+        ``[d]``) is handed over: it is written to, and may become part of the next state. When the next state is
+        taken, the tensors of ``state`` that are not in it are free to be used again. What the next state leaves
+        out is what receivers decode, not what was meant.
+        """
         ...

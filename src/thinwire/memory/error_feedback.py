@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.compressors.base import Compressor, FusedCompressor
 from thinwire.config import register
 from thinwire.errors import ConfigError
+from thinwire.layout import Segments
 from thinwire.memory.base import State
 from thinwire.payloads import Payload
+from thinwire.random import Key
 
 
 @register
@@ -16,8 +19,9 @@ from thinwire.payloads import Payload
 class ErrorFeedback:
     """``u = decay * m + x``, send ``q = C(u)``, keep ``m = u - q`` (Seide 2014; Stich et al. 2018, Alg. 1).
 
-    The residual is updated in place, in O(entries sent), from the decoded message. For the theory to hold ``x``
-    is in units of the parameters (learning rate times gradient), as it is under model averaging.
+    The new residual is written over ``x``, from the decoded message; the old one is kept until the message is
+    delivered. For the theory to hold ``x`` is in units of the parameters (learning rate times gradient), as it
+    is under model averaging.
 
     Args:
         decay: factor on the old residual, in (0, 1]; 1 in the papers above, 0.95 in SparseLoCo.
@@ -26,13 +30,13 @@ class ErrorFeedback:
         ConfigError: ``decay`` out of range.
 
     Example:
-        >>> from thinwire.payloads import Dense
+        >>> from thinwire.compressors import TopK
         >>> memory = ErrorFeedback()
         >>> state = memory.init(2)
-        >>> u = memory.compensate(torch.tensor([1.0, 2.0]), state)
-        >>> memory.update(u, Dense(torch.tensor([0.0, 2.0])), state)
-        >>> state["residual"].tolist()
-        [1.0, 0.0]
+        >>> x = torch.tensor([1.0, 2.0])
+        >>> payload, state = memory.compress(x, TopK(k=1), Key(0), Segments.whole(2), state)
+        >>> payload.to_dense().tolist(), state["residual"].tolist()
+        ([0.0, 2.0], [1.0, 0.0])
     """
 
     decay: float = 1.0
@@ -50,13 +54,15 @@ class ErrorFeedback:
         """A residual of zeros."""
         return {"residual": torch.zeros(numel)}
 
-    def compensate(self, x: Tensor, state: State) -> Tensor:
-        """The residual's own buffer, ``x`` added."""
+    def compress(
+        self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
+    ) -> tuple[Payload, State]:
+        """The message for ``decay * residual + x``; the next residual has the memory of ``x``."""
         residual = state["residual"]
-        if self.decay != 1.0:
-            residual.mul_(self.decay)
-        return residual.add_(x)
-
-    def update(self, compensated: Tensor, sent: Payload, state: State) -> None:
-        """Subtract the decoded message from the residual."""
-        sent.add_to(state["residual"], -1.0)
+        if isinstance(compressor, FusedCompressor):
+            payload = compressor.compress_residual(x, residual, self.decay, x, key, segments)
+        else:
+            torch.add(residual if self.decay == 1.0 else residual * self.decay, x, out=x)
+            payload = compressor.compress(x, key, segments)
+            payload.add_to(x, -1.0)
+        return payload, {"residual": x}

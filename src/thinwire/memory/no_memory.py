@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from thinwire.compressors.base import Compressor
 from thinwire.config import register
+from thinwire.layout import Segments
 from thinwire.memory.base import State
 from thinwire.payloads import Payload
+from thinwire.random import Key
 
 
 @register
@@ -23,9 +26,8 @@ class NoMemory:
         """No tensors."""
         return {}
 
-    def compensate(self, x: Tensor, state: State) -> Tensor:
-        """``x`` itself."""
-        return x
-
-    def update(self, compensated: Tensor, sent: Payload, state: State) -> None:
-        """Nothing to do."""
+    def compress(
+        self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
+    ) -> tuple[Payload, State]:
+        """The message for ``x`` itself; ``x`` is not changed."""
+        return compressor.compress(x, key, segments), state

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from thinwire.errors import ConfigError, DeadlockError, ProtocolError
+from thinwire.kernels.buffers import copy_of
 from thinwire.network import (
     FRAME_NUM_BYTES,
     Network,
@@ -203,7 +204,7 @@ class _Round:
             if len({tensor.shape for tensor in tensors}) > 1:
                 listed = ", ".join(f"worker {rank}: {tuple(tensor.shape)}" for rank, tensor in enumerate(tensors))
                 raise ProtocolError(f"the workers all-reduce tensors of different shapes: {listed}")
-            reply = tensors[0].clone()
+            reply = copy_of(tensors[0])
             for tensor in tensors[1:]:
                 reply += tensor
             if ops[0].divisor != 1:

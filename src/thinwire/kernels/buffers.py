@@ -1,0 +1,116 @@
+"""Large arrays whose memory is used again.
+
+A fresh large array costs more than the work that fills it: the system hands out its pages one by one, zeroed, and
+takes them back when it is freed (zeros of 25 M f32 took 2.8 times as long as copying such a vector). Arrays from
+here come from memory that earlier ones have left. It returns by itself when the last array or tensor that shares it
+is gone, and goes back to the system when it was not wanted for a while.
+"""
+
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.kernels.numba_tools import tensor_of
+
+_LEAST = 1 << 20
+"""Bytes from which on memory is kept; the allocator keeps smaller pieces by itself."""
+
+_PATIENCE = 64
+"""Free memory is given up when so many arrays were made since it was last in use."""
+
+
+@dataclass(slots=True)
+class Pool:
+    """Free blocks of memory by size class.
+
+    Example:
+        >>> pool = Pool()
+        >>> first = pool.empty(1 << 20, np.dtype(np.float32))
+        >>> place = first.ctypes.data
+        >>> del first
+        >>> pool.empty((1 << 20) - 5, np.dtype(np.float32)).ctypes.data == place
+        True
+    """
+
+    _free: dict[int, list[tuple[int, memoryview]]] = field(default_factory=dict)
+    # What comes back waits here: it may come in the midst of anything, and appending needs no lock.
+    _returned: deque[tuple[int, memoryview]] = field(default_factory=deque)
+    _lock: Any = field(default_factory=threading.RLock)
+    _num_made: int = 0
+
+    def empty(self, count: int, dtype: "np.dtype[Any]") -> "np.ndarray[Any, Any]":
+        """An array of ``count`` entries with unspecified values."""
+        num_bytes = count * dtype.itemsize
+        if num_bytes < _LEAST:
+            return np.empty(count, dtype)
+        size = _size_class(num_bytes)
+        with self._lock:
+            self._num_made += 1
+            self._tidy()
+            blocks = self._free.get(size)
+            memory = blocks.pop()[1] if blocks else memoryview(np.empty(size, np.uint8))
+        # Views of this array refer to it and not to the block, since the block is no array: it lives as long as they.
+        array = np.frombuffer(memory, dtype, count)
+        weakref.finalize(array, self._returned.append, (size, memory)).atexit = False
+        return array
+
+    def num_free_bytes(self) -> int:
+        """Memory that is kept and not in use."""
+        with self._lock:
+            self._tidy()
+            return sum(size * len(blocks) for size, blocks in self._free.items())
+
+    def _tidy(self) -> None:
+        while self._returned:
+            size, memory = self._returned.popleft()
+            self._free.setdefault(size, []).append((self._num_made, memory))
+        for size, blocks in self._free.items():
+            if blocks and blocks[0][0] < self._num_made - _PATIENCE:
+                self._free[size] = [block for block in blocks if block[0] >= self._num_made - _PATIENCE]
+
+
+def empty(count: int, dtype: Any) -> "np.ndarray[Any, Any]":
+    """A numpy array of ``count`` entries with unspecified values, its memory used again.
+
+    Example:
+        >>> empty(3, np.float32).shape
+        (3,)
+    """
+    return _POOL.empty(count, np.dtype(dtype))
+
+
+def zeros(numel: int) -> Tensor:
+    """f32 zeros ``[numel]`` on the CPU, their memory used again.
+
+    Example:
+        >>> zeros(2).tolist()
+        [0.0, 0.0]
+    """
+    return tensor_of(empty(numel, np.float32)).zero_()
+
+
+def copy_of(x: Tensor) -> Tensor:
+    """A contiguous copy, its memory used again if ``x`` is f32 on the CPU.
+
+    Example:
+        >>> copy_of(torch.tensor([1.0, 2.0])).tolist()
+        [1.0, 2.0]
+    """
+    if not x.is_cpu or x.dtype != torch.float32:
+        return x.clone(memory_format=torch.contiguous_format)
+    return tensor_of(empty(x.numel(), np.float32)).view(x.shape).copy_(x)
+
+
+def _size_class(num_bytes: int) -> int:
+    """The next of the sizes that are 8 to 15 times a power of two: at most an eighth more."""
+    unit = 1 << (num_bytes.bit_length() - 4)
+    return -(-num_bytes // unit) * unit
+
+
+_POOL = Pool()

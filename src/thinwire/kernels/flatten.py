@@ -1,0 +1,85 @@
+"""Many tensors into one vector in one pass, which also says whether all is finite."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numba import carray, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.kernels.finite import is_finite_torch
+from thinwire.kernels.numba_tools import array_of, kernel
+from thinwire.kernels.threads import run, shares
+
+
+def flatten_finite(tensors: Sequence[Tensor], out: Tensor) -> bool:
+    """``out`` = the entries of all tensors, one tensor after another; whether every entry is finite.
+
+    Args:
+        tensors: f32 tensors of any shapes on the device of ``out``, ``d`` entries in all.
+        out: contiguous f32 ``[d]`` that shares no memory with them.
+
+    Raises:
+        ConfigError: another dtype, device or number of entries.
+
+    Example:
+        >>> out = torch.empty(3)
+        >>> flatten_finite([torch.ones(1, 2), torch.tensor(2.0)], out), out.tolist()
+        (True, [1.0, 1.0, 2.0])
+    """
+    if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
+        raise ConfigError(f"the vector is contiguous float32, got {out.dtype} of shape {tuple(out.shape)}")
+    for tensor in tensors:
+        if tensor.dtype != torch.float32 or tensor.device != out.device:
+            raise ConfigError(f"tensors are float32 on {out.device}, got {tensor.dtype} on {tensor.device}")
+    if sum(tensor.numel() for tensor in tensors) != out.numel():
+        raise ConfigError(f"{sum(tensor.numel() for tensor in tensors)} entries do not fill {out.numel()} places")
+    if not out.is_cpu:
+        return flatten_finite_torch(tensors, out)
+    # The kernel is given addresses: what they belong to must live until it is done.
+    sources = [tensor.detach().contiguous() for tensor in tensors]
+    addresses = np.array([source.data_ptr() for source in sources], np.int64)
+    ends = np.cumsum([source.numel() for source in sources], dtype=np.int64)
+    target = array_of(out).view(np.uint32)
+    return all(run(_flatten, [(addresses, ends, target, start, stop) for start, stop in shares(out.numel())]))
+
+
+def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor) -> bool:
+    """:func:`flatten_finite` in torch operations, on any device."""
+    if tensors:
+        torch.cat([tensor.detach().reshape(-1) for tensor in tensors], out=out)
+    return is_finite_torch(out)
+
+
+def _pointer(typing_context: Any, address: Any) -> Any:
+    """The memory at an address, as :func:`numba.carray` takes it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+pointer: Any = intrinsic(_pointer)
+
+
+@kernel
+def _flatten(addresses: Any, ends: Any, out: Any, start: int, stop: int) -> bool:
+    most = np.uint32(0)
+    begin = 0
+    for number in range(addresses.size):
+        end = ends[number]
+        first = max(start, begin)
+        last = min(stop, end)
+        if first < last:
+            source = carray(pointer(addresses[number]), (end - begin,), np.uint32)
+            part = source[first - begin : last - begin]
+            place = out[first:last]
+            for j in range(part.size):
+                place[j] = part[j]
+                most = max(most, part[j] & np.uint32(0x7FFFFFFF))
+        begin = end
+    return most < np.uint32(0x7F800000)

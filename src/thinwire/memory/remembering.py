@@ -1,0 +1,50 @@
+"""A compressor and its memory, as an exchange sees them."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor, Traits
+from thinwire.layout import Segments
+from thinwire.memory.base import Memory, State
+from thinwire.payloads import Payload
+from thinwire.random import Key
+
+
+@dataclass(slots=True)
+class Remembering:
+    """Compresses like ``compressor``, with what earlier messages left out added to each vector.
+
+    Args:
+        compressor: what makes the messages.
+        memory: what adds to them.
+        state: of the memory, before this message. It is left as it is.
+
+    Example:
+        >>> import torch
+        >>> from thinwire.compressors import TopK
+        >>> from thinwire.memory import ErrorFeedback
+        >>> sender = Remembering(TopK(k=1), ErrorFeedback(), {"residual": torch.tensor([0.0, 3.0])})
+        >>> sender.compress(torch.tensor([2.0, 0.0]), Key(0), Segments.whole(2)).to_dense().tolist()
+        [0.0, 3.0]
+        >>> sender.next_state["residual"].tolist()
+        [2.0, 0.0]
+    """
+
+    compressor: Compressor
+    memory: Memory
+    state: State
+    next_state: State = field(init=False)
+    """The state once the message is delivered; ``state`` until one is made."""
+
+    def __post_init__(self) -> None:
+        self.next_state = self.state
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+        """The message for ``x`` (contiguous f32 ``[segments.numel]``), which is handed over to the memory."""
+        payload, self.next_state = self.memory.compress(x, self.compressor, key, segments, self.state)
+        return payload
+
+    def traits(self, numel: int) -> Traits:
+        """Those of the compressor."""
+        return self.compressor.traits(numel)

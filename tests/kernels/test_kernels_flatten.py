@@ -1,0 +1,66 @@
+"""Flattening is concatenation, and finds what is not finite in any tensor."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from thinwire.errors import ConfigError
+from thinwire.kernels.flatten import flatten_finite, flatten_finite_torch
+
+SHAPES = [
+    [],
+    [()],
+    [(0,), (3, 0)],
+    [(1,)] * 64,
+    [(63,), (0,), (64,), (65,)],
+    [(4096,), (7, 9), ()],
+    [(1000, 400), (3,)],
+]
+
+
+@pytest.fixture(params=[1, 2], autouse=True)
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=lambda shapes: str(len(shapes)))
+def test_the_vector_is_the_concatenation(shapes: list[tuple[int, ...]]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    expected = [value for tensor in tensors for value in tensor.flatten().tolist()]
+    for flatten in (flatten_finite, flatten_finite_torch):
+        out = torch.full((len(expected),), math.nan)
+        assert flatten(tensors, out)
+        assert out.tolist() == expected
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_one_bad_entry_is_found_in_any_tensor(bad: float, number: int) -> None:
+    for place in (0, 150_000, 299_999):
+        tensors = [torch.full((300_000,), 3e38) for _ in range(3)]
+        tensors[number][place] = bad
+        out = torch.empty(900_000)
+        assert not flatten_finite(tensors, out)
+        assert torch.equal(out.isfinite(), torch.cat(tensors).isfinite())
+
+
+def test_views_that_are_not_contiguous_are_read_in_their_own_order() -> None:
+    base = torch.arange(12.0).view(3, 4)
+    out = torch.empty(18)
+    assert flatten_finite([base.T, base[:, ::2]], out)
+    assert out.tolist() == [*base.T.flatten().tolist(), 0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="bfloat16"):
+        flatten_finite([torch.zeros(2, dtype=torch.bfloat16)], torch.empty(2))
+    with pytest.raises(ConfigError, match="3 entries do not fill 2"):
+        flatten_finite([torch.zeros(3)], torch.empty(2))
+    with pytest.raises(ConfigError, match="contiguous"):
+        flatten_finite([torch.zeros(2)], torch.empty(4)[::2])
