@@ -21,9 +21,10 @@ FLOORS = {
     "worker": 7,
     **dict.fromkeys(("simulator", "distributed"), 8),
     **dict.fromkeys(("experiments", "report"), 9),
-    "cli": 10,
-    "__main__": 11,
-    "__init__": 11,
+    **dict.fromkeys(("bench", "frontier"), 10),
+    "cli": 11,
+    "__main__": 12,
+    "__init__": 12,
 }
 # Plain iterators and context managers: no program of a worker passes through them.
 ITERATORS = {"records", "one_torch_thread", "private_torch_randomness"}

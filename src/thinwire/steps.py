@@ -27,14 +27,16 @@ class AllReduce:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AllGather:
-    """Every worker gives a message (uint8 ``[n]``, any length); each gets ``combine(messages in rank order)``.
+    """Every worker gives a message (uint8 ``[n]``); each gets ``combine(messages in rank order)``.
 
+    A message that is longer than ``max_num_bytes`` is refused before memory is taken for it.
     ``combine`` is pure and the same on every worker. A process calls it once; a simulation calls it once for
     all its workers and hands each the same object, which is therefore read-only.
     """
 
     message: Tensor
     combine: Callable[[Sequence[Tensor]], Any]
+    max_num_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,11 +53,13 @@ class Receive:
 
     ``read`` is pure, and the same on every worker that gets the same message. A process calls it for each
     message; a simulation calls it once for a message that was sent to many and hands each the same object,
-    which is therefore read-only.
+    which is therefore read-only. A message that is longer than ``max_num_bytes`` is refused before memory is taken
+    for it.
     """
 
     source: int
     read: Callable[[Tensor], Any]
+    max_num_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ def all_reduce(tensor: Tensor, divisor: int = 1) -> Steps[Tensor]:
     return total
 
 
-def all_gather(message: Tensor, combine: Callable[[Sequence[Tensor]], T]) -> Steps[T]:
+def all_gather(message: Tensor, combine: Callable[[Sequence[Tensor]], T], max_num_bytes: int | None = None) -> Steps[T]:
     """``combine`` of every worker's message in rank order; the result is shared: read it, do not write to it."""
-    combined: T = yield AllGather(message, combine)
+    combined: T = yield AllGather(message, combine, max_num_bytes)
     return combined
 
 
@@ -86,9 +90,9 @@ def send(destination: int, message: Tensor) -> Steps[None]:
     yield Send(destination, message)
 
 
-def receive(source: int, read: Callable[[Tensor], T]) -> Steps[T]:
+def receive(source: int, read: Callable[[Tensor], T], max_num_bytes: int | None = None) -> Steps[T]:
     """``read`` of the next message from ``source``; the result is shared: read it, do not write to it."""
-    result: T = yield Receive(source, read)
+    result: T = yield Receive(source, read, max_num_bytes)
     return result
 
 
@@ -108,6 +112,16 @@ def check_peer(op: Send | Receive, rank: int, size: int) -> None:
     if not 0 <= peer < size or peer == rank:
         raise ProtocolError(
             f"worker {rank} asks for {describe(op)}; there are workers 0 to {size - 1}, itself excluded"
+        )
+
+
+def check_length(source: int, num_bytes: int, max_num_bytes: int | None) -> None:
+    """Raise :class:`ProtocolError` if worker ``source`` announces a message that is longer than was agreed."""
+    if num_bytes < 0 or (max_num_bytes is not None and num_bytes > max_num_bytes):
+        limit = "" if max_num_bytes is None else f", where at most {max_num_bytes} were expected"
+        raise ProtocolError(
+            f"worker {source} announced a message of {num_bytes} bytes{limit}; all workers must train the same model "
+            "with the same method"
         )
 
 

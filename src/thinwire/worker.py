@@ -18,6 +18,7 @@ from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_me
 from thinwire.payloads import Dense, Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
+from thinwire.wire import max_num_bytes
 
 
 class Worker:
@@ -69,6 +70,9 @@ class Worker:
         self._params = list(named.values())
         self.layout = Layout.of(named)
         self._segments = check_method(method, self.layout)
+        self._max_num_bytes = max(
+            max_num_bytes(each.outline(self._segments)) for each in (method.compressor, _Poison())
+        )
         self._key = Key(seed)
         self._flat = torch.empty(self.layout.numel)
         self._viewed: tuple[Tensor, list[Tensor]] = (self._flat, [])
@@ -170,7 +174,7 @@ class Worker:
 
     def _exchange(self, x: Tensor, finite: bool, what: str) -> Steps[Aggregate]:
         key = self._key.fold("exchange", self.num_exchanges, "rank", self.rank)
-        ctx = Context(self.rank, self.size, key, self._segments)
+        ctx = Context(self.rank, self.size, key, self._segments, self._max_num_bytes)
         # A worker that left the exchange would leave the others waiting: it takes part with the offending entry,
         # which makes the mean non-finite, so that every worker raises at the same step.
         remembering = Remembering(self.method.compressor, self.method.memory, self._memory)
@@ -220,6 +224,10 @@ class _Poison:
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         first = torch.isfinite(x).logical_not().nonzero()[0]
         return Sparse(x.numel(), first, Dense(x[first]))
+
+    def outline(self, segments: Segments) -> Sparse:
+        index = torch.empty(min(1, segments.numel), dtype=torch.int64, device="meta")
+        return Sparse(segments.numel, index, Dense(torch.empty(index.numel(), device="meta")))
 
     def traits(self, numel: int) -> Traits:
         return Traits(unbiased=False, error=math.inf)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 import thinwire.methods  # noqa: F401  registers everything
-from thinwire.compressors import QSGD, Identity, Sign
+from thinwire.compressors import QSGD, Identity, KLevel, RandK, Sign, TopK
 from thinwire.config import registered
 from thinwire.errors import ConfigError
 
@@ -16,6 +16,17 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "k": (1, 5, 0.4),
     "levels": (1, 15),
     "values": (Identity(), Sign(), QSGD(levels=7, norm="max"), QSGD(levels=15, scaled=True)),
+    "inner": (QSGD(levels=7), KLevel(levels=4)),
+    "first": (TopK(density=0.1), RandK(density=0.3)),
+    "second": (Sign(), QSGD(levels=7, norm="max")),
+    "variance": (0.5,),
+    "threshold": (1.0,),
+    "bits": (0.3, 1, 1.5, 2, 3),
+    "rank": (1, 2),
+    "side": (2,),
+    "columns": (5,),
+    "block": (16,),
+    "clip": (None,),
 }
 """Values to try for a field of that name. Booleans and literals need none: all their values are tried."""
 
@@ -40,7 +51,7 @@ def is_compressor(cls: type) -> bool:
 
 
 def derive(cls: type) -> list[Any]:
-    """All instances that the class accepts of the product of sample values, a field left out included."""
+    """Instances that the class accepts, so that every value of every field is in one, a field left out included."""
     hints = get_type_hints(cls)
     choices: dict[str, tuple[Any, ...]] = {}
     for field in fields(cls):
@@ -54,14 +65,17 @@ def derive(cls: type) -> list[Any]:
         elif field.default is MISSING and field.default_factory is MISSING:
             choices[field.name] = ()
     made: list[Any] = []
+    covered: set[Any] = set()
     for values in itertools.product(*((MISSING, *choice) for choice in choices.values())):
         given = {name: value for name, value in zip(choices, values, strict=True) if value is not MISSING}
         try:
             instance = cls(**given)
         except (ConfigError, TypeError):
             continue
-        if instance not in made:
+        chosen = {(name, getattr(instance, name)) for name in choices}
+        if not made or not chosen <= covered:
             made.append(instance)
+            covered |= chosen
     return made or [Underivable(cls.__name__, tuple(name for name, choice in choices.items() if not choice))]
 
 

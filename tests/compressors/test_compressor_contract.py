@@ -15,12 +15,23 @@ from torch import Tensor
 
 import thinwire.compressors
 from thinwire import config
-from thinwire.compressors import QSGD, Compressor, Identity, RandK, Sign, TopK, Traits, segment_traits
+from thinwire.compressors import (
+    QSGD,
+    Bins,
+    Compressor,
+    FusedCompressor,
+    Identity,
+    RandK,
+    Sign,
+    TopK,
+    Traits,
+    segment_traits,
+)
 from thinwire.config import from_json, register, registered, to_json
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Payload
 from thinwire.random import Key
-from thinwire.wire import decode, encode, encoded_num_bytes
+from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
 
 # The laws. Each takes a compressor, so that the toy compressor below can be put through all of them.
 
@@ -50,6 +61,9 @@ def law_of_the_message(compressor: Compressor) -> None:
         assert dense.shape == x.shape
         message = encode(payload)
         assert message.numel() == encoded_num_bytes(payload)
+        outline = compressor.outline(segments)
+        assert outline.numel == x.numel()
+        assert message.numel() <= max_num_bytes(outline)
         decoded = decode(message, max_numel=x.numel())
         assert type(decoded) is type(payload)
         assert bits(decoded.to_dense()) == bits(dense)
@@ -72,6 +86,8 @@ def law_of_the_key(compressor: Compressor) -> None:
 
 def law_of_segments(compressor: Compressor) -> None:
     """With one key, what becomes of a segment does not depend on what is in the others."""
+    if isinstance(compressor, Bins):
+        return  # one table for the whole message, as published
     deterministic = is_deterministic(compressor)
     for numel in (64, 1000):
         kinds = inputs(numel)
@@ -110,6 +126,8 @@ def law_of_the_mean(compressor: Compressor) -> None:
 
 def law_of_the_error(compressor: Compressor) -> None:
     """The mean error is not above the bound by more than 6 standard errors, on the inputs and on powers of noise."""
+    if math.isinf(compressor.traits(2).error):
+        return  # nothing is promised
     deterministic = is_deterministic(compressor)
     grid = max(1, getattr(compressor, "levels", 1), getattr(getattr(compressor, "values", None), "levels", 1))
     for numel in LENGTHS if deterministic else (1, 2, 7, 64):
@@ -124,7 +142,9 @@ def law_of_the_error(compressor: Compressor) -> None:
             each = ((draws(compressor, x, 1 if deterministic else 200) - exact) ** 2).sum(axis=1)
             margin = 6.0 * each.std() / math.sqrt(len(each)) + 2e-6 * each.mean()
             # Numbers near the least one cannot be divided into levels: half a step each.
-            floor = grid * TINY * (2 * np.abs(exact).sum() + grid * TINY * numel) + 1e-13 * (exact**2).sum()
+            floor = grid * TINY * (2 * np.abs(exact).sum() + grid * TINY * numel)
+            # Sums over a rotated vector are rounded; the least bf16 is far above the least f32.
+            floor += 1e-12 * (exact**2).sum() + numel * 2.0**-266
             assert each.mean() - margin <= compressor.traits(numel).error * (exact**2).sum() + floor, (numel, kind)
 
 
@@ -154,7 +174,7 @@ def test_the_suite_holds_every_compressor_of_the_package(all_cases: Callable[[],
     tested = {type(case) for case in all_cases()}
     for module in pkgutil.walk_packages(thinwire.compressors.__path__, "thinwire.compressors."):
         for name, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if hasattr(cls, "compress") and hasattr(cls, "traits") and cls is not Compressor:
+            if hasattr(cls, "compress") and hasattr(cls, "traits") and cls not in (Compressor, FusedCompressor):
                 assert cls in tested, f"{name} in {module.name} is a compressor; decorate it with @register"
     assert {Identity, QSGD, RandK, Sign, TopK} <= tested
 
@@ -171,6 +191,9 @@ def test_a_new_compressor_is_tested_once_it_is_registered(
 
         def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
             return Dense(x * 0.5)
+
+        def outline(self, segments: Segments) -> Dense:
+            return Dense(torch.empty(segments.numel, device="meta"))
 
         def traits(self, numel: int) -> Traits:
             return Traits(unbiased=False, error=0.25)

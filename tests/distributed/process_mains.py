@@ -384,6 +384,22 @@ def fails(folder: str, kind: str, transport: Transport) -> None:
     transport.run(reductions(transport.rank))
 
 
+def long_message(folder: str, kind: str, transport: Transport) -> None:
+    """Worker 1 sends more than was agreed; nobody takes memory for it."""
+    num_bytes = 101 if transport.rank == 1 else 100
+
+    def program() -> Steps[None]:
+        if kind == "gather":
+            yield from all_gather(message(0, num_bytes), len, max_num_bytes=100)
+        elif transport.rank == 1:
+            for peer in (0, 2):
+                yield from send(peer, message(0, num_bytes))
+        else:
+            yield from receive(1, as_it_is, max_num_bytes=100)
+
+    transport.run(program())
+
+
 NAN_METHODS = ("sgd", "qsgd", "topk:k=2", "qsparse:exchange=server", "ef-signsgd")
 
 

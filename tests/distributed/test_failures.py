@@ -52,6 +52,12 @@ def test_the_first_failure_is_told_and_nobody_is_left(kind: str, reason: str, tm
     assert all_end(pids)
 
 
+@pytest.mark.parametrize("kind", ["gather", "letter"])
+def test_a_message_longer_than_agreed_is_refused_by_its_receivers(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"worker [02] failed: worker 1 announced a message of 101 bytes, where at"):
+        launch(3, functools.partial(mains.long_message, str(tmp_path), kind))
+
+
 def test_a_report_that_was_not_written_to_its_end_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "rank-1.partial").write_text('{"time": 1')
     assert str(_first_failure({1: -signal.SIGKILL}, tmp_path)).startswith("worker 1 was killed by SIGKILL. ")

@@ -2,6 +2,8 @@
 
 import gc
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,18 +29,21 @@ def test_memory_returns_when_the_last_reference_is_gone() -> None:
     assert pool.empty(LARGE, F32).ctypes.data == place
 
 
-@pytest.mark.parametrize("view", ["slice", "reshaped", "reinterpreted", "slice of slice", "through torch"])
+VIEWS: dict[str, Callable[[Any], Any]] = {
+    "slice": lambda array: array[7:],
+    "reshaped": lambda array: array.reshape(2, -1),
+    "reinterpreted": lambda array: array.view(np.uint8)[3:],
+    "slice of slice": lambda array: array[7:][7:],
+    "through torch": lambda array: torch.from_numpy(array).view(torch.uint8).numpy()[9:],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_a_view_keeps_the_memory(view: str) -> None:
     pool = Pool()
     array = pool.empty(LARGE, F32)
     place = array.ctypes.data
-    kept = {
-        "slice": lambda: array[7:],
-        "reshaped": lambda: array.reshape(2, -1),
-        "reinterpreted": lambda: array.view(np.uint8)[3:],
-        "slice of slice": lambda: array[7:][7:],
-        "through torch": lambda: torch.from_numpy(array).view(torch.uint8).numpy()[9:],
-    }[view]()
+    kept = VIEWS[view](array)
     del array
     gc.collect()
     assert pool.empty(LARGE, F32).ctypes.data != place

@@ -1,10 +1,24 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.crc32c import crc32c, crc32c_python
+from thinwire.kernels.crc32c import (
+    byte_tables,
+    checksum_by_instruction,
+    checksum_by_tables,
+    crc32c,
+    crc32c_array,
+    crc32c_python,
+    has_instruction,
+    shift_tables,
+)
 
 
 def tensor(data: bytes) -> torch.Tensor:
@@ -38,3 +52,40 @@ def test_kernel_equals_twin_and_goes_on(data: bytes, cut: int) -> None:
 def test_refuses_other_tensors() -> None:
     with pytest.raises(ConfigError, match="uint8"):
         crc32c(torch.zeros(4))
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 7, 8, 63, 64, 65, 383, 384, 385, 4096, 12_287, 12_288, 12_680, 100_001])
+def test_both_routes_agree_at_any_length(num_bytes: int) -> None:
+    data = np.random.default_rng(num_bytes).integers(0, 256, num_bytes, dtype=np.uint8)
+    expected = crc32c_python(data.tobytes(), 77)
+    assert checksum_by_tables(data, byte_tables(), np.uint32(77)) == expected
+    assert crc32c_array(data, 77) == expected
+    if has_instruction():
+        assert checksum_by_instruction(data, byte_tables(), shift_tables(), np.uint32(77)) == expected
+
+
+def test_a_million_bytes_in_any_pieces() -> None:
+    data = torch.from_numpy(np.random.default_rng(1).integers(0, 256, 1_000_003, dtype=np.uint8))
+    by_tables = int(checksum_by_tables(data.numpy(), byte_tables(), np.uint32(0)))
+    for cut in (0, 1, 12_288, 500_000, 999_999):
+        assert crc32c(data[cut:], crc32c(data[:cut])) == by_tables
+
+
+def test_zeros_shift_a_state_as_the_tables_say() -> None:
+    for tables, length in zip(shift_tables(), (4096, 128), strict=True):
+        for state in (0, 1, 0x80000000, 0xDEADBEEF):
+            looked_up = 0
+            for place in range(4):
+                looked_up ^= int(tables[place, state >> (8 * place) & 255])
+            # A checksum begins and ends with a complement.
+            assert looked_up ^ 0xFFFFFFFF == crc32c_python(bytes(length), state ^ 0xFFFFFFFF)
+
+
+def test_a_processor_without_the_instruction_takes_the_tables() -> None:
+    program = (
+        "import numpy as np; from thinwire.kernels.crc32c import crc32c_array, has_instruction; "
+        "print(has_instruction(), hex(crc32c_array(np.frombuffer(b'123456789', np.uint8))))"
+    )
+    lesser = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run([sys.executable, "-c", program], env=lesser, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "0xe3069283"]

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.dither import quantize_levels, quantize_levels_torch
 from thinwire.kernels.philox import (
     philox_blocks_torch,
     random_words,
@@ -25,27 +24,27 @@ def words_of(text: str) -> list[int]:
 @pytest.mark.parametrize(
     ("counter", "key", "expected"),
     [
-        ("0 0 0 0", "0 0", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ("0 0 0 0", "0 0", "5f6fb709 0d893f64 4f121f81 4f730a48"),
         (
             "ffffffff ffffffff ffffffff ffffffff",
             "ffffffff ffffffff",
-            "408f276d 41c83b0e a20bc7c6 6d5451fd",
+            "5207ddc2 45165e59 4d8ee751 8c52f662",
         ),
         (
             "243f6a88 85a308d3 13198a2e 03707344",
             "a4093822 299f31d0",
-            "d16cfe09 94fdcceb 5001e420 24126ea1",
+            "4dfccaba 190a87f0 c47362ba b6b5242a",
         ),
     ],
 )
-def test_published_answers(counter: str, key: str, expected: str) -> None:
+def test_published_answers_for_seven_rounds(counter: str, key: str, expected: str) -> None:
     c0, c1, c2, c3 = (torch.tensor([word]) for word in words_of(counter))
     low, high = words_of(key)
     assert [int(word) for word in philox_blocks_torch((c0, c1, c2, c3), low | high << 32)] == words_of(expected)
 
 
 def test_the_kernel_gives_the_published_answer() -> None:
-    assert random_words(0, 0, 4).tolist() == words_of("6627e8d5 e169c58d bc57ac4c 9b00dbd8")
+    assert random_words(0, 0, 4).tolist() == words_of("5f6fb709 0d893f64 4f121f81 4f730a48")
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -63,42 +62,6 @@ def test_uniform_numbers_are_uniform() -> None:
     counts = torch.histc(numbers, 100, 0, 1)
     # Chi squared with 99 degrees of freedom: 5 standard deviations.
     assert float(((counts - 1000) ** 2 / 1000).sum()) < 99 + 5 * math.sqrt(2 * 99)
-
-
-@pytest.mark.parametrize("num_levels", [1, 7, 127, 2**24])
-def test_levels_kernel_twin_and_formula_agree(num_levels: int) -> None:
-    generator = torch.Generator().manual_seed(num_levels)
-    for size in (*SIZES, 5000):
-        borders = torch.randint(0, size + 1, (6,), generator=generator).sort().values
-        offsets = torch.cat([torch.tensor([0]), borders, torch.tensor([size])])
-        x = torch.randn(size, generator=generator)
-        x[::7] = -0.0
-        units = torch.rand(7, generator=generator) * 2 / num_levels
-        units[2] = 0
-        levels = quantize_levels(x, units, offsets, num_levels, 99)
-        assert torch.equal(levels, quantize_levels_torch(x, units, offsets, num_levels, 99))
-        unit = units.repeat_interleave(offsets.diff())
-        ratio = torch.where(unit > 0, x.abs() / unit, 0)
-        rounded_up = uniform(99, 0, size) < ratio - ratio.floor()
-        expected = (ratio.floor() + rounded_up).clamp(max=num_levels) * x.sign()
-        assert torch.equal(levels, expected.to(torch.int32))
-
-
-def test_extreme_entries_do_not_harm() -> None:
-    x = torch.tensor([float("inf"), -float("inf"), float("nan"), 3e38, -1e-45, 0.0])
-    for unit in (1e-45, 1.0, 3e38, float("inf"), float("nan"), -1.0):
-        arguments = (x, torch.tensor([unit]), torch.tensor([0, 6]), 3, 1)
-        levels = quantize_levels(*arguments)
-        assert torch.equal(levels, quantize_levels_torch(*arguments))
-        assert int(levels.abs().max()) <= 3
-
-
-def test_levels_are_unbiased() -> None:
-    size = 40_000
-    for value in (0.1, -0.5, 2.75):
-        x = torch.full((size,), value)
-        mean = quantize_levels(x, torch.ones(1), torch.tensor([0, size]), 4, 11).double().mean()
-        assert abs(float(mean) - value) < 5 * 0.5 / math.sqrt(size)
 
 
 @pytest.mark.parametrize(
@@ -135,5 +98,3 @@ def test_refuses_numbers_out_of_range() -> None:
     for numel, count in ((3, 4), (3, -1), (2**49, 1)):
         with pytest.raises(ConfigError):
             random_subset(0, numel, count)
-    with pytest.raises(ConfigError, match="levels"):
-        quantize_levels(torch.zeros(1), torch.ones(1), torch.tensor([0, 1]), 0, 0)

@@ -1,5 +1,6 @@
 """Work is shared out completely, whatever the number of threads."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -21,8 +22,9 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.mark.parametrize("unit", [1, 8, 512])
 def test_shares_cover_every_entry_once_and_begin_at_units(num_threads: int, numel: int, unit: int) -> None:
     parts = shares(numel, unit)
-    assert parts[0][0] == 0 and parts[-1][1] == numel
-    assert all(before[1] == after[0] for before, after in zip(parts[:-1], parts[1:], strict=True))
+    assert parts[0][0] == 0
+    assert parts[-1][1] == numel
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(parts))
     assert all(start % unit == 0 for start, _ in parts)
     assert len(parts) == (num_threads if numel >= num_threads << 17 else max(1, numel >> 17))
 

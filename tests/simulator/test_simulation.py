@@ -176,6 +176,26 @@ def test_clocks_and_ports_go_on_from_run_to_run_and_from_a_saved_state() -> None
         Simulation(2).load_state_dict(halfway)
 
 
+@pytest.mark.parametrize("num_bytes", [0, 99, 100, 101, 5000])
+def test_a_message_longer_than_agreed_is_refused(num_bytes: int) -> None:
+    def gather() -> Steps[int]:
+        return (yield from all_gather(message(num_bytes), len, max_num_bytes=100))
+
+    def sender() -> Steps[int]:
+        yield from send(1, message(num_bytes))
+        return 0
+
+    def receiver() -> Steps[int]:
+        return (yield from receive(0, Tensor.numel, max_num_bytes=100))
+
+    for programs in ([gather(), gather()], [sender(), receiver()]):
+        if num_bytes <= 100:
+            Simulation(2).run(programs)
+        else:
+            with pytest.raises(ProtocolError, match=f"worker 0 announced a message of {num_bytes} bytes, .*most 100"):
+                Simulation(2).run(programs)
+
+
 def waiting(source: int) -> Steps[Any]:
     return (yield from receive(source, as_it_is))
 

@@ -7,9 +7,26 @@ import torch
 from thinwire.errors import WireError
 from thinwire.kernels.bits import pack
 from thinwire.kernels.crc32c import crc32c
+from thinwire.kernels.gaussian_tables import gaussian_table
 from thinwire.layout import Segments
-from thinwire.payloads import Dense, Levels, Payload, Signs, Sparse
-from thinwire.wire import decode, encode
+from thinwire.payloads import (
+    Codebook,
+    Constant,
+    Cosine,
+    Dense,
+    Drawn,
+    Grid,
+    Joined,
+    Levels,
+    LowRank,
+    Payload,
+    Powers,
+    Rotated,
+    Signs,
+    Sparse,
+    Total,
+)
+from thinwire.wire import decode, encode, explain
 
 FRAME = bytes.fromhex("745701")
 
@@ -25,6 +42,9 @@ def seeds() -> list[Payload]:
     few = torch.tensor([2, 17, 40, 99])
     clusters = torch.cat([torch.arange(70), 2**39 + 3 * torch.arange(70)])
     codes = pack(torch.arange(40) % 9, 4)
+    skewed = pack((torch.arange(1500) % 100 == 0).long(), 2)
+    bits, four = pack(torch.arange(4) % 2, 1), Segments.whole(4)
+    drawn = Drawn(Codebook(bits, gaussian_table(1), torch.rand(1), four), four, 1, Segments.whole(9))
     return [
         Dense(torch.randn(9)),
         Dense(torch.randn(9).to(torch.float16)),
@@ -34,7 +54,24 @@ def seeds() -> list[Payload]:
         Levels(codes, torch.rand(4), 4, Segments.uniform(40, 13)),
         Signs(pack(torch.arange(40) % 2, 1), torch.rand(3), Segments.of_sizes([20, 0, 20])),
         Sparse(2**40, clusters, Dense(torch.randn(140))),
+        Grid(codes, 9, torch.randn(4), torch.rand(4), Segments.uniform(40, 13)),
+        Grid(skewed, 3, torch.randn(1), torch.rand(1), Segments.whole(1500), "entropy"),
+        Codebook(codes, gaussian_table(4), torch.rand(3), Segments.of_sizes([20, 0, 20])),
+        Codebook(codes, torch.arange(9.0), torch.rand(1), Segments.whole(40), "entropy"),
+        Powers(codes, 4, torch.rand(1), Segments.whole(40)),
+        Rotated(Dense(torch.randn(5)), 2**64 - 1, 2, 4),
+        Cosine(Sparse(9, torch.tensor([3]), Dense(torch.ones(1))), 3),
+        Drawn(Dense(torch.ones(5)), Segments.of_sizes([2, 3]), 5, Segments.uniform(8, 4)),
+        Drawn(Dense(torch.ones(5)), Segments.uniform(5, 3), 5, Segments.of_sizes([4, 4])),
+        Constant(torch.rand(2), Segments.uniform(7, 4)),
+        Total((Dense(torch.randn(9)), Constant(torch.rand(1), Segments.whole(9)))),
+        LowRank(torch.rand(3, 2), torch.rand(4, 2), 11),
+        Joined((Dense(torch.randn(3)), Signs(pack(torch.arange(5) % 2, 1), torch.rand(1), Segments.whole(5)))),
+        Joined((Rotated(Total((drawn, Drawn(Signs(bits, torch.rand(1), four), four, 2, Segments.whole(9)))), 3),)),
     ]
+
+
+NUM_SEEDS = len(seeds())
 
 
 def decodes_or_is_refused(data: bytes, max_numel: int | None = None) -> bool:
@@ -42,13 +79,15 @@ def decodes_or_is_refused(data: bytes, max_numel: int | None = None) -> bool:
     try:
         payload = decode(message(data), max_numel=max_numel)
     except WireError:
+        assert max_numel is not None or explain(message(data)).error is not None
         return False
+    assert explain(message(data)).error is None
     again = encode(payload)
     assert torch.equal(encode(decode(again)), again)
     return True
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(NUM_SEEDS))
 def test_every_truncation_and_extension_is_refused(number: int) -> None:
     whole = encode(seeds()[number])
     body = whole[3:-4].numpy().tobytes()
@@ -61,7 +100,7 @@ def test_every_truncation_and_extension_is_refused(number: int) -> None:
     assert decodes_or_is_refused(body)
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(NUM_SEEDS))
 def test_every_flipped_bit_is_noticed_by_the_checksum(number: int) -> None:
     whole = encode(seeds()[number])
     for bit in range(8 * whole.numel()):
@@ -71,7 +110,7 @@ def test_every_flipped_bit_is_noticed_by_the_checksum(number: int) -> None:
             decode(damaged)
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(NUM_SEEDS))
 def test_forged_messages_decode_or_are_refused(number: int) -> None:
     generator = np.random.default_rng(number)
     body = np.frombuffer(encode(seeds()[number])[3:-4].numpy().tobytes(), np.uint8)
@@ -88,14 +127,14 @@ def test_random_bytes_decode_or_are_refused() -> None:
     generator = np.random.default_rng(1)
     for _ in range(2000):
         data = generator.integers(0, 256, generator.integers(0, 40), dtype=np.uint8)
-        data[:1] = generator.integers(1, 5)
+        data[:1] = generator.integers(1, 15)
         decodes_or_is_refused(data.tobytes(), max_numel=10_000)
 
 
 HUGE = "8080808080" + "8020"  # 2**47
 BOMBS = {
     "dense": "01 00 " + HUGE,
-    "levels whole": "03" + HUGE + "00 01 00000000",
+    "levels whole": "03" + HUGE + "00 01 00000000 00",
     "levels, segments of one": "03" + HUGE + "01 01 01",
     "levels, listed sizes": "03" + HUGE + "02" + HUGE + "01",
     "signs": "04" + HUGE + "00 00000000",
@@ -107,6 +146,24 @@ BOMBS = {
     "many sizes": "04 00 02 ffff7f" + "00" * 100,
     "a length past 2**63": "01 00 " + "ff" * 9 + "7f",
     "Rice": "02" + HUGE + "02" + HUGE + "01 00 00 01 00 01 00",
+    "adaptive": "02" + HUGE + "02" + HUGE + "01 00 00 01 00 04 00",
+    "grid": "05" + HUGE + "00 04" + "00" * 8 + "00",
+    "grid, entropy": "05" + HUGE + "00 01" + "00" * 8 + "02 01 8020",
+    "grid, segments of one": "05" + HUGE + "01 01 04",
+    "codebook": "06" + HUGE + "00 01" + "00" * 4 + "00",
+    "a huge table": "06 00 00 00" + HUGE,
+    "powers": "07" + HUGE + "00 01 00000000",
+    "drawn, segments of one": "0a" + HUGE + "01 01" + "00" * 8 + "0b" + HUGE + "00 00000000 01 01",
+    "drawn, few segments of one": "0a" + HUGE + "01 01" + "00" * 8 + "0b 02 00 00000000 02 02 01 01",
+    "constant, segments of one": "0b" + HUGE + "01 01 00000000",
+    "total": "0c" + HUGE + "01 00 00",
+    "low rank": "0d" + HUGE + "01 01" + "00" * 8,
+    "low rank, columns": "0d" + HUGE + HUGE + "01" + "00" * 8,
+    "low rank, rank": "0d 01 01" + HUGE + "00" * 8,
+    "joined": "0e" + HUGE + "01 00 00",
+    "joined, together too long": "0e 03" + ("0b" + HUGE + "00 00000000") * 3,
+    "deep rotations": ("08" + "00" * 8 + "01 00") * 5000,
+    "deep sums": "0c 01" * 5000,
     "exp-Golomb": "02" + HUGE + "02" + HUGE + "01 00 00 01 00 03 00",
 }
 
@@ -140,10 +197,13 @@ def test_a_huge_sparse_vector_is_cheap_and_can_be_refused() -> None:
     ("body", "reason"),
     [
         ("00", "kind 0"),
-        ("09", "kind 9"),
+        ("0f", "kind 15"),
         ("01 03 00", "number format"),
         ("01 00 8000", "shortest form"),
-        ("02 0a 01 01 01 803f 04", "index code"),
+        ("02 0a 01 01 01 803f 05", "index code"),
+        ("02 0a 01 01 01 803f 04", "past the end"),
+        ("02 0a 01 01 01 803f 04 ff", "not below"),
+        ("02 01 01 01 01 803f 04 01", "not those"),
         ("02 0a 01 01 01 803f 00 0a", "do not ascend"),
         ("02 0a 01 01 02 803f803f 00 11", "do not ascend"),
         ("02 0a 01 01 01 803f 00 11", "not zero"),
@@ -162,15 +222,54 @@ def test_a_huge_sparse_vector_is_cheap_and_can_be_refused() -> None:
         ("02 0a 01 01 01 803f 03 00 01 00", "bytes follow"),
         ("02 0a 01 01 01 803f 02 0300", "bits are set"),
         ("02 01 01 01 02 803f803f 00", "a vector of 1"),
-        ("03 02 00 01 00000000 0f", "above 2"),
-        ("03 01 00 01 00000000 04", "not zero"),
+        ("03 02 00 01 00000000 00 0f", "above 2"),
+        ("03 01 00 01 00000000 00 04", "not zero"),
         ("03 01 00 00 00000000", "levels are declared"),
         ("03 02 01 00", "segments of 0"),
+        ("03 02 01 02", "it is one segment"),
+        ("04 00 01 01", "it is one segment"),
+        ("0b 02 01 ffffffffffffffff7f 00000000", "it is one segment"),
         ("03 02 03", "segment code"),
         ("04 02 02 01 03 00000000 01", "3 entries together"),
         ("04 02 02 01 8200 00000000 01", "shortest form"),
         ("04 02 00 00000000 04", "not zero"),
         ("01 01 01 803f 00", "1 bytes follow"),
+        ("05 02 00 00", "grid of 0 points"),
+        ("05 02 00 818004", "grid of 65537 points"),
+        ("05 02 00 03 0000000000000000 00 0f", "above 2"),
+        ("05 01 00 01 0000000000000000 00 01", "above 0"),
+        ("05 01 00 03 0000000000000000 00 04", "not zero"),
+        ("05 01 00 03 0000000000000000 01 00", "coding 1"),
+        ("05 01 00 03 0000000000000000 02 02", "form 2"),
+        ("06 01 00 09", "table 9"),
+        ("06 01 00 00 01 00000000", "table of 1 numbers"),
+        ("06 01 00 00 8102", "table of 257 numbers"),
+        ("06 01 00 00 02 0000803f 00000000 00000000 00 00", "descend"),
+        ("06 01 00 00 03 000000000000000000000000 00000000 00 03", "above 2"),
+        ("06 01 00 01 00000000 00 02", "not zero"),
+        ("07 01 00 00 00000000 00", "0 powers"),
+        ("07 01 00 8001 00000000 00", "128 powers"),
+        ("07 01 00 01 00000000 03", "above 2"),
+        ("07 01 00 01 00000000 04", "not zero"),
+        ("08 0000000000000000 00 00 01 00 00", "0 rounds"),
+        ("08 0000000000000000 03 00 01 00 00", "3 rounds"),
+        ("08 0000000000000000 01 03 01 00 00", "blocks of 3"),
+        ("08 0000000000000000 01 80808080808080 01 01 00 00", "blocks of"),
+        ("09 00 01 00 00", "side 0"),
+        ("09 8120 01 00 00", "side 4097"),
+        ("0a 01 00 0000000000000000 01 01 02 803f803f 00", "2 values"),
+        ("0a 04 01 02 0000000000000000 01 01 02 803f803f 00", "1 segments of values"),
+        ("0a 04 01 02 0000000000000000 01 01 03 803f803f803f 02 02 03 00", "keeps more"),
+        ("0a 03 01 02 0000000000000000 01 01 02 803f803f 02 02 00 02", "keeps more"),
+        ("0c 00", "sum of 0"),
+        ("0c 41", "sum of 65"),
+        ("0c 02 01 00 00 01 01 01 0000", "of 0 and of 1"),
+        ("0d 00 00 01", "0 columns"),
+        ("0d 00 01 01", "1 columns"),
+        ("0d 02 03 01", "3 columns"),
+        ("0d 02 01 00", "rank of 0"),
+        ("0e 00", "0 parts"),
+        ("0e 02 00", "2 parts"),
     ],
 )
 def test_what_is_not_canonical_is_refused(body: str, reason: str) -> None:
@@ -190,3 +289,34 @@ def test_the_frame_is_checked() -> None:
     for no_bytes in (whole.to(torch.int32), whole.view(1, -1)):
         with pytest.raises(WireError, match="uint8 vector"):
             decode(no_bytes)
+
+
+EXPANDING = [
+    "08" + "00" * 8 + "01 00 0b" + HUGE + "00 00000000",
+    "09 02 0b" + HUGE + "00 00000000",
+    "0a" + HUGE + "00" + "00" * 8 + "01 00 01 00000000 00",
+    "0a" + HUGE + "00" + "00" * 8 + "0b" + "808080800f" + "00 00000000 00",
+    "0b" + HUGE + "00 00000000",
+    "0c 03" + ("0b" + HUGE + "00 00000000") * 3,
+    "0e 02 0b" + HUGE + "00 00000000" + "01 01 00",
+]
+
+
+@pytest.mark.parametrize("body", EXPANDING)
+def test_few_bytes_for_a_huge_vector_are_cheap_and_can_be_refused(body: str) -> None:
+    whole = message(bytes.fromhex(body))
+    tracemalloc.start()
+    try:
+        assert decode(whole).numel == 2**47
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(WireError, match="at most 1000"):
+        decode(whole, max_numel=1000)
+
+
+def test_what_is_joined_is_together_as_long_as_the_receiver_allows() -> None:
+    whole = encode(Joined((Constant(torch.ones(1), Segments.whole(600)), Constant(torch.ones(1), Segments.whole(401)))))
+    assert decode(whole, max_numel=1001).numel == 1001
+    with pytest.raises(WireError, match="1001 entries"):
+        decode(whole, max_numel=1000)

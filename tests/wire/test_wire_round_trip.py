@@ -1,5 +1,5 @@
 import doctest
-from dataclasses import fields
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +10,31 @@ from torch import Tensor
 
 import thinwire.wire
 from thinwire.errors import ConfigError
+from thinwire.kernels.adaptive_gaps import adaptive_encode
 from thinwire.kernels.bits import pack
 from thinwire.kernels.crc32c import crc32c_python
 from thinwire.kernels.exp_golomb import exp_golomb_encode, exp_golomb_num_bytes
+from thinwire.kernels.gaussian_tables import gaussian_table
 from thinwire.kernels.rice import rice_num_bytes, rice_parameter
 from thinwire.layout import Segments
-from thinwire.payloads import Dense, Levels, Payload, Signs, Sparse
-from thinwire.wire import decode, encode, encoded_num_bytes, max_sparse_num_bytes
+from thinwire.payloads import (
+    Codebook,
+    Constant,
+    Cosine,
+    Dense,
+    Drawn,
+    Grid,
+    Joined,
+    Levels,
+    LowRank,
+    Payload,
+    Powers,
+    Rotated,
+    Signs,
+    Sparse,
+    Total,
+)
+from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
 from thinwire.wire.header import Reader
 from thinwire.wire.indices import choose_code, indices_parts, max_indices_num_bytes, read_indices
 
@@ -32,9 +50,24 @@ def same(left: object, right: object) -> bool:
         other_bits = right.numpy(force=True).tobytes() if right.dtype != torch.bfloat16 else right.view(torch.int16)
         bits_agree = torch.equal(equal_bits, other_bits) if isinstance(equal_bits, Tensor) else equal_bits == other_bits
         return left.dtype == right.dtype and left.shape == right.shape and bits_agree
-    if isinstance(left, (Dense, Sparse, Levels, Signs)):
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    if is_dataclass(left) and isinstance(left, Payload):
         return all(same(getattr(left, field.name), getattr(right, field.name)) for field in fields(left))
     return left == right
+
+
+def shape_of(payload: Payload) -> Payload:
+    """The payload without its data."""
+
+    def changed(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.to("meta")
+        if isinstance(value, tuple):
+            return tuple(map(changed, value))
+        return shape_of(value) if isinstance(value, Payload) else value
+
+    return replace(payload, **{field.name: changed(getattr(payload, field.name)) for field in fields(payload)})  # type: ignore[type-var, arg-type]
 
 
 def random_bits(count: int, dtype: torch.dtype, seed: int) -> Tensor:
@@ -54,25 +87,70 @@ def segmentations(draw: st.DrawFn, numel: int) -> Segments:
     return Segments.of_sizes(b - a for a, b in zip([0, *borders], [*borders, numel], strict=True))
 
 
+KINDS = ["dense", "levels", "signs", "grid", "codebook", "powers", "constant", "low rank"]
+NESTED = ["sparse", "sparse", "rotated", "cosine", "drawn", "total", "joined"]
+
+
 @st.composite
 def payloads(draw: st.DrawFn, numel: int | None = None, depth: int = 1) -> Payload:
     numel = draw(st.integers(0, 200)) if numel is None else numel
     seed = draw(st.integers(0, 2**32))
-    kinds = ["dense", "levels", "signs"] + ["sparse"] * (2 if depth < 4 else 0)
-    kind = draw(st.sampled_from(kinds))
-    if kind == "dense":
-        return Dense(random_bits(numel, draw(st.sampled_from(DTYPES)), seed))
+    kind = draw(st.sampled_from(KINDS + (NESTED if depth < 8 else [])))
     generator = torch.Generator().manual_seed(seed)
-    if kind == "sparse":
-        indices = (torch.rand(numel, generator=generator) < draw(st.floats(0, 1))).nonzero().squeeze(1)
-        return Sparse(numel, indices, draw(payloads(indices.numel(), depth + 1)))
+    if kind in NESTED:
+        return draw(nested(kind, numel, depth))
+    if kind == "dense" or (kind == "low rank" and numel == 0):
+        return Dense(random_bits(numel, draw(st.sampled_from(DTYPES)), seed))
+    if kind == "low rank":
+        columns, rank = draw(st.integers(1, numel)), draw(st.integers(1, 5))
+        left = random_bits(-(-numel // columns) * rank, torch.float32, seed).view(-1, rank)
+        return LowRank(left, random_bits(columns * rank, torch.float32, seed + 1).view(-1, rank), numel)
     segments = draw(segmentations(numel))
     scales = random_bits(segments.count, torch.float32, seed)
+    if kind == "constant":
+        return Constant(scales, segments)
     if kind == "signs":
         return Signs(pack(torch.randint(0, 2, (numel,), generator=generator), 1), scales, segments)
-    num_levels = draw(st.sampled_from([1, 3, 4, 127, 128, 2**20, 2**30 - 1]))
-    codes = torch.randint(0, 2 * num_levels + 1, (numel,), generator=generator)
-    return Levels(pack(codes, (2 * num_levels).bit_length()), scales, num_levels, segments)
+    if kind == "levels":
+        num_levels = draw(st.sampled_from([1, 3, 4, 127, 128, 2**20, 2**30 - 1]))
+        codes = torch.randint(0, 2 * num_levels + 1, (numel,), generator=generator)
+        return Levels(pack(codes, (2 * num_levels).bit_length()), scales, num_levels, segments)
+    if kind == "powers":
+        num_levels = draw(st.sampled_from([1, 2, 7, 8, 127]))
+        codes = torch.randint(0, 2 * num_levels + 1, (numel,), generator=generator)
+        return Powers(pack(codes, (2 * num_levels).bit_length()), num_levels, scales, segments)
+    coding = draw(st.sampled_from(["packed", "entropy"]))
+    most = draw(st.sampled_from([2, 3, 4, 5, 16, 255, 256]))
+    codes = torch.randint(0, most, (numel,), generator=generator)
+    packed = pack(codes, max(1, (most - 1).bit_length()))
+    if kind == "grid":
+        return Grid(packed, most, scales, random_bits(segments.count, torch.float32, seed + 1), segments, coding)
+    is_known = most & (most - 1) == 0 and draw(st.booleans())
+    table = gaussian_table(most.bit_length() - 1) if is_known else torch.randn(most, generator=generator).sort().values
+    return Codebook(packed, table, scales, segments, coding)
+
+
+@st.composite
+def nested(draw: st.DrawFn, kind: str, numel: int, depth: int) -> Payload:
+    """A payload of a kind with bodies inside."""
+    key = draw(st.integers(0, 2**64 - 1))
+    if kind == "sparse":
+        generator = torch.Generator().manual_seed(key % 2**32)
+        indices = (torch.rand(numel, generator=generator) < draw(st.floats(0, 1))).nonzero().squeeze(1)
+        return Sparse(numel, indices, draw(payloads(indices.numel(), depth + 1)))
+    if kind == "rotated":
+        block = draw(st.sampled_from([None, 1, 8, 2**48]))
+        return Rotated(draw(payloads(numel, depth + 1)), key, draw(st.sampled_from([1, 2])), block)
+    if kind == "cosine":
+        return Cosine(draw(payloads(numel, depth + 1)), draw(st.sampled_from([1, 3, 4096])))
+    if kind == "drawn":
+        segments = draw(segmentations(numel))
+        kept = Segments.of_sizes(draw(st.integers(0, size)) for size in segments.offsets().diff().tolist())
+        return Drawn(draw(payloads(kept.numel, depth + 1)), kept, key, segments)
+    if kind == "total":
+        return Total(tuple(draw(payloads(numel, depth + 1)) for _ in range(draw(st.integers(1, 3)))))
+    sizes = draw(segmentations(numel)).offsets().diff().tolist() or [0]
+    return Joined(tuple(draw(payloads(size, max(depth + 1, 6))) for size in [*sizes[:5], sum(sizes[5:])]))
 
 
 @settings(max_examples=300, deadline=None)
@@ -83,9 +161,7 @@ def test_decode_gives_back_every_bit_and_the_size_is_known(payload: Payload) -> 
     assert message.numel() == encoded_num_bytes(payload)
     assert same(decode(message), payload)
     assert same(decode(message, max_numel=payload.numel), payload)
-    if isinstance(payload, Sparse):
-        bound = max_sparse_num_bytes(payload.numel, payload.indices.numel(), encoded_num_bytes(payload.values))
-        assert message.numel() <= bound
+    assert message.numel() <= max_num_bytes(payload) == max_num_bytes(shape_of(payload))
 
 
 @pytest.mark.parametrize("density", [0.0, 1e-4, 0.01, 0.2, 0.5, 1.0])
@@ -105,9 +181,12 @@ def test_indices_survive_and_take_the_fewest_bytes(numel: int, density: float) -
 
 
 def test_each_index_code_is_taken_somewhere() -> None:
-    tags = [choose_code(torch.arange(0, 1000, step), 1000).tag for step in (2, 20, 500)]
+    spread = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    fixed = choose_code(torch.tensor([3, 500, 900]), 1000).tag
+    tags = [fixed, *(choose_code(spread[:count].sort().values, 1000).tag for count in (50, 500))]
     clusters = torch.cat([torch.arange(20), torch.arange(900, 920)])
-    assert [*tags, choose_code(clusters, 1000).tag] == [2, 1, 0, 3]
+    assert [*tags, choose_code(clusters, 1000).tag] == [0, 1, 2, 4]
+    assert choose_code((clusters.view(1, -1) + 2000 * torch.arange(300).view(-1, 1)).reshape(-1), 600_000).tag == 3
 
 
 @settings(max_examples=200, deadline=None)
@@ -125,6 +204,8 @@ def test_the_code_taken_is_the_shortest(clusters: list[tuple[int, int, int]]) ->
         }
         if numel <= 2**31:
             sizes[0] = 1 + (len(chosen) * (numel - 1).bit_length() + 7) // 8
+        if chosen and min((num_bytes, tag) for tag, num_bytes in sizes.items())[1] == 3:
+            sizes[4] = 1 + adaptive_encode(indices).numel()
         code = choose_code(indices, numel)
         assert (code.num_bytes, code.tag) == min((num_bytes, tag) for tag, num_bytes in sizes.items())
         assert code.num_bytes <= max_indices_num_bytes(len(chosen), numel)
@@ -132,6 +213,7 @@ def test_the_code_taken_is_the_shortest(clusters: list[tuple[int, int, int]]) ->
         assert data.numel() == code.num_bytes
         assert data[0] == code.tag
         assert code.tag != 3 or torch.equal(data[1:], exp_golomb_encode(indices))
+        assert code.tag != 4 or torch.equal(data[1:], adaptive_encode(indices))
         assert torch.equal(read_indices(Reader(data.numpy(), 2**48), len(chosen), numel), indices)
 
 
@@ -141,6 +223,14 @@ def test_many_segments_of_listed_sizes() -> None:
     bits = pack(torch.arange(numel) % 2, 1)
     payload = Signs(bits, torch.rand(5000), Segments.of_sizes(sizes))
     assert same(decode(encode(payload)), payload)
+
+
+def test_a_length_beyond_the_vector_is_written_as_one_segment() -> None:
+    for numel in (0, 3):
+        long, whole = Segments(numel, length=2**40), Segments.whole(numel)
+        ones = torch.ones(whole.count)
+        assert torch.equal(encode(Constant(ones, long)), encode(Constant(ones, whole)))
+        assert encoded_num_bytes(Constant(ones, long)) == encoded_num_bytes(Constant(ones, whole))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +248,7 @@ def test_many_segments_of_listed_sizes() -> None:
         ),
         (
             Levels(pack(torch.tensor([0, 14, 7]), 4), torch.zeros(2), 7, Segments.of_sizes([1, 2])),
-            "745701 03 03 02 02 0102 07 0000000000000000 e007",
+            "745701 03 03 02 02 0102 07 0000000000000000 00 e007",
         ),
     ],
 )
@@ -178,6 +268,61 @@ class Foreign:
     numel = 3
 
 
+def wrong_payloads() -> list[Payload]:
+    """Of the kinds from 5 on."""
+    byte, one, whole = torch.zeros(1, dtype=torch.uint8), torch.zeros(1), Segments.whole(3)
+    three = Dense(torch.zeros(3))
+    matrix = torch.zeros(2, 1)
+    return [
+        Grid(byte, 0, one, one, whole),
+        Grid(byte, 2**16 + 1, one, one, whole),
+        Grid(byte, 4, torch.zeros(2), one, whole),
+        Grid(byte, 4, one, torch.zeros(0), whole),
+        Grid(byte, 17, one, one, whole),
+        Grid(byte, 4, one, one, whole, "elias"),  # type: ignore[arg-type]
+        Codebook(byte, torch.zeros(1), one, whole),
+        Codebook(byte, torch.zeros(257), one, whole),
+        Codebook(byte, torch.zeros(2, dtype=torch.float64), one, whole),
+        Codebook(byte, torch.tensor([1.0, 0.0]), one, whole),
+        Codebook(byte, torch.zeros(2), torch.zeros(2), whole),
+        Codebook(byte, torch.zeros(9), one, whole),
+        Powers(byte, 0, one, whole),
+        Powers(byte, 128, one, whole),
+        Powers(byte, 4, one, whole),
+        Powers(byte, 1, torch.zeros(2), whole),
+        Rotated(three, -1),
+        Rotated(three, 2**64),
+        Rotated(three, 1, 3),
+        Rotated(three, 1, 1, 3),
+        Rotated(three, 1, 1, 0),
+        Rotated(three, 1, 1, 2**49),
+        Cosine(three, 0),
+        Cosine(three, 4097),
+        Drawn(three, whole, 2**64, whole),
+        Drawn(three, Segments.whole(2), 1, whole),
+        Drawn(three, whole, 1, Segments.whole(2)),
+        Drawn(three, whole, 1, Segments.uniform(4, 2)),
+        Drawn(three, Segments.of_sizes([3, 0]), 1, Segments.uniform(4, 2)),
+        Drawn(three, Segments.uniform(3, 2), 1, Segments.of_sizes([3, 0])),
+        Drawn(Constant(one, Segments.whole(2**33)), Segments.whole(2**33), 1, Segments.whole(2**34)),
+        Drawn(Sparse(2**29, torch.zeros(0).long(), Dense(one[:0])), Segments(2**29, 1), 1, Segments(2**29, 1)),
+        Constant(torch.zeros(2), whole),
+        Constant(byte, whole),
+        Total((three,) * 65),
+        Total((three, Dense(torch.zeros(2)))),
+        LowRank(matrix, matrix, 5),
+        LowRank(matrix, matrix, 2),
+        LowRank(matrix, torch.zeros(2, 2), 4),
+        LowRank(torch.zeros(1, 1), torch.zeros(3, 1), 2),
+        LowRank(torch.zeros(2, 0), torch.zeros(2, 0), 4),
+        LowRank(matrix.double(), matrix, 4),
+        LowRank(matrix.view(-1), matrix, 4),
+        LowRank(torch.zeros(0, 1), torch.zeros(1, 1), 0),
+        Joined(()),
+        Joined((Constant(one, Segments.whole(2**48)), three)),
+    ]
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -193,6 +338,7 @@ class Foreign:
         Levels(torch.zeros(1, dtype=torch.uint8), torch.zeros(2), 1, Segments.whole(3)),
         Levels(torch.zeros(2, dtype=torch.uint8), torch.zeros(1), 1, Segments.whole(3)),
         Levels(torch.zeros(0, dtype=torch.uint8), torch.zeros(1), 0, Segments.whole(3)),
+        *wrong_payloads(),
     ],
 )
 def test_contradictions_are_refused_before_they_travel(payload: Payload) -> None:
@@ -204,7 +350,7 @@ def test_contradictions_are_refused_before_they_travel(payload: Payload) -> None
 
 def test_nesting_has_a_limit() -> None:
     payload: Payload = Dense(torch.zeros(0))
-    for _ in range(4):
+    for _ in range(8):
         payload = Sparse(0, torch.empty(0, dtype=torch.int64), payload)
     with pytest.raises(ConfigError, match="nested"):
         encode(payload)

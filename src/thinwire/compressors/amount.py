@@ -5,9 +5,11 @@ import functools
 import torch
 from torch import Tensor
 
+from thinwire.compressors.base import Compressor
 from thinwire.errors import ConfigError
 from thinwire.kernels.philox import uniform
 from thinwire.layout import Segments
+from thinwire.payloads import Sparse
 from thinwire.random import Key
 
 
@@ -44,6 +46,25 @@ def draw_counts(k: float | None, density: float | None, segments: Segments, key:
         drawn = uniform(key.fold("keep").bits64(), 0, segments.count) < k
         return drawn.to(torch.int64) * (segments.offsets().diff() > 0)
     return _counts(k, density, segments)
+
+
+def most_counts(k: float | None, density: float | None, segments: Segments) -> Tensor:
+    """The most entries that :func:`draw_counts` can ask for: int64 ``[segments.count]``."""
+    return _counts(1.0 if k is not None and k < 1.0 else k, density, segments)
+
+
+def sparse_outline(counts: Tensor, values: Compressor, segments: Segments) -> Sparse:
+    """The outline of a payload with so many entries of each segment, compressed by ``values``."""
+    kept = kept_segments(segments, counts)
+    indices = torch.empty(kept.numel, dtype=torch.int64, device="meta")
+    return Sparse(segments.numel, indices, values.outline(kept))
+
+
+def kept_segments(segments: Segments, counts: Tensor) -> Segments:
+    """The cut of the kept values that follows the cut of the vector; one segment of nothing is no segment."""
+    if segments.count == 1:
+        return Segments.whole(int(counts.sum()))
+    return Segments.of_sizes(counts.tolist())
 
 
 def _count(k: float | None, density: float | None, size: int) -> int:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from thinwire.layout import Segments
@@ -47,6 +48,13 @@ class Compressor(Protocol):
         """What is known for one segment of ``numel`` entries."""
         ...
 
+    def outline(self, segments: Segments) -> Payload:
+        """The largest payload for vectors of this cut, with tensors on torch's ``meta`` device: shapes without data.
+
+        From it :func:`thinwire.wire.max_num_bytes` knows before compression what a message can take at most.
+        """
+        ...
+
 
 @runtime_checkable
 class FusedCompressor(Compressor, Protocol):
@@ -62,6 +70,11 @@ class FusedCompressor(Compressor, Protocol):
         :meth:`compress` and ``payload.add_to(u, -1.0)``, one after the other.
         """
         ...
+
+
+def outline_of_zeros(compressor: Compressor, segments: Segments) -> Payload:
+    """The payload of zeros: the outline of an operator whose payloads all have one shape, whatever the numbers are."""
+    return compressor.compress(torch.zeros(segments.numel), Key(0), segments)
 
 
 def segment_traits(compressor: Compressor, segments: Segments) -> Traits:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Traits
@@ -15,7 +16,12 @@ from thinwire.random import Key
 @register
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """``C(x) = x``: every value as f32, 32 d bits.
+    """``C(x) = x``: every value as f32.
+
+    Constant: omega = 0, gamma = 1.
+    Bits: 32 d.
+    Paper: none.
+    Use it when: nothing may be lost; as what becomes of the values that a sparsifier keeps, which are exact then.
 
     Example:
         >>> import torch
@@ -26,6 +32,10 @@ class Identity:
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
         """A copy of ``x``: a memory may write to ``x`` while the payload is still in use."""
         return Dense(copy_of(x))
+
+    def outline(self, segments: Segments) -> Dense:
+        """As many f32 as entries."""
+        return Dense(torch.empty(segments.numel, device="meta"))
 
     def traits(self, numel: int) -> Traits:
         """No error; linear."""

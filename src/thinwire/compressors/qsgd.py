@@ -11,8 +11,8 @@ from torch import Tensor
 from thinwire.compressors.base import Traits
 from thinwire.config import register
 from thinwire.errors import ConfigError
-from thinwire.kernels.dither import quantize_packed
-from thinwire.kernels.sums import segment_max, segment_sums
+from thinwire.kernels.bits import num_packed_bytes
+from thinwire.kernels.dither import accumulate_quantize, quantize
 from thinwire.layout import Segments
 from thinwire.payloads import Levels
 from thinwire.random import Key
@@ -23,20 +23,27 @@ from thinwire.random import Key
 class QSGD:
     """``C(x)_i = ||x|| sign(x_i) xi_i / s``, ``xi_i`` an unbiased rounding of ``s |x_i| / ||x||`` (Alistarh 2017).
 
-    Unbiased. With the l2 norm ``omega = min(d/s^2, sqrt(d)/s)`` (QSGD, Lemma 3.1). With the max norm, the usual
-    choice in buckets, the worst case is ``omega = (1 - 2f) / (2f)``, ``f = (sqrt(s^4 + n s^2) - s^2) / n``,
-    ``n = d - 1`` (maximise ``sum f(1-f)/s^2`` over ``||x||^2/max^2``; s = 1 gives TernGrad's ``(sqrt d - 1)/2``).
-    ``scaled=True`` sends ``C(x) / (1 + omega)``, a contraction with ``gamma = 1/(1 + omega)`` for any s (Basu et
-    al. 2019, Lemma 2): use it under error feedback. A message has ``ceil(log2(2s + 1))`` bits an entry and 32 a
-    segment.
+    Unbiased. ``scaled=True`` sends ``C(x) / (1 + omega)`` instead, a contraction for any s (Basu et al. 2019, Lemma 2):
+    use it under error feedback. The max norm is the usual choice in buckets: give a granularity of chunks.
+
+    Constant: omega = ``min(d/s^2, sqrt(d)/s)`` with the l2 norm (QSGD, Lemma 3.1). With the max norm the worst case is
+        ``omega = (1 - 2f) / (2f)``, ``f = (sqrt(s^4 + n s^2) - s^2) / n``, ``n = d - 1`` (maximise
+        ``sum f(1-f)/s^2`` over ``||x||^2/max^2``; s = 1 gives TernGrad's ``(sqrt d - 1)/2``). Scaled: gamma =
+        ``1 / (1 + omega)``.
+    Bits: ``d ceil(log2(2s + 1)) + 32`` a segment packed; with ``coding="entropy"`` about the entropy of the levels,
+        with ``coding="elias"`` as in the paper.
+    Paper: Alistarh, Grubic, Li, Tomioka and Vojnovic 2017 (QSGD); Basu et al. 2019 (scaled).
+    Use it when: messages must be unbiased and 3 to 8 bits an entry can be spent; scaled for the values that ``TopK``
+        keeps.
 
     Args:
         levels: s, the number of positive levels, 1 to 32767.
         norm: ``"l2"`` as in the paper or ``"max"``.
         scaled: divide by ``1 + omega`` of the segment's length.
+        coding: how the wire writes the levels: ``"packed"``, ``"elias"`` (omega, as in the paper) or ``"entropy"``.
 
     Raises:
-        ConfigError: ``levels`` out of range or an unknown norm.
+        ConfigError: ``levels`` out of range, an unknown norm or coding.
 
     Example:
         >>> import torch
@@ -48,12 +55,16 @@ class QSGD:
     levels: int
     norm: Literal["l2", "max"] = "l2"
     scaled: bool = False
+    coding: Literal["packed", "elias", "entropy"] = "packed"
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= 32767:
             raise ConfigError(f"{self.levels} levels were asked for; QSGD takes 1 to 32767")
         if self.norm not in ("l2", "max"):
             raise ConfigError(f"norm {self.norm!r} is not known; QSGD takes 'l2' or 'max'")
+
+        if self.coding not in ("packed", "elias", "entropy"):
+            raise ConfigError(f"coding {self.coding!r} is not known; QSGD takes 'packed', 'elias' or 'entropy'")
 
     @staticmethod
     def bits_to_levels(bits: int) -> int:
@@ -64,10 +75,24 @@ class QSGD:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
         """One level an entry, and the norm of each segment."""
-        norms = _norms(x, segments, self.norm)
-        codes = quantize_packed(x, norms / self.levels, segments.offsets(), self.levels, key.bits64())
-        scales = norms * _shrink(self, segments) if self.scaled else norms
-        return Levels(codes, scales, self.levels, segments)
+        codes, scales = quantize(x, segments.offsets(), self.levels, self.norm, key.bits64(), _shrink(self, segments))
+        return Levels(codes, scales, self.levels, segments, self.coding)
+
+    def compress_residual(
+        self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
+    ) -> Levels:
+        """Compress ``u = decay * residual + x``, leave ``u`` minus what is decoded in ``out``: one pass over memory."""
+        offsets, shrink = segments.offsets(), _shrink(self, segments)
+        codes, scales = accumulate_quantize(
+            x, residual, decay, out, offsets, self.levels, self.norm, key.bits64(), shrink
+        )
+        return Levels(codes, scales, self.levels, segments, self.coding)
+
+    def outline(self, segments: Segments) -> Levels:
+        """A code an entry and an f32 a segment."""
+        num_bytes = num_packed_bytes(segments.numel, (2 * self.levels).bit_length())
+        codes = torch.empty(num_bytes, dtype=torch.uint8, device="meta")
+        return Levels(codes, torch.empty(segments.count, device="meta"), self.levels, segments, self.coding)
 
     def traits(self, numel: int) -> Traits:
         """Unbiased with omega, or a contraction with ``1 - gamma = omega / (1 + omega)`` when scaled."""
@@ -88,16 +113,11 @@ class QSGD:
         return (1.0 - 2.0 * f) / (2.0 * f)
 
 
-def _norms(x: Tensor, segments: Segments, norm: str) -> Tensor:
-    """The norm of each segment, in f32; squares are summed in f64."""
-    if norm == "max":
-        return segment_max(x, segments.offsets())
-    return segment_sums(x, segments.offsets(), 2).sqrt_().to(torch.float32)
-
-
 @functools.lru_cache(maxsize=64)
-def _shrink(quantizer: QSGD, segments: Segments) -> Tensor:
+def _shrink(quantizer: QSGD, segments: Segments) -> Tensor | None:
     """``1 / (1 + omega)`` of each segment, or one number if all are alike: shared, do not write to it."""
+    if not quantizer.scaled:
+        return None
     factors = {size: 1.0 / (1.0 + quantizer._omega(size)) for size in segments.distinct_sizes()}
     if len(factors) == 1:
         return torch.tensor(list(factors.values()), dtype=torch.float32)

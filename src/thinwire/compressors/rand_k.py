@@ -5,13 +5,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.amount import check_amount, draw_counts, kept_share
+from thinwire.compressors.amount import (
+    check_amount,
+    draw_counts,
+    kept_segments,
+    kept_share,
+    most_counts,
+    sparse_outline,
+)
 from thinwire.compressors.base import Compressor, Traits, sparsified
 from thinwire.compressors.identity import Identity
-from thinwire.compressors.top_k import kept_segments
 from thinwire.config import register
 from thinwire.errors import ConfigError
-from thinwire.kernels.subset import random_subset
+from thinwire.kernels.accumulate import accumulate_take
+from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
 from thinwire.random import Key
@@ -22,9 +29,15 @@ from thinwire.random import Key
 class RandK:
     """``C(x) = V(x_S)`` with S a uniformly random k-subset of each segment.
 
-    ``E||C(x) - x||^2 = (1 - k/d) ||x||^2`` exactly (Stich et al. 2018); ``unbiased=True`` multiplies the kept
-    values by d/k, which gives ``E C(x) = x`` with ``omega = d/k - 1`` and needs no memory. ``0 < k < 1`` keeps
-    one random entry with probability k, else nothing (ultra-sparsification; not available unbiased).
+    ``unbiased=True`` multiplies the kept values by d/k, which gives ``E C(x) = x`` and needs no memory. ``0 < k < 1``
+    keeps one random entry with probability k, else nothing (ultra-sparsification; not available unbiased).
+
+    Constant: gamma = ``k/d``, an equality for every x: ``E||C(x) - x||^2 = (1 - k/d) ||x||^2``; with ``unbiased=True``
+        omega = ``d/k - 1``, an equality too, or ``(d/k) (1 + omega) - 1`` with ``values`` of that omega.
+    Bits: 32 (or ``values``) for each of the k entries, and its index: about ``log2(d/k) + 1.5``.
+    Paper: Stich, Cordonnier and Jaggi 2018 (Mem-SGD), Def. 2.1; Konecny and Richtarik 2018.
+    Use it when: a baseline is needed. ``SharedSeedRandK`` keeps the same entries without sending their indices, and
+        ``TopK`` keeps better ones.
 
     Args:
         density: kept share of each segment, in (0, 1]; at least one entry of a segment is kept.
@@ -55,20 +68,30 @@ class RandK:
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The drawn indices, ascending, and their compressed values."""
         counts = draw_counts(self.k, self.density, segments, key)
-        starts = segments.offsets()
-        sizes = starts.diff().tolist()
-        drawn = [
-            random_subset(key.fold("segment", number).bits64(), size, count) + start
-            for number, (start, size, count) in enumerate(zip(starts.tolist(), sizes, counts.tolist(), strict=False))
-            if count
-        ]
-        indices = torch.cat(drawn) if drawn else torch.empty(0, dtype=torch.int64)
-        kept = x[indices]
+        indices = segment_subsets(key.fold("indices").bits64(), segments.offsets(), counts)
+        return self._payload(indices, x.index_select(0, indices), counts, key, segments)
+
+    def compress_residual(
+        self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
+    ) -> Sparse:
+        """Compress ``u = decay * residual + x``, leave ``u`` minus the decoded payload in ``out``: one pass."""
+        counts = draw_counts(self.k, self.density, segments, key)
+        indices = segment_subsets(key.fold("indices").bits64(), segments.offsets(), counts)
+        payload = self._payload(indices, accumulate_take(x, residual, decay, out, indices), counts, key, segments)
+        payload.add_to(out, -1.0)
+        return payload
+
+    def _payload(self, indices: Tensor, kept: Tensor, counts: Tensor, key: Key, segments: Segments) -> Sparse:
+        """The message that has the entries ``kept``, which it may overwrite."""
         if self.unbiased:
-            kept *= (starts.diff() / counts.clamp_min(1)).to(torch.float32).repeat_interleave(counts)
-        return Sparse(
-            x.numel(), indices, self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))
-        )
+            sizes = segments.offsets().diff()
+            kept *= (sizes / counts.clamp_min(1)).to(torch.float32).repeat_interleave(counts)
+        values = self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))
+        return Sparse(segments.numel, indices, values)
+
+    def outline(self, segments: Segments) -> Sparse:
+        """As many entries as can be kept."""
+        return sparse_outline(most_counts(self.k, self.density, segments), self.values, segments)
 
     def traits(self, numel: int) -> Traits:
         """A contraction in expectation, or unbiased with ``omega = (d/k)(1 + omega_values) - 1``."""

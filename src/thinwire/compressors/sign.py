@@ -1,6 +1,5 @@
 """One bit an entry and the mean magnitude."""
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +7,8 @@ from torch import Tensor
 
 from thinwire.compressors.base import Traits
 from thinwire.config import register
-from thinwire.kernels.signs import sign_bits
-from thinwire.kernels.sums import segment_sums
+from thinwire.kernels.bits import num_packed_bytes
+from thinwire.kernels.signs import accumulate_signs, mean_signs
 from thinwire.layout import Segments
 from thinwire.payloads import Signs
 from thinwire.random import Key
@@ -18,10 +17,15 @@ from thinwire.random import Key
 @register
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """``C(x) = (||x||_1 / d) sign(x)``, the operator of EF-signSGD (Karimireddy et al. 2019), d + 32 bits.
+    """``C(x) = (||x||_1 / d) sign(x)``, the operator of EF-signSGD.
 
-    Contraction with ``gamma = ||x||_1^2 / (d ||x||_2^2) >= 1/d`` (2/pi for Gaussian x). One bit cannot say
-    zero: ``sign(0)`` is +1 here, for which the constant holds as an equality.
+    One bit cannot say zero: ``sign(0)`` is +1 here, for which the constant holds as an equality.
+
+    Constant: gamma = ``||x||_1^2 / (d ||x||_2^2) >= 1/d``: 2/pi for Gaussian x, 1/d for one entry among zeros.
+    Bits: d + 32 a segment.
+    Paper: Karimireddy, Rebjock, Stich and Jaggi 2019 (EF-signSGD).
+    Use it when: a bit an entry can be spent, under error feedback; or for the values that ``TopK`` keeps. Cut the
+        vector by tensors: one magnitude for all is too large for some and too small for others.
 
     Example:
         >>> import torch
@@ -31,19 +35,19 @@ class Sign:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Signs:
         """A bit for each negative entry, and the mean magnitude of each segment."""
-        return Signs(sign_bits(x), segment_means(x, segments), segments)
+        return Signs(*mean_signs(x, segments.offsets()), segments)
+
+    def compress_residual(
+        self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
+    ) -> Signs:
+        """Compress ``u = decay * residual + x``, leave ``u`` minus what is decoded in ``out``, in one pass."""
+        return Signs(*accumulate_signs(x, residual, decay, out, segments.offsets()), segments)
+
+    def outline(self, segments: Segments) -> Signs:
+        """A bit an entry and an f32 a segment."""
+        bits = torch.empty(num_packed_bytes(segments.numel, 1), dtype=torch.uint8, device="meta")
+        return Signs(bits, torch.empty(segments.count, device="meta"), segments)
 
     def traits(self, numel: int) -> Traits:
         """A contraction with ``gamma >= 1/d``."""
         return Traits(unbiased=False, error=1.0 - 1.0 / max(numel, 1))
-
-
-def segment_means(x: Tensor, segments: Segments) -> Tensor:
-    """Mean magnitude of each segment, summed in f64 and rounded to f32 once; 0 for an empty segment."""
-    return segment_sums(x, segments.offsets(), 1).div_(_divisors(segments)).to(torch.float32)
-
-
-@functools.lru_cache(maxsize=64)
-def _divisors(segments: Segments) -> Tensor:
-    """The sizes of the segments, at least 1, in f64: shared, do not write to it."""
-    return segments.offsets().diff().clamp_(min=1).to(torch.float64)

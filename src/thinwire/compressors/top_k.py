@@ -4,11 +4,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from thinwire.compressors.amount import check_amount, draw_counts, kept_share
+from thinwire.compressors.amount import (
+    check_amount,
+    draw_counts,
+    kept_segments,
+    kept_share,
+    most_counts,
+    sparse_outline,
+)
 from thinwire.compressors.base import Compressor, Traits, sparsified
 from thinwire.compressors.identity import Identity
 from thinwire.config import register
-from thinwire.kernels.select import top_k
+from thinwire.kernels.accumulate import accumulate_top_k
+from thinwire.kernels.select import top_k_entries
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
 from thinwire.random import Key
@@ -19,10 +27,18 @@ from thinwire.random import Key
 class TopK:
     """``C(x) = V(top_k(x))``: the k entries of largest magnitude, their values compressed by ``values``.
 
-    Contraction with ``gamma = k/d`` for exact values, for every x (Stich et al. 2018, Def. 2.1); with a
-    quantizer on the values see :func:`thinwire.compressors.base.sparsified` (Basu et al. 2019, Lemmas 1-3).
     ``0 < k < 1`` keeps the largest entry with probability k (ultra-sparsification). Ties are broken towards
     the lowest index.
+
+    Constant: gamma = ``k/d`` for exact values, for every x, attained by entries of equal magnitude. With a quantizer
+        on the values ``(1 - e) k/d``, ``e`` its error on k entries, as long as ``e < 1``: ``k / (d (1 + beta))`` for
+        QSGD that is scaled. An unbiased quantizer with ``beta >= 1`` makes it no contraction: scale it.
+    Bits: 32 (or ``values``) for each of the k entries, and its index: about ``log2(d/k) + 1.5``, less where kept
+        entries lie close together.
+    Paper: Stich, Cordonnier and Jaggi 2018 (Mem-SGD), Def. 2.1; Basu et al. 2019 (Qsparse-local-SGD), Lemmas 1-3.
+    Use it when: fewer than about 2 bits an entry can be spent and there is a memory: under error feedback it is the
+        best sparsifier, the more so the heavier the tails. With ``values=Sign()`` on light tails, with 3 to 6 bits a
+        value on heavy ones.
 
     Args:
         density: kept share of each segment, in (0, 1]; at least one entry of a segment is kept.
@@ -48,16 +64,27 @@ class TopK:
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The kept indices, ascending, and their compressed values."""
         counts = draw_counts(self.k, self.density, segments, key)
-        indices = top_k(x, segments.offsets(), counts)
-        kept = kept_segments(segments, counts)
-        return Sparse(x.numel(), indices, self.values.compress(x[indices], key.fold("values"), kept))
+        indices, kept = top_k_entries(x, segments.offsets(), counts)
+        return Sparse(
+            x.numel(), indices, self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))
+        )
+
+    def compress_residual(
+        self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
+    ) -> Sparse:
+        """Compress ``u = decay * residual + x``, leave ``u`` minus the decoded payload in ``out``: one pass."""
+        counts = draw_counts(self.k, self.density, segments, key)
+        indices, kept = accumulate_top_k(x, residual, decay, out, segments.offsets(), counts)
+        values = self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))
+        payload = Sparse(x.numel(), indices, values)
+        payload.add_to(out, -1.0)
+        return payload
+
+    def outline(self, segments: Segments) -> Sparse:
+        """As many entries as can be kept."""
+        return sparse_outline(most_counts(self.k, self.density, segments), self.values, segments)
 
     def traits(self, numel: int) -> Traits:
         """A contraction, unless the value quantizer's variance is 1 or more."""
         share = kept_share(self.k, self.density, numel)
         return sparsified(share, self.values.traits(max(1, round(share * numel))))
-
-
-def kept_segments(segments: Segments, counts: Tensor) -> Segments:
-    """The cut of the kept values that follows the cut of the vector."""
-    return Segments.whole(int(counts.sum())) if segments.count == 1 else Segments.of_sizes(counts.tolist())

@@ -12,7 +12,7 @@ from torch import Tensor
 from thinwire.distributed.communication_thread import CommunicationThread
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic, shard_bounds
-from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, check_peer
+from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, check_length, check_peer
 
 T = TypeVar("T")
 
@@ -103,8 +103,8 @@ class Transport:
             case AllReduce(tensor, divisor):
                 self.traffic += all_reduce_traffic(tensor.numel(), self.size, tensor.element_size())[self.rank]
                 return self._sum(tensor, divisor)
-            case AllGather(message):
-                messages = self._gather(message)
+            case AllGather(message, _, max_num_bytes):
+                messages = self._gather(message, max_num_bytes)
                 self.traffic += all_gather_traffic([other.numel() for other in messages])[self.rank]
                 return messages
             case Send(destination, message):
@@ -112,15 +112,15 @@ class Transport:
                 check_peer(op, self.rank, self.size)
                 self._unsent += self._send(destination, [_length(message), message])
                 return None
-            case Receive(source):
+            case Receive(source, _, max_num_bytes):
                 check_peer(op, self.rank, self.size)
-                message = self._receive(source)
+                message = self._receive(source, max_num_bytes)
                 self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
                 return message
             case Compute():
                 return None
 
-    def _gather(self, message: Tensor) -> list[Tensor]:
+    def _gather(self, message: Tensor, max_num_bytes: int | None = None) -> list[Tensor]:
         """Everyone's messages in rank order; lengths and bodies are on their way before anyone waits."""
         pending = []
         for peer in self._peers():
@@ -128,6 +128,8 @@ class Transport:
         lengths = {peer: torch.empty(1, dtype=torch.int64) for peer in self._peers()}
         arriving = [self._arrive(peer, length) for peer, length in lengths.items()]
         _wait(arriving)
+        for peer, length in lengths.items():
+            check_length(peer, int(length), max_num_bytes)
         messages = {peer: torch.empty(int(length), dtype=torch.uint8) for peer, length in lengths.items()}
         arriving = [self._arrive(peer, other) for peer, other in messages.items() if other.numel()]
         _wait([*arriving, *(work for work, _ in pending)])
@@ -158,9 +160,10 @@ class Transport:
         _wait([*(self._arrive(peer, part) for peer, part in parts.items() if part.numel()), *pending])
         return total.view(tensor.shape)
 
-    def _receive(self, source: int) -> Tensor:
+    def _receive(self, source: int, max_num_bytes: int | None) -> Tensor:
         length = torch.empty(1, dtype=torch.int64)
         _wait([self._arrive(source, length)])
+        check_length(source, int(length), max_num_bytes)
         message = torch.empty(int(length), dtype=torch.uint8)
         if message.numel():
             _wait([self._arrive(source, message)])

@@ -20,12 +20,14 @@ class Context:
         size: number of workers.
         key: addresses this worker's randomness in this exchange.
         segments: how the vector is cut for compression.
+        max_num_bytes: the longest message that any worker can make of it.
     """
 
     rank: int
     size: int
     key: Key
     segments: Segments
+    max_num_bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

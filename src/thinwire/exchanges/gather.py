@@ -29,7 +29,7 @@ class Gather:
     def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
         """One all-gather."""
         message = encode(compressor.compress(x, ctx.key, ctx.segments))
-        mean, finite = yield from all_gather(message, functools.partial(mean_of, numel=x.numel()))
+        mean, finite = yield from all_gather(message, functools.partial(mean_of, numel=x.numel()), ctx.max_num_bytes)
         return Aggregate(mean, finite, message.numel())
 
 

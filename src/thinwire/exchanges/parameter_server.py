@@ -3,6 +3,7 @@
 import functools
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
@@ -13,7 +14,7 @@ from thinwire.exchanges.gather import mean_of
 from thinwire.kernels.finite import is_finite
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.steps import Steps, as_it_is, receive, send
-from thinwire.wire import decode, encode, encoded_num_bytes
+from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
 
 
 @register
@@ -42,17 +43,24 @@ class ParameterServer:
         read = functools.partial(_read, numel=x.numel())
         if ctx.rank != self.server:
             yield from send(self.server, message)
-            mean, finite = yield from receive(self.server, read)
+            mean, finite = yield from receive(self.server, read, _max_mean_num_bytes(x.numel()))
         else:
             messages = []
             for rank in range(ctx.size):
-                messages.append(message if rank == ctx.rank else (yield from receive(rank, as_it_is)))
+                messages.append(
+                    message if rank == ctx.rank else (yield from receive(rank, as_it_is, ctx.max_num_bytes))
+                )
             broadcast = encode(smallest_exact(mean_of(messages, x.numel())[0]))
             for rank in range(ctx.size):
                 if rank != ctx.rank:
                     yield from send(rank, broadcast)
             mean, finite = read(broadcast)
         return Aggregate(mean, finite, message.numel())
+
+
+def _max_mean_num_bytes(numel: int) -> int:
+    """What :func:`smallest_exact` takes at most: it sends nothing longer than the dense vector."""
+    return max_num_bytes(Dense(torch.empty(numel, device="meta")))
 
 
 def _read(message: Tensor, numel: int) -> tuple[Tensor, bool]:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.kernels.lanes import LANES, LARGEST_WIDTH, unpack_groups
 from thinwire.kernels.numba_tools import array_of, kernel, load_word, load_word_padded, tensor_of
+from thinwire.kernels.threads import run, shares
 
 
 def num_packed_bytes(count: int, width: int) -> int:
@@ -109,7 +111,8 @@ def largest_code(packed: Tensor, count: int, width: int) -> int:
     _check_packed(packed, count, width)
     if not packed.is_cpu:
         return largest_code_torch(packed, count, width)
-    return int(_largest(array_of(packed), count, width))
+    data = array_of(packed)
+    return int(max(run(_largest, [(data, width, start, stop) for start, stop in shares(count, 1024)]))) if count else -1
 
 
 def largest_code_torch(packed: Tensor, count: int, width: int) -> int:
@@ -205,54 +208,12 @@ def _unpack_any(packed: Any, width: int, codes: Any) -> None:
 
 
 @kernel
-def _unpack_1(packed: Any, codes: Any) -> None:
-    for j in range(codes.size // 8):
-        byte = np.int32(packed[j])
-        for t in range(8):
-            codes[8 * j + t] = (byte >> np.int32(t)) & np.int32(1)
-    for i in range(codes.size // 8 * 8, codes.size):
-        codes[i] = (packed[i >> 3] >> (i & 7)) & 1
-
-
-@kernel
-def _unpack_2(packed: Any, codes: Any) -> None:
-    for j in range(codes.size // 4):
-        byte = np.int32(packed[j])
-        for t in range(4):
-            codes[4 * j + t] = (byte >> np.int32(2 * t)) & np.int32(3)
-    for i in range(codes.size // 4 * 4, codes.size):
-        codes[i] = (packed[i >> 2] >> (2 * (i & 3))) & 3
-
-
-@kernel
-def _unpack_4(packed: Any, codes: Any) -> None:
-    for j in range(codes.size // 2):
-        byte = np.int32(packed[j])
-        codes[2 * j] = byte & np.int32(15)
-        codes[2 * j + 1] = byte >> np.int32(4)
-    if codes.size % 2:
-        codes[codes.size - 1] = packed[codes.size >> 1] & 15
-
-
-@kernel
-def _unpack_8(packed: Any, codes: Any) -> None:
-    for i in range(codes.size):
-        codes[i] = packed[i]
-
-
-@kernel
 def unpack_block(packed: Any, width: int, codes: Any) -> None:
     """Fill int32 ``codes`` from the beginning of uint8 ``packed``, which must hold them; for other kernels."""
-    if width == 1:
-        _unpack_1(packed, codes)
-    elif width == 2:
-        _unpack_2(packed, codes)
-    elif width == 4:
-        _unpack_4(packed, codes)
-    elif width == 8:
-        _unpack_8(packed, codes)
-    else:
-        _unpack_any(packed, width, codes)
+    groups = codes.size // LANES if width <= LARGEST_WIDTH else 0
+    unpack_groups(packed, 0, width, codes, 0, groups)
+    done = groups * LANES
+    _unpack_any(packed[done // 8 * width :], width, codes[done:])
 
 
 @kernel
@@ -275,13 +236,40 @@ def pack_block(codes: Any, width: int, words: Any) -> None:
 
 
 @kernel
-def _largest(packed: Any, count: int, width: int) -> Any:
+def _largest(packed: Any, width: int, start: int, stop: int) -> Any:
+    """The largest of codes ``start``, a multiple of 1024, to ``stop``."""
+    if width <= 2 or width == 4 or width == 8:
+        return _largest_of_bytes(packed, width, start, stop)
     block = np.empty(1024, np.int32)
-    largest = np.int32(-1)
-    for start in range(0, count, 1024):
-        num = min(1024, count - start)
+    largest = np.int64(-1)
+    for first in range(start, stop, 1024):
+        num = min(1024, stop - first)
         # 1024 codes of any width are whole bytes.
-        unpack_block(packed[start // 8 * width :], width, block[:num])
+        unpack_block(packed[first // 8 * width :], width, block[:num])
+        most = np.int32(-1)
         for j in range(num):
-            largest = max(largest, block[j])
+            most = block[j] if block[j] > most else most
+        largest = max(largest, np.int64(most))
     return largest
+
+
+@kernel
+def _largest_of_bytes(packed: Any, width: int, start: int, stop: int) -> Any:
+    """The same where no code lies in two bytes: the largest at every place of a byte."""
+    first = start * width // 8
+    whole = packed[first : stop * width // 8]
+    largest = np.uint8(0)
+    for place in range(0, 8, width):
+        # Compared in place; a shift of every byte would cost more than the rest.
+        mask = np.uint8(((1 << width) - 1) << place)
+        most = np.uint8(0)
+        for j in range(whole.size):
+            code = np.uint8(whole[j] & mask)
+            most = code if code > most else most
+        largest = max(largest, np.uint8(most >> place))
+    rest = stop * width % 8
+    if rest > 0:
+        last = packed[stop * width // 8]
+        for place in range(0, rest, width):
+            largest = max(largest, np.uint8((last >> place) & ((1 << width) - 1)))
+    return np.int64(largest)

@@ -54,7 +54,7 @@ class Pool:
             self._num_made += 1
             self._tidy()
             blocks = self._free.get(size)
-            memory = blocks.pop()[1] if blocks else memoryview(np.empty(size, np.uint8))
+            memory = blocks.pop()[1] if blocks else np.empty(size, np.uint8).data
         # Views of this array refer to it and not to the block, since the block is no array: it lives as long as they.
         array = np.frombuffer(memory, dtype, count)
         weakref.finalize(array, self._returned.append, (size, memory)).atexit = False

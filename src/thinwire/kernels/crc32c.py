@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.numba_tools import array_of, kernel, load_word
+from thinwire.kernels.numba_tools import array_of, crc32c_word, has_crc32c, kernel, load_word
 
 _POLYNOMIAL = 0x82F63B78
+_LONG, _SHORT = 4096, 128
+"""Bytes of the stretches that are summed side by side, three at a time; powers of two."""
 
 
 def crc32c(data: Tensor, previous: int = 0) -> int:
-    """Checksum of the bytes of ``data``; the reflected polynomial is ``0x82F63B78``, sixteen bytes a step.
+    """Checksum of the bytes of ``data``; the reflected polynomial is ``0x82F63B78``.
 
     Args:
         data: uint8 ``[n]``; of another device than the CPU it is copied first.
@@ -40,7 +42,7 @@ def crc32c_array(data: "np.ndarray[Any, np.dtype[np.uint8]]", previous: int = 0)
         >>> hex(crc32c_array(np.frombuffer(b"123456789", np.uint8)))
         '0xe3069283'
     """
-    return int(_checksum(data, _tables(), np.uint32(previous)))
+    return int(_checksum(data, byte_tables(), shift_tables(), np.uint32(previous)))
 
 
 def crc32c_python(data: bytes, previous: int = 0) -> int:
@@ -59,20 +61,94 @@ def crc32c_python(data: bytes, previous: int = 0) -> int:
 
 
 @functools.cache
-def _tables() -> "np.ndarray[Any, np.dtype[np.uint32]]":
-    """Row ``t`` holds what each byte does to the state ``t`` bytes after it."""
+def byte_tables() -> "np.ndarray[Any, np.dtype[np.uint32]]":
+    """Row ``t`` holds what each byte does to the state ``t`` bytes after it: ``[16, 256]``."""
     tables = np.zeros((16, 256), np.uint32)
     state: Any = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        state = (state >> 1) ^ np.where(state & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
+        state = _times_x(state)
     tables[0] = state
     for row in range(1, 16):
         tables[row] = (tables[row - 1] >> 8) ^ tables[0][tables[row - 1] & 0xFF]
     return tables
 
 
+@functools.cache
+def shift_tables() -> "np.ndarray[Any, np.dtype[np.uint32]]":
+    """What each byte of a state becomes when a whole stretch of zeros has followed it: ``[2, 4, 256]``.
+
+    A state is a polynomial over the field of two elements, its highest power in the lowest bit. Zeros multiply
+    it by a power of ``x`` modulo the polynomial of the code, and multiplication is linear: a state's four bytes
+    can be looked up one by one.
+    """
+    bytes_of_state = np.arange(256, dtype=np.uint32) << (8 * np.arange(4, dtype=np.uint32).reshape(4, 1))
+    return np.stack([_multiply(bytes_of_state, _power_of_x(8 * length)) for length in (_LONG, _SHORT)])
+
+
+def _times_x(states: Any) -> Any:
+    return (states >> np.uint32(1)) ^ np.where(states & np.uint32(1), np.uint32(_POLYNOMIAL), np.uint32(0))
+
+
+def _multiply(left: Any, right: Any) -> Any:
+    product = np.zeros_like(left)
+    for power in range(32):
+        product ^= np.where(left >> np.uint32(31 - power) & np.uint32(1), right, np.uint32(0))
+        right = _times_x(right)
+    return product
+
+
+def _power_of_x(exponent: int) -> Any:
+    """``x`` to a power of two."""
+    power: Any = np.array(1 << 30, np.uint32)
+    for _ in range(exponent.bit_length() - 1):
+        power = _multiply(power, power)
+    return power
+
+
 @kernel
-def _checksum(data: Any, tables: Any, previous: Any) -> Any:
+def has_instruction() -> Any:
+    """Whether the processor that Numba compiles for computes this checksum itself."""
+    return has_crc32c()
+
+
+@kernel
+def _checksum(data: Any, tables: Any, shifts: Any, previous: Any) -> Any:
+    if has_crc32c():
+        return checksum_by_instruction(data, tables, shifts, previous)
+    return checksum_by_tables(data, tables, previous)
+
+
+@kernel
+def checksum_by_instruction(data: Any, tables: Any, shifts: Any, previous: Any) -> Any:
+    """The checksum on a processor that has an instruction for it, see :func:`has_crc32c`.
+
+    The instruction takes three cycles but can begin in each, so three stretches go on side by side, as if
+    each of the last two began with the state 0. A stretch's end state is that of all bytes before it, shifted
+    past the stretch, plus its own.
+    """
+    state = np.uint64(previous ^ np.uint32(0xFFFFFFFF))
+    position = 0
+    for kind in range(2):
+        length = _LONG if kind == 0 else _SHORT
+        shift = shifts[kind]
+        while position + 3 * length <= data.size:
+            second = np.uint64(0)
+            third = np.uint64(0)
+            for place in range(position, position + length, 8):
+                state = crc32c_word(state, load_word(data, place))
+                second = crc32c_word(second, load_word(data, place + length))
+                third = crc32c_word(third, load_word(data, place + 2 * length))
+            state = _shifted(_shifted(state, shift) ^ second, shift) ^ third
+            position += 3 * length
+    while position + 8 <= data.size:
+        state = crc32c_word(state, load_word(data, position))
+        position += 8
+    return _finish(data, position, tables, np.uint32(state))
+
+
+@kernel
+def checksum_by_tables(data: Any, tables: Any, previous: Any) -> Any:
+    """The checksum on any processor, sixteen bytes a step."""
     u64 = np.uint64
     byte = u64(255)
     state = np.uint32(previous ^ np.uint32(0xFFFFFFFF))
@@ -89,6 +165,19 @@ def _checksum(data: Any, tables: Any, previous: Any) -> Any:
             shift = u64(8 * place)
             mixed ^= tables[15 - place, (first >> shift) & byte]
         state = np.uint32(mixed)
-    for position in range(whole, data.size):
-        state = np.uint32((state >> np.uint32(8)) ^ tables[0, (state ^ data[position]) & np.uint32(255)])
+    return _finish(data, whole, tables, state)
+
+
+@kernel
+def _shifted(state: Any, shift: Any) -> Any:
+    byte = np.uint64(255)
+    low = shift[0, state & byte] ^ shift[1, (state >> np.uint64(8)) & byte]
+    high = shift[2, (state >> np.uint64(16)) & byte] ^ shift[3, state >> np.uint64(24)]
+    return np.uint64(low ^ high)
+
+
+@kernel
+def _finish(data: Any, position: int, tables: Any, state: Any) -> Any:
+    for place in range(position, data.size):
+        state = np.uint32((state >> np.uint32(8)) ^ tables[0, (state ^ data[place]) & np.uint32(255)])
     return state ^ np.uint32(0xFFFFFFFF)

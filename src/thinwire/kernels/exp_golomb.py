@@ -23,8 +23,10 @@ from thinwire.kernels.numba_tools import (
     kernel,
     load_word_padded,
     tensor_of,
+    unary_end,
+    write_bits,
 )
-from thinwire.kernels.rice import gaps_of
+from thinwire.kernels.rice import SLACK, gaps_of
 
 BLOCK = 128
 """Gaps that share one order."""
@@ -125,9 +127,9 @@ def encode_with_orders(gaps: Tensor, orders: Tensor, num_bytes: int) -> Tensor:
         >>> encode_with_orders(torch.tensor([0, 2]), torch.tensor([0], dtype=torch.uint8), 3).tolist()
         [0, 5, 1]
     """
-    data = np.zeros(num_bytes, np.uint8)
+    data = np.empty(num_bytes + SLACK, np.uint8)
     _encode(gaps.numpy(), orders.numpy(), data)
-    return tensor_of(data)
+    return tensor_of(data[:num_bytes])
 
 
 def encode_with_orders_torch(gaps: Tensor, orders: Tensor) -> Tensor:
@@ -295,95 +297,69 @@ def _choose_orders(gaps: Any, orders: Any) -> Any:
 
 @kernel
 def _encode(gaps: Any, orders: Any, data: Any) -> None:
+    place = (np.int64(0), np.uint64(0), np.int64(0))
     for block in range(orders.size):
-        data[block >> 1] |= np.uint8(orders[block] << ((block & 1) << 2))
-    written = (orders.size + 1) >> 1
-    pending = np.uint64(0)
-    num_pending = 0
-    for j in range(gaps.size):
-        order = np.int64(orders[j >> 7])
-        length = _num_bits(gaps[j] + (np.int64(1) << order)) - 1 - order
-        # At most 15 + 49 bits are pending, here and below.
-        pending |= np.uint64(1) << np.uint64(num_pending + length)
-        num_pending += length + 1
-        while num_pending >= 16:
-            data[written] = np.uint8(pending)
-            data[written + 1] = np.uint8(pending >> np.uint64(8))
-            written += 2
-            pending >>= np.uint64(16)
-            num_pending -= 16
-    written = _finish(pending, num_pending, data, written)
-    pending = np.uint64(0)
-    num_pending = 0
-    for j in range(gaps.size):
-        number = gaps[j] + (np.int64(1) << np.int64(orders[j >> 7]))
-        width = _num_bits(number) - 1
-        pending |= np.uint64(number ^ (np.int64(1) << width)) << np.uint64(num_pending)
-        num_pending += width
-        while num_pending >= 16:
-            data[written] = np.uint8(pending)
-            data[written + 1] = np.uint8(pending >> np.uint64(8))
-            written += 2
-            pending >>= np.uint64(16)
-            num_pending -= 16
-    _finish(pending, num_pending, data, written)
-
-
-@kernel
-def _finish(pending: Any, num_pending: int, data: Any, written: int) -> Any:
-    while num_pending > 0:
-        data[written] = np.uint8(pending)
-        written += 1
-        pending >>= np.uint64(8)
-        num_pending -= 8
-    return written
+        place = write_bits(data, place[0], place[1], place[2], np.uint64(orders[block]), np.int64(4))
+    num_order_bytes = place[0] + (place[2] > 0)
+    # Side by side, the two streams do not wait for each other.
+    raw = np.empty(data.size, np.uint8)
+    high = (num_order_bytes, np.uint64(0), np.int64(0))
+    low = (np.int64(0), np.uint64(0), np.int64(0))
+    for block in range(orders.size):
+        order = np.int64(orders[block])
+        for j in range(128 * block, min(128 * block + 128, gaps.size)):
+            number = gaps[j] + (np.int64(1) << order)
+            width = _num_bits(number) - 1
+            length = width - order
+            high = write_bits(data, high[0], high[1], high[2], np.uint64(1) << np.uint64(length), length + 1)
+            low = write_bits(raw, low[0], low[1], low[2], np.uint64(number ^ (np.int64(1) << width)), width)
+    num_raw_bytes = low[0] + (low[2] > 0)
+    start = high[0] + (high[2] > 0)
+    data[start : start + num_raw_bytes] = raw[:num_raw_bytes]
 
 
 @kernel
 def _decode(data: Any, num_order_bytes: int, numel: int, indices: Any) -> Any:
-    count = indices.size
     unary = data[num_order_bytes:]
+    num_unary_bits = unary_end(unary, indices.size)
+    if num_unary_bits < 0:
+        return _ENDED
+    num_unary_bytes = (num_unary_bits + 7) >> 3
+    if num_unary_bits & 7 and unary[num_unary_bytes - 1] >> (num_unary_bits & 7):
+        return _PADDING
+    raw = unary[num_unary_bytes:]
+    word = np.uint64(0)
+    begin = np.int64(-64)
     last = np.int64(-1)
-    num_raw_bits = np.int64(0)
+    start = np.int64(0)
+    index = np.int64(-1)
     done = 0
-    position = 0
-    # First the widths, in the place of the indices: the last stream begins where the unary one ends.
-    while done < count:
-        if position >= unary.size:
-            return _ENDED
-        word = load_word_padded(unary, position)
-        while word != 0 and done < count:
-            bit = 8 * position + np.int64(count_trailing_zeros(word))
+    while done < indices.size:
+        order = np.int64(data[done >> 8] >> ((done >> 7 & 1) << 2) & 15)
+        stop = min(done + 128, indices.size)
+        while done < stop:
+            # The number of 1s has been counted: no word past the end is asked for.
+            while word == 0:
+                begin += 64
+                word = load_word_padded(unary, begin >> 3)
+            bit = begin + np.int64(count_trailing_zeros(word))
             word &= word - np.uint64(1)
-            order = np.int64(data[done >> 8] >> ((done >> 7 & 1) << 2) & 15)
             width = bit - last - 1 + order
             # Such a gap is 2**49 - 2**15 at least.
             if width > 48:
                 return _BAD_INDEX
             last = bit
-            num_raw_bits += width
-            indices[done] = width
+            top = np.uint64(1) << np.uint64(width)
+            low = (load_word_padded(raw, start >> 3) >> np.uint64(start & 7)) & (top - np.uint64(1))
+            index += np.int64(top | low) - (np.int64(1) << order) + 1
+            if index >= numel:
+                return _BAD_INDEX
+            indices[done] = index
+            start += width
             done += 1
-        position += 8
-    num_unary_bytes = (last + 8) >> 3
-    if num_unary_bytes and unary[num_unary_bytes - 1] >> ((last & 7) + 1):
-        return _PADDING
-    raw = unary[num_unary_bytes:]
-    num_raw_bytes = (num_raw_bits + 7) >> 3
+    num_raw_bytes = (start + 7) >> 3
     if num_raw_bytes > raw.size:
         return _ENDED
-    if num_raw_bits & 7 and raw[num_raw_bytes - 1] >> (num_raw_bits & 7):
+    if start & 7 and raw[num_raw_bytes - 1] >> (start & 7):
         return _PADDING
-    start = np.int64(0)
-    index = np.int64(-1)
-    for j in range(count):
-        width = indices[j]
-        top = np.uint64(1) << np.uint64(width)
-        low = (load_word_padded(raw, start >> 3) >> np.uint64(start & 7)) & (top - np.uint64(1))
-        order = np.int64(data[j >> 8] >> ((j >> 7 & 1) << 2) & 15)
-        index += np.int64(top | low) - (np.int64(1) << order) + 1
-        if index >= numel:
-            return _BAD_INDEX
-        indices[j] = index
-        start += width
     return num_order_bytes + num_unary_bytes + num_raw_bytes

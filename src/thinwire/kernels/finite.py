@@ -115,7 +115,7 @@ def _check_out(x: Tensor, out: Tensor) -> None:
 
 
 @kernel
-def _largest(bits: Any) -> bool:
+def _largest(bits: Any) -> Any:
     most = np.uint32(0)
     for j in range(bits.size):
         most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
@@ -123,7 +123,7 @@ def _largest(bits: Any) -> bool:
 
 
 @kernel
-def _copy(bits: Any, out: Any) -> bool:
+def _copy(bits: Any, out: Any) -> Any:
     most = np.uint32(0)
     for j in range(bits.size):
         out[j] = bits[j]
@@ -132,7 +132,7 @@ def _copy(bits: Any, out: Any) -> bool:
 
 
 @kernel
-def _divide(x: Any, divisor: Any) -> bool:
+def _divide(x: Any, divisor: Any) -> Any:
     most = np.uint32(0)
     bits = x.view(np.uint32)
     for start in range(0, x.size, _BLOCK):

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, types
+from numba import types
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from thinwire.errors import ConfigError
@@ -67,7 +68,7 @@ pointer: Any = intrinsic(_pointer)
 
 
 @kernel
-def _flatten(addresses: Any, ends: Any, out: Any, start: int, stop: int) -> bool:
+def _flatten(addresses: Any, ends: Any, out: Any, start: int, stop: int) -> Any:
     most = np.uint32(0)
     begin = 0
     for number in range(addresses.size):

@@ -79,6 +79,85 @@ def _load_word(typing_context: Any, data: Any, position: Any) -> Any:
 load_word: Any = intrinsic(_load_word)
 
 
+def _store_word(typing_context: Any, data: Any, position: Any, word: Any) -> Any:
+    """Write a uint64 to the eight bytes of ``data`` from ``position`` on; all must lie inside."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(array.data, [arguments[1]])
+        builder.store(arguments[2], builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(data, types.intp, types.uint64), generate
+
+
+store_word: Any = intrinsic(_store_word)
+
+
+def _count_ones(typing_context: Any, word: Any) -> Any:
+    """Number of set bits of a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+count_ones: Any = intrinsic(_count_ones)
+
+
+def _crc32c_instruction(context: Any) -> tuple[str, int] | None:
+    """The LLVM intrinsic that takes eight bytes into a CRC-32C, and the width of its state; None if there is none.
+
+    What counts is the processor that Numba compiles for, which ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` may
+    set to less than the machine's own; Numba keeps the kernels of different targets apart on disk.
+    """
+    triple, _, features = context.codegen().magic_tuple()
+    enabled = features.split(",")
+    if triple.startswith("x86_64") and "+crc32" in enabled:
+        return "llvm.x86.sse42.crc32.64.64", 64
+    if triple.startswith(("aarch64", "arm64")) and "+crc" in enabled:
+        return "llvm.aarch64.crc32cx", 32
+    return None
+
+
+def _has_crc32c(typing_context: Any) -> Any:
+    """Whether :func:`crc32c_word` is an instruction here; a constant, so that a branch on it costs nothing."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(types.boolean, _crc32c_instruction(context) is not None)
+
+    return types.boolean(), generate
+
+
+has_crc32c: Any = intrinsic(_has_crc32c)
+
+
+def _crc32c_word(typing_context: Any, state: Any, word: Any) -> Any:
+    """The state (uint64, below ``2**32``) after the eight bytes of a uint64; 0 where :func:`has_crc32c` is false."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        instruction = _crc32c_instruction(context)
+        if instruction is None:
+            return context.get_constant(types.uint64, 0)
+        name, width = instruction
+        word = ir.IntType(64)
+        state = ir.IntType(width)
+        function = builder.module.declare_intrinsic(name, (), ir.FunctionType(state, [state, word]))
+        if width == 64:
+            return builder.call(function, arguments)
+        return builder.zext(builder.call(function, [builder.trunc(arguments[0], state), arguments[1]]), word)
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+crc32c_word: Any = intrinsic(_crc32c_word)
+
+
 @kernel
 def load_word_padded(data: Any, position: int) -> Any:
     """The eight bytes of ``data`` from ``position`` on as one uint64; what lies outside counts as zero."""
@@ -88,3 +167,36 @@ def load_word_padded(data: Any, position: int) -> Any:
     for byte in range(max(0, data.size - position)):
         word |= np.uint64(data[position + byte]) << np.uint64(8 * byte)
     return word
+
+
+@kernel
+def write_bits(data: Any, position: Any, pending: Any, num_pending: Any, bits: Any, num_bits: Any) -> Any:
+    """Write the ``num_bits`` bits of a uint64 (at most 56, no others set) after the at most 7 in ``pending``.
+
+    They go to the bytes of ``data`` from ``position`` on, the lowest first, and zeros to the seven bytes after them,
+    which must lie inside. Returns the position of the first byte that is not full, what it holds, and how many bits.
+    """
+    pending |= bits << np.uint64(num_pending)
+    num_pending += num_bits
+    store_word(data, position, pending)
+    num_full = num_pending >> 3
+    return position + num_full, pending >> np.uint64(8 * num_full), num_pending & 7
+
+
+@kernel
+def unary_end(data: Any, count: Any) -> Any:
+    """How many bits of ``data`` there are up to its ``count``-th 1, that one included; -1 if it holds fewer."""
+    seen = np.int64(0)
+    position = 0
+    if count == 0:
+        return np.int64(0)
+    while position < data.size:
+        word = load_word_padded(data, position)
+        ones = np.int64(count_ones(word))
+        if seen + ones >= count:
+            for _ in range(count - seen - 1):
+                word &= word - np.uint64(1)
+            return 8 * position + np.int64(count_trailing_zeros(word)) + 1
+        seen += ones
+        position += 8
+    return np.int64(-1)

@@ -13,10 +13,20 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
-from thinwire.kernels.numba_tools import array_of, count_trailing_zeros, kernel, load_word_padded, tensor_of
+from thinwire.kernels.numba_tools import (
+    array_of,
+    count_trailing_zeros,
+    kernel,
+    load_word_padded,
+    tensor_of,
+    write_bits,
+)
 
 MAX_PARAMETER = 40
 """Largest Rice parameter: indices of a vector with ``2**40`` entries need no more."""
+
+SLACK = 8
+"""Bytes that a writer may touch after the last of a code."""
 
 _BAD_INDEX, _ENDED, _PADDING = -1, -2, -3
 _REASONS = {
@@ -128,10 +138,9 @@ def encode_gaps(gaps: Tensor, parameter: int, num_bytes: int) -> Tensor:
         >>> encode_gaps(torch.tensor([0, 2]), 1, 2).tolist()
         [0, 5]
     """
-    num_remainder_bytes = num_packed_bytes(gaps.numel(), parameter)
-    data = np.zeros(num_bytes, np.uint8)
-    _encode(gaps.numpy(), parameter, data[:num_remainder_bytes], data[num_remainder_bytes:])
-    return tensor_of(data)
+    data = np.empty(num_bytes + SLACK, np.uint8)
+    _encode(gaps.numpy(), parameter, data)
+    return tensor_of(data[:num_bytes])
 
 
 def rice_encode_torch(indices: Tensor, parameter: int) -> Tensor:
@@ -300,26 +309,24 @@ def _choice(gaps: Any) -> Any:
 
 
 @kernel
-def _encode(gaps: Any, parameter: int, remainders: Any, unary: Any) -> None:
-    mask = (np.uint64(1) << np.uint64(parameter)) - np.uint64(1)
-    pending = np.uint64(0)
-    num_pending = 0
-    written = 0
-    bit = np.int64(-1)
+def _encode(gaps: Any, parameter: int, data: Any) -> None:
+    shift = np.int64(parameter)
+    mask = (np.int64(1) << shift) - 1
+    num_remainder_bytes = (gaps.size * shift + 7) >> 3
+    # Side by side, the two streams do not wait for each other; what a writer touches after its end must not be the
+    # other's beginning.
+    unary = np.empty(data.size - num_remainder_bytes, np.uint8)
+    low = (np.int64(0), np.uint64(0), np.int64(0))
+    high = (np.int64(0), np.uint64(0), np.int64(0))
     for j in range(gaps.size):
         gap = gaps[j]
-        bit += (gap >> parameter) + 1
-        unary[bit >> 3] |= np.uint8(1 << (bit & 7))
-        # At most 7 + 40 bits are pending.
-        pending |= (np.uint64(gap) & mask) << np.uint64(num_pending)
-        num_pending += parameter
-        while num_pending >= 8:
-            remainders[written] = np.uint8(pending)
-            written += 1
-            pending >>= np.uint64(8)
-            num_pending -= 8
-    if num_pending > 0:
-        remainders[written] = np.uint8(pending)
+        low = write_bits(data, low[0], low[1], low[2], np.uint64(gap & mask), shift)
+        quotient = gap >> shift
+        while quotient > 48:
+            high = write_bits(unary, high[0], high[1], high[2], np.uint64(0), np.int64(48))
+            quotient -= 48
+        high = write_bits(unary, high[0], high[1], high[2], np.uint64(1) << np.uint64(quotient), quotient + 1)
+    data[num_remainder_bytes:] = unary
 
 
 @kernel

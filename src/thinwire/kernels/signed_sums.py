@@ -1,6 +1,5 @@
 """Packed signs back onto a sum."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,10 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.bits import unpack_torch
+from thinwire.kernels.lanes import LANES, add_sign_groups
 from thinwire.kernels.numba_tools import array_of, kernel
 from thinwire.kernels.offsets import check_sum, offsets_array
+from thinwire.kernels.threads import run, shares
 
 
 def add_signs(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor: float = 1.0) -> None:
@@ -34,20 +35,11 @@ def add_signs(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor
         >>> out.tolist()
         [0.5, 1.5, 0.5]
     """
-    check_sum(scales, offsets, out)
-    if bits.dtype != torch.uint8 or bits.dim() != 1 or 8 * bits.numel() < out.numel():
-        raise ConfigError(f"{out.numel()} signs take {(out.numel() + 7) // 8} bytes of uint8, got {tuple(bits.shape)}")
+    _check(bits, scales, offsets, out)
     if not out.is_cpu:
         add_signs_torch(bits, scales, offsets, out, factor)
         return
-    _add_signs(
-        array_of(bits),
-        array_of(scales),
-        offsets_array(offsets, out.numel()),
-        array_of(out),
-        np.float32(factor),
-        _pairs(),
-    )
+    _run(bits, scales, offsets, out, factor, True)
 
 
 def add_signs_torch(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor: float = 1.0) -> None:
@@ -57,37 +49,69 @@ def add_signs_torch(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, 
     out.add_(torch.where(unpack_torch(bits, out.numel(), 1) != 0, -values, values))
 
 
-@functools.cache
-def _pairs() -> "np.ndarray[Any, np.dtype[np.uint64]]":
-    """For each byte its eight signs, 1 or -1, as four words of two f32 each: ``[1024]``."""
-    negative = np.unpackbits(np.arange(256, dtype=np.uint8), bitorder="little")
-    return np.where(negative, np.float32(-1), np.float32(1)).view(np.uint64)
+def write_signs(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor) -> None:
+    """``out_i = -scales[s] if bit i is set else scales[s]``: :func:`add_signs` that reads nothing of ``out``.
+
+    Arguments and errors are those of :func:`add_signs`.
+
+    Example:
+        >>> out = torch.empty(3)
+        >>> write_signs(torch.tensor([0b101], dtype=torch.uint8), torch.tensor([0.5]), torch.tensor([0, 3]), out)
+        >>> out.tolist()
+        [-0.5, 0.5, -0.5]
+    """
+    _check(bits, scales, offsets, out)
+    if not out.is_cpu:
+        write_signs_torch(bits, scales, offsets, out)
+        return
+    _run(bits, scales, offsets, out, 1.0, False)
+
+
+def write_signs_torch(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor) -> None:
+    """:func:`write_signs` in torch operations, on any device."""
+    # x + -0.0 is x for every x, -0.0 included.
+    add_signs_torch(bits, scales, offsets, out.fill_(-0.0))
+
+
+def _check(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor) -> None:
+    check_sum(scales, offsets, out)
+    if bits.dtype != torch.uint8 or bits.dim() != 1 or 8 * bits.numel() < out.numel():
+        raise ConfigError(f"{out.numel()} signs take {(out.numel() + 7) // 8} bytes of uint8, got {tuple(bits.shape)}")
+
+
+def _run(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor: float, kept: bool) -> None:
+    shared = (
+        array_of(bits),
+        array_of(scales),
+        offsets_array(offsets, out.numel()),
+        array_of(out),
+        np.float32(factor),
+        kept,
+    )
+    run(_add_signs, [(*shared, start, stop) for start, stop in shares(out.numel(), LANES)])
 
 
 @kernel
-def _add_signs(bits: Any, scales: Any, offsets: Any, out: Any, factor: Any, pairs: Any) -> None:
-    block = np.empty(1024, np.float32)
-    words = block.view(np.uint64)
-    for segment in range(scales.size):
+def _add_signs(bits: Any, scales: Any, offsets: Any, out: Any, factor: Any, kept: bool, start: int, stop: int) -> None:
+    """Entries ``start`` to ``stop``: signs are added where ``kept``, else written."""
+    segment = np.searchsorted(offsets, start, side="right") - 1
+    position = start
+    while position < stop:
+        while offsets[segment + 1] <= position:
+            segment += 1
         value = scales[segment] * factor
-        begin = offsets[segment]
-        end = offsets[segment + 1]
+        end = min(stop, offsets[segment + 1])
         # Segments may begin and end inside a byte.
-        first = min(end, (begin + 7) // 8 * 8)
-        last = max(first, end // 8 * 8)
-        for i in range(begin, first):
-            out[i] += -value if (bits[i >> 3] >> (i & 7)) & 1 else value
-        for start in range(first, last, 1024):
-            part = out[start : min(start + 1024, last)]
-            codes = bits[start >> 3 : (start + part.size) >> 3]
-            for j in range(codes.size):
-                row = 4 * np.int64(codes[j])
-                words[4 * j] = pairs[row]
-                words[4 * j + 1] = pairs[row + 1]
-                words[4 * j + 2] = pairs[row + 2]
-                words[4 * j + 3] = pairs[row + 3]
-            for j in range(part.size):
-                # Times 1 or -1 is exact: this is the rounded product and its negation.
-                part[j] += value * block[j]
-        for i in range(last, end):
-            out[i] += -value if (bits[i >> 3] >> (i & 7)) & 1 else value
+        first = min(end, (position + 7) // 8 * 8)
+        groups = (end - first) // LANES
+        _add_each(bits, value, kept, out, position, first)
+        add_sign_groups(bits, first // 8, value, kept, out, first, groups)
+        _add_each(bits, value, kept, out, first + groups * LANES, end)
+        position = end
+
+
+@kernel
+def _add_each(bits: Any, value: Any, kept: bool, out: Any, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        signed = -value if (bits[i >> 3] >> (i & 7)) & 1 else value
+        out[i] = out[i] + signed if kept else signed

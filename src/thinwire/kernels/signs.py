@@ -1,4 +1,4 @@
-"""The signs of numbers as packed bits."""
+"""The signs of numbers as packed bits, and with the mean magnitude of each segment."""
 
 from typing import Any
 
@@ -7,8 +7,14 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.kernels import buffers
 from thinwire.kernels.bits import pack_torch
+from thinwire.kernels.measures import BLOCK, Source, check_residual, load, measure, measure_ahead, near
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
+from thinwire.kernels.offsets import offsets_array
+from thinwire.kernels.sums import segment_sums_torch
+from thinwire.kernels.threads import run, shares
+from thinwire.kernels.vector_width import always_inline, borrowed, prefer_wide_vectors
 
 
 def sign_bits(x: Tensor) -> Tensor:
@@ -27,11 +33,10 @@ def sign_bits(x: Tensor) -> Tensor:
         >>> sign_bits(torch.tensor([-1.0, 2.0, -0.5, -0.0])).tolist()
         [5]
     """
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
+    _check(x)
     if not x.is_cpu:
         return sign_bits_torch(x)
-    bits = np.empty((x.numel() + 7) // 8, np.uint8)
+    bits = buffers.empty((x.numel() + 7) // 8, np.uint8)
     _sign_bits(array_of(x), bits)
     return tensor_of(bits)
 
@@ -41,17 +46,184 @@ def sign_bits_torch(x: Tensor) -> Tensor:
     return pack_torch((x < 0).to(torch.uint8), 1)
 
 
+def mean_signs(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`sign_bits` and the mean magnitude of each segment.
+
+    Args:
+        x: f32 ``[d]``; NaN makes the mean of its segment NaN.
+        offsets: int64 ``[s + 1]``, ascending from 0 to ``d``: where the segments begin.
+
+    Returns:
+        The bits, uint8 ``[ceil(d / 8)]``, and the means, f32 ``[s]``:
+        :func:`thinwire.kernels.sums.segment_sums` divided by the size in f64, rounded to f32; 0 for an empty segment.
+
+    Raises:
+        ConfigError: shapes or dtypes that are not as described.
+
+    Example:
+        >>> bits, means = mean_signs(torch.tensor([-1.0, 2.0, 0.5]), torch.tensor([0, 2, 3]))
+        >>> bits.tolist(), means.tolist()
+        ([1], [1.5, 0.5])
+    """
+    _check(x)
+    ends = offsets_array(offsets, x.numel())
+    if not x.is_cpu:
+        return mean_signs_torch(x, offsets)
+    entries = array_of(x)
+    return _run((entries, entries, np.float32(1), False), entries, ends)
+
+
+def mean_signs_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`mean_signs` in torch operations, on any device."""
+    sizes = offsets.to(x.device).diff().clamp_(min=1)
+    return sign_bits_torch(x), (segment_sums_torch(x, offsets, 1) / sizes).to(torch.float32)
+
+
+def accumulate_signs(x: Tensor, residual: Tensor, decay: float, out: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`mean_signs` of ``u = decay * residual + x``; what the message leaves out of ``u`` is written to ``out``.
+
+    The factor is rounded to f32 first, the product next, then the sum, then ``out_i = u_i - mean``
+    (``u_i + mean`` where ``u_i < 0``).
+
+    Args:
+        x: f32 ``[d]``.
+        residual: contiguous f32 ``[d]``.
+        decay: factor on the residual.
+        out: contiguous f32 ``[d]``, written; may be ``x`` or ``residual``.
+        offsets: int64 ``[s + 1]``, ascending from 0 to ``d``: where the segments begin.
+
+    Returns:
+        As :func:`mean_signs`.
+
+    Raises:
+        ConfigError: shapes or dtypes that are not as described.
+
+    Example:
+        >>> x, residual = torch.tensor([-1.0, 2.0]), torch.tensor([0.0, 1.0])
+        >>> bits, means = accumulate_signs(x, residual, 1.0, residual, torch.tensor([0, 2]))
+        >>> bits.tolist(), means.tolist(), residual.tolist()
+        ([1], [2.0], [1.0, 1.0])
+    """
+    _check(x)
+    check_residual(x, residual, out)
+    ends = offsets_array(offsets, x.numel())
+    if not x.is_cpu:
+        return accumulate_signs_torch(x, residual, decay, out, offsets)
+    return _run((array_of(x), array_of(residual), np.float32(decay), True), array_of(out), ends)
+
+
+def accumulate_signs_torch(
+    x: Tensor, residual: Tensor, decay: float, out: Tensor, offsets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """:func:`accumulate_signs` in torch operations, on any device."""
+    u = residual * decay + x
+    bits, means = mean_signs_torch(u, offsets)
+    mean = means.repeat_interleave(offsets.to(x.device).diff(), output_size=x.numel())
+    torch.sub(u, torch.where(u < 0, -mean, mean), out=out)
+    return bits, means
+
+
+def _check(x: Tensor) -> None:
+    if x.dtype != torch.float32 or x.dim() != 1:
+        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def _run(source: Source, out: "np.ndarray[Any, Any]", ends: "np.ndarray[Any, Any]") -> tuple[Tensor, Tensor]:
+    bits = buffers.empty((out.size + 7) // 8, np.uint8)
+    # Zeros for the empty segments.
+    scales = np.zeros(ends.size - 1, np.float32)
+    measures = np.empty(ends.size - 1, np.float64)
+    ranges = shares(out.size, BLOCK)
+    measure_ahead(source, ends, 1, ranges, measures)
+    run(_sign_range, [(*source, out, ends, measures, bits, scales, first, last) for first, last in ranges])
+    return tensor_of(bits), tensor_of(scales)
+
+
 @kernel
 def _sign_bits(x: Any, bits: Any) -> None:
-    # Eight bytes of 0 or 1 are gathered into one by a multiplication that shifts each to its place in the top
-    # byte.
-    block = np.empty(1024, np.uint8)
-    words = block.view(np.uint64)
+    flags = np.zeros(1024, np.uint8)
     for start in range(0, x.size, 1024):
         part = x[start : start + 1024]
-        for j in range(part.size):
-            block[j] = np.uint8(part[j] < np.float32(0))
-        block[part.size : (part.size + 7) // 8 * 8] = 0
-        out = bits[start // 8 : start // 8 + (part.size + 7) // 8]
-        for j in range(out.size):
-            out[j] = np.uint8((words[j] * np.uint64(0x0102040810204080)) >> np.uint64(56))
+        _flag(part, flags)
+        _gather(flags, part.size, bits[start // 8 :])
+
+
+@kernel
+def _sign_range(
+    x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
+    first: int, last: int,
+) -> None:  # fmt: skip
+    """Bits and scales of entries ``first``, a multiple of 1024, to ``last``; as ``quantize_range`` in dither_blocks."""
+    u = np.empty(1024, np.float32)
+    folded = np.empty(1024, np.float64)
+    totals = np.empty(1024, np.float64)
+    flags = np.zeros(1024, np.uint8)
+    _sign_blocks(
+        x, residual, decay, remembers, out, ends, measures, bits, scales, first, last, u, folded, totals, flags
+    )
+
+
+@kernel
+def _sign_blocks(
+    x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
+    first: int, last: int, u: Any, folded: Any, totals: Any, flags: Any,
+) -> None:  # fmt: skip
+    x, residual, out, bits = borrowed(x), borrowed(residual), borrowed(out), borrowed(bits)
+    u, folded, totals, flags = borrowed(u), borrowed(folded), borrowed(totals), borrowed(flags)
+    segment = np.searchsorted(ends, first, "right") - 1
+    position = first
+    while position < last:
+        while ends[segment + 1] <= position:
+            segment += 1
+        begin = ends[segment]
+        end = ends[segment + 1]
+        at_hand = False
+        if near(begin, end, first, last):
+            measured = measure(x, residual, decay, remembers, begin, end, 1, u, folded, totals)
+            at_hand = end - begin <= 1024
+        else:
+            measured = measures[segment]
+        scale = np.float32(measured / np.float64(end - begin))
+        if begin >= first:
+            scales[segment] = scale
+        stop = min(end, last)
+        while position < stop:
+            start = position // 1024 * 1024
+            till = min(stop, start + 1024)
+            if at_hand:
+                entries = u[position - begin : till - begin]
+            else:
+                entries = u[: till - position]
+                load(x, residual, decay, remembers, position, entries)
+            _flag(entries, flags[position - start :])
+            if remembers:
+                _leave(entries, scale, out[position:till])
+            position = till
+            if position == start + 1024 or position == last:
+                _gather(flags, position - start, bits[start // 8 :])
+
+
+@kernel
+def _flag(u: Any, flags: Any) -> None:
+    prefer_wide_vectors()
+    always_inline()
+    for j in range(u.size):
+        flags[j] = np.uint8(u[j] < np.float32(0))
+
+
+@kernel
+def _leave(u: Any, scale: Any, out: Any) -> None:
+    prefer_wide_vectors()
+    always_inline()
+    for j in range(u.size):
+        out[j] = u[j] - (-scale if u[j] < np.float32(0) else scale)
+
+
+@kernel
+def _gather(flags: Any, count: int, bits: Any) -> None:
+    """The first ``count`` bytes of 0 or 1 as bits."""
+    flags[count:] = 0
+    # Eight bytes are gathered into one by a multiplication that shifts each to its place in the top byte.
+    eights = flags.view(np.uint64)
+    for j in range((count + 7) // 8):
+        bits[j] = np.uint8((eights[j] * np.uint64(0x0102040810204080)) >> np.uint64(56))

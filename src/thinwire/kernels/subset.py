@@ -1,4 +1,8 @@
-"""A few indices of many, each set of them equally likely."""
+"""A few indices of many, each set of them equally likely.
+
+Indices are drawn one after another, and one that was drawn before is drawn again. A bit for each index that there is
+remembers them, and read in order they are sorted; only where few of very many are drawn is there a table and a sort.
+"""
 
 from typing import Any
 
@@ -7,10 +11,68 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.numba_tools import kernel, tensor_of
+from thinwire.kernels import threads
+from thinwire.kernels.numba_tools import count_trailing_zeros, kernel, tensor_of
+from thinwire.kernels.offsets import offsets_array
 from thinwire.kernels.philox import check_stream, fill_words, random_words_torch
+from thinwire.kernels.select import selection_arrays
 
 _MAX_NUMEL = 2**48
+
+_STREAM = 2**34
+"""Words between the streams of two segments."""
+
+_MAX_COUNT = 2**32
+_MAX_SEGMENTS = 2**28
+
+_SPARSE = 1 << 12
+"""With more indices for each that is drawn, a table of those drawn is cheaper than bits for all."""
+
+
+def segment_subsets(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
+    """``counts[s]`` different positions in each segment ``s``, uniform over all such sets.
+
+    Those of segment ``s`` are ``random_subset(key, size, counts[s], stream_offset=2**34 * s)``, moved to where the
+    segment begins: they depend on the key, the number, the size and the count of the segment, and on no other.
+
+    Args:
+        key: in ``[0, 2**64)``.
+        offsets: int64 ``[s + 1]``, ascending from 0: where the segments begin; ``s`` is at most ``2**28``.
+        counts: int64 ``[s]``, 0 to the size of the segment, at most ``2**32``.
+
+    Returns:
+        int64 ``[counts.sum()]`` on the device of ``offsets``, ascending.
+
+    Raises:
+        ConfigError: shapes, dtypes or numbers that are not as described.
+
+    Example:
+        >>> segment_subsets(7, torch.tensor([0, 4, 6]), torch.tensor([0, 2])).tolist()
+        [4, 5]
+    """
+    numel = _check_segments(key, offsets, counts)
+    if not offsets.is_cpu:
+        return segment_subsets_torch(key, offsets, counts)
+    starts, _, ends = selection_arrays(offsets, counts, numel)
+    chosen = np.empty(ends[-1], np.int64)
+    # Ranges of segments in which about equal numbers are drawn.
+    parts = threads.shares(chosen.size)
+    borders = np.searchsorted(ends[:-1], [start for start, _ in parts]).tolist()
+    borders[0] = 0
+    arguments = (np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32), starts, ends)
+    bounds = zip(borders, [*borders[1:], starts.size - 1], strict=True)
+    threads.run(_draw_segments, [(*arguments, first, last, chosen) for first, last in bounds])
+    return tensor_of(chosen)
+
+
+def segment_subsets_torch(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
+    """:func:`segment_subsets` in torch operations, on any device."""
+    drawn = [torch.empty(0, dtype=torch.int64, device=offsets.device)]
+    for number, (start, size, count) in enumerate(
+        zip(offsets.tolist(), offsets.diff().tolist(), counts.tolist(), strict=False)
+    ):
+        drawn.append(random_subset_torch(key, size, count, number * _STREAM, offsets.device) + start)
+    return torch.cat(drawn)
 
 
 def random_subset(
@@ -27,8 +89,7 @@ def random_subset(
         key: in ``[0, 2**64)``.
         numel: 0 to ``2**48``.
         count: 0 to ``numel``.
-        stream_offset: number of the first word that is used. About ``3 * count`` words are, so subsets that
-            are to be
+        stream_offset: number of the first word that is used. About ``3 * count`` words are, so subsets that are to be
             independent need different keys, or offsets far apart.
         device: where the indices are made; the bits do not depend on it.
 
@@ -49,11 +110,13 @@ def random_subset(
     check_stream(key, stream_offset, 8 * count)
     if torch.device(device).type != "cpu":
         return random_subset_torch(key, numel, count, stream_offset, device)
-    if 2 * count > numel:
-        return _complement(random_subset(key, numel, numel - count, stream_offset), numel)
     chosen = np.empty(count, np.int64)
-    _draw(np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32), stream_offset, numel, chosen)
-    chosen.sort()
+    k0, k1 = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
+    if count * _SPARSE < numel:
+        _draw_sparse(k0, k1, stream_offset, numel, chosen)
+        chosen.sort()
+    else:
+        _draw(k0, k1, stream_offset, 0, numel, np.zeros((numel + 63) // 64, np.uint64), chosen)
     return tensor_of(chosen)
 
 
@@ -90,13 +153,87 @@ def _complement(indices: Tensor, numel: int) -> Tensor:
     return left.nonzero().squeeze(1)
 
 
+def _check_segments(key: int, offsets: Tensor, counts: Tensor) -> int:
+    """The number of entries that the segments have; ConfigError if the draws cannot be addressed."""
+    numel = int(offsets[-1]) if offsets.numel() else 0
+    check_stream(key, 0, 0)
+    starts = offsets_array(offsets, numel)
+    if starts.size - 1 > _MAX_SEGMENTS or numel > _MAX_NUMEL or (counts.numel() and int(counts.max()) > _MAX_COUNT):
+        raise ConfigError(
+            f"{starts.size - 1} segments of {numel} entries in all; at most 2**28 of 2**48 can be drawn from, and at"
+            " most 2**32 entries of each"
+        )
+    return numel
+
+
 @kernel
-def _draw(k0: Any, k1: Any, stream_offset: int, numel: int, chosen: Any) -> None:
+def _draw_segments(k0: Any, k1: Any, starts: Any, ends: Any, first: int, last: int, chosen: Any) -> None:
+    most = 0
+    for segment in range(first, last):
+        most = max(most, starts[segment + 1] - starts[segment])
+    marks = np.zeros((most + 63) // 64, np.uint64)
+    for segment in range(first, last):
+        if ends[segment + 1] > ends[segment]:
+            part = chosen[ends[segment] : ends[segment + 1]]
+            _draw(k0, k1, segment << 34, starts[segment], starts[segment + 1] - starts[segment], marks, part)
+
+
+@kernel
+def _draw(k0: Any, k1: Any, stream_offset: int, start: int, numel: int, marks: Any, chosen: Any) -> None:
+    """Draw from ``numel`` indices and write them, moved by ``start``, in order. ``marks`` is zero before and after."""
+    count = chosen.size
+    full = (numel + 63) // 64
+    inverted = 2 * count > numel
+    num_drawn = numel - count if inverted else count
+    # The numbers come in lots; few are wanted of a short segment.
+    num_blocks = 8 if num_drawn <= 12 else 128
+    pairs = np.empty(2 * num_blocks, np.uint64)
+    words = np.empty(4 * num_blocks + 1, np.uint32)
+    fresh = words[1:]
+    block = stream_offset >> 2
+    used = 4 * num_blocks + 1
+    if num_drawn:
+        fill_words(k0, k1, block, pairs, fresh)
+        used = 1 + (stream_offset & 3)
+    found: Any = 0
+    while found < num_drawn:
+        if used + 1 >= words.size:
+            # One word may be left of the last lot.
+            last = words[words.size - 1]
+            block += num_blocks
+            fill_words(k0, k1, block, pairs, fresh)
+            if used < words.size:
+                words[0] = last
+                used = 0
+            else:
+                used = 1
+        word = np.uint64(words[used]) | (np.uint64(words[used + 1]) << np.uint64(32))
+        used += 2
+        candidate = word % np.uint64(numel)
+        bit = np.uint64(1) << (candidate & np.uint64(63))
+        place = np.int64(candidate >> np.uint64(6))
+        found += np.int64(marks[place] & bit == np.uint64(0))
+        marks[place] |= bit
+    written = 0
+    for row in range(full):
+        word = marks[row]
+        marks[row] = np.uint64(0)
+        if inverted:
+            word = ~word
+        while word != np.uint64(0) and written < count:
+            chosen[written] = start + 64 * row + np.int64(count_trailing_zeros(word))
+            written += 1
+            word &= word - np.uint64(1)
+
+
+@kernel
+def _draw_sparse(k0: Any, k1: Any, stream_offset: int, numel: int, chosen: Any) -> None:
+    """Draw with a table of what was drawn; not sorted."""
     size = 16
     while size < 2 * chosen.size:
         size *= 2
     table = np.full(size, -1, np.int64)
-    lanes = np.empty((4, 128), np.uint32)
+    pairs = np.empty(256, np.uint64)
     fresh = np.empty(512, np.uint32)
     words = np.empty(513, np.uint64)
     skip = stream_offset & 3
@@ -109,7 +246,7 @@ def _draw(k0: Any, k1: Any, stream_offset: int, numel: int, chosen: Any) -> None
             kept = available - used
             if kept:
                 words[0] = words[used]
-            fill_words(k0, k1, block, lanes, fresh)
+            fill_words(k0, k1, block, pairs, fresh)
             for j in range(skip, 512):
                 words[kept + j - skip] = fresh[j]
             available = kept + 512 - skip

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.kernels.measures import BLOCK, measure, measure_ahead, near
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.offsets import check_offsets, offsets_array
-
-_BLOCK = 1024
+from thinwire.kernels.threads import run, shares
 
 
 def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
@@ -43,10 +43,7 @@ def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
         return segment_sums_torch(x, offsets, power)
-    ends = offsets_array(offsets, x.numel())
-    sums = np.empty(ends.size - 1, np.float64)
-    _segment_sums(array_of(x), ends, power == 2, sums)
-    return tensor_of(sums)
+    return tensor_of(_measures(x, offsets, power))
 
 
 def segment_sums_torch(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
@@ -57,7 +54,7 @@ def segment_sums_torch(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tens
     not_empty = sizes > 0
     while values.numel():
         # Zeros add nothing to a magnitude: a block no longer than the longest segment gives the same bits.
-        length = min(_BLOCK, 1 << (int(sizes.max()) - 1).bit_length())
+        length = min(BLOCK, 1 << (int(sizes.max()) - 1).bit_length())
         num_blocks = (sizes + length - 1) // length
         segment = torch.arange(sizes.numel(), device=x.device).repeat_interleave(sizes, output_size=values.numel())
         place = torch.arange(values.numel(), device=x.device) - (sizes.cumsum(0) - sizes)[segment]
@@ -90,10 +87,7 @@ def segment_max(x: Tensor, offsets: Tensor) -> Tensor:
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
         return segment_max_torch(x, offsets)
-    ends = offsets_array(offsets, x.numel())
-    largest = np.empty(ends.size - 1, np.uint32)
-    _segment_max(array_of(x).view(np.uint32), ends, largest)
-    return tensor_of(largest.view(np.float32))
+    return tensor_of(_measures(x, offsets, 0).astype(np.float32))
 
 
 def segment_max_torch(x: Tensor, offsets: Tensor) -> Tensor:
@@ -110,87 +104,28 @@ def _check(x: Tensor) -> None:
         raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
 
 
-@kernel
-def _fold(block: Any, size: int) -> Any:
-    """Sum of the first ``size`` entries, at least one, by halving; the block is used up."""
-    half = 1
-    while 2 * half < size:
-        half *= 2
-    for j in range(size - half):
-        block[j] += block[half + j]
-    while half > 8:
-        half //= 2
-        lower = block[:half]
-        upper = block[half : 2 * half]
-        for j in range(half):
-            lower[j] += upper[j]
-    while half > 1:
-        half //= 2
-        for j in range(half):
-            block[j] += block[half + j]
-    return block[0]
+def _measures(x: Tensor, offsets: Tensor, power: int) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    ends, entries = offsets_array(offsets, x.numel()), array_of(x)
+    # Zeros for the empty segments.
+    measures = np.zeros(ends.size - 1, np.float64)
+    source = (entries, entries, np.float32(1), False)
+    ranges = shares(x.numel())
+    measure_ahead(source, ends, power, ranges, measures)
+    run(_measure_range, [(*source, ends, power, first, last, measures) for first, last in ranges])
+    return measures
 
 
 @kernel
-def _block_sum(x: Any, squared: bool, block: Any) -> Any:
-    """``_fold`` of up to 1024 magnitudes or squares; the first halving on the way from f32."""
-    if x.size == 1024:
-        lower = x[:512]
-        upper = x[512:]
-        if squared:
-            for j in range(512):
-                block[j] = np.float64(lower[j]) * np.float64(lower[j]) + np.float64(upper[j]) * np.float64(upper[j])
-        else:
-            for j in range(512):
-                block[j] = np.float64(np.abs(lower[j])) + np.float64(np.abs(upper[j]))
-        return _fold(block, 512)
-    if squared:
-        for j in range(x.size):
-            block[j] = np.float64(x[j]) * np.float64(x[j])
-    else:
-        for j in range(x.size):
-            block[j] = np.float64(np.abs(x[j]))
-    return _fold(block, x.size)
-
-
-@kernel
-def _segment_sums(x: Any, offsets: Any, squared: bool, sums: Any) -> None:
-    block = np.empty(1024, np.float64)
-    # Row t holds sums of 1024**(t + 1) entries each, waiting for 1024 of their kind; eight rows are more than
-    # 2**63 entries fill.
-    waiting = np.empty((8, 1024), np.float64)
-    counts = np.zeros(8, np.int64)
-    for segment in range(sums.size):
-        end = offsets[segment + 1]
-        total = 0.0
-        for start in range(offsets[segment], end, 1024):
-            total = _block_sum(x[start : min(start + 1024, end)], squared, block)
-            row = 0
-            waiting[0, counts[0]] = total
-            counts[0] += 1
-            while counts[row] == 1024:
-                waiting[row + 1, counts[row + 1]] = _fold(waiting[row], 1024)
-                counts[row] = 0
-                row += 1
-                counts[row] += 1
-        # What waits in the rows is summed from below; the sum of one number is itself.
-        row = 0
-        while counts.sum() > 0:
-            if counts[row]:
-                total = _fold(waiting[row], counts[row])
-                counts[row] = 0
-                if counts.sum() > 0:
-                    waiting[row + 1, counts[row + 1]] = total
-                    counts[row + 1] += 1
-            row += 1
-        sums[segment] = total
-
-
-@kernel
-def _segment_max(bits: Any, offsets: Any, largest: Any) -> None:
-    for segment in range(largest.size):
-        part = bits[offsets[segment] : offsets[segment + 1]]
-        most = np.uint32(0)
-        for j in range(part.size):
-            most = max(most, part[j] & np.uint32(0x7FFFFFFF))
-        largest[segment] = most
+def _measure_range(
+    x: Any, residual: Any, decay: Any, remembers: bool, ends: Any, power: int, first: int, last: int, measures: Any
+) -> None:
+    u = np.empty(1024, np.float32)
+    folded = np.empty(1024, np.float64)
+    totals = np.empty(1024, np.float64)
+    segment = np.searchsorted(ends, first, "right") - 1
+    while segment < measures.size and ends[segment] < last:
+        begin = ends[segment]
+        end = ends[segment + 1]
+        if near(begin, end, first, last):
+            measures[segment] = measure(x, residual, decay, remembers, begin, end, power, u, folded, totals)
+        segment += 1

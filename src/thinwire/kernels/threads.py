@@ -6,6 +6,7 @@ depends on it.
 """
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ def shares(numel: int, unit: int = 1) -> list[tuple[int, int]]:
     num = max(1, min(torch.get_num_threads(), numel // _LEAST))
     num_units = -(-numel // unit)
     borders = [min(numel, num_units * part // num * unit) for part in range(num)] + [numel]
-    return list(zip(borders[:-1], borders[1:], strict=True))
+    return list(itertools.pairwise(borders))
 
 
 def run(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -45,6 +45,10 @@ class Remembering:
         payload, self.next_state = self.memory.compress(x, self.compressor, key, segments, self.state)
         return payload
 
+    def outline(self, segments: Segments) -> Payload:
+        """That of the compressor."""
+        return self.compressor.outline(segments)
+
     def traits(self, numel: int) -> Traits:
         """Those of the compressor."""
         return self.compressor.traits(numel)

@@ -2,7 +2,13 @@
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from thinwire.kernels import buffers
+from thinwire.kernels.numba_tools import tensor_of
+from thinwire.layout import Segments
 
 
 @runtime_checkable
@@ -29,3 +35,47 @@ class Payload(Protocol):
         both roundings in f32, so ``zeros.add_to(1.0)`` equals :meth:`to_dense` bit for bit, -0.0 as 0.0.
         """
         ...
+
+
+def empty_vector(numel: int, like: Tensor) -> Tensor:
+    """An f32 vector to be written to, on the device of ``like``; its entries are whatever lay there.
+
+    Example:
+        >>> empty_vector(3, torch.zeros(1, dtype=torch.uint8)).shape
+        torch.Size([3])
+    """
+    return tensor_of(buffers.empty(numel, np.float32)) if like.is_cpu else torch.empty(numel, device=like.device)
+
+
+def zero_vector(numel: int, like: Tensor) -> Tensor:
+    """Zeros in f32 on the device of ``like``.
+
+    Example:
+        >>> zero_vector(2, torch.tensor([7])).tolist()
+        [0.0, 0.0]
+    """
+    return buffers.zeros(numel) if like.is_cpu else torch.zeros(numel, device=like.device)
+
+
+def per_entry(values: Tensor, segments: Segments) -> Tensor:
+    """For every entry the value of its segment: ``[segments.numel]``, freshly allocated.
+
+    Example:
+        >>> per_entry(torch.tensor([1.0, 2.0]), Segments.of_sizes([2, 1])).tolist()
+        [1.0, 1.0, 2.0]
+    """
+    if segments.count == 1:
+        return values.repeat(segments.numel)
+    return values.repeat_interleave(segments.offsets().to(values.device).diff(), output_size=segments.numel)
+
+
+def add_dense(values: Tensor, out: Tensor, scale: float) -> None:
+    """``out += scale * values``, both roundings in f32; ``values`` is used up.
+
+    Example:
+        >>> out = torch.ones(2)
+        >>> add_dense(torch.tensor([1.0, 2.0]), out, 0.5)
+        >>> out.tolist()
+        [1.5, 2.0]
+    """
+    out.add_(values if scale == 1.0 else values.mul_(scale))

@@ -1,13 +1,14 @@
 """A small integer an entry and one scale a segment."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from thinwire.kernels.bits import unpack
-from thinwire.kernels.levels import add_levels
+from thinwire.kernels.levels import add_levels, write_levels
 from thinwire.layout import Segments
+from thinwire.payloads.base import empty_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,9 +16,11 @@ class Levels:
     """Entry ``i`` of segment ``s`` is ``level_i * (scales[s] / num_levels)`` with ``|level_i| <= num_levels``.
 
     ``codes`` holds ``level_i + num_levels`` in :attr:`width` bits each, packed without gaps, the lowest bit
-    first (uint8 ``[ceil(d * width / 8)]``, unused bits zero); ``scales`` is f32 ``[segments.count]``.
+    first (uint8 ``[ceil(d * width / 8)]``, unused bits zero); ``scales`` is f32 ``[segments.count]``. ``coding``
+    says how the wire writes the codes: as they lie here, in Elias omega, or in about their entropy.
 
     Example:
+        >>> import torch
         >>> from thinwire.kernels.bits import pack
         >>> codes = pack(torch.tensor([0, 1, 2]), 2)
         >>> Levels(codes, torch.tensor([3.0]), 1, Segments.whole(3)).to_dense().tolist()
@@ -28,6 +31,7 @@ class Levels:
     scales: Tensor
     num_levels: int
     segments: Segments
+    coding: Literal["packed", "elias", "entropy"] = "packed"
 
     @property
     def numel(self) -> int:
@@ -45,12 +49,13 @@ class Levels:
 
     def to_dense(self) -> Tensor:
         """Level times unit for every entry; the unit ``scale / num_levels`` is rounded to f32 first."""
-        # x + -0.0 is x for every x, -0.0 included.
-        out = torch.full((self.numel,), -0.0, device=self.codes.device)
-        self.add_to(out)
+        out = empty_vector(self.numel, self.codes)
+        write_levels(self.codes, self.width, self.num_levels, self._units(), self.segments.offsets(), out)
         return out
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * vector``, entry by entry."""
-        units = self.scales / self.num_levels
-        add_levels(self.codes, self.width, self.num_levels, units, self.segments.offsets(), out, scale)
+        add_levels(self.codes, self.width, self.num_levels, self._units(), self.segments.offsets(), out, scale)
+
+    def _units(self) -> Tensor:
+        return self.scales / self.num_levels

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from thinwire.kernels.signed_sums import add_signs
+from thinwire.kernels.signed_sums import add_signs, write_signs
 from thinwire.layout import Segments
+from thinwire.payloads.base import empty_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,6 +17,7 @@ class Signs:
     ``scales`` is f32 ``[segments.count]``.
 
     Example:
+        >>> import torch
         >>> Signs(torch.tensor([0b101], dtype=torch.uint8), torch.tensor([0.5]), Segments.whole(3)).to_dense().tolist()
         [-0.5, 0.5, -0.5]
     """
@@ -32,9 +33,8 @@ class Signs:
 
     def to_dense(self) -> Tensor:
         """``scale`` or ``-scale`` for every entry."""
-        # x + -0.0 is x for every x, -0.0 included.
-        out = torch.full((self.numel,), -0.0, device=self.bits.device)
-        self.add_to(out)
+        out = empty_vector(self.numel, self.bits)
+        write_signs(self.bits, self.scales, self.segments.offsets(), out)
         return out
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:

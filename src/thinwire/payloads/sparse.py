@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.payloads.base import Payload
+from thinwire.kernels.scatter import scatter_add, scatter_write
+from thinwire.payloads.base import Payload, zero_vector
+from thinwire.payloads.dense import Dense
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,7 +17,6 @@ class Sparse:
     The values are themselves a payload, so *sparsify, then quantize* is nesting, nothing more.
 
     Example:
-        >>> from thinwire.payloads.dense import Dense
         >>> Sparse(5, torch.tensor([1, 3]), Dense(torch.tensor([2.0, -1.0]))).to_dense().tolist()
         [0.0, 2.0, 0.0, -1.0, 0.0]
     """
@@ -25,10 +26,23 @@ class Sparse:
     values: Payload
 
     def to_dense(self) -> Tensor:
-        """Zeros with the kept entries filled in."""
-        return torch.zeros(self.numel).index_copy_(0, self.indices, self.values.to_dense())
+        """Zeros with the kept entries filled in.
+
+        Raises:
+            ConfigError: as :meth:`add_to`.
+        """
+        out = zero_vector(self.numel, self.indices)
+        scatter_write(self.indices, self._kept(), out)
+        return out
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
-        """``out[indices] += scale * values`` in O(k)."""
-        values = self.values.to_dense()
-        out.index_add_(0, self.indices, values if scale == 1.0 else values * scale)
+        """``out[indices] += scale * values`` in O(k).
+
+        Raises:
+            ConfigError: indices that do not ascend strictly or lie outside the vector; ``out`` is unchanged then.
+        """
+        scatter_add(self.indices, self._kept(), out, scale)
+
+    def _kept(self) -> Tensor:
+        values = self.values
+        return values.values.to(torch.float32) if isinstance(values, Dense) else values.to_dense()

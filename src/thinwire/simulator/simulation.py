@@ -18,7 +18,7 @@ from thinwire.network import (
     all_reduce_s,
     all_reduce_traffic,
 )
-from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, check_peer, describe
+from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, check_length, check_peer, describe
 
 T = TypeVar("T")
 
@@ -185,6 +185,7 @@ class _Round:
 
     def take(self, rank: int, receive: Receive) -> None:
         arrival, parcel = self.mail[receive.source, rank].popleft()
+        check_length(receive.source, parcel.message.numel(), receive.max_num_bytes)
         self.wake(rank, max(self.simulation.clocks[rank], arrival), parcel.opened(receive.read))
 
     def collective(self) -> None:
@@ -213,6 +214,8 @@ class _Round:
             seconds = all_reduce_s(network, reply.numel(), self.size, reply.element_size())
         else:
             gathers = [op for op in ops if isinstance(op, AllGather)]
+            for source, op in enumerate(gathers):
+                check_length(source, op.message.numel(), gathers[0].max_num_bytes)
             reply = gathers[0].combine([op.message for op in gathers])
             sizes = [op.message.numel() for op in gathers]
             links, seconds = all_gather_traffic(sizes), all_gather_s(network, sizes)

@@ -1,21 +1,11 @@
-"""Payloads to messages and back: the kind byte, and which file knows which kind."""
+"""Payloads to messages and back: the kind byte, and who writes and reads what follows it."""
 
 from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.base import Payload
-from thinwire.payloads.dense import Dense
-from thinwire.payloads.levels import Levels
-from thinwire.payloads.signs import Signs
-from thinwire.payloads.sparse import Sparse
-from thinwire.wire.dense import dense_num_bytes, dense_parts, read_dense
-from thinwire.wire.header import FRAME_NUM_BYTES, MAX_NUMEL, Bytes, Reader, frame, unframe
-from thinwire.wire.levels import levels_num_bytes, levels_parts, read_levels
-from thinwire.wire.signs import read_signs, signs_num_bytes, signs_parts
-from thinwire.wire.sparse import read_sparse, sparse_num_bytes, sparse_parts
-
-_DENSE, _SPARSE, _LEVELS, _SIGNS = 1, 2, 3, 4
-_MAX_DEPTH = 4
+from thinwire.wire.header import FRAME_NUM_BYTES, MAX_NUMEL, Parts, Reader, frame, unframe
+from thinwire.wire.kinds import MAX_DEPTH, kind_of, numbered
 
 
 def encode(payload: Payload) -> Tensor:
@@ -29,6 +19,7 @@ def encode(payload: Payload) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from thinwire.payloads import Dense
         >>> encode(Dense(torch.tensor([1.0]))).numpy().tobytes().hex()
         '7457010100010000803fcce93981'
     """
@@ -44,6 +35,7 @@ def encoded_num_bytes(payload: Payload) -> int:
 
     Example:
         >>> import torch
+        >>> from thinwire.payloads import Dense
         >>> encoded_num_bytes(Dense(torch.zeros(10)))
         50
     """
@@ -55,10 +47,12 @@ def decode(message: Tensor, *, max_numel: int | None = None) -> Payload:
     """The payload that :func:`encode` was given, bit for bit.
 
     What a message declares is compared with its length before memory is taken, so a damaged or hostile
-    message costs at most a bounded multiple of its own length; a sparse payload never allocates its ``numel``.
+    message costs at most a bounded multiple of its own length. A few bytes may stand for a long vector: memory for
+    its ``numel``, which ``max_numel`` bounds, is taken by ``to_dense`` and ``add_to``, not here.
 
     Args:
-        message: uint8 ``[n]`` on the CPU; it is copied from, never kept.
+        message: uint8 ``[n]`` on the CPU. The payload's tensors may be views of it, which makes dense codes
+            free to decode: do not write to the message as long as the payload is used.
         max_numel: longest vector to accept; ``2**48`` if not given.
 
     Raises:
@@ -66,6 +60,7 @@ def decode(message: Tensor, *, max_numel: int | None = None) -> Payload:
 
     Example:
         >>> import torch
+        >>> from thinwire.payloads import Dense
         >>> decode(encode(Dense(torch.tensor([1.0, -2.0])))).to_dense().tolist()
         [1.0, -2.0]
     """
@@ -76,54 +71,26 @@ def decode(message: Tensor, *, max_numel: int | None = None) -> Payload:
     return payload
 
 
-def _body_parts(payload: Payload, depth: int) -> list[bytes | Bytes]:
+def _body_parts(payload: Payload, depth: int) -> Parts:
     _check_depth(depth)
-    match payload:
-        case Dense():
-            return [bytes([_DENSE]), *dense_parts(payload)]
-        case Sparse():
-            return [bytes([_SPARSE]), *sparse_parts(payload, _body_parts(payload.values, depth + 1))]
-        case Levels():
-            return [bytes([_LEVELS]), *levels_parts(payload)]
-        case Signs():
-            return [bytes([_SIGNS]), *signs_parts(payload)]
-        case _:
-            raise ConfigError(f"format version 1 has no code for a payload of type {type(payload).__name__}")
+    kind = kind_of(payload)
+    return [bytes([kind.number]), *kind.parts(payload, lambda inner: _body_parts(inner, depth + 1))]
 
 
 def _body_num_bytes(payload: Payload, depth: int) -> int:
     _check_depth(depth)
-    match payload:
-        case Dense():
-            return 1 + dense_num_bytes(payload)
-        case Sparse():
-            return 1 + sparse_num_bytes(payload, _body_num_bytes(payload.values, depth + 1))
-        case Levels():
-            return 1 + levels_num_bytes(payload)
-        case Signs():
-            return 1 + signs_num_bytes(payload)
-        case _:
-            raise ConfigError(f"format version 1 has no code for a payload of type {type(payload).__name__}")
+    return 1 + kind_of(payload).num_bytes(payload, lambda inner: _body_num_bytes(inner, depth + 1))
 
 
 def _read_body(reader: Reader, depth: int) -> Payload:
-    if depth > _MAX_DEPTH:
-        raise WireError(f"payloads are nested more than {_MAX_DEPTH} deep")
-    kind = reader.byte()
-    if kind == _DENSE:
-        return read_dense(reader)
-    if kind == _SPARSE:
-        return read_sparse(reader, lambda values: _read_body(values, depth + 1))
-    if kind == _LEVELS:
-        return read_levels(reader)
-    if kind == _SIGNS:
-        return read_signs(reader)
-    raise WireError(f"payload kind {kind} is unknown; 1 to 4 are known")
+    if depth > MAX_DEPTH:
+        raise WireError(f"payloads are nested more than {MAX_DEPTH} deep")
+    return numbered(reader.byte()).read(reader, lambda inner: _read_body(inner, depth + 1))
 
 
 def _check_depth(depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise ConfigError(f"payloads are nested more than {_MAX_DEPTH} deep")
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"payloads are nested more than {MAX_DEPTH} deep")
 
 
 def _check_numel(payload: Payload) -> None:

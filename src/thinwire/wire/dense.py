@@ -4,12 +4,12 @@ import torch
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.dense import Dense
-from thinwire.wire.header import Bytes, Reader, bytes_of, varint, varint_num_bytes
+from thinwire.wire.header import Parts, Reader, bytes_of, varint, varint_num_bytes
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def dense_parts(payload: Dense) -> list[bytes | Bytes]:
+def dense_parts(payload: Dense) -> Parts:
     """What follows the kind byte."""
     values = payload.values
     return [bytes([_tag(payload)]), varint(values.numel()), bytes_of(values)]

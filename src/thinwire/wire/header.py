@@ -7,13 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.errors import WireError
+from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.buffers import empty
 from thinwire.kernels.crc32c import crc32c_array
+from thinwire.kernels.numba_tools import tensor_of
 
 MAGIC = b"tW"
 VERSION = 1
 FRAME_NUM_BYTES = len(MAGIC) + 1 + 4
 """What a message has beside its body: magic, version, checksum."""
+
+KEY_NUM_BYTES = 8
+"""Of :func:`key_bytes`."""
 
 MAX_NUMEL = 2**48
 """Longest vector that a message may declare."""
@@ -21,7 +26,13 @@ MAX_NUMEL = 2**48
 _BEGINNING = MAGIC + bytes([VERSION])
 _NUMPY_DTYPES = frozenset((torch.uint8, torch.float32))
 
+_STRETCH = 1 << 18
+"""Bytes that are copied before they are summed: they are still near the processor then."""
+
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+Parts = list[bytes | Bytes]
+"""What is written, piece by piece: nothing is copied before :func:`frame`."""
 
 
 def varint(number: int) -> bytes:
@@ -49,6 +60,21 @@ def varint_num_bytes(number: int) -> int:
     return max(1, (number.bit_length() + 6) // 7)
 
 
+def key_bytes(key: int) -> bytes:
+    """A key of 64 bits.
+
+    Raises:
+        ConfigError: not in ``[0, 2**64)``.
+
+    Example:
+        >>> key_bytes(7).hex()
+        '0700000000000000'
+    """
+    if not 0 <= key < 2**64:
+        raise ConfigError(f"a key is in [0, 2**64), got {key}")
+    return key.to_bytes(KEY_NUM_BYTES, "little")
+
+
 def bytes_of(tensor: Tensor) -> Bytes:
     """The memory of a tensor of numbers, copied to the CPU if it is elsewhere."""
     if tensor.numel() == 0:
@@ -59,18 +85,35 @@ def bytes_of(tensor: Tensor) -> Bytes:
     return written
 
 
-def frame(parts: "list[bytes | Bytes]") -> Tensor:
-    """A message around a body: uint8 ``[FRAME_NUM_BYTES + body]``."""
-    message = np.empty(FRAME_NUM_BYTES + sum(map(len, parts)), np.uint8)
+def frame(parts: Parts) -> Tensor:
+    """A message around a body: uint8 ``[FRAME_NUM_BYTES + body]``. Every part is copied once."""
+    message = empty(FRAME_NUM_BYTES + sum(map(len, parts)), np.uint8)
     # A message has many parts of a few bytes; writing these through a memoryview costs least.
     view = message.data
     position = 0
+    checked = 0
+    checksum = 0
     for part in (_BEGINNING, *parts):
-        end = position + len(part)
-        view[position:end] = part if isinstance(part, bytes) else part.data
-        position = end
-    view[position:] = crc32c_array(message[:position]).to_bytes(4, "little")
+        source = memoryview(part) if isinstance(part, bytes) else part.data
+        for start in range(0, len(source), _STRETCH):
+            stretch = source[start : start + _STRETCH]
+            view[position : position + len(stretch)] = stretch
+            position += len(stretch)
+            if position - checked >= _STRETCH:
+                checksum = crc32c_array(message[checked:position], checksum)
+                checked = position
+    view[position:] = crc32c_array(message[checked:position], checksum).to_bytes(4, "little")
     return torch.from_numpy(message)
+
+
+def check_is_bytes(message: Tensor) -> None:
+    """Refuse what is no message at all.
+
+    Raises:
+        WireError: not a vector of bytes.
+    """
+    if message.dtype != torch.uint8 or message.dim() != 1 or message.device.type != "cpu":
+        raise WireError(f"a message is a uint8 vector on the CPU, got {message.dtype}, shape {tuple(message.shape)}")
 
 
 def unframe(message: Tensor) -> Bytes:
@@ -79,8 +122,7 @@ def unframe(message: Tensor) -> Bytes:
     Raises:
         WireError: not a vector of bytes, too short, another magic, an unknown version, or a wrong checksum.
     """
-    if message.dtype != torch.uint8 or message.dim() != 1 or message.device.type != "cpu":
-        raise WireError(f"a message is a uint8 vector on the CPU, got {message.dtype}, shape {tuple(message.shape)}")
+    check_is_bytes(message)
     if message.numel() < FRAME_NUM_BYTES:
         raise WireError(f"a message has at least {FRAME_NUM_BYTES} bytes, got {message.numel()}")
     data = message.detach().contiguous().numpy()
@@ -151,12 +193,28 @@ class Reader:
     def numel(self) -> int:
         """The next integer as the length of a vector."""
         number = self.varint()
-        if number > self.max_numel:
-            raise WireError(f"a vector of {number} entries is declared; at most {self.max_numel} are accepted")
+        self.check_numel(number)
         return number
 
+    def check_numel(self, numel: int) -> None:
+        """Refuse a vector that is longer than the receiver accepts."""
+        if numel > self.max_numel:
+            raise WireError(f"a vector of {numel} entries is declared; at most {self.max_numel} are accepted")
+
+    def key(self) -> int:
+        """The next key."""
+        return int.from_bytes(self.take(KEY_NUM_BYTES).tobytes(), "little")
+
+    def rest(self) -> Tensor:
+        """All that is left, not copied and not yet read."""
+        return torch.from_numpy(self.data[self.position :])
+
     def tensor(self, dtype: torch.dtype, count: int) -> Tensor:
-        """The next ``count`` numbers, copied."""
+        """The next ``count`` numbers: a view of the message if they lie at a multiple of their size, else a copy."""
+        if count == 0:
+            # An empty array's strides are arbitrary, and torch refuses to reinterpret some of them.
+            return torch.empty(0, dtype=dtype)
         taken = self.take(count * dtype.itemsize)
-        # An empty array's strides are arbitrary, and torch refuses to reinterpret some of them.
-        return torch.from_numpy(taken.copy()).view(dtype) if count else torch.empty(0, dtype=dtype)
+        tensor = tensor_of(taken)
+        # A copy is numpy's, see `tensor_of`.
+        return (tensor_of(taken.copy()) if tensor.data_ptr() % dtype.itemsize else tensor).view(dtype)

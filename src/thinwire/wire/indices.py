@@ -1,8 +1,10 @@
-"""Which entries a sparse payload keeps, in the shortest of four codes.
+"""Which entries a sparse payload keeps, in the shortest of five codes.
 
 Code 0 writes every index with ``ceil(log2(numel))`` bits, code 1 is the Rice code of
 :mod:`thinwire.kernels.rice`, code 2 one bit for every entry of the vector, code 3 the exp-Golomb code of
-:mod:`thinwire.kernels.exp_golomb`. Indices spread evenly take fewest bits in code 1, clustered ones in code 3.
+:mod:`thinwire.kernels.exp_golomb`, code 4 the adaptive code of :mod:`thinwire.kernels.adaptive_gaps`. Indices
+spread evenly take fewest bits in code 1, clustered ones in code 3, or 4 if they are few: it is tried for at most
+``2**13`` indices, where code 3 is the shortest of the others.
 """
 
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.adaptive_gaps import MAX_COUNT, adaptive_decode_prefix, encode_adaptive_gaps
 from thinwire.kernels.bits import num_packed_bytes, pack, unpack
 from thinwire.kernels.exp_golomb import encode_with_orders, exp_golomb_decode_prefix, orders_of_gaps
 from thinwire.kernels.rice import (
@@ -22,9 +25,9 @@ from thinwire.kernels.rice import (
     max_rice_num_bytes,
     rice_decode_prefix,
 )
-from thinwire.wire.header import Bytes, Reader, bytes_of
+from thinwire.wire.header import Parts, Reader, bytes_of
 
-_FIXED, _RICE, _BITMAP, _EXP_GOLOMB = 0, 1, 2, 3
+_FIXED, _RICE, _BITMAP, _EXP_GOLOMB, _ADAPTIVE = 0, 1, 2, 3, 4
 _MAX_WIDTH = 31
 
 
@@ -38,7 +41,7 @@ class IndexCode:
 
 
 def choose_code(indices: Tensor, numel: int) -> IndexCode:
-    """The code with the fewest bytes; of equal ones, the first.
+    """The code with the fewest bytes; of equal ones, the first. Code 4 is tried where code 3 would be taken.
 
     Raises:
         ConfigError: indices that are not strictly ascending within ``[0, numel)``.
@@ -49,29 +52,37 @@ def choose_code(indices: Tensor, numel: int) -> IndexCode:
         >>> choose_code(torch.arange(0, 1000, 50), 1000)
         IndexCode(tag=1, num_bytes=20, parameter=5)
         >>> choose_code(torch.cat([torch.arange(20), torch.arange(900, 920)]), 1000)
-        IndexCode(tag=3, num_bytes=11, parameter=0)
+        IndexCode(tag=4, num_bytes=8, parameter=0)
     """
-    return _choose_code(gaps_of(indices), indices, numel)[0]
+    return _Choice(indices.cpu(), numel).code
 
 
-def _choose_code(gaps: Tensor, indices: Tensor, numel: int) -> tuple[IndexCode, Tensor]:
-    """The code, and the orders that code 3 takes."""
-    count = indices.numel()
-    if count and int(indices.numpy(force=True)[-1]) >= numel:
-        raise ConfigError(f"indices are an ascending int64 vector below {numel}")
-    parameter, rice_bytes = choice_of_gaps(gaps)
-    orders, exp_golomb_bytes = orders_of_gaps(gaps)
-    sizes = [(2 + rice_bytes, _RICE), (1 + (numel + 7) // 8, _BITMAP), (1 + exp_golomb_bytes, _EXP_GOLOMB)]
-    if _width(numel) <= _MAX_WIDTH:
-        sizes.append((1 + num_packed_bytes(count, _width(numel)), _FIXED))
-    num_bytes, tag = min(sizes)
-    return IndexCode(tag, num_bytes, parameter if tag == _RICE else 0), orders
+class _Choice:
+    """The code, and what was computed on the way to it."""
+
+    def __init__(self, indices: Tensor, numel: int) -> None:
+        self.gaps = gaps_of(indices)
+        count = indices.numel()
+        if count and int(indices.numpy()[-1]) >= numel:
+            raise ConfigError(f"indices are an ascending int64 vector below {numel}")
+        parameter, rice_bytes = choice_of_gaps(self.gaps)
+        self.orders, exp_golomb_bytes = orders_of_gaps(self.gaps)
+        sizes = [(2 + rice_bytes, _RICE), (1 + (numel + 7) // 8, _BITMAP), (1 + exp_golomb_bytes, _EXP_GOLOMB)]
+        if _width(numel) <= _MAX_WIDTH:
+            sizes.append((1 + num_packed_bytes(count, _width(numel)), _FIXED))
+        num_bytes, tag = min(sizes)
+        # The size of this one is only known when it is written, so it is tried where the gaps vary and are few.
+        may_pay = tag == _EXP_GOLOMB and 0 < count <= MAX_COUNT
+        self.adaptive = encode_adaptive_gaps(self.gaps, num_bytes - 2) if may_pay else None
+        if self.adaptive is not None:
+            num_bytes, tag = 1 + self.adaptive.numel(), _ADAPTIVE
+        self.code = IndexCode(tag, num_bytes, parameter if tag == _RICE else 0)
 
 
 def max_indices_num_bytes(count: int, numel: int) -> int:
     """Upper bound of ``choose_code(...).num_bytes`` over all sets of ``count`` indices below ``numel``.
 
-    Code 3 is left out: it can only make the fewest bytes fewer.
+    Codes 3 and 4 are left out: they can only make the fewest bytes fewer.
     """
     bounds = [1 + (numel + 7) // 8]
     bounds += [2 + max_rice_num_bytes(count, numel, parameter) for parameter in range(MAX_PARAMETER + 1)]
@@ -80,18 +91,20 @@ def max_indices_num_bytes(count: int, numel: int) -> int:
     return min(bounds)
 
 
-def indices_parts(indices: Tensor, numel: int) -> list[bytes | Bytes]:
+def indices_parts(indices: Tensor, numel: int) -> Parts:
     """A tag, the Rice parameter if there is one, the code."""
     indices = indices.cpu()
-    gaps = gaps_of(indices)
-    code, orders = _choose_code(gaps, indices, numel)
+    choice = _Choice(indices, numel)
+    code, gaps = choice.code, choice.gaps
+    if choice.adaptive is not None:
+        return [bytes([_ADAPTIVE]), bytes_of(choice.adaptive)]
     if code.tag == _FIXED:
         width = _width(numel)
         return [bytes([_FIXED]), bytes_of(pack(indices, width)) if width else b""]
     if code.tag == _RICE:
         return [bytes([_RICE, code.parameter]), bytes_of(encode_gaps(gaps, code.parameter, code.num_bytes - 2))]
     if code.tag == _EXP_GOLOMB:
-        return [bytes([_EXP_GOLOMB]), bytes_of(encode_with_orders(gaps, orders, code.num_bytes - 1))]
+        return [bytes([_EXP_GOLOMB]), bytes_of(encode_with_orders(gaps, choice.orders, code.num_bytes - 1))]
     kept = np.zeros(numel, np.uint8)
     kept[indices.numpy()] = 1
     return [bytes([_BITMAP]), np.packbits(kept, bitorder="little")]
@@ -119,7 +132,12 @@ def read_indices(reader: Reader, count: int, numel: int) -> Tensor:
         indices, num_bytes = exp_golomb_decode_prefix(rest, count, numel)
         reader.take(num_bytes)
         return indices
-    raise WireError(f"index code {tag} is unknown; 0 to 3 are known")
+    if tag == _ADAPTIVE:
+        rest = torch.from_numpy(reader.data[reader.position :])
+        indices, num_bytes = adaptive_decode_prefix(rest, count, numel)
+        reader.take(num_bytes)
+        return indices
+    raise WireError(f"index code {tag} is unknown; 0 to 4 are known")
 
 
 def _width(numel: int) -> int:

@@ -1,17 +1,28 @@
-"""Level payloads: the cut, the number of levels, one scale a segment, packed codes."""
+"""Level payloads: the cut, the number of levels, one scale a segment, and the codes as the payload asks for."""
 
 import torch
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.bits import largest_code, num_packed_bytes
+from thinwire.kernels.elias import elias_decode_prefix, elias_encode, elias_num_bytes
 from thinwire.payloads.levels import Levels
-from thinwire.wire.header import Bytes, Reader, bytes_of, varint, varint_num_bytes
-from thinwire.wire.segments import read_segments, segments_num_bytes, segments_parts
+from thinwire.wire.codes import (
+    ENTROPY,
+    PACKED,
+    check_codes,
+    check_packed,
+    codes_num_bytes,
+    codes_parts,
+    read_entropy,
+    read_packed,
+)
+from thinwire.wire.header import Parts, Reader, bytes_of, varint, varint_num_bytes
+from thinwire.wire.segments import check_per_segment, read_segments, segments_num_bytes, segments_parts
 
 _MAX_LEVELS = 2**30 - 1
+_ELIAS = 1
 
 
-def levels_parts(payload: Levels) -> list[bytes | Bytes]:
+def levels_parts(payload: Levels) -> Parts:
     """What follows the kind byte."""
     _check(payload)
     return [
@@ -19,15 +30,18 @@ def levels_parts(payload: Levels) -> list[bytes | Bytes]:
         *segments_parts(payload.segments),
         varint(payload.num_levels),
         bytes_of(payload.scales),
-        bytes_of(payload.codes),
+        *_codes_parts(payload),
     ]
 
 
 def levels_num_bytes(payload: Levels) -> int:
-    """Length of :func:`levels_parts`, without making them."""
+    """Length of :func:`levels_parts`: at once for packed codes, else about as much work as these."""
     _check(payload)
     integers = varint_num_bytes(payload.numel) + varint_num_bytes(payload.num_levels)
-    return integers + segments_num_bytes(payload.segments) + 4 * payload.scales.numel() + payload.codes.numel()
+    before = integers + segments_num_bytes(payload.segments) + 4 * payload.scales.numel()
+    if payload.coding == "elias":
+        return before + 1 + elias_num_bytes(payload.codes, payload.numel, payload.num_levels)
+    return before + codes_num_bytes(payload.codes, payload.numel, _num_codes(payload.num_levels), payload.coding)
 
 
 def read_levels(reader: Reader) -> Levels:
@@ -37,21 +51,35 @@ def read_levels(reader: Reader) -> Levels:
     num_levels = reader.varint()
     if not 1 <= num_levels <= _MAX_LEVELS:
         raise WireError(f"{num_levels} levels are declared; 1 to {_MAX_LEVELS} are possible")
-    width = (2 * num_levels).bit_length()
     scales = reader.tensor(torch.float32, segments.count)
-    codes = reader.tensor(torch.uint8, num_packed_bytes(numel, width))
-    if largest_code(codes, numel, width) > 2 * num_levels:
-        raise WireError(f"a code is above {2 * num_levels}, the largest for {num_levels} levels")
-    if numel * width % 8 and int(codes[-1]) >> (numel * width % 8):
-        raise WireError("the bits after the last code are not zero")
-    return Levels(codes, scales, num_levels, segments)
+    tag = reader.byte()
+    if tag == PACKED:
+        return Levels(read_packed(reader, numel, _num_codes(num_levels)), scales, num_levels, segments)
+    if tag == _ELIAS:
+        codes, num_bytes = elias_decode_prefix(reader.rest(), numel, num_levels)
+        reader.take(num_bytes)
+        return Levels(codes, scales, num_levels, segments, "elias")
+    if tag == ENTROPY:
+        return Levels(read_entropy(reader, numel, _num_codes(num_levels)), scales, num_levels, segments, "entropy")
+    raise WireError(f"level code {tag} is unknown; 0, 1 and 2 are known")
+
+
+def _codes_parts(payload: Levels) -> Parts:
+    num_codes = _num_codes(payload.num_levels)
+    if payload.coding != "elias":
+        return codes_parts(payload.codes, payload.numel, num_codes, payload.coding)
+    check_codes(payload.codes, payload.numel, num_codes)
+    return [bytes([_ELIAS]), bytes_of(elias_encode(payload.codes, payload.numel, payload.num_levels))]
+
+
+def _num_codes(num_levels: int) -> int:
+    return 2 * num_levels + 1
 
 
 def _check(payload: Levels) -> None:
     if not 1 <= payload.num_levels <= _MAX_LEVELS:
         raise ConfigError(f"{payload.num_levels} levels were given; 1 to {_MAX_LEVELS} are possible")
-    if payload.scales.dtype != torch.float32 or payload.scales.shape != (payload.segments.count,):
-        raise ConfigError(f"{payload.segments.count} segments need as many float32 scales")
-    num_bytes = num_packed_bytes(payload.numel, payload.width)
-    if payload.codes.dtype != torch.uint8 or payload.codes.shape != (num_bytes,):
-        raise ConfigError(f"{payload.numel} codes of {payload.width} bits take {num_bytes} bytes of uint8")
+    check_per_segment(payload.scales, payload.segments, "scales")
+    if payload.coding not in ("packed", "elias", "entropy"):
+        raise ConfigError(f"the coding {payload.coding!r} was given; it is 'packed', 'elias' or 'entropy'")
+    check_packed(payload.codes, payload.numel, _num_codes(payload.num_levels))

@@ -3,10 +3,12 @@
 import functools
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from thinwire.errors import WireError
+from thinwire.errors import ConfigError, WireError
 from thinwire.layout import Segments
-from thinwire.wire.header import Bytes, Reader, varint, varint_num_bytes
+from thinwire.wire.header import Bytes, Parts, Reader, varint, varint_num_bytes
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -15,11 +17,11 @@ _FEW = 64
 """Up to so many integers are read one by one sooner than all at once by numpy."""
 
 
-def segments_parts(segments: Segments) -> list[bytes | Bytes]:
+def segments_parts(segments: Segments) -> Parts:
     """A tag and what it needs; the length of the vector is written before, by the payload."""
     if segments.sizes is not None:
         return [bytes([_SIZES]), varint(len(segments.sizes)), _sizes_code(segments.sizes)]
-    if segments == Segments.whole(segments.numel):
+    if segments.length >= segments.numel:
         return [bytes([_WHOLE])]
     return [bytes([_UNIFORM]), varint(segments.length)]
 
@@ -28,7 +30,7 @@ def segments_num_bytes(segments: Segments) -> int:
     """Length of :func:`segments_parts`, without making them."""
     if segments.sizes is not None:
         return 1 + varint_num_bytes(len(segments.sizes)) + len(_sizes_code(segments.sizes))
-    if segments == Segments.whole(segments.numel):
+    if segments.length >= segments.numel:
         return 1
     return 1 + varint_num_bytes(segments.length)
 
@@ -42,6 +44,8 @@ def read_segments(reader: Reader, numel: int) -> Segments:
         length = reader.varint()
         if length < 1:
             raise WireError("segments of 0 entries are declared; at least 1 is needed")
+        if length >= numel:
+            raise WireError(f"segments of {length} entries are declared for a vector of {numel}; it is one segment")
         return Segments(numel, length=length)
     if tag != _SIZES:
         raise WireError(f"segment code {tag} is unknown; 0, 1 and 2 are known")
@@ -54,6 +58,12 @@ def read_segments(reader: Reader, numel: int) -> Segments:
     if sum(listed) != numel:
         raise WireError(f"segments of {sum(listed)} entries together are declared for a vector of {numel}")
     return Segments(numel, sizes=listed)
+
+
+def check_per_segment(numbers: Tensor, segments: Segments, name: str) -> None:
+    """Raise ConfigError unless there is an f32 number for each segment."""
+    if numbers.dtype != torch.float32 or numbers.shape != (segments.count,):
+        raise ConfigError(f"{segments.count} segments need as many float32 {name}")
 
 
 @functools.lru_cache(maxsize=32)

@@ -4,11 +4,11 @@ import torch
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.signs import Signs
-from thinwire.wire.header import Bytes, Reader, bytes_of, varint, varint_num_bytes
-from thinwire.wire.segments import read_segments, segments_num_bytes, segments_parts
+from thinwire.wire.header import Parts, Reader, bytes_of, varint, varint_num_bytes
+from thinwire.wire.segments import check_per_segment, read_segments, segments_num_bytes, segments_parts
 
 
-def signs_parts(payload: Signs) -> list[bytes | Bytes]:
+def signs_parts(payload: Signs) -> Parts:
     """What follows the kind byte."""
     _check(payload)
     cut = segments_parts(payload.segments)
@@ -34,7 +34,6 @@ def read_signs(reader: Reader) -> Signs:
 
 
 def _check(payload: Signs) -> None:
-    if payload.scales.dtype != torch.float32 or payload.scales.shape != (payload.segments.count,):
-        raise ConfigError(f"{payload.segments.count} segments need as many float32 scales")
+    check_per_segment(payload.scales, payload.segments, "scales")
     if payload.bits.dtype != torch.uint8 or payload.bits.shape != ((payload.numel + 7) // 8,):
         raise ConfigError(f"{payload.numel} signs take {(payload.numel + 7) // 8} bytes of uint8")

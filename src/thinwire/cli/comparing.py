@@ -1,40 +1,32 @@
-"""The command line: parse, call, print."""
+"""``thinwire methods``, ``compare`` and ``report``."""
 
 import functools
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO, TypeVar
+from typing import Annotated
 
 import torch.distributed as dist
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from thinwire import report
+from thinwire.cli.application import app, console, numbers
+from thinwire.cli.warning import show_warning
 from thinwire.distributed import Transport
-from thinwire.errors import ConfigError, ThinwireError
+from thinwire.errors import ConfigError
 from thinwire.experiments.compare import Comparer, progress_of
 from thinwire.experiments.crews import Crew, LocalCrew, ProcessCrew, default_jobs
-from thinwire.experiments.launch import Terminated, is_lead, join, launch
+from thinwire.experiments.launch import is_lead, join, launch
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
 from thinwire.methods import CATALOG
 from thinwire.network import Network
-
-T = TypeVar("T")
-# What shells report of a command that SIGINT or SIGTERM ended.
-_INTERRUPTED, _TERMINATED = 130, 143
-# click's ClickException, which typer imports or brings along, depending on its version.
-_ParserError: type[Exception] = typer.BadParameter.__mro__[2]
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-# A pipe or a log has no width of its own; 120 columns hold the result table.
-console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 class EngineChoice(StrEnum):
@@ -49,11 +41,6 @@ class ShardingChoice(StrEnum):
 
     random = "random"
     sorted = "sorted"
-
-
-@app.callback()
-def _thinwire() -> None:
-    """Communication-efficient distributed training of PyTorch models."""
 
 
 @app.command()
@@ -109,7 +96,7 @@ def compare(
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
     loaded = load_task(task, data=data)
-    rates = _numbers(lrs, float, "--lrs") or loaded.learning_rates
+    rates = numbers(lrs, float, "--lrs") or loaded.learning_rates
     _warn_without_effect(
         engine, network=network or None, compute=compute, port=port, jobs=jobs, tune_steps=tune_steps,
         tuned=len(rates) > 1,
@@ -119,7 +106,7 @@ def compare(
         task=task,
         data=data if reads_files(task) else None,
         workers=workers,
-        seeds=_numbers(seeds, int, "--seeds"),
+        seeds=numbers(seeds, int, "--seeds"),
         lrs=tuple(sorted(rates)),
         engine=engine.value,
         network=Network.parse(network or "100Mbit,20ms"),
@@ -151,33 +138,12 @@ def make_report(folder: Annotated[Path, typer.Argument(help="folder of a compari
     _report(folder)
 
 
-def main() -> None:
-    """Entry point: every expected failure is one message on standard error and a status that is not 0."""
-    warnings.showwarning = _show_warning
-    try:
-        status = app(standalone_mode=False)
-    except ThinwireError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2 if isinstance(error, ConfigError) else 1
-    except (typer.Abort, KeyboardInterrupt):
-        status = _INTERRUPTED
-    except Terminated:
-        status = _TERMINATED
-    except _ParserError as error:
-        error.show()  # type: ignore[attr-defined]
-        status = 2
-    # Typer turns KeyboardInterrupt into Abort or into the status, depending on its version.
-    if status in (_INTERRUPTED, _TERMINATED):
-        print("interrupted; what is finished is kept. Run the same command to go on", file=sys.stderr)
-    sys.exit(status or 0)
-
-
 def _compare_in_child(comparison: Comparison, folder: Path, command: str, transport: Transport) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the command has loaded the task too, and shown its warnings
         task = load_task(comparison.task, data=comparison.data)
     if transport.rank == 0:
-        warnings.showwarning = _show_warning
+        warnings.showwarning = show_warning
     else:
         warnings.simplefilter("ignore")
     _compare_in_process(comparison, task, folder, command, transport)
@@ -221,13 +187,6 @@ def _report(folder: Path) -> None:
     console.print(f"wrote {folder / 'results.jsonl'} and {page}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
-    try:
-        return tuple(kind(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ConfigError(f"{option} {text} cannot be read; give numbers separated by commas") from None
-
-
 def _warn_without_effect(
     engine: EngineChoice, *, network: str | None, compute: float | None, port: int | None, jobs: int | None,
     tune_steps: int | None, tuned: bool,
@@ -240,14 +199,3 @@ def _warn_without_effect(
                 warnings.warn(f"{name} has no effect with --engine processes", stacklevel=2)
     elif port is not None:
         warnings.warn("--port has no effect with --engine simulate", stacklevel=2)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    print(f"warning: {message}", file=sys.stderr)

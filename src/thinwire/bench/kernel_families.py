@@ -1,0 +1,289 @@
+"""Single kernels, and torch.topk beside them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinwire.bench.entropy import log2_binomial, order_zero
+from thinwire.bench.families import Facts, Family, Member, Prepared, Turns, single
+from thinwire.bench.inputs import Input
+from thinwire.bench.steps import BUCKET
+from thinwire.bench.timing import Case
+from thinwire.compressors import QSGD
+from thinwire.compressors.amount import draw_counts
+from thinwire.kernels import (
+    accumulate_quantize,
+    accumulate_signs,
+    accumulate_top_k,
+    add_levels,
+    add_signs,
+    crc32c,
+    elias_decode_prefix,
+    elias_encode,
+    exp_golomb_decode,
+    exp_golomb_encode,
+    hadamard_rotate,
+    pack,
+    quantize,
+    random_subset,
+    rans_decode,
+    rans_encode,
+    rice_decode,
+    rice_encode,
+    rice_parameter,
+    scatter_add,
+    segment_max,
+    segment_sums,
+    sign_bits,
+    top_k,
+    unpack,
+)
+from thinwire.kernels.adaptive_gaps import MAX_COUNT, adaptive_decode_prefix, adaptive_encode
+from thinwire.kernels.finite import is_finite
+from thinwire.layout import Segments
+from thinwire.random import Key
+
+_DENSITIES = (0.01, 0.001)
+_KEY = 1
+_BITS = 4
+_FEW = f"the first {MAX_COUNT}"
+
+
+def kernel_families() -> tuple[Family, ...]:
+    """One family a kernel."""
+    each: list[Family] = []
+
+    def add(
+        step: str, prepare: Callable[..., Prepared], *arguments: Any, variant: str = "", density: float | None = None
+    ) -> None:
+        member = Member(step=step, variant=variant, density=density)
+        each.append(single(member, lambda data: prepare(data, *arguments)))
+
+    for density in _DENSITIES:
+        add("torch-topk", _torch_topk, density, density=density)
+    for density in _DENSITIES:
+        add("top-k", _top_k, density, False, variant="whole", density=density)
+    add("top-k", _top_k, 0.01, True, variant="tensors", density=0.01)
+    for density in _DENSITIES:
+        add("accumulate-top-k", _accumulate_top_k, density, False, variant="whole", density=density)
+    add("accumulate-top-k", _accumulate_top_k, 0.01, True, variant="tensors", density=0.01)
+    for bits in (2, 4, 8):
+        add("quantize", _quantize, bits, variant=f"{bits} bits, max")
+        add("accumulate-quantize", _accumulate_quantize, bits, variant=f"{bits} bits, max")
+    add("sign-bits", _vectors, sign_bits)
+    add("accumulate-signs", _accumulate_signs, False, variant="buckets of 512")
+    add("accumulate-signs", _accumulate_signs, True, variant="tensors")
+    add("is-finite", _vectors, is_finite)
+    add("segment-sums", _segments, functools.partial(segment_sums, power=1), variant="buckets of 512")
+    add("segment-max", _segments, segment_max, variant="buckets of 512")
+    add("add-levels", _add_levels, variant=f"{_BITS} bits")
+    add("add-signs", _add_signs, variant="buckets of 512")
+    for density in _DENSITIES:
+        add("scatter-add", _scatter_add, density, density=density)
+    add("pack", _pack, variant=f"{_BITS} bits")
+    add("unpack", _unpack, variant=f"{_BITS} bits")
+    add("crc32c", _vectors, _checksum, variant="4 d bytes")
+    for density in _DENSITIES:
+        add("rice-encode", _rice, density, True, density=density)
+        add("rice-decode", _rice, density, False, density=density)
+        add("exp-golomb-encode", _exp_golomb, density, True, density=density)
+        add("exp-golomb-decode", _exp_golomb, density, False, density=density)
+        add("adaptive-encode", _adaptive, density, True, variant=_FEW, density=density)
+        add("adaptive-decode", _adaptive, density, False, variant=_FEW, density=density)
+    for name, prepare in (("elias", _elias), ("rans", _rans)):
+        add(f"{name}-encode", prepare, True, variant=f"{_BITS} bits, max")
+        add(f"{name}-decode", prepare, False, variant=f"{_BITS} bits, max")
+    for rounds in (1, 2):
+        add("hadamard", _hadamard, rounds, variant=f"{rounds} round{'s' if rounds > 1 else ''}")
+    add("random-subset", _random_subset, 0.01, density=0.01)
+    return tuple(each)
+
+
+def _vectors(data: Input, run: Callable[[Tensor], Any]) -> Prepared:
+    turns = Turns(data.vectors)
+    return Prepared(case=Case(run=lambda: run(turns.current), refill=turns.refill))
+
+
+def _segments(data: Input, run: Callable[[Tensor, Tensor], Tensor]) -> Prepared:
+    offsets = _buckets(data)
+    return _vectors(data, lambda x: run(x, offsets))
+
+
+def _torch_topk(data: Input, density: float) -> Prepared:
+    count = max(1, round(density * data.numel))
+    return _vectors(data, lambda x: torch.topk(x.abs(), count, sorted=False))
+
+
+def _top_k(data: Input, density: float, by_tensor: bool) -> Prepared:
+    offsets, counts = _kept(data, density, by_tensor)
+    return _vectors(data, lambda x: top_k(x, offsets, counts))
+
+
+def _accumulate_top_k(data: Input, density: float, by_tensor: bool) -> Prepared:
+    offsets, counts = _kept(data, density, by_tensor)
+    return _accumulated(data, lambda x, residual: accumulate_top_k(x, residual, 1.0, x, offsets, counts))
+
+
+def _quantize(data: Input, bits: int) -> Prepared:
+    levels, offsets = QSGD.bits_to_levels(bits), _buckets(data)
+    return _vectors(data, lambda x: quantize(x, offsets, levels, "max", _KEY))
+
+
+def _accumulate_quantize(data: Input, bits: int) -> Prepared:
+    levels, offsets = QSGD.bits_to_levels(bits), _buckets(data)
+    return _accumulated(
+        data, lambda x, residual: accumulate_quantize(x, residual, 1.0, x, offsets, levels, "max", _KEY)
+    )
+
+
+def _accumulate_signs(data: Input, by_tensor: bool) -> Prepared:
+    offsets = data.tensors.offsets() if by_tensor else _buckets(data)
+    return _accumulated(data, lambda x, residual: accumulate_signs(x, residual, 1.0, x, offsets))
+
+
+def _accumulated(data: Input, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
+    """On a fresh vector each time, which the kernel writes over, and a residual."""
+    x, residual = torch.empty(data.numel), data.vector(0).clone()
+    return Prepared(case=Case(run=lambda: run(x, residual), refill=lambda turn: x.copy_(data.vector(turn + 1))))
+
+
+def _add_levels(data: Input) -> Prepared:
+    levels, offsets = QSGD.bits_to_levels(_BITS), _buckets(data)
+    codes, scales = quantize(data.vector(0), offsets, levels, "max", _KEY)
+    units, total = scales / levels, torch.zeros(data.numel)
+    return Prepared(case=Case(run=lambda: add_levels(codes, _BITS, levels, units, offsets, total)))
+
+
+def _add_signs(data: Input) -> Prepared:
+    offsets, total = _buckets(data), torch.zeros(data.numel)
+    bits, scales = sign_bits(data.vector(0)), segment_max(data.vector(0), offsets)
+    return Prepared(case=Case(run=lambda: add_signs(bits, scales, offsets, total)))
+
+
+def _scatter_add(data: Input, density: float) -> Prepared:
+    indices, total = _support(data, density), torch.zeros(data.numel)
+    values = data.vector(0)[indices]
+    return Prepared(case=Case(run=lambda: scatter_add(indices, values, total)))
+
+
+def _pack(data: Input) -> Prepared:
+    codes = unpack(_codes(data), data.numel, _BITS)
+    return Prepared(case=Case(run=lambda: pack(codes, _BITS)))
+
+
+def _unpack(data: Input) -> Prepared:
+    packed = _codes(data)
+    return Prepared(case=Case(run=lambda: unpack(packed, data.numel, _BITS)))
+
+
+def _checksum(x: Tensor) -> int:
+    return crc32c(x.view(torch.uint8))
+
+
+def _rice(data: Input, density: float, encodes: bool) -> Prepared:
+    indices = _support(data, density)
+    parameter = rice_parameter(indices)
+    code = rice_encode(indices, parameter)
+    return _coder(
+        lambda: rice_encode(indices, rice_parameter(indices)),
+        lambda: rice_decode(code, indices.numel(), data.numel, parameter),
+        encodes,
+        lambda: _index_facts(code, indices, data.numel),
+    )
+
+
+def _exp_golomb(data: Input, density: float, encodes: bool) -> Prepared:
+    indices = _support(data, density)
+    code = exp_golomb_encode(indices)
+    return _coder(
+        lambda: exp_golomb_encode(indices),
+        lambda: exp_golomb_decode(code, indices.numel(), data.numel),
+        encodes,
+        lambda: _index_facts(code, indices, data.numel),
+    )
+
+
+def _adaptive(data: Input, density: float, encodes: bool) -> Prepared:
+    indices = _support(data, density)[:MAX_COUNT].clone()
+    numel = int(indices[-1]) + 1
+    code = adaptive_encode(indices)
+    return _coder(
+        lambda: adaptive_encode(indices),
+        lambda: adaptive_decode_prefix(code, indices.numel(), numel),
+        encodes,
+        lambda: _index_facts(code, indices, numel),
+    )
+
+
+def _elias(data: Input, encodes: bool) -> Prepared:
+    codes, levels = _codes(data), QSGD.bits_to_levels(_BITS)
+    code = elias_encode(codes, data.numel, levels)
+    return _coder(
+        lambda: elias_encode(codes, data.numel, levels),
+        lambda: elias_decode_prefix(code, data.numel, levels),
+        encodes,
+        lambda: _level_facts(code, codes, data),
+    )
+
+
+def _rans(data: Input, encodes: bool) -> Prepared:
+    codes = _codes(data)
+    frequencies, code = rans_encode(codes, data.numel, _BITS)
+    return _coder(
+        lambda: rans_encode(codes, data.numel, _BITS),
+        lambda: rans_decode(code, data.numel, _BITS, frequencies),
+        encodes,
+        lambda: _level_facts(code, codes, data),
+    )
+
+
+def _coder(encode: Callable[[], Any], decode: Callable[[], Any], encodes: bool, facts: Callable[[], Facts]) -> Prepared:
+    return Prepared(case=Case(run=encode if encodes else decode), facts=facts)
+
+
+def _hadamard(data: Input, rounds: int) -> Prepared:
+    out = torch.empty(data.numel)
+    return _vectors(data, lambda x: hadamard_rotate(x, _KEY, rounds, out=out))
+
+
+def _random_subset(data: Input, density: float) -> Prepared:
+    count = max(1, round(density * data.numel))
+    return Prepared(case=Case(run=lambda: random_subset(_KEY, data.numel, count)))
+
+
+def _buckets(data: Input) -> Tensor:
+    return Segments.uniform(data.numel, BUCKET).offsets()
+
+
+def _kept(data: Input, density: float, by_tensor: bool) -> tuple[Tensor, Tensor]:
+    segments = data.tensors if by_tensor else Segments.whole(data.numel)
+    return segments.offsets(), draw_counts(None, density, segments, Key(0))
+
+
+def _support(data: Input, density: float) -> Tensor:
+    """The top entries of a vector, ascending: as clustered as the vector is."""
+    return top_k(data.vector(0), *_kept(data, density, by_tensor=False))
+
+
+def _codes(data: Input) -> Tensor:
+    return quantize(data.vector(0), _buckets(data), QSGD.bits_to_levels(_BITS), "max", _KEY)[0]
+
+
+def _index_facts(code: Tensor, indices: Tensor, numel: int) -> Facts:
+    bound = log2_binomial(numel, indices.numel())
+    return Facts(
+        bits_per_entry=8 * code.numel() / numel,
+        entropy_bits=bound / numel,
+        bits_per_index=8 * code.numel() / indices.numel(),
+        index_bound_bits=bound / indices.numel(),
+    )
+
+
+def _level_facts(code: Tensor, packed: Tensor, data: Input) -> Facts:
+    return Facts(
+        bits_per_entry=8 * code.numel() / data.numel,
+        entropy_bits=order_zero(unpack(packed, data.numel, _BITS), 1 << _BITS),
+    )

@@ -1,0 +1,92 @@
+"""One whole synchronisation of a worker: everything but compute and wire."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thinwire.bench.families import Facts, Family, Member, Prepared, facts_of, single
+from thinwire.bench.inputs import Input
+from thinwire.bench.timing import Case
+from thinwire.compressors import Sign, TopK
+from thinwire.errors import ProtocolError
+from thinwire.layout import Segments, views_like
+from thinwire.methods import parse_method
+from thinwire.random import Key
+from thinwire.steps import AllGather, Steps
+from thinwire.wire import decode, encode
+from thinwire.worker import Worker
+
+_METHOD, _DENSITY, _SIZE = "signtopk:density=1%", 0.01, 4
+_MEMBER = Member(step="worker-sync", variant=f"of {_SIZE} workers", density=_DENSITY)
+
+
+def sync_family() -> Family:
+    """``worker-sync``: read the parameters, signal, memory, compress, encode, decode four messages, apply."""
+    return single(_MEMBER, _prepare)
+
+
+class Synchronisation:
+    """A worker of a model with the input's tensors, whose optimizer does nothing and whose peers are messages."""
+
+    def __init__(self, data: Input) -> None:
+        self._data = data
+        model = _Model(data)
+        self._params: list[Tensor] = list(model.parameters())
+        self.worker = Worker(
+            parse_method(_METHOD), model, _NoOptimizer(model.parameters()), rank=0, size=_SIZE, seed=0
+        )  # fmt: skip
+        compressor, whole = TopK(density=_DENSITY, values=Sign()), Segments.whole(data.numel)
+        self._others = [encode(compressor.compress(data.vector(rank), Key(0), whole)) for rank in range(1, _SIZE)]
+        self._message = self._others[0]
+
+    @torch.no_grad()
+    def refill(self, turn: int) -> None:
+        """Move the parameters by the turn's vector, as local steps would have."""
+        torch._foreach_sub_(self._params, views_like(self._data.vector(turn), self._params))
+
+    def run(self) -> None:
+        """Drive the program of one step; the others' messages are there when it asks for them."""
+        program = self.worker.step()
+        request = next(program)
+        if not isinstance(request, AllGather):
+            raise ProtocolError(f"the worker asked for {type(request).__name__} where an AllGather was expected")
+        self._message = request.message
+        _finish(program, request.combine([request.message, *self._others]))
+
+    def facts(self) -> Facts:
+        """Of the last message that the worker sent."""
+        return facts_of(decode(self._message))
+
+
+def _prepare(data: Input) -> Prepared:
+    sync = Synchronisation(data)
+    return Prepared(case=Case(run=sync.run, refill=sync.refill), facts=sync.facts)
+
+
+def _finish(program: Steps[None], reply: object) -> None:
+    try:
+        program.send(reply)
+    except StopIteration:
+        return
+    raise ProtocolError("the worker asked for a second exchange in one step")
+
+
+class _Model(nn.Module):
+    """Parameters only, of the input's sizes."""
+
+    def __init__(self, data: Input) -> None:
+        super().__init__()
+        sizes = data.tensors.offsets().diff().tolist()
+        self.tensors = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
+
+
+class _NoOptimizer(torch.optim.Optimizer):
+    """Holds parameters and leaves them alone: an optimizer's own work is no part of a synchronisation."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {})
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Do nothing."""

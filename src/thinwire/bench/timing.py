@@ -1,0 +1,114 @@
+"""Seconds of one call, with memcpy of the same vector beside it."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SWEEP_BELOW = 4_000_000
+"""Vectors of fewer entries would be found in the cache, where no training step leaves them."""
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Case:
+    """Something to time.
+
+    Args:
+        run: the call. What it returns is dropped outside of the timed part.
+        refill: called before each, with the number of the turn, not timed: puts new data in place.
+    """
+
+    run: Callable[[], Any]
+    refill: Callable[[int], Any] = lambda turn: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Medians in seconds, and the memory that a call took for itself."""
+
+    seconds: float
+    memcpy_seconds: float
+    extra_bytes: int | None
+
+
+class Stopwatch:
+    """Times cases on vectors of one length.
+
+    Keeps two buffers of that length for memcpy and, for short vectors, one that is written over before each call so
+    that nothing of the vector is left in the cache.
+
+    Args:
+        numel: length of the vectors.
+        repeats: calls of each case; the median counts.
+        warmups: calls before those.
+        sweep_num_bytes: length of the buffer that is written over, which should be longer than the cache.
+    """
+
+    def __init__(self, numel: int, repeats: int, warmups: int, sweep_num_bytes: int) -> None:
+        self.repeats = repeats
+        self.warmups = warmups
+        self._source, self._target = torch.ones(numel), torch.zeros(numel)
+        self._sweep = torch.zeros(sweep_num_bytes, dtype=torch.uint8) if numel < SWEEP_BELOW else None
+
+    def time(self, case: Case, threads: int) -> Times:
+        """Median seconds with ``torch.set_num_threads(threads)``, memcpy (always one thread) timed in the same loop."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for turn in range(self.warmups):
+                case.refill(turn)
+                case.run()
+            case.refill(self.warmups)
+            extra = extra_bytes(case.run)
+            own, memcpy = [], []
+            for turn in range(self.repeats):
+                case.refill(self.warmups + 1 + turn)
+                own.append(self._once(case.run))
+                torch.set_num_threads(1)
+                memcpy.append(self._once(self._copy))
+                torch.set_num_threads(threads)
+        finally:
+            torch.set_num_threads(before)
+        return Times(
+            seconds=statistics.median(own), memcpy_seconds=statistics.median(memcpy), extra_bytes=extra
+        )  # fmt: skip
+
+    def _copy(self) -> None:
+        self._target.copy_(self._source)
+
+    def _once(self, run: Callable[[], Any]) -> float:
+        if self._sweep is not None:
+            self._sweep.add_(1)
+        start = time.perf_counter()
+        result = run()
+        seconds = time.perf_counter() - start
+        del result
+        return seconds
+
+
+def extra_bytes(run: Callable[[], Any]) -> int | None:
+    """Peak of the process's memory during ``run()`` above its level before, result included.
+
+    None where the system does not tell (it takes Linux and a writable ``/proc/self/clear_refs``). Memory that the
+    process had from before and uses again is not seen, pages are counted whole.
+    """
+    try:
+        _CLEAR.write_text("5")  # the peak starts anew at the present level
+        before = _status("VmRSS")
+        result = run()
+        peak = _status("VmHWM")
+        del result
+    except (OSError, KeyError):
+        run()
+        return None
+    return max(0, peak - before)
+
+
+def _status(name: str) -> int:
+    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024

@@ -1,0 +1,37 @@
+"""The application that commands register with, and what they share."""
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+
+from thinwire.errors import ConfigError
+
+T = TypeVar("T")
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+# A pipe or a log has no width of its own; 120 columns hold the result table.
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+class Interrupted(Exception):
+    """Ctrl-C ended a command that has put what it had in order; the message says what there is."""
+
+
+class Refused(Exception):
+    """A command has shown all there is to say, and ends with status 1."""
+
+
+def numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
+    """Numbers separated by commas.
+
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{option} {text} cannot be read; give numbers separated by commas") from None

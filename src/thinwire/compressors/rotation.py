@@ -1,0 +1,173 @@
+"""Quantization of a rotated vector to a Gaussian codebook: what EDEN and DRIVE share."""
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.kernels import buffers
+from thinwire.kernels.codebook import nearest_codes
+from thinwire.kernels.gaussian_tables import LARGEST_BITS, gaussian_table
+from thinwire.kernels.hadamard import hadamard_blocks, hadamard_rotate
+from thinwire.kernels.numba_tools import tensor_of
+from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.sums import segment_sums
+from thinwire.layout import Segments
+from thinwire.payloads import Codebook, Drawn, Joined, Payload, Rotated, Total
+from thinwire.random import Key
+
+Scale = Literal["unbiased", "contraction"]
+
+_WORST = (0.5, 0.3064, 0.0968, 0.0275, 0.00748, 0.00208, 0.000618, 0.000222)
+"""Bounds of ``E (z - Q(z))**2`` for 1 to 8 bits over all ``z = sum a_j s_j`` with ``sum a_j**2 = 1`` and random signs.
+
+For one bit, after the best scale, ``1 - (E|z|)**2 <= 1/2`` by Khintchine's inequality with Szarek's constant. For more
+the least bound that follows from ``E z**2 = 1``, ``E|z| >= 1/sqrt(2)`` and ``E z**(2p) <= (2p - 1)!!``, p = 2, 3, 4: a
+linear program. An entry of a rotated vector is such a sum, whatever the vector.
+"""
+
+
+def rotate_and_quantize(
+    x: Tensor, key: Key, segments: Segments, bits: float, rounds: Literal[1, 2], scale: Scale
+) -> Payload:
+    """The payload of :class:`thinwire.compressors.eden.EDEN`.
+
+    Blocks of a rotation must not reach over the border of a segment. One segment, or equal ones of a power of two, are
+    rotated in one go; of other cuts each segment is a part of its own.
+    """
+    block = _common_block(segments)
+    if segments.count <= 1 or block is not None:
+        return _one(x, key, block, bits, rounds, scale)
+    sizes: list[int] = segments.offsets().diff().tolist()
+    parts = [
+        _one(part, key.fold("segment", number), None, bits, rounds, scale)
+        for number, part in enumerate(torch.split(x, sizes))
+        if part.numel()
+    ]
+    return Joined(tuple(parts)) if parts else _one(x, key, None, bits, rounds, scale)
+
+
+def worst_error(numel: int, bits: float, scale: Scale) -> float:
+    """The least proven bound of the error for one segment, over all vectors.
+
+    A magnitude and its number ascend together, so ``<r, q>**2 >= sum r_i**2 q_i**2 >= ||r||**2 ||q||**2 / n`` for a
+    block of n entries (Chebyshev's sum inequality). With the unbiased scale the error is thus at most ``n - 1``. With
+    the other it is at most the mean of the two codebooks' :data:`_WORST`, and ``1 - (k/n) / 2`` where k
+    entries are kept.
+    """
+    return max((_block_error(size, bits, scale) for size in set(_block_sizes(numel, None))), default=0.0)
+
+
+def is_unbiased(numel: int, rounds: int, scale: Scale) -> bool:
+    """Whether the mean is the vector, as far as can be measured: two rounds, and blocks that are not tiny."""
+    return numel <= 1 or (scale == "unbiased" and rounds == 2 and numel >= 16)
+
+
+def split_counts(size: int, bits: float) -> tuple[int, int]:
+    """Entries of a block that get the smaller codebook, none for one, and those that get the larger one."""
+    if bits >= LARGEST_BITS:
+        return 0, size
+    larger = int((bits - int(bits)) * size)
+    if bits < 1.0:
+        larger = max(1, larger)
+        return size - larger, larger
+    # The two halves of a block would be drawn as the same set.
+    larger -= 1 if 0 < 2 * larger == size else 0
+    return size - larger, larger
+
+
+def _block_error(size: int, bits: float, scale: Scale) -> float:
+    if scale == "unbiased" or size == 1:
+        return size - 1.0
+    lesser, larger = split_counts(size, bits)
+    low, high = _WORST[int(bits) - 1] if bits >= 1 else 1.0, _WORST[min(int(bits), LARGEST_BITS - 1)]
+    return min(1.0 - 1.0 / size if bits >= 1 else 1.0, (lesser * low + larger * high) / size)
+
+
+def _common_block(segments: Segments) -> int | None:
+    length = segments.length
+    return length if segments.sizes is None and length & (length - 1) == 0 and segments.count > 1 else None
+
+
+@functools.lru_cache(maxsize=256)
+def _block_sizes(numel: int, block: int | None) -> tuple[int, ...]:
+    return tuple(hadamard_blocks(numel, block).diff().tolist())
+
+
+@functools.lru_cache(maxsize=256)
+def _blocks(numel: int, block: int | None) -> Segments:
+    """The blocks of the rotation as segments, in the form that takes the fewest bytes."""
+    sizes = _block_sizes(numel, block)
+    if len(set(sizes)) <= 1:
+        return Segments.uniform(numel, sizes[0]) if sizes else Segments.whole(0)
+    return Segments.of_sizes(sizes)
+
+
+def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1, 2], scale: Scale) -> Payload:
+    address = key.fold("rotation").bits64()
+    rotated = hadamard_rotate(x, address, rounds, block=block, out=_scratch(x))
+    blocks = _blocks(x.numel(), block)
+    sizes = blocks.offsets().diff().to(torch.float64)
+    norms = segment_sums(rotated, blocks.offsets(), 2)
+    units = (norms / sizes).sqrt_().to(torch.float32)
+    quantize = functools.partial(_quantize, units=units, scale=scale)
+    if bits >= 1 and float(bits).is_integer():
+        return Rotated(quantize(rotated, blocks, norms, int(bits)), address, rounds, block)
+    drawn = key.fold("drawn").bits64()
+    counts = [split_counts(size, bits) for size in _block_sizes(x.numel(), block)]
+    larger = _draw(rotated, blocks, [high for _, high in counts], drawn, int(bits) + 1, quantize, bits < 1)
+    if bits < 1:
+        return Rotated(larger, address, rounds, block)
+    smaller = _draw(rotated, blocks, [low for low, _ in counts], drawn, int(bits), quantize, False)
+    return Rotated(Total((smaller, larger)), address, rounds, block)
+
+
+def _scratch(x: Tensor) -> Tensor | None:
+    """Used memory for a vector like ``x``, from where a line of the cache begins."""
+    if not x.is_cpu:
+        return None
+    room = tensor_of(buffers.empty(x.numel() + 16, np.float32))
+    skip = -room.data_ptr() // 4 % 16
+    return room[skip : skip + x.numel()]
+
+
+def _draw(
+    rotated: Tensor,
+    blocks: Segments,
+    counts: list[int],
+    key: int,
+    bits: int,
+    quantize: Callable[..., Codebook],
+    alone: bool,
+) -> Drawn:
+    """A random subset of every block, ``counts`` entries of each; of more than half the same key draws the rest."""
+    kept = Segments.of_sizes(counts)
+    values = rotated.index_select(0, segment_subsets(key, blocks.offsets(), kept.offsets().diff()))
+    factors = blocks.offsets().diff() / kept.offsets().diff().clamp_min(1) if alone else None
+    return Drawn(quantize(values, kept, None, bits, factors=factors), kept, key, blocks)
+
+
+def _quantize(
+    rotated: Tensor,
+    segments: Segments,
+    norms: Tensor | None,
+    bits: int,
+    *,
+    units: Tensor,
+    scale: Scale,
+    factors: Tensor | None = None,
+) -> Codebook:
+    """Codes of what is nearest to ``rotated / units``, and a scale for each segment; ``norms`` are squared."""
+    table = gaussian_table(bits)
+    codes, fits, squares = nearest_codes(rotated, segments.offsets(), units, table)
+    if scale == "contraction":
+        scales = fits / squares
+    else:
+        norms = segment_sums(rotated, segments.offsets(), 2) if norms is None else norms
+        scales = norms / fits if factors is None else norms / fits * factors
+    # Of nothing, and of nothing but zeros.
+    scales = torch.where((squares > 0) & (fits != 0), scales, 0.0)
+    return Codebook(codes, table, scales.to(torch.float32), segments)

@@ -1,0 +1,182 @@
+"""The loops of :mod:`thinwire.kernels.dither`: a block of 1024 entries at a time, all of it in the nearest cache."""
+
+from typing import Any
+
+import numpy as np
+
+from thinwire.kernels.bits import pack_block
+from thinwire.kernels.dither_vectors import round_group
+from thinwire.kernels.measures import load, measure, near
+from thinwire.kernels.numba_tools import kernel
+from thinwire.kernels.philox import fill_pairs
+from thinwire.kernels.vector_width import always_inline, borrowed, prefer_wide_vectors
+
+
+@kernel
+def quantize_range(
+    x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, power: int, measures: Any,
+    num_levels: Any, factors: Any, k0: Any, k1: Any, codes: Any, width: int, words: Any, scales: Any,
+    first: int, last: int,
+) -> None:  # fmt: skip
+    """Levels and scales of entries ``first``, a multiple of 1024, to ``last``.
+
+    ``measures`` has the segments that :func:`thinwire.kernels.measures.near` does not; the others are measured here.
+    """
+    # A group of sixteen may begin at the last entry.
+    u = np.empty(1024 + 16, np.float32)
+    folded = np.empty(1024, np.float64)
+    totals = np.empty(1024, np.float64)
+    coarse = np.empty(256 + 4, np.uint64)
+    fine = np.empty(256, np.uint64)
+    spare = np.empty(16, np.float32)
+    _quantize_range(
+        x, residual, decay, remembers, out, ends, power, measures, num_levels, factors, k0, k1, codes, width, words,
+        scales, first, last, u, folded, totals, coarse, fine, spare,
+    )  # fmt: skip
+
+
+@kernel
+def _quantize_range(
+    x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, power: int, measures: Any,
+    num_levels: Any, factors: Any, k0: Any, k1: Any, codes: Any, width: int, words: Any, scales: Any,
+    first: int, last: int, u: Any, folded: Any, totals: Any, coarse: Any, fine: Any, spare: Any,
+) -> None:  # fmt: skip
+    x, residual, out, codes, words = borrowed(x), borrowed(residual), borrowed(out), borrowed(codes), borrowed(words)
+    u, folded, totals = borrowed(u), borrowed(folded), borrowed(totals)
+    coarse, fine, spare = borrowed(coarse), borrowed(fine), borrowed(spare)
+    # Packing takes a few more codes than there are at the end.
+    codes[:] = 0
+    segment = np.searchsorted(ends, first, "right") - 1
+    position = first
+    while position < last:
+        while ends[segment + 1] <= position:
+            segment += 1
+        begin = ends[segment]
+        end = ends[segment + 1]
+        at_hand = False
+        if near(begin, end, first, last):
+            measured = measure(x, residual, decay, remembers, begin, end, power, u, folded, totals)
+            at_hand = end - begin <= 1024
+        else:
+            measured = measures[segment]
+        norm = np.float32(np.sqrt(measured)) if power == 2 else np.float32(measured)
+        unit = norm / num_levels
+        scale = norm * factors[segment if factors.size > 1 else 0]
+        if begin >= first:
+            scales[segment] = scale
+        stop = min(end, last)
+        while position < stop:
+            start = position // 1024 * 1024
+            if position == start:
+                fill_pairs(k0, k1, start // 8, 0, coarse[:256])
+            till = min(stop, start + 1024)
+            if at_hand:
+                entries = u[position - begin : till - begin]
+            else:
+                entries = u[: till - position]
+                load(x, residual, decay, remembers, position, entries)
+            there = position - start
+            drawn = coarse.view(np.uint16)[there:]
+            levels = codes[there:]
+            decided = _round(
+                entries, unit, num_levels, scale / num_levels, drawn, levels, remembers, out, position, spare
+            )
+            if not decided:
+                fill_pairs(k0, k1, start // 8, 1, fine)
+                _settle(entries, unit, num_levels, drawn, fine.view(np.uint16)[there:], levels)
+                if remembers:
+                    _leave(entries, levels, num_levels, scale / num_levels, out[position:till])
+            position = till
+            if position == start + 1024 or position == last:
+                # 1024 codes of any width are whole words.
+                _pack(codes, position - start, width, words[start // 32 * width :])
+
+
+@kernel
+def _is_usual(unit: Any) -> Any:
+    """Whether the inverse of a unit is as precise as any number."""
+    return unit > np.float32(2.0**-100) and unit < np.float32(2.0**100)
+
+
+@kernel
+def _round(
+    u: Any, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, remembers: bool, out: Any, position: int,
+    spare: Any,
+) -> Any:  # fmt: skip
+    """Codes as the high 16 bits of the random numbers say, what they leave to ``out[position:]`` if that is wanted.
+
+    False where those bits do not decide all entries. Up to 15 codes behind the last are written too.
+    """
+    prefer_wide_vectors()
+    always_inline()
+    if not _is_usual(unit):
+        return False
+    inverse = np.float32(1) / unit
+    undecided = np.uint32(0)
+    whole = u.size // 16 * 16
+    if remembers:
+        for i in range(0, whole, 16):
+            undecided |= round_group(u, i, inverse, most, sent, coarse, codes, out, position + i)
+    else:
+        for i in range(0, whole, 16):
+            undecided |= round_group(u, i, inverse, most, sent, coarse, codes, spare, 0)
+    if whole < u.size:
+        undecided |= round_group(u, whole, inverse, most, sent, coarse, codes, spare, 0)
+        if remembers:
+            for i in range(whole, u.size):
+                out[position + i] = spare[i - whole]
+    return undecided == 0
+
+
+@kernel
+def _settle(u: Any, unit: Any, most: Any, coarse: Any, fine: Any, codes: Any) -> None:
+    """Codes as all bits of the random numbers say: one block in a hundred needs them, and units out of the usual."""
+    zero = np.int32(most)
+    inverse = np.float32(1) / unit
+    usual = _is_usual(unit)
+    for i in range(u.size):
+        magnitude = np.abs(u[i])
+        ratio = magnitude * inverse if usual else magnitude / unit
+        # Below the largest level the conversion to an integer is floor; at it, there is nothing to round. NaN is
+        # put there too.
+        ratio = ratio if ratio < most else most
+        level = np.int32(ratio)
+        excess = (ratio - np.float32(level)) * np.float32(65536) - np.float32(coarse[i])
+        level += np.int32(np.float32(fine[i]) * np.float32(2.0**-16) < excess)
+        level = level if unit > np.float32(0) else np.int32(0)
+        codes[i] = zero + (-level if u[i] < np.float32(0) else level)
+
+
+@kernel
+def _leave(u: Any, codes: Any, num_levels: Any, unit: Any, out: Any) -> None:
+    """Write what the levels leave out."""
+    prefer_wide_vectors()
+    always_inline()
+    zero = np.int32(num_levels)
+    for i in range(u.size):
+        out[i] = u[i] - unit * np.float32(np.int32(codes[i]) - zero)
+
+
+@kernel
+def _pack(codes: Any, count: int, width: int, words: Any) -> None:
+    """Pack the first ``count`` codes, of one byte each where the width is up to 8; clear those behind."""
+    prefer_wide_vectors()
+    always_inline()
+    codes[count:] = 0
+    if width == 2:
+        packed = words.view(np.uint8)[: (count + 3) // 4]
+        fours = codes.view(np.uint32)
+        for j in range(packed.size):
+            four = fours[j]
+            packed[j] = np.uint8(four | (four >> np.uint32(6)) | (four >> np.uint32(12)) | (four >> np.uint32(18)))
+    elif width == 4:
+        packed = words.view(np.uint8)[: (count + 1) // 2]
+        twos = codes.view(np.uint16)
+        for j in range(packed.size):
+            packed[j] = np.uint8(twos[j] | (twos[j] >> np.uint16(4)))
+    elif width == 8:
+        packed = words.view(np.uint8)[:count]
+        for j in range(count):
+            packed[j] = codes[j]
+    else:
+        pack_block(codes[:count], width, words)

@@ -1,0 +1,137 @@
+"""A few values onto their places in a long vector."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.kernels.numba_tools import array_of, kernel
+from thinwire.kernels.threads import run, shares
+
+_MISS = 16
+"""A place out of cache costs about as much as so many entries in a row."""
+
+
+def scatter_add(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.0) -> None:
+    """``out[indices[j]] += factor * values[j]`` for every ``j``, in O(k) for ``k`` indices.
+
+    The factor is rounded to f32 first, the product to f32 next, then the sum.
+
+    Args:
+        indices: int64 ``[k]``, strictly ascending, in ``[0, d)``; so no entry is added to twice.
+        values: f32 ``[k]``.
+        out: contiguous f32 ``[d]`` on the device of ``indices``; changed in place.
+        factor: any number.
+
+    Raises:
+        ConfigError: shapes, dtypes or indices that are not as described; ``out`` is unchanged then.
+
+    Example:
+        >>> out = torch.ones(4)
+        >>> scatter_add(torch.tensor([1, 3]), torch.tensor([5.0, -1.0]), out, 2.0)
+        >>> out.tolist()
+        [1.0, 11.0, 1.0, -1.0]
+    """
+    _check(indices, values, out)
+    if not out.is_cpu:
+        scatter_add_torch(indices, values, out, factor)
+        return
+    _run(indices, values, out, factor, True)
+
+
+def scatter_add_torch(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.0) -> None:
+    """:func:`scatter_add` in torch operations, on any device."""
+    _check(indices, values, out)
+    _check_order_torch(indices, out)
+    out.index_add_(0, indices, values * factor)
+
+
+def scatter_write(indices: Tensor, values: Tensor, out: Tensor) -> None:
+    """``out[indices[j]] = values[j]`` for every ``j``; arguments and errors are those of :func:`scatter_add`.
+
+    Example:
+        >>> out = torch.zeros(4)
+        >>> scatter_write(torch.tensor([1, 3]), torch.tensor([5.0, -1.0]), out)
+        >>> out.tolist()
+        [0.0, 5.0, 0.0, -1.0]
+    """
+    _check(indices, values, out)
+    if not out.is_cpu:
+        scatter_write_torch(indices, values, out)
+        return
+    _run(indices, values, out, 1.0, False)
+
+
+def scatter_write_torch(indices: Tensor, values: Tensor, out: Tensor) -> None:
+    """:func:`scatter_write` in torch operations, on any device."""
+    _check(indices, values, out)
+    _check_order_torch(indices, out)
+    out.index_copy_(0, indices, values)
+
+
+def _check(indices: Tensor, values: Tensor, out: Tensor) -> None:
+    if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
+        raise ConfigError(f"the sum is a contiguous vector of float32, got {out.dtype} of shape {tuple(out.shape)}")
+    if indices.dtype != torch.int64 or indices.dim() != 1:
+        raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
+    if values.dtype != torch.float32 or values.shape != indices.shape:
+        raise ConfigError(
+            f"{indices.numel()} indices need as many float32, got {values.dtype} of shape {tuple(values.shape)}"
+        )
+
+
+def _check_order_torch(indices: Tensor, out: Tensor) -> None:
+    if indices.numel() == 0:
+        return
+    rises = bool((indices[1:] > indices[:-1]).all())
+    if not rises or int(indices[0]) < 0 or int(indices[-1]) >= out.numel():
+        raise _out_of_order(out)
+
+
+def _out_of_order(out: Tensor) -> ConfigError:
+    return ConfigError(f"indices must ascend strictly and lie in [0, {out.numel()}), the entries of the sum")
+
+
+def _run(indices: Tensor, values: Tensor, out: Tensor, factor: float, kept: bool) -> None:
+    places, numbers, total = array_of(indices), array_of(values), array_of(out)
+    # A pass of its own, a twentieth of the time: nothing is written before everything is known to be right.
+    if not _ascend(places, total.size):
+        raise _out_of_order(out)
+    # The places ascend, so every thread writes to a range of its own.
+    calls = [
+        (
+            places[start // _MISS : stop // _MISS],
+            numbers[start // _MISS : stop // _MISS],
+            total,
+            np.float32(factor),
+            kept,
+        )
+        for start, stop in shares(places.size * _MISS, _MISS)
+    ]
+    run(_scatter, calls)
+
+
+@kernel
+def _ascend(indices: Any, numel: int) -> bool:
+    if indices.size == 0:
+        return True
+    if indices[0] < 0 or indices[indices.size - 1] >= numel:
+        return False
+    before, after = indices[:-1], indices[1:]
+    falls = 0
+    for j in range(after.size):
+        falls += 1 if after[j] <= before[j] else 0
+    return falls == 0
+
+
+@kernel
+def _scatter(indices: Any, values: Any, out: Any, factor: Any, kept: bool) -> None:
+    # Checked to be in range: as unsigned numbers they are not compared with zero again.
+    if kept:
+        for j in range(indices.size):
+            out[np.uint64(indices[j])] += values[j] * factor
+    else:
+        for j in range(indices.size):
+            out[np.uint64(indices[j])] = values[j]

@@ -1,0 +1,53 @@
+"""The sum of several vectors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.payloads.base import Payload, add_dense
+from thinwire.payloads.sparse import Sparse
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Total:
+    """``parts[0] + parts[1] + ...``, at least one, all of one length; each sum is rounded to f32, in order.
+
+    Example:
+        >>> from thinwire.payloads import Dense
+        >>> Total((Dense(torch.tensor([1.0, 2.0])), Dense(torch.tensor([0.5, 0.0])))).to_dense().tolist()
+        [1.5, 2.0]
+    """
+
+    parts: tuple[Payload, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ConfigError("a sum of no payloads was given; at least one is needed")
+
+    @property
+    def numel(self) -> int:
+        """Length of the vector."""
+        return self.parts[0].numel
+
+    def to_dense(self) -> Tensor:
+        """The parts, added up in order."""
+        total = self.parts[0].to_dense()
+        for part in self.parts[1:]:
+            part.add_to(total)
+        return total
+
+    def add_to(self, out: Tensor, scale: float = 1.0) -> None:
+        """``out += scale * vector``, in O(entries sent) where no entry is in two parts and all are sparse."""
+        sparse = [part for part in self.parts if isinstance(part, Sparse)]
+        if len(sparse) == len(self.parts) and _are_disjoint(sparse):
+            for part in sparse:
+                part.add_to(out, scale)
+        else:
+            add_dense(self.to_dense(), out, scale)
+
+
+def _are_disjoint(parts: list[Sparse]) -> bool:
+    indices = torch.cat([part.indices for part in parts]).sort().values
+    return not bool((indices.diff() == 0).any())

@@ -1,0 +1,99 @@
+"""Drawn payloads: the cut, the key, the values as a body of their own, and how many each segment keeps."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from thinwire.errors import ConfigError, WireError
+from thinwire.layout import Segments
+from thinwire.payloads.base import Payload
+from thinwire.payloads.drawn import Drawn
+from thinwire.wire.header import KEY_NUM_BYTES, Parts, Reader, key_bytes, varint, varint_num_bytes
+from thinwire.wire.segments import Numbers, read_segments, segments_num_bytes, segments_parts
+
+_MAX_SEGMENTS = 2**28
+_MAX_KEPT = 2**32
+
+
+def drawn_parts(payload: Drawn, body: Callable[[Payload], Parts]) -> Parts:
+    """What follows the kind byte; ``body`` writes that of the values."""
+    _check(payload)
+    return [
+        varint(payload.numel),
+        *segments_parts(payload.segments),
+        key_bytes(payload.key),
+        *body(payload.values),
+        *segments_parts(payload.kept),
+    ]
+
+
+def drawn_num_bytes(payload: Drawn, body_num_bytes: Callable[[Payload], int]) -> int:
+    """Length of :func:`drawn_parts`, without making them."""
+    _check(payload)
+    key_bytes(payload.key)
+    cuts = segments_num_bytes(payload.segments) + segments_num_bytes(payload.kept)
+    return varint_num_bytes(payload.numel) + cuts + KEY_NUM_BYTES + body_num_bytes(payload.values)
+
+
+def read_drawn(reader: Reader, read_body: Callable[[Reader], Payload]) -> Drawn:
+    """Read what :func:`drawn_parts` wrote."""
+    segments = read_segments(reader, reader.numel())
+    key = reader.key()
+    values = read_body(reader)
+    kept = read_kept(reader, values.numel, segments)
+    return Drawn(values, kept, key, segments)
+
+
+def read_kept(reader: Reader, count: int, segments: Segments) -> Segments:
+    """How ``count`` values are cut: into as many segments, none larger than the one that it is drawn from."""
+    if count > segments.numel:
+        raise WireError(f"{count} values are declared for a vector of {segments.numel} entries")
+    kept = read_segments(reader, count)
+    reason = _what_is_wrong(kept, segments)
+    if reason:
+        raise WireError(reason)
+    return kept
+
+
+def _check(payload: Drawn) -> None:
+    if payload.kept.numel != payload.values.numel:
+        raise ConfigError(f"a cut of {payload.kept.numel} entries was given for {payload.values.numel} values")
+    reason = _what_is_wrong(payload.kept, payload.segments)
+    if reason:
+        raise ConfigError(reason)
+
+
+def _what_is_wrong(kept: Segments, segments: Segments) -> str:
+    """Nothing, mostly. Takes memory only in proportion to sizes that are listed."""
+    if kept.count != segments.count:
+        return f"{kept.count} segments of values belong to {segments.count} segments of a vector"
+    if kept.count > _MAX_SEGMENTS:
+        return f"values are drawn from {kept.count} segments; at most 2**28 are possible"
+    if kept.count == 0:
+        return ""
+    if kept.sizes is None and segments.sizes is None:
+        # All but the last are of one size.
+        places = [0, kept.count - 1]
+        most, room = ([_size(cut, place) for place in places] for cut in (kept, segments))
+        is_small = all(some <= all_of_them for some, all_of_them in zip(most, room, strict=True))
+        largest = max(most)
+    else:
+        sizes = _sizes(kept)
+        is_small = bool((sizes <= _sizes(segments)).all())
+        largest = int(sizes.max())
+    if not is_small:
+        return "a segment keeps more values than it has entries"
+    return f"{largest} values are drawn from one segment; at most 2**32 are possible" if largest > _MAX_KEPT else ""
+
+
+def _size(cut: Segments, place: int) -> int:
+    """Size of a segment of a uniform cut."""
+    return min(cut.length, cut.numel - place * cut.length)
+
+
+def _sizes(cut: Segments) -> Numbers:
+    if cut.sizes is not None:
+        return np.array(cut.sizes, np.int64)
+    sizes = np.full(cut.count, cut.length, np.int64)
+    sizes[-1] = _size(cut, cut.count - 1)
+    return sizes

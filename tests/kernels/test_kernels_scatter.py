@@ -1,0 +1,95 @@
+"""Values onto their places, and the indices that must be refused before anything is written."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.kernels.scatter import scatter_add, scatter_add_torch, scatter_write, scatter_write_torch
+
+COUNTS = (0, 1, 7, 63, 64, 65, 4096, 100_000)
+
+
+def vector(size: int, seed: int = 0) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)) ** 3
+
+
+def places(count: int, spacing: int) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(1, spacing + 1, (count,), generator=generator).cumsum(0) - 1
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("spacing", [1, 20])
+@pytest.mark.parametrize("count", COUNTS)
+def test_kernels_twins_and_a_loop_agree(count: int, spacing: int, num_threads: int) -> None:
+    indices, values, start = places(count, spacing), vector(count), vector(count * spacing, 1)
+    values[::3] = -0.0
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        for factor in (1.0, -1.0, 1 / 3, 0.0):
+            expected = start.clone()
+            expected[indices] = start[indices] + values * torch.tensor(factor, dtype=torch.float32)
+            out, twin = start.clone(), start.clone()
+            scatter_add(indices, values, out, factor)
+            scatter_add_torch(indices, values, twin, factor)
+            assert same_bits(out, expected)
+            assert same_bits(twin, expected)
+        expected = start.clone()
+        expected[indices] = values
+        out, twin = start.clone(), start.clone()
+        scatter_write(indices, values, out)
+        scatter_write_torch(indices, values, twin)
+        assert same_bits(out, expected)
+        assert same_bits(twin, expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [[-1, 3], [0, 10], [3, 3], [4, 2], [0, 2**62], [-(2**63), 5], [0, 2**63 - 1, 1], [5, -5, 9], [0, 99, 1]],
+)
+@pytest.mark.parametrize("scatter", [scatter_add, scatter_add_torch, scatter_write, scatter_write_torch])
+def test_indices_out_of_order_or_range_are_refused_and_nothing_is_written(
+    scatter: "type[scatter_add]", indices: list[int]
+) -> None:
+    out = vector(10)
+    with pytest.raises(ConfigError, match=r"ascend strictly and lie in \[0, 10\)"):
+        scatter(torch.tensor(indices), torch.ones(len(indices)), out)
+    assert same_bits(out, vector(10))
+
+
+def test_one_bad_index_among_many() -> None:
+    for bad in (0, 1, 50_000, 99_998, 99_999):
+        indices, out = torch.arange(100_000), torch.zeros(100_000)
+        indices[bad] = 100_000
+        with pytest.raises(ConfigError, match="ascend"):
+            scatter_add(indices, torch.ones(100_000), out)
+        assert not out.any()
+
+
+def test_shapes_and_dtypes_that_do_not_fit_are_refused() -> None:
+    indices, values, out = torch.tensor([1, 2]), torch.ones(2), torch.zeros(4)
+    with pytest.raises(ConfigError, match="as many float32"):
+        scatter_add(indices, torch.ones(3), out)
+    with pytest.raises(ConfigError, match="as many float32"):
+        scatter_add(indices, values.double(), out)
+    with pytest.raises(ConfigError, match="int64"):
+        scatter_add(indices.int(), values, out)
+    with pytest.raises(ConfigError, match="contiguous"):
+        scatter_write(indices, values, torch.zeros(8)[::2])
+    with pytest.raises(ConfigError, match="contiguous"):
+        scatter_write(indices, values, out.double())
+
+
+def test_strided_indices_and_values() -> None:
+    out = torch.zeros(10)
+    scatter_add(torch.tensor([0, 9, 4, 9, 8])[::2], vector(6)[::2], out)
+    assert out.nonzero().view(-1).tolist() == [0, 4, 8]
+    assert torch.equal(out[[0, 4, 8]], vector(6)[::2])
