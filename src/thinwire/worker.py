@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from thinwire.compressors import Traits
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.exchanges import Aggregate, Context
+from thinwire.kernels.buffers import zeros
 from thinwire.kernels.flatten import flatten_finite
 from thinwire.layout import Layout, Segments, views_like
 from thinwire.memory import Remembering, State
@@ -74,7 +75,7 @@ class Worker:
             max_num_bytes(each.outline(self._segments)) for each in (method.compressor, _Poison())
         )
         self._key = Key(seed)
-        self._flat = torch.empty(self.layout.numel)
+        self._flat = zeros(self.layout.numel)
         self._viewed: tuple[Tensor, list[Tensor]] = (self._flat, [])
         self._memory: State = method.memory.init(self.layout.numel)
         self._update: State = {}
@@ -190,7 +191,7 @@ class Worker:
         """Take the next state of the memory; if ``x`` is part of it, gather into a tensor that is free from now on."""
         if any(tensor is x for tensor in state.values()):
             free = [old for old in self._memory.values() if not any(tensor is old for tensor in state.values())]
-            self._flat = free[0] if free else torch.empty_like(x)
+            self._flat = free[0] if free else zeros(x.numel())
         self._memory = state
 
     def _numerics_error(self, mean: Tensor, what: str) -> NumericsError:

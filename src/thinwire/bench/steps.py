@@ -10,6 +10,7 @@ from thinwire.bench.families import Facts, Family, Maker, Member, Prepared, Turn
 from thinwire.bench.inputs import Input
 from thinwire.bench.timing import Case
 from thinwire.compressors import QSGD, Compressor, Sign, TopK
+from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments
 from thinwire.memory import ErrorFeedback, State
 from thinwire.payloads import Payload
@@ -82,7 +83,7 @@ class Feedback:
         self._segments = scheme.segments(data)
         self._memory = ErrorFeedback()
         self._state: State = self._memory.init(data.numel)
-        self._x = torch.empty(data.numel)
+        self._x = zeros(data.numel)  # as a worker keeps it
         self._key = Key(0)
         self._payload: Payload | None = None
 

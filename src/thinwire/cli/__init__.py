@@ -7,6 +7,7 @@ import typer
 
 # Importing a module of commands registers them.
 from thinwire.cli import comparing as comparing
+from thinwire.cli import frontier as frontier
 from thinwire.cli import inspecting as inspecting
 from thinwire.cli import measuring as measuring
 from thinwire.cli.application import Interrupted, Refused, app

@@ -8,6 +8,7 @@ from torch import Tensor
 from thinwire.compressors.base import Compressor, FusedCompressor
 from thinwire.config import register
 from thinwire.errors import ConfigError
+from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments
 from thinwire.memory.base import State
 from thinwire.payloads import Payload
@@ -52,7 +53,7 @@ class ErrorFeedback:
 
     def init(self, numel: int) -> State:
         """A residual of zeros."""
-        return {"residual": torch.zeros(numel)}
+        return {"residual": zeros(numel)}
 
     def compress(
         self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from thinwire.config import register
 from thinwire.errors import ConfigError
+from thinwire.kernels.buffers import copy_of
 from thinwire.memory.base import State
 
 
@@ -56,7 +57,7 @@ class Outer:
     def init(self, params: Tensor) -> State:
         """A copy of the parameters, and a velocity if there is momentum."""
         velocity = {"velocity": torch.zeros_like(params)} if self.momentum else {}
-        return {"reference": params.clone(), **velocity}
+        return {"reference": copy_of(params), **velocity}
 
     def signal(self, params: Tensor, state: State) -> Tensor:
         """``reference - params``, written over ``params``."""

@@ -18,6 +18,7 @@ class Drawn:
     positions are those of :func:`thinwire.kernels.subset.segment_subsets`.
 
     Example:
+        >>> import torch
         >>> from thinwire.payloads import Dense
         >>> drawn = Drawn(Dense(torch.tensor([2.0])), Segments.whole(1), 7, Segments.whole(4))
         >>> sorted(drawn.to_dense().tolist())

@@ -1,0 +1,27 @@
+"""Which operator gives the least error for a number of bits on the wire; ``docs/frontier.md`` explains the numbers."""
+
+from thinwire.frontier.best import Choice, best_operator
+from thinwire.frontier.inputs import Input, make_input
+from thinwire.frontier.page import write_page
+from thinwire.frontier.pairs import Pair, pairs
+from thinwire.frontier.search import Point, pareto
+from thinwire.frontier.sweep import Frontier, Row, frontier
+from thinwire.frontier.tables import Line, budget_table, reference_table
+
+__all__ = [
+    "Choice",
+    "Frontier",
+    "Input",
+    "Line",
+    "Pair",
+    "Point",
+    "Row",
+    "best_operator",
+    "budget_table",
+    "frontier",
+    "make_input",
+    "pairs",
+    "pareto",
+    "reference_table",
+    "write_page",
+]

@@ -1,0 +1,142 @@
+"""Error and true bits of a configuration on given vectors."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.frontier.configurations import Configuration
+from thinwire.random import Key
+from thinwire.wire import encoded_num_bytes
+
+_KEY = Key(0).fold("frontier")
+_NUM_ENCODED = 4  # clients whose messages are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a configuration costs and loses.
+
+    Args:
+        bits: of a client's message, frame and all, for each entry; mean over draws, vectors and the first clients.
+        error: ``||mean C(x_i) - mean x_i||^2 / ||mean x_i||^2``, mean over draws and vectors.
+    """
+
+    bits: float
+    error: float
+
+
+class Problem:
+    """Vectors whose mean is wanted; measures configurations, each once.
+
+    A configuration is drawn with fixed keys, so the same problem always gives the same numbers. Several clients are
+    compressed in one call, as segments of their own, which operators treat independently.
+
+    Args:
+        cases: f32 ``[n, d]`` each: the vectors of n clients. Errors are means over the cases.
+        draws: independent draws of the operator's randomness.
+
+    Raises:
+        ConfigError: no case, an empty or zero vector, or no draw.
+    """
+
+    def __init__(self, cases: list[Tensor], draws: int = 4) -> None:
+        if not cases or draws < 1:
+            raise ConfigError(f"{len(cases)} vectors and {draws} draws were given; at least one of each is needed")
+        for case in cases:
+            if case.ndim != 2 or not case.numel() or case.dtype != torch.float32:
+                raise ConfigError(f"a vector of shape {list(case.shape)} and {case.dtype} was given; give f32 [d]")
+            if not 0.0 < float(case.double().mean(0).square().sum()) < math.inf:
+                raise ConfigError("a vector of zeros, or one that is not finite, was given; its error is not defined")
+        self._cases = cases
+        self._draws = draws
+        self._known: dict[Configuration, Measured | None] = {}
+
+    @property
+    def numel(self) -> int:
+        """Length of the first vector, by which traits are judged."""
+        return self._cases[0].shape[1]
+
+    @property
+    def num_measured(self) -> int:
+        """Configurations measured so far."""
+        return len(self._known)
+
+    @property
+    def vectors(self) -> list[Tensor]:
+        """One vector a case: the first client's."""
+        return [case[0] for case in self._cases]
+
+    def measure(self, configuration: Configuration) -> Measured | None:
+        """Bits and error; none where the operator refuses these vectors (more entries to keep than there are)."""
+        if configuration not in self._known:
+            self._known[configuration] = self._measure(configuration)
+        return self._known[configuration]
+
+    def _measure(self, configuration: Configuration) -> Measured | None:
+        try:
+            each = [self._measure_case(configuration, case) for case in self._cases]
+        except ConfigError:
+            return None
+        return Measured(*(math.fsum(part) / len(each) for part in zip(*each, strict=True)))
+
+    def _measure_case(self, configuration: Configuration, case: Tensor) -> tuple[float, float]:
+        mean = case.double().mean(0)
+        square = float(mean.square().sum())
+        bits, errors = [], []
+        before: Tensor | None = None
+        for draw in range(self._draws):
+            message_bits, decoded = self._draw(configuration, case, _KEY.fold("draw", draw))
+            if before is not None and torch.equal(before, decoded):
+                break  # nothing is random in it
+            before = decoded
+            bits.append(message_bits)
+            errors.append(float((decoded - mean).square().sum()) / square)
+        error = math.fsum(errors) / len(errors)
+        return math.fsum(bits) / len(bits), error if math.isfinite(error) else math.inf
+
+    def _draw(self, configuration: Configuration, case: Tensor, key: Key) -> tuple[float, Tensor]:
+        """Bits of a message, and the mean of what all clients' messages say."""
+        clients, numel = case.shape
+        whole = configuration.segments(numel)
+        heard = [
+            configuration.compressor.compress(x, key.fold("client", number), whole)
+            for number, x in enumerate(case[:_NUM_ENCODED])
+        ]
+        bits = math.fsum(8.0 * encoded_num_bytes(message) / numel for message in heard) / len(heard)
+        if clients == 1:
+            return bits, heard[0].to_dense().double()
+        every = configuration.segments(numel, clients)
+        payload = configuration.compressor.compress(case.flatten(), key.fold("clients"), every)
+        return bits, payload.to_dense().view(clients, numel).double().mean(0)
+
+
+def running_sum_error(configuration: Configuration, steps: list[Tensor], *, memory: bool) -> float:
+    """How far the sum of what is sent stays behind: ``||sum sent - sum x||^2 / ||sum x||^2`` over the steps.
+
+    With a memory each step sends ``C(x_t + r)`` and keeps ``r = x_t + r - C(x_t + r)``, so the difference of the
+    sums is the last residual alone; without, each step sends ``C(x_t)`` and the errors of all steps add up.
+
+    Example:
+        >>> from thinwire.compressors import TopK
+        >>> steps = [torch.tensor([2.0, 1.0])] * 2
+        >>> running_sum_error(Configuration(TopK(k=1)), steps, memory=True)
+        0.2
+    """
+    segments = configuration.segments(steps[0].numel())
+    total = torch.zeros(steps[0].numel(), dtype=torch.float64)
+    sent = total.clone()
+    residual = torch.zeros_like(steps[0])
+    for number, x in enumerate(steps):
+        u = x + residual if memory else x
+        decoded = configuration.compressor.compress(u, _KEY.fold("step", number), segments).to_dense()
+        total += x
+        sent += decoded
+        if memory:
+            residual = u - decoded
+            if not residual.isfinite().all():
+                return math.inf  # not a contraction: the memory has blown up
+    error = float((sent - total).square().sum() / total.square().sum())
+    return error if math.isfinite(error) else math.inf
