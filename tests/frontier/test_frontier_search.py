@@ -26,7 +26,7 @@ from thinwire.random import Key
 
 BUDGETS = (0.1, 0.5, 1.0, 2.0, 4.0)
 INPUTS = ("gaussian", "lognormal", "student", "recorded")
-NUMEL = 4096
+NUMEL = 2048
 
 
 def signal(name: str) -> Tensor:
@@ -44,7 +44,7 @@ def recorded() -> Tensor:
 @functools.cache
 def searched(name: str) -> Search:
     with one_torch_thread():
-        return Search(Problem([signal(name).unsqueeze(0)], draws=2))
+        return Search(Problem([signal(name).unsqueeze(0)], draws=1))
 
 
 def named_operators() -> dict[str, list[Configuration]]:
@@ -70,7 +70,7 @@ def named_operators() -> dict[str, list[Configuration]]:
 def test_the_choice_is_at_least_as_good_as_every_operator(name: str) -> None:
     search = searched(name)
     with one_torch_thread():
-        problem = Problem([signal(name).unsqueeze(0)], draws=2)
+        problem = Problem([signal(name).unsqueeze(0)], draws=1)
         rivals = {
             name: [measured for one in own if (measured := problem.measure(one)) is not None]
             for name, own in named_operators().items()

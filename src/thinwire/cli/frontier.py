@@ -28,7 +28,7 @@ from thinwire.frontier import Choice, Frontier, Input, Line, Row, best_operator,
 from thinwire.frontier.inputs import DEFAULT_NUMEL, SYNTHETIC
 from thinwire.frontier.pairs import exact_num_bytes
 from thinwire.frontier.sweep import BUDGETS
-from thinwire.frontier.tables import budget_table, reference_table
+from thinwire.frontier.tables import BUDGETED_SEED, budget_table, reference_table
 
 _LEGEND = (
     "error: ||C(x) - x||^2 / ||x||^2 of the best member of each operator within the budget; of the mean of several "
@@ -79,7 +79,8 @@ def show_frontier(
         if gamma:
             _pairs(numbers(gamma.removeprefix("gamma="), float, "--gamma"), numel, lines)
             return
-        made = [make_input(name, numel) for name in inputs or SYNTHETIC]
+        seed = BUDGETED_SEED if table is TableChoice.budget else 1
+        made = [make_input(name, numel, seed=seed) for name in inputs or SYNTHETIC]
         if table is not None:
             budgets = numbers(bits, float, "--bits")
             found = reference_table(made) if table is TableChoice.reference else budget_table(made, budgets)
