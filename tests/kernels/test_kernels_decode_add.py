@@ -1,7 +1,6 @@
 """Packed levels and signs onto a sum, or written: any width, any cut, any number of threads."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,11 +18,8 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 31)
 
 
 @pytest.fixture(params=[1, 2])
-def _num_threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
+def _num_threads(request: pytest.FixtureRequest) -> None:
     torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 def cuts(size: int) -> list[Tensor]:

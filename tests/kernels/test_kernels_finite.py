@@ -1,4 +1,4 @@
-"""Copies and quotients are torch's, and every NaN and inf is found wherever it is."""
+"""Quotients are torch's, and every NaN and inf is found wherever it is."""
 
 import math
 from collections.abc import Callable
@@ -9,8 +9,6 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.finite import (
-    copy_finite,
-    copy_finite_torch,
     divide_finite,
     divide_finite_torch,
     is_finite,
@@ -26,20 +24,9 @@ def threads(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-@pytest.fixture(autouse=True)
-def same_number_of_threads_afterwards() -> object:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("numel", SIZES)
 def test_kernels_and_twins_are_the_torch_operations(threads: int, numel: int) -> None:
     x = torch.randn(numel, generator=torch.Generator().manual_seed(numel)) * 1e30
-    for copy in (copy_finite, copy_finite_torch):
-        out = torch.empty(numel)
-        assert copy(x, out)
-        assert torch.equal(out, x)
     assert is_finite(x)
     assert is_finite_torch(x)
     for divisor in (1, 3, 7, 1000):
@@ -55,8 +42,6 @@ def test_one_bad_entry_is_found_anywhere(threads: int, bad: float, numel: int) -
     checks: list[Callable[[Tensor], bool]] = [
         is_finite,
         is_finite_torch,
-        lambda x: copy_finite(x, torch.empty(numel)),
-        lambda x: copy_finite(x, x),
         lambda x: divide_finite(x.clone(), 3),
         lambda x: divide_finite(x.clone(), 1),
     ]
@@ -69,8 +54,6 @@ def test_one_bad_entry_is_found_anywhere(threads: int, bad: float, numel: int) -
 def test_what_is_no_vector_of_float32_is_refused() -> None:
     with pytest.raises(ConfigError, match="float64"):
         is_finite(torch.zeros(2, dtype=torch.float64))
-    with pytest.raises(ConfigError, match="contiguous"):
-        copy_finite(torch.zeros(2), torch.zeros(4)[::2])
     with pytest.raises(ConfigError, match="contiguous"):
         divide_finite(torch.zeros(4)[::2], 2)
     for divisor in (0, -1, 2**24):

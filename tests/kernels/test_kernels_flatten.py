@@ -1,7 +1,6 @@
 """Flattening is concatenation, and finds what is not finite in any tensor."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,11 +20,8 @@ SHAPES = [
 
 
 @pytest.fixture(params=[1, 2], autouse=True)
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
+def threads(request: pytest.FixtureRequest) -> None:
     torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=lambda shapes: str(len(shapes)))

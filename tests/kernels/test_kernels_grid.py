@@ -70,7 +70,6 @@ def test_no_result_depends_on_the_number_of_threads() -> None:
     for segments in (Segments.whole(x.numel()), Segments.uniform(x.numel(), 1500), cuts(x.numel())[3]):
         offsets = segments.offsets()
         results = []
-        before = torch.get_num_threads()
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             lows, highs = segment_extents(x, offsets)
@@ -79,7 +78,6 @@ def test_no_result_depends_on_the_number_of_threads() -> None:
             found.append(round_to_levels(x, offsets, highs, 1, 5))
             found.append(round_to_powers(x, offsets, torch.maximum(-lows, highs), 9, 5))
             results.append(found)
-        torch.set_num_threads(before)
         for other in results[1:]:
             assert all(same(*pair) for pair in zip(results[0], other, strict=True))
         above, below, num_below = results[0][2:5]

@@ -71,17 +71,13 @@ def test_it_is_the_matrix_of_the_definition(size: int, block: int | None, rounds
 @pytest.mark.parametrize(("size", "block"), [(size, None) for size in SIZES] + list(LARGE))
 def test_kernel_and_twin_agree(size: int, block: int | None, inverse: bool, num_threads: int) -> None:
     x = vector(size)
-    before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
-    try:
-        rounds = 1 + size % 2
-        rotated = hadamard_rotate(x, 5, rounds, inverse=inverse, block=block)
-        assert same_bits(rotated, hadamard_rotate_torch(x, 5, rounds, inverse=inverse, block=block))
-        assert same_bits(x, vector(size))
-        assert hadamard_rotate(x, 5, rounds, inverse=inverse, block=block, out=x) is x
-        assert same_bits(rotated, x)
-    finally:
-        torch.set_num_threads(before)
+    rounds = 1 + size % 2
+    rotated = hadamard_rotate(x, 5, rounds, inverse=inverse, block=block)
+    assert same_bits(rotated, hadamard_rotate_torch(x, 5, rounds, inverse=inverse, block=block))
+    assert same_bits(x, vector(size))
+    assert hadamard_rotate(x, 5, rounds, inverse=inverse, block=block, out=x) is x
+    assert same_bits(rotated, x)
 
 
 @pytest.mark.parametrize("rounds", [1, 2])

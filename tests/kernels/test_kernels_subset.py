@@ -11,11 +11,9 @@ SIZES = (0, 1, 7, 63, 64, 65, 4096, 1_000_000)
 
 
 @pytest.fixture(params=[1, 2])
-def num_threads(request: pytest.FixtureRequest):
-    before = torch.get_num_threads()
+def num_threads(request: pytest.FixtureRequest) -> int:
     torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    return int(request.param)
 
 
 def offsets_of(sizes: list[int]) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,11 +10,9 @@ from thinwire.kernels.threads import run, shares
 
 
 @pytest.fixture(params=[1, 2, 3])
-def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
+def num_threads(request: pytest.FixtureRequest) -> int:
     torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    return int(request.param)
 
 
 @pytest.mark.parametrize("numel", [0, 1, 1000, 1 << 18, (1 << 20) + 7])

@@ -1,8 +1,9 @@
 """The application that commands register with, and what they share."""
 
+import contextlib
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -35,3 +36,17 @@ def numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{option} {text} cannot be read; give numbers separated by commas") from None
+
+
+def open_lines(name: str) -> contextlib.AbstractContextManager[TextIO | None]:
+    """Where ``--json`` goes: a file, standard output for ``-``, nowhere if it was not given.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    if name in ("", "-"):
+        return contextlib.nullcontext(sys.stdout if name else None)
+    try:
+        return open(name, "w")
+    except OSError as error:
+        raise ConfigError(f"--json {name} cannot be written ({error.strerror}); give another file, or -") from error

@@ -1,6 +1,5 @@
 """``thinwire frontier``."""
 
-import contextlib
 import functools
 import json
 import os
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from thinwire.cli.application import app, console, numbers
+from thinwire.cli.application import app, console, numbers, open_lines
 from thinwire.config import to_json
 from thinwire.errors import ConfigError
 from thinwire.experiments.session import one_torch_thread
@@ -74,7 +73,7 @@ def show_frontier(
     """Which operator has the least error for a number of bits on the wire: every registered one, with true bytes."""
     if sum(map(bool, (best, table, gamma))) > 1:
         raise ConfigError("--best, --table and --gamma exclude each other; give one of them")
-    with _open_lines(json_file) as lines, one_torch_thread():
+    with open_lines(json_file) as lines, one_torch_thread():
         quiet = lines is sys.stdout
         if gamma:
             _pairs(numbers(gamma.removeprefix("gamma="), float, "--gamma"), numel, lines)
@@ -238,12 +237,3 @@ def _pairs(gammas: Sequence[float], numel: int, lines: TextIO | None) -> None:
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=True))
-
-
-def _open_lines(name: str) -> contextlib.AbstractContextManager[TextIO | None]:
-    if name in ("", "-"):
-        return contextlib.nullcontext(sys.stdout if name else None)
-    try:
-        return open(name, "w")
-    except OSError as error:
-        raise ConfigError(f"--json {name} cannot be written ({error.strerror}); give another file, or -") from error

@@ -1,9 +1,7 @@
 """``thinwire bench`` and ``record``."""
 
-import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -12,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from thinwire.bench import Input, Plan, Row, make_tables, measure, read_numel
-from thinwire.cli.application import Interrupted, app, console, numbers
+from thinwire.cli.application import Interrupted, app, console, numbers, open_lines
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.recording import Recorder, Recording, RecordingPlan
 from thinwire.experiments.tasks import load_task, task_names
@@ -99,7 +97,7 @@ def bench(
         warmups=1 if quick else 3,
         sweep_num_bytes=1 << 24 if quick else 1 << 27,
     )
-    with _open_lines(json_file) as lines, _progress() as progress:
+    with open_lines(json_file) as lines, _progress() as progress:
         watcher = _Watcher(plan, progress, lines)
         try:
             measure(plan, watcher)
@@ -152,15 +150,6 @@ def _progress() -> Progress:
     )
     # Standard output is for what a command finds.
     return Progress(*columns, console=Console(stderr=True))
-
-
-def _open_lines(name: str) -> contextlib.AbstractContextManager[TextIO | None]:
-    if name in ("", "-"):
-        return contextlib.nullcontext(sys.stdout if name else None)
-    try:
-        return open(name, "w")
-    except OSError as error:
-        raise ConfigError(f"--json {name} cannot be written ({error.strerror}); give another file, or -") from error
 
 
 def _save_part(recorder: Recorder, out: Path) -> str:

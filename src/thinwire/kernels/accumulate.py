@@ -9,7 +9,8 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.kernels import threads
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.select import check_entries, selection_arrays, top_k_torch
+from thinwire.kernels.offsets import check_entries
+from thinwire.kernels.select import selection_arrays, top_k_torch
 from thinwire.kernels.select_segment import accumulate_range
 from thinwire.kernels.select_threads import select_all
 

@@ -10,6 +10,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.lanes import LANES, LARGEST_WIDTH, unpack_groups
 from thinwire.kernels.numba_tools import array_of, kernel, load_word, load_word_padded, tensor_of
 from thinwire.kernels.threads import run, shares
+from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
 
 
 def num_packed_bytes(count: int, width: int) -> int:
@@ -152,20 +153,26 @@ def _pack_words(codes: Any, width: int, words: Any) -> None:
 
 
 @kernel
+def gather_flags(flags: Any, packed: Any) -> None:
+    """Bytes of 0 or 1, eight for each byte of ``packed``, as its bits, the first lowest; for other kernels."""
+    prefer_wide_vectors()
+    always_inline()
+    # Eight bytes are gathered into one by a multiplication that shifts each to its place in the top byte.
+    eights = flags.view(np.uint64)
+    for j in range(packed.size):
+        packed[j] = np.uint8((eights[j] * np.uint64(0x0102040810204080)) >> np.uint64(56))
+
+
+@kernel
 def _pack_1(codes: Any, packed: Any) -> None:
-    # Eight bytes of 0 or 1 are gathered into one by a multiplication that shifts each to its place in the top
-    # byte.
     block = np.empty(1024, np.uint8)
-    words = block.view(np.uint64)
     for start in range(0, codes.size, 1024):
         num = min(1024, codes.size - start)
         part = codes[start : start + num]
         for j in range(num):
             block[j] = np.uint8(part[j] & 1)
         block[num : (num + 7) // 8 * 8] = 0
-        out = packed[start // 8 : start // 8 + (num + 7) // 8]
-        for j in range(out.size):
-            out[j] = np.uint8((words[j] * np.uint64(0x0102040810204080)) >> np.uint64(56))
+        gather_flags(block, packed[start // 8 : start // 8 + (num + 7) // 8])
 
 
 @kernel

@@ -12,7 +12,7 @@ from thinwire.kernels.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.dither_blocks import quantize_range
 from thinwire.kernels.measures import BLOCK, Source, check_residual, measure_ahead
 from thinwire.kernels.numba_tools import array_of, tensor_of
-from thinwire.kernels.offsets import offsets_array
+from thinwire.kernels.offsets import check_entries, offsets_array
 from thinwire.kernels.philox import check_stream, philox_blocks_torch
 from thinwire.kernels.sums import segment_max_torch, segment_sums_torch
 from thinwire.kernels.threads import run, shares
@@ -215,8 +215,7 @@ def dither_torch(key: int, count: int, device: torch.device | str = "cpu") -> tu
 def _check(
     x: Tensor, offsets: Tensor, num_levels: int, norm: Norm, key: int, shrink: Tensor | None
 ) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
+    check_entries(x)
     if not 1 <= num_levels <= 32767:
         raise ConfigError(f"{num_levels} levels were asked for; 1 to 32767 are possible")
     if norm not in _POWERS:

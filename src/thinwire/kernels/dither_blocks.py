@@ -78,12 +78,12 @@ def _quantize_range(
             there = position - start
             drawn = coarse.view(np.uint16)[there:]
             levels = codes[there:]
-            decided = _round(
+            decided = round_block(
                 entries, unit, num_levels, scale / num_levels, drawn, levels, remembers, out, position, spare
             )
             if not decided:
                 fill_pairs(k0, k1, start // 8, 1, fine)
-                _settle(entries, unit, num_levels, drawn, fine.view(np.uint16)[there:], levels)
+                settle(entries, unit, num_levels, drawn, fine.view(np.uint16)[there:], levels)
                 if remembers:
                     _leave(entries, levels, num_levels, scale / num_levels, out[position:till])
             position = till
@@ -93,13 +93,14 @@ def _quantize_range(
 
 
 @kernel
-def _is_usual(unit: Any) -> Any:
+def is_usual(unit: Any) -> Any:
     """Whether the inverse of a unit is as precise as any number."""
+    always_inline()
     return unit > np.float32(2.0**-100) and unit < np.float32(2.0**100)
 
 
 @kernel
-def _round(
+def round_block(
     u: Any, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, remembers: bool, out: Any, position: int,
     spare: Any,
 ) -> Any:  # fmt: skip
@@ -109,7 +110,7 @@ def _round(
     """
     prefer_wide_vectors()
     always_inline()
-    if not _is_usual(unit):
+    if not is_usual(unit):
         return False
     inverse = np.float32(1) / unit
     undecided = np.uint32(0)
@@ -129,11 +130,11 @@ def _round(
 
 
 @kernel
-def _settle(u: Any, unit: Any, most: Any, coarse: Any, fine: Any, codes: Any) -> None:
+def settle(u: Any, unit: Any, most: Any, coarse: Any, fine: Any, codes: Any) -> None:
     """Codes as all bits of the random numbers say: one block in a hundred needs them, and units out of the usual."""
     zero = np.int32(most)
     inverse = np.float32(1) / unit
-    usual = _is_usual(unit)
+    usual = is_usual(unit)
     for i in range(u.size):
         magnitude = np.abs(u[i])
         ratio = magnitude * inverse if usual else magnitude / unit

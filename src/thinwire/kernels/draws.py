@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.kernels.bits import gather_flags
 from thinwire.kernels.dither import dither_torch
 from thinwire.kernels.measures import BLOCK
 from thinwire.kernels.numba_tools import array_of, count_ones, count_trailing_zeros, kernel, tensor_of
@@ -266,11 +267,7 @@ def _gather_bits(flags: Any, marks: Any) -> Any:
     """1024 bytes of 0 or 1 as the bits of 16 words; how many are 1."""
     prefer_wide_vectors()
     always_inline()
-    # Eight bytes are gathered into one by a multiplication that shifts each to its place in the top byte.
-    eights = flags.view(np.uint64)
-    packed = marks.view(np.uint8)
-    for j in range(128):
-        packed[j] = np.uint8((eights[j] * np.uint64(0x0102040810204080)) >> np.uint64(56))
+    gather_flags(flags, marks.view(np.uint8))
     count = np.int64(0)
     for j in range(16):
         count += np.int64(count_ones(marks[j]))

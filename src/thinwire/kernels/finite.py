@@ -8,6 +8,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.numba_tools import array_of, kernel
+from thinwire.kernels.offsets import check_entries
 from thinwire.kernels.threads import run, shares
 
 _BLOCK = 4096
@@ -27,7 +28,7 @@ def is_finite(x: Tensor) -> bool:
         >>> is_finite(torch.tensor([1.0, -2.0])), is_finite(torch.tensor([1.0, torch.inf]))
         (True, False)
     """
-    _check(x)
+    check_entries(x)
     if not x.is_cpu:
         return is_finite_torch(x)
     array = array_of(x)
@@ -37,35 +38,6 @@ def is_finite(x: Tensor) -> bool:
 def is_finite_torch(x: Tensor) -> bool:
     """:func:`is_finite` in torch operations, on any device."""
     return bool(torch.isfinite(x).all())
-
-
-def copy_finite(x: Tensor, out: Tensor) -> bool:
-    """``out = x``; whether every entry is finite.
-
-    Args:
-        x: f32 ``[d]``.
-        out: contiguous f32 ``[d]`` on the device of ``x``; it may be ``x``, but not share a part of its memory.
-
-    Raises:
-        ConfigError: shapes, dtypes or devices that are not as described.
-
-    Example:
-        >>> out = torch.empty(2)
-        >>> copy_finite(torch.tensor([1.0, 2.0]), out), out.tolist()
-        (True, [1.0, 2.0])
-    """
-    _check(x)
-    _check_out(x, out)
-    if not x.is_cpu:
-        return copy_finite_torch(x, out)
-    source, target = array_of(x).view(np.uint32), array_of(out).view(np.uint32)
-    return all(run(_copy, [(source[a:b], target[a:b]) for a, b in shares(source.size)]))
-
-
-def copy_finite_torch(x: Tensor, out: Tensor) -> bool:
-    """:func:`copy_finite` in torch operations, on any device."""
-    out.copy_(x)
-    return is_finite_torch(out)
 
 
 def divide_finite(x: Tensor, divisor: int) -> bool:
@@ -83,8 +55,9 @@ def divide_finite(x: Tensor, divisor: int) -> bool:
         >>> divide_finite(x, 4), x.tolist()
         (False, [0.25, -inf])
     """
-    _check(x)
-    _check_out(x, x)
+    check_entries(x)
+    if not x.is_contiguous():
+        raise ConfigError("a vector that is divided in place must be contiguous; this one has gaps")
     if not 1 <= divisor < 2**24:
         raise ConfigError(f"a divisor of {divisor} was given; it must be 1 to 2**24 - 1")
     if not x.is_cpu:
@@ -101,32 +74,10 @@ def divide_finite_torch(x: Tensor, divisor: int) -> bool:
     return is_finite_torch(x.div_(torch.tensor(float(divisor), device=x.device)))
 
 
-def _check(x: Tensor) -> None:
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
-
-
-def _check_out(x: Tensor, out: Tensor) -> None:
-    if out.dtype != torch.float32 or out.shape != x.shape or not out.is_contiguous() or out.device != x.device:
-        raise ConfigError(
-            f"{x.numel()} entries on {x.device} need a contiguous vector of as many float32 there, got {out.dtype} "
-            f"of shape {tuple(out.shape)} on {out.device}"
-        )
-
-
 @kernel
 def _largest(bits: Any) -> Any:
     most = np.uint32(0)
     for j in range(bits.size):
-        most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
-    return most < np.uint32(_INF)
-
-
-@kernel
-def _copy(bits: Any, out: Any) -> Any:
-    most = np.uint32(0)
-    for j in range(bits.size):
-        out[j] = bits[j]
         most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
     return most < np.uint32(_INF)
 

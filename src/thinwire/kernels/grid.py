@@ -12,10 +12,10 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.kernels.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.dither import dither_torch
-from thinwire.kernels.dither_vectors import round_group
+from thinwire.kernels.dither_blocks import round_block, settle
 from thinwire.kernels.measures import BLOCK
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import check_offsets, offsets_array
+from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array
 from thinwire.kernels.philox import check_stream, fill_pairs
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
@@ -124,8 +124,7 @@ def ratios_torch(above: Tensor, sizes: Tensor, units: Tensor) -> Tensor:
 
 
 def _check(x: Tensor, offsets: Tensor, per_segment: tuple[Tensor, ...], key: int) -> None:
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
+    check_entries(x)
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
     for numbers in per_segment:
@@ -157,13 +156,6 @@ def _run(x: Tensor, offsets: Tensor, lows: Any, steps: Any, most: int, from_low:
 
 
 @kernel
-def is_usual(unit: Any) -> Any:
-    """Whether the inverse of a unit is as precise as any number."""
-    always_inline()
-    return unit > np.float32(2.0**-100) and unit < np.float32(2.0**100)
-
-
-@kernel
 def _round_range(
     x: Any, ends: Any, lows: Any, steps: Any, most: Any, from_low: bool, k0: Any, k1: Any, codes: Any, width: int,
     words: Any, first: int, last: int,
@@ -191,9 +183,9 @@ def _round_range(
             _load(x[position:till], lows[segment], from_low, entries)
             there = position - start
             drawn = coarse.view(np.uint16)[there:]
-            if not _round(entries, step, most, drawn, codes[there:], spare):
+            if not round_block(entries, step, most, step, drawn, codes[there:], False, spare, 0, spare):
                 fill_pairs(k0, k1, start // 8, 1, fine)
-                _settle(entries, step, most, drawn, fine.view(np.uint16)[there:], codes[there:])
+                settle(entries, step, most, drawn, fine.view(np.uint16)[there:], codes[there:])
             position = till
             if position == start + 1024 or position == last:
                 # 1024 codes of any width are whole words.
@@ -213,40 +205,6 @@ def _load(x: Any, low: Any, from_low: bool, u: Any) -> None:
     else:
         for j in range(u.size):
             u[j] = x[j]
-
-
-@kernel
-def _round(u: Any, step: Any, most: Any, coarse: Any, codes: Any, spare: Any) -> Any:
-    """Codes, with ``most`` for zero, as the high 16 bits of the random numbers say; False where those do not decide.
-
-    Up to 15 codes behind the last are written too.
-    """
-    prefer_wide_vectors()
-    always_inline()
-    if not is_usual(step):
-        return False
-    inverse = np.float32(1) / step
-    undecided = np.uint32(0)
-    for i in range(0, u.size, 16):
-        undecided |= round_group(u, i, inverse, most, step, coarse, codes, spare, 0)
-    return undecided == 0
-
-
-@kernel
-def _settle(u: Any, step: Any, most: Any, coarse: Any, fine: Any, codes: Any) -> None:
-    """The same as all bits of the random numbers say, and for any step."""
-    inverse = np.float32(1) / step
-    usual = is_usual(step)
-    for i in range(u.size):
-        magnitude = np.abs(u[i])
-        ratio = magnitude * inverse if usual else magnitude / step
-        # NaN is put at the end too.
-        ratio = ratio if ratio < most else most
-        level = np.int32(ratio)
-        excess = (ratio - np.float32(level)) * np.float32(65536) - np.float32(coarse[i])
-        level += np.int32(np.float32(fine[i]) * np.float32(2.0**-16) < excess)
-        level = level if step > np.float32(0) else np.int32(0)
-        codes[i] = np.int32(most) + (-level if u[i] < np.float32(0) else level)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""What functions of a cut vector share: checks of the offsets that say where its segments begin."""
+"""What functions of a cut vector share: checks of its entries, and of the offsets where its segments begin."""
 
 from typing import Any
 
@@ -33,6 +33,16 @@ def offsets_array(offsets: Tensor, numel: int) -> "np.ndarray[Any, np.dtype[np.i
     if not _ascend(ends, numel):
         raise ConfigError(f"offsets must ascend from 0 to {numel}, the number of entries")
     return ends
+
+
+def check_entries(x: Tensor) -> None:
+    """Raise ConfigError unless ``x`` is a vector of float32.
+
+    Example:
+        >>> check_entries(torch.zeros(5))
+    """
+    if x.dtype != torch.float32 or x.dim() != 1:
+        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
 
 
 def check_sum(scales: Tensor, offsets: Tensor, out: Tensor) -> None:

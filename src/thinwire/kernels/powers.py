@@ -9,10 +9,11 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.kernels.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.dither import dither_torch
-from thinwire.kernels.grid import is_usual, ratios_torch
+from thinwire.kernels.dither_blocks import is_usual
+from thinwire.kernels.grid import ratios_torch
 from thinwire.kernels.measures import BLOCK
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import check_offsets, offsets_array
+from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array
 from thinwire.kernels.philox import check_stream, fill_pairs
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
@@ -81,8 +82,7 @@ def round_to_powers_torch(x: Tensor, offsets: Tensor, scales: Tensor, num_levels
 
 
 def _check(x: Tensor, offsets: Tensor, scales: Tensor, num_levels: int, key: int) -> None:
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
+    check_entries(x)
     if not 1 <= num_levels <= MOST_LEVELS:
         raise ConfigError(f"{num_levels} powers of two were asked for; 1 to {MOST_LEVELS} are possible")
     if not x.is_cpu:

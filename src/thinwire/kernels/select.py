@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import offsets_array
+from thinwire.kernels.offsets import check_entries, offsets_array
 from thinwire.kernels.select_threads import select_all
 
 
@@ -65,12 +65,6 @@ def top_k_torch(x: Tensor, offsets: Tensor, counts: Tensor) -> Tensor:
     order = ((segment << 31) + (0x7FFFFFFF - magnitude)).sort(stable=True).indices
     rank = torch.arange(x.numel(), device=x.device) - offsets[segment]
     return order[rank < counts[segment]].sort().values
-
-
-def check_entries(x: Tensor) -> None:
-    """Raise ConfigError unless ``x`` is a vector of float32."""
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
 
 
 def selection_arrays(offsets: Tensor, counts: Tensor, numel: int) -> tuple[Any, Any, Any]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from thinwire.kernels.lanes import LANES
 from thinwire.kernels.numba_tools import count_trailing_zeros, kernel
 from thinwire.kernels.select_threshold import collect, kth_largest, kth_largest_of_all
 from thinwire.kernels.select_vectors import (
     GROUP,
-    LANES,
     MAGNITUDE,
     NOTHING,
     accumulate_64,

@@ -30,11 +30,6 @@ _SHARED = 1 << 18
 
 _TINY = 32
 
-_kept: list["np.ndarray[Any, Any]"] = []
-"""Scratch for candidates that no call is using. Fresh memory would cost more than what is done with it."""
-
-_MAX_KEPT = 4
-
 
 def select_all(
     x: Any, residual: Any, decay: float, add: bool, out: Any, offsets: Any, counts: Any, ends: Any
@@ -50,34 +45,20 @@ def select_all(
     least_shared = max(_SHARED, out.size // (4 * num_threads)) if num_threads > 1 else out.size + 1
     capacity = _capacity(offsets, counts, num_threads, least_shared)
     row = capacity + capacity // 2 + 33
-    scratch = _take(row * num_threads)
-    try:
-        if num_threads == 1:
-            _select_range(*problem, 0, counts.size, indices, values, scratch, capacity)
-            return indices, values
-        rows = scratch[: row * num_threads].reshape(num_threads, row)
-        runs, owners, shared = _deal(offsets, num_threads, least_shared)
-        for segment in shared.tolist():
-            _select_shared(problem, segment, indices, values, rows, capacity)
-        if owners.size:
-            calls = [
-                (*problem, runs[owners == thread], indices, values, rows[thread], capacity)
-                for thread in range(num_threads)
-            ]
-            threads.run(_select_runs, calls)
-    finally:
-        if len(_kept) < _MAX_KEPT:
-            _kept.append(scratch)
+    scratch = buffers.empty(row * num_threads, np.int64)
+    if num_threads == 1:
+        _select_range(*problem, 0, counts.size, indices, values, scratch, capacity)
+        return indices, values
+    rows = scratch.reshape(num_threads, row)
+    runs, owners, shared = _deal(offsets, num_threads, least_shared)
+    for segment in shared.tolist():
+        _select_shared(problem, segment, indices, values, rows, capacity)
+    if owners.size:
+        calls = [
+            (*problem, runs[owners == thread], indices, values, rows[thread], capacity) for thread in range(num_threads)
+        ]
+        threads.run(_select_runs, calls)
     return indices, values
-
-
-def _take(size: int) -> "np.ndarray[Any, Any]":
-    # A list's pop is one step to other Python threads, so no two calls get the same memory.
-    try:
-        scratch = _kept.pop()
-    except IndexError:
-        return np.empty(size, np.int64)
-    return scratch if scratch.size >= size else np.empty(size, np.int64)
 
 
 @kernel

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.numba_tools import count_trailing_zeros, kernel
-from thinwire.kernels.select_vectors import MAGNITUDE, count_ones, passing_64
+from thinwire.kernels.numba_tools import count_ones, count_trailing_zeros, kernel
+from thinwire.kernels.select_vectors import MAGNITUDE, passing_64
 
 _FEW = 4096
 _BINS = 2048

@@ -11,14 +11,14 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from thinwire.kernels import lanes
+from thinwire.kernels.lanes import LANES
+
 MAGNITUDE = 0x7FFFFFFF
 """The bits of a float32 but for its sign. They order as the magnitudes do, NaN above inf."""
 
 NOTHING = 0x80000000
 """A bound that no magnitude reaches."""
-
-LANES = 16
-"""Entries that one vector operation handles, and maxima that a group of entries leaves."""
 
 GROUP = 256
 """Entries that leave 16 maxima: each is the largest of 16 magnitudes."""
@@ -32,33 +32,28 @@ class _Builder:
 
         self.ir, self.builder = ir, builder
         self.context, self.signature, self.arguments = context, signature, arguments
-        self.floats, self.words = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
+        self.floats, self.words = lanes.vector(ir.FloatType()), lanes.vector(ir.IntType(32))
 
     def address(self, array: int, position: Any) -> Any:
-        data = self.context.make_array(self.signature.args[array])(self.context, self.builder, self.arguments[array])
-        return self.builder.gep(data.data, [position])
-
-    def lanes(self, address: Any, first: int, kind: Any) -> Any:
-        place = self.builder.gep(address, [self.ir.Constant(self.ir.IntType(64), first)])
-        return self.builder.bitcast(place, kind.as_pointer())
+        return lanes.address(self.context, self.builder, self.signature.args[array], self.arguments[array], position)
 
     def load(self, address: Any, first: int, kind: Any) -> Any:
-        return self.builder.load(self.lanes(address, first, kind), align=4)
+        return lanes.load(self.builder, self._place(address, first), kind)
 
-    def store(self, vector: Any, address: Any, first: int, kind: Any) -> None:
-        self.builder.store(vector, self.lanes(address, first, kind), align=4)
+    def store(self, vector: Any, address: Any, first: int) -> None:
+        lanes.store(self.builder, vector, self._place(address, first))
 
-    def everywhere(self, value: Any, kind: Any) -> Any:
-        undefined = self.ir.Constant(kind, self.ir.Undefined)
-        zeros = self.ir.Constant(self.words, [0] * LANES)
-        first = self.builder.insert_element(undefined, value, self.ir.Constant(self.ir.IntType(32), 0))
-        return self.builder.shuffle_vector(first, undefined, zeros)
+    def everywhere(self, value: Any) -> Any:
+        return lanes.spread(self.builder, value)
+
+    def _place(self, address: Any, first: int) -> Any:
+        return self.builder.gep(address, [self.ir.Constant(self.ir.IntType(64), first)])
 
     def accumulated(self, x: Any, residual: Any, decay: Any, out: Any, first: int) -> Any:
         """Add 16 entries, write them, and give them back: the product and the sum are rounded one by one."""
         scaled = self.builder.fmul(self.load(residual, first, self.floats), decay)
         total = self.builder.fadd(scaled, self.load(x, first, self.floats))
-        self.store(total, out, first, self.floats)
+        self.store(total, out, first)
         return total
 
     def magnitudes(self, entries: Any) -> Any:
@@ -82,8 +77,8 @@ def _accumulate_64(typing: Any, x: Any, residual: Any, decay: Any, out: Any, pos
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         make = _Builder(context, builder, signature, arguments)
         addresses = [make.address(array, arguments[4]) for array in (0, 1, 3)]
-        factor = make.everywhere(arguments[2], make.floats)
-        least = make.everywhere(arguments[5], make.words)
+        factor = make.everywhere(arguments[2])
+        least = make.everywhere(arguments[5])
         word = make.ir.Constant(make.ir.IntType(64), 0)
         for first in range(0, 64, LANES):
             entries = make.accumulated(addresses[0], addresses[1], factor, addresses[2], first)
@@ -102,7 +97,7 @@ def _passing_64(typing: Any, entries: Any, position: Any, bound: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         make = _Builder(context, builder, signature, arguments)
         address = make.address(0, arguments[1])
-        least = make.everywhere(arguments[2], make.words)
+        least = make.everywhere(arguments[2])
         word = make.ir.Constant(make.ir.IntType(64), 0)
         for first in range(0, 64, LANES):
             word = make.marked(word, make.load(address, first, make.floats), least, first)
@@ -122,12 +117,12 @@ def _accumulate_maxima(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         make = _Builder(context, builder, signature, arguments)
         addresses = [make.address(array, arguments[4]) for array in (0, 1, 3)]
-        factor = make.everywhere(arguments[2], make.floats)
+        factor = make.everywhere(arguments[2])
         largest = make.ir.Constant(make.words, [0] * LANES)
         for first in range(0, GROUP, LANES):
             entries = make.accumulated(addresses[0], addresses[1], factor, addresses[2], first)
             largest = make.larger(make.magnitudes(entries), largest)
-        make.store(largest, make.address(5, arguments[6]), 0, make.words)
+        make.store(largest, make.address(5, arguments[6]), 0)
         return context.get_dummy_value()
 
     return types.void(x, residual, types.float32, out, types.intp, maxima, types.intp), generate
@@ -145,22 +140,10 @@ def _take_maxima(typing: Any, entries: Any, position: Any, maxima: Any, place: A
         largest = make.ir.Constant(make.words, [0] * LANES)
         for first in range(0, GROUP, LANES):
             largest = make.larger(make.magnitudes(make.load(address, first, make.floats)), largest)
-        make.store(largest, make.address(2, arguments[3]), 0, make.words)
+        make.store(largest, make.address(2, arguments[3]), 0)
         return context.get_dummy_value()
 
     return types.void(entries, types.intp, maxima, types.intp), generate
 
 
 take_maxima: Any = intrinsic(_take_maxima)
-
-
-def _count_ones(typing: Any, word: Any) -> Any:
-    """Number of bits set in a uint64."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-count_ones: Any = intrinsic(_count_ones)

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.errors import ConfigError
 from thinwire.kernels.measures import Array, fold, measure
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import check_offsets, offsets_array
+from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array
 from thinwire.kernels.sums import segment_sums_torch
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
@@ -35,7 +34,7 @@ def segment_extents(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         >>> lows.tolist(), highs.tolist()
         ([-3.0, 0.0, 2.0], [1.0, 0.0, 2.0])
     """
-    _check(x)
+    check_entries(x)
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
         return segment_extents_torch(x, offsets)
@@ -78,7 +77,7 @@ def segment_sides(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         >>> above.tolist(), below.tolist(), num_below.tolist()
         ([1.0, 2.0], [-3.0, 0.0], [1, 0])
     """
-    _check(x)
+    check_entries(x)
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
         return segment_sides_torch(x, offsets)
@@ -93,11 +92,6 @@ def segment_sides_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Ten
     num_below = torch.zeros_like(sizes).scatter_add_(0, segment, (x < 0).to(torch.int64))
     above, below = (segment_sums_torch(part.clamp(min=0), offsets, 1) for part in (x, -x))
     return above, 0.0 - below, num_below
-
-
-def _check(x: Tensor) -> None:
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
 
 
 def _measures(x: Array, ends: Array, extents: bool) -> Array:

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.errors import ConfigError
 from thinwire.kernels import buffers
-from thinwire.kernels.bits import pack_torch
+from thinwire.kernels.bits import gather_flags, pack_torch
 from thinwire.kernels.measures import BLOCK, Source, check_residual, load, measure, measure_ahead, near
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import offsets_array
+from thinwire.kernels.offsets import check_entries, offsets_array
 from thinwire.kernels.sums import segment_sums_torch
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, borrowed, prefer_wide_vectors
@@ -33,7 +32,7 @@ def sign_bits(x: Tensor) -> Tensor:
         >>> sign_bits(torch.tensor([-1.0, 2.0, -0.5, -0.0])).tolist()
         [5]
     """
-    _check(x)
+    check_entries(x)
     if not x.is_cpu:
         return sign_bits_torch(x)
     bits = buffers.empty((x.numel() + 7) // 8, np.uint8)
@@ -65,7 +64,7 @@ def mean_signs(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         >>> bits.tolist(), means.tolist()
         ([1], [1.5, 0.5])
     """
-    _check(x)
+    check_entries(x)
     ends = offsets_array(offsets, x.numel())
     if not x.is_cpu:
         return mean_signs_torch(x, offsets)
@@ -104,7 +103,7 @@ def accumulate_signs(x: Tensor, residual: Tensor, decay: float, out: Tensor, off
         >>> bits.tolist(), means.tolist(), residual.tolist()
         ([1], [2.0], [1.0, 1.0])
     """
-    _check(x)
+    check_entries(x)
     check_residual(x, residual, out)
     ends = offsets_array(offsets, x.numel())
     if not x.is_cpu:
@@ -121,11 +120,6 @@ def accumulate_signs_torch(
     mean = means.repeat_interleave(offsets.to(x.device).diff(), output_size=x.numel())
     torch.sub(u, torch.where(u < 0, -mean, mean), out=out)
     return bits, means
-
-
-def _check(x: Tensor) -> None:
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
 
 
 def _run(source: Source, out: "np.ndarray[Any, Any]", ends: "np.ndarray[Any, Any]") -> tuple[Tensor, Tensor]:
@@ -223,7 +217,4 @@ def _leave(u: Any, scale: Any, out: Any) -> None:
 def _gather(flags: Any, count: int, bits: Any) -> None:
     """The first ``count`` bytes of 0 or 1 as bits."""
     flags[count:] = 0
-    # Eight bytes are gathered into one by a multiplication that shifts each to its place in the top byte.
-    eights = flags.view(np.uint64)
-    for j in range((count + 7) // 8):
-        bits[j] = np.uint8((eights[j] * np.uint64(0x0102040810204080)) >> np.uint64(56))
+    gather_flags(flags, bits[: (count + 7) // 8])

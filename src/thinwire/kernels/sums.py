@@ -9,7 +9,7 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.kernels.measures import BLOCK, measure, measure_ahead, near
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import check_offsets, offsets_array
+from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array
 from thinwire.kernels.threads import run, shares
 
 
@@ -37,7 +37,7 @@ def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
         >>> segment_sums(x, torch.tensor([0, 2, 2, 3]), 2).tolist()
         [10.0, 0.0, 4.0]
     """
-    _check(x)
+    check_entries(x)
     if power not in (1, 2):
         raise ConfigError(f"a power of {power} was asked for; 1 and 2 are possible")
     if not x.is_cpu:
@@ -83,7 +83,7 @@ def segment_max(x: Tensor, offsets: Tensor) -> Tensor:
         >>> segment_max(torch.tensor([1.0, -3.0, 2.0]), torch.tensor([0, 2, 2, 3])).tolist()
         [3.0, 0.0, 2.0]
     """
-    _check(x)
+    check_entries(x)
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
         return segment_max_torch(x, offsets)
@@ -97,11 +97,6 @@ def segment_max_torch(x: Tensor, offsets: Tensor) -> Tensor:
     magnitudes = x.detach().contiguous().view(torch.int32) & 0x7FFFFFFF
     largest = magnitudes.new_zeros(sizes.numel()).scatter_reduce_(0, segment, magnitudes, "amax")
     return largest.view(torch.float32)
-
-
-def _check(x: Tensor) -> None:
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
 
 
 def _measures(x: Tensor, offsets: Tensor, power: int) -> "np.ndarray[Any, np.dtype[np.float64]]":

@@ -10,7 +10,7 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.kernels.measures import fold
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import check_offsets, offsets_array
+from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array
 from thinwire.kernels.sums import segment_sums_torch
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
@@ -97,8 +97,7 @@ def check_entries_and_cut(x: Tensor, offsets: Tensor, *each: Tensor) -> None:
     Example:
         >>> check_entries_and_cut(torch.zeros(5), torch.tensor([0, 2, 5]), torch.zeros(2))
     """
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"entries are a vector of float32, got {x.dtype} of shape {tuple(x.shape)}")
+    check_entries(x)
     for numbers in each:
         if numbers.dtype != torch.float32 or numbers.shape != (offsets.numel() - 1,):
             raise ConfigError(
