@@ -4,13 +4,16 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from thinwire.config import register
 from thinwire.errors import ConfigError
+
+State: TypeAlias = dict[str, Tensor]
+"""Named tensors that a worker owns on behalf of one of its parts, which keeps nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

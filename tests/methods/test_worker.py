@@ -57,9 +57,8 @@ def test_parameters_that_join_later_are_refused_not_ignored() -> None:
 def test_a_server_that_does_not_exist_is_refused() -> None:
     model = nn.Linear(2, 1)
     method = ModelAveraging(exchange=ParameterServer(server=7))
-    worker = Worker(method, model, torch.optim.SGD(model.parameters(), lr=0.5), rank=0, size=1, seed=0)
     with pytest.raises(ConfigError, match="worker 7 is to be the server, but there are workers 0 to 0"):
-        Simulation(1).run([worker.step()])
+        Worker(method, model, torch.optim.SGD(model.parameters(), lr=0.5), rank=0, size=1, seed=0)
 
 
 @pytest.mark.parametrize("part", [{"compressor": "topk"}, {"memory": ModelAveraging}, {"exchange": None}])

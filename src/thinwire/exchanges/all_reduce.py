@@ -8,6 +8,7 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.kernels.finite import is_finite
+from thinwire.layout import State
 from thinwire.payloads import Dense
 from thinwire.steps import Steps, all_reduce
 
@@ -26,9 +27,18 @@ class AllReduce:
         """Vectors are added as they are."""
         return True
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
+    @property
+    def is_common(self) -> bool:
+        """All add up the same vectors in the same order."""
+        return True
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """Nothing is remembered."""
+        return {}
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """One all-reduce."""
         payload = compressor.compress(x, ctx.key, ctx.segments)
         vector = payload.values if isinstance(payload, Dense) else payload.to_dense()
         mean = yield from all_reduce(vector, divisor=ctx.size)
-        return Aggregate(mean, is_finite(mean), vector.numel() * vector.element_size())
+        return Aggregate(mean, is_finite(mean), vector.numel() * vector.element_size(), payload, ctx.size)

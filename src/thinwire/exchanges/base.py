@@ -1,12 +1,13 @@
 """How workers turn their vectors into a common mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.layout import Segments
+from thinwire.layout import Layout, Segments, State
+from thinwire.payloads import Payload
 from thinwire.random import Key
 from thinwire.steps import Steps
 
@@ -21,6 +22,7 @@ class Context:
         key: addresses this worker's randomness in this exchange.
         segments: how the vector is cut for compression.
         max_num_bytes: the longest message that any worker can make of it.
+        layout: names and shapes of the tensors that make up the vector.
     """
 
     rank: int
@@ -28,6 +30,7 @@ class Context:
     key: Key
     segments: Segments
     max_num_bytes: int
+    layout: Layout
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,25 +38,51 @@ class Aggregate:
     """What an exchange returns.
 
     Args:
-        mean: f32 ``[d]``, the same bits on every worker; shared within a simulation: read it, do not write to it.
+        mean: f32 ``[d]``, what this worker goes on with; the same bits on every worker, but under gossip. Shared
+            within a simulation: read it, do not write to it.
         finite: whether every entry of ``mean`` is; if not, no worker may go on with it.
         message_bytes: length of this worker's encoded message.
+        sent: what this worker's message said, as its receivers decode it.
+        num_vectors: how many workers' vectors the mean is of.
+        state: what the exchange remembers once this one counts.
     """
 
     mean: Tensor
     finite: bool
     message_bytes: int
+    sent: Payload
+    num_vectors: int
+    state: State = field(default_factory=dict)
 
 
 @runtime_checkable
 class Exchange(Protocol):
-    """A program that compresses a vector, exchanges messages and returns their mean."""
+    """A program that compresses a vector, exchanges messages and returns their mean.
+
+    Implementations are frozen dataclasses; what they remember from one exchange to the next is a state outside.
+    """
 
     @property
     def needs_linear(self) -> bool:
         """Whether messages are added before they are decoded, so that the compressor must be linear."""
         ...
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
-        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; it is handed over to the compressor."""
+    @property
+    def is_common(self) -> bool:
+        """Whether every worker gets the same mean, bit for bit; under gossip each has its own."""
+        ...
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """What this worker remembers before the first exchange: tensors of any shape, by name; often none.
+
+        Raises:
+            ConfigError: the exchange does not fit the number of workers, the compressor or the cut.
+        """
+        ...
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; it is handed over to the compressor.
+
+        ``state`` is not changed: an exchange that fails is as if it had not been. The aggregate has the next one.
+        """
         ...

@@ -12,6 +12,7 @@ from thinwire.errors import ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.kernels.buffers import zeros
 from thinwire.kernels.finite import divide_finite
+from thinwire.layout import State
 from thinwire.steps import Steps, all_gather
 from thinwire.wire import decode, encode
 
@@ -26,11 +27,21 @@ class Gather:
         """Messages are decoded before they are added."""
         return False
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
+    @property
+    def is_common(self) -> bool:
+        """All add up the same vectors in the same order."""
+        return True
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """Nothing is remembered."""
+        return {}
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """One all-gather."""
-        message = encode(compressor.compress(x, ctx.key, ctx.segments))
+        sent = compressor.compress(x, ctx.key, ctx.segments)
+        message = encode(sent)
         mean, finite = yield from all_gather(message, functools.partial(mean_of, numel=x.numel()), ctx.max_num_bytes)
-        return Aggregate(mean, finite, message.numel())
+        return Aggregate(mean, finite, message.numel(), sent, ctx.size)
 
 
 def mean_of(messages: Sequence[Tensor], numel: int) -> tuple[Tensor, bool]:

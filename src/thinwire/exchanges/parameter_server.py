@@ -12,6 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
 from thinwire.kernels.finite import is_finite
+from thinwire.layout import State
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.steps import Steps, as_it_is, receive, send
 from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
@@ -35,11 +36,25 @@ class ParameterServer:
         """Messages are decoded before they are added."""
         return False
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context) -> Steps[Aggregate]:
-        """One round up and down."""
+    @property
+    def is_common(self) -> bool:
+        """All add up the same vectors in the same order."""
+        return True
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """Nothing is remembered.
+
+        Raises:
+            ConfigError: the server is none of the workers.
+        """
         if not 0 <= self.server < ctx.size:
             raise ConfigError(f"worker {self.server} is to be the server, but there are workers 0 to {ctx.size - 1}")
-        message = encode(compressor.compress(x, ctx.key, ctx.segments))
+        return {}
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """One round up and down."""
+        sent = compressor.compress(x, ctx.key, ctx.segments)
+        message = encode(sent)
         read = functools.partial(_read, numel=x.numel())
         if ctx.rank != self.server:
             yield from send(self.server, message)
@@ -55,7 +70,7 @@ class ParameterServer:
                 if rank != ctx.rank:
                     yield from send(rank, broadcast)
             mean, finite = read(broadcast)
-        return Aggregate(mean, finite, message.numel())
+        return Aggregate(mean, finite, message.numel(), sent, ctx.size)
 
 
 def _max_mean_num_bytes(numel: int) -> int:

@@ -1,16 +1,13 @@
 """What keeps the part of a vector that a message left out."""
 
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.layout import Segments
+from thinwire.layout import Segments, State
 from thinwire.payloads import Payload
 from thinwire.random import Key
-
-State: TypeAlias = dict[str, Tensor]
-"""Named tensors that a worker owns; a part changes them in place and keeps nothing else."""
 
 
 @runtime_checkable

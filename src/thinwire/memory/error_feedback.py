@@ -9,8 +9,7 @@ from thinwire.compressors.base import Compressor, FusedCompressor
 from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import zeros
-from thinwire.layout import Segments
-from thinwire.memory.base import State
+from thinwire.layout import Segments, State
 from thinwire.payloads import Payload
 from thinwire.random import Key
 

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
-from thinwire.layout import Segments
-from thinwire.memory.base import State
+from thinwire.layout import Segments, State
 from thinwire.payloads import Payload
 from thinwire.random import Key
 

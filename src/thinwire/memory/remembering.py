@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor, Traits
-from thinwire.layout import Segments
-from thinwire.memory.base import Memory, State
+from thinwire.layout import Segments, State
+from thinwire.memory.base import Memory
 from thinwire.payloads import Payload
 from thinwire.random import Key
 

@@ -13,6 +13,7 @@ from thinwire.layout import Granularity, Layout, Segments, Whole
 from thinwire.memory import Memory, NoMemory
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.updates import Outer, Update
+from thinwire.methods.warm_up import WarmUp, compressor_at
 from thinwire.random import Key
 
 
@@ -23,6 +24,16 @@ class GradientAveraging:
 
     The memory, if any, is in units of a gradient. With the defaults this is plain data-parallel SGD.
 
+    Args:
+        memory: what becomes of what messages leave out.
+        compressor: what makes the messages.
+        exchange: how they become a mean.
+        granularity: how the gradient is cut for compression.
+        clip_norm: before the memory, each worker's gradient is scaled to a norm of at most ``clip_norm / sqrt(P)``
+            (local clipping of Deep Gradient Compression, Lin et al. 2018).
+        warm_up: compressors of the first exchanges.
+        wipe_memory: whether the memory is set to zero when the learning rate falls below half of what it was.
+
     Raises:
         ConfigError: a part of the wrong kind, or an exchange that adds messages before they are decoded with a
             compressor that is not linear.
@@ -32,9 +43,22 @@ class GradientAveraging:
     compressor: Compressor = Identity()
     exchange: Exchange = AllReduce()
     granularity: Granularity = Whole()
+    clip_norm: float | None = None
+    warm_up: WarmUp | None = None
+    wipe_memory: bool = False
 
     def __post_init__(self) -> None:
-        _check_parts(self.memory, self.compressor, self.exchange, self.granularity)
+        _check_parts(self)
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
+            raise ConfigError(f"a gradient clipped to the norm {self.clip_norm} was asked for; it must be above 0")
+
+    def compressor_at(self, number: int) -> Compressor:
+        """The compressor of exchange ``number``, counted from 0."""
+        return compressor_at(self.warm_up, self.compressor, number)
+
+    def all_compressors(self) -> tuple[Compressor, ...]:
+        """Every compressor that some exchange uses."""
+        return (*(self.warm_up.compressors if self.warm_up else ()), self.compressor)
 
 
 @register
@@ -44,6 +68,19 @@ class ModelAveraging:
 
     The memory is in units of the parameters: learning rates, momentum and local steps are all inside. With a
     sparsifier, a quantizer and error feedback this is Qsparse-local-SGD (Basu et al. 2019, Alg. 1).
+
+    Args:
+        schedule: after which local steps workers communicate.
+        memory: what becomes of what messages leave out.
+        compressor: what makes the messages.
+        exchange: how they become a mean.
+        granularity: how the vector is cut for compression.
+        update: what is exchanged, and what becomes of the mean.
+        warm_up: compressors of the first exchanges (of each fragment).
+        wipe_memory: whether the memory is set to zero when the learning rate falls below half of what it was.
+        fragments: the vector is cut into so many consecutive parts of equal length; each exchange is of one of them,
+            in turn (sparse parameter averaging; Streaming DiLoCo).
+        delay: local steps between an exchange and the step after which its result is applied.
 
     Raises:
         ConfigError: a part of the wrong kind, or an exchange that adds messages before they are decoded with a
@@ -56,11 +93,28 @@ class ModelAveraging:
     exchange: Exchange = AllReduce()
     granularity: Granularity = Whole()
     update: Update = Outer()
+    warm_up: WarmUp | None = None
+    wipe_memory: bool = False
+    fragments: int = 1
+    delay: int = 0
 
     def __post_init__(self) -> None:
-        _check_parts(self.memory, self.compressor, self.exchange, self.granularity)
+        _check_parts(self)
         _check_kind("schedule", self.schedule, Schedule)
         _check_kind("update", self.update, Update)
+        if self.fragments < 1 or self.delay < 0:
+            raise ConfigError(
+                f"fragments = {self.fragments} and delay = {self.delay} were given; there is at least 1 fragment, and "
+                "a delay is 0 or more steps"
+            )
+
+    def compressor_at(self, number: int) -> Compressor:
+        """The compressor of the fragment's exchange ``number``, counted from 0."""
+        return compressor_at(self.warm_up, self.compressor, number)
+
+    def all_compressors(self) -> tuple[Compressor, ...]:
+        """Every compressor that some exchange uses."""
+        return (*(self.warm_up.compressors if self.warm_up else ()), self.compressor)
 
 
 Method: TypeAlias = GradientAveraging | ModelAveraging
@@ -74,15 +128,16 @@ def check_method(method: Method, layout: Layout) -> Segments:
             a part that refuses a vector of this length (more entries to keep than there are).
     """
     segments = method.granularity.segments(layout)
-    # A trial on zeros lets every part refuse the size on its own terms, before any training.
-    method.compressor.compress(torch.zeros(layout.numel), Key(0), segments)
-    error = segment_traits(method.compressor, segments).error
-    if method.memory.needs_contraction and error >= 1.0:
-        raise ConfigError(
-            f"{method.compressor} is not a contraction on segments of {max(segments.distinct_sizes())} entries: "
-            f"its error constant is {error:.3g}, and error feedback needs less than 1 or its memory may grow without "
-            "bound. Use the scaled form (scaled=yes), more levels, smaller segments, or no memory"
-        )
+    for compressor in method.all_compressors():
+        # A trial on zeros lets every part refuse the size on its own terms, before any training.
+        compressor.compress(torch.zeros(layout.numel), Key(0), segments)
+        error = segment_traits(compressor, segments).error
+        if method.memory.needs_contraction and error >= 1.0:
+            raise ConfigError(
+                f"{compressor} is not a contraction on segments of {max(segments.distinct_sizes())} entries: "
+                f"its error constant is {error:.3g}, and error feedback needs less than 1 or its memory may grow "
+                "without bound. Use the scaled form (scaled=yes), more levels, smaller segments, or no memory"
+            )
     return segments
 
 
@@ -91,13 +146,14 @@ def _check_kind(field: str, part: object, kind: type) -> None:
         raise ConfigError(f"{field} = {part!r} was given; it must be an instance that satisfies {kind.__name__}")
 
 
-def _check_parts(memory: Memory, compressor: Compressor, exchange: Exchange, granularity: Granularity) -> None:
-    _check_kind("memory", memory, Memory)
-    _check_kind("compressor", compressor, Compressor)
-    _check_kind("exchange", exchange, Exchange)
-    _check_kind("granularity", granularity, Granularity)
-    if exchange.needs_linear and not compressor.traits(2).linear:
-        raise ConfigError(
-            f"{type(exchange).__name__} adds messages before they are decoded, which {compressor} does not allow; "
-            "use exchange=gather or exchange=server"
-        )
+def _check_parts(method: "GradientAveraging | ModelAveraging") -> None:
+    _check_kind("memory", method.memory, Memory)
+    _check_kind("compressor", method.compressor, Compressor)
+    _check_kind("exchange", method.exchange, Exchange)
+    _check_kind("granularity", method.granularity, Granularity)
+    for compressor in method.all_compressors():
+        if method.exchange.needs_linear and not compressor.traits(2).linear:
+            raise ConfigError(
+                f"{type(method.exchange).__name__} adds messages before they are decoded, which {compressor} does not "
+                "allow; use exchange=gather or exchange=server"
+            )

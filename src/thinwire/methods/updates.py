@@ -1,5 +1,6 @@
 """What is exchanged under model averaging, and what becomes of the mean."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -8,8 +9,9 @@ from torch import Tensor
 
 from thinwire.config import register
 from thinwire.errors import ConfigError
+from thinwire.exchanges import Aggregate
 from thinwire.kernels.buffers import copy_of
-from thinwire.memory.base import State
+from thinwire.layout import State
 
 
 @runtime_checkable
@@ -24,8 +26,12 @@ class Update(Protocol):
         """The vector to exchange; may overwrite and return ``params``."""
         ...
 
-    def apply(self, mean: Tensor, state: State) -> Tensor:
-        """The worker's new parameters (f32 ``[d]``; may be a tensor of the state; ``mean`` is not modified)."""
+    def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
+        """The worker's new parameters (f32 ``[d]``; may be a tensor of the state).
+
+        ``local()`` reads the worker's own parameters, as they are now, into a new f32 ``[d]``: a pass over memory
+        for those that need it. The aggregate is not modified; of the state, any tensor may be.
+        """
         ...
 
 
@@ -63,9 +69,9 @@ class Outer:
         """``reference - params``, written over ``params``."""
         return torch.sub(state["reference"], params, out=params)
 
-    def apply(self, mean: Tensor, state: State) -> Tensor:
+    def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """Move the reference and return it."""
-        step = mean
+        mean = step = aggregate.mean
         if self.momentum:
             velocity = state["velocity"].mul_(self.momentum).add_(mean)
             step = mean + self.momentum * velocity if self.nesterov else velocity

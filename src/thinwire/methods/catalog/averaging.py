@@ -1,47 +1,15 @@
-"""The literature as a table: each row is a name, its options, and a product of parts."""
+"""Averaging of gradients and displacements: the methods that everything else is compared with."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from thinwire.compressors import QSGD, Compressor, Identity, RandK, Sign, TopK
-from thinwire.config import suggest
+from thinwire.compressors import QSGD, Compressor, Identity, Sign
 from thinwire.errors import ConfigError
-from thinwire.exchanges import Exchange, Gather, ParameterServer
 from thinwire.layout import Chunks, Granularity, PerTensor, Whole
-from thinwire.memory import ErrorFeedback, Memory, NoMemory
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
-from thinwire.methods.options import Density, Option, options_of, read_options
+from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, sparsifier
+from thinwire.methods.catalog.row import Row
+from thinwire.methods.options import Density
 from thinwire.methods.schedules import Every
-
-Route: TypeAlias = Literal["gather", "server"]
-Remember: TypeAlias = Literal["error-feedback", "none"]
-_ROUTES: dict[str, Exchange] = {"gather": Gather(), "server": ParameterServer()}
-_MEMORIES: dict[str, Memory] = {"error-feedback": ErrorFeedback(), "none": NoMemory()}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the catalog.
-
-    Args:
-        name: what the user types.
-        paper: who published it.
-        summary: what a worker sends, in one sentence.
-        departs: where this differs from the paper, or empty.
-        build: the product of parts, a function of keyword options.
-    """
-
-    name: str
-    paper: str
-    summary: str
-    departs: str
-    build: Callable[..., Method]
-
-    @property
-    def options(self) -> dict[str, Option]:
-        """The options that a method string may set."""
-        return options_of(self.build)
 
 
 def sgd() -> Method:
@@ -65,7 +33,7 @@ def qsgd(
     if bits is not None and levels is not None:
         raise ConfigError(f"qsgd takes bits or levels, not both; bits={bits} means levels={QSGD.bits_to_levels(bits)}")
     s = levels if levels is not None else QSGD.bits_to_levels(4 if bits is None else bits)
-    return GradientAveraging(compressor=QSGD(levels=s, norm=norm), exchange=_ROUTES[exchange], granularity=granularity)
+    return GradientAveraging(compressor=QSGD(levels=s, norm=norm), exchange=ROUTES[exchange], granularity=granularity)
 
 
 def mem_sgd(
@@ -76,8 +44,8 @@ def mem_sgd(
     exchange: Route = "gather",
 ) -> Method:
     """A few exact coordinates a step, with memory."""
-    compressor = _sparsifier(select, density, k, Identity())
-    return ModelAveraging(memory=_MEMORIES[memory], compressor=compressor, exchange=_ROUTES[exchange])
+    compressor = sparsifier(select, density, k, Identity())
+    return ModelAveraging(memory=MEMORIES[memory], compressor=compressor, exchange=ROUTES[exchange])
 
 
 def ef_signsgd(
@@ -88,8 +56,8 @@ def ef_signsgd(
 ) -> Method:
     """Signs scaled by the mean magnitude, with memory."""
     return ModelAveraging(
-        schedule=Every(every), memory=_MEMORIES[memory], compressor=Sign(),
-        exchange=_ROUTES[exchange], granularity=granularity,
+        schedule=Every(every), memory=MEMORIES[memory], compressor=Sign(),
+        exchange=ROUTES[exchange], granularity=granularity,
     )  # fmt: skip
 
 
@@ -139,7 +107,17 @@ def qsparse(
     return _qsparse(select, density, k, quantizer, every, granularity, memory, exchange)
 
 
-CATALOG: tuple[Row, ...] = (
+def _qsparse(
+    select: str, density: float | None, k: float | None, values: Compressor, every: int, granularity: Granularity,
+    memory: str, exchange: str,
+) -> Method:  # fmt: skip
+    return ModelAveraging(
+        schedule=Every(every), memory=MEMORIES[memory], compressor=sparsifier(select, density, k, values),
+        exchange=ROUTES[exchange], granularity=granularity,
+    )  # fmt: skip
+
+
+ROWS: tuple[Row, ...] = (
     Row(
         name="sgd",
         paper="standard",
@@ -198,41 +176,3 @@ CATALOG: tuple[Row, ...] = (
         build=qsparse,
     ),
 )
-
-
-def parse_method(text: str) -> Method:
-    """A method from ``name`` or ``name:option=value,...``, such as ``qsparse:density=1%,levels=15,every=8``.
-
-    Raises:
-        ConfigError: an unknown name or option, a value that cannot be read, or parts that do not fit together.
-
-    Example:
-        >>> parse_method("local-sgd:every=4").schedule
-        Every(steps=4)
-    """
-    name, _, rest = text.partition(":")
-    rows = {row.name: row for row in CATALOG}
-    if name.strip() not in rows:
-        raise ConfigError(f"unknown method {name!r}{suggest(name, list(rows))}. See: thinwire methods")
-    row = rows[name.strip()]
-    options = read_options(rest, row.name, row.options)
-    try:
-        return row.build(**options)
-    except ConfigError as error:
-        raise ConfigError(f"{text}: {error}") from error
-
-
-def _qsparse(
-    select: str, density: float | None, k: float | None, values: Compressor, every: int, granularity: Granularity,
-    memory: str, exchange: str,
-) -> Method:  # fmt: skip
-    return ModelAveraging(
-        schedule=Every(every), memory=_MEMORIES[memory], compressor=_sparsifier(select, density, k, values),
-        exchange=_ROUTES[exchange], granularity=granularity,
-    )  # fmt: skip
-
-
-def _sparsifier(select: str, density: float | None, k: float | None, values: Compressor) -> Compressor:
-    density = 0.01 if density is None and k is None else density
-    kind = TopK if select == "top" else RandK
-    return kind(density=density, k=k, values=values)

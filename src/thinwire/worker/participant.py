@@ -1,25 +1,20 @@
 """One participant: a model, an optimizer and a method, and the program that steps them."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thinwire.compressors import Traits
 from thinwire.errors import ConfigError, NumericsError
-from thinwire.exchanges import Aggregate, Context
-from thinwire.kernels.buffers import zeros
-from thinwire.kernels.flatten import flatten_finite
-from thinwire.layout import Layout, Segments, views_like
-from thinwire.memory import Remembering, State
-from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_method
-from thinwire.payloads import Dense, Sparse
+from thinwire.exchanges import Aggregate
+from thinwire.layout import Layout
+from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
 from thinwire.steps import Steps
-from thinwire.wire import max_num_bytes
+from thinwire.worker.channel import Channel, Pending, make_channels
+from thinwire.worker.state import load_tensors, named_tensors
 
 
 class Worker:
@@ -69,18 +64,10 @@ class Worker:
         named = _trained_parameters(model, optimizer)
         self._num_optimized = _num_optimized(optimizer)
         self._params = list(named.values())
-        self.layout = Layout.of(named)
-        self._segments = check_method(method, self.layout)
-        self._max_num_bytes = max(
-            max_num_bytes(each.outline(self._segments)) for each in (method.compressor, _Poison())
-        )
         self._key = Key(seed)
-        self._flat = zeros(self.layout.numel)
-        self._viewed: tuple[Tensor, list[Tensor]] = (self._flat, [])
-        self._memory: State = method.memory.init(self.layout.numel)
-        self._update: State = {}
-        if isinstance(method, ModelAveraging):
-            self._update = method.update.init(self.layout.flatten(self._params, self._flat))
+        self._lr = _largest_lr(optimizer)
+        self.layout = Layout.of(named)
+        self.channels = make_channels(method, named, rank, size, self._key)
 
     @torch.no_grad()
     def step(self) -> Steps[None]:
@@ -92,22 +79,50 @@ class Worker:
         """
         if _num_optimized(self.optimizer) != self._num_optimized:
             raise ConfigError("the optimizer has got other parameters since this worker was made; make a new worker")
+        self._notice_lr_drop()
         if isinstance(self.method, GradientAveraging):
-            finite = flatten_finite(
-                [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._params], self._flat
-            )
-            aggregate = yield from self._exchange(self._flat, finite, "gradient")
-            self._set_gradients(aggregate.mean)
+            yield from self._average_gradients(self.method)
             self.optimizer.step()
             self.num_steps += 1
             return
         self.optimizer.step()
         self.num_steps += 1
-        if self.method.schedule.due(self.num_steps, self.rank):
-            finite = flatten_finite(self._params, self._flat)
-            signal = self.method.update.signal(self._flat, self._update)
-            aggregate = yield from self._exchange(signal, finite, "model")
-            self._set_parameters(self.method.update.apply(aggregate.mean, self._update))
+        yield from self._average_models(self.method)
+
+    def _average_gradients(self, method: GradientAveraging) -> Steps[None]:
+        (channel,) = self.channels
+        grads = _gradients(self._params)
+        if method.clip_norm is not None:
+            norm = torch.nn.utils.get_total_norm(grads)
+            if torch.isfinite(norm):
+                # The sum of P independent gradients is sqrt(P) times as long as one of them.
+                longest = method.clip_norm / math.sqrt(self.size)
+                torch.nn.utils.clip_grads_with_norm_(self._params, longest, norm)
+        x, finite = channel.gather(grads)
+        aggregate = yield from self._exchange(channel, x, finite, "gradient")
+        channel.write(aggregate.mean, grads)
+
+    def _average_models(self, method: ModelAveraging) -> Steps[None]:
+        for channel in self.channels:
+            if channel.pending is not None and channel.pending.due <= self.num_steps:
+                self._apply(channel, method, channel.pending.aggregate)
+                channel.pending = None
+        if not method.schedule.due(self.num_steps, self.rank):
+            return
+        channel = self.channels[self.num_exchanges % len(self.channels)]
+        if channel.pending is not None:  # the next turn of a fragment ends the wait for the one before
+            self._apply(channel, method, channel.pending.aggregate)
+            channel.pending = None
+        params, finite = channel.gather(channel.params)
+        signal = method.update.signal(params, channel.update)
+        aggregate = yield from self._exchange(channel, signal, finite, "model")
+        if method.delay:
+            channel.pending = Pending(aggregate, self.num_steps + method.delay)
+        else:
+            self._apply(channel, method, aggregate)
+
+    def _apply(self, channel: Channel, method: ModelAveraging, aggregate: Aggregate) -> None:
+        channel.write(method.update.apply(aggregate, channel.local, channel.update), channel.params)
 
     def shared_parameters(self) -> dict[str, Tensor]:
         """The parameters that all workers have in common, by name: read-only views or the model's own tensors.
@@ -115,28 +130,23 @@ class Worker:
         Under model averaging it is the reference point, the model after the last exchange; this is what a
         comparison evaluates. Under gradient averaging it is the model.
         """
-        reference = self._update.get("reference")
-        if reference is None:
+        references = [channel.update.get("reference") for channel in self.channels]
+        if any(reference is None for reference in references):
             return {name: param.detach() for name, param in zip(self.layout.names, self._params, strict=True)}
-        return self.layout.unflatten(reference)
+        parts = [reference for reference in references if reference is not None]
+        return self.layout.unflatten(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def memory_norm(self) -> float:
         """``||m||_2`` of the residual, 0 without memory: the health of error feedback."""
-        residual = self._memory.get("residual")
-        return 0.0 if residual is None else float(residual.norm())
+        residuals = [channel.memory["residual"] for channel in self.channels if "residual" in channel.memory]
+        return math.hypot(*(float(residual.norm()) for residual in residuals))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything of this worker but the model and the optimizer: counters, and tensors by parameter name.
 
-        Tensors are views of the live state: save or clone them before the next step. The result can be saved
+        Tensors may be views of the live state: save or clone them before the next step. The result can be saved
         with ``torch.save`` and loaded with ``weights_only=True``.
         """
-        tensors = {
-            f"{part}.{kind}.{name}": view
-            for part, state in (("memory", self._memory), ("update", self._update))
-            for kind, flat in state.items()
-            for name, view in self.layout.unflatten(flat).items()
-        }
         counters = {
             "num_steps": self.num_steps,
             "num_exchanges": self.num_exchanges,
@@ -145,8 +155,10 @@ class Worker:
             "size": self.size,
             "seed": self._key.seed,
             "method": repr(self.method),
+            "lr": self._lr,
+            "pending": [None if each.pending is None else each.pending.due for each in self.channels],
         }
-        return {"counters": counters, "tensors": tensors}
+        return {"counters": counters, "tensors": named_tensors(self.channels, self.layout)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken; the bits are those of an uninterrupted run.
@@ -160,42 +172,30 @@ class Worker:
             given, mine = counters[name], current["counters"][name]
             if given != mine:
                 raise ConfigError(f"the saved state is of {name} {given}, but this worker has {name} {mine}")
-        own = current["tensors"]
-        if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-            differing = sorted(own.keys() ^ tensors.keys()) or [n for n in own if own[n].shape != tensors[n].shape]
-            raise ConfigError(
-                f"the saved state is of another model: it differs in {', '.join(differing[:3])}"
-                f"{' and others' if len(differing) > 3 else ''}"
-            )
-        for name, view in own.items():
-            view.copy_(tensors[name])
+        load_tensors(self.channels, self.layout, tensors, counters["pending"])
+        self._lr = counters["lr"]
         self.num_steps = counters["num_steps"]
         self.num_exchanges = counters["num_exchanges"]
         self.message_bytes = counters["message_bytes"]
 
-    def _exchange(self, x: Tensor, finite: bool, what: str) -> Steps[Aggregate]:
-        key = self._key.fold("exchange", self.num_exchanges, "rank", self.rank)
-        ctx = Context(self.rank, self.size, key, self._segments, self._max_num_bytes)
-        # A worker that left the exchange would leave the others waiting: it takes part with the offending entry,
-        # which makes the mean non-finite, so that every worker raises at the same step.
-        remembering = Remembering(self.method.compressor, self.method.memory, self._memory)
-        aggregate = yield from self.method.exchange.run(x, remembering if finite else _Poison(), ctx)
+    def _exchange(self, channel: Channel, x: Tensor, finite: bool, what: str) -> Steps[Aggregate]:
+        compressor = self.method.compressor_at(self.num_exchanges // len(self.channels))
+        aggregate = yield from channel.run(x, compressor, finite, self.num_exchanges)
         if not aggregate.finite:
-            raise self._numerics_error(aggregate.mean, what)
-        self._remember(x, remembering.next_state)
+            raise self._numerics_error(channel, aggregate.mean, what)
         self.num_exchanges += 1
         self.message_bytes += aggregate.message_bytes
         return aggregate
 
-    def _remember(self, x: Tensor, state: State) -> None:
-        """Take the next state of the memory; if ``x`` is part of it, gather into a tensor that is free from now on."""
-        if any(tensor is x for tensor in state.values()):
-            free = [old for old in self._memory.values() if not any(tensor is old for tensor in state.values())]
-            self._flat = free[0] if free else zeros(x.numel())
-        self._memory = state
+    def _notice_lr_drop(self) -> None:
+        lr, before = _largest_lr(self.optimizer), self._lr
+        self._lr = lr
+        if self.method.wipe_memory and lr < 0.5 * before:
+            for channel in self.channels:
+                channel.memory = self.method.memory.init(channel.layout.numel)
 
-    def _numerics_error(self, mean: Tensor, what: str) -> NumericsError:
-        views = self.layout.unflatten(mean)
+    def _numerics_error(self, channel: Channel, mean: Tensor, what: str) -> NumericsError:
+        views = channel.layout.unflatten(mean)
         name = next(name for name, view in views.items() if not torch.isfinite(view).all())
         step = self.num_steps + 1 if isinstance(self.method, GradientAveraging) else self.num_steps
         return NumericsError(
@@ -203,39 +203,21 @@ class Worker:
             "exchange was not applied. Lower the learning rate, clip gradients, or look for bad input data"
         )
 
-    def _set_gradients(self, mean: Tensor) -> None:
-        grads = []
-        for param in self._params:
-            if param.grad is None:
-                param.grad = torch.empty_like(param)
-            grads.append(param.grad)
-        torch._foreach_copy_(grads, views_like(mean, grads))
-
-    def _set_parameters(self, flat: Tensor) -> None:
-        # Under model averaging this is the reference, the same tensor every time.
-        if self._viewed[0] is not flat:
-            self._viewed = (flat, views_like(flat, self._params))
-        torch._foreach_copy_(self._params, self._viewed[1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Poison:
-    """Sends the first non-finite entry of a vector that must not be compressed."""
-
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
-        first = torch.isfinite(x).logical_not().nonzero()[0]
-        return Sparse(x.numel(), first, Dense(x[first]))
-
-    def outline(self, segments: Segments) -> Sparse:
-        index = torch.empty(min(1, segments.numel), dtype=torch.int64, device="meta")
-        return Sparse(segments.numel, index, Dense(torch.empty(index.numel(), device="meta")))
-
-    def traits(self, numel: int) -> Traits:
-        return Traits(unbiased=False, error=math.inf)
-
 
 def _num_optimized(optimizer: torch.optim.Optimizer) -> int:
     return sum(len(group["params"]) for group in optimizer.param_groups)
+
+
+def _largest_lr(optimizer: torch.optim.Optimizer) -> float:
+    return max((float(group.get("lr", 0.0)) for group in optimizer.param_groups), default=0.0)
+
+
+def _gradients(params: Sequence[Tensor]) -> list[Tensor]:
+    """Every parameter's gradient; one that got none is given zeros."""
+    for param in params:
+        if param.grad is None:
+            param.grad = torch.zeros_like(param)
+    return [param.grad for param in params if param.grad is not None]
 
 
 def _trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,0 +1,31 @@
+"""One line of the catalog."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from thinwire.methods.base import Method
+from thinwire.methods.options import Option, options_of
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the catalog.
+
+    Args:
+        name: what the user types.
+        paper: who published it.
+        summary: what a worker sends, in one sentence.
+        departs: where this differs from the paper, or empty.
+        build: the product of parts, a function of keyword options.
+    """
+
+    name: str
+    paper: str
+    summary: str
+    departs: str
+    build: Callable[..., Method]
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """The options that a method string may set."""
+        return options_of(self.build)

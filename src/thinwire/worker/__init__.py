@@ -1,0 +1,5 @@
+"""One participant of a training run."""
+
+from thinwire.worker.participant import Worker
+
+__all__ = ["Worker"]

@@ -1,0 +1,183 @@
+"""One part of the flat vector that is exchanged at a time, and everything that is remembered of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.compressors import Compressor, Traits
+from thinwire.errors import ConfigError
+from thinwire.exchanges import Aggregate, Context
+from thinwire.kernels.buffers import empty, zeros
+from thinwire.kernels.flatten import flatten_finite
+from thinwire.kernels.numba_tools import tensor_of
+from thinwire.layout import Layout, Segments, State, views_like
+from thinwire.memory import Remembering
+from thinwire.methods import Method, ModelAveraging, check_method
+from thinwire.payloads import Dense, Sparse
+from thinwire.random import Key
+from thinwire.steps import Steps
+from thinwire.wire import max_num_bytes
+
+
+@dataclass(slots=True)
+class Pending:
+    """An exchange whose result is to be applied later.
+
+    Args:
+        aggregate: what came back.
+        due: the number of local steps after which it is applied.
+    """
+
+    aggregate: Aggregate
+    due: int
+
+
+@dataclass(slots=True, eq=False)
+class Channel:
+    """A consecutive part of the parameters, with its memory, its reference point and its exchange's state.
+
+    Args:
+        method: what is exchanged and how.
+        layout: names and shapes of the tensors of this part.
+        params: the parameters, or flat views of pieces of them, in layout order.
+        rank: this worker.
+        size: number of workers.
+        key: the seed's.
+
+    Raises:
+        ConfigError: a part of the method does not fit this vector.
+    """
+
+    method: Method
+    layout: Layout
+    params: Sequence[Tensor]
+    rank: int
+    size: int
+    key: Key
+    memory: State = field(init=False)
+    update: State = field(init=False)
+    exchange: State = field(init=False)
+    pending: Pending | None = field(init=False, default=None)
+    _context: Context = field(init=False)
+    _flat: Tensor = field(init=False)
+    _viewed: tuple[Tensor, list[Tensor]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        numel = self.layout.numel
+        segments = check_method(self.method, self.layout)
+        longest = max(
+            max_num_bytes(each.outline(segments)) for each in (*self.method.all_compressors(), Poison())
+        )  # fmt: skip
+        self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout)
+        self._flat = zeros(numel)
+        self._viewed = (self._flat, [])
+        self.memory = self.method.memory.init(numel)
+        self.exchange = self.method.exchange.init(self._context, self.method.compressor)
+        self.update = {}
+        if isinstance(self.method, ModelAveraging):
+            self.update = self.method.update.init(self.layout.flatten(self.params, self._flat))
+
+    def gather(self, tensors: Sequence[Tensor]) -> tuple[Tensor, bool]:
+        """The tensors of this part as one vector, which is written to by the next :meth:`run`; whether it is finite."""
+        return self._flat, flatten_finite(tensors, self._flat)
+
+    def local(self) -> Tensor:
+        """The worker's own parameters of this part, as they are now, in a new vector."""
+        return self.layout.flatten(self.params, tensor_of(empty(self.layout.numel, np.float32)))
+
+    def run(self, x: Tensor, compressor: Compressor, finite: bool, number: int) -> Steps[Aggregate]:
+        """Exchange ``x``; if the aggregate is finite, the memory and the exchange remember it.
+
+        A worker that left an exchange would leave the others waiting: one whose vector is not finite takes part
+        with the offending entry, which makes the mean non-finite, so that every worker raises at the same step.
+        """
+        ctx = Context(
+            self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
+            self._context.segments, self._context.max_num_bytes, self.layout,
+        )  # fmt: skip
+        remembering = Remembering(compressor, self.method.memory, self.memory)
+        aggregate = yield from self.method.exchange.run(x, remembering if finite else Poison(), ctx, self.exchange)
+        if aggregate.finite:
+            self._remember(x, remembering.next_state)
+            self.exchange = aggregate.state
+        return aggregate
+
+    def write(self, flat: Tensor, targets: Sequence[Tensor]) -> None:
+        """Copy the entries of ``flat`` to tensors in layout order; quick if ``flat`` is the same tensor every time."""
+        if self._viewed[0] is not flat:
+            self._viewed = (flat, views_like(flat, targets))
+        torch._foreach_copy_(list(targets), self._viewed[1])
+
+    def _remember(self, x: Tensor, state: State) -> None:
+        """Take the next state of the memory; if ``x`` is part of it, gather into a tensor that is free from now on."""
+        if any(tensor is x for tensor in state.values()):
+            free = [old for old in self.memory.values() if not any(tensor is old for tensor in state.values())]
+            self._flat = free[0] if free else zeros(x.numel())
+        self.memory = state
+
+
+def make_channels(method: Method, named: dict[str, Tensor], rank: int, size: int, key: Key) -> list[Channel]:
+    """The parameters cut into as many consecutive parts of equal length as the method has fragments.
+
+    Raises:
+        ConfigError: more fragments than entries, a parameter that would have to be cut but is not contiguous, or a
+            part of the method that does not fit.
+    """
+    layout = Layout.of(named)
+    count = method.fragments if isinstance(method, ModelAveraging) else 1
+    if count == 1:
+        return [Channel(method, layout, list(named.values()), rank, size, key)]
+    if count > layout.numel:
+        raise ConfigError(f"{count} fragments of a model of {layout.numel} parameters were asked for; use fewer")
+    bounds = [layout.numel * part // count for part in range(count + 1)]
+    channels = []
+    for number in range(count):
+        pieces = _pieces(named, bounds[number], bounds[number + 1])
+        channels.append(
+            Channel(method, Layout.of(pieces), list(pieces.values()), rank, size, key.fold("fragment", number))
+        )
+    return channels
+
+
+def _pieces(named: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
+    """The parameters between two entries of the flat vector: whole ones as they are, cut ones as flat views."""
+    pieces = {}
+    begin = 0
+    for name, param in named.items():
+        end = begin + param.numel()
+        first, last = max(start, begin), min(stop, end)
+        if first < last:
+            if last - first == param.numel():
+                pieces[name] = param
+            elif param.is_contiguous():
+                pieces[name] = param.detach().view(-1)[first - begin : last - begin]
+            else:
+                raise ConfigError(
+                    f"parameter {name!r} would be cut into fragments, but its memory is not contiguous; "
+                    "make it contiguous or use fewer fragments"
+                )
+        begin = end
+    return pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """Sends the first non-finite entry of a vector that must not be compressed."""
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
+        """One entry, NaN or inf."""
+        first = torch.isfinite(x).logical_not().nonzero()[0]
+        return Sparse(x.numel(), first, Dense(x[first]))
+
+    def outline(self, segments: Segments) -> Sparse:
+        """One entry."""
+        index = torch.empty(min(1, segments.numel), dtype=torch.int64, device="meta")
+        return Sparse(segments.numel, index, Dense(torch.empty(index.numel(), device="meta")))
+
+    def traits(self, numel: int) -> Traits:
+        """It promises nothing."""
+        return Traits(unbiased=False, error=math.inf)

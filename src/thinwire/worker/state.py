@@ -1,0 +1,86 @@
+"""The state of channels as tensors by name, and back."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.exchanges import Aggregate
+from thinwire.layout import Layout
+from thinwire.payloads import Dense
+from thinwire.worker.channel import Channel, Pending
+
+
+def named_tensors(channels: Sequence[Channel], layout: Layout) -> dict[str, Tensor]:
+    """``part.kind.parameter`` for what has an entry for each parameter's; ``part.kind.#fragment`` for the rest.
+
+    Args:
+        channels: consecutive parts of one vector.
+        layout: names and shapes of the whole.
+    """
+    found: dict[str, Tensor] = {}
+    for place, pieces in _pieces(channels).items():
+        if _is_vector(channels, pieces):
+            flat = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+            found |= {f"{place}.{name}": view for name, view in layout.unflatten(flat).items()}
+        else:
+            found |= {f"{place}.#{number}": piece for number, piece in enumerate(pieces)}
+    for number, channel in enumerate(channels):
+        if channel.pending is not None:
+            found[f"pending.mean.#{number}"] = channel.pending.aggregate.mean
+            found[f"pending.sent.#{number}"] = channel.pending.aggregate.sent.to_dense()
+    return found
+
+
+def load_tensors(
+    channels: Sequence[Channel], layout: Layout, saved: Mapping[str, Tensor], pending: Sequence[int | None]
+) -> None:
+    """Copy what :func:`named_tensors` gave into the channels.
+
+    Raises:
+        ConfigError: tensors of another model; nothing is changed.
+    """
+    own = {name: tensor.shape for name, tensor in named_tensors(channels, layout).items() if not _waits(name)}
+    given = {name: tensor.shape for name, tensor in saved.items() if not _waits(name)}
+    if own != given:
+        differing = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name] != given[name]]
+        raise ConfigError(
+            f"the saved state is of another model: it differs in {', '.join(differing[:3])}"
+            f"{' and others' if len(differing) > 3 else ''}"
+        )
+    sizes = [channel.layout.numel for channel in channels]
+    for place, pieces in _pieces(channels).items():
+        if _is_vector(channels, pieces):
+            flat = torch.cat([saved[f"{place}.{name}"].reshape(-1) for name in layout.names])
+            sources = torch.split(flat, sizes)
+        else:
+            sources = tuple(saved[f"{place}.#{number}"] for number in range(len(pieces)))
+        for piece, source in zip(pieces, sources, strict=True):
+            piece.copy_(source)
+    for number, (channel, due) in enumerate(zip(channels, pending, strict=True)):
+        channel.pending = None
+        if due is not None:
+            mean, sent = (saved[f"pending.{what}.#{number}"].clone() for what in ("mean", "sent"))
+            channel.pending = Pending(Aggregate(mean, True, 0, Dense(sent), channel.size), due)
+
+
+def _waits(name: str) -> bool:
+    return name.startswith("pending.")
+
+
+def _pieces(channels: Sequence[Channel]) -> dict[str, list[Tensor]]:
+    """Each kind of state, in every channel."""
+    states = {
+        "memory": [channel.memory for channel in channels],
+        "update": [channel.update for channel in channels],
+        "exchange": [channel.exchange for channel in channels],
+    }
+    return {f"{part}.{kind}": [state[kind] for state in each] for part, each in states.items() for kind in each[0]}
+
+
+def _is_vector(channels: Sequence[Channel], pieces: Sequence[Tensor]) -> bool:
+    return all(
+        piece.shape == (channel.layout.numel,) and piece.dtype == torch.float32
+        for channel, piece in zip(channels, pieces, strict=True)
+    )
