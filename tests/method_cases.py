@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.exchanges import AllReduce, Gather, ParameterServer
-from thinwire.methods import CATALOG, Method
+from thinwire.methods import CATALOG, GradientAveraging, Method, ModelAveraging, Outer
 from thinwire.simulator import Simulation
-from thinwire.worker import Worker
+from thinwire.steps import Steps, compute
+from thinwire.worker import Server, Worker, needs_server
 
 CATALOGUE = [
     *(row.name for row in CATALOG),
@@ -21,6 +22,13 @@ CATALOGUE = [
     "mem-sgd:density=10%,memory=none,exchange=server",
     "qsgd:bits=2,granularity=tensor,exchange=server",
     "ef-signsgd:every=2,exchange=server",
+    "post-local-sgd:switch=2,every=2",
+    "qsparse:density=20%,every=3,gaps=random",
+    "sparse-averaging:fragments=3",
+    "easgd:every=2,beta=0.8,alpha=0.3",
+    "diloco:every=2",
+    "streaming-diloco:every=1,fragments=3,delay=2",
+    "sparseloco:every=2,density=20%,mean=contributors,clip=median",
 ]
 EXCHANGES = (AllReduce(), Gather(), ParameterServer())
 
@@ -50,17 +58,48 @@ class Crew:
             Worker(method, model, optimizer(model.parameters()), rank=rank, size=size, seed=5)
             for rank, model in enumerate(self.models)
         ]
-        self.simulation = Simulation(size)
+        self.server = Server(method, (model or small_model)(), size=size) if needs_server(method) else None
+        self.simulation = Simulation(size + (self.server is not None))
+        self.num_steps = 0
 
     def step(self) -> None:
+        """One step of each worker; with a server, as many messages as that would send, and each worker's next one."""
+        self.num_steps += 1
+        if self.server is not None:
+            programs = [self.until_paused(worker) for worker in self.workers]
+            self.simulation.run([*programs, self.server.serve(self.num_messages())])
+            return
         for rank, worker in enumerate(self.workers):
             backward(self.models[rank], rank, worker.num_steps)
         self.simulation.run([worker.step() for worker in self.workers])
+
+    def num_messages(self) -> int:
+        method = self.workers[0].method
+        assert isinstance(method, ModelAveraging)
+        steps = range(1, self.num_steps + 1)
+        return sum(method.schedule.due(step, worker.rank) for worker in self.workers for step in steps)
+
+    def until_paused(self, worker: Worker) -> Steps[None]:
+        while True:
+            backward(worker.model, worker.rank, worker.num_steps)
+            yield from compute(1.0 + 0.1 * worker.rank)
+            before = worker.num_exchanges
+            yield from worker.step()
+            if worker.num_exchanges > before and worker.is_paused:
+                return
 
     def run(self, num_steps: int) -> "Crew":
         for _ in range(num_steps):
             self.step()
         return self
+
+
+def ends_with_one_model(method: Method) -> bool:
+    """Whether every worker holds the common model after each exchange: not if elastic, mixed, late, or in parts."""
+    if not method.exchange.is_common or isinstance(method, GradientAveraging):
+        return method.exchange.is_common
+    at_once = method.fragments == 1 and method.delay == 0
+    return at_once and isinstance(method.update, Outer) and method.update.mix == 0.0
 
 
 def small_model() -> nn.Module:

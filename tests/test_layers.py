@@ -13,8 +13,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     **dict.fromkeys(("errors", "random"), 0),
     "config": 1,
-    **dict.fromkeys(("layout", "kernels"), 2),
-    **dict.fromkeys(("payloads", "steps", "network"), 3),
+    **dict.fromkeys(("layout", "kernels", "theory"), 2),
+    **dict.fromkeys(("payloads", "steps", "network", "machines"), 3),
     **dict.fromkeys(("wire", "compressors"), 4),
     **dict.fromkeys(("memory", "exchanges"), 5),
     "methods": 6,

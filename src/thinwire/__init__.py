@@ -1,6 +1,6 @@
 """Communication-efficient distributed training of PyTorch models."""
 
-from thinwire.distributed import DistributedOptimizer
+from thinwire.distributed import DensePolicy, DistributedOptimizer, compress_ddp
 from thinwire.errors import (
     ConfigError,
     DeadlockError,
@@ -18,6 +18,7 @@ from thinwire.worker import Worker
 __all__ = [
     "ConfigError",
     "DeadlockError",
+    "DensePolicy",
     "DistributedOptimizer",
     "GradientAveraging",
     "ModelAveraging",
@@ -29,5 +30,6 @@ __all__ = [
     "WireError",
     "Worker",
     "WorkerError",
+    "compress_ddp",
     "parse_method",
 ]

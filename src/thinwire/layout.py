@@ -166,6 +166,23 @@ class PerTensor:
 
 @register
 @dataclass(frozen=True, slots=True)
+class PerRow:
+    """One segment for each row of a weight matrix, the weights of one output; one for each tensor of one dimension.
+
+    Example:
+        >>> PerRow().segments(Layout(("w", "b"), (torch.Size([2, 3, 4]), torch.Size([2])))).sizes
+        (12, 12, 2)
+    """
+
+    def segments(self, layout: Layout) -> Segments:
+        """As many segments as rows."""
+        counts = [shape[0] if len(shape) > 1 else 1 for shape in layout.shapes]
+        each = zip(counts, layout.sizes, strict=True)
+        return Segments.of_sizes(size // rows for rows, size in each for _ in range(rows))
+
+
+@register
+@dataclass(frozen=True, slots=True)
 class Chunks:
     """Segments of ``length`` entries across tensor borders ("buckets" in QSGD); the last may be shorter."""
 

@@ -6,8 +6,9 @@ all-gather of the shards; it moves the same ``2 (P-1)/P`` of the vector as a rin
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from thinwire.errors import ConfigError
 
@@ -15,6 +16,7 @@ FRAME_NUM_BYTES = 8
 """Every message of unknown length is preceded by its length as an int64; it is counted with the message."""
 
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_BANDWIDTH = r"([\d.]+)\s*([kMG]?)(bit|bps|B)(?:/s)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +32,143 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """Every worker has one full-duplex link of ``bandwidth_Bps`` bytes a second, ``latency_s`` to any other.
+class Link:
+    """A worker's full-duplex connection to all others.
 
-    Example:
-        >>> Network.parse("100Mbit,20ms")
-        Network(bandwidth_Bps=12500000.0, latency_s=0.02)
-        >>> Network.parse("100Mbit,500ms").transfer_s(12_500_000)
-        1.5
+    Args:
+        bandwidth_Bps: bytes a second that it receives; and sends, unless ``uplink_Bps`` is given.
+        latency_s: seconds from any other worker with the same latency; between two links it is the mean of both.
+        uplink_Bps: bytes a second that it sends.
+
+    Raises:
+        ConfigError: a bandwidth that is not above 0 or a negative latency.
     """
 
     bandwidth_Bps: float = 1e9
     latency_s: float = 1e-4
+    uplink_Bps: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.bandwidth_Bps > 0 or not self.latency_s >= 0:
+        up = self.bandwidth_Bps if self.uplink_Bps is None else self.uplink_Bps
+        if not (self.bandwidth_Bps > 0 and up > 0) or not self.latency_s >= 0:
             raise ConfigError(
-                f"a network with bandwidth {self.bandwidth_Bps} B/s and latency {self.latency_s} s was given; "
-                "bandwidth must be above 0 and latency at least 0"
+                f"a network with bandwidth {self.bandwidth_Bps} B/s, {up} B/s up, and latency {self.latency_s} s was "
+                "given; bandwidth must be above 0 and latency at least 0"
             )
+
+    @property
+    def up_Bps(self) -> float:
+        """Bytes a second that it sends."""
+        return self.bandwidth_Bps if self.uplink_Bps is None else self.uplink_Bps
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Every worker's link: ``bandwidth_Bps`` bytes a second each way, ``latency_s`` to any other; or one of its own.
+
+    Args:
+        bandwidth_Bps: bytes a second that a worker receives; and sends, unless ``uplink_Bps`` is given.
+        latency_s: seconds until a message's first bit arrives.
+        uplink_Bps: bytes a second that a worker sends.
+        links: workers (an asynchronous server has the number after the last) whose link is another.
+
+    Example:
+        >>> Network.parse("100Mbit,20ms")
+        Network(bandwidth_Bps=12500000.0, latency_s=0.02, uplink_Bps=None, links=())
+        >>> Network.parse("100Mbit,500ms").transfer_s(12_500_000)
+        1.5
+        >>> Network.parse("100Mbit,20ms,up=10Mbit; 3: 8Mbit,1s").link(3)
+        Link(bandwidth_Bps=1000000.0, latency_s=1.0, uplink_Bps=None)
+    """
+
+    bandwidth_Bps: float = 1e9
+    latency_s: float = 1e-4
+    uplink_Bps: float | None = None
+    links: tuple[tuple[int, Link], ...] = ()
+
+    def __post_init__(self) -> None:
+        _ = self.default  # refuses what cannot be
+        ranks = [rank for rank, _ in self.links]
+        if len(set(ranks)) < len(ranks) or any(rank < 0 for rank in ranks):
+            raise ConfigError(f"links of workers {ranks} were given; each worker has one, and workers count from 0")
+
+    @property
+    def default(self) -> Link:
+        """The link of every worker that has none of its own."""
+        return Link(self.bandwidth_Bps, self.latency_s, self.uplink_Bps)
+
+    def link(self, rank: int) -> Link:
+        """The link of worker ``rank``."""
+        return next((link for own, link in self.links if own == rank), self.default)
 
     @staticmethod
     def parse(text: str) -> "Network":
-        """A network from ``BANDWIDTH,LATENCY``, such as ``100Mbit,20ms`` or ``1Gbit,0.1ms`` (bit: 1/8 byte)."""
-        match = re.fullmatch(r"\s*([\d.]+)\s*([kMG]?)(bit|bps|B)(?:/s)?\s*,\s*([\d.]+)\s*(us|ms|s)\s*", text)
-        try:
-            if match is None:
-                raise ValueError
-            bandwidth = float(match[1]) * _UNITS[match[2]] / (1 if match[3] == "B" else 8)
-            latency = float(match[4]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[5]]
-        except ValueError:
-            raise ConfigError(
-                f"cannot read the network {text!r}; give BANDWIDTH,LATENCY such as 100Mbit,20ms "
-                "(bandwidth in kbit, Mbit, Gbit or B, kB, MB, GB a second; latency in us, ms or s)"
-            ) from None
-        return Network(bandwidth, latency)
+        """A network from ``BANDWIDTH,LATENCY``, such as ``100Mbit,20ms`` or ``1Gbit,0.1ms`` (bit: 1/8 byte).
+
+        ``,up=BANDWIDTH`` gives the way up, and ``; RANK: BANDWIDTH,LATENCY`` one worker's own link, any number of
+        times.
+        """
+        first, *others = text.split(";")
+        default = _parse_link(first, text)
+        links = []
+        for other in others:
+            rank, colon, rest = other.partition(":")
+            if not colon or not rank.strip().isdecimal():
+                raise _unreadable(text)
+            links.append((int(rank), _parse_link(rest, text)))
+        return Network(default.bandwidth_Bps, default.latency_s, default.uplink_Bps, tuple(links))
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Network":
+        """The network whose fields ``dataclasses.asdict`` gave."""
+        links = tuple((rank, Link(**link)) for rank, link in data["links"])
+        return Network(**{**data, "links": links})
 
     def transfer_s(self, num_bytes: int) -> float:
         """Seconds until a message has arrived on an idle link: latency plus bytes over bandwidth."""
         return self.latency_s + num_bytes / self.bandwidth_Bps
+
+    def round_s(self, traffic: Sequence["Traffic"]) -> float:
+        """Seconds for a round in which every worker sends and receives at once: as long as its busiest link.
+
+        Args:
+            traffic: of every worker, in rank order.
+        """
+        if not self.links:
+            most_up = max(each.bytes_sent for each in traffic)
+            most_down = max(each.bytes_received for each in traffic)
+            return self.latency_s + max(most_up / self.default.up_Bps, most_down / self.bandwidth_Bps)
+        links = [self.link(rank) for rank in range(len(traffic))]
+        busiest = max(
+            max(each.bytes_sent / link.up_Bps, each.bytes_received / link.bandwidth_Bps)
+            for link, each in zip(links, traffic, strict=True)
+        )
+        first, second = sorted((link.latency_s for link in links), reverse=True)[:2]
+        return (first + second) / 2 + busiest
+
+
+def _parse_link(text: str, whole: str) -> Link:
+    match = re.fullmatch(rf"\s*{_BANDWIDTH}\s*,\s*([\d.]+)\s*(us|ms|s)\s*(?:,\s*up\s*=\s*{_BANDWIDTH}\s*)?", text)
+    if match is None:
+        raise _unreadable(whole)
+    try:
+        latency = float(match[4]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[5]]
+        down, up = (
+            None if amount is None else float(amount) * _UNITS[prefix] / (1 if unit == "B" else 8)
+            for amount, prefix, unit in (match.groups()[:3], match.groups()[5:])
+        )
+    except ValueError:
+        raise _unreadable(whole) from None
+    assert down is not None
+    return Link(down, latency, up)
+
+
+def _unreadable(text: str) -> ConfigError:
+    return ConfigError(
+        f"cannot read the network {text!r}; give BANDWIDTH,LATENCY such as 100Mbit,20ms "
+        "(bandwidth in kbit, Mbit, Gbit or B, kB, MB, GB a second; latency in us, ms or s), then, if wanted, "
+        ",up=10Mbit for the way up, and ; 3: 10Mbit,100ms for worker 3's own link"
+    )
 
 
 def shard_bounds(numel: int, size: int) -> list[int]:
@@ -95,8 +195,9 @@ def all_reduce_s(network: Network, numel: int, size: int, itemsize: int = 4) -> 
         return 0.0
     bounds = shard_bounds(numel, size)
     owned = [bounds[rank + 1] - bounds[rank] for rank in range(size)]
-    busiest = max(max(numel - own, own * (size - 1)) for own in owned)
-    return 2 * network.transfer_s(itemsize * busiest)
+    scatter = [Traffic(itemsize * (numel - own), itemsize * own * (size - 1)) for own in owned]
+    gather = [Traffic(each.bytes_received, each.bytes_sent) for each in scatter]
+    return network.round_s(scatter) + network.round_s(gather)
 
 
 def all_gather_traffic(message_bytes: Sequence[int]) -> list[Traffic]:
@@ -115,5 +216,4 @@ def all_gather_s(network: Network, message_bytes: Sequence[int]) -> float:
     """Seconds for an all-gather: one round, as long as its busiest link."""
     if len(message_bytes) == 1:
         return 0.0
-    traffic = all_gather_traffic(message_bytes)
-    return network.transfer_s(max(max(link.bytes_sent, link.bytes_received) for link in traffic))
+    return network.round_s(all_gather_traffic(message_bytes))

@@ -1,4 +1,4 @@
-"""The five things a program may ask of its driver, and the only bare ``yield`` s that reach one.
+"""The six things a program may ask of its driver, and the only bare ``yield`` s that reach one.
 
 An exchange is a generator that *yields* requests and never performs them. The simulator and torch.distributed
 run the same generators, which is why what is simulated is what is run. A program must not hold a context
@@ -62,6 +62,17 @@ class Receive:
     max_num_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ReceiveAny:
+    """Wait for whoever's message comes first and get ``(source, read(message))``: what a server does.
+
+    Which one is first depends on the clock: a simulation gives the same answer every time, processes need not.
+    """
+
+    read: Callable[[Tensor], Any]
+    max_num_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Compute:
     """Let virtual time pass; a real process has already spent it."""
@@ -69,7 +80,7 @@ class Compute:
     seconds: float
 
 
-Op: TypeAlias = AllReduce | AllGather | Send | Receive | Compute
+Op: TypeAlias = AllReduce | AllGather | Send | Receive | ReceiveAny | Compute
 Steps: TypeAlias = Generator[Op, Any, T]
 
 
@@ -94,6 +105,12 @@ def receive(source: int, read: Callable[[Tensor], T], max_num_bytes: int | None 
     """``read`` of the next message from ``source``; the result is shared: read it, do not write to it."""
     result: T = yield Receive(source, read, max_num_bytes)
     return result
+
+
+def receive_any(read: Callable[[Tensor], T], max_num_bytes: int | None = None) -> Steps[tuple[int, T]]:
+    """Who sent the next message to arrive, and ``read`` of it."""
+    source_and_result: tuple[int, T] = yield ReceiveAny(read, max_num_bytes)
+    return source_and_result
 
 
 def as_it_is(message: Tensor) -> Tensor:
@@ -141,5 +158,7 @@ def describe(op: Op) -> str:
             return f"Send(destination={destination}, {message.numel()} bytes)"
         case Receive(source):
             return f"Receive(source={source})"
+        case ReceiveAny():
+            return "ReceiveAny()"
         case Compute(seconds):
             return f"Compute({seconds} s)"

@@ -1,19 +1,28 @@
 """Every row is there, complete, and measures what it says."""
 
 import functools
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor
 
+from thinwire import config
 from thinwire.bench import Input, Plan, Row, make_tables, measure
 from thinwire.bench.families import Member
 from thinwire.bench.inputs import heavy
+from thinwire.bench.operators import OPERATOR_STEPS
 from thinwire.bench.plan import families
 from thinwire.bench.steps import Feedback, schemes
 from thinwire.bench.sync import Synchronisation
 from thinwire.bench.timing import Case, Stopwatch, extra_bytes
+from thinwire.compressors import Traits
+from thinwire.config import register, registered
 from thinwire.errors import ConfigError
+from thinwire.frontier.configurations import compressor_classes
 from thinwire.layout import Segments
+from thinwire.payloads import Dense, Payload
 from thinwire.random import Key
 from thinwire.wire import decode, encode
 
@@ -95,6 +104,10 @@ def test_a_row_is_complete(member: Member) -> None:
         assert row.memcpy_seconds > 0
         assert row.ratio == row.seconds / row.memcpy_seconds
         assert row.extra_bytes is None or row.extra_bytes >= 0
+        if row.step in OPERATOR_STEPS:
+            assert row.bits_per_entry is not None
+            assert row.bits_per_entry > 0
+            continue
         bits = (row.bits_per_entry, row.entropy_bits)
         positions = (row.bits_per_index, row.index_bound_bits)
         assert all((value is None) == (row.step in SILENT) for value in bits)
@@ -164,6 +177,57 @@ def test_a_synchronisation_moves_the_model_by_the_mean_of_four_messages() -> Non
         torch.testing.assert_close(after, before - mean, rtol=0, atol=1e-6)
         assert mean.count_nonzero() > 0
     assert sync.worker.num_exchanges == 3
+
+
+def test_every_registered_compressor_has_its_rows() -> None:
+    for cls in compressor_classes():
+        own = [row for row in measured().rows if row.variant.startswith(f"{cls.__name__}(")]
+        assert {(row.step, row.threads) for row in own} == {(step, n) for step in OPERATOR_STEPS for n in (1, 2)}
+
+
+def test_adding_a_compressor_adds_its_rows() -> None:
+    """One class, no other edit; its fields are of no name that is known."""
+
+    @register
+    @dataclass(frozen=True, slots=True)
+    class ToyOfBench:
+        """``C(x) = x``."""
+
+        strength: float
+        way: Literal["one", "other"]
+
+        def __post_init__(self) -> None:
+            if self.strength >= 1:
+                raise ConfigError(f"{self.strength} was given; it is below 1")
+
+        def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+            return Dense(x.clone())
+
+        def traits(self, numel: int) -> Traits:
+            return Traits(unbiased=True, error=0.0)
+
+        def outline(self, segments: Segments) -> Payload:
+            return Dense(torch.zeros(segments.numel))
+
+    try:
+        own = [member for family in families() for member in family.members if "ToyOfBench" in member.variant]
+        assert [member.step for member in own] == list(OPERATOR_STEPS)
+        assert own[0].variant == "ToyOfBench(strength=0.01, way='one')"
+    finally:
+        config._REGISTRY.pop("ToyOfBench")
+    assert "ToyOfBench" not in registered()
+
+
+def test_operators_on_long_vectors_are_measured_when_asked_for() -> None:
+    def steps(numel: int, *asked: str) -> set[str]:
+        plan = Plan(numels=(numel,), steps=asked)
+        return {member.step for family in families() for member in plan.wanted(family, numel)}
+
+    assert set(OPERATOR_STEPS) <= steps(1_000_000)
+    assert not set(OPERATOR_STEPS) & steps(25_000_000)
+    assert steps(25_000_000, "operators") == set(OPERATOR_STEPS)
+    assert steps(25_000_000, "operator-compress", "crc32c") == {"operator-compress", "crc32c"}
+    assert Plan(numels=(10_000_000,), threads=(1,), steps=("operators",)).num_rows > 2 * len(compressor_classes())
 
 
 def test_the_stopwatch_refills_before_each_call_and_copies_on_one_thread() -> None:

@@ -22,7 +22,7 @@ from thinwire.experiments.tasks.models import seeded, watched
 from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
 from thinwire.steps import Steps, all_gather, all_reduce, as_it_is, compute, receive, send
-from thinwire.worker import Worker
+from thinwire.worker import Worker, needs_server
 
 NETWORK = Network.parse("100Mbit,1ms")
 
@@ -126,21 +126,33 @@ VARIANTS = (
     "signtopk:density=10%,granularity=64",
     "qsparse:values=levels,levels=3,density=10%,every=2",
     "qsparse:values=signs,exchange=gather,select=random,density=10%",
+    "qsparse:every=4,gaps=random",
+    "post-local-sgd:switch=6,every=4",
+    "easgd:every=3",
+    "diloco:every=7,delay=2,mix=0.25",
+    "streaming-diloco:every=3,fragments=3,delay=2",
+    "sparseloco:every=4,density=10%,mean=contributors,clip=median",
 )
 
+COMMON = [row.name for row in CATALOG if not needs_server(parse_method(row.name))]
+"""Methods that repeat bit for bit in every engine."""
+
+ASYNCHRONOUS = [
+    Setting(row.name, steps=60) for row in CATALOG if needs_server(parse_method(row.name))
+]  # fmt: skip
 
 SETTINGS: dict[int, list[Setting]] = {
     # Everything with four workers, where the time goes; less with the others.
     4: [
-        *(Setting(row.name) for row in CATALOG),
+        *(Setting(name) for name in COMMON),
         *(Setting(method, steps=24) for method in VARIANTS),
-        *(Setting(row.name, steps=10, optimizer="sgd:momentum=0.9", lr=0.05) for row in CATALOG),
+        *(Setting(name, steps=10, optimizer="sgd:momentum=0.9", lr=0.05) for name in COMMON),
         *(Setting(method, steps=10, optimizer="adamw", lr=0.01) for method in ("sgd", "qsparse:every=4")),
         *(Setting(method, steps=8, lr=1e30) for method in ("sgd", "topk", "qsparse:every=4", "qsgd")),
     ],
-    3: [Setting(row.name, steps=12, optimizer="sgd:momentum=0.9") for row in CATALOG],
-    2: [Setting(row.name, steps=12, optimizer="sgd:momentum=0.9") for row in CATALOG],
-    1: [Setting(row.name, steps=12, optimizer="sgd:momentum=0.9") for row in CATALOG],
+    3: [Setting(name, steps=12, optimizer="sgd:momentum=0.9") for name in COMMON],
+    2: [Setting(name, steps=12, optimizer="sgd:momentum=0.9") for name in COMMON],
+    1: [Setting(name, steps=12, optimizer="sgd:momentum=0.9") for name in COMMON],
     8: [Setting(method, steps=10) for method in ("sgd", "qsgd", "signtopk:every=3", "qsparse:every=2")],
 }
 GROUPS = {8: [*range(8)], 4: [0, 1, 2, 3], 3: [4, 5, 6], 1: [7], 2: [6, 7]}
@@ -198,6 +210,13 @@ def train_all(folder: str, everyone: Transport) -> None:
         if size == 2 and everyone.rank in ranks:
             scripts = [script(group, method, Path(folder)) for method in SCRIPTS]
             save(scripts, Path(folder, f"scripts-{dist.get_rank(group)}.pt"))
+
+
+def train_asynchronously(folder: str, transport: Transport) -> None:
+    """The last process is the server."""
+    engine = functools.partial(ProcessEngine, transport, True)
+    runs = [train(engine, "processes", setting, Path(folder)) for setting in ASYNCHRONOUS]
+    save(runs, Path(folder, f"rank-{transport.rank}.pt"))
 
 
 def save(value: Any, path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from thinwire.errors import ConfigError
 from thinwire.experiments.compare import Comparer
 from thinwire.experiments.crews import LocalCrew
 from thinwire.experiments.spec import Comparison, Run
+from thinwire.machines import Machines
 from thinwire.methods import CATALOG
 from thinwire.network import Network
 
 KEYS = [
     "method", "task", "engine", "workers", "seed", "lr", "step", "epoch", "seconds", "message_bytes", "bytes_sent",
-    "bytes_received", "loss", "metric", "value",
+    "bytes_received", "union_density", "loss", "metric", "value",
 ]  # fmt: skip
 PLAIN = Comparison(
     methods=("sgd", "topk:k=1"), task="user_tasks:bowl", workers=2, seeds=(0, 1), lrs=(0.1, 1.0, 1.5), steps=6,
@@ -137,14 +138,14 @@ def test_simulated_settings_are_no_part_of_a_comparison_of_processes(tmp_path: P
 
     before = replace(PLAIN, engine="processes", lrs=(0.1,))
     make(before).run()
-    make(replace(before, network=Network(1e3, 1.0), compute_s=9.0))
+    make(replace(before, network=Network(1e3, 1.0), compute=Machines(9.0)))
     with pytest.raises(ConfigError, match=r"batch_size 1, now 2"):
         make(replace(before, batch_size=2))
 
 
 OPTIONS = {
-    "network": ("80kbit,30ms", {"bandwidth_Bps": 1e4, "latency_s": 0.03}, "network"),
-    "compute": ("7", 0.007, "compute_s"),
+    "network": ("80kbit,30ms", asdict(Network(1e4, 0.03)), "network"),
+    "compute": ("7,slow=1x1", asdict(Machines(0.007, slow=((1, 1.0),))), "compute"),
     "batch-size": ("4", 4, "batch_size"),
     "sharding": ("sorted", "sorted", "sharding"),
 }
@@ -159,13 +160,13 @@ def test_an_option_of_the_command_line_reaches_the_run(
     value, wanted, field = OPTIONS[name]
     assert run_cli(monkeypatch, "compare", "sgd", *plain, "--out", str(tmp_path / "0")) == 0
     assert run_cli(monkeypatch, "compare", "sgd", *plain, "--out", str(tmp_path / "1"), f"--{name}", value) == 0
-    assert described(tmp_path / "1")[field] == wanted
+    assert described(tmp_path / "1")[field] == json.loads(json.dumps(wanted))
     assert described(tmp_path / "0")[field] != wanted
     for out in (tmp_path / "0", tmp_path / "1"):
         made = described(out)
         for record in lines(out):
             # Each step computes, then sums the gradient: to the owners of the shards and back.
-            step_s = made["compute_s"] + 2 * made["network"]["latency_s"]
+            step_s = made["compute"]["compute_s"] + 2 * made["network"]["latency_s"]
             bytes_s = record["bytes_sent"] / made["network"]["bandwidth_Bps"]
             assert record["seconds"] == pytest.approx(record["step"] * step_s + bytes_s)
             assert record["epoch"] == record["step"] * made["batch_size"] * 2 / 64

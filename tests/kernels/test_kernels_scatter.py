@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.scatter import scatter_add, scatter_add_torch, scatter_write, scatter_write_torch
+from thinwire.kernels.scatter import (
+    are_disjoint,
+    are_disjoint_torch,
+    scatter_add,
+    scatter_add_torch,
+    scatter_write,
+    scatter_write_torch,
+)
 
 COUNTS = (0, 1, 7, 63, 64, 65, 4096, 100_000)
 
@@ -89,3 +96,17 @@ def test_strided_indices_and_values() -> None:
     scatter_add(torch.tensor([0, 9, 4, 9, 8])[::2], vector(6)[::2], out)
     assert out.nonzero().view(-1).tolist() == [0, 4, 8]
     assert torch.equal(out[[0, 4, 8]], vector(6)[::2])
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_vectors_of_indices_that_meet(count: int) -> None:
+    even, odd = 2 * torch.arange(count), 2 * places(count, 20) + 1
+    for disjoint in (are_disjoint, are_disjoint_torch):
+        assert disjoint(even, odd)
+        assert disjoint(even, even + 2 * count)
+        if count:
+            assert not disjoint(even, even[-1:])
+            assert not disjoint(even[:1], even)
+            assert not disjoint(odd, torch.cat([even[:1], odd[-1:]]))
+    with pytest.raises(ConfigError, match="int64"):
+        are_disjoint(even, odd.int())

@@ -6,24 +6,64 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import torch
 
-from thinwire.compressors import QSGD, Compressor, Identity, RandK, Sign, TopK
+from thinwire.compressors import (
+    QSGD,
+    Bins,
+    Compressor,
+    Cosine,
+    GSpar,
+    Identity,
+    NaturalDithering,
+    OneBit,
+    PlainSign,
+    RandK,
+    SharedSeedRandK,
+    Sign,
+    TernGrad,
+    Threshold,
+    TopK,
+)
 from thinwire.config import from_json, register, registered, to_json
 from thinwire.errors import ConfigError
-from thinwire.exchanges import AllReduce, Exchange, Gather, ParameterServer
-from thinwire.layout import Chunks, Granularity, Layout, PerTensor, Whole
-from thinwire.memory import ErrorFeedback, NoMemory
+from thinwire.exchanges import (
+    Accumulating,
+    AllReduce,
+    AsynchronousServer,
+    Exchange,
+    Gather,
+    Gossip,
+    Hierarchical,
+    MajorityVote,
+    OwnerQuantized,
+    OwnerSharded,
+    ParameterServer,
+    PowerIteration,
+    SharedScale,
+    SignOf,
+    Tree,
+    VarianceScaled,
+)
+from thinwire.exchanges.graphs import Ring
+from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Whole
+from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection, NoMemory
 from thinwire.methods import (
     CATALOG,
+    Consensus,
+    Elastic,
+    ElasticFollow,
     Every,
+    Follow,
     GradientAveraging,
     Method,
     ModelAveraging,
     Outer,
+    PostLocal,
     Row,
     check_method,
     parse_method,
 )
-from thinwire.methods.options import Density, Option
+from thinwire.methods.options import Density, Fraction, Option
+from thinwire.methods.warm_up import WarmUp
 
 LAYOUT = Layout(("w", "b"), (torch.Size([20, 10]), torch.Size([10])))
 SERVED, GATHERED = ParameterServer(), Gather()
@@ -41,6 +81,79 @@ EXPECTED: dict[str, Method] = {
         compressor=TopK(density=0.01, values=QSGD(levels=15, scaled=True)),
         exchange=SERVED,
     ),
+    "post-local-sgd": ModelAveraging(schedule=PostLocal(switch=100, steps=8)),
+    "sparse-averaging": ModelAveraging(fragments=8),
+    "pqasgd": ModelAveraging(
+        schedule=Every(2), compressor=QSGD(levels=1, norm="max"), exchange=GATHERED, granularity=Chunks(512)
+    ),
+    "easgd": ModelAveraging(schedule=Every(4), update=Elastic(beta=0.9)),
+    "eamsgd": ModelAveraging(schedule=Every(4), update=Elastic(beta=0.9)),
+    "diloco": ModelAveraging(schedule=Every(500), update=Outer(lr=0.7, momentum=0.9, nesterov=True)),
+    "streaming-diloco": ModelAveraging(
+        schedule=Every(25),
+        compressor=NaturalDithering(levels=7, norm="max"),
+        exchange=GATHERED,
+        granularity=PerTensor(),
+        update=Outer(lr=0.7, momentum=0.9, nesterov=True, mix=0.5),
+        fragments=4,
+        delay=5,
+    ),
+    "sparseloco": ModelAveraging(
+        schedule=Every(30),
+        memory=ErrorFeedback(decay=0.95),
+        compressor=TopK(density=1 / 64, values=Bins(2)),
+        exchange=GATHERED,
+        granularity=Chunks(4096),
+    ),
+    "ef-sgd": GradientAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
+    "aji-heafield": GradientAveraging(
+        memory=ErrorFeedback(), compressor=Threshold(density=0.01, sample=0.001), exchange=GATHERED
+    ),
+    "dgc": GradientAveraging(
+        memory=MomentumCorrection(momentum=0.9, factor_masking=True),
+        compressor=TopK(density=0.001),
+        exchange=GATHERED,
+        granularity=PerTensor(),
+        warm_up=WarmUp(tuple(TopK(density=share) for share in (0.25, 0.0625, 0.015625, 0.004)), 20),
+    ),
+    "signsgd": GradientAveraging(compressor=PlainSign(), exchange=MajorityVote()),
+    "signum": GradientAveraging(memory=Momentum(0.9), compressor=PlainSign(), exchange=MajorityVote()),
+    "terngrad": GradientAveraging(
+        compressor=TernGrad(clip=2.5), exchange=SharedScale(GATHERED), granularity=PerTensor()
+    ),
+    "gspar": GradientAveraging(compressor=GSpar(density=0.01), exchange=VarianceScaled(GATHERED)),
+    "1bit-sgd": GradientAveraging(
+        memory=ErrorFeedback(), compressor=OneBit(), exchange=OwnerQuantized(), granularity=PerRow()
+    ),
+    "ef21": GradientAveraging(memory=EF21(), compressor=TopK(density=0.01), exchange=Accumulating(GATHERED)),
+    "powersgd": GradientAveraging(memory=ErrorFeedback(), exchange=PowerIteration(rank=2)),
+    "demo": GradientAveraging(
+        memory=ErrorFeedback(decay=0.999),
+        compressor=Cosine(values=TopK(k=32), side=64),
+        exchange=SignOf(GATHERED),
+        granularity=Chunks(4096),
+    ),
+    "d-psgd": ModelAveraging(exchange=Gossip(graph=Ring()), update=Consensus(gamma=1.0)),
+    "choco": ModelAveraging(compressor=TopK(density=0.01), exchange=Gossip(graph=Ring()), update=Consensus(gamma=0.1)),
+    "double-squeeze": GradientAveraging(
+        memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=ParameterServer(downlink=TopK(density=0.01))
+    ),
+    "gtopk": ModelAveraging(
+        memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=Tree(arity=2, merge=TopK(density=0.01))
+    ),
+    "ok-topk": ModelAveraging(
+        memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=OwnerSharded(select=TopK(density=0.01))
+    ),
+    "shared-randk": ModelAveraging(memory=ErrorFeedback(), compressor=SharedSeedRandK(density=0.01, shared=True)),
+    "islands": ModelAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=Hierarchical(2)),
+    "local-sgd-async": ModelAveraging(schedule=Every(8), exchange=AsynchronousServer(), update=Follow()),
+    "qsparse-async": ModelAveraging(
+        memory=ErrorFeedback(),
+        compressor=TopK(density=0.01, values=QSGD(levels=15, scaled=True)),
+        exchange=AsynchronousServer(),
+        update=Follow(),
+    ),
+    "easgd-async": ModelAveraging(schedule=Every(16), exchange=AsynchronousServer(), update=ElasticFollow(beta=0.9)),
 }
 
 
@@ -49,9 +162,12 @@ def spellings(option: Option) -> list[str]:
     if get_origin(option.kind) is Literal:
         return list(get_args(option.kind))
     if option.kind is Granularity:
-        return ["whole", "tensor", "16"]
+        return ["whole", "tensor", "row", "16"]
     kind = next((arm for arm in get_args(option.kind) if arm is not type(None)), option.kind)
-    return {bool: ["yes", "no"], Density: ["5%", "0.05"], int: ["2", "3"], float: ["1", "4", "0.5"]}[kind]
+    return {
+        bool: ["yes", "no"], Density: ["5%", "0.05"], Fraction: ["0.5", "0.25"], int: ["2", "3"],
+        float: ["1", "4", "0.5"],
+    }[kind]  # fmt: skip
 
 
 SETTINGS = [
@@ -97,6 +213,9 @@ def test_every_option_changes_the_method(row: Row) -> None:
         ("topk:k=3", "mem-sgd:k=3"),
         ("signtopk:k=3", "qsparse:k=3,values=signs,exchange=gather"),
         ("topk:density=5%", "topk:density=5.0%"),
+        ("qsparse:every=4", "qsparse:every=4,gaps=fixed"),
+        ("easgd:every=16", "eamsgd:every=16"),
+        ("diloco:every=4,momentum=0", "diloco:every=4,momentum=0,nesterov=no"),
     ],
 )
 def test_two_spellings_of_one_method(left: str, right: str) -> None:
@@ -152,6 +271,18 @@ def test_options_reach_the_compressor(text: str, part: Compressor) -> None:
         ("qsparse:values=signs,levels=3", ["levels=3", "values=signs"]),
         ("local-sgd:every=0", ["every = 0", "1, 2, 3"]),
         ("topk:every=-2", ["every = -2", "1, 2, 3"]),
+        ("qsparse:gaps=random,every=0", ["max_gap = 0", "1, 2, 3"]),
+        ("post-local-sgd:switch=-1", ["switch = -1", "0, 1, 2"]),
+        ("post-local-sgd:every=0", ["every = 0", "1, 2, 3"]),
+        ("easgd:beta=1.1", ["beta = 1.1", "beta / P"]),
+        ("easgd:beta=0.9,alpha=1.2", ["alpha = 1.2", "above 2"]),
+        ("easgd:beta=0", ["beta = 0.0", "above 0"]),
+        ("easgd:beta=nan", ["beta = nan", "above 0"]),
+        ("diloco:mix=1", ["mix = 1.0", "below 1"]),
+        ("diloco:momentum=1", ["momentum 1.0", "below 1"]),
+        ("sparseloco:bits=1", ["1 bits", "2 to 8"]),
+        ("sparse-averaging:fragments=0", ["fragments = 0", "at least 1"]),
+        ("streaming-diloco:delay=-1", ["delay = -1", "0 or more"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_name(text: str, named: list[str]) -> None:
@@ -191,7 +322,17 @@ def test_messages_that_cannot_be_added_are_not_all_reduced(kind: Any, compressor
 
 
 @pytest.mark.parametrize(
-    "given", [{"lr": 0.0}, {"lr": math.nan}, {"momentum": 1.0}, {"momentum": -0.1}, {"nesterov": True}]
+    "given",
+    [
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"momentum": 1.0},
+        {"momentum": -0.1},
+        {"nesterov": True},
+        {"mix": 1.0},
+        {"mix": -0.5},
+        {"mix": math.nan},
+    ],
 )
 def test_outer_steps_that_make_no_sense_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -225,6 +366,10 @@ def test_only_registered_frozen_dataclasses_are_written() -> None:
     class Stranger:
         steps: int = 1
 
+        @property
+        def is_common(self) -> bool:
+            return True
+
         def due(self, num_steps: int, rank: int) -> bool:
             return True
 
@@ -238,6 +383,10 @@ def test_only_registered_frozen_dataclasses_are_written() -> None:
     @dataclass(frozen=True)
     class Every:
         steps: int = 1
+
+        @property
+        def is_common(self) -> bool:
+            return True
 
         def due(self, num_steps: int, rank: int) -> bool:
             return True

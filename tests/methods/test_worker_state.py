@@ -9,8 +9,9 @@ import torch
 from method_cases import CATALOGUE, OPTIMIZERS, Crew, backward, bits, flat, shared, small_model
 from torch import nn
 
+from thinwire.compressors import Identity
 from thinwire.errors import ConfigError, NumericsError
-from thinwire.exchanges import Gather, ParameterServer
+from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Gather, ParameterServer, SignOf
 from thinwire.methods import Every, Method, ModelAveraging, Outer, parse_method
 from thinwire.simulator import Simulation
 from thinwire.steps import Steps
@@ -30,7 +31,10 @@ def guarded(program: Steps[None]) -> Steps[Exception | None]:
 
 
 POISONED = ["sgd", "local-sgd:every=1", "qsgd", "qsgd:exchange=server", "topk:k=1", "topk:k=1,exchange=server",
-            "mem-sgd:select=random,k=0.01", "ef-signsgd", "qsparse", "signtopk:granularity=tensor"]  # fmt: skip
+            "mem-sgd:select=random,k=0.01", "ef-signsgd", "qsparse", "signtopk:granularity=tensor",
+            "dgc", "signsgd", "signum:exchange=gather", "terngrad", "terngrad:granularity=whole,exchange=server",
+            "gspar", "1bit-sgd", "1bit-sgd:granularity=whole", "ef21", "powersgd", "powersgd:rank=1,warm=no",
+            "demo"]  # fmt: skip
 
 
 @pytest.mark.parametrize("culprit", [0, 3])
@@ -74,11 +78,19 @@ def checkpoint(crew: Crew) -> list[bytes]:
         parts = {"w": worker.state_dict(), "m": worker.model.state_dict(), "o": worker.optimizer.state_dict()}
         torch.save(parts, file)
         files.append(file.getvalue())
+    if crew.server is not None:
+        file = io.BytesIO()
+        torch.save({"server": crew.server.state_dict(), "clocks": crew.simulation.state_dict()}, file)
+        files.append(file.getvalue())
     return files
 
 
 def resume(crew: Crew, files: Sequence[bytes]) -> Crew:
-    for worker, file in zip(crew.workers, files, strict=True):
+    if crew.server is not None:
+        parts = torch.load(io.BytesIO(files[-1]), weights_only=True)
+        crew.server.load_state_dict(parts["server"])
+        crew.simulation.load_state_dict(parts["clocks"])
+    for worker, file in zip(crew.workers, files, strict=crew.server is None):
         parts = torch.load(io.BytesIO(file), weights_only=True)
         worker.model.load_state_dict(parts["m"])
         worker.optimizer.load_state_dict(parts["o"])
@@ -102,7 +114,9 @@ def test_what_is_resumed_is_what_was_not_interrupted(method: Method, name: str) 
     crew = Crew(method, 3, OPTIMIZERS[name]).run(4)
     files = checkpoint(crew)
     crew.run(5)
-    resumed = resume(Crew(method, 3, OPTIMIZERS[name]), files).run(5)
+    resumed = resume(Crew(method, 3, OPTIMIZERS[name]), files)
+    resumed.num_steps = 4
+    resumed.run(5)
     assert everything(resumed) == everything(crew)
 
 
@@ -120,7 +134,7 @@ def worker_of(text: str, rank: int = 0, size: int = 2, seed: int = 5, model: nn.
         (lambda: worker_of("topk:memory=none"), ["of method ModelAveraging(", "ErrorFeedback", "NoMemory"]),
         (lambda: worker_of("sgd"), ["of method ModelAveraging(", "GradientAveraging("]),
         (lambda: worker_of("topk:density=2%"), ["density=0.01", "density=0.02"]),
-        (lambda: worker_of("topk:exchange=server"), ["Gather()", "ParameterServer(server=0)"]),
+        (lambda: worker_of("topk:exchange=server"), ["Gather(", "ParameterServer("]),
         (lambda: worker_of("topk", model=nn.Sequential(nn.Linear(6, 5))), ["another model", "2.bias"]),
         (lambda: worker_of("topk", model=nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))), ["2.weight"]),
     ],
@@ -163,11 +177,20 @@ def test_the_bytes_of_a_method_are_those_of_its_messages(text: str) -> None:
     lengths = [worker.message_bytes + 8 * worker.num_exchanges for worker in crew.workers]
     sent = [link.bytes_sent for link in crew.simulation.traffic]
     method = crew.workers[0].method
-    if isinstance(method.exchange, Gather):
+    route = method.exchange
+    if isinstance(route, Accumulating | SignOf):
+        route = route.exchange
+    if isinstance(route, Gather):
         assert sent == [(size - 1) * each for each in lengths]
-    elif isinstance(method.exchange, ParameterServer):
+    elif isinstance(route, AsynchronousServer):
+        assert sent[:size] == lengths
+    elif isinstance(route, ParameterServer):
         assert sent[1:] == lengths[1:]
-    else:
-        dense = 4 * crew.workers[0].layout.numel * crew.workers[0].num_exchanges
-        assert [worker.message_bytes for worker in crew.workers] == [dense] * size
-        assert sum(sent) == 2 * (size - 1) * dense
+    elif isinstance(route, AllReduce):
+        lead = crew.workers[0]
+        sizes = [channel.layout.numel for channel in lead.channels]
+        dense = 4 * sum(sizes[number % len(sizes)] for number in range(lead.num_exchanges))
+        is_dense = isinstance(method.compressor, Identity)
+        assert [worker.message_bytes for worker in crew.workers] == [dense if is_dense else lead.message_bytes] * size
+        assert lead.message_bytes <= dense
+        assert sum(sent) == 2 * (size - 1) * lead.message_bytes

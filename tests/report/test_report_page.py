@@ -187,7 +187,7 @@ def test_the_setup_is_said_in_words(write):
     ):
         assert part in text
     assert "20 ms latency" in text
-    measured = write(changes={"engine": "processes", "network": None, "compute_s": None})
+    measured = write(changes={"engine": "processes", "network": None, "compute": None})
     assert "real processes; seconds are measured" in setup(load(measured.path))
     assert panels(load(measured.path))[3].figure.layout.xaxis.title.text == "measured wall seconds"
 

@@ -6,10 +6,11 @@ from typing import Protocol
 from thinwire.bench.families import Family, Member, Prepared
 from thinwire.bench.inputs import Input, check_input, make_input
 from thinwire.bench.kernel_families import kernel_families
+from thinwire.bench.operators import OPERATOR_STEPS, OPERATORS, operator_families
 from thinwire.bench.rows import Row
 from thinwire.bench.steps import schemes
 from thinwire.bench.sync import sync_family
-from thinwire.bench.timing import Stopwatch
+from thinwire.bench.timing import SWEEP_BELOW, Stopwatch
 from thinwire.config import suggest
 from thinwire.errors import ConfigError
 
@@ -18,12 +19,12 @@ _MAX_THREADS = 1024
 
 def families() -> tuple[Family, ...]:
     """Everything that can be timed."""
-    return (*(scheme.family() for scheme in schemes()), sync_family(), *kernel_families())
+    return (*(scheme.family() for scheme in schemes()), sync_family(), *operator_families(), *kernel_families())
 
 
 def step_names() -> tuple[str, ...]:
-    """The names that ``--steps`` takes."""
-    return tuple(dict.fromkeys(member.step for family in families() for member in family.members))
+    """The names that ``--steps`` takes: every step, and ``operators`` for the two of the registered compressors."""
+    return (OPERATORS, *dict.fromkeys(member.step for family in families() for member in family.members))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,8 @@ class Plan:
         numels: lengths of the vectors.
         threads: numbers of threads.
         inputs: ``heavy`` or ``recorded:FILE``.
-        steps: names of the steps; all by default.
+        steps: names of the steps, or ``operators``. All by default, but the registered compressors only on vectors
+            below 4 M entries: they would take longer than everything else together.
         repeats: calls of each; 30 below 4 M entries, 11 below 100 M, else 5.
         warmups: calls before those, which are not counted.
         sweep_num_bytes: of the buffer that is written over before each call on a vector below 4 M entries. It must
@@ -71,12 +73,19 @@ class Plan:
     @property
     def num_rows(self) -> int:
         """How many rows it gives."""
-        each = sum(len(self.wanted(family)) for family in families())
-        return each * len(self.numels) * len(self.threads) * len(self.inputs)
+        known = families()
+        each = sum(len(self.wanted(family, numel)) for numel in self.numels for family in known)
+        return each * len(self.threads) * len(self.inputs)
 
-    def wanted(self, family: Family) -> tuple[Member, ...]:
-        """The members of a family that are measured."""
-        return tuple(member for member in family.members if not self.steps or member.step in self.steps)
+    def wanted(self, family: Family, numel: int) -> tuple[Member, ...]:
+        """The members of a family that are measured at that length."""
+        return tuple(member for member in family.members if self._wants(member.step, numel))
+
+    def _wants(self, step: str, numel: int) -> bool:
+        is_operator = step in OPERATOR_STEPS
+        if not self.steps:
+            return not is_operator or numel < SWEEP_BELOW
+        return step in self.steps or (is_operator and OPERATORS in self.steps)
 
     def repeats_of(self, numel: int) -> int:
         """Calls of each step on vectors of that length."""
@@ -112,7 +121,7 @@ def measure(plan: Plan, listener: Listener) -> None:
 
 
 def _measure_family(plan: Plan, family: Family, data: Input, stopwatch: Stopwatch, listener: Listener) -> None:
-    wanted = plan.wanted(family)
+    wanted = plan.wanted(family, data.numel)
     if not wanted:
         return
     listener.announce(f"{data.numel:,} entries: {wanted[0].name}")

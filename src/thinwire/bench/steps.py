@@ -11,8 +11,8 @@ from thinwire.bench.inputs import Input
 from thinwire.bench.timing import Case
 from thinwire.compressors import QSGD, Compressor, Sign, TopK
 from thinwire.kernels.buffers import zeros
-from thinwire.layout import Segments
-from thinwire.memory import ErrorFeedback, State
+from thinwire.layout import Segments, State
+from thinwire.memory import ErrorFeedback
 from thinwire.payloads import Payload
 from thinwire.random import Key
 from thinwire.wire import decode, encode

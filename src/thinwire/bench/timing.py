@@ -11,6 +11,7 @@ import torch
 
 SWEEP_BELOW = 4_000_000
 """Vectors of fewer entries would be found in the cache, where no training step leaves them."""
+_LONG, _LEAST_CALLS = 5.0, 3
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
@@ -44,7 +45,8 @@ class Stopwatch:
 
     Args:
         numel: length of the vectors.
-        repeats: calls of each case; the median counts.
+        repeats: calls of each case; the median counts. Of a case that takes long, only as many as begin within 5
+            seconds, but at least 3.
         warmups: calls before those.
         sweep_num_bytes: length of the buffer that is written over, which should be longer than the cache.
     """
@@ -72,6 +74,8 @@ class Stopwatch:
                 torch.set_num_threads(1)
                 memcpy.append(self._once(self._copy))
                 torch.set_num_threads(threads)
+                if sum(own) > _LONG and len(own) >= _LEAST_CALLS:
+                    break
         finally:
             torch.set_num_threads(before)
         return Times(

@@ -25,8 +25,10 @@ from thinwire.experiments.crews import Crew, LocalCrew, ProcessCrew, default_job
 from thinwire.experiments.launch import is_lead, join, launch
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
-from thinwire.methods import CATALOG
+from thinwire.machines import Machines
+from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
+from thinwire.worker import needs_server
 
 
 class EngineChoice(StrEnum):
@@ -68,10 +70,12 @@ def compare(
     engine: Annotated[
         EngineChoice, typer.Option(help="one process and a virtual clock, or real processes")
     ] = EngineChoice.simulate,
-    network: Annotated[str, typer.Option(help="simulated BANDWIDTH,LATENCY of every link")] = "",
+    network: Annotated[
+        str, typer.Option(help="simulated BANDWIDTH,LATENCY of links: 100Mbit,20ms,up=10Mbit;3:8Mbit,1s")
+    ] = "",
     compute: Annotated[
-        float | None, typer.Option(help="simulated milliseconds that a step computes [default: 10]")
-    ] = None,
+        str, typer.Option(help="simulated time of a step [default: 10ms]: 10ms,jitter=20%,stall=1%x8,slow=3x5")
+    ] = "",
     target: Annotated[
         float | None, typer.Option(help="value whose cost is reported [default: what sgd ends at]")
     ] = None,
@@ -80,6 +84,12 @@ def compare(
     evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
     optimizer: Annotated[str, typer.Option(help="of torch.optim: sgd:momentum=0.9, adam:betas=0.9/0.95")] = "sgd",
+    lr_schedule: Annotated[
+        str, typer.Option(help="of every run: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
+    ] = "constant",
+    average: Annotated[
+        str, typer.Option(help="of the iterates, evaluated instead of the last: uniform, quadratic:shift=A")
+    ] = "none",
     sharding: Annotated[ShardingChoice, typer.Option(help="how examples are dealt out")] = ShardingChoice.random,
     data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for results [default: runs/TASK]")] = None,
@@ -98,7 +108,7 @@ def compare(
     loaded = load_task(task, data=data)
     rates = numbers(lrs, float, "--lrs") or loaded.learning_rates
     _warn_without_effect(
-        engine, network=network or None, compute=compute, port=port, jobs=jobs, tune_steps=tune_steps,
+        engine, network=network or None, compute=compute or None, port=port, jobs=jobs, tune_steps=tune_steps,
         tuned=len(rates) > 1,
     )  # fmt: skip
     comparison = Comparison(
@@ -110,7 +120,7 @@ def compare(
         lrs=tuple(sorted(rates)),
         engine=engine.value,
         network=Network.parse(network or "100Mbit,20ms"),
-        compute_s=(10.0 if compute is None else compute) / 1000,
+        compute=Machines.parse(compute or "10ms"),
         steps=steps,
         tune_steps=steps if tune_steps is None else tune_steps,
         evaluate_every=max(1, steps // 20) if evaluate_every is None else evaluate_every,
@@ -118,6 +128,8 @@ def compare(
         optimizer=optimizer,
         sharding=sharding.value,
         target=target,
+        lr_schedule=lr_schedule,
+        average=average,
     )
     folder = out or Path("runs") / task.replace(":", "-")
     command = shlex.join(["thinwire", *sys.argv[1:]])
@@ -129,7 +141,7 @@ def compare(
         # Everything that can be refused is refused here, once, before any process starts.
         Comparer(comparison, loaded, folder, LocalCrew(1), command=command, watch=lambda *_: None)
         del loaded  # every process loads its own; one here would only take memory
-        launch(workers, functools.partial(_compare_in_child, comparison, folder, command), port)
+        launch(_num_processes(comparison), functools.partial(_compare_in_child, comparison, folder, command), port)
 
 
 @app.command("report")
@@ -150,9 +162,19 @@ def _compare_in_child(comparison: Comparison, folder: Path, command: str, transp
 
 
 def _compare_in_process(comparison: Comparison, task: Task, folder: Path, command: str, transport: Transport) -> None:
-    if transport.size != comparison.workers:
-        raise ConfigError(f"--workers {comparison.workers} was given, but {transport.size} processes were started")
-    _compare(comparison, task, folder, command, ProcessCrew(transport))
+    if transport.size != _num_processes(comparison):
+        server = (
+            ", and a server for the asynchronous methods" if _num_processes(comparison) > comparison.workers else ""
+        )
+        raise ConfigError(
+            f"--workers {comparison.workers} was given{server}, but {transport.size} processes were started"
+        )
+    _compare(comparison, task, folder, command, ProcessCrew(transport, comparison.workers))
+
+
+def _num_processes(comparison: Comparison) -> int:
+    """One for each worker, and one for the server if a method has one."""
+    return comparison.workers + any(needs_server(parse_method(method)) for method in comparison.methods)
 
 
 def _compare(comparison: Comparison, task: Task, folder: Path, command: str, crew: Crew) -> None:
@@ -188,7 +210,7 @@ def _report(folder: Path) -> None:
 
 
 def _warn_without_effect(
-    engine: EngineChoice, *, network: str | None, compute: float | None, port: int | None, jobs: int | None,
+    engine: EngineChoice, *, network: str | None, compute: str | None, port: int | None, jobs: int | None,
     tune_steps: int | None, tuned: bool,
 ) -> None:  # fmt: skip
     if tune_steps is not None and not tuned:

@@ -79,7 +79,9 @@ def bench(
     inputs: Annotated[
         list[str] | None, typer.Option("--input", help="heavy, or recorded:FILE; may be repeated [default: heavy]")
     ] = None,
-    steps: Annotated[str, typer.Option(help="only these, separated by commas; an unknown one lists all")] = "",
+    steps: Annotated[
+        str, typer.Option(help="only these, separated by commas; operators: each compressor; an unknown one lists all")
+    ] = "",
     repeats: Annotated[int | None, typer.Option(help="calls of each [default: 30, 11 or 5, by length]")] = None,
     json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a row; - is standard output")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="1M, few repeats: that it works, not what it costs")] = False,

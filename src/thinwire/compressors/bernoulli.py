@@ -37,10 +37,10 @@ class Bernoulli:
 
     Constant: ``omega = 1 / density - 1``, an equality for equal probabilities and ``x`` orthogonal to the constant
         vector (for any x where the centre is 0). Exactly, ``sum (1 / p_i - 1) (x_i - mu)^2``.
-    Bits: for each kept entry index + 32 (or ``values``), and 32 for each segment's centre unless it is 0. The papers'
-        other
-        protocols: a flag for each entry (a bitmap) is among the index codes, the shared seed is
-        :class:`thinwire.compressors.fixed_size.FixedSize`.
+    Bits: for each kept entry index + 32 (or ``values``), and 32 for each segment's centre unless it is 0. The papers
+        have a flag for each entry (``d``) or an index of ``ceil(log2 d)`` bits for each that is kept; a message takes
+        the shorter of these and of gaps between the indices, which come near the entropy of the support. Their shared
+        seed is :class:`thinwire.compressors.fixed_size.FixedSize`.
     Paper: Konecny and Richtarik 2018, Randomized distributed mean estimation: accuracy vs. communication, sections 3
         and 6.
     Use it when: the entries lie around a centre that is not 0; otherwise ``GSpar`` sends the same in fewer bits.

@@ -33,7 +33,7 @@ class Bins:
     Paper: Sarfi, Thérien, Lidin and Belilovsky, "Communication efficient LLM pre-training with SparseLoCo", 2025, after
         the published code; a tensor there is a message here.
     Use it when: the values that a top-k kept are to be sent in 2 bits: SparseLoCo is ``TopK(k=64, values=Bins(2))`` in
-        chunks of 4096.
+        chunks of 4096: 2 bits a value, and 7.5 for its place (the published code takes 12).
 
     Args:
         bits: of a code, 2 to 8.

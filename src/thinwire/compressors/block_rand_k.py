@@ -1,6 +1,6 @@
 """Keep random blocks of consecutive entries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -94,12 +94,13 @@ class BlockRandK:
         return sparse_outline(counts, self.values, segments)
 
     def traits(self, numel: int) -> Traits:
-        """A contraction in expectation, or unbiased."""
+        """A contraction in expectation, or unbiased; linear if shared."""
         num_blocks = torch.tensor([-(-numel // self.block)])
         share = int(self._count(num_blocks)) / max(int(num_blocks), 1) if numel else 1.0
         # The number of kept entries varies with the last block.
         values = self.values.traits(max(1, min(numel, int(self._count(num_blocks)) * self.block)))
-        return sampled(share, values) if self.unbiased else sparsified(share, values)
+        traits = sampled(share, values) if self.unbiased else sparsified(share, values)
+        return replace(traits, linear=self.shared and values.linear)
 
 
 def _runs(starts: Tensor, sizes: Tensor, longest: int) -> Tensor:

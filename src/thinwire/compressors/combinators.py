@@ -7,6 +7,8 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor, Traits
 from thinwire.config import register
+from thinwire.kernels.buffers import copy_of
+from thinwire.kernels.sums import segment_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Joined, Payload, Total
 from thinwire.random import Key
@@ -102,7 +104,7 @@ class Successive:
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         """Both messages."""
         first = self.first.compress(x, key.fold("first"), segments)
-        rest = x.clone()
+        rest = copy_of(x)
         first.add_to(rest, -1.0)
         return Total((first, self.second.compress(rest, key.fold("second"), segments)))
 
@@ -117,6 +119,6 @@ class Successive:
 
 
 def _squared_error(payload: Payload, x: Tensor) -> float:
-    rest = x.clone()
+    rest = copy_of(x)
     payload.add_to(rest, -1.0)
-    return float(rest.double().square().sum())
+    return float(segment_sums(rest, Segments.whole(x.numel()).offsets(), 2).sum())

@@ -8,10 +8,10 @@ from torch import Tensor
 from thinwire.compressors.base import Compressor, Traits
 from thinwire.config import register
 from thinwire.errors import ConfigError
+from thinwire.kernels.cosine import cosine_transform
 from thinwire.layout import Segments
 from thinwire.payloads import Cosine as CosinePayload
 from thinwire.payloads import Joined, Payload
-from thinwire.payloads.cosine import transform
 from thinwire.random import Key
 
 LARGEST_SIDE = 256
@@ -57,7 +57,7 @@ class Cosine:
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The compressed coefficients."""
         if self._follows(segments):
-            return CosinePayload(self.values.compress(transform(x, self.side), key, segments), self.side)
+            return CosinePayload(self.values.compress(cosine_transform(x, self.side), key, segments), self.side)
         sizes: list[int] = segments.offsets().diff().tolist()
         if not x.numel():
             return self.values.compress(x, key, segments)
@@ -66,7 +66,7 @@ class Cosine:
             tuple(
                 CosinePayload(
                     self.values.compress(
-                        transform(part, self.side), key.fold("segment", number), Segments.whole(part.numel())
+                        cosine_transform(part, self.side), key.fold("segment", number), Segments.whole(part.numel())
                     ),
                     self.side,
                 )

@@ -1,7 +1,6 @@
 """Quantization of a rotated vector to a Gaussian codebook: what EDEN and DRIVE share."""
 
 import functools
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from thinwire.kernels import buffers
 from thinwire.kernels.codebook import nearest_codes
 from thinwire.kernels.gaussian_tables import LARGEST_BITS, gaussian_table
 from thinwire.kernels.hadamard import hadamard_blocks, hadamard_rotate
+from thinwire.kernels.halves import split_marked, subset_marks
 from thinwire.kernels.numba_tools import tensor_of
 from thinwire.kernels.subset import segment_subsets
 from thinwire.kernels.sums import segment_sums
@@ -118,11 +118,20 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
         return Rotated(quantize(rotated, blocks, norms, int(bits)), address, rounds, block)
     drawn = key.fold("drawn").bits64()
     counts = [split_counts(size, bits) for size in _block_sizes(x.numel(), block)]
-    larger = _draw(rotated, blocks, [high for _, high in counts], drawn, int(bits) + 1, quantize, bits < 1)
+    few, many = (Segments.of_sizes([count[place] for count in counts]) for place in (1, 0))
     if bits < 1:
-        return Rotated(larger, address, rounds, block)
-    smaller = _draw(rotated, blocks, [low for low, _ in counts], drawn, int(bits), quantize, False)
-    return Rotated(Total((smaller, larger)), address, rounds, block)
+        values = rotated.index_select(0, segment_subsets(drawn, blocks.offsets(), few.offsets().diff()))
+        factors = blocks.offsets().diff() / few.offsets().diff().clamp_min(1)
+        return Rotated(
+            Drawn(quantize(values, few, None, 1, factors=factors), few, drawn, blocks), address, rounds, block
+        )
+    # Of more than half of a block the same key draws just the rest.
+    larger, smaller = split_marked(rotated, subset_marks(drawn, blocks.offsets(), few.offsets().diff()))
+    parts = (
+        Drawn(quantize(smaller, many, None, int(bits)), many, drawn, blocks),
+        Drawn(quantize(larger, few, None, int(bits) + 1), few, drawn, blocks),
+    )
+    return Rotated(Total(parts), address, rounds, block)
 
 
 def _scratch(x: Tensor) -> Tensor | None:
@@ -132,22 +141,6 @@ def _scratch(x: Tensor) -> Tensor | None:
     room = tensor_of(buffers.empty(x.numel() + 16, np.float32))
     skip = -room.data_ptr() // 4 % 16
     return room[skip : skip + x.numel()]
-
-
-def _draw(
-    rotated: Tensor,
-    blocks: Segments,
-    counts: list[int],
-    key: int,
-    bits: int,
-    quantize: Callable[..., Codebook],
-    alone: bool,
-) -> Drawn:
-    """A random subset of every block, ``counts`` entries of each; of more than half the same key draws the rest."""
-    kept = Segments.of_sizes(counts)
-    values = rotated.index_select(0, segment_subsets(key, blocks.offsets(), kept.offsets().diff()))
-    factors = blocks.offsets().diff() / kept.offsets().diff().clamp_min(1) if alone else None
-    return Drawn(quantize(values, kept, None, bits, factors=factors), kept, key, blocks)
 
 
 def _quantize(

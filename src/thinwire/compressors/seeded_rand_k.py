@@ -1,6 +1,6 @@
 """Keep random entries that the receiver can draw itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -79,10 +79,11 @@ class SharedSeedRandK:
         return Drawn(self.values.outline(cut), cut, 0, segments)
 
     def traits(self, numel: int) -> Traits:
-        """A contraction in expectation, or unbiased with ``omega = (d/k)(1 + omega_values) - 1``."""
+        """A contraction in expectation, or unbiased with ``omega = (d/k)(1 + omega_values) - 1``; linear if shared."""
         share = kept_share(self.k, self.density, numel)
         values = self.values.traits(max(1, round(share * numel)))
-        return sampled(share, values) if self.unbiased else sparsified(share, values)
+        traits = sampled(share, values) if self.unbiased else sparsified(share, values)
+        return replace(traits, linear=self.shared and values.linear)
 
 
 def common_key(key: Key) -> Key:

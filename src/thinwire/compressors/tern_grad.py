@@ -12,10 +12,11 @@ from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.kernels.dither import quantize
 from thinwire.kernels.grid import round_to_levels
-from thinwire.kernels.signed_measures import segment_extents, segment_sides
-from thinwire.kernels.sums import segment_sums
+from thinwire.kernels.moments import segment_moments
+from thinwire.kernels.sums import segment_max
 from thinwire.layout import Segments
 from thinwire.payloads import Levels, Payload
+from thinwire.payloads.base import per_entry
 from thinwire.random import Key
 
 
@@ -27,7 +28,7 @@ class TernGrad:
     ``sigma`` is the standard deviation of the segment's entries. Clipping bounds the variance whatever the length, and
     makes the operator biased: ``E C(x)`` is the clipped vector. A constant vector has no deviation, so all of it is
     clipped, as in the published code. The paper is layer-wise (a granularity per tensor) and lets all workers use the
-    largest of their scales, so that messages can be added: sharing it is the exchange's business, not the operator's.
+    largest of their scales, so that messages can be added: sharing it is the exchange's business (``SharedScale``).
 
     Constant: without clipping ``omega = (sqrt(d) - 1) / 2``, attained by one entry of ``sqrt(d) + 1`` among ones. With
         clipping ``E||C(x) - x||^2 <= (1 + c^2 / 8) ||x||^2`` for c up to 4 and ``(c - 1) ||x||^2`` above (not a
@@ -69,6 +70,19 @@ class TernGrad:
         scales = _clipped_max(x, offsets, self.clip)
         return Levels(round_to_levels(x, offsets, scales, 1, key.bits64()), scales, 1, segments, self.coding)
 
+    def scales(self, x: Tensor, segments: Segments) -> Tensor:
+        """The scale that :meth:`compress` chooses for each segment: f32 ``[segments.count]``."""
+        offsets = segments.offsets()
+        return segment_max(x, offsets) if self.clip is None else _clipped_max(x, offsets, self.clip)
+
+    def compress_at(self, x: Tensor, own: Tensor, shared: Tensor, key: Key, segments: Segments) -> Levels:
+        """Clip to the scales ``own`` of ``x``, then round to the levels of ``shared``, which are nowhere less."""
+        if self.clip is not None:
+            bounds = per_entry(own, segments)
+            x = torch.clamp(x, -bounds, bounds)
+        codes = round_to_levels(x, segments.offsets(), shared, 1, key.bits64())
+        return Levels(codes, shared, 1, segments, self.coding)
+
     def outline(self, segments: Segments) -> Payload:
         """Every payload for one cut has the same shape."""
         return outline_of_zeros(self, segments)
@@ -85,8 +99,6 @@ class TernGrad:
 def _clipped_max(x: Tensor, offsets: Tensor, clip: float) -> Tensor:
     """The largest magnitude of each segment or ``clip`` standard deviations, whichever is less: f32 ``[s]``."""
     sizes = offsets.to(x.device).diff().clamp(min=1)
-    above, below, _ = segment_sides(x, offsets)
-    mean = (above + below) / sizes
-    variance = (segment_sums(x, offsets, 2) / sizes - mean.square()).clamp_(min=0)
-    lows, highs = segment_extents(x, offsets)
-    return torch.minimum(torch.maximum(-lows, highs), (variance.sqrt() * clip).to(torch.float32)) + 0.0
+    moments = segment_moments(x, offsets)
+    variance = (moments.squares / sizes - (moments.sums / sizes).square()).clamp_(min=0)
+    return torch.minimum(moments.largest, (variance.sqrt() * clip).to(torch.float32)) + 0.0

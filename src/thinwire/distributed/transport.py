@@ -1,4 +1,4 @@
-"""The five requests performed by torch.distributed."""
+"""The six requests performed by torch.distributed."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,9 +12,22 @@ from torch import Tensor
 from thinwire.distributed.communication_thread import CommunicationThread
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic, shard_bounds
-from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, check_length, check_peer
+from thinwire.steps import (
+    AllGather,
+    AllReduce,
+    Compute,
+    Op,
+    Receive,
+    ReceiveAny,
+    Send,
+    Steps,
+    check_length,
+    check_peer,
+)
 
 T = TypeVar("T")
+_LETTER = 1
+"""The tag of sent messages, so that waiting for anyone's never takes a part of a collective for one."""
 
 
 class Transport:
@@ -46,7 +59,7 @@ class Transport:
         self.rank = dist.get_rank(self._group)
         self.traffic = Traffic()
         self._thread = CommunicationThread()
-        self._unsent: list[tuple[dist.Work, Tensor]] = []
+        self._unsent: dict[int, list[tuple[dist.Work, Tensor]]] = {}
 
     def run(self, steps: Steps[T]) -> T:
         """Run a program to its end: its arithmetic in this thread, its requests in the communication thread.
@@ -68,6 +81,9 @@ class Transport:
                     reply = op.combine(reply)
                 elif isinstance(op, Receive):
                     reply = op.read(reply)
+                elif isinstance(op, ReceiveAny):
+                    source, message = reply
+                    reply = source, op.read(message)
         finally:
             steps.close()
 
@@ -82,6 +98,11 @@ class Transport:
         source = dist.get_global_rank(self._group, 0)
         for tensor in tensors:
             self._submit(functools.partial(dist.broadcast, tensor.detach(), source, group=self._group))
+
+    def first(self, count: int) -> "Transport | None":
+        """A transport of the first ``count`` processes, for them; every process must ask for it."""
+        ranks = [dist.get_global_rank(self._group, rank) for rank in range(count)]
+        return Transport(dist.new_group(ranks, backend="gloo")) if self.rank < count else None
 
     def close(self) -> None:
         """End the communication thread."""
@@ -110,13 +131,19 @@ class Transport:
             case Send(destination, message):
                 self.traffic += Traffic(bytes_sent=message.numel() + FRAME_NUM_BYTES)
                 check_peer(op, self.rank, self.size)
-                self._unsent += self._send(destination, [_length(message), message])
+                self._unsent.setdefault(destination, []).extend(
+                    self._send(destination, [_length(message), message], _LETTER)
+                )
                 return None
             case Receive(source, _, max_num_bytes):
                 check_peer(op, self.rank, self.size)
                 message = self._receive(source, max_num_bytes)
                 self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
                 return message
+            case ReceiveAny(_, max_num_bytes):
+                source, message = self._receive_any(max_num_bytes)
+                self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
+                return source, message
             case Compute():
                 return None
 
@@ -162,34 +189,45 @@ class Transport:
 
     def _receive(self, source: int, max_num_bytes: int | None) -> Tensor:
         length = torch.empty(1, dtype=torch.int64)
-        _wait([self._arrive(source, length)])
+        _wait([self._arrive(source, length, _LETTER)])
         check_length(source, int(length), max_num_bytes)
         message = torch.empty(int(length), dtype=torch.uint8)
         if message.numel():
-            _wait([self._arrive(source, message)])
+            _wait([self._arrive(source, message, _LETTER)])
         return message
+
+    def _receive_any(self, max_num_bytes: int | None) -> tuple[int, Tensor]:
+        length = torch.empty(1, dtype=torch.int64)
+        source = dist.get_group_rank(self._group, dist.recv(length, group=self._group, tag=_LETTER))
+        # Who asks again has taken its answer, so that an answer need not be kept until the program ends.
+        _wait([work for work, _ in self._unsent.pop(source, [])])
+        check_length(source, int(length), max_num_bytes)
+        message = torch.empty(int(length), dtype=torch.uint8)
+        if message.numel():
+            _wait([self._arrive(source, message, _LETTER)])
+        return source, message
 
     def _peers(self) -> list[int]:
         return [rank for rank in range(self.size) if rank != self.rank]
 
-    def _send(self, peer: int, tensors: Sequence[Tensor]) -> list[tuple[dist.Work, Tensor]]:
+    def _send(self, peer: int, tensors: Sequence[Tensor], tag: int = 0) -> list[tuple[dist.Work, Tensor]]:
         """Begin to send; the tensors are kept with the work until it is done."""
         sent = []
         for tensor in tensors:
             if tensor.numel():
-                work = dist.isend(tensor, group=self._group, group_dst=peer)
+                work = dist.isend(tensor, group=self._group, tag=tag, group_dst=peer)
                 assert work is not None
                 sent.append((work, tensor))
         return sent
 
-    def _arrive(self, peer: int, tensor: Tensor) -> dist.Work:
-        work = dist.irecv(tensor, group=self._group, group_src=peer)
+    def _arrive(self, peer: int, tensor: Tensor, tag: int = 0) -> dist.Work:
+        work = dist.irecv(tensor, group=self._group, tag=tag, group_src=peer)
         assert work is not None
         return work
 
     def _flush(self) -> None:
         # The work of a send never says by itself that it is completed, so it is waited for.
-        _wait([work for work, _ in self._unsent])
+        _wait([work for sent in self._unsent.values() for work, _ in sent])
         self._unsent.clear()
 
 

@@ -1,25 +1,34 @@
-"""Sum dense vectors."""
+"""Sum vectors that have one shape."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.recompression import decode_part
+from thinwire.kernels.buffers import zeros
 from thinwire.kernels.finite import is_finite
+from thinwire.kernels.scatter import scatter_write
 from thinwire.layout import State
-from thinwire.payloads import Dense
-from thinwire.steps import Steps, all_reduce
+from thinwire.payloads import Dense, Drawn, Payload, Sparse
+from thinwire.steps import Steps, all_gather, all_reduce
+from thinwire.wire import encode
 
 
 @register
 @dataclass(frozen=True, slots=True)
 class AllReduce:
-    """Mean by reduce-scatter and all-gather of f32 vectors: ``2 (P-1)/P`` of 4 d bytes each way.
+    """Mean by reduce-scatter and all-gather of f32 numbers: ``2 (P-1)/P`` of ``4 d`` bytes each way.
 
     Each worker sums one shard in rank order, so the mean has the same bits in a simulation and over processes.
-    Needs a linear compressor. No message is encoded: ``message_bytes`` are the ``4 d`` bytes handed over.
+    Needs a linear compressor. Of one whose support all workers draw alike (``SharedSeedRandK(shared=True)``,
+    ``BlockRandK(shared=True)``) only the ``k`` values are summed, and one number that says whether all are finite.
+    No message is encoded: ``message_bytes`` are the ``4 d`` or ``4 (k + 1)`` bytes handed over.
     """
 
     @property
@@ -37,8 +46,43 @@ class AllReduce:
         return {}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
-        """One all-reduce."""
+        """One all-reduce; another round if something is not finite, so that all learn what."""
         payload = compressor.compress(x, ctx.key, ctx.segments)
+        outline = compressor.outline(ctx.segments)
+        if isinstance(outline, Drawn | Sparse) and isinstance(outline.values, Dense):
+            return (yield from _few(payload, outline.values.numel, ctx))
         vector = payload.values if isinstance(payload, Dense) else payload.to_dense()
         mean = yield from all_reduce(vector, divisor=ctx.size)
         return Aggregate(mean, is_finite(mean), vector.numel() * vector.element_size(), payload, ctx.size)
+
+
+def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
+    """The mean of at most ``most`` values at places that all workers know, and the number of workers that have none."""
+    sparse = payload.sparse() if isinstance(payload, Drawn) else payload
+    assert isinstance(sparse, Sparse)
+    values = sparse.values.to_dense()
+    handed_over = zeros(most + 1)
+    is_fine = is_finite(values)
+    if is_fine:
+        handed_over[: values.numel()] = values
+    else:
+        handed_over[most] = 1.0
+    total = yield from all_reduce(handed_over, divisor=ctx.size)
+    if float(total[most]) > 0.0:
+        told = encode(_nothing(payload.numel) if is_fine else payload)
+        mean = yield from all_gather(told, functools.partial(_sum, numel=payload.numel), ctx.max_num_bytes)
+    else:
+        mean = zeros(payload.numel)
+        scatter_write(sparse.indices, total[: values.numel()], mean)
+    return Aggregate(mean, is_finite(mean), handed_over.numel() * handed_over.element_size(), payload, ctx.size)
+
+
+def _nothing(numel: int) -> Sparse:
+    return Sparse(numel, torch.zeros(0, dtype=torch.int64), Dense(torch.zeros(0)))
+
+
+def _sum(messages: Sequence[Tensor], numel: int) -> Tensor:
+    total = zeros(numel)
+    for rank, message in enumerate(messages):
+        decode_part(message, numel, f"the message of worker {rank}").add_to(total)
+    return total

@@ -3,16 +3,20 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
-from thinwire.errors import ProtocolError
+from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.kernels.buffers import zeros
-from thinwire.kernels.finite import divide_finite
-from thinwire.layout import State
+from thinwire.kernels.finite import divide_finite, is_finite
+from thinwire.kernels.sums import segment_sums
+from thinwire.layout import Segments, State
+from thinwire.payloads import Payload, Sparse
 from thinwire.steps import Steps, all_gather
 from thinwire.wire import decode, encode
 
@@ -20,7 +24,27 @@ from thinwire.wire import decode, encode
 @register
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """Mean of all decoded messages, added up in rank order: P - 1 messages sent and received by each worker."""
+    """Mean of all decoded messages, added up in rank order: P - 1 messages sent and received by each worker.
+
+    Args:
+        mean: ``"all"``: the sum over P. ``"contributors"``: each entry's sum over the number of workers whose message
+            has it, 0 where nobody's has (SparseLoCo's published code; an entry that one worker sent moves by P times
+            as much as under ``"all"``).
+        clip: ``"none"``; ``"median"``: before the mean, each worker's part of each tensor is scaled to a norm of at
+            most the (lower) median of the workers' norms of it (SparseLoCo's published code).
+
+    Raises:
+        ConfigError: an unknown ``mean`` or ``clip``.
+    """
+
+    mean: Literal["all", "contributors"] = "all"
+    clip: Literal["none", "median"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.mean not in ("all", "contributors"):
+            raise ConfigError(f"mean = {self.mean!r} was given; it is 'all' or 'contributors'")
+        if self.clip not in ("none", "median"):
+            raise ConfigError(f"clip = {self.clip!r} was given; it is 'none' or 'median'")
 
     @property
     def needs_linear(self) -> bool:
@@ -40,7 +64,11 @@ class Gather:
         """One all-gather."""
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
-        mean, finite = yield from all_gather(message, functools.partial(mean_of, numel=x.numel()), ctx.max_num_bytes)
+        combine = functools.partial(mean_of, numel=x.numel())
+        if self.mean != "all" or self.clip != "none":
+            tensors = Segments.of_sizes(ctx.layout.sizes) if self.clip == "median" else None
+            combine = functools.partial(_robust_mean_of, numel=x.numel(), clipped=tensors, by_entry=self.mean != "all")
+        mean, finite = yield from all_gather(message, combine, ctx.max_num_bytes)
         return Aggregate(mean, finite, message.numel(), sent, ctx.size)
 
 
@@ -53,11 +81,54 @@ def mean_of(messages: Sequence[Tensor], numel: int) -> tuple[Tensor, bool]:
     """
     mean = zeros(numel)
     for rank, message in enumerate(messages):
-        payload = decode(message, max_numel=numel)
-        if payload.numel != numel:
-            raise ProtocolError(
-                f"worker {rank} sent a vector of {payload.numel} entries where {numel} were expected; "
-                "all workers must train the same model"
-            )
-        payload.add_to(mean)
+        _decoded(message, rank, numel).add_to(mean)
     return mean, divide_finite(mean, len(messages))
+
+
+def _decoded(message: Tensor, rank: int, numel: int) -> Payload:
+    payload = decode(message, max_numel=numel)
+    if payload.numel != numel:
+        raise ProtocolError(
+            f"worker {rank} sent a vector of {payload.numel} entries where {numel} were expected; "
+            "all workers must train the same model"
+        )
+    return payload
+
+
+def _robust_mean_of(
+    messages: Sequence[Tensor], numel: int, clipped: Segments | None, by_entry: bool
+) -> tuple[Tensor, bool]:
+    """:func:`mean_of`, of clipped vectors or over the contributors of each entry."""
+    payloads = [_decoded(message, rank, numel) for rank, message in enumerate(messages)]
+    factors = [None] * len(payloads) if clipped is None else _clip_factors(payloads, clipped)
+    total, counts = zeros(numel), zeros(numel)
+    for payload, factor in zip(payloads, factors, strict=True):
+        if factor is None:
+            payload.add_to(total)
+        else:
+            total += payload.to_dense() * factor
+        if by_entry:
+            _count(payload, counts)
+    if not by_entry:
+        return total, divide_finite(total, len(payloads))
+    total /= counts.clamp_(min=1.0)
+    return total, is_finite(total)
+
+
+def _clip_factors(payloads: Sequence[Payload], tensors: Segments) -> list[Tensor | None]:
+    """f32 ``[numel]`` for each worker: what brings its norm of each tensor down to the workers' median."""
+    offsets = tensors.offsets()
+    norms = torch.stack([segment_sums(payload.to_dense(), offsets, 2).sqrt() for payload in payloads])
+    if not torch.isfinite(norms).all():
+        return [None] * len(payloads)  # nobody will go on with the mean
+    limits = norms.median(dim=0).values
+    factors = torch.where(norms > limits, limits / norms, 1.0).to(torch.float32)
+    return [each.repeat_interleave(offsets.diff(), output_size=tensors.numel) for each in factors]
+
+
+def _count(payload: Payload, counts: Tensor) -> None:
+    """Add 1 where the message has an entry: what a sparse one kept, what is not zero in any other."""
+    if isinstance(payload, Sparse):
+        counts.index_add_(0, payload.indices, torch.ones(len(payload.indices)))
+    else:
+        counts += payload.to_dense() != 0

@@ -3,7 +3,6 @@
 import functools
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
@@ -11,11 +10,19 @@ from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
+from thinwire.exchanges.recompression import (
+    check_remember,
+    check_second,
+    max_exact_num_bytes,
+    max_relayed_num_bytes,
+    recompress,
+    smallest_exact,
+)
+from thinwire.kernels.buffers import zeros
 from thinwire.kernels.finite import is_finite
 from thinwire.layout import State
-from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.steps import Steps, as_it_is, receive, send
-from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
+from thinwire.wire import decode, encode
 
 
 @register
@@ -24,12 +31,26 @@ class ParameterServer:
     """Workers send their message to worker ``server``, which averages them in rank order and broadcasts the mean.
 
     The mean travels in f32, as the entries that are not zero or as the dense vector, whichever is encoded
-    smaller: the union of sparse messages fills in as workers are added. Up: one message a worker. Down: the
-    aggregate. The server takes part as a worker, so its own link carries P - 1 times as much; the mean over
-    workers is what comparisons report.
+    smaller: the union of sparse messages fills in as workers are added. Or it is compressed by ``downlink``, and what
+    that leaves out is added to the next mean: ``v = mean + D``, all go on with ``C(v)``, ``D = v - C(v)``
+    (DoubleSqueeze, Tang et al. 2019). Up: one message a worker. Down: the aggregate. The server takes part as a
+    worker, so its own link carries P - 1 times as much; the mean over workers is what comparisons report.
+
+    Args:
+        server: the worker that averages.
+        downlink: what compresses the mean.
+        remember: whether the server keeps what ``downlink`` leaves out; ``False`` is for unbiased operators.
+
+    Raises:
+        ConfigError: ``remember=False`` without ``downlink``.
     """
 
     server: int = 0
+    downlink: Compressor | None = None
+    remember: bool = True
+
+    def __post_init__(self) -> None:
+        check_remember(self.downlink, self.remember, "downlink")
 
     @property
     def needs_linear(self) -> bool:
@@ -38,18 +59,20 @@ class ParameterServer:
 
     @property
     def is_common(self) -> bool:
-        """All add up the same vectors in the same order."""
+        """All get the server's message."""
         return True
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
-        """Nothing is remembered.
+        """At the server what ``downlink`` left out: nothing yet.
 
         Raises:
-            ConfigError: the server is none of the workers.
+            ConfigError: the server is none of the workers, or ``downlink`` does not fit the vector.
         """
         if not 0 <= self.server < ctx.size:
             raise ConfigError(f"worker {self.server} is to be the server, but there are workers 0 to {ctx.size - 1}")
-        return {}
+        check_second(self.downlink, self.remember, "downlink", ctx.segments)
+        keeps = self.downlink is not None and self.remember and ctx.rank == self.server
+        return {"left": zeros(ctx.segments.numel)} if keeps else {}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """One round up and down."""
@@ -58,34 +81,33 @@ class ParameterServer:
         read = functools.partial(_read, numel=x.numel())
         if ctx.rank != self.server:
             yield from send(self.server, message)
-            mean, finite = yield from receive(self.server, read, _max_mean_num_bytes(x.numel()))
+            mean, finite = yield from receive(self.server, read, self._max_num_bytes(ctx))
         else:
             messages = []
             for rank in range(ctx.size):
                 messages.append(
                     message if rank == ctx.rank else (yield from receive(rank, as_it_is, ctx.max_num_bytes))
                 )
-            broadcast = encode(smallest_exact(mean_of(messages, x.numel())[0]))
+            total, _ = mean_of(messages, x.numel())
+            if self.downlink is None:
+                broadcast = encode(smallest_exact(total))
+            else:
+                if state:
+                    total += state["left"]
+                broadcast = encode(recompress(total, self.downlink, ctx.key.fold("downlink"), ctx.segments))
+                state = {"left": total} if state else {}
             for rank in range(ctx.size):
                 if rank != ctx.rank:
                     yield from send(rank, broadcast)
             mean, finite = read(broadcast)
-        return Aggregate(mean, finite, message.numel(), sent, ctx.size)
+        return Aggregate(mean, finite, message.numel(), sent, ctx.size, state)
 
-
-def _max_mean_num_bytes(numel: int) -> int:
-    """What :func:`smallest_exact` takes at most: it sends nothing longer than the dense vector."""
-    return max_num_bytes(Dense(torch.empty(numel, device="meta")))
+    def _max_num_bytes(self, ctx: Context) -> int:
+        if self.downlink is None:
+            return max_exact_num_bytes(ctx.segments.numel)
+        return max_relayed_num_bytes(self.downlink, ctx.segments)
 
 
 def _read(message: Tensor, numel: int) -> tuple[Tensor, bool]:
     mean = decode(message, max_numel=numel).to_dense()
     return mean, is_finite(mean)
-
-
-def smallest_exact(vector: Tensor) -> Payload:
-    """The vector, exact up to the sign of zero, dense or sparse, whichever is encoded in fewer bytes."""
-    dense = Dense(vector)
-    indices = vector.nonzero().reshape(-1)
-    sparse = Sparse(vector.numel(), indices, Dense(vector[indices]))
-    return sparse if encoded_num_bytes(sparse) < encoded_num_bytes(dense) else dense

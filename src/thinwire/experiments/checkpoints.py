@@ -20,15 +20,16 @@ class Checkpoints:
     def __init__(self, folder: Path, engine: Engine) -> None:
         self._folder = folder
         self._engine = engine
+        self._ranks = [*engine.local_ranks, *([engine.size] if engine.serves else [])]
 
     def save(self, step: int, workers: list[dict[str, Any]]) -> None:
-        """Write the local workers' states and the engine's; drop checkpoints older than the last two."""
+        """Write the states of the local workers, of the server and the engine; keep the last two checkpoints."""
         folder = self._folder / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        for rank, state in zip(self._engine.local_ranks, workers, strict=True):
+        for rank, state in zip(self._ranks, workers, strict=True):
             _write(folder / f"rank-{rank:04d}.pt", state)
         # The engine's file comes last: where it is, the local workers' files are.
-        _write(folder / f"engine-{self._engine.local_ranks[0]:04d}.pt", self._engine.state_dict())
+        _write(folder / f"engine-{self._ranks[0]:04d}.pt", self._engine.state_dict())
         for old in self._own_steps()[:-NUM_KEPT]:
             shutil.rmtree(self._folder / f"step-{old:08d}", ignore_errors=True)
 
@@ -46,15 +47,15 @@ class Checkpoints:
             ConfigError: a file cannot be read.
         """
         folder = self._folder / f"step-{step:08d}"
-        self._engine.load_state_dict(_read(folder / f"engine-{self._engine.local_ranks[0]:04d}.pt"))
-        return [_read(folder / f"rank-{rank:04d}.pt") for rank in self._engine.local_ranks]
+        self._engine.load_state_dict(_read(folder / f"engine-{self._ranks[0]:04d}.pt"))
+        return [_read(folder / f"rank-{rank:04d}.pt") for rank in self._ranks]
 
     def remove(self) -> None:
         """Delete all of this run's checkpoints."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _own_steps(self) -> list[int]:
-        name = f"engine-{self._engine.local_ranks[0]:04d}.pt"
+        name = f"engine-{self._ranks[0]:04d}.pt"
         return sorted(int(found.parent.name.removeprefix("step-")) for found in self._folder.glob(f"step-*/{name}"))
 
 

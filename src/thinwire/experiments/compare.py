@@ -192,7 +192,7 @@ class Comparer:
         before, now = Comparison.from_json(self._before).to_json(), self.comparison.to_json()
         free = ["methods", "seeds", "lrs", "target"]
         if self.comparison.engine == "processes":
-            free += ["network", "compute_s"]  # they are only simulated
+            free += ["network", "compute"]  # they are only simulated
         fixed = [name for name in now if name not in free]
         differing = [f"{name} {before[name]}, now {now[name]}" for name in fixed if before[name] != now[name]]
         made = self._before.get("made_by", {})

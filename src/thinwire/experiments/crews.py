@@ -22,6 +22,8 @@ from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.session import Session, is_finished, read_records
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, describe_failure, load_task
+from thinwire.methods import parse_method
+from thinwire.worker import needs_server
 
 Watch = Callable[[], None]
 POLL_S = 0.5
@@ -101,11 +103,19 @@ class LocalCrew:
 
 
 class ProcessCrew:
-    """Trains each run with one worker in each process of the transport."""
+    """Trains each run with one worker in each process of the transport.
 
-    def __init__(self, transport: Transport) -> None:
+    Args:
+        transport: of all processes: one for each worker and, if a method needs a server, one more.
+        num_workers: how many of them train.
+    """
+
+    def __init__(self, transport: Transport, num_workers: int) -> None:
         self._transport = transport
         self.is_main = transport.rank == 0
+        self._workers: Transport | None = transport
+        if transport.size > num_workers:
+            self._workers = transport.first(num_workers)
 
     def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: Path, watch: Watch) -> None:
         """See :meth:`Crew.execute`."""
@@ -113,7 +123,15 @@ class ProcessCrew:
             folder = run_folder(out, run)
             if self.decide([float(is_finished(read_records(folder / "records.jsonl"), run))])[0]:
                 continue
-            _follow(Session(comparison, run, task, ProcessEngine(self._transport), folder), watch)
+            engine = self._engine(run)
+            if engine is not None:
+                _follow(Session(comparison, run, task, engine, folder), watch)
+
+    def _engine(self, run: Run) -> ProcessEngine | None:
+        """Where this process takes part in the run; None if it is the server and there is nothing to serve."""
+        if needs_server(parse_method(run.method)):
+            return ProcessEngine(self._transport, served=True)
+        return None if self._workers is None else ProcessEngine(self._workers)
 
     def decide(self, values: Sequence[float]) -> list[float]:
         """Ask process 0."""
@@ -144,7 +162,8 @@ def _simulate_in_pool(comparison: Comparison, run: Run, out: Path) -> None:
 
 
 def _simulate(comparison: Comparison, task: Task, run: Run, out: Path, watch: Watch | None = None) -> None:
-    engine: Engine = SimulatedEngine(comparison.workers, comparison.network)
+    served = needs_server(parse_method(run.method))
+    engine: Engine = SimulatedEngine(comparison.workers, comparison.network, served)
     try:
         _follow(Session(comparison, run, task, engine, run_folder(out, run)), watch)
     except ThinwireError:

@@ -26,8 +26,13 @@ class Engine(Protocol):
         """The workers that live here."""
         ...
 
+    @property
+    def serves(self) -> bool:
+        """Whether the server of an asynchronous method, which takes part with rank ``size``, lives here."""
+        ...
+
     def run(self, programs: Sequence[Steps[T]]) -> list[T]:
-        """Run one program for each local worker."""
+        """Run one program for each local worker, then that of the server if it lives here."""
         ...
 
     def seconds(self) -> float:
@@ -54,9 +59,10 @@ class Engine(Protocol):
 class SimulatedEngine:
     """All workers here, on a virtual clock."""
 
-    def __init__(self, num_workers: int, network: Network) -> None:
-        self._simulation = Simulation(num_workers, network)
+    def __init__(self, num_workers: int, network: Network, serves: bool = False) -> None:
+        self._simulation = Simulation(num_workers + serves, network)
         self.size = num_workers
+        self.serves = serves
         self.local_ranks = range(num_workers)
 
     def run(self, programs: Sequence[Steps[T]]) -> list[T]:
@@ -69,7 +75,7 @@ class SimulatedEngine:
 
     def traffic(self) -> list[Traffic]:
         """See :meth:`Engine.traffic`."""
-        return list(self._simulation.traffic)
+        return list(self._simulation.traffic[: self.size])
 
     def share(self, values: Sequence[float]) -> list[list[float]]:
         """There is only this process."""
@@ -85,14 +91,15 @@ class SimulatedEngine:
 
 
 class ProcessEngine:
-    """One worker here, the others in other processes."""
+    """One worker here, or the server, the others in other processes."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, served: bool = False) -> None:
         self._transport = transport
         self._before = transport.traffic
         self._seconds = 0.0
-        self.size = transport.size
-        self.local_ranks = (transport.rank,)
+        self.size = transport.size - served
+        self.serves = transport.rank == self.size
+        self.local_ranks = () if self.serves else (transport.rank,)
 
     def run(self, programs: Sequence[Steps[T]]) -> list[T]:
         """Run the one program; the clock runs from a common start until every worker is done."""
@@ -118,6 +125,8 @@ class ProcessEngine:
 
     def traffic(self) -> list[Traffic]:
         """What this run sent and received, without earlier runs on the same transport."""
+        if self.serves:
+            return []
         now, before = self._transport.traffic, self._before
         return [Traffic(now.bytes_sent - before.bytes_sent, now.bytes_received - before.bytes_received)]
 
@@ -127,7 +136,7 @@ class ProcessEngine:
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Engine.state_dict`."""
-        (own,) = self.traffic()
+        own = sum(self.traffic(), Traffic())
         return {"seconds": self._seconds, "bytes_sent": own.bytes_sent, "bytes_received": own.bytes_received}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:

@@ -11,18 +11,19 @@ from typing import Any
 
 import torch
 
-from thinwire.errors import NumericsError
+from thinwire.errors import ConfigError, NumericsError
 from thinwire.experiments.checkpoints import Checkpoints
 from thinwire.experiments.engines import Engine
+from thinwire.experiments.learning_rates import Averager, make_average, make_rates
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.sharding import Batches, make_shards
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.experiments.tasks.base import Evaluation
-from thinwire.methods import parse_method
+from thinwire.methods import ModelAveraging, parse_method
 from thinwire.random import Key
 from thinwire.steps import Steps, compute
-from thinwire.worker import Worker
+from thinwire.worker import Server, Worker, can_share, needs_server
 
 Record = dict[str, Any]
 SAVE_AFTER_S = 10.0
@@ -42,7 +43,7 @@ class Session:
         self.run = run
         self.task = task
         self.engine = engine
-        self.is_main = engine.local_ranks[0] == 0
+        self.is_main = 0 in engine.local_ranks
         self._records = folder / "records.jsonl"
         self._checkpoints = Checkpoints(folder / "checkpoints", engine)
         self._key = Key(run.seed)
@@ -50,9 +51,14 @@ class Session:
         self._batches = [
             Batches(shards[rank], comparison.batch_size, self._key.fold("batches", rank)) for rank in engine.local_ranks
         ]
-        self.workers = [self._worker(rank) for rank in engine.local_ranks]
+        self._method = parse_method(run.method)
+        self.workers = self._make_workers()
+        self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
+        self._rates = make_rates(comparison.lr_schedule)
+        self._averager = self._make_averager()
         # A copy that is only evaluated, so that a worker's local parameters are left alone.
-        self._evaluated = task.model(run.seed) if self.is_main else None
+        evaluates = engine.serves if needs_server(self._method) else self.is_main
+        self._evaluated = task.model(run.seed) if evaluates else None
 
     def records(self) -> Iterator[Record]:
         """Train to the end and yield each evaluation's record, on every process, as it is made.
@@ -74,7 +80,7 @@ class Session:
                 self.train(step, stop)
             except NumericsError:
                 # No two records have one step, also if not one was made since the last.
-                made = max(step + 1, self.workers[0].num_steps)
+                made = max([step + 1, *(worker.num_steps for worker in self.workers[:1])])
                 yield self._write(self._record(made, Evaluation(math.nan, math.nan)))
                 break
             step = stop
@@ -88,38 +94,82 @@ class Session:
 
     def save(self, step: int) -> None:
         """Write a checkpoint of the local workers; every process must call it at the same step."""
-        self._checkpoints.save(step, [self._state(worker) for worker in self.workers])
+        states = [self._state(worker) for worker in self.workers]
+        self._checkpoints.save(step, [*states, self.server.state_dict()] if self.server else states)
 
     def train(self, start: int, stop: int) -> None:
-        """Train from step ``start`` up to ``stop``, without evaluation or records."""
+        """Train from step ``start`` up to ``stop``, without evaluation or records.
+
+        With an asynchronous method these are mean steps of a worker: the server waits for as many messages as
+        workers of one speed would send, and then for each worker's next one. What is evaluated is its model.
+        """
         programs = [
-            self._program(worker, batches, rank, start, stop)
-            for worker, batches, rank in zip(self.workers, self._batches, self.engine.local_ranks, strict=True)
-        ]
+            self._program(worker, batches, stop)
+            for worker, batches in zip(self.workers, self._batches, strict=True)
+        ]  # fmt: skip
+        if self.server:
+            programs.append(self.server.serve(self._num_messages(stop)))
         with private_torch_randomness(), one_torch_thread():
             self.engine.run(programs)
 
-    def _program(self, worker: Worker, batches: Batches, rank: int, start: int, stop: int) -> Steps[None]:
-        for step in range(start, stop):
+    def _program(self, worker: Worker, batches: Batches, stop: int) -> Steps[None]:
+        asynchronous = needs_server(self._method)
+        while asynchronous or worker.num_steps < stop:
+            step = worker.num_steps
+            # First the time, then the work: simulated workers may share a model, whose gradients are one worker's
+            # from backward to the next request.
+            yield from compute(self.comparison.compute.seconds(self._key, worker.rank, step))
             # Dropout and the like draw from torch's generator: addressed by step and rank, they are the same in
             # every engine and after every restart.
-            torch.default_generator.manual_seed(self._key.fold("model", step, rank).bits64() >> 1)
+            torch.default_generator.manual_seed(self._key.fold("model", step, worker.rank).bits64() >> 1)
             worker.optimizer.zero_grad()
             self.task.loss(worker.model, batches.indices(step)).backward()  # type: ignore[no-untyped-call]
-            yield from compute(self.comparison.compute_s)
+            if worker.rank == 0 and self._averager is not None:
+                self._averager.take(step, worker.shared_parameters())
+            for group in worker.optimizer.param_groups:
+                group["lr"] = self._rates.at(self.run.lr, step)
+            before = worker.num_exchanges
             yield from worker.step()
+            if asynchronous and worker.num_exchanges > before and worker.is_paused:
+                return
+
+    def _num_messages(self, stop: int) -> int:
+        assert isinstance(self._method, ModelAveraging)
+        due = self._method.schedule.due
+        return sum(due(step, rank) for rank in range(self.engine.size) for step in range(1, stop + 1))
+
+    def _make_workers(self) -> list[Worker]:
+        """Thousands of simulated workers need not have thousands of models where one is enough."""
+        if not self.engine.local_ranks:
+            return []
+        first, *others = self.engine.local_ranks
+        lead = self._worker(first)
+        shared = can_share(self._method, lead.model)
+        lead.counts_union = True
+        return [lead, *(lead.beside(rank) if shared else self._worker(rank) for rank in others)]
 
     def _worker(self, rank: int) -> Worker:
         model = self.task.model(self.run.seed)
         optimizer = make_optimizer(self.comparison.optimizer, model.parameters(), self.run.lr)
-        method = parse_method(self.run.method)
-        return Worker(method, model, optimizer, rank=rank, size=self.engine.size, seed=self.run.seed)
+        return Worker(self._method, model, optimizer, rank=rank, size=self.engine.size, seed=self.run.seed)
+
+    def _make_averager(self) -> Averager | None:
+        average = make_average(self.comparison.average)
+        if average is not None and needs_server(self._method):
+            raise ConfigError(
+                f"an average over the steps of all workers was asked for, but under {self.run.method} each has a clock "
+                "of its own; leave out the average"
+            )
+        return Averager(average, self.workers[0].shared_parameters()) if average and self.is_main else None
 
     def _evaluate(self, step: int) -> Record:
         evaluation = Evaluation(math.nan, math.nan)
         if self._evaluated is not None:
-            lead = self.workers[0]
-            self._evaluated.load_state_dict({**lead.model.state_dict(), **lead.shared_parameters()})
+            lead = self.server or self.workers[0]
+            shared = self._averager.parameters() if self._averager else lead.shared_parameters()
+            # Buffers are not exchanged: they are worker 0's where it lives here, else those of the initial model.
+            model = self.workers[0].model if self.workers else self._evaluated
+            self._evaluated.load_state_dict({**model.state_dict(), **shared})
             with one_torch_thread():
                 evaluation = self.task.evaluate(
                     self._evaluated, "test" if self.run.purpose == "final" else "validation"
@@ -134,10 +184,12 @@ class Session:
             float(sum(link.bytes_received for link in links)),
             evaluation.loss,
             evaluation.value,
+            self._union_density(),
         ]
         everyone = self.engine.share(own)
         message_bytes, sent, received = (sum(part) / self.engine.size for part in list(zip(*everyone, strict=True))[:3])
-        loss, value = everyone[0][3:]  # worker 0 evaluates
+        loss, value = everyone[-1 if needs_server(self._method) else 0][3:5]  # worker 0 evaluates, or the server
+        union_density = everyone[0][5]
         seen = step * self.comparison.batch_size * self.engine.size
         return {
             "method": self.run.method,
@@ -152,10 +204,16 @@ class Session:
             "message_bytes": message_bytes,
             "bytes_sent": sent,
             "bytes_received": received,
+            "union_density": union_density if math.isfinite(union_density) else None,
             "loss": loss if math.isfinite(loss) else None,
             "metric": self.task.metric.name,
             "value": value if math.isfinite(value) else None,
         }
+
+    def _union_density(self) -> float:
+        """That of the last mean of the first worker here; NaN if there was none."""
+        density = self.workers[0].union_density if self.workers else None
+        return math.nan if density is None else density
 
     def _write(self, record: Record) -> Record:
         if self.is_main:
@@ -166,10 +224,15 @@ class Session:
     def _resume(self) -> int:
         step = self._checkpoints.latest() or 0
         if step:
-            for worker, saved in zip(self.workers, self._checkpoints.load(step), strict=True):
+            states = self._checkpoints.load(step)
+            if self.server:
+                self.server.load_state_dict(states.pop())
+            for worker, saved in zip(self.workers, states, strict=True):
                 worker.model.load_state_dict(saved["model"])
                 worker.optimizer.load_state_dict(saved["optimizer"])
                 worker.load_state_dict(saved["worker"])
+                if worker.rank == 0 and self._averager is not None:
+                    self._averager.load_state_dict(saved["average"])
         if self.is_main:
             kept = [line for line in read_records(self._records) if step and line["step"] <= step]
             partial = self._records.with_suffix(".partial")
@@ -182,6 +245,7 @@ class Session:
             "model": worker.model.state_dict(),
             "optimizer": worker.optimizer.state_dict(),
             "worker": worker.state_dict(),
+            **({"average": self._averager.state_dict()} if worker.rank == 0 and self._averager else {}),
         }
 
     def _main_says(self, answer: bool) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from thinwire.errors import ConfigError
+from thinwire.experiments.learning_rates import make_average, make_rates
+from thinwire.machines import Machines
 from thinwire.network import Network
 
 EngineName = Literal["simulate", "processes"]
@@ -27,7 +29,7 @@ class Comparison:
         lrs: the learning rates that are searched for every method; ascending.
         engine: ``simulate`` (virtual clock) or ``processes`` (torch.distributed).
         network: the simulated network; without effect on processes.
-        compute_s: simulated seconds that one step of forward, backward and optimizer takes.
+        compute: what a step of forward, backward and optimizer takes on each worker; without effect on processes.
         steps: steps of a final run.
         tune_steps: steps of a run of the learning-rate search.
         evaluate_every: steps between two evaluations.
@@ -35,6 +37,9 @@ class Comparison:
         optimizer: see :func:`thinwire.experiments.optimizers.make_optimizer`.
         sharding: ``random`` or ``sorted`` (by label) distribution of the examples over workers.
         target: value of the metric whose cost is reported.
+        lr_schedule: how the learning rate changes, see :func:`thinwire.experiments.learning_rates.make_rates`.
+        average: which average of the iterates is evaluated instead of the last one, see
+            :func:`thinwire.experiments.learning_rates.make_average`.
 
     Raises:
         ConfigError: a value out of range.
@@ -48,7 +53,7 @@ class Comparison:
     lrs: tuple[float, ...]
     engine: EngineName = "simulate"
     network: Network = Network()
-    compute_s: float = 0.01
+    compute: Machines = Machines()
     steps: int
     tune_steps: int
     evaluate_every: int
@@ -56,6 +61,8 @@ class Comparison:
     optimizer: str = "sgd"
     sharding: Literal["random", "sorted"] = "random"
     target: float | None = None
+    lr_schedule: str = "constant"
+    average: str = "none"
 
     def __post_init__(self) -> None:
         # A frozen dataclass sets its own fields in this way only.
@@ -69,11 +76,11 @@ class Comparison:
                 raise ConfigError(f"no {name} were given; at least one is needed")
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name} must differ from each other, got {', '.join(map(str, values))}")
+        make_rates(self.lr_schedule)
+        make_average(self.average)
         for lr in self.lrs:
             if not 0 < lr < math.inf:
                 raise ConfigError(f"learning rates must be above 0 and finite, got {lr}")
-        if not 0 <= self.compute_s < math.inf:
-            raise ConfigError(f"a compute time of {self.compute_s} s was given; it must be at least 0 and finite")
         if self.target is not None and not math.isfinite(self.target):
             raise ConfigError(f"a target of {self.target} was given; it must be finite")
 
@@ -87,7 +94,8 @@ class Comparison:
         names = [field.name for field in dataclasses.fields(Comparison)]
         given = {name: data[name] for name in names}
         given.update({name: tuple(data[name]) for name in ("methods", "seeds", "lrs")})
-        return Comparison(**{**given, "network": Network(**data["network"])})
+        parts = {"network": Network.from_json(data["network"]), "compute": Machines.from_json(data["compute"])}
+        return Comparison(**{**given, **parts})
 
 
 def _normalised(method: str) -> str:

@@ -37,7 +37,9 @@ class Choice:
 
     def __str__(self) -> str:
         what = Configuration(self.compressor, getattr(self.granularity, "length", None))
-        return f"{what}: {self.bits_per_entry:.4g} bits an entry, error {self.error:.4g}"
+        proven = [name for name, holds in (("unbiased", self.unbiased), ("contraction", self.contraction)) if holds]
+        kind = " and ".join(proven) or "neither unbiased nor a proven contraction: not for error feedback"
+        return f"{what}: {self.bits_per_entry:.4g} bits an entry, error {self.error:.4g} ({kind})"
 
 
 def best_operator(
@@ -56,7 +58,8 @@ def best_operator(
         bits_per_entry: the budget: 8 times the encoded bytes, over d.
         error: the most ``||C(x) - x||^2 / ||x||^2``.
         kind: ``"unbiased"`` (for use without memory), ``"contraction"`` (proven safe under error feedback) or
-            ``"any"``.
+            ``"any"``: the least error of one message, of an operator that may be neither; see ``contraction`` of the
+            result before it is given a memory.
         draws: independent draws of each operator's randomness over which the error is averaged.
 
     Raises:

@@ -20,8 +20,8 @@ _STYLE = """
 @media (prefers-color-scheme:dark){:root{--ink:#e4e7eb;--paper:#16191d;--line:#3a4047}}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:72rem;margin:auto;padding:1.5rem}
-.plot{height:34rem}table{border-collapse:collapse;font-size:.85rem;width:100%}
-th,td{text-align:left;padding:.25rem .6rem;border-bottom:1px solid var(--line)}td.n{text-align:right}
+.plot{height:42rem}table{border-collapse:collapse;font-size:.85rem;width:100%}
+th,td{text-align:left;padding:.25rem .6rem;border-bottom:1px solid var(--line)}td.n,th.n{text-align:right}
 .wide{overflow-x:auto}code{font-size:.85em}
 """
 _SCRIPT = """
@@ -36,12 +36,13 @@ function draw() {
     panel.data.forEach(trace => {
       if (trace.meta) trace.line.color = trace.marker.color = dark.matches ? trace.meta.dark : trace.meta.light;
     });
-    Plotly.react("plot-" + index, panel.data, panel.layout, {responsive: true, displaylogo: false});
+    Plotly.react("plot-" + index, panel.data, panel.layout, {responsive: true, displayModeBar: false});
   });
 }
 dark.addEventListener("change", draw);
 draw();
 """
+_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8)
 _TITLES = {"any": "all operators", "unbiased": "unbiased operators", "contraction": "contractions"}
 
 
@@ -83,6 +84,7 @@ and all. Lower and further left is better. Click a name to hide it, double-click
 
 def _panel(found: Frontier, kind: Kind) -> dict[str, Any]:
     traces = []
+    fewest = 1.0  # bits an entry
     names = sorted({point.operator for point in found.points})
     for slot, name in enumerate(names):
         style = line_style(slot)
@@ -90,6 +92,7 @@ def _panel(found: Frontier, kind: Kind) -> dict[str, Any]:
         front = [point for point in front if point.error > 0.0]
         if not front:
             continue
+        fewest = min(fewest, front[0].bits)
         traces.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": escape(name),
@@ -100,14 +103,18 @@ def _panel(found: Frontier, kind: Kind) -> dict[str, Any]:
                 "marker": {"size": 4, "color": style.light}, "meta": {"light": style.light, "dark": style.dark},
             }
         )  # fmt: skip
+    low = math.log10(0.9 * fewest)
     high = math.log10(1.5 if kind == "contraction" else 1e3)
     return {
         "data": traces,
         "layout": {
             "font": {"size": 13, "color": "#22262b"}, "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)", "margin": {"l": 60, "r": 10, "t": 10, "b": 50},
-            "xaxis": {"type": "log", "title": {"text": "bits an entry"}, "range": [-2, 0.95]},
-            "yaxis": {"type": "log", "title": {"text": "error"}, "range": [-4, high], "exponentformat": "power"},
+            "legend": {"font": {"size": 11}},
+            "xaxis": {"type": "log", "title": {"text": "bits an entry"}, "range": [low, 0.95], "tickvals": _TICKS},
+            "yaxis": {
+                "type": "log", "title": {"text": "error"}, "range": [-4, high], "exponentformat": "power", "dtick": 1,
+            },
         },
     }  # fmt: skip
 
@@ -125,6 +132,6 @@ def _table(found: Frontier, kind: Kind) -> str:
         for row in best.values()
     )
     return (
-        '<div class="wide"><table><thead><tr><th>at most bits</th><th>clients</th><th>best</th><th>bits</th>'
-        f"<th>error</th></tr></thead><tbody>{lines}</tbody></table></div>"
+        '<div class="wide"><table><thead><tr><th class="n">at most bits</th><th class="n">clients</th><th>best</th>'
+        f'<th class="n">bits</th><th class="n">error</th></tr></thead><tbody>{lines}</tbody></table></div>'
     )

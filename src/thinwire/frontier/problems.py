@@ -12,6 +12,7 @@ from thinwire.random import Key
 from thinwire.wire import encoded_num_bytes
 
 _KEY = Key(0).fold("frontier")
+_LEAST_OVERLAP = 0.5
 _NUM_ENCODED = 4  # clients whose messages are counted
 
 
@@ -22,10 +23,22 @@ class Measured:
     Args:
         bits: of a client's message, frame and all, for each entry; mean over draws, vectors and the first clients.
         error: ``||mean C(x_i) - mean x_i||^2 / ||mean x_i||^2``, mean over draws and vectors.
+        overlap: ``<mean C(x_i), mean x_i> / ||mean x_i||^2``, mean over draws and vectors: 1 on average for an
+            unbiased operator.
     """
 
     bits: float
     error: float
+    overlap: float
+
+    @property
+    def is_typical(self) -> bool:
+        """Whether the draws of an unbiased operator show its error.
+
+        One that keeps an entry in a thousand draws, times a thousand, says 0 in nearly all: its error would be taken
+        for 1. Such draws hardly overlap with the vector.
+        """
+        return self.overlap >= _LEAST_OVERLAP
 
 
 class Problem:
@@ -82,10 +95,10 @@ class Problem:
             return None
         return Measured(*(math.fsum(part) / len(each) for part in zip(*each, strict=True)))
 
-    def _measure_case(self, configuration: Configuration, case: Tensor) -> tuple[float, float]:
+    def _measure_case(self, configuration: Configuration, case: Tensor) -> tuple[float, float, float]:
         mean = case.double().mean(0)
         square = float(mean.square().sum())
-        bits, errors = [], []
+        bits, errors, overlaps = [], [], []
         before: Tensor | None = None
         for draw in range(self._draws):
             message_bits, decoded = self._draw(configuration, case, _KEY.fold("draw", draw))
@@ -94,8 +107,11 @@ class Problem:
             before = decoded
             bits.append(message_bits)
             errors.append(float((decoded - mean).square().sum()) / square)
+            overlaps.append(float((decoded * mean).sum()) / square)
         error = math.fsum(errors) / len(errors)
-        return math.fsum(bits) / len(bits), error if math.isfinite(error) else math.inf
+        if not math.isfinite(error):
+            return math.fsum(bits) / len(bits), math.inf, 0.0
+        return math.fsum(bits) / len(bits), error, math.fsum(overlaps) / len(overlaps)
 
     def _draw(self, configuration: Configuration, case: Tensor, key: Key) -> tuple[float, Tensor]:
         """Bits of a message, and the mean of what all clients' messages say."""

@@ -157,8 +157,10 @@ class Search:
         if measured is None:
             return None
         traits = configuration.traits(self.problem.numel)
+        # Of rare large errors the draws show none; what cannot be measured is not chosen.
+        error = measured.error if measured.is_typical or not traits.unbiased else math.inf
         return Point(
-            operator=operator, configuration=configuration, bits=measured.bits, error=measured.error,
+            operator=operator, configuration=configuration, bits=measured.bits, error=error,
             unbiased=traits.unbiased, contraction=traits.error < 1.0,
         )  # fmt: skip
 

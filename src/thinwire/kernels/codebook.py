@@ -1,6 +1,6 @@
 """Entries to the nearest number of a table, packed, and back."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from thinwire.kernels.offsets import check_sum, offsets_array
 from thinwire.kernels.sums import segment_sums_torch
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
+
+_CELLS: Final = 1024
+"""Parts of equal width of the magnitudes: so many that no two borders of a Gaussian codebook lie in one."""
 
 
 def nearest_codes(x: Tensor, offsets: Tensor, units: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,45 +199,169 @@ def _nearest(
 ) -> None:  # fmt: skip
     """Codes and sums of blocks ``first`` to ``last``; blocks are counted from the beginning of each segment."""
     places = np.empty(1024, np.int32)
+    numbers = np.empty(1024, np.float32)
     fits = np.empty(1024, np.float64)
     squares = np.empty(1024, np.float64)
+    limits = np.empty(borders.size + 1, np.float32)
+    cells = np.empty(_CELLS, np.int32)
     segment = np.searchsorted(starts, first, "right") - 1
+    fresh = True
+    few = -1
+    grid = np.float32(0)
     for block in range(first, last):
         while starts[segment + 1] <= block:
             segment += 1
+            fresh = True
+        unit = units[segment]
+        if fresh:
+            _list_limits(unit, borders, limits)
+            grid = np.float32(_CELLS) / limits[borders.size - 1] if borders.size else np.float32(0)
+            # Worth it for what is long enough; else halving finds the place.
+            few = _fill_cells(limits[: borders.size], grid, cells) if _is_long(starts, segment) else -1
+            fresh = False
         begin = ends[segment] + (block - starts[segment]) * 1024
         end = min(begin + 1024, ends[segment + 1])
-        _place(x[begin:end], units[segment], positive, borders, places, codes[begin:end], fits, squares)
-        sums[0, block] = fold(fits, end - begin)
-        sums[1, block] = fold(squares, end - begin)
+        entries = x[begin:end]
+        if borders.size < 8:
+            _place_by_counting(entries, limits[: borders.size], places)
+        elif few == 1:
+            _place_by_cell(entries, limits, grid, cells, places)
+        else:
+            _place_by_halves(entries, limits, places)
+        _look_up_places(entries, positive, places, codes[begin:end], numbers)
+        left = _multiply(entries, numbers, fits, squares)
+        sums[0, block] = fold(fits, left)
+        sums[1, block] = fold(squares, left)
 
 
 @kernel
-def _place(x: Any, unit: Any, positive: Any, borders: Any, places: Any, codes: Any, fits: Any, squares: Any) -> None:
+def _is_long(starts: Any, segment: int) -> Any:
+    return starts[segment + 1] - starts[segment] >= 4
+
+
+@kernel
+def _list_limits(unit: Any, borders: Any, limits: Any) -> None:
+    """The magnitudes above which a place ends; no entry is above the last one."""
+    for k in range(borders.size):
+        limits[k] = unit * borders[k]
+    limits[borders.size] = np.float32(np.inf)
+
+
+@kernel
+def _fill_cells(limits: Any, grid: Any, cells: Any) -> Any:
+    """The place at which each of equal cells of the magnitudes begins, and the most limits that lie in one.
+
+    Cells are as :func:`_place_by_cell` computes them, rounding and all: to no magnitude in a cell is a limit below in a
+    later one, and above none in an earlier one. -1 where a unit is so large or small that they cannot be computed.
+    """
+    if limits.size == 0 or not (grid > np.float32(2.0**-100) and grid < np.float32(2.0**100)):
+        return -1
+    most = 0
+    k = 0
+    for cell in range(cells.size):
+        cells[cell] = k
+        found = 0
+        while k < limits.size and _cell(limits[k], grid) == cell:
+            k += 1
+            found += 1
+        most = max(most, found)
+    return most
+
+
+@kernel
+def _cell(size: Any, grid: Any) -> Any:
+    """The cell of a magnitude, the last one of everything beyond; 0 of NaN."""
+    always_inline()
+    place = size * grid
+    place = place if place < np.float32(_CELLS - 1) else np.float32(_CELLS - 1)
+    return np.int32(place if size == size else np.float32(0))
+
+
+@kernel
+def _place_by_cell(x: Any, limits: Any, grid: Any, cells: Any, places: Any) -> None:
     prefer_wide_vectors()
-    count = x.size
-    for j in range(count):
+    always_inline()
+    for j in range(x.size):
+        size = np.abs(x[j])
+        place = cells[np.uint32(_cell(size, grid))]
+        places[j] = place + np.int32(size > limits[np.uint32(place)])
+
+
+@kernel
+def _place_by_halves(x: Any, limits: Any, places: Any) -> None:
+    """The number of limits below each magnitude, of ``limits.size``, a power of two of them with the last one."""
+    prefer_wide_vectors()
+    always_inline()
+    for j in range(x.size):
         places[j] = np.int32(0)
-    # Four borders a sweep: what is counted stays in registers a little longer.
-    whole = borders.size // 4 * 4
+    step = limits.size // 2
+    while step > 0:
+        for j in range(x.size):
+            place = places[j]
+            limit = limits[np.uint32(place + np.int32(step - 1))]
+            places[j] = place + (np.int32(step) if np.abs(x[j]) > limit else np.int32(0))
+        step //= 2
+
+
+@kernel
+def _place_by_counting(x: Any, limits: Any, places: Any) -> None:
+    """The same for so few limits that comparing with each is faster than looking one up."""
+    prefer_wide_vectors()
+    always_inline()
+    for j in range(x.size):
+        places[j] = np.int32(0)
+    # Four limits a sweep: what is counted stays in registers a little longer.
+    whole = limits.size // 4 * 4
     for k in range(0, whole, 4):
-        a, b = unit * borders[k], unit * borders[k + 1]
-        c, d = unit * borders[k + 2], unit * borders[k + 3]
-        for j in range(count):
+        a, b, c, d = limits[k], limits[k + 1], limits[k + 2], limits[k + 3]
+        for j in range(x.size):
             size = np.abs(x[j])
             above = np.int32(size > a) + np.int32(size > b) + np.int32(size > c) + np.int32(size > d)
             places[j] += np.int32(above)
-    for k in range(whole, borders.size):
-        a = unit * borders[k]
-        for j in range(count):
+    for k in range(whole, limits.size):
+        a = limits[k]
+        for j in range(x.size):
             places[j] += np.int32(np.abs(x[j]) > a)
+
+
+@kernel
+def _look_up_places(x: Any, positive: Any, places: Any, codes: Any, numbers: Any) -> None:
+    prefer_wide_vectors()
+    always_inline()
     half = np.int32(positive.size)
-    for j in range(count):
+    for j in range(x.size):
         place = places[j]
         codes[j] = np.uint8(half - np.int32(1) - place if x[j] < np.float32(0) else half + place)
-        number = np.float64(positive[np.uint32(place)])
-        fits[j] = np.float64(np.abs(x[j])) * number
-        squares[j] = number * number
+        numbers[j] = positive[np.uint32(place)]
+
+
+@kernel
+def _multiply(x: Any, numbers: Any, fits: Any, squares: Any) -> Any:
+    """``|x| * number`` and ``number ** 2`` in f64, of a full block the first three halvings done; how many are left."""
+    prefer_wide_vectors()
+    always_inline()
+    if x.size < 1024:
+        for j in range(x.size):
+            number = np.float64(numbers[j])
+            fits[j] = np.float64(np.abs(x[j])) * number
+            squares[j] = number * number
+        return x.size
+    for j in range(128):
+        a, b = np.float64(numbers[j]), np.float64(numbers[j + 128])
+        c, d = np.float64(numbers[j + 256]), np.float64(numbers[j + 384])
+        e, f = np.float64(numbers[j + 512]), np.float64(numbers[j + 640])
+        g, h = np.float64(numbers[j + 768]), np.float64(numbers[j + 896])
+        squares[j] = ((a * a + e * e) + (c * c + g * g)) + ((b * b + f * f) + (d * d + h * h))
+        a *= np.float64(np.abs(x[j]))
+        b *= np.float64(np.abs(x[j + 128]))
+        c *= np.float64(np.abs(x[j + 256]))
+        d *= np.float64(np.abs(x[j + 384]))
+        e *= np.float64(np.abs(x[j + 512]))
+        f *= np.float64(np.abs(x[j + 640]))
+        g *= np.float64(np.abs(x[j + 768]))
+        h *= np.float64(np.abs(x[j + 896]))
+        fits[j] = ((a + e) + (c + g)) + ((b + f) + (d + h))
+    return 128
 
 
 @kernel

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.bits import pack_block
-from thinwire.kernels.dither_vectors import round_group
+from thinwire.kernels.dither_vectors import round_groups
 from thinwire.kernels.measures import load, measure, near
 from thinwire.kernels.numba_tools import kernel
 from thinwire.kernels.philox import fill_pairs
+from thinwire.kernels.philox_vectors import philox_pairs
 from thinwire.kernels.vector_width import always_inline, borrowed, prefer_wide_vectors
 
 
@@ -44,6 +45,7 @@ def _quantize_range(
     x, residual, out, codes, words = borrowed(x), borrowed(residual), borrowed(out), borrowed(codes), borrowed(words)
     u, folded, totals = borrowed(u), borrowed(folded), borrowed(totals)
     coarse, fine, spare = borrowed(coarse), borrowed(fine), borrowed(spare)
+    drawn = coarse.view(np.uint16)
     # Packing takes a few more codes than there are at the end.
     codes[:] = 0
     segment = np.searchsorted(ends, first, "right") - 1
@@ -62,30 +64,31 @@ def _quantize_range(
         norm = np.float32(np.sqrt(measured)) if power == 2 else np.float32(measured)
         unit = norm / num_levels
         scale = norm * factors[segment if factors.size > 1 else 0]
+        sent = scale / num_levels
         if begin >= first:
             scales[segment] = scale
         stop = min(end, last)
         while position < stop:
             start = position // 1024 * 1024
             if position == start:
-                fill_pairs(k0, k1, start // 8, 0, coarse[:256])
+                philox_pairs(k0, k1, start // 8, 0, coarse, 0, 128, 128)
             till = min(stop, start + 1024)
+            size = till - position
+            at = 0
             if at_hand:
-                entries = u[position - begin : till - begin]
+                at = position - begin
             else:
-                entries = u[: till - position]
-                load(x, residual, decay, remembers, position, entries)
+                load(x, residual, decay, remembers, position, u, size)
             there = position - start
-            drawn = coarse.view(np.uint16)[there:]
-            levels = codes[there:]
-            decided = round_block(
-                entries, unit, num_levels, scale / num_levels, drawn, levels, remembers, out, position, spare
+            decided = round_part(
+                u, at, size, unit, num_levels, sent, drawn, codes, there, remembers, out, position, spare
             )
             if not decided:
                 fill_pairs(k0, k1, start // 8, 1, fine)
-                settle(entries, unit, num_levels, drawn, fine.view(np.uint16)[there:], levels)
+                rest, part = u[at : at + size], codes[there:]
+                settle(rest, unit, num_levels, drawn[there:], fine.view(np.uint16)[there:], part)
                 if remembers:
-                    _leave(entries, levels, num_levels, scale / num_levels, out[position:till])
+                    _leave(rest, part, num_levels, sent, out[position:till])
             position = till
             if position == start + 1024 or position == last:
                 # 1024 codes of any width are whole words.
@@ -106,27 +109,35 @@ def round_block(
 ) -> Any:  # fmt: skip
     """Codes as the high 16 bits of the random numbers say, what they leave to ``out[position:]`` if that is wanted.
 
-    False where those bits do not decide all entries. Up to 15 codes behind the last are written too.
+    False where those bits may not decide all entries. Up to 15 codes behind the last are written too; as many
+    entries and random numbers are read, and ``spare`` has room for 16.
     """
-    prefer_wide_vectors()
+    always_inline()
+    return round_part(u, 0, u.size, unit, most, sent, coarse, codes, 0, remembers, out, position, spare)
+
+
+@kernel
+def round_part(
+    u: Any, at: int, size: int, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, there: int, remembers: bool,
+    out: Any, position: int, spare: Any,
+) -> Any:  # fmt: skip
+    """:func:`round_block` of ``u[at : at + size]``, whose random numbers and codes begin at ``there``."""
     always_inline()
     if not is_usual(unit):
         return False
     inverse = np.float32(1) / unit
-    undecided = np.uint32(0)
-    whole = u.size // 16 * 16
+    groups = size // 16
+    whole = groups * 16
     if remembers:
-        for i in range(0, whole, 16):
-            undecided |= round_group(u, i, inverse, most, sent, coarse, codes, out, position + i)
+        decided = round_groups(u, at, groups, inverse, most, sent, coarse, codes, there, out, position, 16)
     else:
-        for i in range(0, whole, 16):
-            undecided |= round_group(u, i, inverse, most, sent, coarse, codes, spare, 0)
-    if whole < u.size:
-        undecided |= round_group(u, whole, inverse, most, sent, coarse, codes, spare, 0)
+        decided = round_groups(u, at, groups, inverse, most, sent, coarse, codes, there, spare, 0, 0)
+    if whole < size:
+        decided &= round_groups(u, at + whole, 1, inverse, most, sent, coarse, codes, there + whole, spare, 0, 0)
         if remembers:
-            for i in range(whole, u.size):
-                out[position + i] = spare[i - whole]
-    return undecided == 0
+            for i in range(size - whole):
+                out[position + whole + i] = spare[i]
+    return decided
 
 
 @kernel

@@ -37,13 +37,13 @@ def constants(element: Any, numbers: list[int]) -> Any:
     return ir.Constant(vector(element, len(numbers)), [ir.Constant(element, number) for number in numbers])
 
 
-def spread(builder: Any, scalar: Any) -> Any:
+def spread(builder: Any, scalar: Any, count: int = LANES) -> Any:
     """A vector with the scalar in every lane."""
     from llvmlite import ir
 
-    nothing = ir.Constant(vector(scalar.type), ir.Undefined)
+    nothing = ir.Constant(vector(scalar.type, count), ir.Undefined)
     one = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, nothing, constants(ir.IntType(32), [0] * LANES))
+    return builder.shuffle_vector(one, nothing, constants(ir.IntType(32), [0] * count))
 
 
 def load(builder: Any, pointer: Any, kind: Any) -> Any:
@@ -54,6 +54,25 @@ def load(builder: Any, pointer: Any, kind: Any) -> Any:
 def store(builder: Any, value: Any, pointer: Any) -> None:
     """A vector to memory of any alignment."""
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
+
+
+def variable(builder: Any, value: Any) -> Any:
+    """Memory for a value that a loop changes; it becomes a register."""
+    with builder.goto_entry_block():
+        place = builder.alloca(value.type)
+    builder.store(value, place)
+    return place
+
+
+def ask_for(builder: Any, pointer: Any) -> None:
+    """Prefetch the memory there, which may lie outside of every array: nothing waits for it, nothing fails."""
+    from llvmlite import ir
+
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+    # To be read, kept in all caches, data.
+    builder.call(function, [builder.bitcast(pointer, byte), word(0), word(3), word(1)])
 
 
 def _read_codes(builder: Any, pointer: Any, width: int) -> Any:

@@ -1,5 +1,6 @@
 """Products of a long matrix with a few vectors, and orthonormal vectors, in an order that is the same everywhere."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.kernels import buffers
 from thinwire.kernels.measures import fold
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.threads import run, shares
+from thinwire.kernels.vector_width import prefer_wide_vectors
 
 _STRIP = 1024
 """Columns whose sums are made at a time."""
@@ -91,10 +94,11 @@ def columns_times_torch(matrix: Tensor, vectors: Tensor) -> Tensor:
 
 
 def orthonormal(vectors: Tensor) -> Tensor:
-    """An orthonormal basis of what the vectors span, by Gram-Schmidt, done twice, in f64 one entry after another.
+    """An orthonormal basis of what the vectors span, by Gram-Schmidt, done twice, in f64.
 
     A vector of which less than ``1e-5`` is left after the ones before it are taken out becomes zeros. Vectors are
-    scaled by their largest entry first, so that no square overflows.
+    scaled by their largest entry first, so that no square overflows. Inner products are folded as in
+    :func:`rows_times`.
 
     Args:
         vectors: f32 ``[r, n]``.
@@ -111,10 +115,82 @@ def orthonormal(vectors: Tensor) -> Tensor:
                 [0.]])
     """
     _check(vectors, vectors, vectors.shape[1:])
+    if not vectors.is_cpu:
+        return orthonormal_torch(vectors)
     # As f64 from and to f32; few vectors, so one thread does.
-    basis = vectors.to("cpu", torch.float64, copy=True).contiguous()
-    _gram_schmidt(basis.numpy())
-    return basis.to(vectors.device, torch.float32)
+    basis = vectors.to(torch.float64, copy=True).contiguous()
+    _gram_schmidt(array_of(basis), np.empty(vectors.shape[1], np.float64))
+    return basis.to(torch.float32)
+
+
+def orthonormal_torch(vectors: Tensor) -> Tensor:
+    """:func:`orthonormal` in torch operations, on any device."""
+    basis = vectors.to(torch.float64, copy=True)
+    for k, vector in enumerate(basis):
+        most = vector.abs().max() if vector.numel() else vector.new_zeros(())
+        if not bool(most > 0):
+            continue
+        vector /= most
+        before = _fold_torch(vector * vector)
+        for _ in range(2):
+            for other in basis[:k]:
+                vector -= _fold_torch(other * vector) * other
+        square = float(_fold_torch(vector * vector))
+        # Not torch's root: on some processors it is not rounded correctly.
+        vector *= 1.0 / math.sqrt(square) if square > 1e-10 * float(before) else 0.0
+    return basis.to(torch.float32)
+
+
+def outer_products(left: Tensor, right: Tensor, numel: int) -> Tensor:
+    """The first ``numel`` entries of ``left @ right.T``, row by row; products are added up in order, rounded to f32.
+
+    Args:
+        left: f32 ``[m, r]``.
+        right: f32 ``[n, r]``.
+        numel: at most ``m * n``.
+
+    Returns:
+        f32 ``[numel]``, new.
+
+    Raises:
+        ConfigError: shapes or dtypes that are not as described.
+
+    Example:
+        >>> outer_products(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0]]), 3).tolist()
+        [3.0, 4.0, 6.0]
+    """
+    _check(left, right, right.shape[1:])
+    rows, columns = left.shape[0], right.shape[0]
+    if left.shape[1] != right.shape[1] or not 0 <= numel <= rows * columns:
+        raise ConfigError(
+            f"{numel} entries of the product of {tuple(left.shape)} and {tuple(right.shape)} transposed were asked for"
+        )
+    if not left.is_cpu:
+        return outer_products_torch(left, right, numel)
+    out = buffers.empty(numel, np.float32)
+    # The vectors of the rows lie side by side, so that neighbours are multiplied by one number.
+    arguments = (array_of(left), array_of(right.T), out)
+    run(_outer_products, [(*arguments, start, stop) for start, stop in shares(numel, max(columns, 1))])
+    return tensor_of(out)
+
+
+def outer_products_torch(left: Tensor, right: Tensor, numel: int) -> Tensor:
+    """:func:`outer_products` in torch operations, on any device."""
+    total = torch.zeros(left.shape[0], right.shape[0], device=left.device)
+    for rank in range(left.shape[1]):
+        # Not addr or matmul: they may fuse the product with the sum, which rounds otherwise.
+        total += left[:, rank : rank + 1] * right[:, rank]
+    return total.view(-1)[:numel]
+
+
+def _fold_torch(numbers: Tensor) -> Tensor:
+    """Their sum by halving, ``a = a[:n/2] + a[n/2:]`` with zeros up to a power of two."""
+    size = 1 << max(numbers.numel() - 1, 0).bit_length()
+    numbers = torch.nn.functional.pad(numbers, (0, size - numbers.numel()))
+    while numbers.numel() > 1:
+        half = numbers.numel() // 2
+        numbers = numbers[:half] + numbers[half:]
+    return numbers[0]
 
 
 def _check(matrix: Tensor, vectors: Tensor, shape: torch.Size) -> None:
@@ -151,29 +227,52 @@ def _columns_times(matrix: Any, vectors: Any, out: Any, first: int, last: int) -
 
 
 @kernel
-def _gram_schmidt(basis: Any) -> None:
-    count = basis.shape[1]
+def _outer_products(left: Any, right: Any, out: Any, start: int, stop: int) -> None:
+    """Entries ``start``, the first of a row, to ``stop``."""
+    prefer_wide_vectors()
+    columns = right.shape[1]
+    ranks = right.shape[0]
+    for begin in range(start, stop, columns):
+        line = out[begin : min(begin + columns, stop)]
+        weights = left[begin // columns]
+        for j in range(line.size):
+            line[j] = np.float32(0)
+        # Pieces that stay in the nearest cache.
+        for first in range(0, line.size, 1024):
+            part = line[first : first + 1024]
+            for k in range(ranks):
+                weight = weights[k]
+                other = right[k, first : first + part.size]
+                for j in range(part.size):
+                    part[j] += weight * other[j]
+
+
+@kernel
+def _inner(one: Any, other: Any, products: Any) -> Any:
+    for j in range(one.size):
+        products[j] = one[j] * other[j]
+    return fold(products, one.size)
+
+
+@kernel
+def _gram_schmidt(basis: Any, products: Any) -> None:
     for k in range(basis.shape[0]):
+        vector = basis[k]
         most = 0.0
-        for j in range(count):
-            most = max(most, abs(basis[k, j]))
+        for j in range(vector.size):
+            most = max(most, abs(vector[j]))
         if not most > 0.0:
             continue
-        square = 0.0
-        for j in range(count):
-            basis[k, j] /= most
-            square += basis[k, j] * basis[k, j]
-        before = square
+        for j in range(vector.size):
+            vector[j] /= most
+        before = _inner(vector, vector, products)
         for _ in range(2):
-            for other in range(k):
-                overlap = 0.0
-                for j in range(count):
-                    overlap += basis[other, j] * basis[k, j]
-                for j in range(count):
-                    basis[k, j] -= overlap * basis[other, j]
-        square = 0.0
-        for j in range(count):
-            square += basis[k, j] * basis[k, j]
+            for number in range(k):
+                other = basis[number]
+                overlap = _inner(other, vector, products)
+                for j in range(vector.size):
+                    vector[j] -= overlap * other[j]
+        square = _inner(vector, vector, products)
         scale = 1.0 / np.sqrt(square) if square > 1e-10 * before else 0.0
-        for j in range(count):
-            basis[k, j] *= scale
+        for j in range(vector.size):
+            vector[j] *= scale

@@ -12,9 +12,19 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.kernels.lanes import LANES
+from thinwire.kernels.measure_vectors import (
+    FOLDED,
+    accumulate_groups,
+    bits_of,
+    float_of,
+    fold_magnitudes,
+    fold_squares,
+    largest_magnitude,
+)
 from thinwire.kernels.numba_tools import kernel
 from thinwire.kernels.threads import run
-from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors, prefetch
+from thinwire.kernels.vector_width import always_inline, borrowed, prefer_wide_vectors
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Source: TypeAlias = tuple[Array, Array, np.float32, bool]
@@ -69,21 +79,17 @@ def measure_ahead(source: Source, ends: Array, power: int, ranges: list[tuple[in
 
 
 @kernel
-def load(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any) -> None:
-    """Entries ``start, start + 1, ...`` into ``u``: the residual times ``decay``, rounded, plus ``x``."""
-    prefer_wide_vectors()
+def load(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any, size: int) -> None:
+    """Entries ``start, start + 1, ...`` into ``u[:size]``: the residual times ``decay``, rounded, plus ``x``."""
     always_inline()
-    entries = x[start : start + u.size]
     if remembers:
-        kept = residual[start : start + u.size]
-        for j in range(start + 1024, start + 1024 + u.size, 16):
-            prefetch(x, j)
-            prefetch(residual, j)
-        for j in range(u.size):
-            u[j] = decay * kept[j] + entries[j]
+        groups = size // LANES
+        accumulate_groups(x, residual, decay, start, u, groups)
+        for j in range(groups * LANES, size):
+            u[j] = decay * residual[start + j] + x[start + j]
     else:
-        for j in range(u.size):
-            u[j] = entries[j]
+        for j in range(size):
+            u[j] = x[start + j]
 
 
 @kernel
@@ -102,21 +108,22 @@ def measure(
     ``u`` (f32), ``folded`` and ``totals`` (f64) are scratch of 1024 numbers each. A segment of one block is in ``u``
     afterwards.
     """
+    # Arguments are borrowed, and nothing is sliced: for a short segment a count of references is a cost.
     count = 0
     most = np.uint32(0)
     for start in range(begin, end, 1024):
-        block = u[: min(1024, end - start)]
-        load(x, residual, decay, remembers, start, block)
+        size = min(1024, end - start)
+        load(x, residual, decay, remembers, start, u, size)
         if power == 0:
-            most = max(most, _block_max(block.view(np.uint32)))
+            most = max(most, _block_max(u, size))
         else:
-            totals[count] = _block_sum(block, power == 2, folded)
+            totals[count] = _block_sum(u, size, power == 2, folded)
             count += 1
     if power == 0:
-        # The bits back to a number, through memory.
-        totals.view(np.uint32)[0] = most
-        return np.float64(totals.view(np.float32)[0])
-    return fold(totals, count) if count else 0.0
+        return np.float64(float_of(most))
+    if count > 1:
+        return fold(totals, count)
+    return totals[0] if count else 0.0
 
 
 @kernel
@@ -124,6 +131,7 @@ def fold(numbers: Any, size: int) -> Any:
     """Sum of the first ``size`` numbers, at least one, by halving (the upper half may lack its end); uses them up."""
     prefer_wide_vectors()
     always_inline()
+    numbers = borrowed(numbers)
     half = 1
     while 2 * half < size:
         half *= 2
@@ -143,26 +151,24 @@ def fold(numbers: Any, size: int) -> Any:
 
 
 @kernel
-def _block_sum(u: Any, squared: bool, folded: Any) -> Any:
+def _block_sum(u: Any, size: int, squared: bool, folded: Any) -> Any:
     """:func:`fold` of up to 1024 magnitudes or squares in f64; the first halvings happen on the way from f32."""
-    prefer_wide_vectors()
-    always_inline()
-    if u.size == 1024:
+    if size == FOLDED:
+        return fold_squares(u) if squared else fold_magnitudes(u)
+    if size == 1024:
         _eighths(u, squared, folded)
         return fold(folded, 128)
-    if u.size == 512:
-        _quarters(u, squared, folded)
-        return fold(folded, 128)
-    for j in range(u.size):
+    for j in range(size):
         value = np.float64(u[j])
         folded[j] = value * value if squared else np.abs(value)
-    return fold(folded, u.size)
+    return fold(folded, size)
 
 
 @kernel
 def _eighths(u: Any, squared: bool, folded: Any) -> None:
     prefer_wide_vectors()
     always_inline()
+    u, folded = borrowed(u), borrowed(folded)
     a, b, c, d = u[:128], u[128:256], u[256:384], u[384:512]
     e, f, g, h = u[512:640], u[640:768], u[768:896], u[896:1024]
     f64 = np.float64
@@ -179,28 +185,13 @@ def _eighths(u: Any, squared: bool, folded: Any) -> None:
 
 
 @kernel
-def _quarters(u: Any, squared: bool, folded: Any) -> None:
-    prefer_wide_vectors()
+def _block_max(u: Any, size: int) -> Any:
+    """The bits of the largest magnitude."""
     always_inline()
-    a, b, c, d = u[:128], u[128:256], u[256:384], u[384:512]
-    f64 = np.float64
-    if squared:
-        for j in range(128):
-            even = f64(a[j]) * f64(a[j]) + f64(c[j]) * f64(c[j])
-            folded[j] = even + (f64(b[j]) * f64(b[j]) + f64(d[j]) * f64(d[j]))
-    else:
-        for j in range(128):
-            folded[j] = (f64(np.abs(a[j])) + f64(np.abs(c[j]))) + (f64(np.abs(b[j])) + f64(np.abs(d[j])))
-
-
-@kernel
-def _block_max(bits: Any) -> Any:
-    prefer_wide_vectors()
-    always_inline()
-    most = np.uint32(0)
-    for j in range(bits.size):
-        # Without their signs floats are ordered as their bits are, NaN last.
-        most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
+    groups = size // LANES
+    most = largest_magnitude(u, groups)
+    for j in range(groups * LANES, size):
+        most = max(most, bits_of(np.abs(u[j])))
     return most
 
 

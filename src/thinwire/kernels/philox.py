@@ -14,12 +14,10 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.numba_tools import kernel, tensor_of
-from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
+from thinwire.kernels.philox_vectors import KEY_STEPS, MULTIPLIERS, ROUNDS, philox_pairs
+from thinwire.kernels.vector_width import always_inline
 
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
-_ROUNDS = 7
 
 
 def random_words(key: int, start: int, count: int, device: torch.device | str = "cpu") -> Tensor:
@@ -84,11 +82,11 @@ def philox_blocks_torch(
     """The generator itself: four counter words a block to four random words a block, as int64."""
     c0, c1, c2, c3 = counter
     k0, k1 = key & _LOW, key >> 32
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         # The product of two 32-bit words overflows int64, but wraps: its low 64 bits are right.
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c1, c2, c3 = ((p1 >> 32) & _LOW) ^ c1 ^ k0, p1 & _LOW, ((p0 >> 32) & _LOW) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = (k0 + _KEY_STEPS[0]) & _LOW, (k1 + _KEY_STEPS[1]) & _LOW
+        k0, k1 = (k0 + KEY_STEPS[0]) & _LOW, (k1 + KEY_STEPS[1]) & _LOW
     return c0, c1, c2, c3
 
 
@@ -108,35 +106,9 @@ def fill_pairs(k0: Any, k1: Any, first: int, stage: int, pairs: Any) -> None:
     half, where ``n = pairs.size / 2``: the order that costs the fewest instructions. ``stage`` is the highest word of
     the counter, 0 for the stream of :func:`random_words`.
     """
-    prefer_wide_vectors()
     always_inline()
-    u64 = np.uint64
-    low = u64(0xFFFFFFFF)
-    half = u64(32)
     num_blocks = pairs.size // 2
-    lower = pairs[:num_blocks]
-    upper = pairs[num_blocks:]
-    # Words are the low halves of 64-bit numbers, as the vector unit's multiplication wants them; what is above
-    # counts for nothing until the masks cut it off.
-    for j in range(num_blocks):
-        block = u64(first) + u64(j)
-        c0 = block
-        c1 = block >> half
-        c2 = u64(0)
-        c3 = u64(stage)
-        a = u64(k0)
-        b = u64(k1)
-        for _ in range(_ROUNDS):
-            p0 = (c0 & low) * u64(0xD2511F53)
-            p1 = (c2 & low) * u64(0xCD9E8D57)
-            c0 = (p1 >> half) ^ c1 ^ a
-            c2 = (p0 >> half) ^ c3 ^ b
-            c1 = p1
-            c3 = p0
-            a += u64(0x9E3779B9)
-            b += u64(0xBB67AE85)
-        lower[j] = (c1 & low) | (c0 << half)
-        upper[j] = (c3 & low) | (c2 << half)
+    philox_pairs(k0, k1, first, stage, pairs, 0, num_blocks, num_blocks)
 
 
 @kernel

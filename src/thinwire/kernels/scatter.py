@@ -71,6 +71,32 @@ def scatter_write_torch(indices: Tensor, values: Tensor, out: Tensor) -> None:
     out.index_copy_(0, indices, values)
 
 
+def are_disjoint(first: Tensor, second: Tensor) -> bool:
+    """Whether no index is in both of two ascending vectors (int64), in O(k) without a sort.
+
+    Raises:
+        ConfigError: other dtypes or shapes.
+
+    Example:
+        >>> one = torch.tensor([1, 5])
+        >>> are_disjoint(one, torch.tensor([2, 3, 8])), are_disjoint(one, torch.tensor([5]))
+        (True, False)
+    """
+    for indices in (first, second):
+        if indices.dtype != torch.int64 or indices.dim() != 1:
+            raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
+    if not first.is_cpu:
+        return are_disjoint_torch(first, second)
+    return not _meet(array_of(first), array_of(second))
+
+
+def are_disjoint_torch(first: Tensor, second: Tensor) -> bool:
+    """:func:`are_disjoint` in torch operations, on any device."""
+    places = torch.searchsorted(second, first)
+    inside = places < second.numel()
+    return not bool((second[places[inside]] == first[inside]).any())
+
+
 def _check(indices: Tensor, values: Tensor, out: Tensor) -> None:
     if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
         raise ConfigError(f"the sum is a contiguous vector of float32, got {out.dtype} of shape {tuple(out.shape)}")
@@ -111,6 +137,20 @@ def _run(indices: Tensor, values: Tensor, out: Tensor, factor: float, kept: bool
         for start, stop in shares(places.size * _MISS, _MISS)
     ]
     run(_scatter, calls)
+
+
+@kernel
+def _meet(first: Any, second: Any) -> bool:
+    i: Any = 0
+    j: Any = 0
+    while i < first.size and j < second.size:
+        one, other = first[i], second[j]
+        if one == other:
+            return True
+        # Which of the two is behind cannot be predicted: no branch.
+        i += np.int64(one < other)
+        j += np.int64(other < one)
+    return False
 
 
 @kernel

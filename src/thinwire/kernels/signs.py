@@ -8,9 +8,11 @@ from torch import Tensor
 
 from thinwire.kernels import buffers
 from thinwire.kernels.bits import gather_flags, pack_torch
+from thinwire.kernels.lanes import LANES
 from thinwire.kernels.measures import BLOCK, Source, check_residual, load, measure, measure_ahead, near
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.offsets import check_entries, offsets_array
+from thinwire.kernels.sign_vectors import sign_groups
 from thinwire.kernels.sums import segment_sums_torch
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, borrowed, prefer_wide_vectors
@@ -184,14 +186,22 @@ def _sign_blocks(
         while position < stop:
             start = position // 1024 * 1024
             till = min(stop, start + 1024)
+            size = till - position
+            at = 0
             if at_hand:
-                entries = u[position - begin : till - begin]
+                at = position - begin
             else:
-                entries = u[: till - position]
-                load(x, residual, decay, remembers, position, entries)
-            _flag(entries, flags[position - start :])
+                load(x, residual, decay, remembers, position, u, size)
+            there = position - start
             if remembers:
-                _leave(entries, scale, out[position:till])
+                groups = size // LANES
+                sign_groups(u, at, groups, scale, flags, there, out, position)
+                for j in range(groups * LANES, size):
+                    entry = u[at + j]
+                    flags[there + j] = np.uint8(entry < np.float32(0))
+                    out[position + j] = entry - (-scale if entry < np.float32(0) else scale)
+            else:
+                _flag(u[at : at + size], flags[there:])
             position = till
             if position == start + 1024 or position == last:
                 _gather(flags, position - start, bits[start // 8 :])
@@ -203,14 +213,6 @@ def _flag(u: Any, flags: Any) -> None:
     always_inline()
     for j in range(u.size):
         flags[j] = np.uint8(u[j] < np.float32(0))
-
-
-@kernel
-def _leave(u: Any, scale: Any, out: Any) -> None:
-    prefer_wide_vectors()
-    always_inline()
-    for j in range(u.size):
-        out[j] = u[j] - (-scale if u[j] < np.float32(0) else scale)
 
 
 @kernel

@@ -16,10 +16,11 @@ from thinwire.kernels.numba_tools import count_trailing_zeros, kernel, tensor_of
 from thinwire.kernels.offsets import offsets_array
 from thinwire.kernels.philox import check_stream, fill_words, random_words_torch
 from thinwire.kernels.select import selection_arrays
+from thinwire.kernels.vector_width import always_inline
 
 _MAX_NUMEL = 2**48
 
-_STREAM = 2**34
+STREAM = 2**34
 """Words between the streams of two segments."""
 
 _MAX_COUNT = 2**32
@@ -50,7 +51,7 @@ def segment_subsets(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
         >>> segment_subsets(7, torch.tensor([0, 4, 6]), torch.tensor([0, 2])).tolist()
         [4, 5]
     """
-    numel = _check_segments(key, offsets, counts)
+    numel = check_segments(key, offsets, counts)
     if not offsets.is_cpu:
         return segment_subsets_torch(key, offsets, counts)
     starts, _, ends = selection_arrays(offsets, counts, numel)
@@ -71,7 +72,7 @@ def segment_subsets_torch(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
     for number, (start, size, count) in enumerate(
         zip(offsets.tolist(), offsets.diff().tolist(), counts.tolist(), strict=False)
     ):
-        drawn.append(random_subset_torch(key, size, count, number * _STREAM, offsets.device) + start)
+        drawn.append(random_subset_torch(key, size, count, number * STREAM, offsets.device) + start)
     return torch.cat(drawn)
 
 
@@ -153,8 +154,13 @@ def _complement(indices: Tensor, numel: int) -> Tensor:
     return left.nonzero().squeeze(1)
 
 
-def _check_segments(key: int, offsets: Tensor, counts: Tensor) -> int:
-    """The number of entries that the segments have; ConfigError if the draws cannot be addressed."""
+def check_segments(key: int, offsets: Tensor, counts: Tensor) -> int:
+    """The number of entries that the segments have; ConfigError if the draws cannot be addressed.
+
+    Example:
+        >>> check_segments(7, torch.tensor([0, 4, 6]), torch.tensor([0, 2]))
+        6
+    """
     numel = int(offsets[-1]) if offsets.numel() else 0
     check_stream(key, 0, 0)
     starts = offsets_array(offsets, numel)
@@ -182,9 +188,23 @@ def _draw_segments(k0: Any, k1: Any, starts: Any, ends: Any, first: int, last: i
 def _draw(k0: Any, k1: Any, stream_offset: int, start: int, numel: int, marks: Any, chosen: Any) -> None:
     """Draw from ``numel`` indices and write them, moved by ``start``, in order. ``marks`` is zero before and after."""
     count = chosen.size
-    full = (numel + 63) // 64
     inverted = 2 * count > numel
-    num_drawn = numel - count if inverted else count
+    mark_drawn(k0, k1, stream_offset, numel, numel - count if inverted else count, marks)
+    written = 0
+    for row in range((numel + 63) // 64):
+        word = marks[row]
+        marks[row] = np.uint64(0)
+        if inverted:
+            word = ~word
+        while word != np.uint64(0) and written < count:
+            chosen[written] = start + 64 * row + np.int64(count_trailing_zeros(word))
+            written += 1
+            word &= word - np.uint64(1)
+
+
+@kernel
+def mark_drawn(k0: Any, k1: Any, stream_offset: int, numel: int, num_drawn: int, marks: Any) -> None:
+    """Draw ``num_drawn`` of ``numel`` indices and set their bits in ``marks``, where those of all are 0."""
     # The numbers come in lots; few are wanted of a short segment.
     num_blocks = 8 if num_drawn <= 12 else 128
     pairs = np.empty(2 * num_blocks, np.uint64)
@@ -197,33 +217,49 @@ def _draw(k0: Any, k1: Any, stream_offset: int, start: int, numel: int, marks: A
         used = 1 + (stream_offset & 3)
     found: Any = 0
     while found < num_drawn:
-        if used + 1 >= words.size:
-            # One word may be left of the last lot.
-            last = words[words.size - 1]
-            block += num_blocks
-            fill_words(k0, k1, block, pairs, fresh)
-            if used < words.size:
-                words[0] = last
-                used = 0
-            else:
-                used = 1
-        word = np.uint64(words[used]) | (np.uint64(words[used + 1]) << np.uint64(32))
-        used += 2
-        candidate = word % np.uint64(numel)
-        bit = np.uint64(1) << (candidate & np.uint64(63))
-        place = np.int64(candidate >> np.uint64(6))
-        found += np.int64(marks[place] & bit == np.uint64(0))
-        marks[place] |= bit
-    written = 0
-    for row in range(full):
-        word = marks[row]
-        marks[row] = np.uint64(0)
-        if inverted:
-            word = ~word
-        while word != np.uint64(0) and written < count:
-            chosen[written] = start + 64 * row + np.int64(count_trailing_zeros(word))
-            written += 1
-            word &= word - np.uint64(1)
+        # No more are taken than are missing, so that none has to be checked for being the last.
+        count = min((words.size - used) // 2, num_drawn - found)
+        if count:
+            found += _mark_candidates(words[used : used + 2 * count], numel, marks)
+            used += 2 * count
+            continue
+        # One word may be left of the last lot.
+        last = words[words.size - 1]
+        block += num_blocks
+        fill_words(k0, k1, block, pairs, fresh)
+        if used < words.size:
+            words[0] = last
+            used = 0
+        else:
+            used = 1
+
+
+@kernel
+def _mark_candidates(words: Any, numel: int, marks: Any) -> Any:
+    """Set the bits of the candidates that two words each give; how many were not set before."""
+    always_inline()
+    found = np.int64(0)
+    # The remainder of a power of two is its lowest bits; a division takes most of the time.
+    low = np.uint64(numel - 1)
+    if numel & (numel - 1) == 0:
+        for j in range(0, words.size, 2):
+            word = np.uint64(words[j]) | (np.uint64(words[j + 1]) << np.uint64(32))
+            found += _mark(word & low, marks)
+    else:
+        for j in range(0, words.size, 2):
+            word = np.uint64(words[j]) | (np.uint64(words[j + 1]) << np.uint64(32))
+            found += _mark(word % np.uint64(numel), marks)
+    return found
+
+
+@kernel
+def _mark(candidate: Any, marks: Any) -> Any:
+    always_inline()
+    bit = np.uint64(1) << (candidate & np.uint64(63))
+    place = candidate >> np.uint64(6)
+    before = marks[place]
+    marks[place] = before | bit
+    return np.int64(before & bit == np.uint64(0))
 
 
 @kernel

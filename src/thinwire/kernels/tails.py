@@ -60,13 +60,13 @@ def tail_sums(x: Tensor, offsets: Tensor, centres: Tensor, bounds: Tensor, what:
     if x.numel() <= _CHUNK:
         _sum_short(*shared, sums)
         return tensor_of(sums)
-    chunks = _list_chunks(ends)
+    chunks = list_chunks(ends)
     totals = np.empty((len(chunks), 3), np.float64)
     done = np.cumsum(chunks[:, 2] - chunks[:, 1])
     cuts = [int(np.searchsorted(done, stop)) for _, stop in shares(x.numel())]
     borders = [0, *cuts[:-1], len(chunks)]
     run(_sum_chunks, [(*shared, chunks[a:b], totals[a:b]) for a, b in itertools.pairwise(borders)])
-    _combine(chunks, totals, sums)
+    combine(chunks, totals, sums)
     return tensor_of(sums)
 
 
@@ -213,7 +213,7 @@ def _parts(x: Any, positive: Any, negative: Any) -> None:
 
 
 @kernel
-def _list_chunks(ends: Any) -> Any:
+def list_chunks(ends: Any) -> Any:
     """``(segment, begin, end)`` of every chunk, those of a segment one after another."""
     count = 0
     for s in range(ends.size - 1):
@@ -230,15 +230,15 @@ def _list_chunks(ends: Any) -> Any:
 
 
 @kernel
-def _combine(chunks: Any, totals: Any, sums: Any) -> None:
-    """The sums of each segment from those of its chunks."""
+def combine(chunks: Any, totals: Any, sums: Any) -> None:
+    """The sums of each segment from those of its chunks; for other kernels too."""
     first = 0
     while first < chunks.shape[0]:
         segment = chunks[first, 0]
         last = first
         while last < chunks.shape[0] and chunks[last, 0] == segment:
             last += 1
-        for column in range(3):
+        for column in range(totals.shape[1]):
             parts = totals[first:last, column].copy()
             count = parts.size
             while count > 1:

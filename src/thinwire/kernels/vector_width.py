@@ -52,25 +52,6 @@ def _borrowed(typing_context: Any, array: Any) -> Any:
     return array(array), generate
 
 
-def _prefetch(typing_context: Any, array: Any, position: Any) -> Any:
-    """Ask for the memory at a position, which may lie outside of the array: nothing waits for it, nothing fails."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
-
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        # To be read, kept in all caches, data.
-        builder.call(function, [place, word(0), word(3), word(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
-
-
-prefetch: Any = intrinsic(_prefetch)
 borrowed: Any = intrinsic(_borrowed)
 prefer_wide_vectors: Any = intrinsic(_prefer_wide_vectors)
 always_inline: Any = intrinsic(_always_inline)

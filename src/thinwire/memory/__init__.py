@@ -1,8 +1,11 @@
 """What becomes of the part of a vector that a message left out."""
 
 from thinwire.memory.base import Memory
+from thinwire.memory.ef21 import EF21
 from thinwire.memory.error_feedback import ErrorFeedback
+from thinwire.memory.momentum import Momentum
+from thinwire.memory.momentum_correction import MomentumCorrection
 from thinwire.memory.no_memory import NoMemory
 from thinwire.memory.remembering import Remembering
 
-__all__ = ["ErrorFeedback", "Memory", "NoMemory", "Remembering"]
+__all__ = ["EF21", "ErrorFeedback", "Memory", "Momentum", "MomentumCorrection", "NoMemory", "Remembering"]

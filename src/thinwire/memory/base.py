@@ -19,8 +19,25 @@ class Memory(Protocol):
         """Whether the compressor's error must be below 1 for the memory to stay bounded."""
         ...
 
+    @property
+    def keeps_only_losses(self) -> bool:
+        """Whether it keeps what messages left out and nothing else: with exact messages it is as if not there."""
+        ...
+
     def init(self, numel: int) -> State:
         """The state before the first message: f32 tensors ``[numel]``."""
+        ...
+
+    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """What is to be sent, and the state if nothing of it is; for exchanges that compress by themselves.
+
+        ``state`` is not changed, ``x`` is handed over as in :meth:`compress`. What is to be sent may be a tensor of
+        the returned state: read it, do not write to it.
+        """
+        ...
+
+    def settle(self, sent: Payload, state: State) -> State:
+        """The state once ``sent`` is delivered; ``state`` is what :meth:`recall` returned, and is used up."""
         ...
 
     def compress(
@@ -34,3 +51,12 @@ class Memory(Protocol):
         out is what receivers decode, not what was meant.
         """
         ...
+
+
+def compress_in_steps(
+    memory: Memory, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
+) -> tuple[Payload, State]:
+    """:meth:`Memory.compress` by what it means: recall, compress, settle."""
+    intended, recalled = memory.recall(x, state)
+    payload = compressor.compress(intended, key, segments)
+    return payload, memory.settle(payload, recalled)

@@ -10,6 +10,7 @@ from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments, State
+from thinwire.memory.base import compress_in_steps
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -50,19 +51,30 @@ class ErrorFeedback:
         """With an error of 1 or more the residual may grow without bound."""
         return True
 
+    @property
+    def keeps_only_losses(self) -> bool:
+        """The residual of exact messages is 0."""
+        return True
+
     def init(self, numel: int) -> State:
         """A residual of zeros."""
         return {"residual": zeros(numel)}
+
+    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """``decay * residual + x``, written over ``x``: the residual if nothing is sent."""
+        residual = state["residual"]
+        torch.add(residual if self.decay == 1.0 else residual * self.decay, x, out=x)
+        return x, {"residual": x}
+
+    def settle(self, sent: Payload, state: State) -> State:
+        """The decoded message is subtracted."""
+        sent.add_to(state["residual"], -1.0)
+        return state
 
     def compress(
         self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
     ) -> tuple[Payload, State]:
         """The message for ``decay * residual + x``; the next residual has the memory of ``x``."""
-        residual = state["residual"]
         if isinstance(compressor, FusedCompressor):
-            payload = compressor.compress_residual(x, residual, self.decay, x, key, segments)
-        else:
-            torch.add(residual if self.decay == 1.0 else residual * self.decay, x, out=x)
-            payload = compressor.compress(x, key, segments)
-            payload.add_to(x, -1.0)
-        return payload, {"residual": x}
+            return compressor.compress_residual(x, state["residual"], self.decay, x, key, segments), {"residual": x}
+        return compress_in_steps(self, x, compressor, key, segments, state)

@@ -21,9 +21,22 @@ class NoMemory:
         """Nothing accumulates."""
         return False
 
+    @property
+    def keeps_only_losses(self) -> bool:
+        """It keeps nothing."""
+        return True
+
     def init(self, numel: int) -> State:
         """No tensors."""
         return {}
+
+    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """``x`` itself."""
+        return x, state
+
+    def settle(self, sent: Payload, state: State) -> State:
+        """No tensors."""
+        return state
 
     def compress(
         self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State

@@ -36,6 +36,7 @@ class Remembering:
     state: State
     next_state: State = field(init=False)
     """The state once the message is delivered; ``state`` until one is made."""
+    _recalled: State = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.next_state = self.state
@@ -44,6 +45,15 @@ class Remembering:
         """The message for ``x`` (contiguous f32 ``[segments.numel]``), which is handed over to the memory."""
         payload, self.next_state = self.memory.compress(x, self.compressor, key, segments, self.state)
         return payload
+
+    def recall(self, x: Tensor) -> Tensor:
+        """What is to be sent of ``x``, which is handed over; read it until :meth:`settle`, do not write to it."""
+        intended, self._recalled = self.memory.recall(x, self.state)
+        return intended
+
+    def settle(self, sent: Payload) -> None:
+        """Say what was sent of what :meth:`recall` returned."""
+        self.next_state = self.memory.settle(sent, self._recalled)
 
     def outline(self, segments: Segments) -> Payload:
         """That of the compressor."""

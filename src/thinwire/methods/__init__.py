@@ -2,18 +2,29 @@
 
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, check_method
 from thinwire.methods.catalog import CATALOG, Row, parse_method
-from thinwire.methods.schedules import Every, Schedule
+from thinwire.methods.consensus import Consensus
+from thinwire.methods.elastic import Elastic
+from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
+from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
 from thinwire.methods.updates import Outer, Update
 
 __all__ = [
     "CATALOG",
+    "Consensus",
+    "Elastic",
+    "ElasticFollow",
     "Every",
+    "Follow",
     "GradientAveraging",
     "Method",
     "ModelAveraging",
     "Outer",
+    "PostLocal",
+    "RandomGaps",
     "Row",
     "Schedule",
+    "ServerUpdate",
+    "Staggered",
     "Update",
     "check_method",
     "parse_method",

@@ -8,10 +8,12 @@ import torch
 from thinwire.compressors import Compressor, Identity, segment_traits
 from thinwire.config import register
 from thinwire.errors import ConfigError
-from thinwire.exchanges import AllReduce, Exchange
+from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Exchange
 from thinwire.layout import Granularity, Layout, Segments, Whole
-from thinwire.memory import Memory, NoMemory
+from thinwire.memory import EF21, Memory, NoMemory
+from thinwire.methods.consensus import Consensus
 from thinwire.methods.schedules import Every, Schedule
+from thinwire.methods.server_updates import ServerUpdate
 from thinwire.methods.updates import Outer, Update
 from thinwire.methods.warm_up import WarmUp, compressor_at
 from thinwire.random import Key
@@ -107,6 +109,12 @@ class ModelAveraging:
                 f"fragments = {self.fragments} and delay = {self.delay} were given; there is at least 1 fragment, and "
                 "a delay is 0 or more steps"
             )
+        if not self.schedule.is_common and not isinstance(self.exchange, AsynchronousServer):
+            raise ConfigError(
+                f"under {self.schedule} each worker communicates at steps of its own, which an exchange in which they "
+                "wait for each other cannot; use a schedule that all share, or an AsynchronousServer"
+            )
+        _check_server(self)
 
     def compressor_at(self, number: int) -> Compressor:
         """The compressor of the fragment's exchange ``number``, counted from 0."""
@@ -141,9 +149,47 @@ def check_method(method: Method, layout: Layout) -> Segments:
     return segments
 
 
+def _check_server(method: ModelAveraging) -> None:
+    """An asynchronous server and an update with a server's side need each other."""
+    update, exchange = method.update, method.exchange
+    if isinstance(update, ServerUpdate) != isinstance(exchange, AsynchronousServer):
+        raise ConfigError(
+            f"update={update} does not go with exchange={exchange}: an asynchronous server takes Follow or "
+            "ElasticFollow, and they take no other exchange"
+        )
+    if not isinstance(update, ServerUpdate):
+        return
+    if update.needs_exact and not (isinstance(method.compressor, Identity) and isinstance(method.memory, NoMemory)):
+        raise ConfigError(f"{update} sends parameters as they are; leave out the compressor and the memory")
+    if method.fragments > 1 or method.delay:
+        raise ConfigError("fragments and delay have no meaning with an asynchronous server; leave them out")
+
+
+def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
+    """Where no mean is common to all, something else must bring the workers' models together."""
+    if method.exchange.is_common or isinstance(method.exchange, AsynchronousServer):
+        return
+    if not isinstance(method, ModelAveraging) or not isinstance(method.update, Consensus):
+        raise ConfigError(
+            f"under {method.exchange} each worker gets a mean of its own, and models would drift apart; use "
+            "ModelAveraging with update=Consensus()"
+        )
+
+
 def _check_kind(field: str, part: object, kind: type) -> None:
     if isinstance(part, type) or not isinstance(part, kind):
         raise ConfigError(f"{field} = {part!r} was given; it must be an instance that satisfies {kind.__name__}")
+
+
+def _check_estimates(method: "GradientAveraging | ModelAveraging") -> None:
+    """Messages that are changes of an estimate must be added up, and others must not."""
+    if isinstance(method.memory, EF21) != isinstance(method.exchange, Accumulating):
+        raise ConfigError(
+            f"memory={method.memory} does not go with exchange={method.exchange}: the messages of EF21 are changes, "
+            "which Accumulating adds up, and nothing else sends changes"
+        )
+    if isinstance(method.memory, EF21) and method.wipe_memory:
+        raise ConfigError("an estimate that all workers share must not be wiped; leave wipe_memory out with EF21")
 
 
 def _check_parts(method: "GradientAveraging | ModelAveraging") -> None:
@@ -151,6 +197,8 @@ def _check_parts(method: "GradientAveraging | ModelAveraging") -> None:
     _check_kind("compressor", method.compressor, Compressor)
     _check_kind("exchange", method.exchange, Exchange)
     _check_kind("granularity", method.granularity, Granularity)
+    _check_estimates(method)
+    _check_common(method)
     for compressor in method.all_compressors():
         if method.exchange.needs_linear and not compressor.traits(2).linear:
             raise ConfigError(

@@ -7,10 +7,12 @@ from typing import Any, Literal, NewType, get_args, get_origin, get_type_hints
 
 from thinwire.config import suggest
 from thinwire.errors import ConfigError
-from thinwire.layout import Chunks, Granularity, PerTensor, Whole
+from thinwire.layout import Chunks, Granularity, PerRow, PerTensor, Whole
 
 Density = NewType("Density", float)
 """A kept share: ``1%`` or ``0.01``."""
+Fraction = NewType("Fraction", float)
+"""A number from 0 up to 1, such as a momentum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,11 @@ def _read_cut(text: str, where: str) -> Granularity:
         return Whole()
     if text == "tensor":
         return PerTensor()
+    if text == "row":
+        return PerRow()
     if text.isdecimal():
         return Chunks(int(text))
-    raise ConfigError(f"{where}={text} cannot be read; write whole, tensor, or a number of entries")
+    raise ConfigError(f"{where}={text} cannot be read; write whole, tensor, row, or a number of entries")
 
 
 def _show(value: Any) -> str:
@@ -98,6 +102,8 @@ def _show(value: Any) -> str:
             return "whole"
         case PerTensor():
             return "tensor"
+        case PerRow():
+            return "row"
         case Chunks(length):
             return str(length)
     return str(value)

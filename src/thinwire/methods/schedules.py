@@ -1,15 +1,24 @@
 """When workers communicate."""
 
+import functools
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
 
 from thinwire.config import register
 from thinwire.errors import ConfigError
+from thinwire.random import Key
 
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Decides after which local steps a worker takes part in an exchange."""
+    """Decides after which local steps a worker takes part in an exchange; a pure function of step and rank."""
+
+    @property
+    def is_common(self) -> bool:
+        """Whether all workers communicate after the same steps, as every exchange needs in which they wait."""
+        ...
 
     def due(self, num_steps: int, rank: int) -> bool:
         """Whether worker ``rank`` communicates after its ``num_steps``-th step (counted from 1)."""
@@ -28,9 +37,146 @@ class Every:
     steps: int = 1
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"every = {self.steps} was given; workers communicate every 1, 2, 3, ... steps")
+        _check_steps("every", self.steps)
+
+    @property
+    def is_common(self) -> bool:
+        """All at the same steps."""
+        return True
 
     def due(self, num_steps: int, rank: int) -> bool:
         """True at multiples of ``steps``."""
         return num_steps % self.steps == 0
+
+
+@register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostLocal:
+    """After every step up to step ``switch``; from there on after every ``steps``-th (Lin et al. 2018).
+
+    Args:
+        switch: number of steps that are not local; the paper's is the first drop of the learning rate.
+        steps: local steps afterwards.
+
+    Raises:
+        ConfigError: ``switch`` below 0 or ``steps`` below 1.
+
+    Example:
+        >>> [step for step in range(1, 12) if PostLocal(switch=3, steps=4).due(step, 0)]
+        [1, 2, 3, 7, 11]
+    """
+
+    switch: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_steps("every", self.steps)
+        if self.switch < 0:
+            raise ConfigError(f"switch = {self.switch} was given; local steps begin after 0, 1, 2, ... steps")
+
+    @property
+    def is_common(self) -> bool:
+        """All at the same steps."""
+        return True
+
+    def due(self, num_steps: int, rank: int) -> bool:
+        """True up to ``switch``, then at every ``steps``-th step after it."""
+        return num_steps <= self.switch or (num_steps - self.switch) % self.steps == 0
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class RandomGaps:
+    """All workers, after gaps drawn uniformly from 1 to ``max_gap`` steps: any I_T with gap(I_T) <= H.
+
+    The gaps are cut where ``64 max_gap`` steps end, which is one of the steps too: so the schedule is a function of
+    the step, and a run can begin anywhere.
+
+    Args:
+        max_gap: H.
+        seed: of the gaps.
+
+    Raises:
+        ConfigError: ``max_gap`` below 1.
+
+    Example:
+        >>> [step for step in range(1, 20) if RandomGaps(4).due(step, 0)]
+        [2, 5, 7, 8, 10, 11, 15, 17]
+    """
+
+    max_gap: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_steps("max_gap", self.max_gap)
+
+    @property
+    def is_common(self) -> bool:
+        """All at the same steps: the gaps do not depend on the worker."""
+        return True
+
+    def due(self, num_steps: int, rank: int) -> bool:
+        """True at the end of a gap."""
+        return _ends_gap(num_steps, self.max_gap, self.seed, None)
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Staggered:
+    """Each worker at steps of its own, never more than ``steps`` apart (Basu et al. 2019, Alg. 2).
+
+    Only an exchange in which no worker waits for the others can follow it.
+
+    Args:
+        steps: H.
+        gaps: ``"fixed"``: every ``steps`` steps, worker r always r steps ahead of worker 0; ``"random"``: after gaps
+            drawn uniformly from 1 to ``steps``, as :class:`RandomGaps`, for each worker its own.
+        seed: of the gaps.
+
+    Raises:
+        ConfigError: ``steps`` below 1 or unknown ``gaps``.
+
+    Example:
+        >>> [[step for step in range(1, 9) if Staggered(4).due(step, rank)] for rank in (0, 1)]
+        [[4, 8], [3, 7]]
+    """
+
+    steps: int
+    gaps: Literal["fixed", "random"] = "fixed"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_steps("every", self.steps)
+        if self.gaps not in ("fixed", "random"):
+            raise ConfigError(f"gaps = {self.gaps!r} was given; gaps are 'fixed' or 'random'")
+
+    @property
+    def is_common(self) -> bool:
+        """Each worker has its own."""
+        return False
+
+    def due(self, num_steps: int, rank: int) -> bool:
+        """True at the end of one of the worker's gaps."""
+        if self.gaps == "fixed":
+            return (num_steps + rank) % self.steps == 0
+        return _ends_gap(num_steps, self.steps, self.seed, rank)
+
+
+def _check_steps(name: str, steps: int) -> None:
+    if steps < 1:
+        raise ConfigError(f"{name} = {steps} was given; workers communicate every 1, 2, 3, ... steps")
+
+
+def _ends_gap(num_steps: int, max_gap: int, seed: int, rank: int | None) -> bool:
+    block, offset = divmod(num_steps - 1, 64 * max_gap)
+    return offset + 1 in _ends_in_block(block, max_gap, seed, rank)
+
+
+@functools.lru_cache(maxsize=4096)
+def _ends_in_block(block: int, max_gap: int, seed: int, rank: int | None) -> frozenset[int]:
+    """Where gaps end among the steps 1 to ``64 max_gap`` of a block; at its end in any case."""
+    length = 64 * max_gap
+    key = Key(seed, ("gaps", block) if rank is None else ("gaps", block, rank))
+    draws = np.random.Philox(key=key.bits64()).random_raw(length)
+    ends = np.cumsum(draws % np.uint64(max_gap) + np.uint64(1))
+    return frozenset([*ends[ends < length].tolist(), length])

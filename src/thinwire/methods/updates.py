@@ -43,13 +43,23 @@ class Outer:
     ``D`` is the mean over workers of ``reference - params``. The default is plain averaging; ``lr = 0.7``,
     ``momentum = 0.9``, ``nesterov`` is DiLoCo's outer optimizer.
 
+    With ``mix`` a worker goes on with ``mix local + (1 - mix) x`` instead of ``x`` (Streaming DiLoCo, Douillard et
+    al. 2025): what it did since its part of ``D`` was sent is not lost when the result comes late.
+
+    Args:
+        lr: outer learning rate.
+        momentum: outer momentum, mu.
+        nesterov: whether the outer momentum is Nesterov's.
+        mix: share of the worker's own parameters that is kept, at least 0, below 1.
+
     Raises:
-        ConfigError: ``lr`` not above 0, ``momentum`` outside [0, 1), or ``nesterov`` without momentum.
+        ConfigError: ``lr`` not above 0, ``momentum`` or ``mix`` outside [0, 1), or ``nesterov`` without momentum.
     """
 
     lr: float = 1.0
     momentum: float = 0.0
     nesterov: bool = False
+    mix: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.lr > 0.0 or not 0.0 <= self.momentum < 1.0:
@@ -59,6 +69,8 @@ class Outer:
             )
         if self.nesterov and self.momentum == 0.0:
             raise ConfigError("nesterov has no effect without momentum; give an outer momentum or leave it out")
+        if not 0.0 <= self.mix < 1.0:
+            raise ConfigError(f"mix = {self.mix} was given; a worker keeps a share of its own parameters below 1")
 
     def init(self, params: Tensor) -> State:
         """A copy of the parameters, and a velocity if there is momentum."""
@@ -70,9 +82,10 @@ class Outer:
         return torch.sub(state["reference"], params, out=params)
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
-        """Move the reference and return it."""
+        """Move the reference and return it, or what the worker mixes of it and its own parameters."""
         mean = step = aggregate.mean
         if self.momentum:
             velocity = state["velocity"].mul_(self.momentum).add_(mean)
             step = mean + self.momentum * velocity if self.nesterov else velocity
-        return state["reference"].sub_(step if self.lr == 1.0 else self.lr * step)
+        reference = state["reference"].sub_(step if self.lr == 1.0 else self.lr * step)
+        return torch.lerp(reference, local(), self.mix) if self.mix else reference

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from thinwire.kernels.matrix import outer_products
 from thinwire.payloads.base import add_dense
 
 
@@ -15,6 +15,7 @@ class LowRank:
     The products are added up in order, each rounded to f32, so that every machine gets the same bits.
 
     Example:
+        >>> import torch
         >>> LowRank(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0]]), 3).to_dense().tolist()
         [3.0, 4.0, 6.0]
     """
@@ -25,11 +26,7 @@ class LowRank:
 
     def to_dense(self) -> Tensor:
         """The product, cut to length."""
-        total = torch.zeros(self.left.shape[0], self.right.shape[0], device=self.left.device)
-        for rank in range(self.left.shape[1]):
-            # Not addr or matmul: they may fuse the product with the sum, which rounds otherwise.
-            total += self.left[:, rank : rank + 1] * self.right[:, rank]
-        return total.view(-1)[: self.numel]
+        return outer_products(self.left, self.right, self.numel)
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * vector``, entry by entry."""

@@ -1,13 +1,16 @@
 """A signed power of two an entry and one scale a segment."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from thinwire.kernels.bits import unpack
+from thinwire.kernels.codebook import add_codes, write_codes
+from thinwire.kernels.powers import MOST_LEVELS
 from thinwire.layout import Segments
-from thinwire.payloads.base import add_dense, per_entry
+from thinwire.payloads.base import add_dense, empty_vector, per_entry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +46,10 @@ class Powers:
 
     def to_dense(self) -> Tensor:
         """Zero, or sign times scale times power, for every entry."""
+        if self._has_table():
+            out = empty_vector(self.numel, self.codes)
+            write_codes(self.codes, self.width, _multiples(self.num_levels), self.scales, self.segments.offsets(), out)
+            return out
         codes = unpack(self.codes, self.numel, self.width)
         levels = torch.where(codes > self.num_levels, codes - self.num_levels, codes)
         # In f64 every power from 2**0 to 2**-1000 times an f32 is exact, so that only one rounding is left.
@@ -52,4 +59,23 @@ class Powers:
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * vector``, entry by entry."""
-        add_dense(self.to_dense(), out, scale)
+        if self._has_table():
+            offsets = self.segments.offsets()
+            add_codes(self.codes, self.width, _multiples(self.num_levels), self.scales, offsets, out, scale)
+        else:
+            add_dense(self.to_dense(), out, scale)
+
+    def _has_table(self) -> bool:
+        """Whether all powers are f32 and no scale makes 0 times it anything but 0: one rounding is left, as above."""
+        return (
+            self.codes.is_cpu
+            and self.num_levels <= MOST_LEVELS
+            and bool(((self.scales >= 0) & (self.scales < torch.inf)).all())
+        )
+
+
+@functools.lru_cache(maxsize=MOST_LEVELS)
+def _multiples(num_levels: int) -> Tensor:
+    """The multiple of the scale for every code; do not write to it."""
+    powers = [2.0**-place for place in range(num_levels)]
+    return torch.tensor([0.0, *powers, *(-power for power in powers)])

@@ -1,12 +1,17 @@
 """The sum of several vectors."""
 
+import itertools
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.kernels.halves import merge_marked, subset_marks
+from thinwire.kernels.scatter import are_disjoint
 from thinwire.payloads.base import Payload, add_dense
+from thinwire.payloads.drawn import Drawn
 from thinwire.payloads.sparse import Sparse
 
 
@@ -33,6 +38,10 @@ class Total:
 
     def to_dense(self) -> Tensor:
         """The parts, added up in order."""
+        if _are_halves(self.parts):
+            first, second = self.parts
+            marks = subset_marks(first.key, first.segments.offsets(), first.kept.offsets().diff())
+            return merge_marked(first.values.to_dense(), second.values.to_dense(), marks)
         total = self.parts[0].to_dense()
         for part in self.parts[1:]:
             part.add_to(total)
@@ -49,5 +58,18 @@ class Total:
 
 
 def _are_disjoint(parts: list[Sparse]) -> bool:
-    indices = torch.cat([part.indices for part in parts]).sort().values
-    return not bool((indices.diff() == 0).any())
+    return all(are_disjoint(one.indices, other.indices) for one, other in itertools.combinations(parts, 2))
+
+
+def _are_halves(parts: tuple[Payload, ...]) -> TypeGuard[tuple[Drawn, Drawn]]:
+    """Whether one key draws part of each segment, and the rest of it: then one draw does for both."""
+    if len(parts) != 2:
+        return False
+    one, other = parts
+    if not (isinstance(one, Drawn) and isinstance(other, Drawn)):
+        return False
+    if one.key != other.key or one.segments != other.segments:
+        return False
+    few, many = one.kept.offsets().diff(), other.kept.offsets().diff()
+    # Two equal halves are drawn as the same set; of no entries both are none.
+    return bool(((few != many) | (few + many == 0)).all()) and torch.equal(few + many, one.segments.offsets().diff())

@@ -46,13 +46,15 @@ def setup(data: Comparison) -> str:
     size = "" if data.num_parameters is None else f" (a model of {data.num_parameters:,} parameters)"
     batch = "" if data.batch_size is None else f", batches of {data.batch_size:,} per worker"
     shards = "" if data.sharding is None else f", {escape(data.sharding)} sharding"
+    rates = "" if data.lr_schedule in (None, "constant") else f", learning rates {escape(data.lr_schedule)}"
+    mean = "" if data.average in (None, "none") else f", evaluated at the {escape(data.average)} average of iterates"
     seeds = ", ".join(str(seed) for seed in data.seeds)
     seeds = f"seeds {seeds}" if len(data.seeds) > 1 else f"one seed, {seeds}"
     methods = f"{len(data.methods)} methods" if len(data.methods) > 1 else "One method"
     searched = any(len(tried) > 1 for tried in data.tuning.values())
     sentences = [
         f"{methods} trained <b>{escape(data.task)}</b>{size} with {data.workers:,} workers for "
-        f"{data.steps:,} steps of {escape(data.optimizer)}{batch}{shards}, {seeds}.",
+        f"{data.steps:,} steps of {escape(data.optimizer)}{rates}{batch}{shards}, {seeds}{mean}.",
         _where(data),
         "Every method ran at the learning rate that a search of its own on the validation split took."
         if searched
@@ -63,15 +65,21 @@ def setup(data: Comparison) -> str:
 
 
 def _where(data: Comparison) -> str:
-    compute = "" if not data.compute_s else f", {human_seconds(data.compute_s)} of computation per step"
+    compute = ""
+    if data.compute and data.compute.compute_s:
+        varied = "" if data.compute.are_equal else " on average, which differs by worker or step"
+        compute = f", {human_seconds(data.compute.compute_s)} of computation per step{varied}"
     if data.engine == "processes":
         return "The workers were real processes; seconds are measured."
     if data.network is None:
         return f"The workers ran in the simulator{compute}; seconds are virtual."
     bandwidth = human_bits_per_second(data.network.bandwidth_Bps)
+    up = data.network.uplink_Bps
+    upwards = "" if up is None else f" ({human_bits_per_second(up)} up)"
+    others = f", but {data.network.num_others} on other links" if data.network.num_others else ""
     return (
-        f"The workers ran in the simulator, each on a link of {bandwidth} with "
-        f"{human_seconds(data.network.latency_s)} latency{compute}; seconds are virtual."
+        f"The workers ran in the simulator, each on a link of {bandwidth}{upwards} with "
+        f"{human_seconds(data.network.latency_s)} latency{others}{compute}; seconds are virtual."
     )
 
 

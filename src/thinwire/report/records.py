@@ -31,10 +31,20 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """The link of every worker: bytes per second and seconds per message."""
+    """The link of every worker: bytes per second and seconds per message; how many workers have another one."""
 
     bandwidth_Bps: float
     latency_s: float
+    uplink_Bps: float | None
+    num_others: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """The seconds of a step, and whether workers or steps differ from each other."""
+
+    compute_s: float
+    are_equal: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +93,13 @@ class Comparison:
     steps: int
     engine: str
     network: Network | None
-    compute_s: float | None
+    compute: Machines | None
     target: float | None
     optimizer: str
     batch_size: int | None
     sharding: str | None
+    lr_schedule: str | None
+    average: str | None
     num_parameters: int | None
     methods: tuple[str, ...]
     taken: Mapping[str, float | None]
@@ -150,11 +162,13 @@ def load(folder: Path) -> Comparison:
         steps=field(about, "steps", where, int),
         engine=field(about, "engine", where, str),
         network=_network(field(about, "network", where, dict, optional=True), where),
-        compute_s=number(about, "compute_s", where, optional=True),
+        compute=_machines(field(about, "compute", where, dict, optional=True), where),
         target=number(about, "target", where, optional=True),
         optimizer=field(about, "optimizer", where, str),
         batch_size=field(about, "batch_size", where, int, optional=True),
         sharding=field(about, "sharding", where, str, optional=True),
+        lr_schedule=field(about, "lr_schedule", where, str, optional=True),
+        average=field(about, "average", where, str, optional=True),
         num_parameters=field(about, "num_parameters", where, int, optional=True),
         methods=methods,
         taken={name: number(taken, name, where, optional=True) for name in taken},
@@ -180,6 +194,18 @@ def _network(entry: dict[str, Any] | None, where: str) -> Network | None:
     return Network(
         bandwidth_Bps=finite(entry, "bandwidth_Bps", where),
         latency_s=finite(entry, "latency_s", where),
+        uplink_Bps=number(entry, "uplink_Bps", where, optional=True),
+        num_others=len(field(entry, "links", where, list)),
+    )
+
+
+def _machines(entry: dict[str, Any] | None, where: str) -> Machines | None:
+    if entry is None:
+        return None
+    wavering = finite(entry, "jitter", where) or finite(entry, "stall_share", where)
+    return Machines(
+        compute_s=finite(entry, "compute_s", where),
+        are_equal=not wavering and not field(entry, "slow", where, list),
     )
 
 

@@ -3,6 +3,7 @@
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -18,7 +19,19 @@ from thinwire.network import (
     all_reduce_s,
     all_reduce_traffic,
 )
-from thinwire.steps import AllGather, AllReduce, Compute, Op, Receive, Send, Steps, check_length, check_peer, describe
+from thinwire.steps import (
+    AllGather,
+    AllReduce,
+    Compute,
+    Op,
+    Receive,
+    ReceiveAny,
+    Send,
+    Steps,
+    check_length,
+    check_peer,
+    describe,
+)
 
 T = TypeVar("T")
 
@@ -29,7 +42,7 @@ class Simulation:
     Clocks and byte counts go on from one :meth:`run` to the next. A collective begins when its last worker has
     arrived and no message is under way, and ends for all at once, after the seconds of :mod:`thinwire.network`. A
     message of a pair occupies the sender's uplink, then the receiver's downlink, for its bytes over the bandwidth,
-    in the order of sending: a server with one port is as slow as its port.
+    in the order in which they come to it: a server with one port is as slow as its port.
 
     Args:
         num_workers: how many programs run together.
@@ -54,6 +67,7 @@ class Simulation:
         self.network = network or Network()
         self.clocks = [0.0] * num_workers
         self.traffic = [Traffic()] * num_workers
+        self._links = [self.network.link(rank) for rank in range(num_workers)]
         self._uplink_free = [0.0] * num_workers
         self._downlink_free = [0.0] * num_workers
 
@@ -87,18 +101,37 @@ class Simulation:
         self._uplink_free = list(saved["uplink_free"])
         self._downlink_free = list(saved["downlink_free"])
 
-    def _deliver(self, source: int, destination: int, num_bytes: int) -> float:
-        """Account for a message that is sent now, and return when it has arrived."""
+    def _leave(self, source: int, destination: int, num_bytes: int) -> float:
+        """Account for a message that is sent now, and return when its first bit is at the receiver's port."""
         size = num_bytes + FRAME_NUM_BYTES
-        seconds = size / self.network.bandwidth_Bps
+        sender, receiver = self._links[source], self._links[destination]
         start = max(self.clocks[source], self._uplink_free[source])
-        self._uplink_free[source] = start + seconds
-        # Its first bit is there one latency after it left; the port takes messages one after another.
-        begin = max(start + self.network.latency_s, self._downlink_free[destination])
-        self._downlink_free[destination] = begin + seconds
+        self._uplink_free[source] = start + size / sender.up_Bps
         self.traffic[source] += Traffic(bytes_sent=size)
         self.traffic[destination] += Traffic(bytes_received=size)
-        return begin + seconds
+        return start + (sender.latency_s + receiver.latency_s) / 2
+
+    def _enter(self, source: int, destination: int, num_bytes: int, first_bit: float) -> float:
+        """Let a message through the receiver's port, after those that came before it; when it has arrived."""
+        size = num_bytes + FRAME_NUM_BYTES
+        begin = max(first_bit, self._downlink_free[destination])
+        end = begin + size / self._links[destination].bandwidth_Bps
+        self._downlink_free[destination] = end
+        # It cannot be there before it has left; a sender that is slow does not hold up the others meanwhile.
+        return max(end, first_bit + size / self._links[source].up_Bps)
+
+
+_ARRIVAL = object()
+"""In the queue of events, in place of a reply: a message has come to a worker that may wait for anyone's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _AtPort:
+    """In the queue of events, in place of a reply: the first bit of a message is at its receiver's port."""
+
+    source: int
+    destination: int
+    parcel: "_Parcel"
 
 
 class _Parcel:
@@ -126,7 +159,10 @@ class _Round:
         self.num_events = 0
         self.waiting: dict[int, Op] = {}
         self.finished: set[int] = set()
-        self.mail: dict[tuple[int, int], deque[tuple[float, _Parcel]]] = {}
+        # For each receiver, by sender: when a message has arrived, how many came before it, and what it is.
+        self.mail: list[dict[int, deque[tuple[float, int, _Parcel]]]] = [{} for _ in programs]
+        self.num_under_way = 0
+        self.num_arrived = 0
         self.last_sent: dict[int, _Parcel] = {}
         for rank in range(self.size):
             self.wake(rank, simulation.clocks[rank], None)
@@ -134,6 +170,12 @@ class _Round:
     def run(self) -> list[Any]:
         while self.ready:
             now, _, rank, reply = heapq.heappop(self.ready)
+            if reply is _ARRIVAL:
+                self.open_first(rank, now)
+                continue
+            if isinstance(reply, _AtPort):
+                self.enter(reply, now)
+                continue
             self.simulation.clocks[rank] = now
             try:
                 op = self.programs[rank].send(reply)
@@ -146,7 +188,12 @@ class _Round:
             requests = ", ".join(f"worker {rank}: {describe(op)}" for rank, op in sorted(self.waiting.items()))
             ended = f"; finished: {sorted(self.finished)}" if self.finished else ""
             raise DeadlockError(f"every worker waits for another one: {requests}{ended}")
-        unread = [f"{len(box)} from worker {source} to worker {to}" for (source, to), box in self.mail.items() if box]
+        unread = [
+            f"{len(box)} from worker {source} to worker {to}"
+            for to, boxes in enumerate(self.mail)
+            for source, box in boxes.items()
+            if box
+        ]
         if unread:
             raise ProtocolError(f"messages were sent that nobody received: {', '.join(unread)}")
         return self.results
@@ -162,36 +209,72 @@ class _Round:
                 self.wake(rank, now + seconds, None)
             case Send(destination, message):
                 check_peer(op, rank, self.size)
-                arrival = self.simulation._deliver(rank, destination, message.numel())
+                first_bit = self.simulation._leave(rank, destination, message.numel())
                 parcel = self.last_sent.get(rank)
                 if parcel is None or parcel.message is not message:
                     parcel = self.last_sent[rank] = _Parcel(message)
-                self.mail.setdefault((rank, destination), deque()).append((arrival, parcel))
+                self.num_under_way += 1
+                self.wake(destination, first_bit, _AtPort(rank, destination, parcel))
                 self.wake(rank, now, None)
-                waiting = self.waiting.get(destination)
-                if isinstance(waiting, Receive) and waiting.source == rank:
-                    del self.waiting[destination]
-                    self.take(destination, waiting)
             case Receive(source):
                 check_peer(op, rank, self.size)
-                if self.mail.get((source, rank)):
+                if self.mail[rank].get(source):
                     self.take(rank, op)
                 else:
                     self.waiting[rank] = op
+            case ReceiveAny():
+                self.waiting[rank] = op
+                arrivals = [box[0][0] for box in self.mail[rank].values() if box]
+                if arrivals:
+                    # Another message may overtake the first of these until it is there.
+                    self.wake(rank, max(now, min(arrivals)), _ARRIVAL)
             case AllReduce() | AllGather():
                 self.waiting[rank] = op
-                if len(self.waiting) == self.size:
-                    self.collective()
+                self.collective_if_ready()
+
+    def enter(self, event: _AtPort, now: float) -> None:
+        """A message goes through its receiver's port into the mail, where somebody may wait for it."""
+        source, destination, parcel = event.source, event.destination, event.parcel
+        arrival = self.simulation._enter(source, destination, parcel.message.numel(), now)
+        self.num_under_way -= 1
+        self.num_arrived += 1
+        self.mail[destination].setdefault(source, deque()).append((arrival, self.num_arrived, parcel))
+        waiting = self.waiting.get(destination)
+        if isinstance(waiting, Receive) and waiting.source == source:
+            del self.waiting[destination]
+            self.take(destination, waiting)
+        elif isinstance(waiting, ReceiveAny):
+            self.wake(destination, arrival, _ARRIVAL)
+        self.collective_if_ready()
 
     def take(self, rank: int, receive: Receive) -> None:
-        arrival, parcel = self.mail[receive.source, rank].popleft()
+        arrival, _, parcel = self.mail[rank][receive.source].popleft()
         check_length(receive.source, parcel.message.numel(), receive.max_num_bytes)
         self.wake(rank, max(self.simulation.clocks[rank], arrival), parcel.opened(receive.read))
+
+    def open_first(self, rank: int, now: float) -> None:
+        """Hand the message that arrived first, if one has, to a worker that waits for anyone's."""
+        op = self.waiting.get(rank)
+        heads = [(box[0][0], box[0][1], source) for source, box in self.mail[rank].items() if box]
+        if not isinstance(op, ReceiveAny) or not heads:
+            return  # what this arrival announced was taken in the meantime
+        arrival, _, source = min(heads)
+        if arrival > now:
+            return
+        del self.waiting[rank]
+        _, _, parcel = self.mail[rank][source].popleft()
+        check_length(source, parcel.message.numel(), op.max_num_bytes)
+        self.wake(rank, max(self.simulation.clocks[rank], arrival), (source, parcel.opened(op.read)))
+
+    def collective_if_ready(self) -> None:
+        """Begin a collective once everybody has come and no message is under way."""
+        if len(self.waiting) == self.size and not self.num_under_way:
+            self.collective()
 
     def collective(self) -> None:
         ops = [self.waiting[rank] for rank in range(self.size)]
         if len({type(op) for op in ops}) > 1:
-            if any(isinstance(op, Receive) for op in ops):
+            if any(isinstance(op, Receive | ReceiveAny) for op in ops):
                 return  # a deadlock, unless a message is under way; run() tells
             listed = ", ".join(f"worker {rank}: {describe(op)}" for rank, op in enumerate(ops))
             raise ProtocolError(f"the workers join in different collectives: {listed}")

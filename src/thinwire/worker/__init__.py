@@ -1,5 +1,6 @@
-"""One participant of a training run."""
+"""The participants of a training run."""
 
-from thinwire.worker.participant import Worker
+from thinwire.worker.participant import Worker, can_share
+from thinwire.worker.server import Server, needs_server
 
-__all__ = ["Worker"]
+__all__ = ["Server", "Worker", "can_share", "needs_server"]

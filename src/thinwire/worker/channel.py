@@ -11,16 +11,17 @@ from torch import Tensor
 from thinwire.compressors import Compressor, Traits
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
+from thinwire.exchanges.recompression import max_relayed_num_bytes
+from thinwire.exchanges.remembered import offence
 from thinwire.kernels.buffers import empty, zeros
 from thinwire.kernels.flatten import flatten_finite
 from thinwire.kernels.numba_tools import tensor_of
 from thinwire.layout import Layout, Segments, State, views_like
 from thinwire.memory import Remembering
 from thinwire.methods import Method, ModelAveraging, check_method
-from thinwire.payloads import Dense, Sparse
+from thinwire.payloads import Payload, Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
-from thinwire.wire import max_num_bytes
 
 
 @dataclass(slots=True)
@@ -34,6 +35,21 @@ class Pending:
 
     aggregate: Aggregate
     due: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """An exchange that is over, and what the memory will hold once it is accepted.
+
+    Args:
+        aggregate: what came back.
+        x: the vector that was exchanged.
+        memory: the memory's next state.
+    """
+
+    aggregate: Aggregate
+    x: Tensor
+    memory: State
 
 
 @dataclass(slots=True, eq=False)
@@ -69,9 +85,7 @@ class Channel:
     def __post_init__(self) -> None:
         numel = self.layout.numel
         segments = check_method(self.method, self.layout)
-        longest = max(
-            max_num_bytes(each.outline(segments)) for each in (*self.method.all_compressors(), Poison())
-        )  # fmt: skip
+        longest = max(max_relayed_num_bytes(each, segments) for each in self.method.all_compressors())
         self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout)
         self._flat = zeros(numel)
         self._viewed = (self._flat, [])
@@ -89,8 +103,8 @@ class Channel:
         """The worker's own parameters of this part, as they are now, in a new vector."""
         return self.layout.flatten(self.params, tensor_of(empty(self.layout.numel, np.float32)))
 
-    def run(self, x: Tensor, compressor: Compressor, finite: bool, number: int) -> Steps[Aggregate]:
-        """Exchange ``x``; if the aggregate is finite, the memory and the exchange remember it.
+    def run(self, x: Tensor, compressor: Compressor, finite: bool, number: int) -> Steps[Outcome]:
+        """Exchange ``x``; nothing is remembered before :meth:`accept`.
 
         A worker that left an exchange would leave the others waiting: one whose vector is not finite takes part
         with the offending entry, which makes the mean non-finite, so that every worker raises at the same step.
@@ -100,11 +114,15 @@ class Channel:
             self._context.segments, self._context.max_num_bytes, self.layout,
         )  # fmt: skip
         remembering = Remembering(compressor, self.method.memory, self.memory)
-        aggregate = yield from self.method.exchange.run(x, remembering if finite else Poison(), ctx, self.exchange)
-        if aggregate.finite:
-            self._remember(x, remembering.next_state)
-            self.exchange = aggregate.state
-        return aggregate
+        aggregate = yield from self.method.exchange.run(
+            x, remembering if finite else Poison(compressor), ctx, self.exchange
+        )
+        return Outcome(aggregate, x, remembering.next_state)
+
+    def accept(self, outcome: Outcome) -> None:
+        """Remember what an exchange with a finite aggregate left."""
+        self._remember(outcome.x, outcome.memory)
+        self.exchange = outcome.aggregate.state
 
     def write(self, flat: Tensor, targets: Sequence[Tensor]) -> None:
         """Copy the entries of ``flat`` to tensors in layout order; quick if ``flat`` is the same tensor every time."""
@@ -166,17 +184,21 @@ def _pieces(named: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """Sends the first non-finite entry of a vector that must not be compressed."""
+    """Sends the first non-finite entry of a vector that must not be compressed.
+
+    Args:
+        compressor: what the other workers use, so that the worker knows the shape of their messages.
+    """
+
+    compressor: Compressor
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """One entry, NaN or inf."""
-        first = torch.isfinite(x).logical_not().nonzero()[0]
-        return Sparse(x.numel(), first, Dense(x[first]))
+        return offence(x)
 
-    def outline(self, segments: Segments) -> Sparse:
-        """One entry."""
-        index = torch.empty(min(1, segments.numel), dtype=torch.int64, device="meta")
-        return Sparse(segments.numel, index, Dense(torch.empty(index.numel(), device="meta")))
+    def outline(self, segments: Segments) -> Payload:
+        """That of the other workers' compressor; one entry is sent."""
+        return self.compressor.outline(segments)
 
     def traits(self, numel: int) -> Traits:
         """It promises nothing."""

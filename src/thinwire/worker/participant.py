@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -66,8 +67,29 @@ class Worker:
         self._params = list(named.values())
         self._key = Key(seed)
         self._lr = _largest_lr(optimizer)
+        self.counts_union = False
+        """Whether :attr:`union_density` is counted, in one pass over every mean."""
+        self.union_density: float | None = None
+        """The share of entries that are not 0 in the last mean: of a gather, what at least one worker has sent."""
         self.layout = Layout.of(named)
         self.channels = make_channels(method, named, rank, size, self._key)
+        self._stepped = _Counter()
+
+    def beside(self, rank: int) -> "Worker":
+        """Worker ``rank`` of the same crew in the same process, on this one's own model and optimizer.
+
+        Under gradient averaging all workers hold the same parameters at every step, so that a simulation needs one
+        copy: each writes its gradients there and hands them to its exchange, and the first that gets the mean steps.
+
+        Raises:
+            ConfigError: workers of this method hold parameters of their own, or the model has buffers, which are
+                each worker's own.
+        """
+        if not can_share(self.method, self.model):
+            raise ConfigError("workers can share a model under gradient averaging with a common mean, without buffers")
+        other = Worker(self.method, self.model, self.optimizer, rank=rank, size=self.size, seed=self._key.seed)
+        other._stepped = self._stepped
+        return other
 
     @torch.no_grad()
     def step(self) -> Steps[None]:
@@ -82,7 +104,6 @@ class Worker:
         self._notice_lr_drop()
         if isinstance(self.method, GradientAveraging):
             yield from self._average_gradients(self.method)
-            self.optimizer.step()
             self.num_steps += 1
             return
         self.optimizer.step()
@@ -100,7 +121,10 @@ class Worker:
                 torch.nn.utils.clip_grads_with_norm_(self._params, longest, norm)
         x, finite = channel.gather(grads)
         aggregate = yield from self._exchange(channel, x, finite, "gradient")
-        channel.write(aggregate.mean, grads)
+        if self._stepped.count == self.num_steps:  # else a worker beside this one has done it
+            channel.write(aggregate.mean, grads)
+            self.optimizer.step()
+            self._stepped.count += 1
 
     def _average_models(self, method: ModelAveraging) -> Steps[None]:
         for channel in self.channels:
@@ -136,6 +160,12 @@ class Worker:
         parts = [reference for reference in references if reference is not None]
         return self.layout.unflatten(parts[0] if len(parts) == 1 else torch.cat(parts))
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether an asynchronous server told this worker, at its last exchange, to stop for now."""
+        paused = self.channels[0].exchange.get("paused")
+        return paused is not None and bool(paused)
+
     def memory_norm(self) -> float:
         """``||m||_2`` of the residual, 0 without memory: the health of error feedback."""
         residuals = [channel.memory["residual"] for channel in self.channels if "residual" in channel.memory]
@@ -156,6 +186,7 @@ class Worker:
             "seed": self._key.seed,
             "method": repr(self.method),
             "lr": self._lr,
+            "union_density": self.union_density,
             "pending": [None if each.pending is None else each.pending.due for each in self.channels],
         }
         return {"counters": counters, "tensors": named_tensors(self.channels, self.layout)}
@@ -174,17 +205,22 @@ class Worker:
                 raise ConfigError(f"the saved state is of {name} {given}, but this worker has {name} {mine}")
         load_tensors(self.channels, self.layout, tensors, counters["pending"])
         self._lr = counters["lr"]
-        self.num_steps = counters["num_steps"]
+        self.union_density = counters["union_density"]
+        self.num_steps = self._stepped.count = counters["num_steps"]
         self.num_exchanges = counters["num_exchanges"]
         self.message_bytes = counters["message_bytes"]
 
     def _exchange(self, channel: Channel, x: Tensor, finite: bool, what: str) -> Steps[Aggregate]:
         compressor = self.method.compressor_at(self.num_exchanges // len(self.channels))
-        aggregate = yield from channel.run(x, compressor, finite, self.num_exchanges)
+        outcome = yield from channel.run(x, compressor, finite, self.num_exchanges)
+        aggregate = outcome.aggregate
         if not aggregate.finite:
             raise self._numerics_error(channel, aggregate.mean, what)
+        channel.accept(outcome)
         self.num_exchanges += 1
         self.message_bytes += aggregate.message_bytes
+        if self.counts_union:
+            self.union_density = int(aggregate.mean.count_nonzero()) / max(aggregate.mean.numel(), 1)
         return aggregate
 
     def _notice_lr_drop(self) -> None:
@@ -202,6 +238,19 @@ class Worker:
             f"NaN or inf in the {what} of at least one worker, in {name!r}, found at step {step}; the "
             "exchange was not applied. Lower the learning rate, clip gradients, or look for bad input data"
         )
+
+
+def can_share(method: Method, model: nn.Module) -> bool:
+    """Whether workers of one process may share a model, see :meth:`Worker.beside`."""
+    is_common = isinstance(method, GradientAveraging) and method.exchange.is_common
+    return is_common and next(model.buffers(), None) is None
+
+
+@dataclass(slots=True)
+class _Counter:
+    """How many steps the optimizer has made, for all workers that share it."""
+
+    count: int = 0
 
 
 def _num_optimized(optimizer: torch.optim.Optimizer) -> int:

@@ -3,13 +3,13 @@
 from thinwire.config import suggest
 from thinwire.errors import ConfigError
 from thinwire.methods.base import Method
-from thinwire.methods.catalog import averaging, decentralised, gradients, models
+from thinwire.methods.catalog import asynchronous, averaging, decentralised, gradients, models
 from thinwire.methods.catalog.row import Row
 from thinwire.methods.options import read_options
 
 __all__ = ["CATALOG", "Row", "parse_method"]
 
-CATALOG: tuple[Row, ...] = (*averaging.ROWS, *gradients.ROWS, *models.ROWS, *decentralised.ROWS)
+CATALOG: tuple[Row, ...] = (*averaging.ROWS, *gradients.ROWS, *models.ROWS, *decentralised.ROWS, *asynchronous.ROWS)
 
 
 def parse_method(text: str) -> Method:

@@ -9,7 +9,7 @@ from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
 from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, sparsifier
 from thinwire.methods.catalog.row import Row
 from thinwire.methods.options import Density
-from thinwire.methods.schedules import Every
+from thinwire.methods.schedules import Every, RandomGaps, Schedule
 
 
 def sgd() -> Method:
@@ -70,7 +70,7 @@ def topk(
     exchange: Route = "gather",
 ) -> Method:
     """The largest coordinates of the displacement, with memory."""
-    return _qsparse("top", density, k, Identity(), every, granularity, memory, exchange)
+    return _qsparse("top", density, k, Identity(), Every(every), granularity, memory, exchange)
 
 
 def signtopk(
@@ -82,7 +82,7 @@ def signtopk(
     exchange: Route = "gather",
 ) -> Method:
     """The signs of the largest coordinates, with memory."""
-    return _qsparse("top", density, k, Sign(), every, granularity, memory, exchange)
+    return _qsparse("top", density, k, Sign(), Every(every), granularity, memory, exchange)
 
 
 def qsparse(
@@ -94,6 +94,7 @@ def qsparse(
     norm: Literal["l2", "max"] = "l2",
     scaled: bool = True,
     every: int = 1,
+    gaps: Literal["fixed", "random"] = "fixed",
     granularity: Granularity = Whole(),
     memory: Remember = "error-feedback",
     exchange: Route = "server",
@@ -104,15 +105,16 @@ def qsparse(
     quantizer = (
         QSGD(levels=15 if levels is None else levels, norm=norm, scaled=scaled) if values == "levels" else Sign()
     )
-    return _qsparse(select, density, k, quantizer, every, granularity, memory, exchange)
+    schedule = RandomGaps(every) if gaps == "random" else Every(every)
+    return _qsparse(select, density, k, quantizer, schedule, granularity, memory, exchange)
 
 
 def _qsparse(
-    select: str, density: float | None, k: float | None, values: Compressor, every: int, granularity: Granularity,
-    memory: str, exchange: str,
+    select: str, density: float | None, k: float | None, values: Compressor, schedule: Schedule,
+    granularity: Granularity, memory: str, exchange: str,
 ) -> Method:  # fmt: skip
     return ModelAveraging(
-        schedule=Every(every), memory=MEMORIES[memory], compressor=sparsifier(select, density, k, values),
+        schedule=schedule, memory=MEMORIES[memory], compressor=sparsifier(select, density, k, values),
         exchange=ROUTES[exchange], granularity=granularity,
     )  # fmt: skip
 
@@ -144,7 +146,8 @@ ROWS: tuple[Row, ...] = (
         name="mem-sgd",
         paper="Stich, Cordonnier, Jaggi 2018",
         summary="top-k or random-k exact coordinates of lr * gradient + memory; k may be below 1",
-        departs="workers average their messages, where the paper's parallel form shares one model without locks",
+        departs="workers average their messages, where the paper's parallel form shares one model without locks; its "
+        "step sizes and average: --lr-schedule inverse:shift=A --average quadratic:shift=A",
         build=mem_sgd,
     ),
     Row(
@@ -171,7 +174,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="qsparse",
         paper="Basu et al. 2019",
-        summary="top-k or random-k coordinates, quantized, with error feedback, every H steps",
+        summary="top-k or random-k coordinates, quantized, with error feedback, every H steps (or random gaps up to H)",
         departs="scaled by 1/(1 + beta) with both branches of beta; the server's broadcast is exact",
         build=qsparse,
     ),

@@ -1,5 +1,160 @@
-"""Other routes: gossip, trees, shards, servers that compress what they send."""
+"""Other routes: gossip, trees, owners of shards, islands, a server that compresses what it sends."""
 
+from typing import Literal, TypeAlias
+
+from thinwire.compressors import QSGD, Compressor, Identity, SharedSeedRandK, Sign, TopK
+from thinwire.errors import ConfigError
+from thinwire.exchanges import AllReduce, Gossip, Hierarchical, OwnerSharded, ParameterServer, Tree
+from thinwire.exchanges.graphs import Complete, Graph, Ring, Torus
+from thinwire.memory import ErrorFeedback
+from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
+from thinwire.methods.catalog.parts import sparsifier
 from thinwire.methods.catalog.row import Row
+from thinwire.methods.consensus import Consensus
+from thinwire.methods.options import Density
+from thinwire.methods.schedules import Every
 
-ROWS: tuple[Row, ...] = ()
+Shape: TypeAlias = Literal["ring", "torus", "complete"]
+_ONE_PERCENT = Density(0.01)
+_GRAPHS: dict[str, Graph] = {"ring": Ring(), "torus": Torus(), "complete": Complete()}
+
+
+def d_psgd(graph: Shape = "ring", every: int = 1) -> Method:
+    """Exact models, averaged with those of the neighbours."""
+    return ModelAveraging(
+        schedule=Every(every), exchange=Gossip(graph=_GRAPHS[graph]), update=Consensus(gamma=1.0)
+    )  # fmt: skip
+
+
+def choco(
+    select: Literal["top", "random", "all"] = "top",
+    density: Density | None = None,
+    k: float | None = None,
+    values: Literal["exact", "signs"] = "exact",
+    levels: int | None = None,
+    gamma: float | None = None,
+    graph: Shape = "ring",
+    every: int = 1,
+) -> Method:
+    """Compressed differences to the neighbours, which keep track of each other."""
+    compressor = _difference(select, density, k, values, levels)
+    return ModelAveraging(
+        schedule=Every(every), compressor=compressor, exchange=Gossip(graph=_GRAPHS[graph]),
+        update=Consensus(gamma=0.1 if gamma is None else gamma),
+    )  # fmt: skip
+
+
+def _difference(
+    select: str, density: float | None, k: float | None, values: str, levels: int | None
+) -> Compressor:  # fmt: skip
+    if levels is not None and values == "signs":
+        raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
+    of_values: Compressor = Sign() if values == "signs" else Identity()
+    if levels is not None:
+        of_values = QSGD(levels=levels, scaled=True)
+    if select != "all":
+        return sparsifier(select, density, k, of_values)
+    if density is not None or k is not None:
+        raise ConfigError("density and k have no effect with select=all; leave them out")
+    return of_values
+
+
+def double_squeeze(
+    values: Literal["exact", "signs"] = "exact", density: Density | None = None, k: float | None = None
+) -> Method:
+    """Compressed gradients up and a compressed mean down, with a memory at both ends."""
+    compressor = sparsifier("top", density, k, Sign() if values == "signs" else Identity())
+    return GradientAveraging(
+        memory=ErrorFeedback(), compressor=compressor, exchange=ParameterServer(downlink=compressor)
+    )  # fmt: skip
+
+
+def gtopk(density: Density | None = None, k: float | None = None, every: int = 1, arity: int = 2) -> Method:
+    """Top-k coordinates, of which a tree keeps the top-k at every merge."""
+    compressor = sparsifier("top", density, k, Identity())
+    return ModelAveraging(
+        schedule=Every(every), memory=ErrorFeedback(), compressor=compressor,
+        exchange=Tree(arity=arity, merge=compressor),
+    )  # fmt: skip
+
+
+def ok_topk(density: Density = _ONE_PERCENT, every: int = 1, exact: bool = False, balanced: bool = False) -> Method:
+    """Top-k coordinates to the owners of regions, and the top-k of their sums back."""
+    compressor = TopK(density=density)
+    return ModelAveraging(
+        schedule=Every(every), memory=ErrorFeedback(), compressor=compressor,
+        exchange=OwnerSharded(select=None if exact or balanced else compressor, balanced=balanced),
+    )  # fmt: skip
+
+
+def shared_randk(density: Density | None = None, k: float | None = None, every: int = 1) -> Method:
+    """The same random coordinates on all workers, all-reduced."""
+    density = Density(0.01) if density is None and k is None else density
+    return ModelAveraging(
+        schedule=Every(every), memory=ErrorFeedback(), compressor=SharedSeedRandK(density=density, k=k, shared=True),
+        exchange=AllReduce(),
+    )  # fmt: skip
+
+
+def islands(island: int = 2, density: Density | None = None, k: float | None = None, every: int = 1) -> Method:
+    """Exact sums inside islands, top-k between them."""
+    return ModelAveraging(
+        schedule=Every(every), memory=ErrorFeedback(), compressor=sparsifier("top", density, k, Identity()),
+        exchange=Hierarchical(island),
+    )  # fmt: skip
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        name="d-psgd",
+        paper="Lian et al. 2017",
+        summary="f32 models to the neighbours in a graph; each takes the weighted mean",
+        departs="mixes after the gradient step, where the paper evaluates the gradient before and adds it after mixing",
+        build=d_psgd,
+    ),
+    Row(
+        name="choco",
+        paper="Koloskova, Stich, Jaggi 2019",
+        summary="compressed difference to what the neighbours know of the worker, to the neighbours in a graph",
+        departs="compresses, then mixes, where the authors' code mixes first; what is known at first are the common "
+        "initial parameters, where the paper has 0",
+        build=choco,
+    ),
+    Row(
+        name="double-squeeze",
+        paper="Tang et al. 2019",
+        summary="top-k coordinates of the gradient up and of the mean down, with error feedback at both ends",
+        departs="the memories hold gradients, so that a change of the learning rate weighs what they left out anew",
+        build=double_squeeze,
+    ),
+    Row(
+        name="gtopk",
+        paper="Shi et al. 2019",
+        summary="top-k coordinates up a tree that keeps the top-k of every sum, with memory at every node",
+        departs="in units of the parameters; what a merge evicts waits at that node, where the paper returns it to the "
+        "workers that sent it",
+        build=gtopk,
+    ),
+    Row(
+        name="ok-topk",
+        paper="Li, Hoefler 2022",
+        summary="top-k coordinates to the owners of P regions; the top-k of each region's sum to all",
+        departs="exact selection, in each region its share of k, where the paper tracks one threshold for all; what an "
+        "owner leaves out it keeps itself; exact=yes sends all sums (SparCML), balanced=yes moves the regions then",
+        build=ok_topk,
+    ),
+    Row(
+        name="shared-randk",
+        paper="Konecny, Richtarik 2018; Stich et al. 2018",
+        summary="values of random coordinates, the same on all workers, all-reduced; no indices, no fill-in",
+        departs="with error feedback, where the first paper scales by d/k",
+        build=shared_randk,
+    ),
+    Row(
+        name="islands",
+        paper="standard",
+        summary="f32 displacements inside islands of workers; top-k coordinates of their sums between islands",
+        departs="",
+        build=islands,
+    ),
+)

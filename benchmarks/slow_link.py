@@ -1,0 +1,249 @@
+"""Training to a target over real, slow links: DDP, its fp16 and PowerSGD hooks, local steps, and thinwire, in one run.
+
+Each process gets a network namespace on a bridge; ``tc`` limits what leaves every namespace, so that a link is as slow
+in each direction. The same model is trained from the same start by every way, until its accuracy on held-out data has
+reached the target. Bytes counted by thinwire are compared with those of the interface. Linux, root and iproute2 are
+needed. What it builds it takes away again.
+
+    python benchmarks/slow_link.py --bandwidth 100mbit --processes 2
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import thinwire
+from thinwire.distributed import CompressedGradients
+
+WIDTH = 1870  # with 784 inputs, two hidden layers of this width and 10 outputs: 4,985,430 parameters
+WAYS = {
+    "ddp": {"lr": 0.1},
+    "ddp + fp16 hook": {"lr": 0.1},
+    "ddp + PowerSGD hook, rank 2": {"lr": 0.1},
+    "local sgd, every 16": {"lr": 0.1},
+    "hook: topk:density=1%": {"lr": 0.1},
+    "hook: signtopk:density=1%": {"lr": 0.1},
+    "steps: signtopk:density=1%,every=8": {"lr": 0.1},
+    "steps: signtopk:density=1%,every=16": {"lr": 0.1},
+}
+
+
+def data() -> tuple[Tensor, Tensor]:
+    """A teacher's labels on random inputs: a task without files that plain SGD learns within some hundred steps."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(10, 784, generator=generator)
+    labels = torch.randint(10, (6000,), generator=generator)
+    return 0.12 * centres[labels] + torch.randn(6000, 784, generator=generator), labels
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(784, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10)
+    )  # fmt: skip
+
+
+class Trainee:
+    """One way to train: a step, the model that counts, and the bytes that thinwire counted, if it did."""
+
+    def __init__(self, way: str, bucket_mb: float) -> None:
+        self.model = network()
+        self.handle: CompressedGradients | thinwire.DistributedOptimizer | None = None
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=WAYS[way]["lr"])
+        self.forward: Callable[[Tensor], Tensor] = self.model
+        self.optimizer: Any = optimizer
+        kind, _, method = way.partition(": ")
+        if kind == "steps" or way.startswith("local sgd"):
+            text = method or "local-sgd:every=16"
+            self.optimizer = self.handle = thinwire.DistributedOptimizer(optimizer, self.model, text)
+            return
+        one_bucket = "PowerSGD" in way  # with two, torch's hook waits in a callback and hangs on gloo
+        wrapped = DistributedDataParallel(self.model, bucket_cap_mb=1000.0 if one_bucket else bucket_mb)
+        self.forward = wrapped
+        if "fp16" in way:
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+            wrapped.register_comm_hook(dist.group.WORLD, fp16_compress_hook)
+        elif one_bucket:
+            from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
+
+            state = powerSGD_hook.PowerSGDState(dist.group.WORLD, matrix_approximation_rank=2, start_powerSGD_iter=2)
+            wrapped.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+        elif kind == "hook":
+            self.handle = thinwire.compress_ddp(wrapped, method)
+
+    def evaluate(self, inputs: Tensor, labels: Tensor) -> float:
+        """Accuracy of the model that counts."""
+        named = dict(self.model.named_parameters())
+        if isinstance(self.handle, thinwire.DistributedOptimizer):
+            named = self.handle.shared_parameters()
+        with torch.no_grad():
+            outputs = torch.func.functional_call(self.model, named, (inputs,))
+        return float((outputs.argmax(1) == labels).float().mean())
+
+    def counted(self) -> int | None:
+        """Bytes sent and received on this process's link, as thinwire counts them."""
+        if isinstance(self.handle, thinwire.DistributedOptimizer):
+            return self.handle.bytes_sent + self.handle.bytes_received
+        return None if self.handle is None else self.handle.traffic.bytes_sent + self.handle.traffic.bytes_received
+
+
+def interface_bytes(name: str) -> int:
+    """What went over the interface in both directions."""
+    folder = Path("/sys/class/net", name, "statistics")
+    return sum(int((folder / f"{way}_bytes").read_text()) for way in ("tx", "rx"))
+
+
+def train(args: argparse.Namespace) -> None:
+    """What one process does: every way in turn, to the target or the last step."""
+    rank = args.rank
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(args.store, args.processes), rank=rank, world_size=args.processes
+    )
+    inputs, labels = data()
+    held_out = inputs[5000:], labels[5000:]
+    results = []
+    for way in args.ways:
+        trainee = Trainee(way, args.bucket_mb)
+        generator = torch.Generator().manual_seed(100 + rank)
+        dist.barrier()
+        bytes_before = interface_bytes(args.interface)
+        counted_before = trainee.counted() or 0
+        seconds, durations, reached, step = 0.0, [], None, 0
+        while step < args.steps and seconds < args.limit_s and reached is None:
+            begin = time.perf_counter()
+            batch = torch.randint(5000, (32,), generator=generator)
+            trainee.optimizer.zero_grad()
+            nn.functional.cross_entropy(trainee.forward(inputs[batch]), labels[batch]).backward()
+            trainee.optimizer.step()
+            durations.append(time.perf_counter() - begin)
+            seconds += durations[-1]
+            step += 1
+            if step % args.evaluate_every == 0:
+                # Rank 0 decides; the question is small, and its time is not counted.
+                answer = torch.tensor([float(trainee.evaluate(*held_out) >= args.target), seconds])
+                dist.broadcast(answer, 0)
+                seconds = float(answer[1])
+                reached = step if answer[0] else None
+        moved = interface_bytes(args.interface) - bytes_before
+        counted = None if trainee.counted() is None else trainee.counted() - counted_before
+        results.append(
+            {
+                "way": way, "bandwidth": args.bandwidth, "processes": args.processes, "reached": reached,
+                "steps": step, "seconds": seconds, "step_s": statistics.median(durations),
+                "mean_step_s": statistics.mean(durations), "accuracy": trainee.evaluate(*held_out),
+                "interface_bytes": moved, "counted_bytes": counted,
+            }
+        )  # fmt: skip
+        if rank == 0:
+            print(json.dumps(results[-1]), flush=True)
+        if trainee.handle is not None:
+            dist.barrier()
+            trainee.handle.close()
+    dist.barrier()
+    if rank == 0:
+        Path(args.out).write_text("".join(json.dumps(result) + "\n" for result in results))
+    os._exit(0)  # torch's hooks abort now and then when their process group is taken down right after them
+
+
+@contextlib.contextmanager
+def links(processes: int, bandwidth: str, latency: str) -> Iterator[list[str]]:
+    """Namespaces ``tw0, tw1, ...``, each with an interface ``eth0`` on one bridge, shaped on its way out."""
+
+    def run(command: str) -> None:
+        subprocess.run(command.split(), check=True, capture_output=True, text=True)
+
+    names = [f"tw{os.getpid() % 10000}-{number}" for number in range(processes)]
+    bridge = f"twbr{os.getpid() % 10000}"
+    try:
+        run(f"ip link add {bridge} type bridge")
+        run(f"ip link set {bridge} up")
+        for number, name in enumerate(names):
+            outside = f"twv{os.getpid() % 10000}-{number}"
+            run(f"ip netns add {name}")
+            run(f"ip link add {outside} type veth peer name eth0 netns {name}")
+            run(f"ip link set {outside} master {bridge} up")
+            run(f"ip -n {name} addr add 10.83.0.{number + 1}/24 dev eth0")
+            run(f"ip -n {name} link set lo up")
+            run(f"ip -n {name} link set eth0 up")
+            run(f"tc -n {name} qdisc add dev eth0 root tbf rate {bandwidth} burst 64kb latency {latency}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bandwidth", default="100mbit", help="of every link, as tc writes it")
+    parser.add_argument("--latency", default="400ms", help="how long tc's queue may be")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--target", type=float, default=0.9, help="accuracy on held-out data")
+    parser.add_argument("--steps", type=int, default=400, help="at most, for each way")
+    parser.add_argument("--limit-s", type=float, default=240.0, help="seconds at most, for each way")
+    parser.add_argument("--evaluate-every", type=int, default=4)
+    parser.add_argument("--bucket-mb", type=float, default=25.0)
+    parser.add_argument("--ways", nargs="*", default=list(WAYS))
+    parser.add_argument("--out", default="slow_link.jsonl")
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--store", help=argparse.SUPPRESS)
+    parser.add_argument("--interface", default="eth0", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rank is not None:
+        train(args)
+        return
+    if os.geteuid() != 0:
+        sys.exit("network namespaces need root: run this as root")
+    with tempfile.TemporaryDirectory() as folder, links(args.processes, args.bandwidth, args.latency) as names:
+        environment = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
+        children = [
+            subprocess.Popen(
+                ["ip", "netns", "exec", name, sys.executable, __file__, *sys.argv[1:], "--rank", str(rank), "--store",
+                 str(Path(folder, "store"))], env=environment,
+            )
+            for rank, name in enumerate(names)
+        ]  # fmt: skip
+        try:
+            codes = [child.wait() for child in children]
+        finally:
+            for child in children:
+                if child.poll() is None:
+                    child.terminate()
+                    child.wait()
+    if any(codes):
+        sys.exit(f"processes ended with {codes}")
+    table([json.loads(line) for line in Path(args.out).read_text().splitlines()])
+
+
+def table(results: list[dict[str, Any]]) -> None:
+    """Time to the target, beside that of plain DDP."""
+    plain = next((each["seconds"] for each in results if each["way"] == "ddp" and each["reached"]), None)
+    print(f"{'way':36s} {'ms/step':>8s} {'steps':>6s} {'seconds':>8s} {'times':>6s} {'MB':>8s} {'counted':>8s}")
+    for each in results:
+        seconds = f"{each['seconds']:.2f}" if each["reached"] else "-"
+        times = f"{plain / each['seconds']:.1f}" if plain and each["reached"] else "-"
+        share = f"{each['counted_bytes'] / each['interface_bytes']:.3f}" if each["counted_bytes"] else "-"
+        print(
+            f"{each['way']:36s} {1e3 * each['mean_step_s']:8.1f} {each['reached'] or '-':>6} {seconds:>8s} {times:>6s} "
+            f"{each['interface_bytes'] / 1e6:8.2f} {share:>8s}"
+        )
+
+
+if __name__ == "__main__":
+    main()

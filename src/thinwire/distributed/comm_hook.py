@@ -1,0 +1,295 @@
+"""A method of gradient averaging as the communication hook of DistributedDataParallel."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from thinwire.compressors import Compressor
+from thinwire.distributed.communication_thread import CommunicationThread
+from thinwire.distributed.policy import DensePolicy, PartlyDense
+from thinwire.distributed.transport import Transport
+from thinwire.errors import ConfigError
+from thinwire.layout import Granularity, Layout, PerTensor, Whole
+from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_method, parse_method
+from thinwire.network import Traffic
+from thinwire.random import Key
+from thinwire.worker.channel import Channel, Outcome
+
+# Annotations stay evaluated in this file: DDP looks at those of a hook and refuses text.
+
+
+class GradScaler(Protocol):
+    """What is asked of ``torch.amp.GradScaler``."""
+
+    def get_scale(self) -> float:
+        """The factor that the loss is multiplied by."""
+        ...
+
+
+class CompressedGradients:
+    """The state of a hook, made by :func:`compress_ddp`: memories, counters, and the thread that exchanges.
+
+    Buckets are exchanged in the order in which backward fills them, while it goes on. The memory is known by
+    parameter names, so that DDP may rebuild its buckets. A step in which some worker's gradients are not finite leaves
+    every worker's memory and key as they were; the gradients that DDP hands out are not finite then, so that a
+    ``GradScaler`` skips the step on every worker.
+    """
+
+    def __init__(
+        self, model: DistributedDataParallel, method: GradientAveraging, policy: DensePolicy, seed: int,
+        scaler: GradScaler | None,
+    ) -> None:  # fmt: skip
+        self.transport = Transport(model.process_group)
+        self.num_steps = 0
+        self.message_bytes = 0
+        self._method = method
+        self._key = Key(seed).fold("ddp")
+        self._scaler = scaler
+        self._names = {id(param): name for name, param in model.module.named_parameters()}
+        self._places = {name: place for place, name in enumerate(self._names.values())}
+        self._dense = policy.dense_names(model.module)
+        self._check(model.module)
+        self._channels: dict[tuple[str, ...], Channel] = {}
+        # What was loaded, or is of buckets that are no more, until a bucket with the parameter comes.
+        self._waiting: dict[str, Tensor] = {}
+        self._outcomes: list[tuple[Channel, Outcome]] = []
+        self._thread = CommunicationThread()
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes that crossed this process's link for gradients so far."""
+        return self.transport.traffic
+
+    def exchange(self, bucket: Any) -> torch.futures.Future[Tensor]:
+        """Begin the exchange of a bucket; the future's value is its buffer with the mean in it."""
+        promise: torch.futures.Future[Tensor] = torch.futures.Future()
+        # Asked for here: the bucket is DDP's, and only lent.
+        params, grads, buffer, is_last = bucket.parameters(), bucket.gradients(), bucket.buffer(), bucket.is_last()
+        self._thread.submit(functools.partial(self._exchange, params, grads, buffer, is_last)).add_done_callback(
+            functools.partial(_keep, promise)
+        )
+        return promise
+
+    @torch.no_grad()
+    def _exchange(self, params: Sequence[Tensor], grads: Sequence[Tensor], buffer: Tensor, is_last: bool) -> Tensor:
+        named = {self._names[id(param)]: grad for param, grad in zip(params, grads, strict=True)}
+        channel = self._channel(named)
+        ordered = [named[name] for name in channel.layout.names]
+        scale = self._scaler.get_scale() if self._scaler else 1.0
+        x, finite = channel.gather([grad.float() for grad in ordered])
+        if scale != 1.0:
+            x.div_(scale)
+        compressor = channel.method.compressor_at(self.num_steps)
+        outcome = self.transport.run(channel.run(x, compressor, finite, self.num_steps))
+        mean = outcome.aggregate.mean if scale == 1.0 else outcome.aggregate.mean * scale
+        torch._foreach_copy_(ordered, channel.layout.views(mean))
+        self._outcomes.append((channel, outcome))
+        if is_last:
+            self._end_step()
+        return buffer
+
+    def _end_step(self) -> None:
+        """All of a step's exchanges count, or none: the means are common, so all workers decide alike."""
+        if all(outcome.aggregate.finite for _, outcome in self._outcomes):
+            for channel, outcome in self._outcomes:
+                channel.accept(outcome)
+                self.message_bytes += outcome.aggregate.message_bytes
+            self.num_steps += 1
+        self._outcomes.clear()
+
+    def _channel(self, named: Mapping[str, Tensor]) -> Channel:
+        """The channel of a bucket; where DDP has cut other buckets, with the memory of the same parameters."""
+        # Compressed parameters come first, those that are sent in full after them.
+        names = tuple(sorted(named, key=lambda name: (name in self._dense, self._places[name])))
+        channel = self._channels.get(names)
+        if channel is None:
+            layout = Layout(names, tuple(named[name].shape for name in names))
+            key = self._key.fold(names[0])
+            channel = Channel(self._fitted(layout), layout, [], self.transport.rank, self.transport.size, key)
+            # A parameter is in one bucket: buckets that had one of these are no more.
+            for old in [old for old in self._channels if not set(old).isdisjoint(names)]:
+                self._waiting |= _tensors_of(self._channels.pop(old))
+            _restore(channel, self._waiting)
+            self._channels[names] = channel
+        return channel
+
+    def _fitted(self, layout: Layout) -> GradientAveraging:
+        """The method for one bucket, whose last tensors are sent in full."""
+        method = dataclasses.replace(self._method, granularity=_within_buckets(self._method.granularity))
+        dense = sum(name in self._dense for name in layout.names)
+        if method.exchange.needs_linear or not dense:
+            return method
+        count = len(layout.names) - dense
+        compressed = Layout(layout.names[:count], layout.shapes[:count])
+        segments = method.granularity.segments(compressed)
+        wrap = functools.partial(PartlyDense, segments=segments, num_dense=layout.numel - compressed.numel)
+
+        def partly(compressor: Compressor) -> Compressor:
+            return wrap(compressor)
+
+        warm_up = method.warm_up
+        if warm_up is not None:
+            warm_up = dataclasses.replace(warm_up, compressors=tuple(map(partly, warm_up.compressors)))
+        return dataclasses.replace(method, compressor=partly(method.compressor), warm_up=warm_up, granularity=Whole())
+
+    def _check(self, model: nn.Module) -> None:
+        """Every part refuses what it cannot do before training, on the parameters as one bucket."""
+        named = {name: param for name, param in model.named_parameters() if param.requires_grad}
+        for name, param in named.items():
+            if param.device.type != "cpu" or not param.dtype.is_floating_point:
+                raise ConfigError(
+                    f"parameter {name!r} is {param.dtype} on {param.device}; this version exchanges floating point "
+                    "gradients of models on the CPU"
+                )
+        names = sorted(named, key=lambda name: name in self._dense)
+        layout = Layout.of({name: named[name] for name in names})
+        check_method(self._fitted(layout), layout)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory of every parameter by its name, and the counters; loads with ``weights_only=True``.
+
+        Take it between steps. An exchange's own matrices (PowerSGD's warm start) are not in it.
+        """
+        counters = {
+            "num_steps": self.num_steps,
+            "message_bytes": self.message_bytes,
+            "rank": self.transport.rank,
+            "size": self.transport.size,
+            "seed": self._key.seed,
+            "method": repr(self._method),
+            "link": [self.traffic.bytes_sent, self.traffic.bytes_received],
+        }
+        tensors = {name: tensor.clone() for name, tensor in self._waiting.items()}
+        for channel in self._channels.values():
+            tensors |= {name: tensor.clone() for name, tensor in _tensors_of(channel).items()}
+        return {"counters": counters, "tensors": tensors}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            ConfigError: the state is of another rank, number of processes, seed, method or model.
+        """
+        counters = saved["counters"]
+        own = self.state_dict()["counters"]
+        for name in ("method", "rank", "size", "seed"):
+            if counters[name] != own[name]:
+                raise ConfigError(f"the saved state is of {name} {counters[name]}, but this process has {own[name]}")
+        unknown = {name.split(".", 2)[2] for name in saved["tensors"]} - set(self._names.values())
+        if unknown:
+            raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(unknown)[:3])}")
+        self._channels = {}
+        self._waiting = {name: tensor.clone() for name, tensor in saved["tensors"].items()}
+        self.num_steps, self.message_bytes = counters["num_steps"], counters["message_bytes"]
+        self.transport.traffic = Traffic(*counters["link"])
+
+    def close(self) -> None:
+        """End the threads; call it before ``destroy_process_group``."""
+        self._thread.close()
+        self.transport.close()
+
+
+def compress_ddp(
+    model: DistributedDataParallel,
+    method: str | Method,
+    *,
+    policy: DensePolicy | None = None,
+    scaler: GradScaler | None = None,
+    seed: int = 0,
+) -> CompressedGradients:
+    """Let ``model`` exchange its gradients by ``method``, overlapped with backward.
+
+    Wherever a method would look at the whole model it looks at each tensor: DDP hands over one bucket after another.
+
+    Args:
+        model: a wrapped model without another hook.
+        method: a method string such as ``"signtopk:density=1%"``, or a method. One that averages models after every
+            step, plainly, is taken with its memory in units of a gradient.
+        policy: which parameters are sent in full; by default biases, norms, embeddings and what is small.
+        scaler: the ``GradScaler`` of mixed precision: the memory is then kept in units of the unscaled gradient.
+        seed: the same on every process; addresses the method's randomness.
+
+    Raises:
+        ConfigError: a method with local steps or another update of models, or one that does not fit.
+
+    Example::
+
+        model = DistributedDataParallel(model)
+        thinwire.compress_ddp(model, "signtopk:density=1%")
+    """
+    product = _on_gradients(parse_method(method) if isinstance(method, str) else method)
+    if product.clip_norm is not None or product.wipe_memory:
+        raise ConfigError(
+            "a hook sees neither the norm of the whole gradient nor the learning rate: clip_norm and wipe_memory have "
+            "no meaning there; leave them out"
+        )
+    state = CompressedGradients(model, product, policy or DensePolicy(), seed, scaler)
+    model.register_comm_hook(state, _hook)
+    return state
+
+
+def _hook(
+    state: CompressedGradients,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
+    return state.exchange(bucket)
+
+
+def _on_gradients(method: Method) -> GradientAveraging:
+    """The method as one that averages gradients."""
+    if isinstance(method, GradientAveraging):
+        return method
+    plain = ModelAveraging(
+        memory=method.memory, compressor=method.compressor, exchange=method.exchange, granularity=method.granularity,
+        warm_up=method.warm_up,
+    )  # fmt: skip
+    if method != plain or not method.exchange.is_common:
+        raise ConfigError(
+            f"{method} averages models after local steps or in a way of its own, and DDP's hook sees gradients, at "
+            "every step; use thinwire.DistributedOptimizer without DDP, or leave out every=..."
+        )
+    return GradientAveraging(
+        memory=method.memory, compressor=method.compressor, exchange=method.exchange, granularity=method.granularity,
+        warm_up=method.warm_up,
+    )  # fmt: skip
+
+
+def _keep(promise: "torch.futures.Future[Tensor]", done: "Future[Tensor]") -> None:
+    error = done.exception()
+    if error is None:
+        promise.set_result(done.result())
+    else:
+        promise.set_exception(error)  # type: ignore[arg-type]
+
+
+def _within_buckets(granularity: Granularity) -> Granularity:
+    return PerTensor() if isinstance(granularity, Whole) else granularity
+
+
+def _tensors_of(channel: Channel) -> dict[str, Tensor]:
+    """Every vector of the memory and the exchange, by ``part.kind.parameter``."""
+    return {
+        f"{part}.{kind}.{name}": view
+        for part, state in (("memory", channel.memory), ("exchange", channel.exchange))
+        for kind, flat in state.items()
+        if flat.shape == (channel.layout.numel,)
+        for name, view in channel.layout.unflatten(flat).items()
+    }
+
+
+def _restore(channel: Channel, known: dict[str, Tensor]) -> None:
+    """Fill the state of a new channel from tensors by name, which are used up; what is not known is as it begins."""
+    for part, state in (("memory", channel.memory), ("exchange", channel.exchange)):
+        for kind, flat in state.items():
+            if flat.shape != (channel.layout.numel,):
+                continue
+            for name, view in channel.layout.unflatten(flat).items():
+                if f"{part}.{kind}.{name}" in known:
+                    view.copy_(known.pop(f"{part}.{kind}.{name}"))

@@ -1,0 +1,52 @@
+"""Messages that are changes of an estimate."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor
+from thinwire.config import register
+from thinwire.exchanges.base import Aggregate, Context, Exchange
+from thinwire.exchanges.gather import Gather
+from thinwire.kernels.buffers import zeros
+from thinwire.kernels.finite import is_finite
+from thinwire.layout import State
+from thinwire.steps import Steps
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Accumulating:
+    """Workers exchange changes by ``exchange`` and go on with ``g = g + mean``: the mean of their estimates.
+
+    Each remembers the sum g, which is the same on all; with the memory ``EF21`` it is the mean of the estimates that
+    the workers' memories hold, up to rounding.
+
+    Args:
+        exchange: by which the changes become a mean.
+    """
+
+    exchange: Exchange = Gather()
+
+    @property
+    def needs_linear(self) -> bool:
+        """As the inner exchange."""
+        return self.exchange.needs_linear
+
+    @property
+    def is_common(self) -> bool:
+        """As the inner exchange."""
+        return self.exchange.is_common
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """An estimate of zeros, beside what the inner exchange remembers."""
+        return {"estimate": zeros(ctx.layout.numel), **self.exchange.init(ctx, compressor)}
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """The inner exchange, and a sum."""
+        inner = {name: tensor for name, tensor in state.items() if name != "estimate"}
+        change = yield from self.exchange.run(x, compressor, ctx, inner)
+        if not change.finite:
+            return change
+        estimate = state["estimate"] + change.mean
+        return replace(change, mean=estimate, finite=is_finite(estimate), state={"estimate": estimate, **change.state})

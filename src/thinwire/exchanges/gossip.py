@@ -1,0 +1,96 @@
+"""Workers exchange messages with their neighbours in a graph only."""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor
+from thinwire.config import register
+from thinwire.errors import NumericsError, ProtocolError
+from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.graphs import Graph, Ring, mixing_row
+from thinwire.exchanges.recompression import decode_part
+from thinwire.kernels.buffers import zeros
+from thinwire.kernels.finite import is_finite
+from thinwire.layout import State
+from thinwire.payloads import Payload
+from thinwire.steps import Steps, all_reduce, receive, send
+from thinwire.wire import encode
+
+
+@register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gossip:
+    """``mean_i = sum_j w_ij q_j`` over the worker's neighbours and itself, in rank order, ``w`` Metropolis weights.
+
+    Each worker has a mean of its own; it sends its message once to each neighbour, whatever the number of workers.
+
+    A vector that is not finite is seen by the worker's neighbours in the same exchange, and not by workers further
+    away, which would wait for them in the next. In a simulation the first that raises ends the run. Over processes
+    the others end with an error that names the neighbour. With ``agree`` all see it at once, as with every other
+    exchange: one number is summed over all workers, which costs two latencies, and at most 8 bytes a worker on average.
+
+    Args:
+        graph: who talks to whom.
+        agree: whether all workers find out together that somebody's vector is not finite.
+    """
+
+    graph: Graph = Ring()
+    agree: bool = False
+
+    @property
+    def needs_linear(self) -> bool:
+        """Messages are decoded before they are added."""
+        return False
+
+    @property
+    def is_common(self) -> bool:
+        """Each has its own neighbours."""
+        return False
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """Nothing is remembered.
+
+        Raises:
+            ConfigError: there is no such graph on so many workers, or it is not connected.
+        """
+        mixing_row(self.graph, ctx.size, ctx.rank)
+        return {}
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """One message to each neighbour."""
+        numel = x.numel()
+        row = mixing_row(self.graph, ctx.size, ctx.rank)
+        sent = compressor.compress(x, ctx.key, ctx.segments)
+        message = encode(sent)
+        others = [rank for rank in row if rank != ctx.rank]
+        for rank in others:
+            yield from send(rank, message)
+        payloads: dict[int, Payload] = {ctx.rank: sent}
+        for rank in others:
+            payloads[rank] = yield from receive(
+                rank, functools.partial(_read, numel=numel, source=rank), ctx.max_num_bytes
+            )
+        mean = zeros(numel)
+        for rank, weight in row.items():
+            payloads[rank].add_to(mean, weight)
+        finite = is_finite(mean)
+        if self.agree:
+            num_ill = yield from all_reduce(torch.tensor([0.0 if finite else 1.0]))
+            if finite and float(num_ill) > 0.0:
+                raise NumericsError(
+                    "NaN or inf in the vector of a worker that is no neighbour of this one; the exchange was not "
+                    "applied. Lower the learning rate, clip gradients, or look for bad input data"
+                )
+        return Aggregate(mean, finite, message.numel(), sent, len(row))
+
+
+def _read(message: Tensor, numel: int, source: int) -> Payload:
+    if not message.numel():
+        raise ProtocolError(
+            f"worker {source} has stopped, probably at NaN or inf, of which only its neighbours know in the same "
+            "exchange. Lower the learning rate, or use Gossip(agree=True)"
+        )
+    return decode_part(message, numel, f"the message of worker {source}")

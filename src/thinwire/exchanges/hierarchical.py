@@ -1,0 +1,100 @@
+"""Exact inside an island of workers, compressed between islands."""
+
+import functools
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor
+from thinwire.config import register
+from thinwire.errors import ConfigError
+from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes, smallest_exact
+from thinwire.exchanges.remembered import offence
+from thinwire.kernels.buffers import zeros
+from thinwire.kernels.finite import divide_finite, is_finite
+from thinwire.layout import State
+from thinwire.payloads import Dense, Payload
+from thinwire.steps import Steps, as_it_is, receive, send
+from thinwire.wire import decode, encode
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Hierarchical:
+    """Islands of ``island`` consecutive workers; links inside them are wide, those between them thin.
+
+    Workers send their vector to the island's first worker, its leader, in f32. The leader adds them up in rank order
+    and compresses the sum, with its memory, for the leaders of the other islands. Each adds up all leaders' messages
+    in order, and sends the mean to its island, exact, dense or sparse. So only leaders compress and remember, and only
+    they use the links between islands, once for each other island. The last island may be smaller.
+
+    A worker's message is what it sends: a leader's the compressed one, the others' ``4 d`` bytes. All bytes are
+    counted on the link of the worker that sends or receives them, inside islands too.
+
+    Raises:
+        ConfigError: islands of less than one worker.
+    """
+
+    island: int
+
+    def __post_init__(self) -> None:
+        if self.island < 1:
+            raise ConfigError(f"islands of {self.island} workers were asked for; at least 1 is needed")
+
+    @property
+    def needs_linear(self) -> bool:
+        """Messages are decoded before they are added."""
+        return False
+
+    @property
+    def is_common(self) -> bool:
+        """All leaders add up the same messages in the same order."""
+        return True
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """Nothing is remembered."""
+        return {}
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """To the leader, between leaders, back."""
+        numel = x.numel()
+        leader = ctx.rank - ctx.rank % self.island
+        read = functools.partial(_read, numel=numel)
+        if ctx.rank != leader:
+            message = encode(Dense(x))
+            yield from send(leader, message)
+            mean, finite = yield from receive(leader, read, max_exact_num_bytes(numel))
+            # Decoded, it is a view of the message and not of x, which is written to again.
+            return Aggregate(mean, finite, message.numel(), decode(message, max_numel=numel), ctx.size)
+        members = range(leader + 1, min(leader + self.island, ctx.size))
+        for member in members:
+            part: Payload = yield from receive(
+                member,
+                functools.partial(decode_part, numel=numel, what=f"the vector of worker {member}"),
+                max_exact_num_bytes(numel),
+            )
+            part.add_to(x)
+        sent = compressor.compress(x, ctx.key, ctx.segments) if is_finite(x) else offence(x)
+        message = encode(sent)
+        leaders = range(0, ctx.size, self.island)
+        others = [other for other in leaders if other != leader]
+        for other in others:
+            yield from send(other, message)
+        messages = {leader: message}
+        for other in others:
+            messages[other] = yield from receive(other, as_it_is, ctx.max_num_bytes)
+        total = zeros(numel)
+        for each in leaders:
+            decode_part(messages[each], numel, f"the message of worker {each}").add_to(total)
+        divide_finite(total, ctx.size)
+        broadcast = encode(smallest_exact(total))
+        for member in members:
+            yield from send(member, broadcast)
+        mean, finite = read(broadcast)
+        return Aggregate(mean, finite, message.numel(), sent, ctx.size)
+
+
+def _read(message: Tensor, numel: int) -> tuple[Tensor, bool]:
+    mean = decode(message, max_numel=numel).to_dense()
+    return mean, is_finite(mean)

@@ -1,0 +1,117 @@
+"""Each worker has one vote for each entry."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor
+from thinwire.config import register
+from thinwire.errors import ConfigError, ProtocolError
+from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.remembered import offence
+from thinwire.kernels.buffers import zeros
+from thinwire.kernels.finite import is_finite
+from thinwire.kernels.signed_sums import add_signs
+from thinwire.kernels.signs import sign_bits
+from thinwire.layout import Segments, State
+from thinwire.payloads import Payload, Signs
+from thinwire.steps import Steps, all_gather, as_it_is, receive, send
+from thinwire.wire import decode, encode
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class MajorityVote:
+    """The sign of the sum of the workers' signs: 1 or -1 for every entry, whatever the messages' scales.
+
+    A tie of an even number of workers goes to 1, as does a zero of ``PlainSign``: one bit cannot abstain. By
+    ``server`` the votes go to one worker, which sends the outcome back: one bit an entry up and one down. By
+    ``gather`` each worker gets all votes and counts them itself: one bit up, P - 1 down, one round less.
+
+    Args:
+        route: ``server`` or ``gather``.
+        server: the worker that counts; without effect on ``gather``.
+
+    Raises:
+        ConfigError: an unknown route.
+    """
+
+    route: Literal["server", "gather"] = "server"
+    server: int = 0
+
+    def __post_init__(self) -> None:
+        if self.route not in ("server", "gather"):
+            raise ConfigError(f"votes by {self.route!r} were asked for; they go by 'server' or 'gather'")
+
+    @property
+    def needs_linear(self) -> bool:
+        """Votes are decoded before they are counted."""
+        return False
+
+    @property
+    def is_common(self) -> bool:
+        """All get the outcome of one count, or count the same votes."""
+        return True
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """Nothing is remembered.
+
+        Raises:
+            ConfigError: the server is none of the workers, or messages are not signs.
+        """
+        if not 0 <= self.server < ctx.size:
+            raise ConfigError(f"worker {self.server} is to count votes, but there are workers 0 to {ctx.size - 1}")
+        if not isinstance(compressor.outline(ctx.segments), Signs):
+            raise ConfigError(f"{compressor} sends no signs that could be counted; a majority vote takes PlainSign()")
+        return {}
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """One round up and down, or one all-gather."""
+        sent = compressor.compress(x, ctx.key, ctx.segments)
+        message = encode(sent)
+        if self.route == "gather":
+            combine = functools.partial(_count, numel=x.numel())
+            outcome = yield from all_gather(message, combine, ctx.max_num_bytes)
+        elif ctx.rank != self.server:
+            yield from send(self.server, message)
+            read = functools.partial(_payload, numel=x.numel())
+            outcome = yield from receive(self.server, read, ctx.max_num_bytes)
+        else:
+            messages = []
+            for rank in range(ctx.size):
+                messages.append(
+                    message if rank == ctx.rank else (yield from receive(rank, as_it_is, ctx.max_num_bytes))
+                )
+            outcome = _count(messages, x.numel())
+            broadcast = encode(outcome)
+            for rank in range(ctx.size):
+                if rank != ctx.rank:
+                    yield from send(rank, broadcast)
+        return Aggregate(outcome.to_dense(), isinstance(outcome, Signs), message.numel(), sent, ctx.size)
+
+
+def _payload(message: Tensor, numel: int) -> Payload:
+    payload = decode(message, max_numel=numel)
+    if payload.numel != numel:
+        raise ProtocolError(
+            f"signs of {payload.numel} entries came where {numel} were expected; all workers must train the same model"
+        )
+    return payload
+
+
+def _count(messages: Sequence[Tensor], numel: int) -> Payload:
+    """The outcome; if a worker had no signs to send, its first offending entry."""
+    total = zeros(numel)
+    whole = Segments.whole(numel)
+    ones = torch.ones(whole.count)
+    for message in messages:
+        vote = _payload(message, numel)
+        if isinstance(vote, Signs):
+            add_signs(vote.bits, ones, whole.offsets(), total)
+        else:
+            vote.add_to(total)
+    return Signs(sign_bits(total), ones, whole) if is_finite(total) else offence(total)

@@ -1,0 +1,189 @@
+"""Means of matrices by a few directions that all workers agree on."""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinwire.compressors import Identity
+from thinwire.compressors.base import Compressor
+from thinwire.compressors.seeded_rand_k import common_key
+from thinwire.config import register
+from thinwire.errors import ConfigError
+from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.remembered import recall, settle
+from thinwire.kernels.finite import is_finite
+from thinwire.kernels.matrix import columns_times, orthonormal, rows_times
+from thinwire.kernels.philox import uniform
+from thinwire.layout import Layout, State
+from thinwire.payloads import Dense, Joined, LowRank, Payload
+from thinwire.random import Key
+from thinwire.steps import Steps, all_reduce
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class PowerIteration:
+    """``P = orth(mean M Q)``, ``Q = mean M^T P``, mean ``P Q^T``: one step of power iteration an exchange (PowerSGD).
+
+    A tensor of two or more dimensions is a matrix of ``shape[0]`` rows. Products are linear in M, so factors are
+    all-reduced, ``rank (m + n)`` numbers for a matrix of m rows and n columns. Other tensors, and matrices that would
+    take as many numbers, are all-reduced as they are. Q is where the next exchange begins, made orthonormal, which
+    changes nothing but the range of numbers; directions that have vanished are drawn anew, alike on all workers.
+
+    What counts as sent is, of a matrix, ``P Q^T``, the decoded mean, on every worker, so that a memory keeps
+    ``M - P Q^T`` (Vogels et al. 2019, Alg. 1); of what is sent as it is, the worker's own entries. The mean over
+    workers of what is sent is the aggregate. ``message_bytes`` are those of the f32 that are all-reduced.
+
+    Args:
+        rank: of the approximation, 1 or more.
+        warm_start: whether Q is kept; else each exchange begins with random directions.
+
+    Raises:
+        ConfigError: a rank below 1.
+    """
+
+    rank: int = 2
+    warm_start: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"matrices of rank {self.rank} were asked for; a rank is 1 or more")
+
+    @property
+    def needs_linear(self) -> bool:
+        """Factors are added as they are."""
+        return True
+
+    @property
+    def is_common(self) -> bool:
+        """All multiply the same factors."""
+        return True
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """Random directions for every matrix, one after another.
+
+        Raises:
+            ConfigError: a compressor, which would have no effect.
+        """
+        if not isinstance(compressor, Identity):
+            raise ConfigError(
+                f"{compressor} has no effect with PowerIteration, which compresses by itself; leave it out"
+            )
+        return {"directions": self._draw(ctx)} if self.warm_start else {}
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """Two all-reduces: P and what is not compressed, then Q."""
+        intended, _ = recall(x, compressor)
+        parts = plan(ctx.layout, self.rank)
+        matrices = [intended[part.start : part.stop].view(part.rows, part.columns) for part in parts if part.rows]
+        dense = [intended[part.start : part.stop] for part in parts if not part.rows]
+        begin = state["directions"] if self.warm_start else self._draw(ctx)
+        lefts = [rows_times(matrix, q) for matrix, q in zip(matrices, self._cut(begin, matrices), strict=True)]
+        mine = torch.cat([*(left.view(-1) for left in lefts), *dense])
+        mean_left = yield from all_reduce(mine, divisor=ctx.size)
+        heights = [self.rank * len(matrix) for matrix in matrices]
+        *lefts, rest = torch.split(mean_left, [*heights, mine.numel() - sum(heights)])
+        if not is_finite(mean_left):
+            return Aggregate(_spoilt(parts, lefts, rest), False, 4 * mine.numel(), Dense(intended), ctx.size)
+        bases = [orthonormal(left.view(-1, self.rank).T.contiguous()) for left in lefts]
+        rights = [columns_times(matrix, basis).view(-1) for matrix, basis in zip(matrices, bases, strict=True)]
+        mean_right = mine[:0]
+        if rights:
+            mean_right = yield from all_reduce(torch.cat(rights), divisor=ctx.size)
+        factors = self._cut(mean_right, matrices)
+        products = [
+            LowRank(basis.T.contiguous(), right.T.contiguous(), matrix.numel())
+            for matrix, basis, right in zip(matrices, bases, factors, strict=True)
+        ]
+        mean = _in_order(parts, [product.to_dense() for product in products], rest)
+        sent = _sent(parts, products, intended)
+        finite = is_finite(mean)
+        if finite:
+            settle(compressor, sent)
+        following = {"directions": self._next(ctx, factors)} if self.warm_start and finite else state
+        return Aggregate(mean, finite, 4 * (mine.numel() + mean_right.numel()), sent, ctx.size, following)
+
+    def _cut(self, directions: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
+        """The directions of each matrix: ``[rank, columns]``."""
+        sizes = [self.rank * matrix.shape[1] for matrix in matrices]
+        return [part.view(self.rank, -1) for part in torch.split(directions, sizes)]
+
+    def _draw(self, ctx: Context) -> Tensor:
+        widths = [part.columns for part in plan(ctx.layout, self.rank) if part.rows]
+        return torch.cat(
+            [torch.empty(0), *(_random(ctx.key, number, self.rank * n) for number, n in enumerate(widths))]
+        )
+
+    def _next(self, ctx: Context, factors: Sequence[Tensor]) -> Tensor:
+        found = []
+        for number, factor in enumerate(factors):
+            basis = orthonormal(factor.contiguous())
+            has_vanished = ~basis.any(dim=1)
+            if bool(has_vanished.any()):
+                basis[has_vanished] = _random(ctx.key, number, basis.numel()).view_as(basis)[has_vanished]
+            found.append(basis.view(-1))
+        return torch.cat([torch.empty(0), *found])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Entries ``start`` to ``stop``: a matrix, or if it has no rows what is not compressed."""
+
+    start: int
+    stop: int
+    rows: int
+    columns: int
+
+
+@functools.lru_cache(maxsize=16)
+def plan(layout: Layout, rank: int) -> tuple[Part, ...]:
+    """What becomes of each tensor.
+
+    Example:
+        >>> [part.rows for part in plan(Layout(("w", "b"), (torch.Size([8, 3, 4]), torch.Size([8]))), 2)]
+        [8, 0]
+    """
+    parts = []
+    start = 0
+    for shape in layout.shapes:
+        numel = math.prod(shape)
+        rows, columns = (shape[0], numel // shape[0]) if len(shape) > 1 and numel else (0, 0)
+        gains = rank * (rows + columns) < numel
+        parts.append(Part(start, start + numel, rows if gains else 0, columns if gains else 0))
+        start += numel
+    return tuple(parts)
+
+
+def _random(key: Key, number: int, count: int) -> Tensor:
+    """Symmetric about 0 and never 0, the same on all workers."""
+    draws = uniform(common_key(key).fold("directions", number).bits64(), 0, count)
+    return draws * 2.0 - (1.0 - 2.0**-24)
+
+
+def _in_order(parts: Sequence[Part], matrices: Sequence[Tensor], rest: Tensor) -> Tensor:
+    """The vector, of the entries of the matrices and of the rest."""
+    of_matrices, of_rest = iter(matrices), iter(torch.split(rest, [p.stop - p.start for p in parts if not p.rows]))
+    return torch.cat([next(of_matrices if part.rows else of_rest) for part in parts])
+
+
+def _sent(parts: Sequence[Part], products: Sequence[LowRank], intended: Tensor) -> Payload:
+    of_matrices = iter(products)
+    return Joined(
+        tuple(
+            next(of_matrices) if part.rows else Dense(intended[part.start : part.stop].clone()) for part in parts
+        )
+    )  # fmt: skip
+
+
+def _spoilt(parts: Sequence[Part], lefts: Sequence[Tensor], rest: Tensor) -> Tensor:
+    """Zeros with the entries that are not finite; all of a matrix whose factor is not."""
+    numels = [part.stop - part.start for part in parts if part.rows]
+    filled = [
+        torch.zeros(numel) if is_finite(left) else torch.full((numel,), torch.nan)
+        for numel, left in zip(numels, lefts, strict=True)
+    ]
+    return _in_order(parts, filled, rest)

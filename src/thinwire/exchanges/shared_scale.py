@@ -1,0 +1,111 @@
+"""All workers quantize against one scale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor, Traits
+from thinwire.config import register
+from thinwire.errors import ConfigError
+from thinwire.exchanges.base import Aggregate, Context, Exchange
+from thinwire.exchanges.gather import Gather
+from thinwire.exchanges.remembered import offence, recall, settle
+from thinwire.kernels.finite import is_finite
+from thinwire.layout import Segments, State
+from thinwire.payloads import Dense, Payload, Sparse
+from thinwire.random import Key
+from thinwire.steps import Steps, all_gather
+from thinwire.wire import decode, encode, max_num_bytes
+
+
+@runtime_checkable
+class Scalable(Compressor, Protocol):
+    """A compressor that can be given the scale of each segment."""
+
+    def scales(self, x: Tensor, segments: Segments) -> Tensor:
+        """The scale that it would choose for each segment: f32 ``[segments.count]``."""
+        ...
+
+    def compress_at(self, x: Tensor, own: Tensor, shared: Tensor, key: Key, segments: Segments) -> Payload:
+        """Compress against ``shared``, nowhere less than ``own``, the scales of ``x`` itself."""
+        ...
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class SharedScale:
+    """Workers gather the scales of their segments and quantize against the largest, then join in ``exchange``.
+
+    All messages are then multiples of the same units: TernGrad's "scaler sharing". The mean of P ternary messages has
+    ``2 P + 1`` possible values. It costs a gather of one f32 a segment, and rounds more coarsely than a worker's own
+    scale would.
+
+    Args:
+        exchange: by which the messages become a mean.
+    """
+
+    exchange: Exchange = Gather()
+
+    @property
+    def needs_linear(self) -> bool:
+        """As the inner exchange."""
+        return self.exchange.needs_linear
+
+    @property
+    def is_common(self) -> bool:
+        """As the inner exchange."""
+        return self.exchange.is_common
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """What the inner exchange remembers.
+
+        Raises:
+            ConfigError: the compressor has no scales to share.
+        """
+        if not isinstance(compressor, Scalable):
+            raise ConfigError(f"{compressor} has no scale that workers could share; SharedScale takes TernGrad")
+        return self.exchange.init(ctx, compressor)
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """A gather of scales, then the inner exchange."""
+        intended, alone = recall(x, compressor)
+        own = alone.scales(intended, ctx.segments) if isinstance(alone, Scalable) and is_finite(intended) else None
+        message = encode(Dense(own) if own is not None else offence(intended))
+        longest = max_num_bytes(Dense(torch.empty(ctx.segments.count, device="meta")))
+        found = yield from all_gather(message, _largest, max(longest, ctx.max_num_bytes))
+        if isinstance(found, Sparse):
+            return Aggregate(found.to_dense(), False, message.numel(), found, ctx.size)
+        assert own is not None and isinstance(alone, Scalable)  # noqa: PT018 (else found would have been sparse)
+        aggregate = yield from self.exchange.run(intended, _AtScale(alone, own, found), ctx, state)
+        settle(compressor, aggregate.sent)
+        return replace(aggregate, message_bytes=aggregate.message_bytes + message.numel())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _AtScale:
+    """A compressor with its scales."""
+
+    inner: Scalable
+    own: Tensor
+    shared: Tensor
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+        return self.inner.compress_at(x, self.own, self.shared, key, segments)
+
+    def outline(self, segments: Segments) -> Payload:
+        return self.inner.outline(segments)
+
+    def traits(self, numel: int) -> Traits:
+        return self.inner.traits(numel)
+
+
+def _largest(messages: Sequence[Tensor]) -> Tensor | Sparse:
+    """The largest scale of each segment; if some worker's vector is not finite, the first such entry."""
+    payloads = [decode(message) for message in messages]
+    for payload in payloads:
+        if isinstance(payload, Sparse):
+            return payload
+    return torch.stack([payload.to_dense() for payload in payloads]).amax(dim=0)

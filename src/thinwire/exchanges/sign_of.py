@@ -1,0 +1,45 @@
+"""Go on with signs."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor
+from thinwire.config import register
+from thinwire.exchanges.base import Aggregate, Context, Exchange
+from thinwire.exchanges.gather import Gather
+from thinwire.layout import State
+from thinwire.steps import Steps
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class SignOf:
+    """The sign of each entry of the mean that ``exchange`` finds: 1, -1, or 0 for 0.
+
+    It is taken after the exchange and costs no bytes; what messages say, and so what memories keep, is unchanged.
+
+    Args:
+        exchange: by which messages become a mean.
+    """
+
+    exchange: Exchange = Gather()
+
+    @property
+    def needs_linear(self) -> bool:
+        """As the inner exchange."""
+        return self.exchange.needs_linear
+
+    @property
+    def is_common(self) -> bool:
+        """As the inner exchange."""
+        return self.exchange.is_common
+
+    def init(self, ctx: Context, compressor: Compressor) -> State:
+        """What the inner exchange remembers."""
+        return self.exchange.init(ctx, compressor)
+
+    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+        """The inner exchange, and a sign."""
+        aggregate = yield from self.exchange.run(x, compressor, ctx, state)
+        return replace(aggregate, mean=aggregate.mean.sign()) if aggregate.finite else aggregate

@@ -1,0 +1,72 @@
+"""Send a running mean of gradients."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from thinwire.compressors.base import Compressor
+from thinwire.config import register
+from thinwire.errors import ConfigError
+from thinwire.kernels.buffers import zeros
+from thinwire.layout import Segments, State
+from thinwire.memory.base import compress_in_steps
+from thinwire.payloads import Payload
+from thinwire.random import Key
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Momentum:
+    """``m = momentum * m + (1 - momentum) * x``, send ``C(m)``: Signum's momentum, taken before the sign.
+
+    Nothing that a message left out is added back. Each worker has a momentum of its own, of its own gradients.
+
+    Args:
+        momentum: factor on the running mean, in [0, 1).
+
+    Raises:
+        ConfigError: ``momentum`` out of range.
+
+    Example:
+        >>> from thinwire.compressors import PlainSign
+        >>> import torch
+        >>> memory, whole = Momentum(0.5), Segments.whole(2)
+        >>> payload, state = memory.compress(torch.tensor([4.0, -1.0]), PlainSign(), Key(0), whole, memory.init(2))
+        >>> payload.to_dense().tolist(), state["momentum"].tolist()
+        ([1.0, -1.0], [2.0, -0.5])
+    """
+
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.momentum < 1.0:
+            raise ConfigError(f"momentum {self.momentum} was given; a running mean takes a factor from 0 to below 1")
+
+    @property
+    def needs_contraction(self) -> bool:
+        """The mean does not depend on what is sent."""
+        return False
+
+    @property
+    def keeps_only_losses(self) -> bool:
+        """It keeps past gradients."""
+        return False
+
+    def init(self, numel: int) -> State:
+        """A mean of zeros."""
+        return {"momentum": zeros(numel)}
+
+    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The new mean, written over ``x``."""
+        x.mul_(1.0 - self.momentum).add_(state["momentum"] * self.momentum)
+        return x, {"momentum": x}
+
+    def settle(self, sent: Payload, state: State) -> State:
+        """The mean stays as it is."""
+        return state
+
+    def compress(
+        self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
+    ) -> tuple[Payload, State]:
+        """The message for the new mean."""
+        return compress_in_steps(self, x, compressor, key, segments, state)

@@ -1,0 +1,55 @@
+"""Decentralised averaging: each worker keeps a model of its own and draws near its neighbours'."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from thinwire.config import register
+from thinwire.errors import ConfigError
+from thinwire.exchanges import Aggregate
+from thinwire.kernels.buffers import copy_of
+from thinwire.layout import State
+
+
+@register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consensus:
+    """``x_i = x_i' + gamma (sum_j w_ij xhat_j - xhat_i)``, ``x_i'`` the model after the local steps (CHOCO-SGD).
+
+    ``xhat_i`` is what the neighbours know of worker ``i``: the sum of all its messages. A worker sends
+    ``q_i = C(x_i' - xhat_i)``, all add it to ``xhat_i``, then mix (Koloskova, Stich, Jaggi 2019: compress, then mix).
+    It is a memory of its own: what a message leaves out is in the next difference. A worker stores ``xhat_i`` and
+    ``s_i = sum_j w_ij xhat_j``, not its neighbours' models. The mean of the models is that of the ``x_i'``, whatever
+    the compressor. With exact messages and ``gamma = 1`` it is ``x = W x'``: D-PSGD (Lian et al. 2017).
+
+    ``xhat`` starts at the common initial parameters, where the paper starts at 0 and sends those first.
+
+    Args:
+        gamma: step size of the consensus; the coarser the compressor the smaller. The one that
+            is proven to converge, :func:`thinwire.theory.gossip.choco_consensus_step`, is far below the best: tune it.
+
+    Raises:
+        ConfigError: ``gamma`` not above 0.
+    """
+
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.gamma > 0.0:
+            raise ConfigError(f"a consensus step of gamma = {self.gamma} was given; it must be above 0")
+
+    def init(self, params: Tensor) -> State:
+        """What is public of the worker itself, and the weighted sum of what is of its neighbours (itself included)."""
+        return {"public": copy_of(params), "neighbours": copy_of(params)}
+
+    def signal(self, params: Tensor, state: State) -> Tensor:
+        """``params - public``, written over ``params``."""
+        return params.sub_(state["public"])
+
+    def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
+        """Take up the messages, then a step towards the neighbours."""
+        public, neighbours = state["public"], state["neighbours"]
+        aggregate.sent.add_to(public)
+        neighbours += aggregate.mean
+        return local().add_(neighbours - public, alpha=self.gamma)

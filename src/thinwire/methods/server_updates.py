@@ -1,0 +1,124 @@
+"""Updates with two sides: what a worker sends to an asynchronous server, and what the server makes of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from thinwire.config import register
+from thinwire.errors import ConfigError
+from thinwire.exchanges import Aggregate
+from thinwire.kernels.buffers import copy_of
+from thinwire.layout import State
+from thinwire.methods.updates import Update
+from thinwire.payloads import Payload
+
+
+@runtime_checkable
+class ServerUpdate(Update, Protocol):
+    """An update whose aggregate is the server's model; the server merges each message as it comes."""
+
+    @property
+    def answers_before(self) -> bool:
+        """Whether the server answers with its model as it was before the message was merged."""
+        ...
+
+    @property
+    def needs_exact(self) -> bool:
+        """Whether the worker must send exactly what it means: no compressor, no memory."""
+        ...
+
+    def merge(self, model: Tensor, message: Payload, num_workers: int) -> None:
+        """Move the server's ``model`` (f32 ``[d]``) in place by one worker's message."""
+        ...
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """The server takes ``x -= q / P`` for each message; its sender goes on from there (Basu et al. 2019, Alg. 2).
+
+    ``q`` is the compressed displacement from the model that the worker got last. It counts ``1 / P`` however many
+    others communicate, as in the paper.
+    """
+
+    @property
+    def answers_before(self) -> bool:
+        """The worker goes on from a model that has its own message in it."""
+        return False
+
+    @property
+    def needs_exact(self) -> bool:
+        """Any compressor will do."""
+        return False
+
+    def init(self, params: Tensor) -> State:
+        """The common initial parameters."""
+        return {"reference": copy_of(params)}
+
+    def signal(self, params: Tensor, state: State) -> Tensor:
+        """``reference - params``, written over ``params``."""
+        return torch.sub(state["reference"], params, out=params)
+
+    def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
+        """The server's model."""
+        return state["reference"].copy_(aggregate.mean)
+
+    def merge(self, model: Tensor, message: Payload, num_workers: int) -> None:
+        """``model -= q / P``."""
+        message.add_to(model, -1.0 / num_workers)
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class ElasticFollow:
+    """``e = alpha (x_i - centre)``; ``x_i -= e``; ``centre += e``, as one step (Zhang et al. 2015, Alg. 1).
+
+    The worker sends ``x_i`` and gets the centre as it was: 4 d bytes each way. ``alpha = beta / P`` unless given.
+
+    Args:
+        beta: 0.9 in the paper.
+        alpha: the moving rate.
+
+    Raises:
+        ConfigError: a rate outside (0, 1).
+    """
+
+    beta: float = 0.9
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, rate in (("beta", self.beta), ("alpha", self.alpha)):
+            if rate is not None and not 0.0 < rate < 1.0:
+                raise ConfigError(f"{name} = {rate} was given; elastic averaging takes rates between 0 and 1")
+
+    @property
+    def answers_before(self) -> bool:
+        """Both differences are taken from the centre as it was."""
+        return True
+
+    @property
+    def needs_exact(self) -> bool:
+        """The server must know the worker's parameters."""
+        return True
+
+    def init(self, params: Tensor) -> State:
+        """Nothing: the centre is the server's."""
+        return {}
+
+    def signal(self, params: Tensor, state: State) -> Tensor:
+        """The parameters themselves."""
+        return params
+
+    def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
+        """``x_i - alpha (x_i - centre)``."""
+        return local().lerp_(aggregate.mean, self._rate(aggregate.num_vectors))
+
+    def merge(self, model: Tensor, message: Payload, num_workers: int) -> None:
+        """``centre += alpha (x_i - centre)``."""
+        model.lerp_(message.to_dense(), self._rate(num_workers))
+
+    def _rate(self, num_workers: int) -> float:
+        return self.beta / num_workers if self.alpha is None else self.alpha

@@ -1,0 +1,39 @@
+"""What the papers prove, as functions of numbers: step sizes, averages, bounds, limits of stability."""
+
+from thinwire.theory.averages import RunningAverage, quadratic_weight_sum
+from thinwire.theory.elastic import easgd_alpha_limit, elastic_is_stable
+from thinwire.theory.gossip import choco_consensus_step, choco_gossip_factor, choco_shift, topology_gap
+from thinwire.theory.local_steps import max_local_steps
+from thinwire.theory.memory import local_memory_bound, memory_bound
+from thinwire.theory.step_sizes import (
+    CHOCO,
+    LOCAL_SGD,
+    MEM_SGD,
+    QSPARSE_LOCAL_SGD,
+    InverseTime,
+    local_sgd_shift,
+    mem_sgd_shift,
+    qsparse_shift,
+)
+
+__all__ = [
+    "CHOCO",
+    "LOCAL_SGD",
+    "MEM_SGD",
+    "QSPARSE_LOCAL_SGD",
+    "InverseTime",
+    "RunningAverage",
+    "choco_consensus_step",
+    "choco_gossip_factor",
+    "choco_shift",
+    "easgd_alpha_limit",
+    "elastic_is_stable",
+    "local_memory_bound",
+    "local_sgd_shift",
+    "max_local_steps",
+    "mem_sgd_shift",
+    "memory_bound",
+    "qsparse_shift",
+    "quadratic_weight_sum",
+    "topology_gap",
+]

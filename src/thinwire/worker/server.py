@@ -1,0 +1,175 @@
+"""The process that holds the model of an asynchronous method."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thinwire.errors import ConfigError, NumericsError, ProtocolError
+from thinwire.exchanges.asynchronous import AsynchronousServer, Control, write_answer
+from thinwire.kernels.buffers import copy_of
+from thinwire.kernels.finite import is_finite
+from thinwire.layout import Layout
+from thinwire.methods import Method, ModelAveraging, ServerUpdate, check_method
+from thinwire.payloads import Dense, Payload
+from thinwire.steps import Steps, as_it_is, receive_any, send
+from thinwire.wire import decode, max_num_bytes
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What goes on between two pauses."""
+
+    active: set[int]
+    waiting: dict[int, Payload | None] = field(default_factory=dict)
+    offender: Payload | None = None
+
+
+class Server:
+    """Merges messages in the order in which they come and answers each with its model.
+
+    It takes part with rank ``size``, beside workers 0 to ``size - 1``, and does no training.
+
+    Args:
+        method: with an :class:`AsynchronousServer` as exchange.
+        model: the common initial parameters.
+        size: number of workers.
+
+    Raises:
+        ConfigError: another method, or one that does not fit the model.
+    """
+
+    def __init__(self, method: Method, model: nn.Module, *, size: int) -> None:
+        if not needs_server(method):
+            raise ConfigError(f"{method} has no server; give a method whose exchange is an AsynchronousServer")
+        assert isinstance(method, ModelAveraging)
+        assert isinstance(method.update, ServerUpdate)
+        assert isinstance(method.exchange, AsynchronousServer)
+        self.rank = self.size = size
+        self.method = method
+        self._update = method.update
+        self._bound = method.exchange.max_staleness
+        named = {name: param for name, param in model.named_parameters() if param.requires_grad}
+        self.layout = Layout.of(named)
+        segments = check_method(method, self.layout)
+        # One non-finite entry takes less than any message that a vector needs, but for vectors of an entry or two.
+        self._longest = max(*(max_num_bytes(each.outline(segments)) for each in method.all_compressors()), 64)
+        self._model = copy_of(self.layout.flatten(list(named.values())))
+        self.num_merged = 0
+        self._counts = [0] * size
+        self._fetched_at = [0] * size
+        self._staleness_sum = 0
+        self.max_staleness = 0
+
+    @property
+    def mean_staleness(self) -> float:
+        """Messages of others that were merged between a worker's answer and its next message, on average."""
+        return self._staleness_sum / max(1, self.num_merged)
+
+    def shared_parameters(self) -> dict[str, Tensor]:
+        """The model by parameter name, as views of it."""
+        return self.layout.unflatten(self._model)
+
+    @torch.no_grad()
+    def serve(self, until: int) -> Steps[None]:
+        """Merge until ``until`` messages are merged in all, then tell each worker to pause when it comes next.
+
+        Raises:
+            NumericsError: a worker's message was not finite. The model is as it was before; every worker is told.
+            ProtocolError: a message stands for a vector of another length.
+        """
+        turn = _Turn(active=set(range(self.size)))
+        while turn.active:
+            source, message = yield from receive_any(as_it_is, self._longest)
+            payload = self._read(source, message)
+            before = Dense(copy_of(self._model)) if self._update.answers_before else None
+            if turn.offender is None:
+                self._merge(turn, source, payload)
+            turn.waiting[source] = before
+            for worker in self._may_go_on(turn, until):
+                model = turn.waiting.pop(worker)
+                yield from self._answer(turn, worker, until, Dense(self._model) if model is None else model)
+        if turn.offender is not None:
+            raise NumericsError(
+                "NaN or inf in the model of at least one worker; its message was not merged. Lower the learning rate, "
+                "clip gradients, or look for bad input data"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The model by parameter name, and the counts."""
+        counters = {
+            "num_merged": self.num_merged,
+            "counts": list(self._counts),
+            "fetched_at": list(self._fetched_at),
+            "staleness": [self._staleness_sum, self.max_staleness],
+            "size": self.size,
+            "method": repr(self.method),
+        }
+        return {"counters": counters, "tensors": dict(self.shared_parameters())}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            ConfigError: the state is of another method, model or number of workers; nothing is changed.
+        """
+        counters, tensors = saved["counters"], saved["tensors"]
+        for name, mine in (("method", repr(self.method)), ("size", self.size)):
+            if counters[name] != mine:
+                raise ConfigError(f"the saved state is of {name} {counters[name]}, but this server has {name} {mine}")
+        own = self.shared_parameters()
+        if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in tensors.items()}:
+            raise ConfigError("the saved state is of another model: names or shapes of its parameters differ")
+        for name, view in own.items():
+            view.copy_(tensors[name])
+        self.num_merged = counters["num_merged"]
+        self._counts = list(counters["counts"])
+        self._fetched_at = list(counters["fetched_at"])
+        self._staleness_sum, self.max_staleness = counters["staleness"]
+
+    def _read(self, source: int, message: Tensor) -> Payload:
+        payload = decode(message, max_numel=self.layout.numel)
+        if payload.numel != self.layout.numel:
+            raise ProtocolError(
+                f"worker {source} sent a vector of {payload.numel} entries where {self.layout.numel} were expected; "
+                "all workers must train the same model"
+            )
+        return payload
+
+    def _merge(self, turn: _Turn, source: int, payload: Payload) -> None:
+        merged = copy_of(self._model)
+        self._update.merge(merged, payload, self.size)
+        if not is_finite(merged):
+            turn.offender = payload
+            return
+        self._model.copy_(merged)
+        staleness = self.num_merged - self._fetched_at[source]
+        self._staleness_sum += staleness
+        self.max_staleness = max(self.max_staleness, staleness)
+        self.num_merged += 1
+        self._counts[source] += 1
+
+    def _may_go_on(self, turn: _Turn, until: int) -> list[int]:
+        """Who need not wait (any longer) for the slowest, in the order in which they came."""
+        if self._bound is None or turn.offender is not None or self.num_merged >= until:
+            return list(turn.waiting)
+        slowest = min(self._counts)
+        return [worker for worker in turn.waiting if self._counts[worker] - slowest <= self._bound]
+
+    def _answer(self, turn: _Turn, worker: int, until: int, model: Payload) -> Steps[None]:
+        control = Control.GO_ON
+        if turn.offender is not None:
+            control, model = Control.STOP, turn.offender
+        elif self.num_merged >= until:
+            control = Control.PAUSE
+        if control is not Control.GO_ON:
+            turn.active.discard(worker)
+        self._fetched_at[worker] = self.num_merged
+        yield from send(worker, write_answer(control, model))
+
+
+def needs_server(method: Method) -> bool:
+    """Whether one more process must hold the model."""
+    return isinstance(method.exchange, AsynchronousServer)
