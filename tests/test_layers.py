@@ -21,10 +21,11 @@ FLOORS = {
     "worker": 7,
     **dict.fromkeys(("simulator", "distributed"), 8),
     **dict.fromkeys(("experiments", "report"), 9),
-    **dict.fromkeys(("bench", "frontier"), 10),
-    "cli": 11,
-    "__main__": 12,
-    "__init__": 12,
+    "frontier": 10,
+    "bench": 11,
+    "cli": 12,
+    "__main__": 13,
+    "__init__": 13,
 }
 # Plain iterators and context managers: no program of a worker passes through them.
 ITERATORS = {"records", "one_torch_thread", "private_torch_randomness"}

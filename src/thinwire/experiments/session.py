@@ -145,7 +145,7 @@ class Session:
         first, *others = self.engine.local_ranks
         lead = self._worker(first)
         shared = can_share(self._method, lead.model)
-        lead.counts_union = True
+        lead.counts_union = first == 0
         return [lead, *(lead.beside(rank) if shared else self._worker(rank) for rank in others)]
 
     def _worker(self, rank: int) -> Worker:

@@ -1,6 +1,6 @@
 """Entries to the nearest number of a table, packed, and back."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +12,10 @@ from thinwire.kernels.bits import num_packed_bytes, pack, pack_torch, unpack_blo
 from thinwire.kernels.measures import BLOCK, fold
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.offsets import check_sum, offsets_array
+from thinwire.kernels.places import CELLS, fill_cells, list_limits, place_by_cell, place_by_counting, place_by_halves
 from thinwire.kernels.sums import segment_sums_torch
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
-
-_CELLS: Final = 1024
-"""Parts of equal width of the magnitudes: so many that no two borders of a Gaussian codebook lie in one."""
 
 
 def nearest_codes(x: Tensor, offsets: Tensor, units: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,7 +201,7 @@ def _nearest(
     fits = np.empty(1024, np.float64)
     squares = np.empty(1024, np.float64)
     limits = np.empty(borders.size + 1, np.float32)
-    cells = np.empty(_CELLS, np.int32)
+    cells = np.empty(CELLS, np.int32)
     segment = np.searchsorted(starts, first, "right") - 1
     fresh = True
     few = -1
@@ -214,20 +212,20 @@ def _nearest(
             fresh = True
         unit = units[segment]
         if fresh:
-            _list_limits(unit, borders, limits)
-            grid = np.float32(_CELLS) / limits[borders.size - 1] if borders.size else np.float32(0)
+            list_limits(unit, borders, limits)
+            grid = np.float32(CELLS) / limits[borders.size - 1] if borders.size else np.float32(0)
             # Worth it for what is long enough; else halving finds the place.
-            few = _fill_cells(limits[: borders.size], grid, cells) if _is_long(starts, segment) else -1
+            few = fill_cells(limits[: borders.size], grid, cells) if _is_long(starts, segment) else -1
             fresh = False
         begin = ends[segment] + (block - starts[segment]) * 1024
         end = min(begin + 1024, ends[segment + 1])
         entries = x[begin:end]
         if borders.size < 8:
-            _place_by_counting(entries, limits[: borders.size], places)
+            place_by_counting(entries, limits[: borders.size], places)
         elif few == 1:
-            _place_by_cell(entries, limits, grid, cells, places)
+            place_by_cell(entries, limits, grid, cells, places)
         else:
-            _place_by_halves(entries, limits, places)
+            place_by_halves(entries, limits, places)
         _look_up_places(entries, positive, places, codes[begin:end], numbers)
         left = _multiply(entries, numbers, fits, squares)
         sums[0, block] = fold(fits, left)
@@ -237,91 +235,6 @@ def _nearest(
 @kernel
 def _is_long(starts: Any, segment: int) -> Any:
     return starts[segment + 1] - starts[segment] >= 4
-
-
-@kernel
-def _list_limits(unit: Any, borders: Any, limits: Any) -> None:
-    """The magnitudes above which a place ends; no entry is above the last one."""
-    for k in range(borders.size):
-        limits[k] = unit * borders[k]
-    limits[borders.size] = np.float32(np.inf)
-
-
-@kernel
-def _fill_cells(limits: Any, grid: Any, cells: Any) -> Any:
-    """The place at which each of equal cells of the magnitudes begins, and the most limits that lie in one.
-
-    Cells are as :func:`_place_by_cell` computes them, rounding and all: to no magnitude in a cell is a limit below in a
-    later one, and above none in an earlier one. -1 where a unit is so large or small that they cannot be computed.
-    """
-    if limits.size == 0 or not (grid > np.float32(2.0**-100) and grid < np.float32(2.0**100)):
-        return -1
-    most = 0
-    k = 0
-    for cell in range(cells.size):
-        cells[cell] = k
-        found = 0
-        while k < limits.size and _cell(limits[k], grid) == cell:
-            k += 1
-            found += 1
-        most = max(most, found)
-    return most
-
-
-@kernel
-def _cell(size: Any, grid: Any) -> Any:
-    """The cell of a magnitude, the last one of everything beyond; 0 of NaN."""
-    always_inline()
-    place = size * grid
-    place = place if place < np.float32(_CELLS - 1) else np.float32(_CELLS - 1)
-    return np.int32(place if size == size else np.float32(0))
-
-
-@kernel
-def _place_by_cell(x: Any, limits: Any, grid: Any, cells: Any, places: Any) -> None:
-    prefer_wide_vectors()
-    always_inline()
-    for j in range(x.size):
-        size = np.abs(x[j])
-        place = cells[np.uint32(_cell(size, grid))]
-        places[j] = place + np.int32(size > limits[np.uint32(place)])
-
-
-@kernel
-def _place_by_halves(x: Any, limits: Any, places: Any) -> None:
-    """The number of limits below each magnitude, of ``limits.size``, a power of two of them with the last one."""
-    prefer_wide_vectors()
-    always_inline()
-    for j in range(x.size):
-        places[j] = np.int32(0)
-    step = limits.size // 2
-    while step > 0:
-        for j in range(x.size):
-            place = places[j]
-            limit = limits[np.uint32(place + np.int32(step - 1))]
-            places[j] = place + (np.int32(step) if np.abs(x[j]) > limit else np.int32(0))
-        step //= 2
-
-
-@kernel
-def _place_by_counting(x: Any, limits: Any, places: Any) -> None:
-    """The same for so few limits that comparing with each is faster than looking one up."""
-    prefer_wide_vectors()
-    always_inline()
-    for j in range(x.size):
-        places[j] = np.int32(0)
-    # Four limits a sweep: what is counted stays in registers a little longer.
-    whole = limits.size // 4 * 4
-    for k in range(0, whole, 4):
-        a, b, c, d = limits[k], limits[k + 1], limits[k + 2], limits[k + 3]
-        for j in range(x.size):
-            size = np.abs(x[j])
-            above = np.int32(size > a) + np.int32(size > b) + np.int32(size > c) + np.int32(size > d)
-            places[j] += np.int32(above)
-    for k in range(whole, limits.size):
-        a = limits[k]
-        for j in range(x.size):
-            places[j] += np.int32(np.abs(x[j]) > a)
 
 
 @kernel

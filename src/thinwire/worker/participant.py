@@ -122,7 +122,8 @@ class Worker:
         x, finite = channel.gather(grads)
         aggregate = yield from self._exchange(channel, x, finite, "gradient")
         if self._stepped.count == self.num_steps:  # else a worker beside this one has done it
-            channel.write(aggregate.mean, grads)
+            # Not those of above: workers beside this one have cleared them and made their own.
+            channel.write(aggregate.mean, _gradients(self._params))
             self.optimizer.step()
             self._stepped.count += 1
 
