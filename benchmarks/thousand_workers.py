@@ -28,30 +28,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", default="fashion-mnist")
     parser.add_argument("--workers", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=3, help="of 8 steps each")
+    parser.add_argument("--rounds", type=int, default=1, help="of 8 steps each")
+    parser.add_argument("--batch-size", type=int, default=8, help="the smaller, the less computation to compare with")
     parser.add_argument("--methods", nargs="*", default=METHODS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     for method in args.methods:
-        print(measure(method, args.task, args.workers, args.rounds), flush=True)
+        print(measure(method, args.task, args.workers, args.rounds, args.batch_size), flush=True)
 
 
-def measure(method: str, task_name: str, workers: int, rounds: int) -> str:
+def measure(method: str, task_name: str, workers: int, rounds: int, batch_size: int) -> str:
     """One line: milliseconds a worker and step with and without everything else, their ratio, and peak memory."""
     task = load_task(task_name)
     comparison = Comparison(
         methods=(method,), task=task_name, workers=workers, lrs=(0.01,), steps=10**9, tune_steps=1,
-        evaluate_every=1, batch_size=task.batch_size,
+        evaluate_every=1, batch_size=batch_size,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         engine = SimulatedEngine(workers, Network())
         session = Session(comparison, Run(method, 0.01, 0, "final", 10**9), task, engine, Path(folder))
         numel = session.workers[0].layout.numel
-        session.train(0, 8)
         plain = Plain(comparison)
-        plain.run(8 * workers)
+        plain.run(64)
         ratios, simulated, alone = [], [], []
-        for number in range(1, rounds + 1):
+        for number in range(rounds):
             before = plain.run(4 * workers)
             begin = time.perf_counter()
             session.train(8 * number, 8 * (number + 1))

@@ -72,6 +72,8 @@ def write_folder(path: Path, plan: Plan) -> Folder:
         "compute": {"compute_s": 0.005, "jitter": 0.0, "stall_share": 0.0, "stall_factor": 1.0, "slow": []},
         "target": 0.86,
         "optimizer": "sgd",
+        "lr_schedule": "constant",
+        "average": "none",
         "batch_size": 32,
         "sharding": "iid",
         "num_parameters": 26_122,
