@@ -45,6 +45,7 @@ def segment_moments(x: Tensor, offsets: Tensor) -> Moments:
         ConfigError: shapes or dtypes that are not as described.
 
     Example:
+        >>> import torch
         >>> found = segment_moments(torch.tensor([1.0, -3.0, 2.0]), torch.tensor([0, 2, 3]))
         >>> found.sums.tolist(), found.squares.tolist(), found.largest.tolist()
         ([-2.0, 2.0], [10.0, 4.0], [3.0, 2.0])
