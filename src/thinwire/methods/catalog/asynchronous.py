@@ -10,7 +10,7 @@ from thinwire.methods.base import Method, ModelAveraging
 from thinwire.methods.catalog.parts import MEMORIES, Remember, sparsifier
 from thinwire.methods.catalog.row import Row
 from thinwire.methods.options import Density, Fraction
-from thinwire.methods.schedules import Every
+from thinwire.methods.schedules import Every, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow
 
 _BETA = Fraction(0.9)
@@ -30,8 +30,10 @@ def qsparse_async(
     norm: Literal["l2", "max"] = "l2",
     scaled: bool = True,
     every: int = 1,
+    gaps: Literal["fixed", "random"] = "fixed",
     granularity: Granularity = Whole(),
     memory: Remember = "error-feedback",
+    wipe: bool = False,
     staleness: int | None = None,
 ) -> Method:
     """Sparsified, quantized and infrequent, on each worker's own clock."""
@@ -39,7 +41,8 @@ def qsparse_async(
         raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
     quantizer = Sign() if values == "signs" else QSGD(levels=15 if levels is None else levels, norm=norm, scaled=scaled)
     return ModelAveraging(
-        schedule=Every(every), memory=MEMORIES[memory], compressor=sparsifier(select, density, k, quantizer),
+        schedule=Staggered(every, gaps="random") if gaps == "random" else Every(every),
+        memory=MEMORIES[memory], wipe_memory=wipe, compressor=sparsifier(select, density, k, quantizer),
         exchange=AsynchronousServer(staleness), granularity=granularity, update=Follow(),
     )  # fmt: skip
 

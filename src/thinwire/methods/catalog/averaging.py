@@ -1,5 +1,6 @@
 """Averaging of gradients and displacements: the methods that everything else is compared with."""
 
+from dataclasses import replace
 from typing import Literal
 
 from thinwire.compressors import QSGD, Compressor, Identity, Sign
@@ -97,16 +98,18 @@ def qsparse(
     gaps: Literal["fixed", "random"] = "fixed",
     granularity: Granularity = Whole(),
     memory: Remember = "error-feedback",
+    wipe: bool = False,
     exchange: Route = "server",
 ) -> Method:
-    """Sparsified, quantized and infrequent."""
+    """Sparsified, quantized and infrequent; the memory may be wiped where the learning rate drops."""
     if values == "signs" and levels is not None:
         raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
     quantizer = (
         QSGD(levels=15 if levels is None else levels, norm=norm, scaled=scaled) if values == "levels" else Sign()
     )
     schedule = RandomGaps(every) if gaps == "random" else Every(every)
-    return _qsparse(select, density, k, quantizer, schedule, granularity, memory, exchange)
+    method = _qsparse(select, density, k, quantizer, schedule, granularity, memory, exchange)
+    return replace(method, wipe_memory=wipe)
 
 
 def _qsparse(
