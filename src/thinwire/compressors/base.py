@@ -72,6 +72,22 @@ class FusedCompressor(Compressor, Protocol):
         ...
 
 
+def add_residual(x: Tensor, residual: Tensor, decay: float, out: Tensor) -> Tensor:
+    """``out = decay * residual + x``; ``out`` may be ``x``."""
+    return torch.add(residual if decay == 1.0 else residual * decay, x, out=out)
+
+
+def compress_residual(
+    compressor: Compressor, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
+) -> Payload:
+    """:meth:`FusedCompressor.compress_residual` of any compressor, in one pass if it can."""
+    if isinstance(compressor, FusedCompressor):
+        return compressor.compress_residual(x, residual, decay, out, key, segments)
+    payload = compressor.compress(add_residual(x, residual, decay, out), key, segments)
+    payload.add_to(out, -1.0)
+    return payload
+
+
 def outline_of_zeros(compressor: Compressor, segments: Segments) -> Payload:
     """The payload of zeros: the outline of an operator whose payloads all have one shape, whatever the numbers are."""
     return compressor.compress(torch.zeros(segments.numel), Key(0), segments)

@@ -11,7 +11,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from thinwire.compressors import Compressor
 from thinwire.distributed.communication_thread import CommunicationThread
 from thinwire.distributed.policy import DensePolicy, PartlyDense
 from thinwire.distributed.transport import Transport
@@ -21,6 +20,7 @@ from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_me
 from thinwire.network import Traffic
 from thinwire.random import Key
 from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.state import check_same
 
 # Annotations stay evaluated in this file: DDP looks at those of a hook and refuses text.
 
@@ -129,11 +129,7 @@ class CompressedGradients:
         count = len(layout.names) - dense
         compressed = Layout(layout.names[:count], layout.shapes[:count])
         segments = method.granularity.segments(compressed)
-        wrap = functools.partial(PartlyDense, segments=segments, num_dense=layout.numel - compressed.numel)
-
-        def partly(compressor: Compressor) -> Compressor:
-            return wrap(compressor)
-
+        partly = functools.partial(PartlyDense, segments=segments, num_dense=layout.numel - compressed.numel)
         warm_up = method.warm_up
         if warm_up is not None:
             warm_up = dataclasses.replace(warm_up, compressors=tuple(map(partly, warm_up.compressors)))
@@ -158,18 +154,20 @@ class CompressedGradients:
         Take it between steps. An exchange's own matrices (PowerSGD's warm start) are not in it.
         """
         counters = {
+            **self._identity(),
             "num_steps": self.num_steps,
             "message_bytes": self.message_bytes,
-            "rank": self.transport.rank,
-            "size": self.transport.size,
-            "seed": self._key.seed,
-            "method": repr(self._method),
             "link": [self.traffic.bytes_sent, self.traffic.bytes_received],
         }
         tensors = {name: tensor.clone() for name, tensor in self._waiting.items()}
         for channel in self._channels.values():
             tensors |= {name: tensor.clone() for name, tensor in _tensors_of(channel).items()}
         return {"counters": counters, "tensors": tensors}
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state is refused by if it differs."""
+        rank, size = self.transport.rank, self.transport.size
+        return {"method": repr(self._method), "rank": rank, "size": size, "seed": self._key.seed}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.
@@ -178,10 +176,7 @@ class CompressedGradients:
             ConfigError: the state is of another rank, number of processes, seed, method or model.
         """
         counters = saved["counters"]
-        own = self.state_dict()["counters"]
-        for name in ("method", "rank", "size", "seed"):
-            if counters[name] != own[name]:
-                raise ConfigError(f"the saved state is of {name} {counters[name]}, but this process has {own[name]}")
+        check_same(counters, self._identity(), "process")
         unknown = {name.split(".", 2)[2] for name in saved["tensors"]} - set(self._names.values())
         if unknown:
             raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(unknown)[:3])}")
@@ -246,19 +241,14 @@ def _on_gradients(method: Method) -> GradientAveraging:
     """The method as one that averages gradients."""
     if isinstance(method, GradientAveraging):
         return method
-    plain = ModelAveraging(
-        memory=method.memory, compressor=method.compressor, exchange=method.exchange, granularity=method.granularity,
-        warm_up=method.warm_up,
-    )  # fmt: skip
-    if method != plain or not method.exchange.is_common:
+    names = ("memory", "compressor", "exchange", "granularity", "warm_up")
+    parts: dict[str, Any] = {name: getattr(method, name) for name in names}
+    if method != ModelAveraging(**parts) or not method.exchange.is_common:
         raise ConfigError(
             f"{method} averages models after local steps or in a way of its own, and DDP's hook sees gradients, at "
             "every step; use thinwire.DistributedOptimizer without DDP, or leave out every=..."
         )
-    return GradientAveraging(
-        memory=method.memory, compressor=method.compressor, exchange=method.exchange, granularity=method.granularity,
-        warm_up=method.warm_up,
-    )  # fmt: skip
+    return GradientAveraging(**parts)
 
 
 def _keep(promise: "torch.futures.Future[Tensor]", done: "Future[Tensor]") -> None:
@@ -286,10 +276,6 @@ def _tensors_of(channel: Channel) -> dict[str, Tensor]:
 
 def _restore(channel: Channel, known: dict[str, Tensor]) -> None:
     """Fill the state of a new channel from tensors by name, which are used up; what is not known is as it begins."""
-    for part, state in (("memory", channel.memory), ("exchange", channel.exchange)):
-        for kind, flat in state.items():
-            if flat.shape != (channel.layout.numel,):
-                continue
-            for name, view in channel.layout.unflatten(flat).items():
-                if f"{part}.{kind}.{name}" in known:
-                    view.copy_(known.pop(f"{part}.{kind}.{name}"))
+    for name, view in _tensors_of(channel).items():
+        if name in known:
+            view.copy_(known.pop(name))

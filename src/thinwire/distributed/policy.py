@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from thinwire.compressors import Compressor, FusedCompressor, Traits, segment_traits
+from thinwire.compressors import Compressor, Traits, segment_traits
+from thinwire.compressors.base import compress_residual
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Joined, Payload
@@ -84,14 +85,9 @@ class PartlyDense:
     ) -> Payload:
         """As :meth:`thinwire.compressors.FusedCompressor.compress_residual`; what is sent in full leaves nothing."""
         numel = self.segments.numel
-        if isinstance(self.compressor, FusedCompressor):
-            first = self.compressor.compress_residual(
-                x[:numel], residual[:numel], decay, out[:numel], key, self.segments
-            )
-        else:
-            torch.add(residual[:numel] if decay == 1.0 else residual[:numel] * decay, x[:numel], out=out[:numel])
-            first = self.compressor.compress(out[:numel], key, self.segments)
-            first.add_to(out[:numel], -1.0)
+        first = compress_residual(
+            self.compressor, x[:numel], residual[:numel], decay, out[:numel], key, self.segments
+        )  # fmt: skip
         # The residual of these entries is 0, but for what was left of them when they were not sent in full.
         rest = residual[numel:] * decay + x[numel:]
         out[numel:] = 0.0

@@ -190,22 +190,22 @@ class Transport:
     def _receive(self, source: int, max_num_bytes: int | None) -> Tensor:
         length = torch.empty(1, dtype=torch.int64)
         _wait([self._arrive(source, length, _LETTER)])
-        check_length(source, int(length), max_num_bytes)
-        message = torch.empty(int(length), dtype=torch.uint8)
-        if message.numel():
-            _wait([self._arrive(source, message, _LETTER)])
-        return message
+        return self._body(source, int(length), max_num_bytes)
 
     def _receive_any(self, max_num_bytes: int | None) -> tuple[int, Tensor]:
         length = torch.empty(1, dtype=torch.int64)
         source = dist.get_group_rank(self._group, dist.recv(length, group=self._group, tag=_LETTER))
         # Who asks again has taken its answer, so that an answer need not be kept until the program ends.
         _wait([work for work, _ in self._unsent.pop(source, [])])
-        check_length(source, int(length), max_num_bytes)
-        message = torch.empty(int(length), dtype=torch.uint8)
-        if message.numel():
+        return source, self._body(source, int(length), max_num_bytes)
+
+    def _body(self, source: int, num_bytes: int, max_num_bytes: int | None) -> Tensor:
+        """The message that follows its length."""
+        check_length(source, num_bytes, max_num_bytes)
+        message = torch.empty(num_bytes, dtype=torch.uint8)
+        if num_bytes:
             _wait([self._arrive(source, message, _LETTER)])
-        return source, message
+        return message
 
     def _peers(self) -> list[int]:
         return [rank for rank in range(self.size) if rank != self.rank]

@@ -10,11 +10,12 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes
 from thinwire.kernels.finite import is_finite
 from thinwire.layout import State
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive, send
-from thinwire.wire import decode, encode, max_num_bytes
+from thinwire.wire import encode
 
 
 class Control(IntEnum):
@@ -95,12 +96,10 @@ def read_answer(answer: Tensor, numel: int) -> tuple[Control, Payload]:
     """
     if answer.numel() == 0 or int(answer[0]) not in set(Control):
         raise ProtocolError("the server's answer does not begin with a byte from 0 to 2; is it of the same version?")
-    payload = decode(answer[1:], max_numel=numel)
-    if payload.numel != numel:
-        raise ProtocolError(f"the server sent a model of {payload.numel} parameters, this worker has {numel}")
+    payload = decode_part(answer[1:], numel, "the server's model")
     return Control(int(answer[0])), payload
 
 
 def max_answer_num_bytes(numel: int) -> int:
     """The longest answer for a model of ``numel`` parameters."""
-    return 1 + max_num_bytes(Dense(torch.empty(numel, device="meta")))
+    return 1 + max_exact_num_bytes(numel)

@@ -10,15 +10,16 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
-from thinwire.errors import ConfigError, ProtocolError
+from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.recompression import decode_part
 from thinwire.kernels.buffers import zeros
 from thinwire.kernels.finite import divide_finite, is_finite
 from thinwire.kernels.sums import segment_sums
 from thinwire.layout import Segments, State
 from thinwire.payloads import Payload, Sparse
 from thinwire.steps import Steps, all_gather
-from thinwire.wire import decode, encode
+from thinwire.wire import encode
 
 
 @register
@@ -81,25 +82,15 @@ def mean_of(messages: Sequence[Tensor], numel: int) -> tuple[Tensor, bool]:
     """
     mean = zeros(numel)
     for rank, message in enumerate(messages):
-        _decoded(message, rank, numel).add_to(mean)
+        decode_part(message, numel, f"the message of worker {rank}").add_to(mean)
     return mean, divide_finite(mean, len(messages))
-
-
-def _decoded(message: Tensor, rank: int, numel: int) -> Payload:
-    payload = decode(message, max_numel=numel)
-    if payload.numel != numel:
-        raise ProtocolError(
-            f"worker {rank} sent a vector of {payload.numel} entries where {numel} were expected; "
-            "all workers must train the same model"
-        )
-    return payload
 
 
 def _robust_mean_of(
     messages: Sequence[Tensor], numel: int, clipped: Segments | None, by_entry: bool
 ) -> tuple[Tensor, bool]:
     """:func:`mean_of`, of clipped vectors or over the contributors of each entry."""
-    payloads = [_decoded(message, rank, numel) for rank, message in enumerate(messages)]
+    payloads = [decode_part(message, numel, f"the message of worker {rank}") for rank, message in enumerate(messages)]
     factors = [None] * len(payloads) if clipped is None else _clip_factors(payloads, clipped)
     total, counts = zeros(numel), zeros(numel)
     for payload, factor in zip(payloads, factors, strict=True):

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
-from thinwire.errors import ConfigError, ProtocolError
+from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.recompression import decode_part
 from thinwire.exchanges.remembered import offence
 from thinwire.kernels.buffers import zeros
 from thinwire.kernels.finite import is_finite
@@ -20,7 +21,7 @@ from thinwire.kernels.signs import sign_bits
 from thinwire.layout import Segments, State
 from thinwire.payloads import Payload, Signs
 from thinwire.steps import Steps, all_gather, as_it_is, receive, send
-from thinwire.wire import decode, encode
+from thinwire.wire import encode
 
 
 @register
@@ -78,7 +79,7 @@ class MajorityVote:
             outcome = yield from all_gather(message, combine, ctx.max_num_bytes)
         elif ctx.rank != self.server:
             yield from send(self.server, message)
-            read = functools.partial(_payload, numel=x.numel())
+            read = functools.partial(decode_part, numel=x.numel(), what="the outcome of the votes")
             outcome = yield from receive(self.server, read, ctx.max_num_bytes)
         else:
             messages = []
@@ -94,22 +95,13 @@ class MajorityVote:
         return Aggregate(outcome.to_dense(), isinstance(outcome, Signs), message.numel(), sent, ctx.size)
 
 
-def _payload(message: Tensor, numel: int) -> Payload:
-    payload = decode(message, max_numel=numel)
-    if payload.numel != numel:
-        raise ProtocolError(
-            f"signs of {payload.numel} entries came where {numel} were expected; all workers must train the same model"
-        )
-    return payload
-
-
 def _count(messages: Sequence[Tensor], numel: int) -> Payload:
     """The outcome; if a worker had no signs to send, its first offending entry."""
     total = zeros(numel)
     whole = Segments.whole(numel)
     ones = torch.ones(whole.count)
     for message in messages:
-        vote = _payload(message, numel)
+        vote = decode_part(message, numel, "a vote")
         if isinstance(vote, Signs):
             add_signs(vote.bits, ones, whole.offsets(), total)
         else:

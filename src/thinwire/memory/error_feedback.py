@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, FusedCompressor
+from thinwire.compressors.base import Compressor, add_residual, compress_residual
 from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments, State
-from thinwire.memory.base import compress_in_steps
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -62,9 +60,7 @@ class ErrorFeedback:
 
     def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``decay * residual + x``, written over ``x``: the residual if nothing is sent."""
-        residual = state["residual"]
-        torch.add(residual if self.decay == 1.0 else residual * self.decay, x, out=x)
-        return x, {"residual": x}
+        return add_residual(x, state["residual"], self.decay, x), {"residual": x}
 
     def settle(self, sent: Payload, state: State) -> State:
         """The decoded message is subtracted."""
@@ -75,6 +71,5 @@ class ErrorFeedback:
         self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
     ) -> tuple[Payload, State]:
         """The message for ``decay * residual + x``; the next residual has the memory of ``x``."""
-        if isinstance(compressor, FusedCompressor):
-            return compressor.compress_residual(x, state["residual"], self.decay, x, key, segments), {"residual": x}
-        return compress_in_steps(self, x, compressor, key, segments, state)
+        payload = compress_residual(compressor, x, state["residual"], self.decay, x, key, segments)
+        return payload, {"residual": x}

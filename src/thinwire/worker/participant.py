@@ -15,7 +15,7 @@ from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Pending, make_channels
-from thinwire.worker.state import load_tensors, named_tensors
+from thinwire.worker.state import check_same, load_tensors, named_tensors
 
 
 class Worker:
@@ -130,14 +130,12 @@ class Worker:
     def _average_models(self, method: ModelAveraging) -> Steps[None]:
         for channel in self.channels:
             if channel.pending is not None and channel.pending.due <= self.num_steps:
-                self._apply(channel, method, channel.pending.aggregate)
-                channel.pending = None
+                self._end_wait(channel, method, channel.pending)
         if not method.schedule.due(self.num_steps, self.rank):
             return
         channel = self.channels[self.num_exchanges % len(self.channels)]
         if channel.pending is not None:  # the next turn of a fragment ends the wait for the one before
-            self._apply(channel, method, channel.pending.aggregate)
-            channel.pending = None
+            self._end_wait(channel, method, channel.pending)
         params, finite = channel.gather(channel.params)
         signal = method.update.signal(params, channel.update)
         aggregate = yield from self._exchange(channel, signal, finite, "model")
@@ -145,6 +143,10 @@ class Worker:
             channel.pending = Pending(aggregate, self.num_steps + method.delay)
         else:
             self._apply(channel, method, aggregate)
+
+    def _end_wait(self, channel: Channel, method: ModelAveraging, pending: Pending) -> None:
+        self._apply(channel, method, pending.aggregate)
+        channel.pending = None
 
     def _apply(self, channel: Channel, method: ModelAveraging, aggregate: Aggregate) -> None:
         channel.write(method.update.apply(aggregate, channel.local, channel.update), channel.params)
@@ -199,11 +201,8 @@ class Worker:
             ConfigError: the state is of another method, model, rank, seed or number of workers; nothing is changed.
         """
         counters, tensors = saved["counters"], saved["tensors"]
-        current = self.state_dict()
-        for name in ("method", "rank", "size", "seed"):
-            given, mine = counters[name], current["counters"][name]
-            if given != mine:
-                raise ConfigError(f"the saved state is of {name} {given}, but this worker has {name} {mine}")
+        own = {"method": repr(self.method), "rank": self.rank, "size": self.size, "seed": self._key.seed}
+        check_same(counters, own, "worker")
         load_tensors(self.channels, self.layout, tensors, counters["pending"])
         self._lr = counters["lr"]
         self.union_density = counters["union_density"]

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thinwire.errors import ConfigError, NumericsError, ProtocolError
+from thinwire.errors import ConfigError, NumericsError
 from thinwire.exchanges.asynchronous import AsynchronousServer, Control, write_answer
+from thinwire.exchanges.recompression import decode_part, max_relayed_num_bytes
 from thinwire.kernels.buffers import copy_of
 from thinwire.kernels.finite import is_finite
 from thinwire.layout import Layout
 from thinwire.methods import Method, ModelAveraging, ServerUpdate, check_method
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive_any, send
-from thinwire.wire import decode, max_num_bytes
+from thinwire.worker.state import check_same
 
 
 @dataclass(slots=True)
@@ -54,8 +55,8 @@ class Server:
         named = {name: param for name, param in model.named_parameters() if param.requires_grad}
         self.layout = Layout.of(named)
         segments = check_method(method, self.layout)
-        # One non-finite entry takes less than any message that a vector needs, but for vectors of an entry or two.
-        self._longest = max(*(max_num_bytes(each.outline(segments)) for each in method.all_compressors()), 64)
+        self._longest = max(max_relayed_num_bytes(each, segments) for each in method.all_compressors())
+        # Replaced by each message, never written to: an answer may still hold the one before.
         self._model = copy_of(self.layout.flatten(list(named.values())))
         self.num_merged = 0
         self._counts = [0] * size
@@ -83,8 +84,8 @@ class Server:
         turn = _Turn(active=set(range(self.size)))
         while turn.active:
             source, message = yield from receive_any(as_it_is, self._longest)
-            payload = self._read(source, message)
-            before = Dense(copy_of(self._model)) if self._update.answers_before else None
+            payload = decode_part(message, self.layout.numel, f"the message of worker {source}")
+            before = Dense(self._model) if self._update.answers_before else None
             if turn.offender is None:
                 self._merge(turn, source, payload)
             turn.waiting[source] = before
@@ -116,9 +117,7 @@ class Server:
             ConfigError: the state is of another method, model or number of workers; nothing is changed.
         """
         counters, tensors = saved["counters"], saved["tensors"]
-        for name, mine in (("method", repr(self.method)), ("size", self.size)):
-            if counters[name] != mine:
-                raise ConfigError(f"the saved state is of {name} {counters[name]}, but this server has {name} {mine}")
+        check_same(counters, {"method": repr(self.method), "size": self.size}, "server")
         own = self.shared_parameters()
         if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in tensors.items()}:
             raise ConfigError("the saved state is of another model: names or shapes of its parameters differ")
@@ -129,22 +128,13 @@ class Server:
         self._fetched_at = list(counters["fetched_at"])
         self._staleness_sum, self.max_staleness = counters["staleness"]
 
-    def _read(self, source: int, message: Tensor) -> Payload:
-        payload = decode(message, max_numel=self.layout.numel)
-        if payload.numel != self.layout.numel:
-            raise ProtocolError(
-                f"worker {source} sent a vector of {payload.numel} entries where {self.layout.numel} were expected; "
-                "all workers must train the same model"
-            )
-        return payload
-
     def _merge(self, turn: _Turn, source: int, payload: Payload) -> None:
         merged = copy_of(self._model)
         self._update.merge(merged, payload, self.size)
         if not is_finite(merged):
             turn.offender = payload
             return
-        self._model.copy_(merged)
+        self._model = merged
         staleness = self.num_merged - self._fetched_at[source]
         self._staleness_sum += staleness
         self.max_staleness = max(self.max_staleness, staleness)

@@ -1,6 +1,7 @@
 """The state of channels as tensors by name, and back."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,13 @@ def named_tensors(channels: Sequence[Channel], layout: Layout) -> dict[str, Tens
             found[f"pending.mean.#{number}"] = channel.pending.aggregate.mean
             found[f"pending.sent.#{number}"] = channel.pending.aggregate.sent.to_dense()
     return found
+
+
+def check_same(saved: Mapping[str, Any], own: Mapping[str, Any], whose: str) -> None:
+    """Raise :class:`ConfigError` unless the saved counters have each of these values of one's own."""
+    for name, mine in own.items():
+        if saved[name] != mine:
+            raise ConfigError(f"the saved state is of {name} {saved[name]}, but this {whose} has {name} {mine}")
 
 
 def load_tensors(

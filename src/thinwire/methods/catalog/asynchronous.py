@@ -2,12 +2,10 @@
 
 from typing import Literal
 
-from thinwire.compressors import QSGD, Sign
-from thinwire.errors import ConfigError
 from thinwire.exchanges import AsynchronousServer
 from thinwire.layout import Granularity, Whole
 from thinwire.methods.base import Method, ModelAveraging
-from thinwire.methods.catalog.parts import MEMORIES, Remember, sparsifier
+from thinwire.methods.catalog.parts import MEMORIES, Remember, quantizer, sparsifier
 from thinwire.methods.catalog.row import Row
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.schedules import Every, Staggered
@@ -37,12 +35,10 @@ def qsparse_async(
     staleness: int | None = None,
 ) -> Method:
     """Sparsified, quantized and infrequent, on each worker's own clock."""
-    if values == "signs" and levels is not None:
-        raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
-    quantizer = Sign() if values == "signs" else QSGD(levels=15 if levels is None else levels, norm=norm, scaled=scaled)
+    kept = quantizer(values, levels, norm, scaled)
     return ModelAveraging(
         schedule=Staggered(every, gaps="random") if gaps == "random" else Every(every),
-        memory=MEMORIES[memory], wipe_memory=wipe, compressor=sparsifier(select, density, k, quantizer),
+        memory=MEMORIES[memory], wipe_memory=wipe, compressor=sparsifier(select, density, k, kept),
         exchange=AsynchronousServer(staleness), granularity=granularity, update=Follow(),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from thinwire.compressors import QSGD, Compressor, Identity, Sign
 from thinwire.errors import ConfigError
 from thinwire.layout import Chunks, Granularity, PerTensor, Whole
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
-from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, sparsifier
+from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, quantizer, sparsifier
 from thinwire.methods.catalog.row import Row
 from thinwire.methods.options import Density
 from thinwire.methods.schedules import Every, RandomGaps, Schedule
@@ -102,13 +102,9 @@ def qsparse(
     exchange: Route = "server",
 ) -> Method:
     """Sparsified, quantized and infrequent; the memory may be wiped where the learning rate drops."""
-    if values == "signs" and levels is not None:
-        raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
-    quantizer = (
-        QSGD(levels=15 if levels is None else levels, norm=norm, scaled=scaled) if values == "levels" else Sign()
-    )
+    kept = quantizer(values, levels, norm, scaled)
     schedule = RandomGaps(every) if gaps == "random" else Every(every)
-    method = _qsparse(select, density, k, quantizer, schedule, granularity, memory, exchange)
+    method = _qsparse(select, density, k, kept, schedule, granularity, memory, exchange)
     return replace(method, wipe_memory=wipe)
 
 

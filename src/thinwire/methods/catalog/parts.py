@@ -2,7 +2,8 @@
 
 from typing import Literal, TypeAlias
 
-from thinwire.compressors import Compressor, RandK, TopK
+from thinwire.compressors import QSGD, Compressor, RandK, Sign, TopK
+from thinwire.errors import ConfigError
 from thinwire.exchanges import Exchange, Gather, ParameterServer
 from thinwire.memory import ErrorFeedback, Memory, NoMemory
 
@@ -10,6 +11,17 @@ Route: TypeAlias = Literal["gather", "server"]
 Remember: TypeAlias = Literal["error-feedback", "none"]
 ROUTES: dict[str, Exchange] = {"gather": Gather(), "server": ParameterServer()}
 MEMORIES: dict[str, Memory] = {"error-feedback": ErrorFeedback(), "none": NoMemory()}
+
+
+def quantizer(values: str, levels: int | None, norm: Literal["l2", "max"], scaled: bool) -> Compressor:
+    """What becomes of kept values: levels, 15 unless something is said, or signs.
+
+    Raises:
+        ConfigError: levels of signs.
+    """
+    if values == "signs" and levels is not None:
+        raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
+    return Sign() if values == "signs" else QSGD(levels=15 if levels is None else levels, norm=norm, scaled=scaled)
 
 
 def sparsifier(select: str, density: float | None, k: float | None, values: Compressor) -> Compressor:
