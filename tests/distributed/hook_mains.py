@@ -30,6 +30,7 @@ class Setting:
     cut: bool = False
     lonely: bool = False
     bf16: bool = False
+    scaled: bool = False
 
 
 SETTINGS = (
@@ -44,7 +45,17 @@ SETTINGS = (
     Setting("topk:density=5%", bucket_mb=0.001, policy=DensePolicy(patterns=("2.*",), below=0)),
     Setting("topk:density=5%", lonely=True),
     Setting("topk:density=5%", bf16=True),
+    Setting("topk:density=5%", bucket_mb=0.001, scaled=True),
 )
+
+
+class Scaler:
+    """A loss scale that is another power of two at every step."""
+
+    scale = 1.0
+
+    def get_scale(self) -> float:
+        return self.scale
 
 
 def network(lonely: bool = False) -> nn.Module:
@@ -84,7 +95,8 @@ def train_all(folder: str, transport: Transport) -> None:
 
 
 def train(setting: Setting, rank: int) -> dict[str, Any]:
-    model, optimizer, wrapped, hook = make(setting)
+    scaler = Scaler()
+    model, optimizer, wrapped, hook = make(setting, scaler)
     memories = []
     for step in range(STEPS):
         if setting.cut and step == CUT:
@@ -93,7 +105,7 @@ def train(setting: Setting, rank: int) -> dict[str, Any]:
             torch.save(parts, file)
             hook.close()
             saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
-            model, optimizer, wrapped, hook = make(setting)
+            model, optimizer, wrapped, hook = make(setting, scaler)
             model.load_state_dict(saved["model"])
             hook.load_state_dict(saved["hook"])
             optimizer.load_state_dict(saved["optimizer"])
@@ -105,7 +117,12 @@ def train(setting: Setting, rank: int) -> dict[str, Any]:
         loss = loss_of(wrapped, step, rank, setting.accumulate - 1, dtype)
         if step == setting.poisoned_step and rank == 1:
             loss = loss * float("inf")
-        loss.backward()
+        if setting.scaled:
+            scaler.scale = 2.0 ** (step + 3)
+        (loss * scaler.scale).backward()
+        for param in model.parameters():
+            if setting.scaled and param.grad is not None:
+                param.grad /= scaler.scale  # as GradScaler.unscale_ does
         finite = all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
         if finite:
             optimizer.step()
@@ -119,7 +136,9 @@ def train(setting: Setting, rank: int) -> dict[str, Any]:
     }
 
 
-def make(setting: Setting) -> tuple[nn.Module, torch.optim.Optimizer, DistributedDataParallel, CompressedGradients]:
+def make(
+    setting: Setting, scaler: Scaler
+) -> tuple[nn.Module, torch.optim.Optimizer, DistributedDataParallel, CompressedGradients]:
     model = network(setting.lonely)
     if setting.bf16:
         model.to(torch.bfloat16)
@@ -128,4 +147,9 @@ def make(setting: Setting) -> tuple[nn.Module, torch.optim.Optimizer, Distribute
     wrapped = DistributedDataParallel(
         inner, bucket_cap_mb=setting.bucket_mb, find_unused_parameters=setting.lonely
     )  # fmt: skip
-    return model, optimizer, wrapped, thinwire.compress_ddp(wrapped, setting.method, policy=setting.policy, seed=5)
+    return (
+        model,
+        optimizer,
+        wrapped,
+        thinwire.compress_ddp(wrapped, setting.method, policy=setting.policy, scaler=scaler, seed=5),
+    )
