@@ -9,7 +9,7 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes, smallest_exact
+from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes, read_mean, smallest_exact
 from thinwire.exchanges.remembered import offence
 from thinwire.kernels.buffers import zeros
 from thinwire.kernels.finite import divide_finite, is_finite
@@ -60,7 +60,7 @@ class Hierarchical:
         """To the leader, between leaders, back."""
         numel = x.numel()
         leader = ctx.rank - ctx.rank % self.island
-        read = functools.partial(_read, numel=numel)
+        read = functools.partial(read_mean, numel=numel)
         if ctx.rank != leader:
             message = encode(Dense(x))
             yield from send(leader, message)
@@ -93,8 +93,3 @@ class Hierarchical:
             yield from send(member, broadcast)
         mean, finite = read(broadcast)
         return Aggregate(mean, finite, message.numel(), sent, ctx.size)
-
-
-def _read(message: Tensor, numel: int) -> tuple[Tensor, bool]:
-    mean = decode(message, max_numel=numel).to_dense()
-    return mean, is_finite(mean)

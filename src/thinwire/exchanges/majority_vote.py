@@ -14,13 +14,14 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
 from thinwire.exchanges.remembered import offence
+from thinwire.exchanges.star import collect, spread
 from thinwire.kernels.buffers import zeros
 from thinwire.kernels.finite import is_finite
 from thinwire.kernels.signed_sums import add_signs
 from thinwire.kernels.signs import sign_bits
 from thinwire.layout import Segments, State
 from thinwire.payloads import Payload, Signs
-from thinwire.steps import Steps, all_gather, as_it_is, receive, send
+from thinwire.steps import Steps, all_gather, receive, send
 from thinwire.wire import encode
 
 
@@ -82,16 +83,8 @@ class MajorityVote:
             read = functools.partial(decode_part, numel=x.numel(), what="the outcome of the votes")
             outcome = yield from receive(self.server, read, ctx.max_num_bytes)
         else:
-            messages = []
-            for rank in range(ctx.size):
-                messages.append(
-                    message if rank == ctx.rank else (yield from receive(rank, as_it_is, ctx.max_num_bytes))
-                )
-            outcome = _count(messages, x.numel())
-            broadcast = encode(outcome)
-            for rank in range(ctx.size):
-                if rank != ctx.rank:
-                    yield from send(rank, broadcast)
+            outcome = _count((yield from collect(message, ctx)), x.numel())
+            yield from spread(encode(outcome), ctx)
         return Aggregate(outcome.to_dense(), isinstance(outcome, Signs), message.numel(), sent, ctx.size)
 
 

@@ -15,14 +15,15 @@ from thinwire.exchanges.recompression import (
     check_second,
     max_exact_num_bytes,
     max_relayed_num_bytes,
+    read_mean,
     recompress,
     smallest_exact,
 )
+from thinwire.exchanges.star import collect, spread
 from thinwire.kernels.buffers import zeros
-from thinwire.kernels.finite import is_finite
 from thinwire.layout import State
-from thinwire.steps import Steps, as_it_is, receive, send
-from thinwire.wire import decode, encode
+from thinwire.steps import Steps, receive, send
+from thinwire.wire import encode
 
 
 @register
@@ -78,17 +79,12 @@ class ParameterServer:
         """One round up and down."""
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
-        read = functools.partial(_read, numel=x.numel())
+        read = functools.partial(read_mean, numel=x.numel())
         if ctx.rank != self.server:
             yield from send(self.server, message)
             mean, finite = yield from receive(self.server, read, self._max_num_bytes(ctx))
         else:
-            messages = []
-            for rank in range(ctx.size):
-                messages.append(
-                    message if rank == ctx.rank else (yield from receive(rank, as_it_is, ctx.max_num_bytes))
-                )
-            total, _ = mean_of(messages, x.numel())
+            total, _ = mean_of((yield from collect(message, ctx)), x.numel())
             if self.downlink is None:
                 broadcast = encode(smallest_exact(total))
             else:
@@ -96,9 +92,7 @@ class ParameterServer:
                     total += state["left"]
                 broadcast = encode(recompress(total, self.downlink, ctx.key.fold("downlink"), ctx.segments))
                 state = {"left": total} if state else {}
-            for rank in range(ctx.size):
-                if rank != ctx.rank:
-                    yield from send(rank, broadcast)
+            yield from spread(broadcast, ctx)
             mean, finite = read(broadcast)
         return Aggregate(mean, finite, message.numel(), sent, ctx.size, state)
 
@@ -106,8 +100,3 @@ class ParameterServer:
         if self.downlink is None:
             return max_exact_num_bytes(ctx.segments.numel)
         return max_relayed_num_bytes(self.downlink, ctx.segments)
-
-
-def _read(message: Tensor, numel: int) -> tuple[Tensor, bool]:
-    mean = decode(message, max_numel=numel).to_dense()
-    return mean, is_finite(mean)

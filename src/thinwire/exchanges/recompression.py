@@ -78,6 +78,12 @@ def decode_part(message: Tensor, numel: int, what: str) -> Payload:
     return payload
 
 
+def read_mean(message: Tensor, numel: int) -> tuple[Tensor, bool]:
+    """The mean that a message stands for, and whether it is finite."""
+    mean = decode(message, max_numel=numel).to_dense()
+    return mean, is_finite(mean)
+
+
 def check_second(compressor: Compressor | None, remember: bool, field: str, segments: Segments) -> None:
     """Refuse a compressor of sums that does not fit them, or whose memory would grow without bound.
 
