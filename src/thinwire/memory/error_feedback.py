@@ -29,6 +29,7 @@ class ErrorFeedback:
         ConfigError: ``decay`` out of range.
 
     Example:
+        >>> import torch
         >>> from thinwire.compressors import TopK
         >>> memory = ErrorFeedback()
         >>> state = memory.init(2)
