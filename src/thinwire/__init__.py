@@ -1,6 +1,6 @@
 """Communication-efficient distributed training of PyTorch models."""
 
-from thinwire.distributed import DensePolicy, DistributedOptimizer, compress_ddp
+from thinwire.distributed import Checkpoints, DensePolicy, DistributedOptimizer, compress_ddp, serve, synchronize
 from thinwire.errors import (
     ConfigError,
     DeadlockError,
@@ -16,6 +16,7 @@ from thinwire.simulator import Simulation
 from thinwire.worker import Worker
 
 __all__ = [
+    "Checkpoints",
     "ConfigError",
     "DeadlockError",
     "DensePolicy",
@@ -32,4 +33,6 @@ __all__ = [
     "WorkerError",
     "compress_ddp",
     "parse_method",
+    "serve",
+    "synchronize",
 ]

@@ -8,6 +8,7 @@
     ├── WireError      (ValueError)    bytes that are not a valid message
     ├── ProtocolError  (RuntimeError)  participants that do not follow the same program
     │   └── DeadlockError              every participant waits for another one
+    ├── DivergenceError (RuntimeError) replicas that should be equal bit for bit and are not
     └── WorkerError    (RuntimeError)  a worker process raised, was killed, or lost its connection
 """
 
@@ -34,6 +35,10 @@ class ProtocolError(ThinwireError, RuntimeError):
 
 class DeadlockError(ProtocolError):
     """Every participant waits for another one; the message names each waiting request."""
+
+
+class DivergenceError(ThinwireError, RuntimeError):
+    """Replicas that should be equal bit for bit and are not; the message names where they differ."""
 
 
 class WorkerError(ThinwireError, RuntimeError):

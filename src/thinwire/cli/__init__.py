@@ -10,6 +10,7 @@ from thinwire.cli import comparing as comparing
 from thinwire.cli import frontier as frontier
 from thinwire.cli import inspecting as inspecting
 from thinwire.cli import measuring as measuring
+from thinwire.cli import probing as probing
 from thinwire.cli.application import Interrupted, Refused, app
 from thinwire.cli.warning import show_warning
 from thinwire.errors import ConfigError, ThinwireError

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.communication_thread import CommunicationThread
+from thinwire.distributed.dense_watch import DenseWatch
+from thinwire.distributed.guard import ReplicaGuard
+from thinwire.distributed.link import measure_link
 from thinwire.distributed.policy import DensePolicy, PartlyDense
+from thinwire.distributed.replicas import guard_module
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import Granularity, Layout, PerTensor, Whole
@@ -20,7 +24,10 @@ from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_me
 from thinwire.network import Traffic
 from thinwire.random import Key
 from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.observing import LayerReport
+from thinwire.worker.resize import resized
 from thinwire.worker.state import check_same
+from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
 # Annotations stay evaluated in this file: DDP looks at those of a hook and refuses text.
 
@@ -44,7 +51,8 @@ class CompressedGradients:
 
     def __init__(
         self, model: DistributedDataParallel, method: GradientAveraging, policy: DensePolicy, seed: int,
-        scaler: GradScaler | None,
+        scaler: GradScaler | None, warn_if_slower: bool, guard: ReplicaGuard | None = None,
+        layer_report: LayerReport | None = None, profile: bool = False,
     ) -> None:  # fmt: skip
         self.transport = Transport(model.process_group)
         self.num_steps = 0
@@ -61,24 +69,45 @@ class CompressedGradients:
         self._waiting: dict[str, Tensor] = {}
         self._outcomes: list[tuple[Channel, Outcome]] = []
         self._thread = CommunicationThread()
+        self._report = layer_report
+        self._guarded = None if guard is None else guard_module(guard, self.transport, model.module)
+        self._clock = self.transport.clock = StepClock() if profile else None
+        self._watch: DenseWatch | None = None
+        if warn_if_slower and self.transport.size > 1:
+            network = measure_link(self.transport, model.process_group)
+            self._watch = DenseWatch(network, self.transport.size, self.transport.rank == 0, self.transport.share)
 
     @property
     def traffic(self) -> Traffic:
         """Bytes that crossed this process's link for gradients so far."""
         return self.transport.traffic
 
+    @property
+    def times(self) -> StepTimes:
+        """Where the seconds of a step went: medians over the last ones.
+
+        Raises:
+            ConfigError: ``profile`` was not asked for.
+        """
+        return median_times(self._clock)
+
     def exchange(self, bucket: Any) -> torch.futures.Future[Tensor]:
         """Begin the exchange of a bucket; the future's value is its buffer with the mean in it."""
         promise: torch.futures.Future[Tensor] = torch.futures.Future()
         # Asked for here: the bucket is DDP's, and only lent.
         params, grads, buffer, is_last = bucket.parameters(), bucket.gradients(), bucket.buffer(), bucket.is_last()
-        self._thread.submit(functools.partial(self._exchange, params, grads, buffer, is_last)).add_done_callback(
-            functools.partial(_keep, promise)
-        )
+        handed_s = self._watch.hand_over() if self._watch else 0.0
+        job = functools.partial(self._exchange, params, grads, buffer, is_last, handed_s)
+        self._thread.submit(job).add_done_callback(functools.partial(_keep, promise))
         return promise
 
     @torch.no_grad()
-    def _exchange(self, params: Sequence[Tensor], grads: Sequence[Tensor], buffer: Tensor, is_last: bool) -> Tensor:
+    def _exchange(
+        self, params: Sequence[Tensor], grads: Sequence[Tensor], buffer: Tensor, is_last: bool, handed_s: float
+    ) -> Tensor:
+        begun_s = self._watch.begin() if self._watch else 0.0
+        if self._clock:
+            self._clock.switch("apply")
         named = {self._names[id(param)]: grad for param, grad in zip(params, grads, strict=True)}
         channel = self._channel(named)
         ordered = [named[name] for name in channel.layout.names]
@@ -87,19 +116,31 @@ class CompressedGradients:
         if scale != 1.0:
             x.div_(scale)
         compressor = channel.method.compressor_at(self.num_steps)
-        outcome = self.transport.run(channel.run(x, compressor, finite, self.num_steps))
+        is_watched = self._report is not None and self._report.is_due(self.num_steps, self.transport.rank)
+        outcome = self.transport.run(channel.run(x, compressor, finite, self.num_steps, is_watched))
         mean = outcome.aggregate.mean if scale == 1.0 else outcome.aggregate.mean * scale
         torch._foreach_copy_(ordered, channel.layout.views(mean))
         self._outcomes.append((channel, outcome))
         if is_last:
             self._end_step()
+        if self._clock:
+            self._clock.switch("compute")
+            if is_last:
+                self._clock.end_step()
+        if self._watch:
+            counts = compressor is channel.method.compressor
+            self._watch.end(handed_s, begun_s, buffer.nbytes, is_last=is_last, counts=counts)
         return buffer
 
     def _end_step(self) -> None:
         """All of a step's exchanges count, or none: the means are common, so all workers decide alike."""
+        if self._guarded:  # parameters do not change before the last bucket is back
+            self._guarded.after_step(self.num_steps)
         if all(outcome.aggregate.finite for _, outcome in self._outcomes):
             for channel, outcome in self._outcomes:
                 channel.accept(outcome)
+                if self._report:
+                    self._report.take(channel, outcome, self.num_steps + 1)
                 self.message_bytes += outcome.aggregate.message_bytes
             self.num_steps += 1
         self._outcomes.clear()
@@ -117,6 +158,7 @@ class CompressedGradients:
             for old in [old for old in self._channels if not set(old).isdisjoint(names)]:
                 self._waiting |= _tensors_of(self._channels.pop(old))
             _restore(channel, self._waiting)
+            channel.clock = self._clock
             self._channels[names] = channel
         return channel
 
@@ -185,6 +227,20 @@ class CompressedGradients:
         self.num_steps, self.message_bytes = counters["num_steps"], counters["message_bytes"]
         self.transport.traffic = Traffic(*counters["link"])
 
+    def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from the states of another number of processes; :func:`thinwire.worker.resize.resized` has the rule.
+
+        Raises:
+            ConfigError: as :meth:`load_state_dict`, or the saved processes' models differ.
+        """
+        known = set(self._names.values())
+        named = [{name.removeprefix("module."): tensor for name, tensor in model.items()} for model in models]
+        trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
+        state, _ = resized(self._method, saved, trained, self.transport.rank, self.transport.size)
+        if self.transport.rank >= len(saved):
+            state["counters"]["link"] = [0, 0]
+        self.load_state_dict(state)
+
     def close(self) -> None:
         """End the threads; call it before ``destroy_process_group``."""
         self._thread.close()
@@ -198,6 +254,10 @@ def compress_ddp(
     policy: DensePolicy | None = None,
     scaler: GradScaler | None = None,
     seed: int = 0,
+    warn_if_slower: bool = True,
+    guard: ReplicaGuard | None = None,
+    layer_report: LayerReport | None = None,
+    profile: bool = False,
 ) -> CompressedGradients:
     """Let ``model`` exchange its gradients by ``method``, overlapped with backward.
 
@@ -210,6 +270,12 @@ def compress_ddp(
         policy: which parameters are sent in full; by default biases, norms, embeddings and what is small.
         scaler: the ``GradScaler`` of mixed precision: the memory is then kept in units of the unscaled gradient.
         seed: the same on every process; addresses the method's randomness.
+        warn_if_slower: the same on every process; whether the link is measured now, which takes at most about a
+            second, and a :class:`thinwire.distributed.dense_watch.SlowerThanDense` warning is given, once, if after
+            12 steps they turn out to take longer than DDP's own are predicted to.
+        guard: compare the processes' parameters every now and then; a step is compared in the backward of the next.
+        layer_report: sampled exchanges are reported tensor by tensor.
+        profile: whether :attr:`CompressedGradients.times` is measured.
 
     Raises:
         ConfigError: a method with local steps or another update of models, or one that does not fit.
@@ -220,12 +286,9 @@ def compress_ddp(
         thinwire.compress_ddp(model, "signtopk:density=1%")
     """
     product = _on_gradients(parse_method(method) if isinstance(method, str) else method)
-    if product.clip_norm is not None or product.wipe_memory:
-        raise ConfigError(
-            "a hook sees neither the norm of the whole gradient nor the learning rate: clip_norm and wipe_memory have "
-            "no meaning there; leave them out"
-        )
-    state = CompressedGradients(model, product, policy or DensePolicy(), seed, scaler)
+    state = CompressedGradients(
+        model, product, policy or DensePolicy(), seed, scaler, warn_if_slower, guard, layer_report, profile
+    )
     model.register_comm_hook(state, _hook)
     return state
 
@@ -237,8 +300,27 @@ def _hook(
     return state.exchange(bucket)
 
 
+def can_overlap(method: Method) -> bool:
+    """Whether :func:`compress_ddp` takes the method, whose exchange then overlaps with backward.
+
+    Example:
+        >>> can_overlap(parse_method("topk:density=1%")), can_overlap(parse_method("local-sgd:every=8"))
+        (True, False)
+    """
+    try:
+        _on_gradients(method)
+    except ConfigError:
+        return False
+    return True
+
+
 def _on_gradients(method: Method) -> GradientAveraging:
     """The method as one that averages gradients."""
+    if method.wipe_memory or (isinstance(method, GradientAveraging) and method.clip_norm is not None):
+        raise ConfigError(
+            "a hook sees neither the norm of the whole gradient nor the learning rate: clip_norm and wipe_memory have "
+            "no meaning there; leave them out"
+        )
     if isinstance(method, GradientAveraging):
         return method
     names = ("memory", "compressor", "exchange", "granularity", "warm_up")

@@ -1,24 +1,21 @@
-"""One line in a training script."""
+"""An optimizer that also exchanges, for scripts that would rather wrap than attach."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from thinwire.distributed.synchronizer import Group, Synchronizer, synchronize
 from thinwire.distributed.transport import Transport
-from thinwire.methods import Method, parse_method
-from thinwire.network import Traffic
+from thinwire.methods import Method
 from thinwire.worker import Worker
 
 
 class DistributedOptimizer:
-    """Wraps an optimizer so that :meth:`step` also exchanges what the method says with the other processes.
+    """:func:`thinwire.synchronize` in the form of a wrapper: its :meth:`step` is the wrapped optimizer's.
 
-    The processes run under ``torchrun`` with an initialised process group. Parameters and buffers start as those
-    of rank 0; that first broadcast is not in the byte counts. A learning-rate scheduler is made of the wrapped
-    optimizer: ``StepLR(optimizer.optimizer, ...)``.
+    A learning-rate scheduler is made of the wrapped optimizer: ``StepLR(optimizer.optimizer, ...)``.
 
     Args:
         optimizer: any ``torch.optim`` optimizer over parameters of ``model``.
@@ -28,7 +25,7 @@ class DistributedOptimizer:
         seed: the same on every process; addresses the method's randomness.
 
     Raises:
-        ConfigError: no process group, an unknown method, or one that does not fit the model.
+        ConfigError: as :func:`thinwire.synchronize`.
 
     Example::
 
@@ -41,30 +38,33 @@ class DistributedOptimizer:
             optimizer.step()
     """
 
+    _step_supports_amp_scaling = True
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
         model: nn.Module,
         method: str | Method,
         *,
-        group: dist.ProcessGroup | None = None,
+        group: Group = None,
         seed: int = 0,
     ) -> None:
-        product = parse_method(method) if isinstance(method, str) else method
-        self.transport = Transport(group)
-        with torch.no_grad():
-            self.transport.broadcast_([*model.parameters(), *model.buffers()])
         self.optimizer = optimizer
-        self.worker = Worker(product, model, optimizer, rank=self.transport.rank, size=self.transport.size, seed=seed)
+        self.sync: Synchronizer = synchronize(optimizer, model, method, group=group, seed=seed)
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One training step with the gradients in place (or made by ``closure``, whose loss is returned)."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self.transport.run(self.worker.step())
-        return loss
+        # Around its step a GradScaler sets these two, and then deletes them; the wrapped optimizer is what reads them.
+        lent = {name: value for name, value in vars(self).items() if name in ("grad_scale", "found_inf")}
+        for name, value in lent.items():
+            setattr(self.optimizer, name, value)
+        try:
+            step: Any = self.optimizer.step  # typed as if losses were floats
+            loss: Tensor | None = step() if closure is None else step(closure)
+            return loss
+        finally:
+            for name in lent:
+                delattr(self.optimizer, name)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of the wrapped optimizer."""
@@ -75,36 +75,33 @@ class DistributedOptimizer:
         """The parameter groups of the wrapped optimizer."""
         return self.optimizer.param_groups
 
-    def shared_parameters(self) -> dict[str, Tensor]:
-        """The parameters that all processes have in common, by name: evaluate and publish these.
+    @property
+    def worker(self) -> Worker:
+        """The participant, with its memory and counters."""
+        return self.sync.worker
 
-        Between two exchanges of a method with local steps the model itself has drifted from them.
-        """
-        return self.worker.shared_parameters()
+    def shared_parameters(self) -> dict[str, Tensor]:
+        """See :meth:`thinwire.distributed.Synchronizer.shared_parameters`."""
+        return self.sync.shared_parameters()
 
     @property
     def message_bytes(self) -> int:
         """Bytes this worker handed to the exchange so far, encoded."""
-        return self.worker.message_bytes
+        return self.sync.message_bytes
 
     @property
     def bytes_sent(self) -> int:
         """Bytes that left on this worker's link so far."""
-        return self.transport.traffic.bytes_sent
+        return self.sync.bytes_sent
 
     @property
     def bytes_received(self) -> int:
         """Bytes that came in on this worker's link so far."""
-        return self.transport.traffic.bytes_received
+        return self.sync.bytes_received
 
     def state_dict(self) -> dict[str, Any]:
         """State of the wrapped optimizer and of this rank's worker; one file a rank."""
-        link = self.transport.traffic
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "worker": self.worker.state_dict(),
-            "link": {"bytes_sent": link.bytes_sent, "bytes_received": link.bytes_received},
-        }
+        return {"optimizer": self.optimizer.state_dict(), **self.sync.state_dict()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken; load the model's own state separately.
@@ -112,10 +109,19 @@ class DistributedOptimizer:
         Raises:
             ConfigError: the state is of another rank, number of workers, seed, method or model.
         """
-        self.worker.load_state_dict(saved["worker"])
+        self.sync.load_state_dict(saved)
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.transport.traffic = Traffic(saved["link"]["bytes_sent"], saved["link"]["bytes_received"])
+
+    def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""
+        self.sync.load_resized(saved, models)
+        self.optimizer.load_state_dict(saved[self.worker.rank % len(saved)]["optimizer"])
+
+    @property
+    def transport(self) -> Transport:
+        """How this process talks to the others."""
+        return self.sync.transport
 
     def close(self) -> None:
         """End the communication thread; call it before ``destroy_process_group``."""
-        self.transport.close()
+        self.sync.close()

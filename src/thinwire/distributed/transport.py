@@ -24,6 +24,7 @@ from thinwire.steps import (
     check_length,
     check_peer,
 )
+from thinwire.worker.step_times import Phase, StepClock
 
 T = TypeVar("T")
 _LETTER = 1
@@ -58,6 +59,8 @@ class Transport:
         self.size = len(ranks)
         self.rank = dist.get_rank(self._group)
         self.traffic = Traffic()
+        self.clock: StepClock | None = None
+        """What the time of exchanges is measured by, if it is."""
         self._thread = CommunicationThread()
         self._unsent: dict[int, list[tuple[dist.Work, Tensor]]] = {}
 
@@ -68,15 +71,20 @@ class Transport:
             WorkerError: a peer is gone or did not answer in time.
         """
         reply: Any = None
+        outside = self._enter("apply")
         try:
             while True:
                 try:
                     op = steps.send(reply)
                 except StopIteration as stop:
-                    self._submit(self._flush)
+                    if self._unsent:
+                        self._enter("wire")
+                        self._submit(self._flush)
                     result: T = stop.value
                     return result
+                self._enter("waiting")
                 reply = None if isinstance(op, Compute) else self._submit(functools.partial(self._communicate, op))
+                self._enter("decode")
                 if isinstance(op, AllGather):
                     reply = op.combine(reply)
                 elif isinstance(op, Receive):
@@ -84,20 +92,33 @@ class Transport:
                 elif isinstance(op, ReceiveAny):
                     source, message = reply
                     reply = source, op.read(message)
+                self._enter("apply")
         finally:
+            self._enter(outside)
             steps.close()
 
     def share(self, values: Sequence[float]) -> list[list[float]]:
         """Every worker's numbers, in rank order, outside of all counting: for control and evaluation."""
         mine = torch.tensor(values, dtype=torch.float64)
-        messages = self._submit(lambda: self._gather(mine.view(torch.uint8)))
-        return [message.view(torch.float64).tolist() for message in messages]
+        return [message.view(torch.float64).tolist() for message in self.share_bytes(mine.view(torch.uint8))]
+
+    def share_bytes(self, message: Tensor) -> list[Tensor]:
+        """Every worker's bytes (uint8, any number of them), as :meth:`share`."""
+        outside = self._enter("waiting")
+        try:
+            return self._submit(functools.partial(self._gather, message))
+        finally:
+            self._enter(outside)
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite the tensors with those of worker 0, outside of all counting."""
+        """Overwrite the tensors, of any dtype and memory format, with those of worker 0, outside of all counting."""
         source = dist.get_global_rank(self._group, 0)
-        for tensor in tensors:
-            self._submit(functools.partial(dist.broadcast, tensor.detach(), source, group=self._group))
+        for tensor in filter(Tensor.numel, tensors):
+            # The same memory if it is contiguous; bytes, since not every backend knows every dtype.
+            whole = tensor.detach().contiguous()
+            self._submit(functools.partial(dist.broadcast, whole.view(-1).view(torch.uint8), source, group=self._group))
+            if whole.data_ptr() != tensor.data_ptr():
+                tensor.detach().copy_(whole)
 
     def first(self, count: int) -> "Transport | None":
         """A transport of the first ``count`` processes, for them; every process must ask for it."""
@@ -118,6 +139,10 @@ class Transport:
             raise WorkerError(
                 f"worker {self.rank} could not exchange data with the others; probably one of them is gone: {error}"
             ) from error
+
+    def _enter(self, phase: Phase) -> Phase:
+        """Where the time goes from now on; where it went before."""
+        return phase if self.clock is None else self.clock.switch(phase)
 
     def _communicate(self, op: Op) -> Any:
         match op:
@@ -148,31 +173,34 @@ class Transport:
                 return None
 
     def _gather(self, message: Tensor, max_num_bytes: int | None = None) -> list[Tensor]:
-        """Everyone's messages in rank order; lengths and bodies are on their way before anyone waits."""
-        pending = []
-        for peer in self._peers():
-            pending += self._send(peer, [_length(message), message])
+        """Everyone's messages in rank order: first their lengths, then their bodies."""
+        # To receive is asked for before anything is sent: the other side's permission to send must not wait behind what
+        # this side writes, or a link carries one direction after the other.
         lengths = {peer: torch.empty(1, dtype=torch.int64) for peer in self._peers()}
         arriving = [self._arrive(peer, length) for peer, length in lengths.items()]
+        pending = [each for peer in self._peers() for each in self._send(peer, [_length(message)])]
         _wait(arriving)
         for peer, length in lengths.items():
             check_length(peer, int(length), max_num_bytes)
+        self._enter("wire")
         messages = {peer: torch.empty(int(length), dtype=torch.uint8) for peer, length in lengths.items()}
         arriving = [self._arrive(peer, other) for peer, other in messages.items() if other.numel()]
+        pending += [each for peer in self._peers() for each in self._send(peer, [message])]
         _wait([*arriving, *(work for work, _ in pending)])
         messages[self.rank] = message
         return [messages[rank] for rank in range(self.size)]
 
     def _sum(self, tensor: Tensor, divisor: int) -> Tensor:
         """Reduce-scatter by shards, summed in rank order, then all-gather of the shards."""
+        self._enter("wire")
         flat = tensor.contiguous().view(-1)
         bounds = shard_bounds(flat.numel(), self.size)
         shards = [flat[bounds[rank] : bounds[rank + 1]] for rank in range(self.size)]
         mine = shards[self.rank]
-        pending = [work for peer in self._peers() for work, _ in self._send(peer, [shards[peer]])]
         others = {peer: torch.empty_like(mine) for peer in self._peers()}
-        if mine.numel():
-            _wait([self._arrive(peer, part) for peer, part in others.items()])
+        arriving = [self._arrive(peer, part) for peer, part in others.items() if part.numel()]
+        pending = [work for peer in self._peers() for work, _ in self._send(peer, [shards[peer]])]
+        _wait(arriving)
         others[self.rank] = mine
         total = torch.empty_like(flat)
         own = total[bounds[self.rank] : bounds[self.rank + 1]]
@@ -181,10 +209,11 @@ class Transport:
             own += others[rank]
         if divisor != 1:
             own /= divisor
+        parts = {peer: total[bounds[peer] : bounds[peer + 1]] for peer in self._peers()}
+        arriving = [self._arrive(peer, part) for peer, part in parts.items() if part.numel()]
         _wait(pending)
         pending = [work for peer in self._peers() for work, _ in self._send(peer, [own])]
-        parts = {peer: total[bounds[peer] : bounds[peer + 1]] for peer in self._peers()}
-        _wait([*(self._arrive(peer, part) for peer, part in parts.items() if part.numel()), *pending])
+        _wait([*arriving, *pending])
         return total.view(tensor.shape)
 
     def _receive(self, source: int, max_num_bytes: int | None) -> Tensor:
@@ -202,6 +231,7 @@ class Transport:
     def _body(self, source: int, num_bytes: int, max_num_bytes: int | None) -> Tensor:
         """The message that follows its length."""
         check_length(source, num_bytes, max_num_bytes)
+        self._enter("wire")
         message = torch.empty(num_bytes, dtype=torch.uint8)
         if num_bytes:
             _wait([self._arrive(source, message, _LETTER)])

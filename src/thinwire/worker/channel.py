@@ -13,7 +13,7 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.recompression import max_relayed_num_bytes
 from thinwire.exchanges.remembered import offence
-from thinwire.kernels.buffers import empty, zeros
+from thinwire.kernels.buffers import copy_of, empty, zeros
 from thinwire.kernels.flatten import flatten_finite
 from thinwire.kernels.numba_tools import tensor_of
 from thinwire.layout import Layout, Segments, State, views_like
@@ -22,6 +22,7 @@ from thinwire.methods import Method, ModelAveraging, check_method
 from thinwire.payloads import Payload, Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
+from thinwire.worker.step_times import StepClock, TimedRemembering
 
 
 @dataclass(slots=True)
@@ -45,11 +46,13 @@ class Outcome:
         aggregate: what came back.
         x: the vector that was exchanged.
         memory: the memory's next state.
+        intended: what the compressor was given, the memory's part included; if it was asked for.
     """
 
     aggregate: Aggregate
     x: Tensor
     memory: State
+    intended: Tensor | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +80,10 @@ class Channel:
     memory: State = field(init=False)
     update: State = field(init=False)
     exchange: State = field(init=False)
+    rounding: State = field(init=False)
     pending: Pending | None = field(init=False, default=None)
+    clock: StepClock | None = field(init=False, default=None)
+    """What the time of compression is measured by, if it is."""
     _context: Context = field(init=False)
     _flat: Tensor = field(init=False)
     _viewed: tuple[Tensor, list[Tensor]] = field(init=False)
@@ -92,19 +98,46 @@ class Channel:
         self.memory = self.method.memory.init(numel)
         self.exchange = self.method.exchange.init(self._context, self.method.compressor)
         self.update = {}
+        self.rounding = {}
         if isinstance(self.method, ModelAveraging):
-            self.update = self.method.update.init(self.layout.flatten(self.params, self._flat))
+            self.gather(self.params)
+            self.update = self.method.update.init(self._flat)
+            if any(param.dtype != torch.float32 for param in self.params):
+                self.rounding = {"lost": zeros(numel)}
 
     def gather(self, tensors: Sequence[Tensor]) -> tuple[Tensor, bool]:
         """The tensors of this part as one vector, which is written to by the next :meth:`run`; whether it is finite."""
-        return self._flat, flatten_finite(tensors, self._flat)
+        return self._flat, flatten_finite([tensor.float() for tensor in tensors], self._flat)
+
+    def gather_params(self) -> tuple[Tensor, bool]:
+        """:meth:`gather` for the worker's own parameters, with what rounding took from them."""
+        flat, finite = self.gather(self.params)
+        for lost in self.rounding.values():
+            flat += lost
+        return flat, finite
 
     def local(self) -> Tensor:
         """The worker's own parameters of this part, as they are now, in a new vector."""
-        return self.layout.flatten(self.params, tensor_of(empty(self.layout.numel, np.float32)))
+        flat = tensor_of(empty(self.layout.numel, np.float32))
+        flatten_finite([param.float() for param in self.params], flat)
+        for lost in self.rounding.values():
+            flat += lost
+        return flat
 
-    def run(self, x: Tensor, compressor: Compressor, finite: bool, number: int) -> Steps[Outcome]:
-        """Exchange ``x``; nothing is remembered before :meth:`accept`.
+    def write_params(self, flat: Tensor) -> None:
+        """Let ``flat`` be the worker's own parameters; what those of fewer bits cannot hold is remembered.
+
+        Else a mean that moves a bf16 parameter by less than half a step would be lost at every exchange.
+        """
+        self.write(flat, self.params)
+        for lost in self.rounding.values():
+            flatten_finite([param.float() for param in self.params], lost)
+            torch.sub(flat, lost, out=lost)
+
+    def run(
+        self, x: Tensor, compressor: Compressor, finite: bool, number: int, is_watched: bool = False
+    ) -> Steps[Outcome]:
+        """Exchange ``x``; nothing is remembered before :meth:`accept`. If it is watched the outcome has what was meant.
 
         A worker that left an exchange would leave the others waiting: one whose vector is not finite takes part
         with the offending entry, which makes the mean non-finite, so that every worker raises at the same step.
@@ -114,10 +147,11 @@ class Channel:
             self._context.segments, self._context.max_num_bytes, self.layout,
         )  # fmt: skip
         remembering = Remembering(compressor, self.method.memory, self.memory)
-        aggregate = yield from self.method.exchange.run(
-            x, remembering if finite else Poison(compressor), ctx, self.exchange
-        )
-        return Outcome(aggregate, x, remembering.next_state)
+        # Of a copy: what is exchanged is written over.
+        intended = self.method.memory.recall(copy_of(x), self.memory)[0] if is_watched and finite else None
+        sender = remembering if self.clock is None else TimedRemembering(remembering, self.clock)
+        aggregate = yield from self.method.exchange.run(x, sender if finite else Poison(compressor), ctx, self.exchange)
+        return Outcome(aggregate, x, remembering.next_state, intended)
 
     def accept(self, outcome: Outcome) -> None:
         """Remember what an exchange with a finite aggregate left."""

@@ -14,7 +14,17 @@ from thinwire.layout import Layout
 from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
 from thinwire.steps import Steps
-from thinwire.worker.channel import Channel, Pending, make_channels
+from thinwire.worker.channel import Channel, Outcome, Pending, make_channels
+from thinwire.worker.observing import LayerReport
+from thinwire.worker.parameters import (
+    check_in_place,
+    gradients,
+    largest_lr,
+    local_part,
+    num_optimized,
+    trained_parameters,
+)
+from thinwire.worker.resize import no_meaning, resized
 from thinwire.worker.state import check_same, load_tensors, named_tensors
 
 
@@ -23,7 +33,9 @@ class Worker:
 
     All workers must start from the same parameters. What is exchanged are the optimizer's parameters that need
     gradients; they are known by their names in the model, and so is every tensor of the state. A parameter that
-    got no gradient counts as one with a zero gradient. Buffers are never exchanged.
+    got no gradient counts as one with a zero gradient. Buffers are never exchanged. Of a sharded parameter (DTensor)
+    each worker exchanges its local shard. What is exchanged is float32, also of parameters with fewer bits: what a
+    mean loses when it is written to such parameters is kept and counted in at the next exchange.
 
     Args:
         method: what is exchanged, when and how.
@@ -34,8 +46,8 @@ class Worker:
         seed: the same on every worker; addresses all randomness of the exchanges.
 
     Raises:
-        ConfigError: parameters that do not belong to the model, are not f32 or not on the CPU, or a method whose
-            parts do not fit this model.
+        ConfigError: parameters that do not belong to the model, are not floating point or not on the CPU, or a
+            method whose parts do not fit this model.
 
     Example:
         >>> from thinwire.methods import parse_method
@@ -62,17 +74,30 @@ class Worker:
         self.message_bytes = 0
         if not 0 <= rank < size:
             raise ConfigError(f"rank {rank} of {size} workers was given; ranks go from 0 to size - 1")
-        named = _trained_parameters(model, optimizer)
-        self._num_optimized = _num_optimized(optimizer)
+        named = trained_parameters(model, optimizer)
+        self._num_optimized = num_optimized(optimizer)
         self._params = list(named.values())
         self._key = Key(seed)
-        self._lr = _largest_lr(optimizer)
+        self._lr = largest_lr(optimizer)
+        self.layer_report: LayerReport | None = None
+        """What is told how each parameter fared, in exchanges that it samples."""
         self.counts_union = False
         """Whether :attr:`union_density` is counted, in one pass over every mean."""
         self.union_density: float | None = None
         """The share of entries that are not 0 in the last mean: of a gather, what at least one worker has sent."""
-        self.layout = Layout.of(named)
-        self.channels = make_channels(method, named, rank, size, self._key)
+        is_sharded = any(local_part(param) is not param for param in named.values())
+        if is_sharded and isinstance(method, GradientAveraging) and method.clip_norm is not None:
+            raise ConfigError(
+                "clip_norm clips the norm of a whole gradient, and of sharded parameters a worker has only its shard; "
+                "leave it out"
+            )
+        local = {name: local_part(param) for name, param in named.items()}
+        self.layout = Layout.of(local)
+        self.channels = make_channels(method, local, rank, size, self._key)
+        # Views are held of what is sharded or cut, and they must stay views.
+        viewed = is_sharded or len(self.channels) > 1
+        self._viewed = self._params if viewed else []
+        self._addresses = [local_part(param).data_ptr() for param in self._viewed]
         self._stepped = _Counter()
 
     def beside(self, rank: int) -> "Worker":
@@ -91,7 +116,6 @@ class Worker:
         other._stepped = self._stepped
         return other
 
-    @torch.no_grad()
     def step(self) -> Steps[None]:
         """The program of one training step; the gradients of the local batch must be in place.
 
@@ -99,33 +123,58 @@ class Worker:
             NumericsError: NaN or inf in what some worker would exchange; every worker raises at the same step,
                 with its memory and the common model as they were before the exchange.
         """
-        if _num_optimized(self.optimizer) != self._num_optimized:
-            raise ConfigError("the optimizer has got other parameters since this worker was made; make a new worker")
-        self._notice_lr_drop()
-        if isinstance(self.method, GradientAveraging):
-            yield from self._average_gradients(self.method)
-            self.num_steps += 1
-            return
-        self.optimizer.step()
-        self.num_steps += 1
-        yield from self._average_models(self.method)
+        if (yield from self.before_step()):
+            self.optimizer.step()
+        yield from self.after_step()
 
-    def _average_gradients(self, method: GradientAveraging) -> Steps[None]:
+    @torch.no_grad()
+    def before_step(self, skips: bool = False) -> Steps[bool]:
+        """What comes before the optimizer's own step; whether it is to be made.
+
+        Args:
+            skips: under a loss scale that is being searched, gradients that are not finite on some worker mean that no
+                worker steps, and nothing is remembered; else they are an error.
+
+        Raises:
+            NumericsError: NaN or inf in the gradient of some worker, unless ``skips``.
+        """
+        if num_optimized(self.optimizer) != self._num_optimized:
+            raise ConfigError("the optimizer has got other parameters since this worker was made; make a new worker")
+        check_in_place(self._viewed, self._addresses)
+        self._notice_lr_drop()
+        if isinstance(self.method, ModelAveraging):
+            return True
         (channel,) = self.channels
-        grads = _gradients(self._params)
+        outcome = yield from self._exchange(channel, *self._clipped_gradient(channel, self.method))
+        if not outcome.aggregate.finite:
+            if skips:
+                return False
+            raise self._numerics_error(channel, outcome.aggregate.mean, "gradient", self.num_steps + 1)
+        self._accept(channel, outcome)
+        is_first = self._stepped.count == self.num_steps  # else a worker beside this one has done it
+        if is_first:
+            # Not those of before: workers beside this one have cleared them and made their own.
+            channel.write(outcome.aggregate.mean, gradients(self._params))
+            self._stepped.count += 1
+        self.num_steps += 1
+        return is_first
+
+    @torch.no_grad()
+    def after_step(self) -> Steps[None]:
+        """What comes after the optimizer's own step, whether or not it was made: local steps are counted alike."""
+        if isinstance(self.method, ModelAveraging):
+            self.num_steps += 1
+            yield from self._average_models(self.method)
+
+    def _clipped_gradient(self, channel: Channel, method: GradientAveraging) -> tuple[Tensor, bool]:
+        grads = gradients(self._params)
         if method.clip_norm is not None:
             norm = torch.nn.utils.get_total_norm(grads)
             if torch.isfinite(norm):
                 # The sum of P independent gradients is sqrt(P) times as long as one of them.
                 longest = method.clip_norm / math.sqrt(self.size)
                 torch.nn.utils.clip_grads_with_norm_(self._params, longest, norm)
-        x, finite = channel.gather(grads)
-        aggregate = yield from self._exchange(channel, x, finite, "gradient")
-        if self._stepped.count == self.num_steps:  # else a worker beside this one has done it
-            # Not those of above: workers beside this one have cleared them and made their own.
-            channel.write(aggregate.mean, _gradients(self._params))
-            self.optimizer.step()
-            self._stepped.count += 1
+        return channel.gather(grads)
 
     def _average_models(self, method: ModelAveraging) -> Steps[None]:
         for channel in self.channels:
@@ -136,9 +185,13 @@ class Worker:
         channel = self.channels[self.num_exchanges % len(self.channels)]
         if channel.pending is not None:  # the next turn of a fragment ends the wait for the one before
             self._end_wait(channel, method, channel.pending)
-        params, finite = channel.gather(channel.params)
+        params, finite = channel.gather_params()
         signal = method.update.signal(params, channel.update)
-        aggregate = yield from self._exchange(channel, signal, finite, "model")
+        outcome = yield from self._exchange(channel, signal, finite)
+        aggregate = outcome.aggregate
+        if not aggregate.finite:
+            raise self._numerics_error(channel, aggregate.mean, "model", self.num_steps)
+        self._accept(channel, outcome)
         if method.delay:
             channel.pending = Pending(aggregate, self.num_steps + method.delay)
         else:
@@ -149,7 +202,11 @@ class Worker:
         channel.pending = None
 
     def _apply(self, channel: Channel, method: ModelAveraging, aggregate: Aggregate) -> None:
-        channel.write(method.update.apply(aggregate, channel.local, channel.update), channel.params)
+        channel.write_params(method.update.apply(aggregate, channel.local, channel.update))
+
+    def parameters(self) -> dict[str, Tensor]:
+        """What is trained, by name."""
+        return dict(zip(self.layout.names, self._params, strict=True))
 
     def shared_parameters(self) -> dict[str, Tensor]:
         """The parameters that all workers have in common, by name: read-only views or the model's own tensors.
@@ -159,9 +216,10 @@ class Worker:
         """
         references = [channel.update.get("reference") for channel in self.channels]
         if any(reference is None for reference in references):
-            return {name: param.detach() for name, param in zip(self.layout.names, self._params, strict=True)}
-        parts = [reference for reference in references if reference is not None]
-        return self.layout.unflatten(parts[0] if len(parts) == 1 else torch.cat(parts))
+            parts = [local_part(param.detach()) for param in self._params]
+            return dict(zip(self.layout.names, parts, strict=True))
+        flat = [reference for reference in references if reference is not None]
+        return self.layout.unflatten(flat[0] if len(flat) == 1 else torch.cat(flat))
 
     @property
     def is_paused(self) -> bool:
@@ -210,30 +268,59 @@ class Worker:
         self.num_exchanges = counters["num_exchanges"]
         self.message_bytes = counters["message_bytes"]
 
-    def _exchange(self, channel: Channel, x: Tensor, finite: bool, what: str) -> Steps[Aggregate]:
-        compressor = self.method.compressor_at(self.num_exchanges // len(self.channels))
-        outcome = yield from channel.run(x, compressor, finite, self.num_exchanges)
-        aggregate = outcome.aggregate
-        if not aggregate.finite:
-            raise self._numerics_error(channel, aggregate.mean, what)
+    @torch.no_grad()
+    def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from a run with another number of workers; :func:`thinwire.worker.resize.resized` has the rule.
+
+        The model is written as well; the optimizer's state is the caller's to load.
+
+        Args:
+            saved: :meth:`state_dict` of every worker of that run, in rank order.
+            models: the trained parameters of each of them, by the names of :meth:`parameters`.
+
+        Raises:
+            ConfigError: the run was of another method, model or seed, or workers of this method hold something that
+                has no meaning for another number of them.
+        """
+        state, params = resized(self.method, saved, models, self.rank, self.size)
+        own = named_tensors(self.channels, self.layout)
+        for name, tensor in state["tensors"].items():
+            if name in own and own[name].shape != tensor.shape and name.startswith("exchange."):
+                raise no_meaning(name, len(saved))
+        self.load_state_dict(state)
+        flat = self.layout.flatten([params[name] for name in self.layout.names])
+        pieces = torch.split(flat, [channel.layout.numel for channel in self.channels])
+        for channel, piece in zip(self.channels, pieces, strict=True):
+            channel.write_params(piece)
+
+    def _exchange(self, channel: Channel, x: Tensor, finite: bool) -> Steps[Outcome]:
+        turn = self.num_exchanges // len(self.channels)
+        is_watched = self.layer_report is not None and self.layer_report.is_due(turn, self.rank)
+        compressor = self.method.compressor_at(turn)
+        return (yield from channel.run(x, compressor, finite, self.num_exchanges, is_watched))
+
+    def _accept(self, channel: Channel, outcome: Outcome) -> None:
         channel.accept(outcome)
+        aggregate = outcome.aggregate
+        if self.layer_report is not None:
+            # A step that averages gradients is counted after its exchange, one that averages models before.
+            step = self.num_steps + isinstance(self.method, GradientAveraging)
+            self.layer_report.take(channel, outcome, step)
         self.num_exchanges += 1
         self.message_bytes += aggregate.message_bytes
         if self.counts_union:
             self.union_density = int(aggregate.mean.count_nonzero()) / max(aggregate.mean.numel(), 1)
-        return aggregate
 
     def _notice_lr_drop(self) -> None:
-        lr, before = _largest_lr(self.optimizer), self._lr
+        lr, before = largest_lr(self.optimizer), self._lr
         self._lr = lr
         if self.method.wipe_memory and lr < 0.5 * before:
             for channel in self.channels:
                 channel.memory = self.method.memory.init(channel.layout.numel)
 
-    def _numerics_error(self, channel: Channel, mean: Tensor, what: str) -> NumericsError:
+    def _numerics_error(self, channel: Channel, mean: Tensor, what: str, step: int) -> NumericsError:
         views = channel.layout.unflatten(mean)
         name = next(name for name, view in views.items() if not torch.isfinite(view).all())
-        step = self.num_steps + 1 if isinstance(self.method, GradientAveraging) else self.num_steps
         return NumericsError(
             f"NaN or inf in the {what} of at least one worker, in {name!r}, found at step {step}; the "
             "exchange was not applied. Lower the learning rate, clip gradients, or look for bad input data"
@@ -251,39 +338,3 @@ class _Counter:
     """How many steps the optimizer has made, for all workers that share it."""
 
     count: int = 0
-
-
-def _num_optimized(optimizer: torch.optim.Optimizer) -> int:
-    return sum(len(group["params"]) for group in optimizer.param_groups)
-
-
-def _largest_lr(optimizer: torch.optim.Optimizer) -> float:
-    return max((float(group.get("lr", 0.0)) for group in optimizer.param_groups), default=0.0)
-
-
-def _gradients(params: Sequence[Tensor]) -> list[Tensor]:
-    """Every parameter's gradient; one that got none is given zeros."""
-    for param in params:
-        if param.grad is None:
-            param.grad = torch.zeros_like(param)
-    return [param.grad for param in params if param.grad is not None]
-
-
-def _trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's parameters that need gradients, by their name in the model, in the model's order."""
-    optimized = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    found = {name: param for name, param in model.named_parameters() if id(param) in optimized}
-    if len(found) != len(optimized):
-        raise ConfigError(
-            f"{len(optimized) - len(found)} of the optimizer's {len(optimized)} parameters are not parameters of the "
-            "model; build the optimizer from model.parameters() of the same model"
-        )
-    named: dict[str, Tensor] = {name: param for name, param in found.items() if param.requires_grad}
-    if not named:
-        raise ConfigError("none of the optimizer's parameters needs a gradient; there is nothing to train")
-    for name, param in named.items():
-        if param.dtype != torch.float32 or param.device.type != "cpu":
-            raise ConfigError(
-                f"parameter {name!r} is {param.dtype} on {param.device}; this version trains float32 models on the CPU"
-            )
-    return named

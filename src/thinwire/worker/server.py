@@ -1,6 +1,7 @@
 """The process that holds the model of an asynchronous method."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,14 +75,19 @@ class Server:
         return self.layout.unflatten(self._model)
 
     @torch.no_grad()
-    def serve(self, until: int) -> Steps[None]:
+    def serve(self, until: int, quotas: Sequence[int] | None = None) -> Steps[None]:
         """Merge until ``until`` messages are merged in all, then tell each worker to pause when it comes next.
+
+        Args:
+            until: number of messages, with those of before.
+            quotas: after how many messages of its own each worker leaves; by default none does before ``until``.
 
         Raises:
             NumericsError: a worker's message was not finite. The model is as it was before; every worker is told.
             ProtocolError: a message stands for a vector of another length.
         """
-        turn = _Turn(active=set(range(self.size)))
+        leaves_at = [math.inf] * self.size if quotas is None else list(quotas)
+        turn = _Turn({rank for rank in range(self.size) if self._counts[rank] < leaves_at[rank]})
         while turn.active:
             source, message = yield from receive_any(as_it_is, self._longest)
             payload = decode_part(message, self.layout.numel, f"the message of worker {source}")
@@ -89,9 +95,12 @@ class Server:
             if turn.offender is None:
                 self._merge(turn, source, payload)
             turn.waiting[source] = before
-            for worker in self._may_go_on(turn, until):
+            # Who leaves is waited for no longer, so that others may go on after it.
+            while ready := self._may_go_on(turn, until):
+                worker = ready[0]
                 model = turn.waiting.pop(worker)
-                yield from self._answer(turn, worker, until, Dense(self._model) if model is None else model)
+                is_last = self.num_merged >= until or self._counts[worker] >= leaves_at[worker]
+                yield from self._answer(turn, worker, is_last, Dense(self._model) if model is None else model)
         if turn.offender is not None:
             raise NumericsError(
                 "NaN or inf in the model of at least one worker; its message was not merged. Lower the learning rate, "
@@ -145,14 +154,14 @@ class Server:
         """Who need not wait (any longer) for the slowest, in the order in which they came."""
         if self._bound is None or turn.offender is not None or self.num_merged >= until:
             return list(turn.waiting)
-        slowest = min(self._counts)
+        slowest = min((self._counts[worker] for worker in turn.active), default=0)
         return [worker for worker in turn.waiting if self._counts[worker] - slowest <= self._bound]
 
-    def _answer(self, turn: _Turn, worker: int, until: int, model: Payload) -> Steps[None]:
+    def _answer(self, turn: _Turn, worker: int, is_last: bool, model: Payload) -> Steps[None]:
         control = Control.GO_ON
         if turn.offender is not None:
             control, model = Control.STOP, turn.offender
-        elif self.num_merged >= until:
+        elif is_last:
             control = Control.PAUSE
         if control is not Control.GO_ON:
             turn.active.discard(worker)

@@ -83,6 +83,7 @@ def _pieces(channels: Sequence[Channel]) -> dict[str, list[Tensor]]:
         "memory": [channel.memory for channel in channels],
         "update": [channel.update for channel in channels],
         "exchange": [channel.exchange for channel in channels],
+        "rounding": [channel.rounding for channel in channels],
     }
     return {f"{part}.{kind}": [state[kind] for state in each] for part, each in states.items() for kind in each[0]}
 

@@ -1,0 +1,221 @@
+"""``thinwire probe``."""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, TextIO
+
+import torch.distributed as dist
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from thinwire.bench.inputs import heavy
+from thinwire.bench.shapes import gpt2_sizes, read_numel, resnet50_sizes
+from thinwire.cli.application import Refused, app, console, open_lines
+from thinwire.distributed import Transport
+from thinwire.distributed.comm_hook import can_overlap
+from thinwire.distributed.link import measure_link
+from thinwire.distributed.probe import Cost, Prober
+from thinwire.errors import ConfigError
+from thinwire.experiments.launch import is_lead, join
+from thinwire.machines import Machines
+from thinwire.methods import parse_method
+from thinwire.network import Network
+
+DENSE = "dense"
+LEAST_SAVING = 0.05
+"""What is not shorter by so much is not told from noise."""
+_LEGEND = (
+    "dense: DDP without a hook. sent, received: a step's, on the busiest link. exchange: compress, send and decode, "
+    "over all local steps, median of the slowest process. step: compute, then exchange; overlapped: as DDP's hook, the "
+    "longer of both. How many steps training takes with a method is another question: thinwire compare."
+)
+
+
+class Like(StrEnum):
+    """Models whose tensors are known."""
+
+    resnet50 = "resnet50"
+    gpt2 = "gpt2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What a step takes with a method, ``dense`` being DDP's own exchange.
+
+    Args:
+        method: as it was given.
+        numel: entries of the gradient.
+        processes: how many exchange it.
+        network: the link between them.
+        compute_s: seconds of forward, backward and optimizer.
+        cost: of communication, a step.
+        overlaps: whether DDP's hook can exchange while backward goes on.
+    """
+
+    method: str
+    numel: int
+    processes: int
+    network: Network
+    compute_s: float
+    cost: Cost
+    overlaps: bool
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step that computes, then exchanges."""
+        return self.compute_s + self.cost.seconds
+
+    @property
+    def overlapped_step_s(self) -> float | None:
+        """Seconds of a step that does both at the same time, if it can."""
+        return max(self.compute_s, self.cost.seconds) if self.overlaps else None
+
+    @property
+    def best_step_s(self) -> float:
+        """The shorter of both."""
+        return self.step_s if self.overlapped_step_s is None else self.overlapped_step_s
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and names, a field each."""
+        return {
+            "method": self.method,
+            "numel": self.numel,
+            "processes": self.processes,
+            "bandwidth_Bps": self.network.bandwidth_Bps,
+            "latency_s": self.network.latency_s,
+            "compute_s": self.compute_s,
+            "bytes_sent": self.cost.bytes_sent,
+            "bytes_received": self.cost.bytes_received,
+            "exchange_s": self.cost.seconds,
+            "is_predicted": self.cost.is_predicted,
+            "measured_numel": self.cost.measured_numel,
+            "rounds": self.cost.rounds,
+            "step_s": self.step_s,
+            "overlapped_step_s": self.overlapped_step_s,
+        }
+
+
+@app.command()
+def probe(
+    methods: Annotated[list[str], typer.Argument(help="method strings, see: thinwire methods")],
+    numel: Annotated[str, typer.Option(help="entries of the gradient: 5M, 500k")] = "",
+    like: Annotated[Like | None, typer.Option(help="a gradient of this model [default: resnet50]")] = None,
+    compute: Annotated[str, typer.Option(help="time of a step without communication: 50ms")] = "0ms",
+    limit: Annotated[float, typer.Option(help="seconds for each method; what takes longer is predicted")] = 10.0,
+    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a method; - is standard output")] = "",
+) -> None:
+    """Measure the link and what methods would cost on it, and say which to use.
+
+    Start it in every process of a training, on the machines and over the link that it will use:
+
+    torchrun --nproc-per-node 2 -m thinwire probe signtopk:density=1% signtopk:density=1%,every=8 --compute 50ms
+    """
+    try:
+        if not dist.is_torchelastic_launched():
+            raise ConfigError(
+                "a link needs processes at both ends; start the command in each, such as with: "
+                "torchrun --nproc-per-node 2 -m thinwire probe ..."
+            )
+        if numel and like:
+            raise ConfigError(f"--numel {numel} and --like {like} were given; give one of them")
+        entries = read_numel(numel) if numel else sum(gpt2_sizes() if like is Like.gpt2 else resnet50_sizes())
+        compute_s = Machines.parse(compute).compute_s
+        if Machines.parse(compute) != Machines(compute_s):
+            raise ConfigError(f"--compute {compute} was given; it is one time, such as 50ms")
+        for method in methods:
+            parse_method(method)
+        if not limit >= 0:
+            raise ConfigError(f"--limit {limit} was given; it is a number of seconds, 0 or more")
+        with open_lines(json_file if is_lead() else "") as lines:
+            join(functools.partial(_probe, methods, entries, compute_s, limit, lines))
+    except ConfigError:
+        if is_lead():
+            raise
+        raise Refused from None  # the first process says the same
+
+
+def _probe(
+    methods: Sequence[str], numel: int, compute_s: float, limit_s: float, lines: TextIO | None, transport: Transport
+) -> None:
+    is_main = transport.rank == 0
+    notes = Console(stderr=True, quiet=not is_main)
+    network = measure_link(transport)
+    data = heavy(numel, transport.rank)
+    prober = Prober(transport, network, data.vectors, data.tensors.offsets().diff().tolist(), limit_s)
+    rows: list[Row] = []
+    for name in dict.fromkeys((DENSE, *methods)):
+        notes.print(f"measuring {name}", markup=False, highlight=False)
+        method = None if name == DENSE else parse_method(name)
+        cost = prober.dense() if method is None else prober.step(method)
+        row = Row(
+            method=name, numel=data.numel, processes=transport.size, network=network, compute_s=compute_s, cost=cost,
+            overlaps=method is None or can_overlap(method),
+        )  # fmt: skip
+        rows.append(row)
+        if lines is not None:
+            print(json.dumps(row.to_json()), file=lines, flush=True)
+    if is_main and not (lines is not None and lines.name == "<stdout>"):
+        console.print(make_table(rows))
+        console.print(_LEGEND, markup=False, highlight=False)
+        console.print(verdict(rows), markup=False, highlight=False, soft_wrap=True)
+
+
+def make_table(rows: Sequence[Row]) -> Table:
+    """A line for each method."""
+    first = rows[0]
+    table = Table(
+        title=Text(
+            f"{first.numel:,} entries, {first.processes} processes; {8e-6 * first.network.bandwidth_Bps:.4g} Mbit/s, "
+            f"{_time(first.network.latency_s)}; {_time(first.compute_s)} of compute"
+        ),
+        title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True,
+    )  # fmt: skip
+    table.add_column("method", overflow="fold")
+    for head in ("sent", "received", "exchange", "step", "overlapped", ""):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        overlapped = "-" if row.overlapped_step_s is None else _time(row.overlapped_step_s)
+        table.add_row(
+            Text(row.method), _size(row.cost.bytes_sent), _size(row.cost.bytes_received), _time(row.cost.seconds),
+            _time(row.step_s), overlapped, "predicted" if row.cost.is_predicted else "",
+        )  # fmt: skip
+    return table
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Which to use, and by how much.
+
+    Args:
+        rows: dense first, then at least one method.
+    """
+    dense, *others = rows
+    best = min(others, key=lambda row: row.best_step_s)
+    ours, theirs = best.best_step_s, dense.best_step_s
+    if ours < (1 - LEAST_SAVING) * theirs:
+        way = "compress_ddp" if best.overlaps else "DistributedOptimizer"
+        return (
+            f"use {best.method}, with thinwire.{way}: {_time(ours)} a step where dense takes {_time(theirs)}, "
+            f"{theirs / ours:.3g} times as long"
+        )
+    if ours <= theirs:
+        return (
+            f"dense is as fast here: {_time(theirs)} a step, and {_time(ours)} with {best.method}; train with plain DDP"
+        )
+    return (
+        f"dense is faster here: {_time(theirs)} a step, and {_time(ours)} with {best.method}, {ours / theirs:.3g} "
+        "times as long; train with plain DDP"
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:.3g} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.3g} kB"

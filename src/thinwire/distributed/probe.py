@@ -1,0 +1,246 @@
+"""What exchanges cost between these processes, on given vectors and without a training script."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from thinwire.distributed.link import dense_exchange_s
+from thinwire.distributed.transport import Transport
+from thinwire.errors import ConfigError
+from thinwire.layout import views_like
+from thinwire.methods import GradientAveraging, Method
+from thinwire.network import Network, all_reduce_traffic
+from thinwire.worker import Worker, needs_server
+
+BUCKET_NUMEL = 25 * (1 << 20) // 4
+"""DDP's buckets hold 25 MiB."""
+ROUNDS = 5
+_WINDOW = 1 << 16
+_FEWEST = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What is spent on communication, for one exchange or for each training step.
+
+    Args:
+        seconds: on the slowest process.
+        bytes_sent: on the busiest link.
+        bytes_received: on the busiest link.
+        rounds: how many exchanges of the full length were timed; 0 if ``seconds`` is predicted.
+        measured_numel: length of the longest vector that was exchanged; 0 if none was.
+    """
+
+    seconds: float
+    bytes_sent: float
+    bytes_received: float
+    rounds: int
+    measured_numel: int
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether a vector of the full length was never exchanged, as that would have taken too long."""
+        return self.rounds == 0
+
+    def times(self, share: float) -> "Cost":
+        """The cost of each step, if only a share of the steps has an exchange."""
+        return replace(
+            self, seconds=share * self.seconds, bytes_sent=share * self.bytes_sent,
+            bytes_received=share * self.bytes_received,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prober:
+    """Measures exchanges; every process calls the same and gets the same.
+
+    Args:
+        transport: of the processes.
+        network: its link, see :func:`thinwire.distributed.link.measure_link`.
+        vectors: gradients of this process, used in turn.
+        sizes: of the tensors that a vector is cut into.
+        limit_s: about as long the measurement of a method may take. What would take longer is predicted: DDP's own
+            exchange from the link, others by a line through what the first entries of the vectors took.
+        group: what the transport was made of.
+    """
+
+    transport: Transport
+    network: Network
+    vectors: Sequence[Tensor]
+    sizes: Sequence[int]
+    limit_s: float = 10.0
+    group: dist.ProcessGroup | None = None
+
+    def dense(self) -> Cost:
+        """A step of DDP without a hook: torch's all-reduce, one bucket after another."""
+        size = self.transport.size
+        vector = self.vectors[0].clone()
+        buckets = torch.split(vector, BUCKET_NUMEL)
+        predicted_s = sum(dense_exchange_s(self.network, bucket.nbytes, size) for bucket in buckets)
+        most = max(each.bytes_sent for each in all_reduce_traffic(vector.numel(), size))
+        if 2 * predicted_s > self.limit_s:
+            return Cost(predicted_s, most, most, 0, 0)
+
+        def exchange() -> None:
+            for bucket in buckets:
+                dist.all_reduce(bucket, group=self.group)
+                bucket /= size
+
+        times = self._times(lambda: None, exchange, ROUNDS, self.limit_s)
+        return Cost(statistics.median(times), most, most, len(times), vector.numel())
+
+    def step(self, method: Method) -> Cost:
+        """A step of a worker with this method, in the long run: its exchanges, spread over its local steps.
+
+        Forward, backward, the optimizer and warm-up exchanges are left out.
+
+        Raises:
+            ConfigError: a method with a server process, local steps without end, or one that does not fit.
+        """
+        if needs_server(method):
+            raise ConfigError(f"{method} needs a server beside its workers, which a probe has not; leave it out")
+        share = exchanges_per_step(method)
+        subject = _Subject(replace(method, warm_up=None), self.transport, self.vectors)
+        found: list[Cost] = []
+        spent_s = 0.0
+        for numel in _lengths(sum(self.sizes)):
+            is_full = numel == sum(self.sizes)
+            # A longer vector takes longer in proportion, and is exchanged twice at least.
+            if found and spent_s + 2 * found[-1].seconds * numel / found[-1].measured_numel > self.limit_s:
+                return _line(found[-2:], sum(self.sizes)).times(share)
+            try:
+                subject.begin(_cut(self.sizes, numel))
+            except ConfigError:
+                if is_full:
+                    raise
+                continue  # too short for this method
+            before = self.transport.traffic
+            times = self._times(subject.refill, subject.exchange, ROUNDS if is_full else 1, self.limit_s - spent_s)
+            spent_s += 2 * sum(times)  # with the first, which is left out, and what is between rounds
+            sent = (self.transport.traffic.bytes_sent - before.bytes_sent) / subject.num_exchanges
+            received = (self.transport.traffic.bytes_received - before.bytes_received) / subject.num_exchanges
+            most_sent, most_received = map(max, zip(*self.transport.share([sent, received]), strict=True))
+            rounds = len(times) if is_full else 0
+            found.append(Cost(statistics.median(times), most_sent, most_received, rounds, numel))
+        return found[-1].times(share)
+
+    def _times(
+        self, prepare: Callable[[], None], exchange: Callable[[], None], rounds: int, limit_s: float
+    ) -> list[float]:
+        """Seconds of the slowest process in each round but the first, in which kernels may be compiled."""
+        times: list[float] = []
+        while len(times) < 2 or (len(times) <= rounds and sum(times[1:]) + 2 * times[-1] <= limit_s):
+            prepare()
+            self.transport.share([])  # nobody waits for one that comes late
+            begin = time.perf_counter()
+            exchange()
+            times.append(max(own for (own,) in self.transport.share([time.perf_counter() - begin])))
+        return times[1:]
+
+
+def exchanges_per_step(method: Method) -> float:
+    """The share of the steps after which there is an exchange, in the long run.
+
+    Raises:
+        ConfigError: next to none.
+
+    Example:
+        >>> from thinwire.methods import parse_method
+        >>> exchanges_per_step(parse_method("local-sgd:every=8"))
+        0.125
+    """
+    if isinstance(method, GradientAveraging):
+        return 1.0
+    due = [step for step in range(_WINDOW, 2 * _WINDOW) if method.schedule.due(step, 0)]
+    if len(due) < 2:
+        raise ConfigError(f"{method.schedule} has less than two exchanges in {_WINDOW} steps; give fewer local steps")
+    return (len(due) - 1) / (due[-1] - due[0])
+
+
+class _Subject:
+    """A worker whose model moves by the vectors and whose optimizer does nothing."""
+
+    def __init__(self, method: Method, transport: Transport, vectors: Sequence[Tensor]) -> None:
+        self._method = method
+        self._transport = transport
+        self._vectors = vectors
+        self._num_refills = 0
+
+    @property
+    def num_exchanges(self) -> int:
+        """How many there were since :meth:`begin`."""
+        return self._worker.num_exchanges
+
+    def begin(self, sizes: Sequence[int]) -> None:
+        """A new worker, for vectors of this length."""
+        self._model = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
+        self._params = list(self._model.parameters())
+        rank, size = self._transport.rank, self._transport.size
+        optimizer = _NoOptimizer(self._params)
+        self._worker = Worker(self._method, self._model, optimizer, rank=rank, size=size, seed=0)
+
+    @torch.no_grad()
+    def refill(self) -> None:
+        """Take the local steps until there is an exchange after the next, then a gradient or a displacement."""
+        method = self._method
+        if isinstance(method, GradientAveraging):
+            for param in self._params:
+                param.grad = torch.zeros_like(param) if param.grad is None else param.grad
+            targets = [param.grad for param in self._params if param.grad is not None]
+        else:
+            targets = [param.detach() for param in self._params]
+            while not method.schedule.due(self._worker.num_steps + 1, self._transport.rank):
+                self._transport.run(self._worker.step())
+        vector = self._vectors[self._num_refills % len(self._vectors)]
+        self._num_refills += 1
+        views = views_like(vector[: sum(target.numel() for target in targets)], targets)
+        if isinstance(method, GradientAveraging):
+            torch._foreach_copy_(targets, views)
+        else:
+            torch._foreach_sub_(targets, views)
+
+    def exchange(self) -> None:
+        """The step after which there is one."""
+        self._transport.run(self._worker.step())
+
+
+class _NoOptimizer(torch.optim.Optimizer):
+    """Holds parameters and leaves them alone."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {})
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Do nothing."""
+
+
+def _lengths(numel: int) -> list[int]:
+    """Of the vectors that are exchanged one after another, as long as there is time."""
+    return [*(part for part in (numel // 4**power for power in (4, 3, 2, 1)) if part >= _FEWEST), numel]
+
+
+def _cut(sizes: Sequence[int], numel: int) -> list[int]:
+    """The sizes of the first ``numel`` entries."""
+    ends = [min(end, numel) for end in itertools.accumulate(sizes, initial=0)]
+    return [stop - start for start, stop in itertools.pairwise(ends) if stop > start]
+
+
+def _line(found: Sequence[Cost], numel: int) -> Cost:
+    """The line through two costs, or from nothing to one, at ``numel`` entries."""
+    first, last = (Cost(0.0, 0.0, 0.0, 0, 0), *found)[-2:]
+    factor = (numel - last.measured_numel) / (last.measured_numel - first.measured_numel)
+
+    def at(before: float, after: float) -> float:
+        return after + factor * max(after - before, 0.0)
+
+    return Cost(
+        at(first.seconds, last.seconds), at(first.bytes_sent, last.bytes_sent),
+        at(first.bytes_received, last.bytes_received), 0, last.measured_numel,
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""The process that holds the model of an asynchronous method, in a user's own script."""
+
+import torch
+from torch import nn
+
+from thinwire.distributed.synchronizer import Group, begin_alike, process_group_of
+from thinwire.distributed.transport import Transport
+from thinwire.errors import ConfigError
+from thinwire.methods import Method, ModelAveraging, parse_method
+from thinwire.worker import Server, needs_server
+
+
+def serve(model: nn.Module, method: str | Method, *, num_steps: int, group: Group = None) -> Server:
+    """Merge the workers' messages until each has taken ``num_steps`` steps; called by the last process of the group.
+
+    The workers call :func:`thinwire.synchronize` with the same method, and each takes ``num_steps`` steps at its own
+    pace. The server's :meth:`~thinwire.worker.Server.shared_parameters` are then what was trained, and ``model``
+    holds them.
+
+    Args:
+        model: with the same parameters as the workers'.
+        method: an asynchronous one, such as ``"qsparse-async:every=8"``.
+        num_steps: of every worker.
+        group: the processes that take part; all by default.
+
+    Raises:
+        ConfigError: a method without server, or a process that is not the last of several.
+        NumericsError: a worker's message was not finite; every worker raises as well.
+
+    Example::
+
+        if dist.get_rank() == dist.get_world_size() - 1:
+            thinwire.serve(model, "qsparse-async:every=8", num_steps=1000)
+        else:
+            with thinwire.synchronize(optimizer, model, "qsparse-async:every=8"):
+                ...  # 1000 steps
+    """
+    product = parse_method(method) if isinstance(method, str) else method
+    if not needs_server(product):
+        raise ConfigError(f"{product} has no server; every process calls thinwire.synchronize")
+    transport = Transport(process_group_of(group))
+    try:
+        size = transport.size - 1
+        if size < 1 or transport.rank != size:
+            raise ConfigError(
+                f"process {transport.rank} of {transport.size} was to serve; the last of at least two processes is "
+                "the server"
+            )
+        begin_alike(transport, model)
+        server = Server(product, model, size=size)
+        assert isinstance(product, ModelAveraging)
+        due = product.schedule.due
+        quotas = [sum(due(step, rank) for step in range(1, num_steps + 1)) for rank in range(size)]
+        transport.run(server.serve(sum(quotas), quotas))
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, trained in server.shared_parameters().items():
+                parameters[name].copy_(trained)
+        return server
+    finally:
+        transport.close()

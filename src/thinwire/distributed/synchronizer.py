@@ -1,0 +1,320 @@
+"""Workers kept in step by an optimizer's own hooks: the training loop stays as it was."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.parallel import DistributedDataParallel
+
+from thinwire.distributed.guard import ReplicaGuard
+from thinwire.distributed.replicas import guard_worker
+from thinwire.distributed.transport import Transport
+from thinwire.errors import ConfigError
+from thinwire.methods import GradientAveraging, Method, ModelAveraging, parse_method
+from thinwire.network import Traffic
+from thinwire.worker import Worker, needs_server
+from thinwire.worker.observing import LayerReport
+from thinwire.worker.parameters import local_part, plain_name
+from thinwire.worker.step_times import StepClock, StepTimes, median_times
+
+Group = dist.ProcessGroup | DeviceMesh | None
+"""Processes that exchange with each other: a process group, a mesh of one dimension, or all."""
+
+
+class Synchronizer:
+    """Lets ``optimizer.step()`` also exchange what a method says; made by :func:`synchronize`.
+
+    As a context manager it is closed at the end, and the optimizer is then as it was.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, model: nn.Module, method: Method, group: Group, seed: int,
+        guard: ReplicaGuard | None = None, layer_report: LayerReport | None = None, profile: bool = False,
+    ) -> None:  # fmt: skip
+        process_group = process_group_of(group)
+        _check_model(model, process_group)
+        _check_optimizer(optimizer, method)
+        self.transport = Transport(process_group)
+        served = needs_server(method)
+        if served and self.transport.rank == self.transport.size - 1:
+            self.transport.close()
+            raise ConfigError(
+                f"{method} needs a server, which is the last process: let it call thinwire.serve(model, method, "
+                "num_steps=...) instead, and start one process more than there are workers"
+            )
+        begin_alike(self.transport, model)
+        size = self.transport.size - served
+        self.optimizer = optimizer
+        self.worker = Worker(method, model, optimizer, rank=self.transport.rank, size=size, seed=seed)
+        self.worker.layer_report = layer_report
+        self._guarded = None if guard is None else guard_worker(guard, self.transport, self.worker)
+        self._clock = self.transport.clock = StepClock() if profile else None
+        for channel in self.worker.channels:
+            channel.clock = self._clock
+        self._hidden: list[tuple[Tensor, Tensor | None]] = []
+        self._knew_scales: object = getattr(optimizer, _SCALES, _ABSENT)
+        # A GradScaler then leaves it to the step what becomes of gradients that are not finite; without this it would
+        # skip the step, and with it the exchange that the other workers wait for.
+        setattr(optimizer, _SCALES, True)
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    @property
+    def model(self) -> nn.Module:
+        """The replica of this process."""
+        return self.worker.model
+
+    @property
+    def times(self) -> StepTimes:
+        """Where the seconds of a step went: medians over the last ones.
+
+        Raises:
+            ConfigError: ``profile`` was not asked for.
+        """
+        return median_times(self._clock)
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes this worker handed to the exchange so far, encoded."""
+        return self.worker.message_bytes
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that left on this worker's link so far."""
+        return self.transport.traffic.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that came in on this worker's link so far."""
+        return self.transport.traffic.bytes_received
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the server of an asynchronous method has had this worker's last message."""
+        return self.worker.is_paused
+
+    def shared_parameters(self) -> dict[str, Tensor]:
+        """The parameters that all processes have in common, by name: evaluate and publish these.
+
+        Between two exchanges of a method with local steps the model itself has drifted from them.
+        """
+        return self.worker.shared_parameters()
+
+    @contextmanager
+    def shared_model(self) -> Iterator[nn.Module]:
+        """Inside the block the model holds :meth:`shared_parameters`, to be evaluated or saved; after it its own."""
+        named = {name: local_part(param) for name, param in self.worker.parameters().items()}
+        own = {name: param.detach().clone() for name, param in named.items()}
+        shared = {name: param.clone() for name, param in self.shared_parameters().items()}
+        try:
+            _write(named, shared)
+            yield self.model
+        finally:
+            _write(named, own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this rank's worker remembers, and its counts; one file a rank, beside those of model and optimizer."""
+        link = self.transport.traffic
+        return {
+            "worker": self.worker.state_dict(),
+            "link": {"bytes_sent": link.bytes_sent, "bytes_received": link.bytes_received},
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken; load the states of model and optimizer beside it.
+
+        Raises:
+            ConfigError: the state is of another rank, number of workers, seed, method or model.
+        """
+        self.worker.load_state_dict(saved["worker"])
+        self.transport.traffic = Traffic(saved["link"]["bytes_sent"], saved["link"]["bytes_received"])
+
+    def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""
+        named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]
+        trained = [{name: model[name] for name in self.worker.layout.names} for model in named]
+        self.worker.load_resized([each["worker"] for each in saved], trained)
+        link = saved[self.worker.rank]["link"] if self.worker.rank < len(saved) else {}
+        self.transport.traffic = Traffic(**link)
+
+    def close(self) -> None:
+        """Leave the optimizer as it was found; call it before ``destroy_process_group``."""
+        for handle in self._handles:
+            handle.remove()
+        if self._handles:
+            if self._knew_scales is _ABSENT:
+                delattr(self.optimizer, _SCALES)
+            else:
+                setattr(self.optimizer, _SCALES, self._knew_scales)
+        self._handles = []
+        self.transport.close()
+
+    def __enter__(self) -> "Synchronizer":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _before(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Before the optimizer's own step: gradients are exchanged, or hidden if there is to be no step."""
+        changed: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is not None and isinstance(self.worker.method, GradientAveraging):
+            # It makes the gradients, so it is called before they are exchanged, and not again.
+            with torch.enable_grad():
+                loss = closure()
+            changed = ((args[0], lambda: loss), {})
+        is_scaled, overflow = self._take_scale()
+        steps = self.transport.run(self.worker.before_step(skips=is_scaled))
+        if not steps or (overflow and isinstance(self.worker.method, ModelAveraging)):
+            self._hide_gradients()
+        return changed
+
+    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for param, grad in self._hidden:
+            param.grad = grad
+        self._hidden = []
+        self.transport.run(self.worker.after_step())
+        if self._guarded is not None:
+            self._guarded.after_step(self.worker.num_steps)
+        if self._clock is not None:
+            self._clock.end_step()
+
+    def _take_scale(self) -> tuple[bool, bool]:
+        """Whether a GradScaler makes this step, and whether it found inf or NaN here; gradients are unscaled then."""
+        found: Tensor | None = getattr(self.optimizer, "found_inf", None)
+        if found is None:
+            return False, False
+        scale: Tensor | None = getattr(self.optimizer, "grad_scale", None)
+        if scale is not None:  # the script did not call unscale_
+            torch._foreach_div_([grad for _, grad in self._gradients() if grad is not None], scale)
+        # What we have done the optimizer need not do; the scaler deletes both after the step.
+        setattr(self.optimizer, "grad_scale", None)  # noqa: B010
+        setattr(self.optimizer, "found_inf", None)  # noqa: B010
+        return True, bool(found)
+
+    def _hide_gradients(self) -> None:
+        """An optimizer steps no parameter without gradient, so this step leaves parameters and its state alone."""
+        self._hidden = self._gradients()
+        for param, _ in self._hidden:
+            param.grad = None
+
+    def _gradients(self) -> list[tuple[Tensor, Tensor | None]]:
+        return [(param, param.grad) for group in self.optimizer.param_groups for param in group["params"]]
+
+
+_SCALES = "_step_supports_amp_scaling"
+"""The attribute by which a GradScaler knows an optimizer that looks at ``found_inf`` and ``grad_scale`` itself."""
+
+_ABSENT = object()
+
+
+def synchronize(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    method: str | Method,
+    *,
+    group: Group = None,
+    seed: int = 0,
+    guard: ReplicaGuard | None = None,
+    layer_report: LayerReport | None = None,
+    profile: bool = False,
+) -> Synchronizer:
+    """From now on ``optimizer.step()`` also exchanges what ``method`` says with the other processes.
+
+    The processes run under ``torchrun`` with an initialised process group. Parameters and buffers start as those of
+    rank 0; that first broadcast is not in the byte counts. The optimizer remains the script's own: schedulers, a
+    ``GradScaler``, closures and wrappers of other libraries work with it as before. A step in which a ``GradScaler``
+    finds inf or NaN is skipped by every worker if gradients are averaged, with memories and counters as they were;
+    under model averaging it is a local step that moves nothing, and workers stay in step.
+
+    Args:
+        optimizer: any ``torch.optim`` optimizer over parameters of ``model``.
+        model: the replica of this process; it may be compiled, of bf16, or sharded (FSDP2) within an island.
+        method: a method string such as ``"qsparse:density=1%,every=8"``, or a method.
+        group: the processes that exchange; all by default. With islands (nodes) that average within themselves, by
+            DDP or FSDP2, the processes of equal place in every island: the mesh's replicate dimension.
+        seed: the same on every process; addresses the method's randomness.
+        guard: compare what the processes have in common every now and then.
+        layer_report: sampled exchanges are reported tensor by tensor.
+        profile: whether :attr:`Synchronizer.times` is measured.
+
+    Raises:
+        ConfigError: no process group, an unknown method, or one that does not fit the model or the guard.
+
+    Example::
+
+        dist.init_process_group("gloo")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with thinwire.synchronize(optimizer, model, "signtopk:density=1%,every=8"):
+            for inputs, targets in loader:
+                optimizer.zero_grad()
+                loss_of(model(inputs), targets).backward()
+                optimizer.step()
+    """
+    product = parse_method(method) if isinstance(method, str) else method
+    return Synchronizer(optimizer, model, product, group, seed, guard, layer_report, profile)
+
+
+def process_group_of(group: Group) -> dist.ProcessGroup | None:
+    """The process group of a mesh of one dimension; a process group as it is.
+
+    Raises:
+        ConfigError: a mesh of several dimensions.
+    """
+    if not isinstance(group, DeviceMesh):
+        return group
+    if group.ndim != 1:
+        raise ConfigError(
+            f"a mesh of {group.ndim} dimensions {group.mesh_dim_names} was given as group; give the one dimension over "
+            'which to exchange, such as mesh["replicate"]'
+        )
+    return group.get_group()
+
+
+def begin_alike(transport: Transport, model: nn.Module) -> None:
+    """Overwrite parameters and buffers with those of process 0."""
+    with torch.no_grad():
+        transport.broadcast_([local_part(tensor) for tensor in (*model.parameters(), *model.buffers())])
+
+
+def _check_model(model: nn.Module, group: dist.ProcessGroup | None) -> None:
+    """Refuse a model that DDP averages over the same processes: every gradient would be sent in full as well."""
+    if not isinstance(model, DistributedDataParallel) or not dist.is_initialized():
+        return
+    own = set(dist.get_process_group_ranks(group if group is not None else dist.group.WORLD))
+    both = own & set(dist.get_process_group_ranks(model.process_group))
+    if len(both) > 1:
+        raise ConfigError(
+            f"the model is wrapped in DistributedDataParallel, which sends full gradients between processes "
+            f"{sorted(both)} at every step; give the model without DDP, or use thinwire.compress_ddp(model, ...)"
+        )
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, method: Method) -> None:
+    if isinstance(optimizer, torch.optim.LBFGS) and isinstance(method, GradientAveraging):
+        raise ConfigError(
+            "LBFGS evaluates the loss several times a step, and each would need an exchange; take a method that "
+            "averages models, or another optimizer"
+        )
+    hooks = optimizer._optimizer_step_pre_hooks.values()
+    if any(isinstance(getattr(hook, "__self__", None), Synchronizer) for hook in hooks):
+        raise ConfigError("this optimizer is synchronized already; close the first synchronizer")
+
+
+def _write(named: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    targets: Sequence[Tensor] = [named[name].detach() for name in values]
+    torch._foreach_copy_(list(targets), list(values.values()))

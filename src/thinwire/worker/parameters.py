@@ -1,0 +1,88 @@
+"""The parameters that a worker trains: whole tensors, or the local shards of sharded ones."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from thinwire.errors import ConfigError
+
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+"""What torch.compile and others put before the names of what they wrap."""
+
+
+def trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's parameters that need gradients, by their name in the model, in the model's order.
+
+    Wrappers that only run the model otherwise leave no mark in the names, so that a state that was saved with
+    ``torch.compile`` loads without.
+
+    Raises:
+        ConfigError: parameters of another model, none that needs a gradient, or one of a kind that is not trained.
+    """
+    optimized = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    found = {plain_name(name): param for name, param in model.named_parameters() if id(param) in optimized}
+    if len(found) != len(optimized):
+        raise ConfigError(
+            f"{len(optimized) - len(found)} of the optimizer's {len(optimized)} parameters are not parameters of the "
+            "model; build the optimizer from model.parameters() of the same model"
+        )
+    named: dict[str, Tensor] = {name: param for name, param in found.items() if param.requires_grad}
+    if not named:
+        raise ConfigError("none of the optimizer's parameters needs a gradient; there is nothing to train")
+    for name, param in named.items():
+        if param.dtype not in (torch.float32, torch.bfloat16, torch.float16) or param.device.type != "cpu":
+            raise ConfigError(
+                f"parameter {name!r} is {param.dtype} on {param.device}; this version trains models of float32, "
+                "bfloat16 or float16 on the CPU"
+            )
+    return named
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without the marks of wrappers.
+
+    Example:
+        >>> plain_name("_orig_mod.layers.0._checkpoint_wrapped_module.weight")
+        'layers.0.weight'
+    """
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """The shard that lives here, sharing its memory; a tensor that is not sharded as it is."""
+    if isinstance(tensor, DTensor):
+        with torch.no_grad():
+            return tensor.to_local()
+    return tensor
+
+
+def gradients(params: Sequence[Tensor]) -> list[Tensor]:
+    """Every parameter's gradient, of a sharded one the local part; one that got none is given zeros."""
+    for param in params:
+        if param.grad is None:
+            param.grad = torch.zeros_like(param)
+    return [local_part(param.grad) for param in params if param.grad is not None]
+
+
+def check_in_place(params: Sequence[Tensor], addresses: Sequence[int]) -> None:
+    """Raise :class:`ConfigError` if a parameter's memory is not where it was."""
+    for param, address in zip(params, addresses, strict=True):
+        if local_part(param).data_ptr() != address:
+            raise ConfigError(
+                "a parameter's memory was replaced since this worker was made (model.to(...), or sharding it); make "
+                "the worker after that"
+            )
+
+
+def num_optimized(optimizer: torch.optim.Optimizer) -> int:
+    """How many tensors the optimizer has."""
+    return sum(len(group["params"]) for group in optimizer.param_groups)
+
+
+def largest_lr(optimizer: torch.optim.Optimizer) -> float:
+    """The largest learning rate of any parameter group."""
+    return max((float(group.get("lr", 0.0)) for group in optimizer.param_groups), default=0.0)

@@ -1,0 +1,78 @@
+"""What the processes of the tests of islands run: two islands of two processes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+import thinwire
+from thinwire.distributed import Transport
+from thinwire.errors import ConfigError
+
+STEPS = 6
+METHODS = ("sgd", "aji-heafield:density=10%", "signtopk:density=10%,every=3")
+KINDS = ("fsdp", "ddp")
+
+
+def network() -> nn.Module:
+    """Widths that two processes cannot share evenly."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 21), nn.Tanh(), nn.Linear(21, 3))
+
+
+def loss_of(model: nn.Module, step: int, place: int) -> Tensor:
+    generator = torch.Generator().manual_seed(100 * step + place)
+    x = torch.randn(8, 6, generator=generator)
+    loss: Tensor = (model(x) - x[:, :3].sin()).square().mean()
+    return loss
+
+
+def whole(tensor: Tensor) -> Tensor:
+    found: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return found.detach().clone()
+
+
+def train_all(folder: str, transport: Transport) -> None:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    found = {f"{kind} {method}": train(kind, method, mesh) for kind in KINDS for method in METHODS}
+    found["refused"] = refused(mesh)
+    torch.save(found, Path(folder, f"rank-{transport.rank}.pt"))
+
+
+def train(kind: str, method: str, mesh: Any) -> dict[str, Any]:
+    model = network()
+    called = model
+    if kind == "fsdp":
+        for layer in (model[0], model[2], model):
+            fully_shard(layer, mesh=mesh["shard"])
+    else:
+        called = DistributedDataParallel(model, process_group=mesh["shard"].get_group())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.5)
+    with thinwire.synchronize(optimizer, model, method, group=mesh["replicate"]) as sync:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss_of(called, step, dist.get_rank()).backward()
+            optimizer.step()
+        numel = sum(tensor.numel() for tensor in sync.shared_parameters().values())
+        with sync.shared_model():
+            params = {name: whole(param) for name, param in model.named_parameters()}
+        return {"params": params, "message_bytes": sync.message_bytes, "numel": numel}
+
+
+def refused(mesh: Any) -> list[str]:
+    messages = []
+    model = network()
+    fully_shard(model, mesh=mesh["shard"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    for method, group in (("sgd", mesh), ("dgc:clip=1", mesh["replicate"])):
+        try:
+            thinwire.synchronize(optimizer, model, method, group=group)
+        except ConfigError as error:
+            messages.append(str(error))
+    return messages

@@ -1,0 +1,169 @@
+"""Checkpoints: killed at any moment, resumed with the same bits; with another number of processes, nothing is lost."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kill_mains as mains
+import pytest
+import torch
+
+import thinwire
+from thinwire.errors import ConfigError
+
+pytestmark = pytest.mark.xdist_group("checkpoints")
+
+SIZE = 2
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[Any]:
+    """Processes that begin as copies of one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kill_preload"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield context
+
+
+class Launcher:
+    """Starts all processes of a training, each time with a store of its own."""
+
+    def __init__(self, context: Any, folder: Path) -> None:
+        self._context = context
+        self._folder = folder
+        self._count = 0
+
+    def start(self, main: Any, size: int, *args: Any) -> list[Any]:
+        self._count += 1
+        store = str(self._folder / f"store-{self._count}")
+        processes = [self._context.Process(target=main, args=(rank, size, store, *args)) for rank in range(size)]
+        for process in processes:
+            process.start()
+        return processes
+
+    def finish(self, main: Any, size: int, *args: Any) -> None:
+        processes = self.start(main, size, *args)
+        for process in processes:
+            process.join(120)
+        assert [process.exitcode for process in processes] == [0] * size
+
+
+def end_like_torchrun(processes: list[Any]) -> None:
+    """Those that are left have a moment to notice, and are then ended: they may be waiting for one to begin."""
+    for process in processes:
+        process.join(1.0)
+        if process.exitcode is None:
+            process.kill()
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(SIZE)]
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+@pytest.mark.parametrize("kind", ["signtopk:density=10%,every=4", "hook: topk:density=10%"])
+def test_killed_at_random_moments_it_ends_with_the_bits_of_an_uninterrupted_run(
+    kind: str, context: Any, tmp_path: Path
+) -> None:
+    launcher = Launcher(context, tmp_path)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    launcher.finish(mains.run, SIZE, kind, str(tmp_path / "whole-steps"), str(tmp_path / "whole"))
+    moments = random.Random(5)
+    args = (kind, str(tmp_path / "killed-steps"), str(tmp_path / "killed"))
+    for number in range(KILLS // 2):
+        # A step takes some milliseconds, and so does a checkpoint; before step 0 the processes find each other.
+        step = moments.randrange(-1, mains.STEPS)
+        victim = number % SIZE
+        processes = launcher.start(mains.run, SIZE, *args, (victim, step, moments.uniform(0.0, 0.03)))
+        processes[victim].join(120)
+        end_like_torchrun(processes)
+        assert processes[victim].exitcode == -signal.SIGKILL
+        assert processes[1 - victim].exitcode in (2, -signal.SIGKILL)
+    launcher.finish(mains.run, SIZE, *args)
+    assert same(results(tmp_path / "killed"), results(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("kind", ["signtopk:density=10%,every=4", "hook: topk:density=10%"])
+def test_four_processes_then_three_then_four(kind: str, context: Any, tmp_path: Path) -> None:
+    launcher = Launcher(context, tmp_path)
+    before = None
+    for size, end in ((4, 10), (3, 20), (4, 30)):
+        launcher.finish(mains.stages, size, kind, str(tmp_path / "steps"), str(tmp_path), end)
+        found = [torch.load(tmp_path / f"{end}-rank-{rank}.pt", weights_only=True) for rank in range(size)]
+        if before is not None:
+            loaded = sum(owed(each["loaded"]) for each in found) / size
+            assert (loaded - before).norm() < 1e-6 * before.norm()
+        before = sum(owed(each["trained"]) for each in found) / size
+        assert before.norm() > 0
+
+
+def owed(state: dict[str, Any]) -> Any:
+    """``m + reference - x``: what a worker has done that the common model has not."""
+    total = mains.residual(state)
+    tensors = state["handle"].get("worker", state["handle"])["tensors"]
+    names = sorted(state["model"])
+    if f"update.reference.{names[0]}" in tensors:
+        total = total + torch.cat(
+            [(tensors[f"update.reference.{n}"].double() - state["model"][n].double()).reshape(-1) for n in names]
+        )
+    return total
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Any:
+    """A process group of this process."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_is_incomplete_is_not_loaded_and_what_is_damaged_is_refused(tmp_path: Path) -> None:
+    model = mains.network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with thinwire.synchronize(optimizer, model, "topk:density=10%") as sync:
+        parts = {"model": model, "optimizer": optimizer, "thinwire": sync}
+        checkpoints = thinwire.Checkpoints(tmp_path / "steps", parts, keep=2)
+        assert checkpoints.load() == 0
+        for step in (1, 2, 3):
+            with torch.no_grad():
+                model[0].weight.fill_(step)
+            checkpoints.save(step)
+        assert sorted(each.name for each in (tmp_path / "steps").iterdir()) == ["step-000000002", "step-000000003"]
+        # As if the process had died just before the checkpoint counted.
+        (tmp_path / "steps/step-000000003/complete.json").unlink()
+        assert checkpoints.load() == 2
+        assert bool((model[0].weight == 2).all())
+        checkpoints.save(4)
+        (file,) = (tmp_path / "steps/step-000000004").glob("*.pt")
+        contents = bytearray(file.read_bytes())
+        contents[len(contents) // 2] ^= 1
+        file.write_bytes(contents)
+        with pytest.raises(ConfigError, match=r"is damaged: .* Delete .*step-000000004 to go on from the one before"):
+            checkpoints.load()
+        (tmp_path / "steps/step-000000004/complete.json").unlink()
+        with pytest.raises(ConfigError, match="has no scheduler, only model, optimizer, thinwire"):
+            thinwire.Checkpoints(tmp_path / "steps", {**parts, "scheduler": optimizer}).load()
+        with pytest.raises(ConfigError, match="0 of the parts model are thinwire's; give the one"):
+            thinwire.Checkpoints(tmp_path, {"model": model})
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ConfigError, match=r"could not be written to .* by processes \[0\]"):
+            thinwire.Checkpoints(tmp_path / "file", parts).save(5)

@@ -1,0 +1,144 @@
+"""The probe as users start it, under torchrun, and what it says of its figures."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import TORCHRUN, start
+from rich.console import Console
+
+from thinwire import cli
+from thinwire.cli.probing import DENSE, Row, make_table, verdict
+from thinwire.distributed.probe import Cost
+from thinwire.network import Network, all_reduce_traffic
+
+FIELDS = {
+    "method", "numel", "processes", "bandwidth_Bps", "latency_s", "compute_s", "bytes_sent", "bytes_received",
+    "exchange_s", "is_predicted", "measured_numel", "rounds", "step_s", "overlapped_step_s",
+}  # fmt: skip
+METHODS = ["sgd", "topk:density=1%,every=4", "topk:k=30000"]
+
+
+def row(method: str, seconds: float, *, overlaps: bool = True, compute_s: float = 0.05, rounds: int = 5) -> Row:
+    return Row(
+        method=method, numel=5_000_000, processes=2, network=Network.parse("100Mbit,1ms"), compute_s=compute_s,
+        cost=Cost(seconds, 2e7, 1500.0, rounds, 5_000_000), overlaps=overlaps,
+    )  # fmt: skip
+
+
+def shown(rows: list[Row]) -> str:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(make_table(rows))
+    return capture.get()
+
+
+def test_under_torchrun_it_tells_of_each_method_and_which_to_use(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    command = ["probe", *METHODS, "--numel", "60k", "--compute", "5ms", "--limit", "0", "--json", str(path)]
+    with start(command, TORCHRUN) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "60,000 entries, 2 processes" in out
+    assert all(out.count(f" {method} ") == 1 for method in (DENSE, *METHODS))
+    last = out.splitlines()[-1]
+    assert last.startswith("use ") or "train with plain DDP" in last
+    lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["method"] for line in lines] == [DENSE, *METHODS]
+    for line in lines:
+        assert line.keys() == FIELDS
+        assert (line["numel"], line["processes"], line["compute_s"]) == (60_000, 2, 0.005)
+        assert line["exchange_s"] > 0
+        assert line["step_s"] == 0.005 + line["exchange_s"]
+        hooked = None if "every" in line["method"] else max(0.005, line["exchange_s"])
+        assert line["overlapped_step_s"] == hooked
+    dense = lines[0]
+    # Two rounds of half of the bytes each, as the link was measured.
+    assert dense["exchange_s"] == pytest.approx(2 * (dense["latency_s"] + 120_000 / dense["bandwidth_Bps"]))
+    assert dense["bytes_sent"] == all_reduce_traffic(60_000, 2)[0].bytes_sent
+    # There is time for nothing but the shortest vectors; so many entries can be kept of none but the whole.
+    assert [line["measured_numel"] for line in lines] == [0, 15_000, 15_000, 60_000]
+    assert [line["is_predicted"] for line in lines] == [True, True, True, False]
+    assert [line["rounds"] for line in lines] == [0, 0, 0, 1]
+    assert out.count("predicted") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sgd"], "torchrun --nproc-per-node 2"),
+        (["sgd", "--numel", "1M", "--like", "gpt2"], "give one of them"),
+        (["sgd", "--compute", "10ms,jitter=20%"], "it is one time, such as 50ms"),
+        (["sgd", "--limit", "-1"], "0 or more"),
+        (["sgd", "no-such-method"], "no-such-method"),
+    ],
+)
+def test_what_cannot_be_probed_is_refused_with_advice(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if len(arguments) > 1:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # as under torchrun
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "argv", ["thinwire", "probe", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_one_process_of_several_tells_of_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "argv", ["thinwire", "probe", "no-such-method"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_step_computes_and_exchanges_one_after_the_other_or_both_at_once() -> None:
+    hooked, local = row("a", 0.02), row("b", 0.02, overlaps=False)
+    assert (hooked.step_s, hooked.overlapped_step_s, hooked.best_step_s) == pytest.approx((0.07, 0.05, 0.05))
+    assert (local.step_s, local.overlapped_step_s) == (pytest.approx(0.07), None)
+    assert local.best_step_s == local.step_s
+    assert row("c", 0.2).best_step_s == 0.2
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            [row(DENSE, 1.6), row("a", 0.1), row("b", 0.02, overlaps=False)],
+            "use b, with thinwire.DistributedOptimizer: 70 ms a step where dense takes 1.6 s, 22.9 times as long",
+        ),
+        (
+            [row(DENSE, 1.6), row("a", 0.1), row("b", 0.06, overlaps=False)],
+            "use a, with thinwire.compress_ddp: 100 ms a step where dense takes 1.6 s, 16 times as long",
+        ),
+        (
+            [row(DENSE, 0.1), row("a", 0.3), row("b", 0.15, overlaps=False)],
+            "dense is faster here: 100 ms a step, and 200 ms with b, 2 times as long; train with plain DDP",
+        ),
+        (
+            # Backward hides both.
+            [row(DENSE, 0.04), row("a", 0.001)],
+            "dense is as fast here: 50 ms a step, and 50 ms with a; train with plain DDP",
+        ),
+    ],
+)
+def test_the_last_line_says_which_to_use_and_by_how_much(rows: list[Row], expected: str) -> None:
+    assert verdict(rows) == expected
+
+
+def test_the_table_marks_what_is_predicted() -> None:
+    lines = shown([row(DENSE, 160.4, rounds=0), row("a", 0.0123, overlaps=False)]).splitlines()
+    assert "5,000,000 entries, 2 processes; 100 Mbit/s, 1 ms; 50 ms of compute" in lines[0]
+    dense, method = (next(line.split() for line in lines if line.split()[:1] == [name]) for name in (DENSE, "a"))
+    assert dense == ["dense", "20", "MB", "1.5", "kB", "160", "s", "160", "s", "160", "s", "predicted"]
+    assert method == ["a", "20", "MB", "1.5", "kB", "12.3", "ms", "62.3", "ms", "-"]
