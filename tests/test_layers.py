@@ -20,7 +20,7 @@ FLOORS = {
     "methods": 6,
     "worker": 7,
     **dict.fromkeys(("simulator", "distributed"), 8),
-    **dict.fromkeys(("experiments", "report"), 9),
+    **dict.fromkeys(("experiments", "report", "integrations"), 9),
     "frontier": 10,
     "bench": 11,
     "cli": 12,
@@ -28,7 +28,7 @@ FLOORS = {
     "__init__": 13,
 }
 # Plain iterators and context managers: no program of a worker passes through them.
-ITERATORS = {"records", "one_torch_thread", "private_torch_randomness"}
+ITERATORS = {"records", "one_torch_thread", "private_torch_randomness", "shared_model"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -108,7 +108,9 @@ def test_house_rules(path: Path) -> None:
     assert ast.get_docstring(tree) or not text.strip(), "the module has no docstring"
     for node in ast.walk(tree):
         if isinstance(node, Function):
-            assert node.args.kwarg is None, f"{node.name} takes **{node.args.kwarg and node.args.kwarg.arg}"
+            # Transformers calls its callbacks with keywords that grow with its versions.
+            foreign = named(path) == "integrations/transformers.py"
+            assert node.args.kwarg is None or foreign, f"{node.name} takes **{node.args.kwarg and node.args.kwarg.arg}"
         if isinstance(node, ast.Name):
             assert node.id != "hasattr", f"line {node.lineno}"
         if isinstance(node, ast.Attribute) and named(path) != "experiments/launch.py":

@@ -1,0 +1,124 @@
+"""Accelerate: a model, an optimizer and whatever else, prepared to exchange what a method says."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from thinwire.integrations.attachment import Attachment, parsed, wants_ddp
+from thinwire.methods import Method
+
+
+class Exchange:
+    """What :func:`prepare` attached to an accelerator; a context manager that detaches at its end."""
+
+    def __init__(self, accelerator: Accelerator, attachment: Attachment) -> None:
+        self._attachment = attachment
+        self._folder = Path()
+        self._hooks = [
+            accelerator.register_save_state_pre_hook(self._before_save),
+            accelerator.register_load_state_pre_hook(self._before_load),
+        ]
+        # Custom objects are loaded last: only then may parameters and the optimizer's state be overwritten by our own.
+        accelerator.register_for_checkpointing(self)
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes this process handed to the exchange so far, encoded."""
+        return self._attachment.message_bytes
+
+    @contextmanager
+    def shared_model(self) -> Iterator[None]:
+        """Inside the block the model holds the parameters that all processes have in common: evaluate or export it."""
+        self._attachment.show_shared()
+        try:
+            yield
+        finally:
+            self._attachment.show_own()
+
+    def state_dict(self) -> dict[str, int]:
+        """For ``save_state``, which keeps process 0's; each process has written its own file by then."""
+        return {"message_bytes": self.message_bytes}
+
+    def load_state_dict(self, saved: dict[str, int]) -> None:
+        """For ``load_state``, which calls it at the end: go on from this process's own file."""
+        self._attachment.load(self._folder)
+
+    def close(self) -> None:
+        """Detach; call it before ``accelerator.end_training()``."""
+        for hook in self._hooks:
+            hook.remove()
+        self._attachment.close()
+
+    def __enter__(self) -> "Exchange":
+        """Itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        self.close()
+
+    def _before_save(self, models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
+        self._attachment.save(Path(folder) / "thinwire", step=1)
+        for model, state in zip(models, weights, strict=False):  # no weights here if they are sharded
+            if model is self._attachment.model:
+                state.update(self._attachment.shared_state())
+
+    def _before_load(self, models: list[nn.Module], folder: str) -> None:
+        self._folder = Path(folder) / "thinwire"
+
+
+def prepare(
+    accelerator: Accelerator,
+    method: str | Method,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *others: Any,
+    seed: int = 0,
+    warn_if_slower: bool = True,
+) -> tuple[Any, ...]:
+    """As ``accelerator.prepare(model, optimizer, ...)``, with an exchange over a thin wire.
+
+    A method that compresses gradients at every step becomes the communication hook of the DDP that Accelerate wraps
+    the model in. Any other leaves the model unwrapped and exchanges when the optimizer steps, also under gradient
+    accumulation. ``accelerator.save_state`` then writes a file for each process as well, and ``load_state`` goes on
+    from it with the bits of an uninterrupted run; the weights that ``save_state`` writes are those that all processes
+    have in common.
+
+    Args:
+        accelerator: of several processes, started by ``torchrun`` or ``accelerate launch``.
+        method: a method string such as ``"signtopk:density=1%,every=8"``, or a method.
+        model: not prepared yet.
+        optimizer: over parameters of ``model``, not prepared yet.
+        others: loaders, schedulers.
+        seed: the same on every process; addresses the method's randomness.
+        warn_if_slower: the same on every process; whether to measure, where gradients are compressed, if that pays on
+            this link.
+
+    Returns:
+        The :class:`Exchange`, then all that was given, prepared, in order.
+
+    Raises:
+        ConfigError: an unknown method, one with a server, or one that does not fit the model.
+
+    Example::
+
+        accelerator = Accelerator()
+        exchange, model, optimizer, loader = prepare(
+            accelerator, "signtopk:density=1%,every=8", model, optimizer, loader
+        )
+    """
+    product = parsed(method)
+    if wants_ddp(product):
+        model, prepared, *rest = accelerator.prepare(model, optimizer, *others)
+    else:
+        # Placement and mixed precision as ever, but no DDP, which would send all gradients in full.
+        model = accelerator.prepare_model(model, evaluation_mode=True)
+        prepared = accelerator.prepare_optimizer(optimizer)
+        rest = [accelerator.prepare(other) for other in others]
+    attachment = Attachment(model, prepared.optimizer, product, seed, accelerator.scaler, warn_if_slower)
+    return Exchange(accelerator, attachment), model, prepared, *rest

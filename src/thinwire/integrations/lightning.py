@@ -1,0 +1,149 @@
+"""Lightning: a strategy whose processes exchange what a method says."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+
+from thinwire.errors import ConfigError
+from thinwire.integrations.attachment import Attachment, parsed, wants_ddp
+from thinwire.methods import Method
+
+
+class ThinwireStrategy(DDPStrategy):
+    """``strategy="ddp"`` over a thin wire.
+
+    A method that compresses gradients at every step becomes DDP's communication hook; any other leaves the module
+    unwrapped and exchanges when the optimizer steps. Between two exchanges of a method with local steps the
+    processes' models differ: validation and the checkpoint's ``state_dict`` use the parameters that they have in
+    common, and so does the module when ``fit`` has ended.
+
+    A checkpoint ``x.ckpt`` has a folder ``x.ckpt.thinwire`` beside it, with one file for each process; keep, move and
+    remove the two together, where all processes can see them. A checkpoint saved after ``fit`` has ended, or with
+    ``weights_only=True``, has no such folder and is for evaluation only. Resumed from the end of an epoch, a training
+    has the bits of one that was never interrupted; within an epoch it would need a loader that Lightning can resume.
+
+    Args:
+        method: a method string such as ``"signtopk:density=1%,every=8"``, or a method.
+        seed: the same on every process; addresses the method's randomness.
+        warn_if_slower: the same on every process; whether to measure, where gradients are compressed, if that pays on
+            this link.
+        find_unused_parameters: as DDP's.
+        process_group_backend: of the collectives that are not ours.
+
+    Raises:
+        ConfigError: an unknown method, or one with a server.
+
+    Example::
+
+        trainer = Trainer(accelerator="cpu", devices=2, strategy=ThinwireStrategy("signtopk:density=1%,every=8"))
+        trainer.fit(module, loader, ckpt_path="last")
+    """
+
+    def __init__(
+        self,
+        method: str | Method,
+        *,
+        seed: int = 0,
+        warn_if_slower: bool = True,
+        find_unused_parameters: bool = False,
+        process_group_backend: str | None = None,
+    ) -> None:
+        super().__init__(process_group_backend=process_group_backend, find_unused_parameters=find_unused_parameters)
+        self.message_bytes = 0
+        """Bytes this process handed to the exchange until the last ``fit`` ended, encoded."""
+        self._method = parsed(method)
+        self._seed = seed
+        self._warn_if_slower = warn_if_slower
+        self._attachment: Attachment | None = None
+        self._resumed_from: str | Path = ""
+
+    def configure_ddp(self) -> None:
+        """Wrap the module if gradients are compressed."""
+        if wants_ddp(self._method):
+            super().configure_ddp()
+
+    def setup(self, trainer: Trainer) -> None:
+        """Attach the method to what Lightning has set up for ``fit``."""
+        super().setup(trainer)
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        if len(self.optimizers) != 1:
+            raise ConfigError(
+                f"the module has {len(self.optimizers)} optimizers; give all parameters to one, in groups if need be"
+            )
+        scaler = self.precision_plugin.scaler if isinstance(self.precision_plugin, MixedPrecision) else None
+        self._attachment = Attachment(
+            self.model, self.optimizers[0], self._method, self._seed, scaler, self._warn_if_slower
+        )
+        if scaler is None and not wants_ddp(self._method):
+            # No GradScaler will ask for it, and Lightning clips no gradients of an optimizer that has it.
+            setattr(self.optimizers[0], "_step_supports_amp_scaling", False)  # noqa: B010
+
+    def on_validation_start(self) -> None:
+        """Validate the parameters that all processes have in common."""
+        if self._attachment is not None:
+            self._attachment.show_shared()
+
+    def on_validation_end(self) -> None:
+        """Train this process's own parameters again."""
+        if self._attachment is not None:
+            self._attachment.show_own()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The module's ``state_dict`` with the parameters that all processes have in common."""
+        state: dict[str, Any] = (
+            self._attachment.shared_state() if self._attachment is not None else super().lightning_module_state_dict()
+        )
+        return state
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a file for each process, then the checkpoint, which is never there without them."""
+        if self._attachment is not None and "optimizer_states" in checkpoint:
+            self._attachment.save(_folder(filepath), checkpoint["global_step"])
+        super().save_checkpoint(checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read the checkpoint; this process's file follows when the optimizer is there."""
+        self._resumed_from = checkpoint_path
+        checkpoint: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only)
+        return checkpoint
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go on from this process's file, over what process 0 saved for all."""
+        super().load_optimizer_state_dict(checkpoint)
+        if self._attachment is not None:
+            self._attachment.load(_folder(self._resumed_from), checkpoint["global_step"])
+
+    def remove_checkpoint(self, filepath: str | Path) -> None:
+        """Remove the checkpoint and its folder."""
+        super().remove_checkpoint(filepath)
+        if self.is_global_zero:
+            shutil.rmtree(_folder(filepath), ignore_errors=True)
+
+    def teardown(self) -> None:
+        """Leave the common parameters in the module and detach."""
+        if self._attachment is not None:
+            self.message_bytes = self._attachment.message_bytes
+            self._attachment.keep_shared()
+            self._attachment.close()
+            self._attachment = None
+        super().teardown()
+
+
+def _folder(checkpoint: str | Path) -> Path:
+    """The folder of a checkpoint, which may be a link to another."""
+    if "://" in str(checkpoint):
+        raise ConfigError(
+            f"checkpoints at {checkpoint} are not supported: every process writes its own file; use a folder that all "
+            "processes see"
+        )
+    path = Path(checkpoint).resolve()
+    return path.with_name(path.name + ".thinwire")
