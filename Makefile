@@ -22,7 +22,7 @@ demo: $(INSTALLED)
 	  --task digits --workers 8 --steps 300 --tune-steps 150 --target 0.95 --network 100Mbit,20ms --out runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

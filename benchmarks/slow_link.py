@@ -34,15 +34,15 @@ from thinwire.experiments.tasks import load_task
 WIDTH = 1870  # with 784 inputs, two hidden layers of this width and 10 outputs: 4,985,430 parameters
 LR = 0.1
 WAYS = (
-    "ddp",
-    "ddp + fp16 hook",
+    "steps: signtopk:density=1%,every=4",
+    "steps: signtopk:density=1%,every=2",
+    "hook: signtopk:density=0.2%",
+    "hook: signtopk:density=1%",
+    "hook: topk:density=1%",
     "ddp + PowerSGD hook, rank 2",
     "steps: local-sgd:every=16",
-    "hook: topk:density=1%",
-    "hook: signtopk:density=1%",
-    "hook: signtopk:density=0.2%",
-    "steps: signtopk:density=1%,every=2",
-    "steps: signtopk:density=1%,every=4",
+    "ddp + fp16 hook",
+    "ddp",
 )
 HEADER_NUM_BYTES = 66
 """Of a packet: Ethernet 14, IP 20, TCP with time stamps 32."""

@@ -1,9 +1,19 @@
 """Communication-efficient distributed training of PyTorch models."""
 
-from thinwire.distributed import Checkpoints, DensePolicy, DistributedOptimizer, compress_ddp, serve, synchronize
+from thinwire.distributed import (
+    Checkpoints,
+    DensePolicy,
+    DistributedOptimizer,
+    ReplicaGuard,
+    SlowerThanDense,
+    compress_ddp,
+    serve,
+    synchronize,
+)
 from thinwire.errors import (
     ConfigError,
     DeadlockError,
+    DivergenceError,
     NumericsError,
     ProtocolError,
     ThinwireError,
@@ -13,7 +23,7 @@ from thinwire.errors import (
 from thinwire.methods import GradientAveraging, ModelAveraging, parse_method
 from thinwire.network import Network
 from thinwire.simulator import Simulation
-from thinwire.worker import Worker
+from thinwire.worker import JsonLines, LayerReport, Scalars, StepTimes, Worker
 
 __all__ = [
     "Checkpoints",
@@ -21,12 +31,19 @@ __all__ = [
     "DeadlockError",
     "DensePolicy",
     "DistributedOptimizer",
+    "DivergenceError",
     "GradientAveraging",
+    "JsonLines",
+    "LayerReport",
     "ModelAveraging",
     "Network",
     "NumericsError",
     "ProtocolError",
+    "ReplicaGuard",
+    "Scalars",
     "Simulation",
+    "SlowerThanDense",
+    "StepTimes",
     "ThinwireError",
     "WireError",
     "Worker",

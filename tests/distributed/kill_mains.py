@@ -86,7 +86,7 @@ def run(
     dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
     try:
         trainee = Trainee(kind, folder, size)
-        begin = trainee.checkpoints.load()
+        begin = trainee.checkpoints.load() or 0
         if begin % EVERY or begin > STEPS:
             sys.exit(3)
         if death is not None and death[0] == rank and death[1] >= 0:
@@ -106,7 +106,7 @@ def stages(rank: int, size: int, store: str, kind: str, folder: str, result: str
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
     trainee = Trainee(kind, folder, size)
-    begin = trainee.checkpoints.load()
+    begin = trainee.checkpoints.load() or 0
     loaded = trainee.everything()
     trainee.train(begin, end, every=end)
     torch.save({"loaded": loaded, "trained": trainee.everything()}, Path(result, f"{end}-rank-{rank}.pt"))

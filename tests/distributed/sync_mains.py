@@ -83,7 +83,28 @@ def train_all(folder: str, transport: Transport) -> None:
         thinwire.synchronize(optimizer_of("sgd", model), DistributedDataParallel(model), "topk")
     except ConfigError as error:
         found.append({"refused": str(error)})
+    found.append(serve(transport.rank))
     torch.save(found, Path(folder, f"rank-{transport.rank}.pt"))
+
+
+def serve(rank: int) -> dict[str, Any]:
+    """One worker and its server."""
+    method = "qsparse-async:density=20%,every=1"
+    model = network(torch.float32)
+    if rank == 1:
+        server = thinwire.serve(model, method, num_steps=STEPS)
+        counts = [server.num_merged]
+    else:
+        nn.init.zeros_(model[0].bias)  # the server begins with what process 0 has
+        optimizer = optimizer_of("sgd", model)
+        with thinwire.synchronize(optimizer, model, method) as sync:
+            for step in range(STEPS):
+                optimizer.zero_grad()
+                loss_of(model, step, rank, torch.float32).backward()
+                optimizer.step()
+            assert sync.is_paused
+            counts = [sync.worker.num_exchanges]
+    return {"params": {name: param.detach().clone() for name, param in model.named_parameters()}, "counts": counts}
 
 
 class Trainee:

@@ -12,9 +12,6 @@ from thinwire.experiments.launch import launch
 from thinwire.methods import CATALOG, parse_method
 from thinwire.worker import needs_server
 
-# One launch of real processes serves the whole file: keep it in one test process.
-pytestmark = pytest.mark.xdist_group("asynchronous")
-
 METHODS = [row.name for row in CATALOG if needs_server(parse_method(row.name))]
 SIZE = 3
 

@@ -16,8 +16,6 @@ import torch
 import thinwire
 from thinwire.errors import ConfigError
 
-pytestmark = pytest.mark.xdist_group("checkpoints")
-
 SIZE = 2
 KILLS = 20
 
@@ -142,7 +140,7 @@ def test_what_is_incomplete_is_not_loaded_and_what_is_damaged_is_refused(tmp_pat
     with thinwire.synchronize(optimizer, model, "topk:density=10%") as sync:
         parts = {"model": model, "optimizer": optimizer, "thinwire": sync}
         checkpoints = thinwire.Checkpoints(tmp_path / "steps", parts, keep=2)
-        assert checkpoints.load() == 0
+        assert checkpoints.load() is None
         for step in (1, 2, 3):
             with torch.no_grad():
                 model[0].weight.fill_(step)
@@ -152,6 +150,8 @@ def test_what_is_incomplete_is_not_loaded_and_what_is_damaged_is_refused(tmp_pat
         (tmp_path / "steps/step-000000003/complete.json").unlink()
         assert checkpoints.load() == 2
         assert bool((model[0].weight == 2).all())
+        with pytest.raises(ConfigError, match="holds a checkpoint of step 2, and one of step 1 was to be saved beside"):
+            checkpoints.save(1)
         checkpoints.save(4)
         (file,) = (tmp_path / "steps/step-000000004").glob("*.pt")
         contents = bytearray(file.read_bytes())

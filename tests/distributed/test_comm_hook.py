@@ -21,9 +21,6 @@ from thinwire.methods import parse_method
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker
 
-# One launch of real processes serves the whole file: keep it in one test process.
-pytestmark = pytest.mark.xdist_group("hook")
-
 SIZE = 2
 NUMBERS = range(len(mains.SETTINGS))
 

@@ -17,9 +17,6 @@ from thinwire.methods import parse_method
 from thinwire.worker import Worker
 from thinwire.worker.step_times import PHASES, StepClock, StepTimes, median_times
 
-# One launch of real processes serves the whole file: keep it in one test process.
-pytestmark = pytest.mark.xdist_group("guard")
-
 SIZE = 3
 NUMBERS = range(len(mains.SETTINGS))
 CHECKED = 6

@@ -9,8 +9,6 @@ import torch
 
 from thinwire.experiments.launch import launch
 
-pytestmark = pytest.mark.xdist_group("islands")
-
 SIZE = 4
 
 

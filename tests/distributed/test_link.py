@@ -19,9 +19,6 @@ from thinwire.experiments.launch import launch
 from thinwire.methods import ModelAveraging, PostLocal, RandomGaps, parse_method
 from thinwire.network import Network, Traffic, all_gather_traffic, all_reduce_s, all_reduce_traffic
 
-# One launch of real processes serves the whole file: keep it in one test process.
-pytestmark = pytest.mark.xdist_group("link")
-
 SIZE = 2
 RANKS = range(SIZE)
 NUMEL = sum(mains.SIZES)

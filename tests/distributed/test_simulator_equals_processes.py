@@ -19,9 +19,6 @@ from thinwire.methods import CATALOG, parse_method
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker, needs_server
 
-# One launch of real processes serves the whole file: keep it in one test process.
-pytestmark = pytest.mark.xdist_group("equality")
-
 CASES = [(size, number) for size, settings in mains.SETTINGS.items() for number in range(len(settings))]
 
 

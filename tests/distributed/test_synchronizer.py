@@ -52,9 +52,17 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def test_a_model_that_ddp_averages_over_the_same_processes_is_refused(found: list[list[dict[str, Any]]]) -> None:
     for rank in range(SIZE):
-        assert found[rank][-1]["refused"].startswith(
+        assert found[rank][-2]["refused"].startswith(
             "the model is wrapped in DistributedDataParallel, which sends full gradients between processes [0, 1]"
         )
+
+
+def test_a_server_in_a_script_of_ones_own(found: list[list[dict[str, Any]]]) -> None:
+    worker, server = (each[-1] for each in found)
+    assert worker["counts"] == server["counts"] == [mains.STEPS]
+    assert equal(worker["params"], server["params"])
+    model = mains.network(torch.float32)
+    assert not torch.equal(worker["params"]["0.weight"], model[0].weight)
 
 
 UNDISTURBED = [number for number in NUMBERS if mains.SETTINGS[number].overflow is None]

@@ -14,9 +14,6 @@ from thinwire.experiments.launch import launch
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic
 from thinwire.simulator import Simulation
 
-# One launch of real processes serves the whole file: keep it in one test process.
-pytestmark = pytest.mark.xdist_group("transport")
-
 SIZE = 3
 RANKS = range(SIZE)
 

@@ -5,23 +5,59 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("example", "times_fewer"), [("one_line.py", 300), ("ddp_hook.py", 40)])
-def test_one_line_under_torchrun_learns_with_a_small_part_of_the_bytes(example: str, times_fewer: int) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*command, f"examples/{example}"], cwd=ROOT, capture_output=True, text=True, timeout=240)
+def torchrun(size: int, *arguments: str) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    found = re.search(r"accuracy ([\d.]+), ([\d,]+) message bytes; dense gradients: ([\d,]+)", done.stdout)
-    assert found is not None, done.stdout
-    message_bytes, dense = (int(found[group].replace(",", "")) for group in (2, 3))
+    return done.stdout
+
+
+TIMES_FEWER = {"one_line": 300, "ddp_hook": 40, "local_steps": 300, "own_method": 60}
+
+
+def test_examples_under_torchrun_learn_with_a_small_part_of_the_bytes(tmp_path: Path) -> None:
+    shown = torchrun(2, "tests/docs/examples_main.py", str(tmp_path), *TIMES_FEWER, "simulate_first", "local_steps")
+    found = re.findall(r"accuracy ([\d.]+), ([\d,]+) message bytes; dense gradients: ([\d,]+)", shown)
+    assert len(found) == len(TIMES_FEWER) + 1
+    for (accuracy, sent, dense), times_fewer in zip(found, TIMES_FEWER.values(), strict=False):
+        assert float(accuracy) > 0.84
+        assert int(sent.replace(",", "")) * times_fewer < int(dense.replace(",", ""))
+    # The second time there is nothing left to do, and the same is found.
+    assert "going on from step 300" in shown
+    assert found[-1] == found[list(TIMES_FEWER).index("local_steps")]
+    real = re.search(r"accuracy ([\d.]+), +([\d,]+) message bytes, really sent", shown)
+    assert real is not None
+    done = subprocess.run(
+        [sys.executable, "examples/simulate_first.py"], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    simulated = re.findall(r"accuracy ([\d.]+), +([\d,]+) message bytes, +[\d.]+ virtual", done.stdout)
+    assert len(simulated) == 4
+    assert simulated[-1] == real.groups()
+
+
+def test_islands_of_sharded_models_learn() -> None:
+    found = re.search(r"accuracy ([\d.]+), ([\d,]+) message bytes; dense", torchrun(4, "examples/hsdp.py"))
+    assert found is not None
     assert float(found[1]) > 0.84
-    assert message_bytes * times_fewer < dense
+    assert int(found[2].replace(",", "")) < 10_000
+
+
+def test_an_operator_of_ones_own_composes() -> None:
+    done = subprocess.run(
+        [sys.executable, "examples/own_compressor.py"], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"relative error ([\d.]+), ([\d,]+) message bytes of ([\d,]+)", done.stdout)
+    assert found is not None
+    assert float(found[1]) < 0.05
+    assert 10 * int(found[2].replace(",", "")) < int(found[3].replace(",", ""))
 
 
 def test_the_python_of_the_readme_runs() -> None:

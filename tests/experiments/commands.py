@@ -1,10 +1,13 @@
 """Commands as a user runs them, in processes of their own."""
 
+import functools
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import thinwire
@@ -13,13 +16,25 @@ PATHS = [str(Path(thinwire.__file__).parents[1]), str(Path(__file__).parent)]
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "thinwire")
 
 
-def start(arguments: Sequence[str], module: Sequence[str] = ("thinwire",)) -> "subprocess.Popen[str]":
-    """A command in a process group of its own, as a shell would start it; what it prints is kept."""
+@contextmanager
+def start(arguments: Sequence[str], module: Sequence[str] = ("thinwire",)) -> "Iterator[subprocess.Popen[str]]":
+    """A command in a process group of its own, as a shell would start it; what it prints is kept.
+
+    A test that fails ends it and all that it has started; of one that passes it is a law that nobody is left.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", *module, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
-    )  # fmt: skip
+        # Tests that run in the background may have been told to ignore it, and would pass that on.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def poll(what: Callable[[], bool], deadline_s: float = 60.0) -> None:

@@ -3,6 +3,7 @@
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +240,15 @@ def test_a_mistake_is_one_message_and_nothing_is_written(
     assert (tmp_path / "mine.txt").read_text() == "kept"
 
 
+@pytest.fixture
+def _heeds_ctrl_c() -> Iterator[None]:
+    """Tests that run in the background may have been told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_ctrl_c")
 @pytest.mark.parametrize("number", [3, 11])
 def test_ctrl_c_keeps_what_is_recorded(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,7 +12,8 @@ COMPARED = (
 
 
 def test_both_are_trained_and_recorded(tmp_path: Path) -> None:
-    _, errors = (command := start((*COMPARED, "--out", str(tmp_path)))).communicate(timeout=240)
+    with start((*COMPARED, "--out", str(tmp_path))) as command:
+        _, errors = command.communicate(timeout=240)
     assert command.returncode == 0, errors
     records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     for method in ("sgd", "local-sgd-async:every=2"):
@@ -24,6 +25,7 @@ def test_both_are_trained_and_recorded(tmp_path: Path) -> None:
 
 
 def test_torchrun_must_start_the_server_too(tmp_path: Path) -> None:
-    _, errors = (command := start((*COMPARED, "--out", str(tmp_path)), TORCHRUN)).communicate(timeout=240)
+    with start((*COMPARED, "--out", str(tmp_path)), TORCHRUN) as command:
+        _, errors = command.communicate(timeout=240)
     assert command.returncode != 0
     assert "--workers 2 was given, and a server for the asynchronous methods, but 2 processes were started" in errors

@@ -10,6 +10,7 @@ from thinwire.frontier import make_input, sweep
 from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.ladders import Family, plain_families
 from thinwire.frontier.problems import Problem
+from thinwire.frontier.tables import BUDGETED
 
 
 def few_families(problem: Problem) -> list[Family]:
@@ -47,10 +48,14 @@ def test_the_best_operator_is_one_line() -> None:
     assert "gaussian: Identity()" in run("--input", "gaussian", "--best", "error=1e-12")
 
 
-def test_tables_of_known_operators() -> None:
+def test_tables_of_known_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The whole family of that operator is searched, on every input, where its errors are checked.
+    monkeypatch.setitem(BUDGETED, "QSGD top-k", BUDGETED["QSGD top-k"][:1])
     assert "pi_srk k=2" in run("--table", "reference", "--input", "gaussian")
     shown = run("--table", "budget", "--input", "gaussian", "--bits", "4", "--json", "-")
-    assert {json.loads(line)["budget"] for line in shown.splitlines()} == {4.0}
+    rows = [json.loads(line) for line in shown.splitlines()]
+    assert {row["budget"] for row in rows} == {4.0}
+    assert {row["name"] for row in rows} >= {"top-k f32", "QSGD top-k", "GSpar"}
 
 
 def test_the_search_of_levels_and_kept_entries() -> None:

@@ -41,9 +41,6 @@ CASES = [
 ]  # fmt: skip
 INSTALLED = [case for case in CASES if importlib.util.find_spec(case.framework) is not None]
 
-# One launch for all: most of its time goes into imports.
-pytestmark = pytest.mark.xdist_group("frameworks")
-
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:

@@ -206,3 +206,23 @@ def test_the_state_of_another_server_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("bound", [None, 1])
+def test_each_worker_leaves_after_its_own_number_of_messages(bound: int | None) -> None:
+    """Also when the others waited for one that has left: nobody waits for what will never come."""
+    method = parse_method("qsparse-async:density=20%,every=2" + ("" if bound is None else f",staleness={bound}"))
+    farm = Farm(method, 3)
+    quotas = [2, 5, 9]  # the slow one has the fewest
+
+    def steps(worker: Worker, quota: int) -> Steps[None]:
+        while worker.num_exchanges < quota:
+            assert not worker.is_paused
+            backward(worker.model, worker.rank, worker.num_steps)
+            yield from compute(farm.machines.seconds(Key(3), worker.rank, worker.num_steps))
+            yield from worker.step()
+
+    programs = [steps(worker, quota) for worker, quota in zip(farm.workers, quotas, strict=True)]
+    farm.simulation.run([*programs, farm.server.serve(sum(quotas), quotas)])
+    assert farm.server.num_merged == sum(quotas)
+    assert all(worker.is_paused for worker in farm.workers)

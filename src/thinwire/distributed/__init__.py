@@ -2,6 +2,8 @@
 
 from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import CompressedGradients, compress_ddp
+from thinwire.distributed.dense_watch import SlowerThanDense
+from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.optimizer import DistributedOptimizer
 from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.serving import serve
@@ -13,6 +15,8 @@ __all__ = [
     "CompressedGradients",
     "DensePolicy",
     "DistributedOptimizer",
+    "ReplicaGuard",
+    "SlowerThanDense",
     "Synchronizer",
     "Transport",
     "compress_ddp",

@@ -1,46 +1,20 @@
 """Checkpoints of a training over processes: atomic, checked when read, and for another number of processes too."""
 
 import contextlib
-import io
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from thinwire.distributed.transport import Transport
+from thinwire.distributed.parts import Parts, Stateful
 from thinwire.errors import ConfigError
 from thinwire.kernels.crc32c import crc32c_array
 
 _COMPLETE = "complete.json"
-
-
-class Stateful(Protocol):
-    """A model, an optimizer, a scheduler, a scaler, or anything else that can be saved."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What :func:`torch.load` reads with ``weights_only=True``."""
-        ...
-
-    def load_state_dict(self, saved: dict[str, Any], /) -> Any:
-        """Go on where :meth:`state_dict` was taken."""
-        ...
-
-
-@runtime_checkable
-class Exchanging(Stateful, Protocol):
-    """What of ours is in a checkpoint: the handle of :func:`thinwire.synchronize` or :func:`thinwire.compress_ddp`."""
-
-    transport: Transport
-
-    def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
-        """Go on from the states of another number of processes."""
-        ...
 
 
 class Checkpoints:
@@ -65,48 +39,49 @@ class Checkpoints:
     Example::
 
         checkpoints = thinwire.Checkpoints("runs/a", {"model": model, "optimizer": optimizer, "thinwire": sync})
-        for step in range(checkpoints.load(), num_steps):
+        for step in range(checkpoints.load() or 0, num_steps):
             train(step)
             if (step + 1) % 100 == 0:
                 checkpoints.save(step + 1)
     """
 
     def __init__(self, folder: str | Path, parts: Mapping[str, Stateful], *, keep: int = 2) -> None:
-        ours = {name: part for name, part in parts.items() if isinstance(part, Exchanging)}
-        if len(ours) != 1:
-            raise ConfigError(
-                f"{len(ours)} of the parts {', '.join(parts)} are thinwire's; give the one that thinwire.synchronize "
-                "or thinwire.compress_ddp returned"
-            )
         if keep < 1:
             raise ConfigError(f"keep = {keep} was given; at least one checkpoint is kept")
         self._folder = Path(folder)
-        self._parts = dict(parts)
-        ((self._own_name, self._own),) = ours.items()
-        self._transport = self._own.transport
+        self._parts = Parts(parts)
+        self._transport = self._parts.transport
         self._keep = keep
 
     def save(self, step: int) -> None:
         """Write a checkpoint; every process calls it after the same step, and returns when the checkpoint counts.
 
         Raises:
-            ConfigError: some process could not write, on every process; older checkpoints are as they were.
+            ConfigError: some process could not write, on every process, or there are checkpoints of later steps, which
+                :meth:`load` would take for newer; what was there is as it was.
         """
+        later = self._transport.share([float(max([step, *self._steps()]))])[0][0]
+        if later > step:
+            raise ConfigError(
+                f"{self._folder} holds a checkpoint of step {later:.0f}, and one of step {step} was to be saved beside "
+                "it; load before training, or give a folder of its own"
+            )
         rank, size = self._transport.rank, self._transport.size
         folder = self._folder / _name(step)
-        state = {name: part.state_dict() for name, part in self._parts.items()}
+        contents = self._parts.save()
         written: list[float] = [-1.0, 0.0]
         failure = ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            written = list(map(float, _write_checked(folder / _file(rank, size), state)))
+            write_atomically(folder / _file(rank, size), contents)
+            written = [float(contents.nbytes), float(crc32c_array(np.frombuffer(contents, np.uint8)))]
         except OSError as error:
             failure = f": {error}"
         files = self._transport.share(written)
         if all(num_bytes >= 0 for num_bytes, _ in files) and rank == 0:
             try:
-                contents = {"step": step, "files": [[int(num_bytes), int(crc)] for num_bytes, crc in files]}
-                write_atomically(folder / _COMPLETE, json.dumps(contents).encode())
+                manifest = {"step": step, "files": [[int(num_bytes), int(crc)] for num_bytes, crc in files]}
+                write_atomically(folder / _COMPLETE, json.dumps(manifest).encode())
                 self._remove_older(step)
             except OSError as error:
                 failure = f": {error}"
@@ -117,8 +92,8 @@ class Checkpoints:
                 "one before still counts. Make room or give another folder"
             )
 
-    def load(self) -> int:
-        """Load the newest checkpoint that counts into the parts; its step, or 0 if there is none.
+    def load(self) -> int | None:
+        """Load the newest checkpoint that counts into the parts; its step, or None if there is none.
 
         Raises:
             ConfigError: a file is missing, damaged, or of another training.
@@ -126,39 +101,15 @@ class Checkpoints:
         found = self._steps()
         (step,), *_ = self._transport.share([float(found[-1] if found else -1)])
         if step < 0:
-            return 0
+            return None
         folder = self._folder / _name(int(step))
         manifest = _manifest(folder)
         if manifest is None:
             raise ConfigError(f"process 0 found {folder}, which this process does not see; use a folder that all share")
-        size = len(manifest["files"])
-        own = self._transport.rank % size
-        if size == self._transport.size:
-            self._load_same(self._read(folder, manifest, own))
-        else:
-            self._load_resized(folder, manifest)
+        self._parts.load(lambda rank: self._read(folder, manifest, rank), len(manifest["files"]))
         return int(step)
 
-    def _load_same(self, saved: Mapping[str, Any]) -> None:
-        for name, part in self._parts.items():
-            part.load_state_dict(saved[name])
-        torch.set_rng_state(saved[_RANDOM])
-
-    def _load_resized(self, folder: Path, manifest: Mapping[str, Any]) -> None:
-        size = len(manifest["files"])
-        rank = self._transport.rank
-        everyone = [self._read(folder, manifest, other) for other in range(size)]
-        for name, part in self._parts.items():
-            if name != self._own_name:
-                part.load_state_dict(everyone[rank % size][name])
-        model = next((name for name, part in self._parts.items() if isinstance(part, torch.nn.Module)), None)
-        if model is None:
-            raise ConfigError("the model is not among the parts; going on with another number of processes needs it")
-        self._own.load_resized([each[self._own_name] for each in everyone], [each[model] for each in everyone])
-        if rank < size:
-            torch.set_rng_state(everyone[rank][_RANDOM])
-
-    def _read(self, folder: Path, manifest: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    def _read(self, folder: Path, manifest: Mapping[str, Any], rank: int) -> bytes:
         path = folder / _file(rank, len(manifest["files"]))
         num_bytes, crc = manifest["files"][rank]
         try:
@@ -170,11 +121,7 @@ class Checkpoints:
                 f"the checkpoint {path} is damaged: its {len(contents)} bytes are not the {num_bytes} that were "
                 f"written. Delete {folder} to go on from the one before"
             )
-        saved: dict[str, Any] = torch.load(io.BytesIO(contents), weights_only=True)
-        missing = sorted(self._parts.keys() - saved.keys())
-        if missing:
-            raise ConfigError(f"the checkpoint {path} has no {', '.join(missing)}, only {', '.join(sorted(saved))}")
-        return saved
+        return contents
 
     def _steps(self) -> list[int]:
         """The steps of checkpoints that count, ascending."""
@@ -187,9 +134,6 @@ class Checkpoints:
         for folder in self._folder.glob("step-*"):
             if int(folder.name.removeprefix("step-")) < kept[0] or _manifest(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-_RANDOM = "torch random generator"
 
 
 def write_atomically(path: Path, contents: bytes | memoryview) -> None:
@@ -207,15 +151,6 @@ def write_atomically(path: Path, contents: bytes | memoryview) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _write_checked(path: Path, state: dict[str, Any]) -> tuple[int, int]:
-    """Save, and say how many bytes there are and what their CRC-32C is."""
-    buffer = io.BytesIO()
-    torch.save({**state, _RANDOM: torch.get_rng_state()}, buffer)
-    contents = buffer.getbuffer()
-    write_atomically(path, contents)
-    return contents.nbytes, crc32c_array(np.frombuffer(contents, np.uint8))
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.synchronizer import Group, Synchronizer, synchronize
 from thinwire.distributed.transport import Transport
 from thinwire.methods import Method
-from thinwire.worker import Worker
+from thinwire.worker import LayerReport, Worker
 
 
 class DistributedOptimizer:
@@ -23,6 +24,9 @@ class DistributedOptimizer:
         method: a method string such as ``"qsparse:density=1%,every=8"``, or a method.
         group: the processes that take part; all by default.
         seed: the same on every process; addresses the method's randomness.
+        guard: see :func:`thinwire.synchronize`.
+        layer_report: see there.
+        profile: see there; ``sync.times`` has the times.
 
     Raises:
         ConfigError: as :func:`thinwire.synchronize`.
@@ -48,9 +52,14 @@ class DistributedOptimizer:
         *,
         group: Group = None,
         seed: int = 0,
+        guard: ReplicaGuard | None = None,
+        layer_report: LayerReport | None = None,
+        profile: bool = False,
     ) -> None:
         self.optimizer = optimizer
-        self.sync: Synchronizer = synchronize(optimizer, model, method, group=group, seed=seed)
+        self.sync: Synchronizer = synchronize(
+            optimizer, model, method, group=group, seed=seed, guard=guard, layer_report=layer_report, profile=profile
+        )
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One training step with the gradients in place (or made by ``closure``, whose loss is returned)."""

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from thinwire.distributed.checkpoints import Checkpoints, Stateful
+from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import CompressedGradients, GradScaler, can_overlap, compress_ddp
+from thinwire.distributed.parts import Stateful
 from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.errors import ConfigError
 from thinwire.methods import Method, parse_method
@@ -100,8 +101,8 @@ class Attachment:
             ConfigError: there is no complete checkpoint, it is damaged, or of another step, method or model.
         """
         found = Checkpoints(folder, self._parts, keep=1).load()
-        if found == 0 or step not in (None, found):
-            of_what = "complete state of thinwire" if found == 0 else f"state of step {step}, only of step {found}"
+        if found is None or step not in (None, found):
+            of_what = "complete state of thinwire" if found is None else f"state of step {step}, only of step {found}"
             raise ConfigError(
                 f"{folder} has no {of_what}: the run was ended while it saved, or saved without thinwire; "
                 "resume from the checkpoint before"

@@ -12,6 +12,9 @@ from thinwire.kernels.numba_tools import array_of, kernel, load_word, load_word_
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
 
+_PACKED_DTYPES = (torch.uint8, torch.int32, torch.int64)
+"""Packed as they are, booleans like bytes. A kernel takes seconds to compile: rarer integers become int64."""
+
 
 def num_packed_bytes(count: int, width: int) -> int:
     """Bytes that ``count`` codes of ``width`` bits take: ``ceil(count * width / 8)``.
@@ -49,7 +52,10 @@ def pack(codes: Tensor, width: int) -> Tensor:
     if not codes.is_cpu:
         return pack_torch(codes, width)
     numbers = array_of(codes)
-    numbers = numbers.view(np.uint8) if codes.dtype == torch.bool else numbers
+    if codes.dtype == torch.bool:
+        numbers = numbers.view(np.uint8)
+    elif codes.dtype not in _PACKED_DTYPES:
+        numbers = numbers.astype(np.int64)
     num_bytes = num_packed_bytes(codes.numel(), width)
     words = np.empty((num_bytes + 3) // 4, np.uint32)
     pack_block(numbers, width, words)

@@ -18,6 +18,7 @@ from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch, unpack_torch
 from thinwire.kernels.numba_tools import (
     array_of,
+    copy_to,
     count_leading_zeros,
     count_trailing_zeros,
     kernel,
@@ -315,7 +316,7 @@ def _encode(gaps: Any, orders: Any, data: Any) -> None:
             low = write_bits(raw, low[0], low[1], low[2], np.uint64(number ^ (np.int64(1) << width)), width)
     num_raw_bytes = low[0] + (low[2] > 0)
     start = high[0] + (high[2] > 0)
-    data[start : start + num_raw_bytes] = raw[:num_raw_bytes]
+    copy_to(data[start : start + num_raw_bytes], raw[:num_raw_bytes])
 
 
 @kernel

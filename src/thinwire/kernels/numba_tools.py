@@ -159,6 +159,18 @@ crc32c_word: Any = intrinsic(_crc32c_word)
 
 
 @kernel
+def copy_to(target: Any, source: Any) -> None:
+    """``target[:] = source`` of one length, for other kernels.
+
+    The error of Numba's own assignment prints both shapes: what makes strings of them takes seconds to compile.
+    """
+    if target.size != source.size:
+        raise ValueError("entries are copied to as many others")
+    for j in range(source.size):
+        target[j] = source[j]
+
+
+@kernel
 def load_word_padded(data: Any, position: int) -> Any:
     """The eight bytes of ``data`` from ``position`` on as one uint64; what lies outside counts as zero."""
     if position + 8 <= data.size:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.numba_tools import kernel, tensor_of
+from thinwire.kernels.numba_tools import copy_to, kernel, tensor_of
 from thinwire.kernels.philox_vectors import KEY_STEPS, MULTIPLIERS, ROUNDS, philox_pairs
 from thinwire.kernels.vector_width import always_inline
 
@@ -132,7 +132,7 @@ def _random_words(k0: Any, k1: Any, start: int, out: Any) -> None:
         skip = (start + done) & 3
         fill_words(k0, k1, (start + done) >> 2, pairs, words)
         num = min(1024 - skip, out.size - done)
-        out[done : done + num] = words[skip : skip + num]
+        copy_to(out[done : done + num], words[skip : skip + num])
         done += num
 
 

@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from thinwire.kernels.bits import pack_block, unpack_block
-from thinwire.kernels.numba_tools import kernel
+from thinwire.kernels.numba_tools import copy_to, kernel
 from thinwire.kernels.rans_vectors import has_vectors, pull_vectors, push_vectors
 from thinwire.kernels.vector_width import prefer_wide_vectors
 
@@ -122,11 +122,11 @@ def encode_blocks(
                 else:
                     row = codes[32 * j : 32 * j + 32]
                     position = _push(row, 32, states, spans, multipliers, words, position)
-        out[written : written + 128] = states.view(np.uint8)
+        copy_to(out[written : written + 128], states.view(np.uint8))
         written += 128
         block = words[np.int64(position) :]
         num_words[first >> 17] = block.size
-        out[written : written + 2 * block.size] = block.view(np.uint8)
+        copy_to(out[written : written + 2 * block.size], block.view(np.uint8))
         written += 2 * block.size
     return written
 
@@ -170,7 +170,7 @@ def decode_blocks(
     for first in range(start, stop, 1 << 17):
         last = min(first + (1 << 17), stop)
         position = np.int64(starts[first >> 17])
-        states.view(np.uint8)[:] = data[position : position + 128]
+        copy_to(states.view(np.uint8), data[position : position + 128])
         for lane in range(32):
             if states[lane] < np.uint32(1 << 16):
                 return NOT_CANONICAL
@@ -187,7 +187,7 @@ def decode_blocks(
                         position = np.int64(_pull(row, 32, states, lookup, data, np.uint64(position)))
                 else:
                     num_left = min(end - position, 64)
-                    ending[:num_left] = data[position : position + num_left]
+                    copy_to(ending[:num_left], data[position : position + num_left])
                     num_read = np.int64(_pull(row, row.size, states, lookup, ending, np.uint64(0)))
                     if num_read > num_left:
                         return ENDED

@@ -15,6 +15,7 @@ from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.numba_tools import (
     array_of,
+    copy_to,
     count_trailing_zeros,
     kernel,
     load_word_padded,
@@ -326,7 +327,7 @@ def _encode(gaps: Any, parameter: int, data: Any) -> None:
             high = write_bits(unary, high[0], high[1], high[2], np.uint64(0), np.int64(48))
             quotient -= 48
         high = write_bits(unary, high[0], high[1], high[2], np.uint64(1) << np.uint64(quotient), quotient + 1)
-    data[num_remainder_bytes:] = unary
+    copy_to(data[num_remainder_bytes:], unary)
 
 
 @kernel

@@ -50,7 +50,9 @@ def select_all(
         _select_range(*problem, 0, counts.size, indices, values, scratch, capacity)
         return indices, values
     rows = scratch.reshape(num_threads, row)
-    runs, owners, shared = _deal(offsets, num_threads, least_shared)
+    runs, sizes, shared = _list_runs(offsets, least_shared)
+    # The largest first. Sorted here: Numba takes seconds to compile a sort.
+    owners = _deal(sizes, np.argsort(-sizes, kind="stable"), num_threads)
     for segment in shared.tolist():
         _select_shared(problem, segment, indices, values, rows, capacity)
     if owners.size:
@@ -74,8 +76,8 @@ def _capacity(offsets: Any, counts: Any, num_threads: int, least_shared: int) ->
 
 
 @kernel
-def _deal(offsets: Any, num_threads: int, least_shared: int) -> Any:
-    """Runs of segments ``[runs, 2]`` with the thread that handles each, and the segments that all threads share."""
+def _list_runs(offsets: Any, least_shared: int) -> Any:
+    """Runs of segments ``[runs, 2]``, the entries of each run, and the segments that all threads share."""
     num_segments = offsets.size - 1
     runs = np.empty((num_segments, 2), np.int64)
     sizes = np.empty(num_segments, np.int64)
@@ -98,14 +100,19 @@ def _deal(offsets: Any, num_threads: int, least_shared: int) -> Any:
             shared[num_shared] = segment
             num_shared += 1
             first = segment + 1
-    # The largest first, each to the thread that has the least.
-    owners = np.empty(num_runs, np.int64)
+    return runs[:num_runs], sizes[:num_runs], shared[:num_shared]
+
+
+@kernel
+def _deal(sizes: Any, order: Any, num_threads: int) -> Any:
+    """The thread that handles each run: in that order, each goes to the thread that has the least."""
+    owners = np.empty(sizes.size, np.int64)
     loads = np.zeros(num_threads, np.int64)
-    for run in np.argsort(-sizes[:num_runs]):
+    for run in order:
         owner = np.argmin(loads)
         owners[run] = owner
         loads[owner] += sizes[run]
-    return runs[:num_runs], owners, shared[:num_shared]
+    return owners
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.numba_tools import count_ones, count_trailing_zeros, kernel
+from thinwire.kernels.numba_tools import copy_to, count_ones, count_trailing_zeros, kernel
 from thinwire.kernels.select_vectors import MAGNITUDE, passing_64
 
 _FEW = 4096
@@ -61,7 +61,7 @@ def kth_largest_of_all(bits: Any, count: int) -> Any:
     """As :func:`kth_largest` for all of ``bits``, which may be more than a cache holds, and which it leaves alone."""
     if bits.size <= _FEW:
         few = np.empty(_FEW, np.uint32)
-        few[: bits.size] = bits
+        copy_to(few[: bits.size], bits)
         return kth_largest(few, bits.size, count, np.uint32(0))
     # Four histograms: an increment that waits for the previous one of the same bin is slow.
     histograms = np.zeros((4, 2048), np.int64)
@@ -79,9 +79,8 @@ def kth_largest_of_all(bits: Any, count: int) -> Any:
             h3[bins[j + 3]] += 1
         for j in range(whole, part.size):
             h0[bins[j]] += 1
-    h0 += h1
-    h0 += h2
-    h0 += h3
+    for j in range(h0.size):
+        h0[j] += h1[j] + h2[j] + h3[j]
     place, wanted = _cut(h0, count)
     return kth_largest(_members(bits, np.uint32(place), h0[place]), h0[place], wanted, np.uint32(place << 20))
 

@@ -1,6 +1,18 @@
 """The participants of a training run."""
 
+from thinwire.worker.observing import JsonLines, LayerRecord, LayerReport, Scalars
 from thinwire.worker.participant import Worker, can_share
 from thinwire.worker.server import Server, needs_server
+from thinwire.worker.step_times import StepTimes
 
-__all__ = ["Server", "Worker", "can_share", "needs_server"]
+__all__ = [
+    "JsonLines",
+    "LayerRecord",
+    "LayerReport",
+    "Scalars",
+    "Server",
+    "StepTimes",
+    "Worker",
+    "can_share",
+    "needs_server",
+]

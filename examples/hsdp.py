@@ -1,0 +1,50 @@
+"""Islands: FSDP2 shards the model inside an island, thinwire compresses what goes between islands. Run it with
+
+torchrun --standalone --nproc-per-node 4 examples/hsdp.py
+"""
+
+import sys
+
+import torch
+import torch.distributed as dist
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional as F
+
+import thinwire
+
+
+def main(method: str = "signtopk:density=2%,every=4", num_steps: int = 200) -> None:
+    dist.init_process_group("gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    mesh = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("replicate", "shard"))
+    images, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
+    images, labels = images.float() / 16, labels.long()
+    train, test = slice(rank, 1500, size), slice(1500, None)
+
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    for layer in (model[0], model[2], model):
+        fully_shard(layer, mesh=mesh["shard"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sync = thinwire.synchronize(optimizer, model, method, group=mesh["replicate"])  # the one line
+
+    generator = torch.Generator().manual_seed(rank)
+    for _ in range(num_steps):
+        batch = torch.randint(len(images[train]), (32,), generator=generator)
+        optimizer.zero_grad()
+        F.cross_entropy(model(images[train][batch]), labels[train][batch]).backward()
+        optimizer.step()
+
+    with sync.shared_model(), torch.no_grad():
+        accuracy = (model(images[test]).argmax(1) == labels[test]).float().mean().item()
+    if rank == 0:
+        dense = 4 * num_steps * sum(part.numel() for part in sync.shared_parameters().values())
+        print(f"{method}: accuracy {accuracy:.3f}, {sync.message_bytes:,} message bytes; dense gradients: {dense:,}")
+    sync.close()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

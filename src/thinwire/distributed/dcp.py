@@ -1,0 +1,73 @@
+"""The same parts in a checkpoint of torch.distributed.checkpoint, whatever storage it writes to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.storage import StorageReader
+
+from thinwire.distributed.parts import Parts, Stateful
+from thinwire.errors import ConfigError
+
+_PREFIX = "thinwire.rank-"
+
+
+def rank_state(parts: Mapping[str, Stateful]) -> dict[str, Tensor]:
+    """What :func:`torch.distributed.checkpoint.save` is to save beside a script's own state.
+
+    Under local steps every process has parameters and an optimizer's state of its own, and residuals are each
+    process's own under every method; torch would take tensors of one name for one and the same. So a process's parts
+    go under a name of its own, as the bytes that :func:`torch.save` writes.
+
+    Args:
+        parts: as for :class:`thinwire.Checkpoints`.
+
+    Raises:
+        ConfigError: no handle of thinwire among the parts, or several.
+
+    Example::
+
+        dcp.save({"epoch": epoch, **rank_state(parts)}, checkpoint_id="runs/a/step-100")
+        load_rank_state(parts, "runs/a/step-100")
+    """
+    held = Parts(parts)
+    contents = np.frombuffer(held.save(), np.uint8)
+    return {_key(held.transport.rank, held.transport.size): torch.from_numpy(contents.copy())}
+
+
+def load_rank_state(
+    parts: Mapping[str, Stateful], checkpoint_id: str | Path | None = None, *, reader: StorageReader | None = None
+) -> None:
+    """Put back what :func:`rank_state` gave; with another number of processes, as :class:`thinwire.Checkpoints` does.
+
+    Args:
+        parts: as they were saved.
+        checkpoint_id: the folder that was saved to.
+        reader: where to read from, if not from a folder.
+
+    Raises:
+        ConfigError: nothing of thinwire in the checkpoint, or a state of another training.
+    """
+    source: Any = reader if reader is not None else FileSystemReader(str(checkpoint_id))
+    described = source.read_metadata().state_dict_metadata
+    sizes = {name: each.size for name, each in described.items() if name.startswith(_PREFIX)}
+    if not sizes:
+        raise ConfigError(f"the checkpoint has nothing of thinwire, only {', '.join(sorted(described)[:5])}")
+
+    def read(rank: int) -> bytes:
+        name = _key(rank, len(sizes))
+        contents = {name: torch.empty(sizes[name], dtype=torch.uint8)}
+        # Each process reads what it needs by itself, so that not all need read the same.
+        load(contents, storage_reader=source, no_dist=True)
+        return contents[name].numpy().tobytes()
+
+    Parts(parts).load(read, len(sizes))
+
+
+def _key(rank: int, size: int) -> str:
+    return f"{_PREFIX}{rank:05d}-of-{size:05d}"

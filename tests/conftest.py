@@ -1,0 +1,18 @@
+"""What every suite shares: threads that wait asleep, and an order in which kernels are compiled once."""
+
+import os
+
+import pytest
+
+# Torch's threads otherwise spin while they wait for more work, on cores that other test processes need. It counts
+# when torch is loaded, which no plugin does; the processes that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+FIRST = ("kernels", "payloads", "wire", "compressors", "memory", "exchanges", "methods")
+"""Folders in the order of the package's floors: what they compile is on disk when the others need it, where one test
+may start eight processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {folder: place for place, folder in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
