@@ -44,7 +44,7 @@ class BlockMax:
         )
 
 
-def main(num_steps: int = 200) -> None:
+def main(num_steps: int = 400) -> None:
     method = ModelAveraging(
         schedule=Every(4), memory=ErrorFeedback(), compressor=BlockMax(length=32), exchange=Gather()
     )
