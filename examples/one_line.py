@@ -23,7 +23,7 @@ def main(method: str = "signtopk:density=2%,every=4", num_steps: int = 200) -> N
 
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    optimizer = thinwire.DistributedOptimizer(optimizer, model, method)  # the one line
+    sync = thinwire.synchronize(optimizer, model, method)  # the one line
 
     generator = torch.Generator().manual_seed(rank)
     for _ in range(num_steps):
@@ -33,12 +33,11 @@ def main(method: str = "signtopk:density=2%,every=4", num_steps: int = 200) -> N
         optimizer.step()
 
     if rank == 0:
-        accuracy = (model(images[test]).argmax(1) == labels[test]).float().mean().item()
+        with sync.shared_model() as shared:
+            accuracy = (shared(images[test]).argmax(1) == labels[test]).float().mean().item()
         dense = 4 * num_steps * sum(param.numel() for param in model.parameters())
-        print(
-            f"{method}: accuracy {accuracy:.3f}, {optimizer.message_bytes:,} message bytes; dense gradients: {dense:,}"
-        )
-    optimizer.close()
+        print(f"{method}: accuracy {accuracy:.3f}, {sync.message_bytes:,} message bytes; dense gradients: {dense:,}")
+    sync.close()
     dist.destroy_process_group()
 
 

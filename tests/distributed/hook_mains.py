@@ -46,6 +46,7 @@ SETTINGS = (
     Setting("topk:density=5%", lonely=True),
     Setting("topk:density=5%", bf16=True),
     Setting("topk:density=5%", bucket_mb=0.001, scaled=True),
+    Setting("dgc:density=5%,warmup=1", bucket_mb=0.001),
 )
 
 

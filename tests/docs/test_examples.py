@@ -79,11 +79,10 @@ def test_the_python_of_the_readme_runs() -> None:
 
 
 def test_the_readme_diff_is_the_example() -> None:
-    line = "optimizer = thinwire.DistributedOptimizer(optimizer, model, "
-    diff = re.search(r"^\+ .*$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    assert diff is not None
-    assert line in diff[0]
-    assert line in (ROOT / "examples/one_line.py").read_text()
+    lines = re.findall(r"^\+ (thinwire\.\w+\([a-z, ]*)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert lines == ["thinwire.compress_ddp(model, ", "thinwire.synchronize(optimizer, model, "]
+    for line, example in zip(lines, ("ddp_hook", "one_line"), strict=True):
+        assert line in (ROOT / f"examples/{example}.py").read_text()
 
 
 def test_every_method_string_in_the_readme_parses() -> None:

@@ -115,7 +115,7 @@ def test_a_step_computes_and_exchanges_one_after_the_other_or_both_at_once() -> 
     [
         (
             [row(DENSE, 1.6), row("a", 0.1), row("b", 0.02, overlaps=False)],
-            "use b, with thinwire.DistributedOptimizer: 70 ms a step where dense takes 1.6 s, 22.9 times as long",
+            "use b, with thinwire.synchronize: 70 ms a step where dense takes 1.6 s, 22.9 times as long",
         ),
         (
             [row(DENSE, 1.6), row("a", 0.1), row("b", 0.06, overlaps=False)],

@@ -198,7 +198,7 @@ def verdict(rows: Sequence[Row]) -> str:
     best = min(others, key=lambda row: row.best_step_s)
     ours, theirs = best.best_step_s, dense.best_step_s
     if ours < (1 - LEAST_SAVING) * theirs:
-        way = "compress_ddp" if best.overlaps else "DistributedOptimizer"
+        way = "compress_ddp" if best.overlaps else "synchronize"
         return (
             f"use {best.method}, with thinwire.{way}: {_time(ours)} a step where dense takes {_time(theirs)}, "
             f"{theirs / ours:.3g} times as long"

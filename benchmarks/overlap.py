@@ -1,0 +1,157 @@
+"""How much of the exchange the hook hides behind backward, on a real, shaped link.
+
+For several batch sizes and methods: the seconds of a step's computation alone, of its exchanges alone (the same buckets
+and gradients, with nothing else going on), and of the whole step. Compression is work for a processor: with fewer cores
+than two a process it adds to the computation, and only the wire is hidden. Linux, root and iproute2 are needed.
+
+    python benchmarks/overlap.py --bandwidth 100mbit
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from slow_link import links
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import thinwire
+
+WIDTH, DEPTH = 640, 12
+METHODS = ("topk:density=10%", "topk:density=2%", "signtopk:density=1%")
+BATCHES = (16, 64, 256)
+ROUNDS = 7
+
+
+class Bucket:
+    """What a hook may ask of a bucket, kept after backward."""
+
+    def __init__(self, bucket: Any) -> None:
+        self._parameters, self._gradients = bucket.parameters(), bucket.gradients()
+        self._buffer, self._is_last = bucket.buffer(), bucket.is_last()
+
+    def parameters(self) -> list[Tensor]:
+        return self._parameters
+
+    def gradients(self) -> list[Tensor]:
+        return self._gradients
+
+    def buffer(self) -> Tensor:
+        return self._buffer
+
+    def is_last(self) -> bool:
+        return self._is_last
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(DEPTH):
+        layers += [nn.Linear(WIDTH, WIDTH), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def measure(method: str, batch: int) -> dict[str, Any]:
+    model = DistributedDataParallel(network(), bucket_cap_mb=2 * 4e-6 * WIDTH * WIDTH)
+    handle = thinwire.compress_ddp(model, method, warn_if_slower=False)
+    kept: list[Bucket] = []
+    exchange = handle.exchange
+
+    def watched(bucket: Any) -> torch.futures.Future[Tensor]:
+        kept.append(Bucket(bucket))
+        return exchange(kept[-1])
+
+    vars(handle)["exchange"] = watched
+    x = torch.randn(batch, WIDTH)
+
+    def compute() -> None:
+        with model.no_sync():
+            model(x).square().mean().backward()
+
+    def whole() -> None:
+        kept.clear()
+        model(x).square().mean().backward()
+
+    def exchanges() -> None:
+        for future in [exchange(bucket) for bucket in kept]:
+            future.wait()
+
+    def seconds(action: Callable[[], None]) -> float:
+        model.zero_grad(set_to_none=False)
+        dist.barrier()
+        begin = time.perf_counter()
+        action()
+        mine = torch.tensor(time.perf_counter() - begin)
+        dist.all_reduce(mine, dist.ReduceOp.MAX)
+        return float(mine)
+
+    for _ in range(4):  # buckets are cut anew after the first step, and compiled code is loaded
+        whole()
+    times: dict[str, list[float]] = {"compute_s": [], "exchange_s": [], "step_s": []}
+    for _ in range(ROUNDS):
+        times["compute_s"].append(seconds(compute))
+        times["step_s"].append(seconds(whole))
+        times["exchange_s"].append(seconds(exchanges))
+    handle.close()
+    found = {name: statistics.median(each) for name, each in times.items()}
+    longest = max(found["compute_s"], found["exchange_s"])
+    return {"method": method, "batch": batch, "buckets": len(kept), **found, "ratio": found["step_s"] / longest}
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(args.store, 2)
+    dist.init_process_group("gloo", store=store, rank=args.rank, world_size=2)
+    for method in METHODS:
+        for batch in BATCHES:
+            found = measure(method, batch)
+            if args.rank == 0:
+                print(json.dumps(found), flush=True)
+                print(
+                    f"{method:22s} batch {batch:4d}: compute {1e3 * found['compute_s']:6.1f} ms, exchange "
+                    f"{1e3 * found['exchange_s']:6.1f}, step {1e3 * found['step_s']:6.1f}: {found['ratio']:.2f} times "
+                    "the longer one",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
+    dist.barrier()
+    os._exit(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bandwidth", default="100mbit", help="of every link, as tc writes it")
+    parser.add_argument("--latency", default="400ms", help="how long tc's queue may be")
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--store", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rank is not None:
+        train(args)
+        return
+    if os.geteuid() != 0:
+        sys.exit("network namespaces need root: run this as root")
+    with tempfile.TemporaryDirectory() as folder, links(2, args.bandwidth, args.latency) as names:
+        environment = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
+        children = [
+            subprocess.Popen(
+                ["ip", "netns", "exec", name, sys.executable, __file__, "--rank", str(rank), "--store",
+                 str(Path(folder, "store"))], env=environment,
+            )
+            for rank, name in enumerate(names)
+        ]  # fmt: skip
+        codes = [child.wait() for child in children]
+    if any(codes):
+        sys.exit(f"processes ended with {codes}")
+
+
+if __name__ == "__main__":
+    main()
