@@ -42,17 +42,44 @@ def train_all(folder: str, transport: Transport) -> None:
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
     found = {f"{kind} {method}": train(kind, method, mesh) for kind in KINDS for method in METHODS}
     found["refused"] = refused(mesh)
+    found["resumed"] = {kind: resumed(kind, mesh, f"{folder}/{kind}") for kind in KINDS}
     torch.save(found, Path(folder, f"rank-{transport.rank}.pt"))
 
 
-def train(kind: str, method: str, mesh: Any) -> dict[str, Any]:
+def made(kind: str, mesh: Any) -> tuple[nn.Module, nn.Module]:
+    """A model, and what is called to train it within an island."""
     model = network()
-    called = model
     if kind == "fsdp":
         for layer in (model[0], model[2], model):
             fully_shard(layer, mesh=mesh["shard"])
-    else:
-        called = DistributedDataParallel(model, process_group=mesh["shard"].get_group())
+        return model, model
+    return model, DistributedDataParallel(model, process_group=mesh["shard"].get_group())
+
+
+def resumed(kind: str, mesh: Any, folder: str) -> list[dict[str, Tensor]]:
+    """The parameters at the end of a run that was not interrupted, and of one that began again at step 4."""
+    ends = []
+    for cut in (False, True):
+        model, called = made(kind, mesh)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
+        with thinwire.synchronize(optimizer, model, METHODS[-1], group=mesh["replicate"]) as sync:
+            parts = {"model": model, "optimizer": optimizer, "thinwire": sync}
+            checkpoints = thinwire.Checkpoints(folder, parts)
+            if cut:
+                loss_of(called, 0, dist.get_rank()).backward()
+                optimizer.step()  # an optimizer that has state takes over a saved one of sharded tensors
+            for step in range(checkpoints.load() or 0, STEPS):
+                optimizer.zero_grad()
+                loss_of(called, step, dist.get_rank()).backward()
+                optimizer.step()
+                if step + 1 == 4:
+                    checkpoints.save(step + 1)
+            ends.append({name: whole(param) for name, param in model.named_parameters()})
+    return ends
+
+
+def train(kind: str, method: str, mesh: Any) -> dict[str, Any]:
+    model, called = made(kind, mesh)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.5)
     with thinwire.synchronize(optimizer, model, method, group=mesh["replicate"]) as sync:
         for step in range(STEPS):

@@ -91,6 +91,7 @@ def serve(rank: int) -> dict[str, Any]:
     """One worker and its server."""
     method = "qsparse-async:density=20%,every=1"
     model = network(torch.float32)
+    refused = ""
     if rank == 1:
         server = thinwire.serve(model, method, num_steps=STEPS)
         counts = [server.num_merged]
@@ -103,8 +104,13 @@ def serve(rank: int) -> dict[str, Any]:
                 loss_of(model, step, rank, torch.float32).backward()
                 optimizer.step()
             assert sync.is_paused
+            try:
+                thinwire.Checkpoints("nowhere", {"model": model, "thinwire": sync})
+            except ConfigError as error:
+                refused = str(error)
             counts = [sync.worker.num_exchanges]
-    return {"params": {name: param.detach().clone() for name, param in model.named_parameters()}, "counts": counts}
+    params = {name: param.detach().clone() for name, param in model.named_parameters()}
+    return {"params": params, "counts": counts, "refused": refused}
 
 
 class Trainee:

@@ -49,6 +49,13 @@ def test_of_a_sharded_model_each_process_sends_its_shard(found: list[dict[str, A
         assert each["fsdp signtopk:density=10%,every=3"]["message_bytes"] < 4 * shards[0]
 
 
+@pytest.mark.parametrize("kind", mains.KINDS)
+def test_islands_save_together_and_go_on_with_the_same_bits(kind: str, found: list[dict[str, Any]]) -> None:
+    for each in found:
+        whole, cut = each["resumed"][kind]
+        assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
 def test_several_dimensions_and_norms_of_shards_are_refused(found: list[dict[str, Any]]) -> None:
     for each in found:
         dimensions, norm = each["refused"]

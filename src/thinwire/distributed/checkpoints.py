@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.distributed.parts import Parts, Stateful
+from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.kernels.crc32c import crc32c_array
 
@@ -27,6 +28,8 @@ class Checkpoints:
     With as many processes as before, training goes on with the same bits. With another number, residuals follow the
     rule of :func:`thinwire.worker.resize.resized`; every other part of process ``r`` is that of the saved process
     ``r``, or, of processes that are new, ``r`` modulo the number of the saved ones.
+
+    With islands all of them save together, and are resumed with as many processes.
 
     Args:
         folder: where to save; checkpoints get folders of their own in it.
@@ -50,7 +53,8 @@ class Checkpoints:
             raise ConfigError(f"keep = {keep} was given; at least one checkpoint is kept")
         self._folder = Path(folder)
         self._parts = Parts(parts)
-        self._transport = self._parts.transport
+        # Islands must agree on what counts, and a handle's transport ends at its own.
+        self._transport = self._parts.transport if self._parts.is_everyone else Transport()
         self._keep = keep
 
     def save(self, step: int) -> None:

@@ -78,6 +78,11 @@ class CompressedGradients:
             self._watch = DenseWatch(network, self.transport.size, self.transport.rank == 0, self.transport.share)
 
     @property
+    def steps_together(self) -> bool:
+        """All processes make the same steps."""
+        return True
+
+    @property
     def traffic(self) -> Traffic:
         """Bytes that crossed this process's link for gradients so far."""
         return self.transport.traffic

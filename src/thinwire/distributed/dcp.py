@@ -37,7 +37,7 @@ def rank_state(parts: Mapping[str, Stateful]) -> dict[str, Tensor]:
     """
     held = Parts(parts)
     contents = np.frombuffer(held.save(), np.uint8)
-    return {_key(held.transport.rank, held.transport.size): torch.from_numpy(contents.copy())}
+    return {_key(held.rank, held.size): torch.from_numpy(contents.copy())}
 
 
 def load_rank_state(

@@ -127,6 +127,11 @@ class DistributedOptimizer:
         self.optimizer.load_state_dict(saved[self.worker.rank % len(saved)]["optimizer"])
 
     @property
+    def steps_together(self) -> bool:
+        """See :attr:`thinwire.distributed.Synchronizer.steps_together`."""
+        return self.sync.steps_together
+
+    @property
     def transport(self) -> Transport:
         """How this process talks to the others."""
         return self.sync.transport

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from thinwire.distributed.transport import Transport
@@ -31,6 +32,11 @@ class Exchanging(Stateful, Protocol):
 
     transport: Transport
 
+    @property
+    def steps_together(self) -> bool:
+        """Whether all processes that exchange with each other make the same steps."""
+        ...
+
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of processes."""
         ...
@@ -40,7 +46,7 @@ class Parts:
     """The parts of this process, one of which is thinwire's.
 
     Raises:
-        ConfigError: no handle of thinwire among the parts, or several.
+        ConfigError: no handle of thinwire among the parts, or several, or one whose processes make no common steps.
     """
 
     def __init__(self, parts: Mapping[str, Stateful]) -> None:
@@ -52,7 +58,16 @@ class Parts:
             )
         self._parts = dict(parts)
         ((self._own_name, self._own),) = ours.items()
+        if not self._own.steps_together:
+            raise ConfigError(
+                "the workers of an asynchronous method are at different steps at any moment, so that no checkpoint "
+                "could hold one; save the server's model, from thinwire.serve, instead"
+            )
         self.transport = self._own.transport
+        self.is_everyone = self.transport.size == dist.get_world_size()
+        """Whether there are no other islands."""
+        self.rank = self.transport.rank if self.is_everyone else dist.get_rank()
+        self.size = dist.get_world_size()
 
     def save(self) -> memoryview:
         """The states of all parts and of torch's CPU generator, as :func:`torch.save` writes them."""
@@ -71,13 +86,18 @@ class Parts:
         Raises:
             ConfigError: what was saved is of another training, or cannot be put back in another number of processes.
         """
-        rank = self.transport.rank
-        if size == self.transport.size:
+        rank = self.rank
+        if size == self.size:
             saved = self._unpacked(read(rank))
             for name, part in self._parts.items():
                 part.load_state_dict(saved[name])
             torch.set_rng_state(saved[_RANDOM])
             return
+        if not self.is_everyone:
+            raise ConfigError(
+                f"{size} processes saved, and there are {self.size}: islands are resumed with as many processes as "
+                "before, since each process has the shard and the residual of its place"
+            )
         everyone = [self._unpacked(read(other)) for other in range(size)]
         for name, part in self._parts.items():
             if name != self._own_name:

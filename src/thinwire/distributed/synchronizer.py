@@ -81,6 +81,11 @@ class Synchronizer:
         return median_times(self._clock)
 
     @property
+    def steps_together(self) -> bool:
+        """Whether all processes of the group make the same steps; beside a server each worker makes its own."""
+        return self.worker.size == self.transport.size
+
+    @property
     def message_bytes(self) -> int:
         """Bytes this worker handed to the exchange so far, encoded."""
         return self.worker.message_bytes
