@@ -152,5 +152,7 @@ def make(
         model,
         optimizer,
         wrapped,
-        thinwire.compress_ddp(wrapped, setting.method, policy=setting.policy, scaler=scaler, seed=5),
+        thinwire.compress_ddp(
+            wrapped, setting.method, policy=setting.policy, scaler=scaler, seed=5, warn_if_slower=False
+        ),
     )

@@ -333,7 +333,7 @@ def _on_gradients(method: Method) -> GradientAveraging:
     if method != ModelAveraging(**parts) or not method.exchange.is_common:
         raise ConfigError(
             f"{method} averages models after local steps or in a way of its own, and DDP's hook sees gradients, at "
-            "every step; use thinwire.DistributedOptimizer without DDP, or leave out every=..."
+            "every step; use thinwire.synchronize without DDP, or leave out every=..."
         )
     return GradientAveraging(**parts)
 
