@@ -52,6 +52,13 @@ def test_a_view_keeps_the_memory(view: str) -> None:
     assert pool.empty(LARGE, F32).ctypes.data == place
 
 
+@pytest.mark.parametrize("count", [LARGE // 2, LARGE, LARGE + 5, 9 * LARGE + 1])
+def test_large_arrays_begin_at_a_line_of_the_cache(count: int) -> None:
+    pool = Pool()
+    kept = [pool.empty(count, F32) for _ in range(3)]
+    assert all(array.ctypes.data % 64 == 0 and array.size == count for array in kept)
+
+
 def test_what_is_not_wanted_for_a_while_is_given_up() -> None:
     pool = Pool()
     pool.empty(4 * LARGE, F32)

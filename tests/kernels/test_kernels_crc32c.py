@@ -13,6 +13,7 @@ from thinwire.kernels.crc32c import (
     byte_tables,
     checksum_by_instruction,
     checksum_by_tables,
+    copy_summed,
     crc32c,
     crc32c_array,
     crc32c_python,
@@ -89,3 +90,21 @@ def test_a_processor_without_the_instruction_takes_the_tables() -> None:
     lesser = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
     done = subprocess.run([sys.executable, "-c", program], env=lesser, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "0xe3069283"]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("num_bytes", [0, 1, 12_287, 12_288, 100_001, 3_500_003])
+def test_copies_and_sums_on_any_number_of_threads(num_bytes: int, threads: int) -> None:
+    data = np.random.default_rng(num_bytes).integers(0, 256, num_bytes, dtype=np.uint8)
+    expected = int(checksum_by_tables(data, byte_tables(), np.uint32(77)))
+    target = np.full(num_bytes + 8, 9, np.uint8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert crc32c_array(data, 77) == expected
+        assert copy_summed(data, target[5:-3], 77) == expected
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(target[5:-3], data)
+    assert (target[:5] == 9).all()
+    assert (target[-3:] == 9).all()

@@ -69,11 +69,12 @@ class Stopwatch:
             extra = extra_bytes(case.run)
             own, memcpy = [], []
             for turn in range(self.repeats):
-                case.refill(self.warmups + 1 + turn)
-                own.append(self._once(case.run))
+                # On one thread: torch's others would go on spinning for some milliseconds, on cores that are timed.
                 torch.set_num_threads(1)
+                case.refill(self.warmups + 1 + turn)
                 memcpy.append(self._once(self._copy))
                 torch.set_num_threads(threads)
+                own.append(self._once(case.run))
                 if sum(own) > _LONG and len(own) >= _LEAST_CALLS:
                     break
         finally:

@@ -21,6 +21,9 @@ from thinwire.kernels.numba_tools import tensor_of
 _LEAST = 1 << 20
 """Bytes from which on memory is kept; the allocator keeps smaller pieces by itself."""
 
+_ALIGNMENT = 64
+"""Where an array begins: what is read or written at once by the widest vectors then lies in one line of the cache."""
+
 _PATIENCE = 64
 """Free memory is given up when so many arrays were made since it was last in use."""
 
@@ -54,7 +57,7 @@ class Pool:
             self._num_made += 1
             self._tidy()
             blocks = self._free.get(size)
-            memory = blocks.pop()[1] if blocks else np.empty(size, np.uint8).data
+            memory = blocks.pop()[1] if blocks else _aligned(size)
         # Views of this array refer to it and not to the block, since the block is no array: it lives as long as they.
         array = np.frombuffer(memory, dtype, count)
         weakref.finalize(array, self._returned.append, (size, memory)).atexit = False
@@ -105,6 +108,12 @@ def copy_of(x: Tensor) -> Tensor:
     if not x.is_cpu or x.dtype != torch.float32:
         return x.clone(memory_format=torch.contiguous_format)
     return tensor_of(empty(x.numel(), np.float32)).view(x.shape).copy_(x)
+
+
+def _aligned(num_bytes: int) -> memoryview:
+    block = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % _ALIGNMENT
+    return block[start : start + num_bytes].data
 
 
 def _size_class(num_bytes: int) -> int:

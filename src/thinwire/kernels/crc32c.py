@@ -1,6 +1,7 @@
 """CRC-32C (Castagnoli), the checksum at the end of every message."""
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,15 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.numba_tools import array_of, crc32c_word, has_crc32c, kernel, load_word
+from thinwire.kernels.numba_tools import array_of, copy_to, crc32c_word, has_crc32c, kernel, load_word
+from thinwire.kernels.threads import run, shares
 
 _POLYNOMIAL = 0x82F63B78
 _LONG, _SHORT = 4096, 128
 """Bytes of the stretches that are summed side by side, three at a time; powers of two."""
+
+_COPIED = 3 * _LONG
+"""Bytes that are copied before they are summed: they are still in the nearest cache then."""
 
 
 def crc32c(data: Tensor, previous: int = 0) -> int:
@@ -42,7 +47,37 @@ def crc32c_array(data: "np.ndarray[Any, np.dtype[np.uint8]]", previous: int = 0)
         >>> hex(crc32c_array(np.frombuffer(b"123456789", np.uint8)))
         '0xe3069283'
     """
-    return int(_checksum(data, byte_tables(), shift_tables(), np.uint32(previous)))
+    return _by_shares(_checksum, (data,), previous)
+
+
+def copy_summed(
+    source: "np.ndarray[Any, np.dtype[np.uint8]]", target: "np.ndarray[Any, np.dtype[np.uint8]]", previous: int = 0
+) -> int:
+    """Copy contiguous bytes to as many others, and their :func:`crc32c`: both in one pass over memory.
+
+    Example:
+        >>> target = np.empty(9, np.uint8)
+        >>> hex(copy_summed(np.frombuffer(b"123456789", np.uint8), target)), target.tobytes()
+        ('0xe3069283', b'123456789')
+    """
+    return _by_shares(_copy_summed, (source, target), previous)
+
+
+def _by_shares(kernel: Any, arrays: "tuple[np.ndarray[Any, np.dtype[np.uint8]], ...]", previous: int) -> int:
+    """``kernel`` on several threads, each with a range of the arrays, and the checksum of all ranges."""
+    ranges = shares(arrays[0].size // 8)
+    tables = (byte_tables(), shift_tables())
+    if len(ranges) == 1:
+        return int(kernel(*arrays, *tables, np.uint32(previous)))
+    borders = [8 * start for start, _ in ranges] + [arrays[0].size]
+    calls = []
+    for start, stop in itertools.pairwise(borders):
+        parts = (array[start:stop] for array in arrays)
+        calls.append((*parts, *tables, np.uint32(0 if start else previous)))
+    checksum, *others = run(kernel, calls)
+    for (start, stop), other in zip(itertools.pairwise(borders[1:]), others, strict=True):
+        checksum = _joined(np.uint32(checksum), np.uint32(other), stop - start)
+    return int(checksum)
 
 
 def crc32c_python(data: bytes, previous: int = 0) -> int:
@@ -116,6 +151,42 @@ def _checksum(data: Any, tables: Any, shifts: Any, previous: Any) -> Any:
     if has_crc32c():
         return checksum_by_instruction(data, tables, shifts, previous)
     return checksum_by_tables(data, tables, previous)
+
+
+@kernel
+def _copy_summed(source: Any, target: Any, tables: Any, shifts: Any, previous: Any) -> Any:
+    checksum = previous
+    for start in range(0, source.size, _COPIED):
+        part = target[start : start + _COPIED]
+        copy_to(part, source[start : start + _COPIED])
+        checksum = _checksum(part, tables, shifts, checksum)
+    return checksum
+
+
+@kernel
+def _joined(first: Any, second: Any, num_bytes: int) -> Any:
+    """The checksum of two stretches one after the other, the second of ``num_bytes``.
+
+    As many zeros behind the first shift its state, a product with a power of ``x``, see :func:`shift_tables`.
+    """
+    power = np.uint32(1 << 23)
+    left = num_bytes
+    while left > 0:
+        if left & 1:
+            first = _times(first, power)
+        power = _times(power, power)
+        left >>= 1
+    return first ^ second
+
+
+@kernel
+def _times(left: Any, right: Any) -> Any:
+    product = np.uint32(0)
+    for power in range(32):
+        if (left >> np.uint32(31 - power)) & np.uint32(1):
+            product ^= right
+        right = (right >> np.uint32(1)) ^ (np.uint32(_POLYNOMIAL) if right & np.uint32(1) else np.uint32(0))
+    return product
 
 
 @kernel

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.bits import pack_block
-from thinwire.kernels.dither_vectors import round_groups
-from thinwire.kernels.measures import load, measure, near
+from thinwire.kernels.dither_vectors import round_groups, round_groups_asking
+from thinwire.kernels.measure_vectors import AHEAD
+from thinwire.kernels.measures import load_asking_for_x, measure, measure_block, near
 from thinwire.kernels.numba_tools import kernel
 from thinwire.kernels.philox import fill_pairs
 from thinwire.kernels.philox_vectors import philox_pairs
@@ -55,10 +56,13 @@ def _quantize_range(
             segment += 1
         begin = ends[segment]
         end = ends[segment + 1]
-        at_hand = False
-        if near(begin, end, first, last):
+        is_near = near(begin, end, first, last)
+        at_hand = is_near and end - begin <= 1024
+        if at_hand:
+            load_asking_for_x(x, residual, decay, remembers, begin, u, end - begin)
+            measured = measure_block(u, end - begin, power, folded)
+        elif is_near:
             measured = measure(x, residual, decay, remembers, begin, end, power, u, folded, totals)
-            at_hand = end - begin <= 1024
         else:
             measured = measures[segment]
         norm = np.float32(np.sqrt(measured)) if power == 2 else np.float32(measured)
@@ -78,10 +82,10 @@ def _quantize_range(
             if at_hand:
                 at = position - begin
             else:
-                load(x, residual, decay, remembers, position, u, size)
+                load_asking_for_x(x, residual, decay, remembers, position, u, size)
             there = position - start
             decided = round_part(
-                u, at, size, unit, num_levels, sent, drawn, codes, there, remembers, out, position, spare
+                u, at, size, unit, num_levels, sent, drawn, codes, there, remembers, residual, out, position, spare
             )
             if not decided:
                 fill_pairs(k0, k1, start // 8, 1, fine)
@@ -113,15 +117,18 @@ def round_block(
     entries and random numbers are read, and ``spare`` has room for 16.
     """
     always_inline()
-    return round_part(u, 0, u.size, unit, most, sent, coarse, codes, 0, remembers, out, position, spare)
+    return round_part(u, 0, u.size, unit, most, sent, coarse, codes, 0, remembers, spare, out, position, spare)
 
 
 @kernel
 def round_part(
     u: Any, at: int, size: int, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, there: int, remembers: bool,
-    out: Any, position: int, spare: Any,
+    residual: Any, out: Any, position: int, spare: Any,
 ) -> Any:  # fmt: skip
-    """:func:`round_block` of ``u[at : at + size]``, whose random numbers and codes begin at ``there``."""
+    """:func:`round_block` of ``u[at : at + size]``, whose random numbers and codes begin at ``there``.
+
+    With ``remembers``, memory is asked for what ``residual`` holds a little behind ``position``.
+    """
     always_inline()
     if not is_usual(unit):
         return False
@@ -129,7 +136,10 @@ def round_part(
     groups = size // 16
     whole = groups * 16
     if remembers:
-        decided = round_groups(u, at, groups, inverse, most, sent, coarse, codes, there, out, position, 16)
+        ahead = position + AHEAD
+        decided = round_groups_asking(
+            u, at, groups, inverse, most, sent, coarse, codes, there, out, position, 16, residual, ahead
+        )
     else:
         decided = round_groups(u, at, groups, inverse, most, sent, coarse, codes, there, spare, 0, 0)
     if whole < size:

@@ -17,6 +17,9 @@ LANES = 16
 LARGEST_WIDTH = 8
 """Bits of the widest codes that these loops read."""
 
+_AHEAD = 1024
+"""Entries of a sum that memory is asked for before they are needed."""
+
 
 def address(context: Any, builder: Any, kind: Any, array: Any, position: Any) -> Any:
     """Pointer to an entry of an array that an intrinsic was given; ``kind`` is the array's Numba type."""
@@ -106,6 +109,11 @@ def _for_every_width(builder: Any, width: Any, body: Callable[[int], None]) -> N
 
 
 def _put(builder: Any, kept: bool, values: Any, pointer: Any) -> None:
+    from llvmlite import ir
+
+    if kept:
+        # Of what is only written nothing has to come.
+        ask_for(builder, builder.gep(pointer, [ir.Constant(ir.IntType(64), _AHEAD)]))
     sums = builder.fadd(load(builder, pointer, values.type), values) if kept else values
     store(builder, sums, pointer)
 

@@ -20,29 +20,33 @@ FOLDED: Final = 512
 _WIDE = 8
 
 
-def _accumulate_groups(typing_context: Any, x: Any, residual: Any, decay: Any, start: Any, u: Any, groups: Any) -> Any:
-    """``u[j] = decay * residual[start + j] + x[start + j]`` for ``16 * groups`` entries; memory is asked for the next.
+def _accumulate(asked: tuple[int, ...]) -> Any:
+    def accumulate(typing_context: Any, x: Any, residual: Any, decay: Any, start: Any, u: Any, groups: Any) -> Any:
+        """``u[j] = decay * residual[start + j] + x[start + j]`` for ``16 * groups`` entries.
 
-    What is asked for may lie outside of the arrays: nothing waits for it, nothing fails.
-    """
+        Memory is asked for the next of ``x`` (0), of ``residual`` (1) or of both. What is asked for may lie outside
+        of the arrays: nothing waits for it, nothing fails.
+        """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            from llvmlite import ir
 
-        floats = vector(ir.FloatType())
-        sources = [address(context, builder, signature.args[a], arguments[a], arguments[3]) for a in (0, 1)]
-        target = address(context, builder, signature.args[4], arguments[4], arguments[5].type(0))
-        decay = spread(builder, arguments[2])
-        with cgutils.for_range(builder, arguments[5]) as loop:
-            index = builder.mul(loop.index, loop.index.type(LANES))
-            ahead = builder.add(index, index.type(AHEAD))
-            for source in sources:
-                ask_for(builder, builder.gep(source, [ahead]))
-            entries, kept = (load(builder, builder.gep(source, [index]), floats) for source in sources)
-            store(builder, builder.fadd(builder.fmul(decay, kept), entries), builder.gep(target, [index]))
-        return context.get_dummy_value()
+            floats = vector(ir.FloatType())
+            sources = [address(context, builder, signature.args[a], arguments[a], arguments[3]) for a in (0, 1)]
+            target = address(context, builder, signature.args[4], arguments[4], arguments[5].type(0))
+            decay = spread(builder, arguments[2])
+            with cgutils.for_range(builder, arguments[5]) as loop:
+                index = builder.mul(loop.index, loop.index.type(LANES))
+                ahead = builder.add(index, index.type(AHEAD))
+                for source in asked:
+                    ask_for(builder, builder.gep(sources[source], [ahead]))
+                entries, kept = (load(builder, builder.gep(source, [index]), floats) for source in sources)
+                store(builder, builder.fadd(builder.fmul(decay, kept), entries), builder.gep(target, [index]))
+            return context.get_dummy_value()
 
-    return types.void(x, residual, types.float32, types.intp, u, types.intp), generate
+        return types.void(x, residual, types.float32, types.intp, u, types.intp), generate
+
+    return intrinsic(accumulate)
 
 
 def _largest_magnitude(typing_context: Any, u: Any, groups: Any) -> Any:
@@ -135,7 +139,8 @@ def _halves(builder: Any, whole: Any) -> tuple[Any, Any]:
     return low, high
 
 
-accumulate_groups: Any = intrinsic(_accumulate_groups)
+accumulate_groups: Any = _accumulate((0, 1))
+accumulate_groups_asking_for_x: Any = _accumulate((0,))
 largest_magnitude: Any = intrinsic(_largest_magnitude)
 fold_squares: Any = _fold(True)
 fold_magnitudes: Any = _fold(False)

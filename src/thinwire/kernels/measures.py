@@ -16,6 +16,7 @@ from thinwire.kernels.lanes import LANES
 from thinwire.kernels.measure_vectors import (
     FOLDED,
     accumulate_groups,
+    accumulate_groups_asking_for_x,
     bits_of,
     float_of,
     fold_magnitudes,
@@ -90,6 +91,32 @@ def load(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any,
     else:
         for j in range(size):
             u[j] = x[start + j]
+
+
+@kernel
+def load_asking_for_x(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any, size: int) -> None:
+    """:func:`load` for who asks for the memory of the next residual, 1024 entries ahead, between other work.
+
+    Only so many requests to memory can wait at a time; where those of both vectors come at once, the processor does.
+    """
+    always_inline()
+    if remembers:
+        groups = size // LANES
+        accumulate_groups_asking_for_x(x, residual, decay, start, u, groups)
+        for j in range(groups * LANES, size):
+            u[j] = decay * residual[start + j] + x[start + j]
+    else:
+        for j in range(size):
+            u[j] = x[start + j]
+
+
+@kernel
+def measure_block(u: Any, size: int, power: int, folded: Any) -> Any:
+    """The measure of the first ``size`` entries of ``u``, 1 to 1024; ``folded`` as for :func:`measure`."""
+    always_inline()
+    if power == 0:
+        return np.float64(float_of(_block_max(u, size)))
+    return _block_sum(u, size, power == 2, folded)
 
 
 @kernel

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from thinwire.kernels.bits import unpack
 from thinwire.kernels.levels import add_levels, write_levels
+from thinwire.kernels.numba_tools import array_of, tensor_of
 from thinwire.layout import Segments
 from thinwire.payloads.base import empty_vector
 
@@ -58,4 +60,8 @@ class Levels:
         add_levels(self.codes, self.width, self.num_levels, self._units(), self.segments.offsets(), out, scale)
 
     def _units(self) -> Tensor:
-        return self.scales / self.num_levels
+        if not self.scales.is_cpu:
+            return self.scales / self.num_levels
+        # Not torch's division: a thread of its own that helped goes on waiting for more, on the processor that the
+        # kernel's next thread needs.
+        return tensor_of(array_of(self.scales) / np.float32(self.num_levels))

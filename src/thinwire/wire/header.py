@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.buffers import empty
-from thinwire.kernels.crc32c import crc32c_array
+from thinwire.kernels.crc32c import copy_summed, crc32c_array
 from thinwire.kernels.numba_tools import tensor_of
 
 MAGIC = b"tW"
@@ -26,8 +26,8 @@ MAX_NUMEL = 2**48
 _BEGINNING = MAGIC + bytes([VERSION])
 _NUMPY_DTYPES = frozenset((torch.uint8, torch.float32))
 
-_STRETCH = 1 << 18
-"""Bytes that are copied before they are summed: they are still near the processor then."""
+_LONG = 1 << 15
+"""Bytes of a part that is copied and summed at once, by several threads if it is long enough."""
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -94,14 +94,14 @@ def frame(parts: Parts) -> Tensor:
     checked = 0
     checksum = 0
     for part in (_BEGINNING, *parts):
-        source = memoryview(part) if isinstance(part, bytes) else part.data
-        for start in range(0, len(source), _STRETCH):
-            stretch = source[start : start + _STRETCH]
-            view[position : position + len(stretch)] = stretch
-            position += len(stretch)
-            if position - checked >= _STRETCH:
-                checksum = crc32c_array(message[checked:position], checksum)
-                checked = position
+        end = position + len(part)
+        if isinstance(part, bytes) or len(part) < _LONG:
+            view[position:end] = part if isinstance(part, bytes) else part.data
+        else:
+            checksum = crc32c_array(message[checked:position], checksum)
+            checksum = copy_summed(part, message[position:end], checksum)
+            checked = end
+        position = end
     view[position:] = crc32c_array(message[checked:position], checksum).to_bytes(4, "little")
     return torch.from_numpy(message)
 
