@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -189,6 +190,8 @@ def links(processes: int, bandwidth: str, latency: str) -> Iterator[list[str]]:
     def run(command: str) -> None:
         subprocess.run(command.split(), check=True, capture_output=True, text=True)
 
+    # Also who is asked to end takes away what was built.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     names = [f"tw{os.getpid() % 10000}-{number}" for number in range(processes)]
     bridge = f"twbr{os.getpid() % 10000}"
     try:
