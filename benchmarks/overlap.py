@@ -11,17 +11,14 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from slow_link import links
+from slow_link import run_in_each
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -137,20 +134,7 @@ def main() -> None:
     if args.rank is not None:
         train(args)
         return
-    if os.geteuid() != 0:
-        sys.exit("network namespaces need root: run this as root")
-    with tempfile.TemporaryDirectory() as folder, links(2, args.bandwidth, args.latency) as names:
-        environment = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
-        children = [
-            subprocess.Popen(
-                ["ip", "netns", "exec", name, sys.executable, __file__, "--rank", str(rank), "--store",
-                 str(Path(folder, "store"))], env=environment,
-            )
-            for rank, name in enumerate(names)
-        ]  # fmt: skip
-        codes = [child.wait() for child in children]
-    if any(codes):
-        sys.exit(f"processes ended with {codes}")
+    run_in_each(__file__, 2, args.bandwidth, args.latency)
 
 
 if __name__ == "__main__":

@@ -233,13 +233,19 @@ def main() -> None:
     if args.rank is not None:
         train(args)
         return
+    run_in_each(__file__, args.processes, args.bandwidth, args.latency)
+    table([json.loads(line) for line in Path(args.out).read_text().splitlines()])
+
+
+def run_in_each(script: str, processes: int, bandwidth: str, latency: str) -> None:
+    """Start the script with its own arguments, ``--rank`` and ``--store`` in every namespace, and wait for all."""
     if os.geteuid() != 0:
         sys.exit("network namespaces need root: run this as root")
-    with tempfile.TemporaryDirectory() as folder, links(args.processes, args.bandwidth, args.latency) as names:
+    with tempfile.TemporaryDirectory() as folder, links(processes, bandwidth, latency) as names:
         environment = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
         children = [
             subprocess.Popen(
-                ["ip", "netns", "exec", name, sys.executable, __file__, *sys.argv[1:], "--rank", str(rank), "--store",
+                ["ip", "netns", "exec", name, sys.executable, script, *sys.argv[1:], "--rank", str(rank), "--store",
                  str(Path(folder, "store"))], env=environment,
             )
             for rank, name in enumerate(names)
@@ -253,7 +259,6 @@ def main() -> None:
                     child.wait()
     if any(codes):
         sys.exit(f"processes ended with {codes}")
-    table([json.loads(line) for line in Path(args.out).read_text().splitlines()])
 
 
 def table(results: list[dict[str, Any]]) -> None:

@@ -86,7 +86,7 @@ def run(
     dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
     try:
         trainee = Trainee(kind, folder, size)
-        begin = trainee.checkpoints.load() or 0
+        begin = begun = trainee.checkpoints.load() or 0
         if begin % EVERY or begin > STEPS:
             sys.exit(3)
         if death is not None and death[0] == rank and death[1] >= 0:
@@ -94,7 +94,7 @@ def run(
             begin = max(begin, death[1])
             threading.Thread(target=die, args=(death[2],), daemon=True).start()
         trainee.train(begin, STEPS)
-        torch.save(trainee.everything(), Path(result, f"rank-{rank}.pt"))
+        torch.save({"begun": begun, **trainee.everything()}, Path(result, f"rank-{rank}.pt"))
         trainee.handle.close()
     except (WorkerError, RuntimeError):
         sys.exit(2)  # the other process was killed

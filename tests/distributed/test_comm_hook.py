@@ -127,15 +127,6 @@ def test_bytes_are_those_of_the_messages(found: list[list[dict[str, Any]]]) -> N
             assert received == other[1]
 
 
-@pytest.fixture
-def alone(tmp_path: Path) -> Any:
-    """A process group of this process."""
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.usefixtures("alone")
 def test_what_a_hook_cannot_do_is_refused() -> None:
     for method, message in (

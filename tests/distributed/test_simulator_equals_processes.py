@@ -1,7 +1,6 @@
 """What is simulated is what is run: parameters, residuals and bytes, bit for bit."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +128,6 @@ def test_an_optimizer_without_a_process_group_says_what_to_do() -> None:
     model = torch.nn.Linear(2, 1)
     with pytest.raises(ConfigError, match=r"not initialised; start the script with torchrun and call torch\.dist"):
         DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), model, "sgd")
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process."""
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.usefixtures("alone")

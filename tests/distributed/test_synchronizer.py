@@ -1,7 +1,6 @@
 """An optimizer that was attached trains as the simulated method does, bit for bit, and survives what scripts do."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,15 +129,6 @@ def test_what_a_mean_moves_less_than_bf16_can_hold_is_not_lost() -> None:
         simulation.run([worker.step() for worker in workers])
     (weight,) = workers[0].shared_parameters().values()
     assert torch.equal(weight, torch.full((1, 4), 1.0 - 40 * step_size / 2))
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Any:
-    """A process group of this process."""
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.usefixtures("alone")

@@ -98,7 +98,7 @@ def test_what_is_owed_to_the_common_model_is_conserved(method: str, decay: float
 
 
 def test_the_virtual_iterate_does_not_jump() -> None:
-    """With the identity as compressor nothing is left out, and a resize in between is that of plain local steps."""
+    """``x - 1/P sum m``, which the proofs follow, is where it was."""
     four = crew("topk:density=5%", 4)
     train(four, 5)
     virtual = flat(four[0].shared_parameters()) - owed(four)

@@ -1,7 +1,5 @@
 """What has cost others dearly: each test first shows the naive way fail, or says what it would do, and then ours."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +18,6 @@ from thinwire.methods import parse_method
 from thinwire.random import Key
 from thinwire.steps import Steps, all_reduce
 from thinwire.worker import needs_server
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process."""
-    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def test_a_program_that_waits_does_not_switch_gradients_off_for_others() -> None:

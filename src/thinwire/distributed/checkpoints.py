@@ -64,10 +64,10 @@ class Checkpoints:
             ConfigError: some process could not write, on every process, or there are checkpoints of later steps, which
                 :meth:`load` would take for newer; what was there is as it was.
         """
-        later = self._transport.share([float(max([step, *self._steps()]))])[0][0]
-        if later > step:
+        newest = self._newest()
+        if newest > step:
             raise ConfigError(
-                f"{self._folder} holds a checkpoint of step {later:.0f}, and one of step {step} was to be saved beside "
+                f"{self._folder} holds a checkpoint of step {newest}, and one of step {step} was to be saved beside "
                 "it; load before training, or give a folder of its own"
             )
         rank, size = self._transport.rank, self._transport.size
@@ -86,7 +86,7 @@ class Checkpoints:
             try:
                 manifest = {"step": step, "files": [[int(num_bytes), int(crc)] for num_bytes, crc in files]}
                 write_atomically(folder / _COMPLETE, json.dumps(manifest).encode())
-                self._remove_older(step)
+                self._remove_older()
             except OSError as error:
                 failure = f": {error}"
         failed = [other for other, (bad,) in enumerate(self._transport.share([float(bool(failure))])) if bad]
@@ -102,16 +102,24 @@ class Checkpoints:
         Raises:
             ConfigError: a file is missing, damaged, or of another training.
         """
-        found = self._steps()
-        (step,), *_ = self._transport.share([float(found[-1] if found else -1)])
+        step = self._newest()
         if step < 0:
             return None
-        folder = self._folder / _name(int(step))
-        manifest = _manifest(folder)
-        if manifest is None:
-            raise ConfigError(f"process 0 found {folder}, which this process does not see; use a folder that all share")
+        folder = self._folder / _name(step)
+        try:
+            manifest: dict[str, Any] = json.loads((folder / _COMPLETE).read_text())
+        except FileNotFoundError:
+            raise ConfigError(
+                f"process 0 found {folder}, which this process does not see; use a folder that all share"
+            ) from None
         self._parts.load(lambda rank: self._read(folder, manifest, rank), len(manifest["files"]))
-        return int(step)
+        return step
+
+    def _newest(self) -> int:
+        """The newest step that counts, as process 0 sees it; -1 if there is none."""
+        steps = self._steps() if self._transport.rank == 0 else []
+        ((newest,), *_) = self._transport.share([float(max(steps, default=-1))])
+        return int(newest)
 
     def _read(self, folder: Path, manifest: Mapping[str, Any], rank: int) -> bytes:
         path = folder / _file(rank, len(manifest["files"]))
@@ -129,14 +137,13 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """The steps of checkpoints that count, ascending."""
-        folders = self._folder.glob("step-*")
-        return sorted(int(each.name.removeprefix("step-")) for each in folders if _manifest(each) is not None)
+        return sorted(_step(found.parent) for found in self._folder.glob(f"step-*/{_COMPLETE}"))
 
-    def _remove_older(self, step: int) -> None:
+    def _remove_older(self) -> None:
         """What no longer counts is taken away: older checkpoints, and older folders that were never complete."""
-        kept = [other for other in self._steps() if other <= step][-self._keep :]
+        kept = self._steps()[-self._keep :]
         for folder in self._folder.glob("step-*"):
-            if int(folder.name.removeprefix("step-")) < kept[0] or _manifest(folder) is None:
+            if _step(folder) not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -157,16 +164,12 @@ def write_atomically(path: Path, contents: bytes | memoryview) -> None:
             os.close(folder)
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
-    try:
-        manifest: dict[str, Any] = json.loads((folder / _COMPLETE).read_text())
-    except FileNotFoundError:
-        return None
-    return manifest
-
-
 def _name(step: int) -> str:
     return f"step-{step:09d}"
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _file(rank: int, size: int) -> str:

@@ -115,14 +115,21 @@ class Synchronizer:
     @contextmanager
     def shared_model(self) -> Iterator[nn.Module]:
         """Inside the block the model holds :meth:`shared_parameters`, to be evaluated or saved; after it its own."""
-        named = {name: local_part(param) for name, param in self.worker.parameters().items()}
-        own = {name: param.detach().clone() for name, param in named.items()}
-        shared = {name: param.clone() for name, param in self.shared_parameters().items()}
+        own = {name: local_part(param.detach()).clone() for name, param in self.worker.parameters().items()}
         try:
-            _write(named, shared)
+            self.keep_shared()
             yield self.model
         finally:
-            _write(named, own)
+            self._write(own)
+
+    def keep_shared(self) -> None:
+        """Leave :meth:`shared_parameters` in the model for good: training is over."""
+        self._write({name: param.clone() for name, param in self.shared_parameters().items()})
+
+    @torch.no_grad()
+    def _write(self, values: Mapping[str, Tensor]) -> None:
+        named = self.worker.parameters()
+        torch._foreach_copy_([local_part(named[name]) for name in values], list(values.values()))
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank's worker remembers, and its counts; one file a rank, beside those of model and optimizer."""
@@ -318,8 +325,3 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, method: Method) -> None:
     hooks = optimizer._optimizer_step_pre_hooks.values()
     if any(isinstance(getattr(hook, "__self__", None), Synchronizer) for hook in hooks):
         raise ConfigError("this optimizer is synchronized already; close the first synchronizer")
-
-
-def _write(named: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    targets: Sequence[Tensor] = [named[name].detach() for name in values]
-    torch._foreach_copy_(list(targets), list(values.values()))

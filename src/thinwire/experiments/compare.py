@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from thinwire.config import to_json
+from thinwire.distributed.checkpoints import write_atomically
 from thinwire.errors import ConfigError
 from thinwire.experiments.crews import Crew, run_folder
 from thinwire.experiments.optimizers import make_optimizer
@@ -95,7 +96,7 @@ class Comparer:
                 # Before the description: it may lack methods that the files have no records of, not the other way.
                 if path.exists():
                     kept = [record for record in read_records(path) if record["method"] in methods]
-                    _write(path, "".join(json.dumps(record) + "\n" for record in kept))
+                    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         taken = self._before.get("taken", {})
         self._describe({method: taken[method] for method in methods if method in taken}, self._before.get("notes", []))
 
@@ -103,7 +104,7 @@ class Comparer:
         """Write the records of those runs that are finished into one file."""
         if self.crew.is_main:
             lines = [json.dumps(record) + "\n" for run in runs for record in self._records(run)]
-            _write(self.out / name, "".join(lines))
+            write_atomically(self.out / name, "".join(lines).encode())
 
     def _tune(self, tried: dict[str, list[float]]) -> dict[str, float]:
         """Search the grid, and past its end for methods that did best there; the best rate of each method."""
@@ -172,7 +173,7 @@ class Comparer:
             "notes": list(notes),
         }
         self.out.mkdir(parents=True, exist_ok=True)
-        _write(self.out / "comparison.json", json.dumps(description, indent=1) + "\n")
+        write_atomically(self.out / "comparison.json", (json.dumps(description, indent=1) + "\n").encode())
 
     def _read_description(self) -> dict[str, Any]:
         """What an earlier call wrote; empty if there was none."""
@@ -240,12 +241,6 @@ def _beyond(lrs: list[float], taken: float) -> float | None:
     if taken == lrs[0]:
         return float(f"{lrs[0] * lrs[0] / lrs[1]:.3g}")
     return None
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def progress_of(runs: Sequence[Run], out: Path) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from thinwire.distributed.checkpoints import write_atomically
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.experiments.checkpoints import Checkpoints
 from thinwire.experiments.engines import Engine
@@ -235,9 +235,7 @@ class Session:
                     self._averager.load_state_dict(saved["average"])
         if self.is_main:
             kept = [line for line in read_records(self._records) if step and line["step"] <= step]
-            partial = self._records.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(partial, self._records)
+            write_atomically(self._records, "".join(json.dumps(line) + "\n" for line in kept).encode())
         return step
 
     def _state(self, worker: Worker) -> dict[str, Any]:

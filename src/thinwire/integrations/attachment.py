@@ -16,7 +16,6 @@ from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.errors import ConfigError
 from thinwire.methods import Method, parse_method
 from thinwire.worker import needs_server
-from thinwire.worker.parameters import local_part
 
 
 class Attachment:
@@ -113,14 +112,11 @@ class Attachment:
         self.show_own()
         self.handle.close()
 
-    @torch.no_grad()
     def keep_shared(self) -> None:
         """Leave the parameters that all processes have in common in the model for good: training is over."""
         self.show_own()
         if isinstance(self.handle, Synchronizer):
-            own = self.handle.worker.parameters()
-            for name, shared in self.handle.shared_parameters().items():
-                local_part(own[name]).copy_(shared)
+            self.handle.keep_shared()
 
 
 def parsed(method: str | Method) -> Method:

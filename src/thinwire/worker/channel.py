@@ -111,18 +111,19 @@ class Channel:
 
     def gather_params(self) -> tuple[Tensor, bool]:
         """:meth:`gather` for the worker's own parameters, with what rounding took from them."""
-        flat, finite = self.gather(self.params)
-        for lost in self.rounding.values():
-            flat += lost
-        return flat, finite
+        return self._flat, self._read_params(self._flat)
 
     def local(self) -> Tensor:
         """The worker's own parameters of this part, as they are now, in a new vector."""
         flat = tensor_of(empty(self.layout.numel, np.float32))
-        flatten_finite([param.float() for param in self.params], flat)
-        for lost in self.rounding.values():
-            flat += lost
+        self._read_params(flat)
         return flat
+
+    def _read_params(self, out: Tensor) -> bool:
+        finite = flatten_finite([param.float() for param in self.params], out)
+        for lost in self.rounding.values():
+            out += lost
+        return finite
 
     def write_params(self, flat: Tensor) -> None:
         """Let ``flat`` be the worker's own parameters; what those of fewer bits cannot hold is remembered.
