@@ -84,13 +84,8 @@ def load(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any,
     """Entries ``start, start + 1, ...`` into ``u[:size]``: the residual times ``decay``, rounded, plus ``x``."""
     always_inline()
     if remembers:
-        groups = size // LANES
-        accumulate_groups(x, residual, decay, start, u, groups)
-        for j in range(groups * LANES, size):
-            u[j] = decay * residual[start + j] + x[start + j]
-    else:
-        for j in range(size):
-            u[j] = x[start + j]
+        accumulate_groups(x, residual, decay, start, u, size // LANES)
+    _load_rest(x, residual, decay, remembers, start, u, size)
 
 
 @kernel
@@ -101,9 +96,16 @@ def load_asking_for_x(x: Any, residual: Any, decay: Any, remembers: bool, start:
     """
     always_inline()
     if remembers:
-        groups = size // LANES
-        accumulate_groups_asking_for_x(x, residual, decay, start, u, groups)
-        for j in range(groups * LANES, size):
+        accumulate_groups_asking_for_x(x, residual, decay, start, u, size // LANES)
+    _load_rest(x, residual, decay, remembers, start, u, size)
+
+
+@kernel
+def _load_rest(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any, size: int) -> None:
+    """What is left after whole groups of lanes; all entries if there is no residual."""
+    always_inline()
+    if remembers:
+        for j in range(size // LANES * LANES, size):
             u[j] = decay * residual[start + j] + x[start + j]
     else:
         for j in range(size):
