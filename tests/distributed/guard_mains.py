@@ -254,7 +254,7 @@ class SlowTopK:
 def clocked(transport: Transport) -> dict[str, Any]:
     """The times of steps whose parts take known seconds, by each kind of exchange; and all that passed."""
     time = FakeTime()
-    saved = transport_module._wait, gather.encode, gather.mean_of
+    saved = transport_module._wait, gather.encode, gather.unite_means
     methods: dict[str, Method] = {
         "gather": GradientAveraging(compressor=SlowTopK(time), memory=ErrorFeedback(), exchange=gather.Gather()),
         "all-reduce": parse_method("sgd"),
@@ -272,7 +272,7 @@ def clocked(transport: Transport) -> dict[str, Any]:
         transport.clock = worker.channels[0].clock = clock
         transport_module._wait = time.passing(lambda pauses=pauses: pauses.pop(0) if pauses else 1.0, saved[0])
         gather.encode = time.passing(lambda: 5.0, saved[1])
-        gather.mean_of = time.passing(lambda: 7.0, saved[2])
+        gather.unite_means = time.passing(lambda: 7.0, saved[2])
         for step in range(3):
             time.seconds += 23.0 + step
             pauses[:] = PAUSES[kind]
@@ -282,7 +282,7 @@ def clocked(transport: Transport) -> dict[str, Any]:
             transport.share([1.0])
             clock.end_step()
         transport.clock = None
-        transport_module._wait, gather.encode, gather.mean_of = saved
+        transport_module._wait, gather.encode, gather.unite_means = saved
         steps = [dataclasses.asdict(times) for times in clock.steps()]
         found[kind] = {"steps": steps, "median": clock.median(), "passed": time.seconds - start}
     return found

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from enum import StrEnum
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -22,6 +21,7 @@ from rich.text import Text
 from thinwire.cli.application import app, console, numbers, open_lines
 from thinwire.config import to_json
 from thinwire.errors import ConfigError
+from thinwire.experiments.processes import process_context
 from thinwire.experiments.session import one_torch_thread
 from thinwire.frontier import Choice, Frontier, Input, Line, Row, best_operator, frontier, make_input, pairs, write_page
 from thinwire.frontier.inputs import DEFAULT_NUMEL, SYNTHETIC
@@ -125,7 +125,7 @@ def _each(made: Sequence[Input], measure: Callable[[Input], Frontier]) -> Iterab
     jobs = min(len(made), os.cpu_count() or 1)
     if jobs == 1:
         return map(measure, made)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(jobs, process_context(), torch.set_num_threads, (1,)) as pool:
         return list(pool.map(measure, made))
 
 

@@ -123,8 +123,7 @@ class CompressedGradients:
         compressor = channel.method.compressor_at(self.num_steps)
         is_watched = self._report is not None and self._report.is_due(self.num_steps, self.transport.rank)
         outcome = self.transport.run(channel.run(x, compressor, finite, self.num_steps, is_watched))
-        mean = outcome.aggregate.mean if scale == 1.0 else outcome.aggregate.mean * scale
-        torch._foreach_copy_(ordered, channel.layout.views(mean))
+        channel.write_result(outcome.aggregate, ordered, scale)
         self._outcomes.append((channel, outcome))
         if is_last:
             self._end_step()

@@ -8,7 +8,7 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
-from thinwire.kernels.buffers import zeros
+from thinwire.kernels.buffers import copy_of, zeros
 from thinwire.kernels.finite import is_finite
 from thinwire.layout import State
 from thinwire.steps import Steps
@@ -48,5 +48,7 @@ class Accumulating:
         change = yield from self.exchange.run(x, compressor, ctx, inner)
         if not change.finite:
             return change
-        estimate = state["estimate"] + change.mean
-        return replace(change, mean=estimate, finite=is_finite(estimate), state={"estimate": estimate, **change.state})
+        estimate = copy_of(state["estimate"])
+        change.add_to(estimate)
+        following = {"estimate": estimate, **change.state}
+        return replace(change, result=estimate, finite=is_finite(estimate), state=following)

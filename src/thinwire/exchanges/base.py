@@ -7,7 +7,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.layout import Layout, Segments, State
-from thinwire.payloads import Payload
+from thinwire.payloads import Payload, Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
 
@@ -38,21 +38,40 @@ class Aggregate:
     """What an exchange returns.
 
     Args:
-        mean: f32 ``[d]``, what this worker goes on with; the same bits on every worker, but under gossip. Shared
-            within a simulation: read it, do not write to it.
-        finite: whether every entry of ``mean`` is; if not, no worker may go on with it.
+        result: what this worker goes on with; the same bits on every worker, but under gossip. A vector, f32 ``[d]``,
+            or, where few entries are not 0, their f32 values. Shared within a simulation: read it, do not write to it.
+        finite: whether every entry of the result is; if not, no worker may go on with it.
         message_bytes: length of this worker's encoded message.
         sent: what this worker's message said, as its receivers decode it.
         num_vectors: how many workers' vectors the mean is of.
         state: what the exchange remembers once this one counts.
     """
 
-    mean: Tensor
+    result: Tensor | Sparse
     finite: bool
     message_bytes: int
     sent: Payload
     num_vectors: int
     state: State = field(default_factory=dict)
+
+    @property
+    def mean(self) -> Tensor:
+        """The result as a vector, f32 ``[d]``; made anew where it is sparse. Read it, do not write to it."""
+        return self.result if isinstance(self.result, Tensor) else self.result.to_dense()
+
+    def add_to(self, out: Tensor, scale: float = 1.0) -> None:
+        """``out += scale * mean`` in place, both roundings in f32; in O(entries) where the result is sparse."""
+        if isinstance(self.result, Sparse):
+            self.result.add_to(out, scale)
+        elif abs(scale) == 1.0:
+            out.add_(self.result, alpha=scale)
+        else:
+            out.add_(self.result * scale)
+
+    def num_nonzero(self) -> int:
+        """Entries of the mean that are not 0."""
+        values = self.result if isinstance(self.result, Tensor) else self.result.kept()
+        return int(values.count_nonzero())
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """Every worker gets every message."""
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +17,15 @@ from thinwire.exchanges.recompression import decode_part
 from thinwire.kernels.buffers import zeros
 from thinwire.kernels.finite import divide_finite, is_finite
 from thinwire.kernels.sums import segment_sums
+from thinwire.kernels.unite import unite_means
 from thinwire.layout import Segments, State
-from thinwire.payloads import Payload, Sparse
+from thinwire.payloads import Dense, Payload, Sparse
+from thinwire.payloads.entries import entries, num_entries
 from thinwire.steps import Steps, all_gather
 from thinwire.wire import encode
+
+_FEW = 8
+"""A mean is sparse while at most one entry in so many is sent: then places and values are quicker than the vector."""
 
 
 @register
@@ -65,12 +71,13 @@ class Gather:
         """One all-gather."""
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
-        combine = functools.partial(mean_of, numel=x.numel())
+        combine: Callable[[Sequence[Tensor]], tuple[Tensor | Sparse, bool]]
+        combine = functools.partial(_combine, numel=x.numel())
         if self.mean != "all" or self.clip != "none":
             tensors = Segments.of_sizes(ctx.layout.sizes) if self.clip == "median" else None
             combine = functools.partial(_robust_mean_of, numel=x.numel(), clipped=tensors, by_entry=self.mean != "all")
-        mean, finite = yield from all_gather(message, combine, ctx.max_num_bytes)
-        return Aggregate(mean, finite, message.numel(), sent, ctx.size)
+        result, finite = yield from all_gather(message, combine, ctx.max_num_bytes)
+        return Aggregate(result, finite, message.numel(), sent, ctx.size)
 
 
 def mean_of(messages: Sequence[Tensor], numel: int) -> tuple[Tensor, bool]:
@@ -80,10 +87,37 @@ def mean_of(messages: Sequence[Tensor], numel: int) -> tuple[Tensor, bool]:
         WireError: a message is not valid.
         ProtocolError: a message stands for a vector of another length.
     """
-    mean = zeros(numel)
+    return _dense_mean(_decoded(messages, numel), numel)
+
+
+def _combine(messages: Sequence[Tensor], numel: int) -> tuple[Tensor | Sparse, bool]:
+    """:func:`mean_of`, sparse where the messages together say something of few entries."""
+    decoded = _decoded(messages, numel)
+    payloads: list[Payload] = []
+    count = 0
+    for payload in decoded:
+        payloads.append(payload)
+        count += num_entries(payload)
+        if count * _FEW > numel:
+            return _dense_mean(itertools.chain(payloads, decoded), numel)
+    places, values = zip(*map(entries, payloads), strict=True)
+    indices, means, finite = unite_means(places, values, numel, len(payloads))
+    return Sparse(numel, indices, Dense(means)), finite
+
+
+def _decoded(messages: Sequence[Tensor], numel: int) -> Iterator[Payload]:
+    """One at a time: together they may be as long as the vector many times over."""
     for rank, message in enumerate(messages):
-        decode_part(message, numel, f"the message of worker {rank}").add_to(mean)
-    return mean, divide_finite(mean, len(messages))
+        yield decode_part(message, numel, f"the message of worker {rank}")
+
+
+def _dense_mean(payloads: Iterable[Payload], numel: int) -> tuple[Tensor, bool]:
+    mean = zeros(numel)
+    count = 0
+    for payload in payloads:
+        payload.add_to(mean)
+        count += 1
+    return mean, divide_finite(mean, count)
 
 
 def _robust_mean_of(

@@ -42,4 +42,4 @@ class SignOf:
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """The inner exchange, and a sign."""
         aggregate = yield from self.exchange.run(x, compressor, ctx, state)
-        return replace(aggregate, mean=aggregate.mean.sign()) if aggregate.finite else aggregate
+        return replace(aggregate, result=aggregate.mean.sign()) if aggregate.finite else aggregate

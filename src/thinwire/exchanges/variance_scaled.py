@@ -66,11 +66,11 @@ class VarianceScaled:
         if not aggregate.finite:
             return aggregate
         if self.ratio is not None:
-            return replace(aggregate, mean=aggregate.mean / self.ratio)
+            return replace(aggregate, result=aggregate.mean / self.ratio)
         ratio = yield from all_reduce(torch.tensor([_ratio(aggregate.sent, square)]), divisor=ctx.size)
         # Nothing is sent at all where all ratios are 0.
         mean = aggregate.mean / ratio if float(ratio) else aggregate.mean
-        return replace(aggregate, mean=mean, message_bytes=aggregate.message_bytes + 4)
+        return replace(aggregate, result=mean, message_bytes=aggregate.message_bytes + 4)
 
 
 def _square(x: Tensor) -> float:

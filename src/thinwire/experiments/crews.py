@@ -19,6 +19,7 @@ from thinwire.distributed import Transport
 from thinwire.errors import ThinwireError, WorkerError
 from thinwire.experiments.engines import Engine, ProcessEngine, SimulatedEngine
 from thinwire.experiments.launch import end_with_parent
+from thinwire.experiments.processes import process_context
 from thinwire.experiments.session import Session, is_finished, read_records
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, describe_failure, load_task
@@ -75,8 +76,7 @@ class LocalCrew:
                 _simulate(comparison, task, run, out, watch)
             return
         others = set(multiprocessing.active_children())
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_begin_in_pool) as pool:
+        with ProcessPoolExecutor(self._jobs, mp_context=process_context(), initializer=_begin_in_pool) as pool:
             try:
                 waiting = _submit(pool, comparison, pending, out)
                 while waiting:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
+from thinwire.experiments.processes import start_method
 
 
 class Terminated(BaseException):
@@ -61,7 +62,7 @@ def launch(num_workers: int, main: Callable[[Transport], None], port: int | None
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=num_workers, rdzv_backend="c10d",
             rdzv_endpoint=f"localhost:{port or 0}", run_id=f"thinwire-{os.getpid()}", max_restarts=0,
-            monitor_interval=0.1, start_method="spawn",
+            monitor_interval=0.1, start_method=start_method(),
         )  # fmt: skip
         try:
             elastic_launch(config, _child)(main, errors)

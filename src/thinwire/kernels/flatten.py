@@ -5,14 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.finite import is_finite_torch
-from thinwire.kernels.numba_tools import array_of, kernel
+from thinwire.kernels.numba_tools import array_of, kernel, pointer
 from thinwire.kernels.threads import run, shares
 
 
@@ -53,18 +51,6 @@ def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor) -> bool:
     if tensors:
         torch.cat([tensor.detach().reshape(-1) for tensor in tensors], out=out)
     return is_finite_torch(out)
-
-
-def _pointer(typing_context: Any, address: Any) -> Any:
-    """The memory at an address, as :func:`numba.carray` takes it."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), generate
-
-
-pointer: Any = intrinsic(_pointer)
 
 
 @kernel

@@ -34,6 +34,18 @@ def tensor_of(array: "np.ndarray[Any, Any]") -> Tensor:
     return torch.from_numpy(array)
 
 
+def _pointer(typing_context: Any, address: Any) -> Any:
+    """The memory at an address, as :func:`numba.carray` takes it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+pointer: Any = intrinsic(_pointer)
+
+
 def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
     """Number of zero bits below the lowest set bit of a uint64; ``word`` must not be 0."""
 
@@ -168,6 +180,20 @@ def copy_to(target: Any, source: Any) -> None:
         raise ValueError("entries are copied to as many others")
     for j in range(source.size):
         target[j] = source[j]
+
+
+@kernel
+def first_from(places: Any, least: int) -> int:
+    """How many of ascending places lie below ``least``."""
+    low = 0
+    high = places.size
+    while low < high:
+        middle = (low + high) >> 1
+        if places[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @kernel

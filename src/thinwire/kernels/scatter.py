@@ -113,18 +113,23 @@ def _check_order_torch(indices: Tensor, out: Tensor) -> None:
         return
     rises = bool((indices[1:] > indices[:-1]).all())
     if not rises or int(indices[0]) < 0 or int(indices[-1]) >= out.numel():
-        raise _out_of_order(out)
+        raise _out_of_order(out.numel())
 
 
-def _out_of_order(out: Tensor) -> ConfigError:
-    return ConfigError(f"indices must ascend strictly and lie in [0, {out.numel()}), the entries of the sum")
+def check_ascending(indices: Any, numel: int) -> None:
+    """Raise :class:`ConfigError` unless an array of int64 ascends strictly and lies in ``[0, numel)``."""
+    if not _ascend(indices, numel):
+        raise _out_of_order(numel)
+
+
+def _out_of_order(numel: int) -> ConfigError:
+    return ConfigError(f"indices must ascend strictly and lie in [0, {numel}), the entries of the sum")
 
 
 def _run(indices: Tensor, values: Tensor, out: Tensor, factor: float, kept: bool) -> None:
     places, numbers, total = array_of(indices), array_of(values), array_of(out)
     # A pass of its own, a twentieth of the time: nothing is written before everything is known to be right.
-    if not _ascend(places, total.size):
-        raise _out_of_order(out)
+    check_ascending(places, total.size)
     # The places ascend, so every thread writes to a range of its own.
     calls = [
         (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.lanes import LANES
-from thinwire.kernels.numba_tools import count_trailing_zeros, kernel
+from thinwire.kernels.numba_tools import copy_to, count_ones, count_trailing_zeros, kernel
 from thinwire.kernels.select_threshold import collect, kth_largest, kth_largest_of_all
 from thinwire.kernels.select_vectors import (
     GROUP,
@@ -19,6 +19,7 @@ from thinwire.kernels.select_vectors import (
     accumulate_64,
     accumulate_maxima,
     passing_64,
+    sum_16,
     take_maxima,
 )
 
@@ -27,6 +28,12 @@ BLOCK = 4096
 
 ROOM = 2 * BLOCK
 """Candidates that fit beyond the share of the wanted entries."""
+
+_AT_ONCE = 3
+"""Candidates that are taken out of a word of marks without asking how many there are."""
+
+_LAST = np.uint64(1 << 63)
+"""Set where no mark is left: the last place of a word."""
 
 _CACHED = 1 << 16
 _MAX_LINES = 4096
@@ -86,7 +93,9 @@ def select_segment(
             # The sample misled, which it does rarely. The sums are in `out` already.
             num, _ = gather(x, residual, decay, False, out, start, stop, np.uint32(0), count, places, bits, 0)
     threshold, ties = kth_largest(bits, num, count, np.uint32(0))
-    _keep(places, bits, num, threshold, ties, indices, values.view(np.uint32))
+    _keep(places, bits, num, threshold, ties)
+    copy_to(indices, places[:count])
+    copy_to(values.view(np.uint32), bits[:count])
 
 
 @kernel
@@ -151,7 +160,7 @@ def gather(
         if num + BLOCK > places.size:
             if num > count and count + BLOCK <= places.size:
                 threshold, ties = kth_largest(bits, num, count, np.uint32(0))
-                num = _keep(places, bits, num, threshold, ties, places, bits)
+                num = _keep(places, bits, num, threshold, ties)
                 bound = np.uint32(threshold + np.uint32(1))
             else:
                 num = -1
@@ -162,12 +171,8 @@ def gather(
                 word = accumulate_64(x, residual, decay, out, base, bound)
             else:
                 word = passing_64(out, base, bound)
-            while word != 0:
-                position = base + np.int64(count_trailing_zeros(word))
-                places[num] = position
-                bits[num] = values[position]
-                num += 1
-                word &= word - np.uint64(1)
+            if word != 0:
+                num = _take(word, base, values, places, bits, num)
         for rest in range(whole, end):
             if add:
                 out[rest] = residual[rest] * decay + x[rest]
@@ -179,20 +184,39 @@ def gather(
 
 
 @kernel
-def _keep(places: Any, bits: Any, num: int, threshold: Any, ties: int, indices: Any, values: Any) -> int:
-    """Write the wanted of ``num`` candidates to ``indices`` and ``values``, which may be their own memory."""
-    left = ties
-    written = 0
+def _take(word: Any, base: int, values: Any, places: Any, bits: Any, num: int) -> int:
+    """Append the entries that are marked in a word, which is not 0."""
+    end = num + np.int64(count_ones(word))
+    # How many they are cannot be predicted, so a few are always taken; those too many are written over.
+    for _ in range(_AT_ONCE):
+        position = base + np.int64(count_trailing_zeros(word | _LAST))
+        places[np.uint64(num)] = position
+        bits[np.uint64(num)] = values[np.uint64(position)]
+        num += 1
+        word &= word - np.uint64(1)
+    while word != 0:
+        position = base + np.int64(count_trailing_zeros(word))
+        places[np.uint64(num)] = position
+        bits[np.uint64(num)] = values[np.uint64(position)]
+        num += 1
+        word &= word - np.uint64(1)
+    return end
+
+
+@kernel
+def _keep(places: Any, bits: Any, num: int, threshold: Any, ties: int) -> int:
+    """Move the wanted of ``num`` candidates to the front; how many they are."""
+    left: Any = np.int64(ties)
+    written: Any = np.int64(0)
     for j in range(num):
-        magnitude = bits[j] & np.uint32(MAGNITUDE)
-        if magnitude >= threshold:
-            if magnitude == threshold:
-                if left == 0:
-                    continue
-                left -= 1
-            indices[written] = places[j]
-            values[written] = bits[j]
-            written += 1
+        # Which are wanted cannot be predicted: each is written, and the next one over it if it is not.
+        value = bits[j]
+        magnitude = value & np.uint32(MAGNITUDE)
+        tied = np.int64(magnitude == threshold) & np.int64(left > 0)
+        places[np.uint64(written)] = places[j]
+        bits[np.uint64(written)] = value
+        written += np.int64(magnitude > threshold) + tied
+        left -= tied
     return written
 
 
@@ -246,8 +270,11 @@ def sample_bound(x: Any, residual: Any, decay: Any, add: bool, start: int, stop:
         state ^= state >> np.uint64(7)
         state ^= state << np.uint64(17)
         place = start + np.int64((line + np.float64(state >> np.uint64(40)) * 2.0**-24) * stride) * 16
-        for j in range(16):
-            entries[16 * line + j] = residual[place + j] * decay + x[place + j] if add else x[place + j]
+        if add:
+            sum_16(x, residual, decay, place, entries, 16 * line)
+        else:
+            for j in range(16):
+                entries[16 * line + j] = x[place + j]
     expected = 16 * num_lines * (count / size)
     # Six standard deviations, with a factor of 2 because neighbours resemble each other.
     rank = min(16 * num_lines, np.int64(expected + 6 * np.sqrt(2 * expected) + 8))

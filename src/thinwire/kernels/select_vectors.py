@@ -91,6 +91,21 @@ def _accumulate_64(typing: Any, x: Any, residual: Any, decay: Any, out: Any, pos
 accumulate_64: Any = intrinsic(_accumulate_64)
 
 
+def _sum_16(typing: Any, x: Any, residual: Any, decay: Any, position: Any, out: Any, place: Any) -> Any:
+    """``out = decay * residual + x`` for the 16 entries from ``position`` on, to those of ``out`` from ``place`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        make = _Builder(context, builder, signature, arguments)
+        entries, left = make.address(0, arguments[3]), make.address(1, arguments[3])
+        make.accumulated(entries, left, make.everywhere(arguments[2]), make.address(4, arguments[5]), 0)
+        return context.get_dummy_value()
+
+    return types.void(x, residual, types.float32, types.intp, out, types.intp), generate
+
+
+sum_16: Any = intrinsic(_sum_16)
+
+
 def _passing_64(typing: Any, entries: Any, position: Any, bound: Any) -> Any:
     """A word with the bits set of those of 64 ``entries``, float32 or their bits, whose magnitudes reach ``bound``."""
 

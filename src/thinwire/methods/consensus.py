@@ -51,5 +51,5 @@ class Consensus:
         """Take up the messages, then a step towards the neighbours."""
         public, neighbours = state["public"], state["neighbours"]
         aggregate.sent.add_to(public)
-        neighbours += aggregate.mean
+        aggregate.add_to(neighbours)
         return local().add_(neighbours - public, alpha=self.gamma)

@@ -83,9 +83,12 @@ class Outer:
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """Move the reference and return it, or what the worker mixes of it and its own parameters."""
-        mean = step = aggregate.mean
+        reference = state["reference"]
         if self.momentum:
+            mean = aggregate.mean
             velocity = state["velocity"].mul_(self.momentum).add_(mean)
             step = mean + self.momentum * velocity if self.nesterov else velocity
-        reference = state["reference"].sub_(step if self.lr == 1.0 else self.lr * step)
+            reference.sub_(step if self.lr == 1.0 else self.lr * step)
+        else:
+            aggregate.add_to(reference, -self.lr)
         return torch.lerp(reference, local(), self.mix) if self.mix else reference

@@ -32,7 +32,7 @@ class Sparse:
             ConfigError: as :meth:`add_to`.
         """
         out = zero_vector(self.numel, self.indices)
-        scatter_write(self.indices, self._kept(), out)
+        scatter_write(self.indices, self.kept(), out)
         return out
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
@@ -41,8 +41,9 @@ class Sparse:
         Raises:
             ConfigError: indices that do not ascend strictly or lie outside the vector; ``out`` is unchanged then.
         """
-        scatter_add(self.indices, self._kept(), out, scale)
+        scatter_add(self.indices, self.kept(), out, scale)
 
-    def _kept(self) -> Tensor:
+    def kept(self) -> Tensor:
+        """The values in f32: those of the payload itself, or what it stands for."""
         values = self.values
         return values.values.to(torch.float32) if isinstance(values, Dense) else values.to_dense()

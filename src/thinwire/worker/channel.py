@@ -16,6 +16,7 @@ from thinwire.exchanges.remembered import offence
 from thinwire.kernels.buffers import copy_of, empty, zeros
 from thinwire.kernels.flatten import flatten_finite
 from thinwire.kernels.numba_tools import tensor_of
+from thinwire.kernels.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, Segments, State, views_like
 from thinwire.memory import Remembering
 from thinwire.methods import Method, ModelAveraging, check_method
@@ -164,6 +165,15 @@ class Channel:
         if self._viewed[0] is not flat:
             self._viewed = (flat, views_like(flat, targets))
         torch._foreach_copy_(list(targets), self._viewed[1])
+
+    def write_result(self, aggregate: Aggregate, targets: Sequence[Tensor], factor: float = 1.0) -> None:
+        """:meth:`write` of what an exchange returned, times ``factor``; a sparse one is not written out before."""
+        result = aggregate.result
+        if isinstance(result, Sparse) and can_unflatten(targets):
+            values = result.kept()
+            unflatten_sparse(result.indices, values if factor == 1.0 else values * factor, targets)
+        else:
+            self.write(aggregate.mean if factor == 1.0 else aggregate.mean * factor, targets)
 
     def _remember(self, x: Tensor, state: State) -> None:
         """Take the next state of the memory; if ``x`` is part of it, gather into a tensor that is free from now on."""

@@ -154,7 +154,7 @@ class Worker:
         is_first = self._stepped.count == self.num_steps  # else a worker beside this one has done it
         if is_first:
             # Not those of before: workers beside this one have cleared them and made their own.
-            channel.write(outcome.aggregate.mean, gradients(self._params))
+            channel.write_result(outcome.aggregate, gradients(self._params))
             self._stepped.count += 1
         self.num_steps += 1
         return is_first
@@ -309,7 +309,7 @@ class Worker:
         self.num_exchanges += 1
         self.message_bytes += aggregate.message_bytes
         if self.counts_union:
-            self.union_density = int(aggregate.mean.count_nonzero()) / max(aggregate.mean.numel(), 1)
+            self.union_density = aggregate.num_nonzero() / max(channel.layout.numel, 1)
 
     def _notice_lr_drop(self) -> None:
         lr, before = largest_lr(self.optimizer), self._lr
