@@ -316,6 +316,18 @@ def gathers(rank: int) -> Steps[list[Any]]:
     return results
 
 
+def bounded_gathers(rank: int) -> Steps[list[Tensor]]:
+    """Of messages whose greatest length is known: to all workers, twice, or each thinks of another."""
+    results = []
+    for lengths in LENGTHS * 2:
+        for limit in (max(lengths), 80_000, 90_000 + rank):
+            gathered = yield from all_gather(
+                message(rank, lengths[rank]), lambda got: [part.clone() for part in got], max_num_bytes=limit
+            )
+            results.append(gathered)
+    return results
+
+
 def reductions(rank: int) -> Steps[list[Tensor]]:
     results = []
     for numel in NUMELS:
@@ -338,7 +350,7 @@ def letters(rank: int) -> Steps[list[Tensor]]:
     return got
 
 
-PROGRAMS: tuple[Callable[[int], Steps[Any]], ...] = (gathers, reductions, letters)
+PROGRAMS: tuple[Callable[[int], Steps[Any]], ...] = (gathers, reductions, letters, bounded_gathers)
 
 
 def request_everything(folder: str, transport: Transport) -> None:
@@ -407,7 +419,9 @@ def long_message(folder: str, kind: str, transport: Transport) -> None:
     num_bytes = 101 if transport.rank == 1 else 100
 
     def program() -> Steps[None]:
-        if kind == "gather":
+        if kind == "later gather":
+            yield from all_gather(message(0, 100), len, max_num_bytes=100)
+        if "gather" in kind:
             yield from all_gather(message(0, num_bytes), len, max_num_bytes=100)
         elif transport.rank == 1:
             for peer in (0, 2):

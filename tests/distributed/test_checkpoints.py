@@ -93,7 +93,8 @@ def test_killed_at_random_moments_it_ends_with_the_bits_of_an_uninterrupted_run(
         processes[victim].join(120)
         end_like_torchrun(processes)
         assert processes[victim].exitcode == -signal.SIGKILL
-        assert processes[1 - victim].exitcode in (2, -signal.SIGKILL)
+        # The other one notices, or is ended; or all that it needed of the victim had come.
+        assert processes[1 - victim].exitcode in (0, 2, -signal.SIGKILL)
     launcher.finish(mains.run, SIZE, *args)
     killed, whole = results(tmp_path / "killed"), results(tmp_path / "whole")
     # Else the same bits would say nothing: a run from the first step ends with them too.

@@ -52,9 +52,9 @@ def test_the_first_failure_is_told_and_nobody_is_left(kind: str, reason: str, tm
     assert all_end(pids)
 
 
-@pytest.mark.parametrize("kind", ["gather", "letter"])
-def test_a_message_longer_than_agreed_is_refused_by_its_receivers(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match=r"worker [02] failed: worker 1 announced a message of 101 bytes, where at"):
+@pytest.mark.parametrize("kind", ["gather", "later gather", "letter"])
+def test_a_message_longer_than_agreed_is_refused(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"worker [012] failed: worker 1 announced a message of 101 bytes, where at"):
         launch(3, functools.partial(mains.long_message, str(tmp_path), kind))
 
 

@@ -47,6 +47,17 @@ def test_all_gather_takes_messages_of_any_lengths(found: list[dict[str, Any]]) -
         assert link == total([all_gather_traffic(lengths)[rank] for lengths in mains.LENGTHS])
 
 
+def test_messages_arrive_unannounced_as_they_were_sent(found: list[dict[str, Any]]) -> None:
+    for rank in RANKS:
+        answer, _ = found[rank]["programs"][3]
+        expected = [
+            [mains.message(source, lengths[source]) for source in RANKS]
+            for lengths in mains.LENGTHS * 2
+            for _ in range(3)
+        ]
+        assert mains.equal(answer, expected)
+
+
 def test_all_reduce_adds_in_rank_order_whatever_the_length(found: list[dict[str, Any]]) -> None:
     numels = [*mains.NUMELS, 20]
     for rank in RANKS:

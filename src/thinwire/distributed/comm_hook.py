@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from thinwire.distributed.communication_thread import CommunicationThread
 from thinwire.distributed.dense_watch import DenseWatch
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link import measure_link
+from thinwire.distributed.pipeline import Pipeline
 from thinwire.distributed.policy import DensePolicy, PartlyDense
 from thinwire.distributed.replicas import guard_module
 from thinwire.distributed.transport import Transport
@@ -23,6 +23,7 @@ from thinwire.layout import Granularity, Layout, PerTensor, Whole
 from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_method, parse_method
 from thinwire.network import Traffic
 from thinwire.random import Key
+from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.observing import LayerReport
 from thinwire.worker.resize import resized
@@ -38,6 +39,16 @@ class GradScaler(Protocol):
     def get_scale(self) -> float:
         """The factor that the loss is multiplied by."""
         ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Exchanged:
+    """A bucket that has its mean: whose it is, what came of it, when it began, and whether later ones are alike."""
+
+    channel: Channel
+    outcome: Outcome
+    begun_s: float
+    counts: bool
 
 
 class CompressedGradients:
@@ -68,7 +79,8 @@ class CompressedGradients:
         # What was loaded, or is of buckets that are no more, until a bucket with the parameter comes.
         self._waiting: dict[str, Tensor] = {}
         self._outcomes: list[tuple[Channel, Outcome]] = []
-        self._thread = CommunicationThread()
+        # A clock cannot tell the work on one bucket from waiting for another.
+        self._pipeline = Pipeline(self.transport, ahead=not profile)
         self._report = layer_report
         self._guarded = None if guard is None else guard_module(guard, self.transport, model.module)
         self._clock = self.transport.clock = StepClock() if profile else None
@@ -102,14 +114,15 @@ class CompressedGradients:
         # Asked for here: the bucket is DDP's, and only lent.
         params, grads, buffer, is_last = bucket.parameters(), bucket.gradients(), bucket.buffer(), bucket.is_last()
         handed_s = self._watch.hand_over() if self._watch else 0.0
-        job = functools.partial(self._exchange, params, grads, buffer, is_last, handed_s)
-        self._thread.submit(job).add_done_callback(functools.partial(_keep, promise))
+        done = self._pipeline.submit(
+            self._program(params, grads), functools.partial(self._finish, buffer, is_last, handed_s)
+        )
+        done.add_done_callback(functools.partial(_keep, promise))
         return promise
 
     @torch.no_grad()
-    def _exchange(
-        self, params: Sequence[Tensor], grads: Sequence[Tensor], buffer: Tensor, is_last: bool, handed_s: float
-    ) -> Tensor:
+    def _program(self, params: Sequence[Tensor], grads: Sequence[Tensor]) -> Steps[_Exchanged]:
+        """The exchange of a bucket."""
         begun_s = self._watch.begin() if self._watch else 0.0
         if self._clock:
             self._clock.switch("apply")
@@ -122,9 +135,14 @@ class CompressedGradients:
             x.div_(scale)
         compressor = channel.method.compressor_at(self.num_steps)
         is_watched = self._report is not None and self._report.is_due(self.num_steps, self.transport.rank)
-        outcome = self.transport.run(channel.run(x, compressor, finite, self.num_steps, is_watched))
+        outcome = yield from channel.run(x, compressor, finite, self.num_steps, is_watched)
         channel.write_result(outcome.aggregate, ordered, scale)
-        self._outcomes.append((channel, outcome))
+        return _Exchanged(channel, outcome, begun_s, counts=compressor is channel.method.compressor)
+
+    @torch.no_grad()
+    def _finish(self, buffer: Tensor, is_last: bool, handed_s: float, exchanged: _Exchanged) -> Tensor:
+        """What is left to do once the exchanges of all buckets before this one are over too."""
+        self._outcomes.append((exchanged.channel, exchanged.outcome))
         if is_last:
             self._end_step()
         if self._clock:
@@ -132,8 +150,7 @@ class CompressedGradients:
             if is_last:
                 self._clock.end_step()
         if self._watch:
-            counts = compressor is channel.method.compressor
-            self._watch.end(handed_s, begun_s, buffer.nbytes, is_last=is_last, counts=counts)
+            self._watch.end(handed_s, exchanged.begun_s, buffer.nbytes, is_last=is_last, counts=exchanged.counts)
         return buffer
 
     def _end_step(self) -> None:
@@ -247,7 +264,7 @@ class CompressedGradients:
 
     def close(self) -> None:
         """End the threads; call it before ``destroy_process_group``."""
-        self._thread.close()
+        self._pipeline.close()
         self.transport.close()
 
 
@@ -279,7 +296,8 @@ def compress_ddp(
             12 steps they turn out to take longer than DDP's own are predicted to.
         guard: compare the processes' parameters every now and then; a step is compared in the backward of the next.
         layer_report: sampled exchanges are reported tensor by tensor.
-        profile: whether :attr:`CompressedGradients.times` is measured.
+        profile: whether :attr:`CompressedGradients.times` is measured; buckets are then exchanged one after another,
+            where otherwise one is compressed while the one before it is on the wire.
 
     Raises:
         ConfigError: a method with local steps or another update of models, or one that does not fit.

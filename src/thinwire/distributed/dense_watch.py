@@ -92,6 +92,8 @@ class DenseWatch:
         """
         if len(self._steps) == WATCHED_STEPS:
             return
+        if self._buckets:  # it may have begun while the one before it was still on the wire
+            begun_s = max(begun_s, self._buckets[-1].ended_s)
         self._buckets.append(_Bucket(handed_s, begun_s, self.clock(), num_bytes))
         if not is_last:
             return

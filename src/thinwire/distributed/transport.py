@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -30,12 +31,15 @@ T = TypeVar("T")
 _LETTER = 1
 """The tag of sent messages, so that waiting for anyone's never takes a part of a collective for one."""
 
+_MOST_AT_ONCE = 1 << 26
+"""Bytes of room for all messages of a gather up to which it is worth having them arrive unannounced."""
+
 
 class Transport:
     """Runs the programs of one process against its peers, over a gloo group of its own.
 
-    Messages go directly between pairs of processes, each preceded by its length, so nothing is padded and one
-    round suffices. An all-reduce sums shards in rank order: the bits are those of the simulator.
+    Messages go directly between pairs of processes, each with its length, so nothing is padded and one round
+    suffices. An all-reduce sums shards in rank order: the bits are those of the simulator.
 
     Args:
         group: the processes that take part; all of them by default. Each of them, and no other, must make the
@@ -63,6 +67,7 @@ class Transport:
         """What the time of exchanges is measured by, if it is."""
         self._thread = CommunicationThread()
         self._unsent: dict[int, list[tuple[dist.Work, Tensor]]] = {}
+        self._common: dict[int, bool] = {}
 
     def run(self, steps: Steps[T]) -> T:
         """Run a program to its end: its arithmetic in this thread, its requests in the communication thread.
@@ -77,25 +82,42 @@ class Transport:
                 try:
                     op = steps.send(reply)
                 except StopIteration as stop:
-                    if self._unsent:
-                        self._enter("wire")
-                        self._submit(self._flush)
+                    self.flush()
                     result: T = stop.value
                     return result
-                self._enter("waiting")
-                reply = None if isinstance(op, Compute) else self._submit(functools.partial(self._communicate, op))
-                self._enter("decode")
-                if isinstance(op, AllGather):
-                    reply = op.combine(reply)
-                elif isinstance(op, Receive):
-                    reply = op.read(reply)
-                elif isinstance(op, ReceiveAny):
-                    source, message = reply
-                    reply = source, op.read(message)
-                self._enter("apply")
+                reply = self.answer(op, self.ask(op))
         finally:
             self._enter(outside)
             steps.close()
+
+    def ask(self, op: Op) -> "Future[Any]":
+        """Begin to perform one request of a program, after those that were asked before; :meth:`answer` reads it."""
+        self._enter("waiting")
+        return self._thread.submit(functools.partial(self._communicate, op))
+
+    def answer(self, op: Op, done: "Future[Any]") -> Any:
+        """Wait for what a request was answered with, in the form that the program gets it.
+
+        Raises:
+            WorkerError: a peer is gone or did not answer in time.
+        """
+        reply = self._result(done)
+        self._enter("decode")
+        if isinstance(op, AllGather):
+            reply = op.combine(reply)
+        elif isinstance(op, Receive):
+            reply = op.read(reply)
+        elif isinstance(op, ReceiveAny):
+            source, message = reply
+            reply = source, op.read(message)
+        self._enter("apply")
+        return reply
+
+    def flush(self) -> None:
+        """Wait until everything has been sent: what a program that is over has to do."""
+        if self._unsent:
+            self._enter("wire")
+            self._submit(self._flush)
 
     def share(self, values: Sequence[float]) -> list[list[float]]:
         """Every worker's numbers, in rank order, outside of all counting: for control and evaluation."""
@@ -131,8 +153,11 @@ class Transport:
 
     def _submit(self, job: Callable[[], T]) -> T:
         """Do ``job`` in the communication thread, after what was submitted before it, and wait for it."""
+        return self._result(self._thread.submit(job))
+
+    def _result(self, done: "Future[T]") -> T:
         try:
-            return self._thread.submit(job).result()
+            return done.result()
         except ThinwireError:
             raise
         except RuntimeError as error:
@@ -173,10 +198,16 @@ class Transport:
                 return None
 
     def _gather(self, message: Tensor, max_num_bytes: int | None = None) -> list[Tensor]:
-        """Everyone's messages in rank order: first their lengths, then their bodies."""
+        """Everyone's messages in rank order: their lengths, and their bodies at once if all know how long they may be.
+
+        Otherwise a body waits for its length to arrive, which takes a link's latency twice more: gloo ends a process
+        that is sent more than it has room for.
+        """
+        if max_num_bytes is not None and self._are_few(max_num_bytes) and self._is_common(max_num_bytes):
+            return self._gather_at_once(message, max_num_bytes)
         # To receive is asked for before anything is sent: the other side's permission to send must not wait behind what
         # this side writes, or a link carries one direction after the other.
-        lengths = {peer: torch.empty(1, dtype=torch.int64) for peer in self._peers()}
+        lengths = {peer: torch.zeros(1, dtype=torch.int64) for peer in self._peers()}
         arriving = [self._arrive(peer, length) for peer, length in lengths.items()]
         pending = [each for peer in self._peers() for each in self._send(peer, [_length(message)])]
         _wait(arriving)
@@ -189,6 +220,35 @@ class Transport:
         _wait([*arriving, *(work for work, _ in pending)])
         messages[self.rank] = message
         return [messages[rank] for rank in range(self.size)]
+
+    def _gather_at_once(self, message: Tensor, max_num_bytes: int) -> list[Tensor]:
+        lengths = {peer: torch.zeros(1, dtype=torch.int64) for peer in self._peers()}
+        messages = {peer: torch.empty(max(max_num_bytes, 1), dtype=torch.uint8) for peer in self._peers()}
+        begun = [self._arrive(peer, length) for peer, length in lengths.items()]
+        ended = [self._arrive(peer, other) for peer, other in messages.items()]
+        # Something must be sent where it is awaited. Of what is too long the others are told the length, and refuse it.
+        is_sendable = 0 < message.numel() <= max_num_bytes
+        body = message if is_sendable else torch.zeros(1, dtype=torch.uint8)
+        pending = [each for peer in self._peers() for each in self._send(peer, [_length(message), body])]
+        _wait(begun)
+        lengths[self.rank] = _length(message)
+        for peer in range(self.size):
+            check_length(peer, int(lengths[peer]), max_num_bytes)
+        self._enter("wire")
+        _wait([*ended, *(work for work, _ in pending)])
+        messages[self.rank] = message
+        return [messages[rank][: int(lengths[rank])] for rank in range(self.size)]
+
+    def _are_few(self, max_num_bytes: int) -> bool:
+        return max_num_bytes * (self.size - 1) <= _MOST_AT_ONCE
+
+    def _is_common(self, max_num_bytes: int) -> bool:
+        """Whether every process expects messages of at most that many bytes; asked once for every number."""
+        if max_num_bytes not in self._common:
+            mine = torch.tensor([max_num_bytes])
+            others = [other.view(torch.int64).tolist() for other in self._gather(mine.view(torch.uint8))]
+            self._common[max_num_bytes] = all(other == [max_num_bytes] for other in others)
+        return self._common[max_num_bytes]
 
     def _sum(self, tensor: Tensor, divisor: int) -> Tensor:
         """Reduce-scatter by shards, summed in rank order, then all-gather of the shards."""
@@ -217,12 +277,12 @@ class Transport:
         return total.view(tensor.shape)
 
     def _receive(self, source: int, max_num_bytes: int | None) -> Tensor:
-        length = torch.empty(1, dtype=torch.int64)
+        length = torch.zeros(1, dtype=torch.int64)
         _wait([self._arrive(source, length, _LETTER)])
         return self._body(source, int(length), max_num_bytes)
 
     def _receive_any(self, max_num_bytes: int | None) -> tuple[int, Tensor]:
-        length = torch.empty(1, dtype=torch.int64)
+        length = torch.zeros(1, dtype=torch.int64)
         source = dist.get_group_rank(self._group, dist.recv(length, group=self._group, tag=_LETTER))
         # Who asks again has taken its answer, so that an answer need not be kept until the program ends.
         _wait([work for work, _ in self._unsent.pop(source, [])])

@@ -184,9 +184,9 @@ def gather(
 
 
 @kernel
-def _take(word: Any, base: int, values: Any, places: Any, bits: Any, num: int) -> int:
+def _take(word: Any, base: int, values: Any, places: Any, bits: Any, num: int) -> Any:
     """Append the entries that are marked in a word, which is not 0."""
-    end = num + np.int64(count_ones(word))
+    end: Any = num + np.int64(count_ones(word))
     # How many they are cannot be predicted, so a few are always taken; those too many are written over.
     for _ in range(_AT_ONCE):
         position = base + np.int64(count_trailing_zeros(word | _LAST))
@@ -204,7 +204,7 @@ def _take(word: Any, base: int, values: Any, places: Any, bits: Any, num: int) -
 
 
 @kernel
-def _keep(places: Any, bits: Any, num: int, threshold: Any, ties: int) -> int:
+def _keep(places: Any, bits: Any, num: int, threshold: Any, ties: int) -> Any:
     """Move the wanted of ``num`` candidates to the front; how many they are."""
     left: Any = np.int64(ties)
     written: Any = np.int64(0)
