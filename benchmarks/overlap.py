@@ -1,8 +1,9 @@
 """How much of the exchange the hook hides behind backward, on a real, shaped link.
 
 For several batch sizes and methods: the seconds of a step's computation alone, of its exchanges alone (the same buckets
-and gradients, with nothing else going on), and of the whole step. Compression is work for a processor: with fewer cores
-than two a process it adds to the computation, and only the wire is hidden. Linux, root and iproute2 are needed.
+and gradients, with nothing else going on), and of the whole step; plain DDP first. Compression is work for a processor,
+as is gloo's own addition: with fewer cores than two a process it adds to the computation, and only the wire is hidden.
+Linux, root and iproute2 are needed.
 
     python benchmarks/overlap.py --bandwidth 100mbit
 """
@@ -25,7 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 import thinwire
 
 WIDTH, DEPTH = 640, 12
-METHODS = ("topk:density=10%", "topk:density=2%", "signtopk:density=1%")
+PLAIN = "plain DDP"
+METHODS = (PLAIN, "topk:density=10%", "topk:density=2%", "signtopk:density=1%")
 BATCHES = (16, 64, 256)
 ROUNDS = 7
 
@@ -50,6 +52,19 @@ class Bucket:
         return self._is_last
 
 
+class Whole(Bucket):
+    """Of plain DDP's only the size is known."""
+
+    def __init__(self, numel: int) -> None:
+        self._buffer = torch.ones(numel)
+
+
+def all_reduce(bucket: Bucket) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future()
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
@@ -59,16 +74,17 @@ def network() -> nn.Module:
 
 
 def measure(method: str, batch: int) -> dict[str, Any]:
-    model = DistributedDataParallel(network(), bucket_cap_mb=2 * 4e-6 * WIDTH * WIDTH)
-    handle = thinwire.compress_ddp(model, method, warn_if_slower=False)
+    model = DistributedDataParallel(network(), bucket_cap_mb=2 * 4e-6 * WIDTH * WIDTH, gradient_as_bucket_view=True)
     kept: list[Bucket] = []
-    exchange = handle.exchange
+    handle = None if method == PLAIN else thinwire.compress_ddp(model, method, warn_if_slower=False)
+    exchange = all_reduce if handle is None else handle.exchange
 
     def watched(bucket: Any) -> torch.futures.Future[Tensor]:
         kept.append(Bucket(bucket))
         return exchange(kept[-1])
 
-    vars(handle)["exchange"] = watched
+    if handle is not None:
+        vars(handle)["exchange"] = watched
     x = torch.randn(batch, WIDTH)
 
     def compute() -> None:
@@ -76,7 +92,8 @@ def measure(method: str, batch: int) -> dict[str, Any]:
             model(x).square().mean().backward()
 
     def whole() -> None:
-        kept.clear()
+        if handle is not None:
+            kept.clear()
         model(x).square().mean().backward()
 
     def exchanges() -> None:
@@ -94,12 +111,15 @@ def measure(method: str, batch: int) -> dict[str, Any]:
 
     for _ in range(4):  # buckets are cut anew after the first step, and compiled code is loaded
         whole()
+    if handle is None:
+        kept += [Whole(int(size) // 4) for size in model._get_ddp_logging_data()["rebuilt_bucket_sizes"].split(",")]
     times: dict[str, list[float]] = {"compute_s": [], "exchange_s": [], "step_s": []}
     for _ in range(ROUNDS):
         times["compute_s"].append(seconds(compute))
         times["step_s"].append(seconds(whole))
         times["exchange_s"].append(seconds(exchanges))
-    handle.close()
+    if handle is not None:
+        handle.close()
     found = {name: statistics.median(each) for name, each in times.items()}
     longest = max(found["compute_s"], found["exchange_s"])
     return {"method": method, "batch": batch, "buckets": len(kept), **found, "ratio": found["step_s"] / longest}

@@ -11,15 +11,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.dense_watch import DenseWatch
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link import measure_link
 from thinwire.distributed.pipeline import Pipeline
-from thinwire.distributed.policy import DensePolicy, PartlyDense
+from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.replicas import guard_module
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
-from thinwire.layout import Granularity, Layout, PerTensor, Whole
+from thinwire.layout import Layout
 from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_method, parse_method
 from thinwire.network import Traffic
 from thinwire.random import Key
@@ -72,18 +73,17 @@ class CompressedGradients:
         self._key = Key(seed).fold("ddp")
         self._scaler = scaler
         self._names = {id(param): name for name, param in model.module.named_parameters()}
-        self._places = {name: place for place, name in enumerate(self._names.values())}
-        self._dense = policy.dense_names(model.module)
-        self._check(model.module)
-        self._channels: dict[tuple[str, ...], Channel] = {}
-        # What was loaded, or is of buckets that are no more, until a bucket with the parameter comes.
-        self._waiting: dict[str, Tensor] = {}
         self._outcomes: list[tuple[Channel, Outcome]] = []
-        # A clock cannot tell the work on one bucket from waiting for another.
-        self._pipeline = Pipeline(self.transport, ahead=not profile)
         self._report = layer_report
         self._guarded = None if guard is None else guard_module(guard, self.transport, model.module)
         self._clock = self.transport.clock = StepClock() if profile else None
+        self._buckets = BucketChannels(
+            method, list(self._names.values()), policy.dense_names(model.module), self._key, self.transport.rank,
+            self.transport.size, self._clock,
+        )  # fmt: skip
+        self._check(model.module)
+        # A clock cannot tell the work on one bucket from waiting for another.
+        self._pipeline = Pipeline(self.transport, ahead=not profile)
         self._watch: DenseWatch | None = None
         if warn_if_slower and self.transport.size > 1:
             network = measure_link(self.transport, model.process_group)
@@ -127,7 +127,7 @@ class CompressedGradients:
         if self._clock:
             self._clock.switch("apply")
         named = {self._names[id(param)]: grad for param, grad in zip(params, grads, strict=True)}
-        channel = self._channel(named)
+        channel = self._buckets.of(named)
         ordered = [named[name] for name in channel.layout.names]
         scale = self._scaler.get_scale() if self._scaler else 1.0
         x, finite = channel.gather([grad.float() for grad in ordered])
@@ -166,38 +166,6 @@ class CompressedGradients:
             self.num_steps += 1
         self._outcomes.clear()
 
-    def _channel(self, named: Mapping[str, Tensor]) -> Channel:
-        """The channel of a bucket; where DDP has cut other buckets, with the memory of the same parameters."""
-        # Compressed parameters come first, those that are sent in full after them.
-        names = tuple(sorted(named, key=lambda name: (name in self._dense, self._places[name])))
-        channel = self._channels.get(names)
-        if channel is None:
-            layout = Layout(names, tuple(named[name].shape for name in names))
-            key = self._key.fold(names[0])
-            channel = Channel(self._fitted(layout), layout, [], self.transport.rank, self.transport.size, key)
-            # A parameter is in one bucket: buckets that had one of these are no more.
-            for old in [old for old in self._channels if not set(old).isdisjoint(names)]:
-                self._waiting |= _tensors_of(self._channels.pop(old))
-            _restore(channel, self._waiting)
-            channel.clock = self._clock
-            self._channels[names] = channel
-        return channel
-
-    def _fitted(self, layout: Layout) -> GradientAveraging:
-        """The method for one bucket, whose last tensors are sent in full."""
-        method = dataclasses.replace(self._method, granularity=_within_buckets(self._method.granularity))
-        dense = sum(name in self._dense for name in layout.names)
-        if method.exchange.needs_linear or not dense:
-            return method
-        count = len(layout.names) - dense
-        compressed = Layout(layout.names[:count], layout.shapes[:count])
-        segments = method.granularity.segments(compressed)
-        partly = functools.partial(PartlyDense, segments=segments, num_dense=layout.numel - compressed.numel)
-        warm_up = method.warm_up
-        if warm_up is not None:
-            warm_up = dataclasses.replace(warm_up, compressors=tuple(map(partly, warm_up.compressors)))
-        return dataclasses.replace(method, compressor=partly(method.compressor), warm_up=warm_up, granularity=Whole())
-
     def _check(self, model: nn.Module) -> None:
         """Every part refuses what it cannot do before training, on the parameters as one bucket."""
         named = {name: param for name, param in model.named_parameters() if param.requires_grad}
@@ -207,9 +175,9 @@ class CompressedGradients:
                     f"parameter {name!r} is {param.dtype} on {param.device}; this version exchanges floating point "
                     "gradients of models on the CPU"
                 )
-        names = sorted(named, key=lambda name: name in self._dense)
+        names = sorted(named, key=lambda name: name in self._buckets.dense)
         layout = Layout.of({name: named[name] for name in names})
-        check_method(self._fitted(layout), layout)
+        check_method(self._buckets.fitted(layout), layout)
 
     def state_dict(self) -> dict[str, Any]:
         """The memory of every parameter by its name, and the counters; loads with ``weights_only=True``.
@@ -222,10 +190,7 @@ class CompressedGradients:
             "message_bytes": self.message_bytes,
             "link": [self.traffic.bytes_sent, self.traffic.bytes_received],
         }
-        tensors = {name: tensor.clone() for name, tensor in self._waiting.items()}
-        for channel in self._channels.values():
-            tensors |= {name: tensor.clone() for name, tensor in _tensors_of(channel).items()}
-        return {"counters": counters, "tensors": tensors}
+        return {"counters": counters, "tensors": self._buckets.tensors()}
 
     def _identity(self) -> dict[str, Any]:
         """What a state is refused by if it differs."""
@@ -243,8 +208,7 @@ class CompressedGradients:
         unknown = {name.split(".", 2)[2] for name in saved["tensors"]} - set(self._names.values())
         if unknown:
             raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(unknown)[:3])}")
-        self._channels = {}
-        self._waiting = {name: tensor.clone() for name, tensor in saved["tensors"].items()}
+        self._buckets.load(saved["tensors"])
         self.num_steps, self.message_bytes = counters["num_steps"], counters["message_bytes"]
         self.transport.traffic = Traffic(*counters["link"])
 
@@ -361,25 +325,3 @@ def _keep(promise: "torch.futures.Future[Tensor]", done: "Future[Tensor]") -> No
         promise.set_result(done.result())
     else:
         promise.set_exception(error)  # type: ignore[arg-type]
-
-
-def _within_buckets(granularity: Granularity) -> Granularity:
-    return PerTensor() if isinstance(granularity, Whole) else granularity
-
-
-def _tensors_of(channel: Channel) -> dict[str, Tensor]:
-    """Every vector of the memory and the exchange, by ``part.kind.parameter``."""
-    return {
-        f"{part}.{kind}.{name}": view
-        for part, state in (("memory", channel.memory), ("exchange", channel.exchange))
-        for kind, flat in state.items()
-        if flat.shape == (channel.layout.numel,)
-        for name, view in channel.layout.unflatten(flat).items()
-    }
-
-
-def _restore(channel: Channel, known: dict[str, Tensor]) -> None:
-    """Fill the state of a new channel from tensors by name, which are used up; what is not known is as it begins."""
-    for name, view in _tensors_of(channel).items():
-        if name in known:
-            view.copy_(known.pop(name))

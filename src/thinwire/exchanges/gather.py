@@ -107,8 +107,7 @@ def _combine(messages: Sequence[Tensor], numel: int) -> tuple[Tensor | Sparse, b
 
 def _decoded(messages: Sequence[Tensor], numel: int) -> Iterator[Payload]:
     """One at a time: together they may be as long as the vector many times over."""
-    for rank, message in enumerate(messages):
-        yield decode_part(message, numel, f"the message of worker {rank}")
+    return (decode_part(message, numel, f"the message of worker {rank}") for rank, message in enumerate(messages))
 
 
 def _dense_mean(payloads: Iterable[Payload], numel: int) -> tuple[Tensor, bool]:

@@ -31,19 +31,24 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor) -> bool:
     """
     if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
         raise ConfigError(f"the vector is contiguous float32, got {out.dtype} of shape {tuple(out.shape)}")
+    device = out.device
+    # The kernel is given addresses: what they belong to must live until it is done.
+    sources, addresses, ends, end = [], [], [], 0
     for tensor in tensors:
-        if tensor.dtype != torch.float32 or tensor.device != out.device:
-            raise ConfigError(f"tensors are float32 on {out.device}, got {tensor.dtype} on {tensor.device}")
-    if sum(tensor.numel() for tensor in tensors) != out.numel():
-        raise ConfigError(f"{sum(tensor.numel() for tensor in tensors)} entries do not fill {out.numel()} places")
+        if tensor.dtype != torch.float32 or tensor.device != device:
+            raise ConfigError(f"tensors are float32 on {device}, got {tensor.dtype} on {tensor.device}")
+        source = tensor if tensor.is_contiguous() else tensor.detach().contiguous()
+        end += source.numel()
+        sources.append(source)
+        addresses.append(source.data_ptr())
+        ends.append(end)
+    if end != out.numel():
+        raise ConfigError(f"{end} entries do not fill {out.numel()} places")
     if not out.is_cpu:
         return flatten_finite_torch(tensors, out)
-    # The kernel is given addresses: what they belong to must live until it is done.
-    sources = [tensor.detach().contiguous() for tensor in tensors]
-    addresses = np.array([source.data_ptr() for source in sources], np.int64)
-    ends = np.cumsum([source.numel() for source in sources], dtype=np.int64)
+    pieces = np.array([addresses, ends], np.int64)
     target = array_of(out).view(np.uint32)
-    return all(run(_flatten, [(addresses, ends, target, start, stop) for start, stop in shares(out.numel())]))
+    return all(run(_flatten, [(pieces, target, start, stop) for start, stop in shares(end)]))
 
 
 def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor) -> bool:
@@ -54,9 +59,10 @@ def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor) -> bool:
 
 
 @kernel
-def _flatten(addresses: Any, ends: Any, out: Any, start: int, stop: int) -> Any:
+def _flatten(pieces: Any, out: Any, start: int, stop: int) -> Any:
     most = np.uint32(0)
     begin = 0
+    addresses, ends = pieces[0], pieces[1]
     for number in range(addresses.size):
         end = ends[number]
         first = max(start, begin)

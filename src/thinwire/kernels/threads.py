@@ -32,6 +32,8 @@ def shares(numel: int, unit: int = 1) -> list[tuple[int, int]]:
         >>> shares(1000)
         [(0, 1000)]
     """
+    if numel < 2 * _LEAST:
+        return [(0, numel)]
     num = max(1, min(torch.get_num_threads(), numel // _LEAST))
     num_units = -(-numel // unit)
     borders = [min(numel, num_units * part // num * unit) for part in range(num)] + [numel]

@@ -1,10 +1,10 @@
 """The parameters that a worker trains: whole tensors, or the local shards of sharded ones."""
 
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from thinwire.errors import ConfigError
 
@@ -54,9 +54,12 @@ def plain_name(name: str) -> str:
 
 def local_part(tensor: Tensor) -> Tensor:
     """The shard that lives here, sharing its memory; a tensor that is not sharded as it is."""
-    if isinstance(tensor, DTensor):
+    # Whoever has a sharded tensor has imported its module; for all others that would take a second.
+    module = sys.modules.get("torch.distributed.tensor")
+    if module is not None and isinstance(tensor, module.DTensor):
         with torch.no_grad():
-            return tensor.to_local()
+            local: Tensor = tensor.to_local()
+            return local
     return tensor
 
 
