@@ -182,3 +182,18 @@ def test_damage_is_refused() -> None:
 def test_encode_refuses_what_does_not_ascend(indices: list[int]) -> None:
     with pytest.raises(ConfigError, match="ascending"):
         exp_golomb_encode(torch.tensor(indices))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize("kind", GAPS)
+def test_the_bytes_do_not_depend_on_the_number_of_threads(kind: str, num_threads: int) -> None:
+    """So many gaps that each thread has a part; the parts begin at any bit of the two streams."""
+    gaps = draw(130_001, kind)
+    torch.set_num_threads(num_threads)
+    orders, num_bytes = orders_of_gaps(gaps)
+    expected, expected_bytes = orders_of_gaps_torch(gaps)
+    assert torch.equal(orders, expected)
+    assert num_bytes == expected_bytes
+    code = encode_with_orders(gaps, orders, num_bytes)
+    assert torch.equal(code, encode_with_orders_torch(gaps, orders))
+    assert torch.equal(gaps_of(exp_golomb_decode(code, gaps.numel(), 2**48)), gaps)

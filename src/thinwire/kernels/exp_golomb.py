@@ -18,7 +18,6 @@ from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch, unpack_torch
 from thinwire.kernels.numba_tools import (
     array_of,
-    copy_to,
     count_leading_zeros,
     count_trailing_zeros,
     kernel,
@@ -28,6 +27,7 @@ from thinwire.kernels.numba_tools import (
     write_bits,
 )
 from thinwire.kernels.rice import SLACK, gaps_of
+from thinwire.kernels.threads import run, shares
 
 BLOCK = 128
 """Gaps that share one order."""
@@ -75,11 +75,12 @@ def orders_of_gaps(gaps: Tensor) -> tuple[Tensor, int]:
     """
     if not gaps.is_cpu:
         return orders_of_gaps_torch(gaps)
-    orders = np.empty(_num_blocks(gaps.numel()), np.uint8)
-    num_bytes = int(_choose_orders(gaps.numpy(), orders))
-    if num_bytes < 0:
+    array, orders = array_of(gaps), np.empty(_num_blocks(gaps.numel()), np.uint8)
+    found = run(_choose_orders, [(array, orders, start, stop) for start, stop in _shares(orders.size)])
+    if min(found) < (0, 0):
         raise _out_of_range()
-    return tensor_of(orders), num_bytes
+    unary, raw = (sum(bits) for bits in zip(*found, strict=True))
+    return tensor_of(orders), (orders.size + 1) // 2 + (unary + 7) // 8 + (raw + 7) // 8
 
 
 def orders_of_gaps_torch(gaps: Tensor) -> tuple[Tensor, int]:
@@ -128,8 +129,23 @@ def encode_with_orders(gaps: Tensor, orders: Tensor, num_bytes: int) -> Tensor:
         >>> encode_with_orders(torch.tensor([0, 2]), torch.tensor([0], dtype=torch.uint8), 3).tolist()
         [0, 5, 1]
     """
+    array, chosen = array_of(gaps), array_of(orders)
     data = np.empty(num_bytes + SLACK, np.uint8)
-    _encode(gaps.numpy(), orders.numpy(), data)
+    # Each part writes streams of its own, which are then put together bit by bit.
+    streams = [np.empty((2, num_bytes + SLACK), np.uint8) for _ in _shares(chosen.size)]
+    parts = [
+        (array, chosen, start, stop, unary, raw)
+        for (start, stop), (unary, raw) in zip(_shares(chosen.size), streams, strict=True)
+    ]
+    counts = run(_encode, parts)
+    _write_orders(chosen, data)
+    begin = num_packed_bytes(chosen.size, 4)
+    for which in (0, 1):
+        end = 8 * begin
+        for stream, num_bits in zip(streams, counts, strict=True):
+            _append(data, end, stream[which], num_bits[which])
+            end += num_bits[which]
+        begin = (end + 7) // 8
     return tensor_of(data[:num_bytes])
 
 
@@ -211,6 +227,12 @@ def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:
     return (numbers - (1 << orders) + 1).cumsum(0) - 1
 
 
+def _shares(num_blocks: int) -> list[tuple[int, int]]:
+    """Ranges of blocks, one for each thread that is worth its start."""
+    # A gap costs several times as much as an entry of a vector.
+    return [(start // (8 * BLOCK), stop // (8 * BLOCK)) for start, stop in shares(8 * BLOCK * num_blocks, 8 * BLOCK)]
+
+
 def _num_blocks(count: int) -> int:
     return (count + BLOCK - 1) // BLOCK
 
@@ -255,12 +277,13 @@ def _num_bits(number: Any) -> Any:
 
 
 @kernel
-def _choose_orders(gaps: Any, orders: Any) -> Any:
+def _choose_orders(gaps: Any, orders: Any, first: int, last: int) -> Any:
+    """Of blocks ``first`` to ``last - 1``; how many bits the two streams take, or -1 for a gap out of range."""
     num_unary_bits = np.int64(0)
     num_raw_bits = np.int64(0)
     short = np.empty(49, np.int64)
     carried = np.empty(49, np.int64)
-    for block in range(orders.size):
+    for block in range(first, last):
         part = gaps[128 * block : min(128 * block + 128, gaps.size)]
         # A gap g of s digits has w = o where o >= s. Where o < s, w = s - 1, or s if g + 2**o carries into a new
         # digit; it does for every o from c on, the number of digits of 2**s - 1 - g. So two counts a block, of s
@@ -273,7 +296,7 @@ def _choose_orders(gaps: Any, orders: Any) -> Any:
             digits = _num_bits(gap)
             # That of negative gaps is 64.
             if digits > 48:
-                return -1
+                return np.int64(-1), np.int64(-1)
             short[digits] += 1
             carried[_num_bits(gap ^ ((np.int64(1) << digits) - 1))] += 1
             total += digits
@@ -293,30 +316,45 @@ def _choose_orders(gaps: Any, orders: Any) -> Any:
         orders[block] = best
         num_raw_bits += best_widths
         num_unary_bits += best_widths - part.size * best + part.size
-    return (orders.size + 1) // 2 + (num_unary_bits + 7) // 8 + (num_raw_bits + 7) // 8
+    return num_unary_bits, num_raw_bits
 
 
 @kernel
-def _encode(gaps: Any, orders: Any, data: Any) -> None:
+def _write_orders(orders: Any, data: Any) -> None:
     place = (np.int64(0), np.uint64(0), np.int64(0))
     for block in range(orders.size):
         place = write_bits(data, place[0], place[1], place[2], np.uint64(orders[block]), np.int64(4))
-    num_order_bytes = place[0] + (place[2] > 0)
-    # Side by side, the two streams do not wait for each other.
-    raw = np.empty(data.size, np.uint8)
-    high = (num_order_bytes, np.uint64(0), np.int64(0))
+
+
+@kernel
+def _append(data: Any, position: int, stream: Any, num_bits: int) -> None:
+    """Write the first bits of ``stream`` from bit ``position`` of ``data`` on; what is after them becomes zero."""
+    kept = np.int64(position & 7)
+    pending = np.uint64(0)
+    if kept:
+        pending = np.uint64(data[position >> 3]) & ((np.uint64(1) << np.uint64(kept)) - np.uint64(1))
+    place = (np.int64(position >> 3), pending, kept)
+    for begin in range(0, num_bits, 56):
+        count = np.int64(min(56, num_bits - begin))
+        word = load_word_padded(stream, begin >> 3) & ((np.uint64(1) << np.uint64(count)) - np.uint64(1))
+        place = write_bits(data, place[0], place[1], place[2], word, count)
+
+
+@kernel
+def _encode(gaps: Any, orders: Any, first: int, last: int, unary: Any, raw: Any) -> Any:
+    """The two streams of blocks ``first`` to ``last - 1``; how many bits they have."""
+    # Side by side, they do not wait for each other.
+    high = (np.int64(0), np.uint64(0), np.int64(0))
     low = (np.int64(0), np.uint64(0), np.int64(0))
-    for block in range(orders.size):
+    for block in range(first, last):
         order = np.int64(orders[block])
         for j in range(128 * block, min(128 * block + 128, gaps.size)):
             number = gaps[j] + (np.int64(1) << order)
             width = _num_bits(number) - 1
             length = width - order
-            high = write_bits(data, high[0], high[1], high[2], np.uint64(1) << np.uint64(length), length + 1)
+            high = write_bits(unary, high[0], high[1], high[2], np.uint64(1) << np.uint64(length), length + 1)
             low = write_bits(raw, low[0], low[1], low[2], np.uint64(number ^ (np.int64(1) << width)), width)
-    num_raw_bytes = low[0] + (low[2] > 0)
-    start = high[0] + (high[2] > 0)
-    copy_to(data[start : start + num_raw_bytes], raw[:num_raw_bytes])
+    return 8 * high[0] + high[2], 8 * low[0] + low[2]
 
 
 @kernel

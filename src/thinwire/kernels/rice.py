@@ -13,6 +13,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
+from thinwire.kernels.buffers import empty
 from thinwire.kernels.numba_tools import (
     array_of,
     copy_to,
@@ -240,7 +241,7 @@ def gaps_of(indices: Tensor) -> Tensor:
     if indices.dtype != torch.int64 or indices.dim() != 1:
         raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
     if indices.device.type == "cpu":
-        gaps = np.empty(indices.numel(), np.int64)
+        gaps = empty(indices.numel(), np.int64)
         smallest = int(_fill_gaps(indices.contiguous().numpy(), gaps))
         result = tensor_of(gaps)
     else:
@@ -259,14 +260,16 @@ def _choice_torch(gaps: Tensor) -> tuple[int, int]:
 
 @kernel
 def _fill_gaps(indices: Any, gaps: Any) -> Any:
-    smallest = np.int64(0)
-    previous = np.int64(-1)
-    for j in range(indices.size):
-        # An index below the previous one shows up as a negative gap; a negative first index too.
-        gap = indices[j] - previous - 1
-        gaps[j] = gap
+    # An index below the previous one shows up as a negative gap; a negative first index too.
+    if indices.size == 0:
+        return np.int64(0)
+    gaps[0] = indices[0]
+    smallest = min(np.int64(0), indices[0])
+    before, after, between = indices[:-1], indices[1:], gaps[1:]
+    for j in range(between.size):
+        gap = after[j] - before[j] - 1
+        between[j] = gap
         smallest = min(smallest, gap)
-        previous = indices[j]
     return smallest
 
 

@@ -230,6 +230,22 @@ def _select_shared(problem: tuple[Any, ...], segment: int, indices: Any, values:
     for thread in range(num_threads):
         found[firsts[thread] : firsts[thread + 1]] = _parts(rows[thread], capacity)[1][: nums[thread]]
     threshold, ties = kth_largest(found, firsts[-1], count, np.uint32(0))
+    pieces = np.zeros(-(-(stop - start) // _PIECE), np.int64)
+    left = threads.run(
+        _keep_share, [(rows[thread], capacity, nums[thread], threshold, start, pieces) for thread in range(num_threads)]
+    )
+    if sum(left) == count:
+        ends = np.cumsum(pieces)
+        target = (chosen, kept.view(np.uint32))
+        threads.run(
+            _copy_share,
+            [(rows[thread], capacity, pieces, ends, thread, num_threads, *target) for thread in range(num_threads)],
+        )
+        return
+    # More entries than are wanted equal the threshold: the first of them in the order of places.
+    firsts = np.cumsum([0, *left])
+    for thread in range(num_threads):
+        found[firsts[thread] : firsts[thread + 1]] = _parts(rows[thread], capacity)[1][: left[thread]]
     _merge(rows, firsts, found, threshold, ties, start, chosen, kept.view(np.uint32))
 
 
@@ -256,6 +272,38 @@ def _gather_share(
         end = min(first + _PIECE, stop)
         num, bound = gather(x, residual, decay, add, out, first, end, bound, count, places, bits, num)
     return num
+
+
+@kernel
+def _keep_share(scratch: Any, capacity: int, num: int, threshold: Any, start: int, pieces: Any) -> Any:
+    """Move a thread's candidates that reach the threshold to the front, and count them by piece; how many they are."""
+    places, bits = _parts(scratch, capacity)
+    left: Any = np.int64(0)
+    for j in range(num):
+        # Which reach it cannot be predicted: each is written, and the next one over it if it does not.
+        place, value = places[j], bits[j]
+        places[np.uint64(left)] = place
+        bits[np.uint64(left)] = value
+        reached = np.int64((value & np.uint32(MAGNITUDE)) >= threshold)
+        left += reached
+        pieces[np.uint64(place - start) // np.uint64(_PIECE)] += reached
+    return left
+
+
+@kernel
+def _copy_share(
+    scratch: Any, capacity: int, pieces: Any, ends: Any, thread: int, num_threads: int, indices: Any, values: Any
+) -> None:
+    """Each of a thread's pieces to its place among those of all threads."""
+    places, bits = _parts(scratch, capacity)
+    done = 0
+    for piece in range(thread, pieces.size, num_threads):
+        size = pieces[piece]
+        first = ends[piece] - size
+        for j in range(size):
+            indices[first + j] = places[done + j]
+            values[first + j] = bits[done + j]
+        done += size
 
 
 @kernel
