@@ -46,7 +46,7 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor) -> bool:
         raise ConfigError(f"{end} entries do not fill {out.numel()} places")
     if not out.is_cpu:
         return flatten_finite_torch(tensors, out)
-    pieces = np.array([addresses, ends], np.int64)
+    pieces = np.array(addresses + ends, np.int64)
     target = array_of(out).view(np.uint32)
     return all(run(_flatten, [(pieces, target, start, stop) for start, stop in shares(end)]))
 
@@ -62,7 +62,8 @@ def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor) -> bool:
 def _flatten(pieces: Any, out: Any, start: int, stop: int) -> Any:
     most = np.uint32(0)
     begin = 0
-    addresses, ends = pieces[0], pieces[1]
+    # A list of lists would take numpy longer than the work on a small model.
+    addresses, ends = pieces[: pieces.size // 2], pieces[pieces.size // 2 :]
     for number in range(addresses.size):
         end = ends[number]
         first = max(start, begin)

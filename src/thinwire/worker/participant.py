@@ -125,9 +125,9 @@ class Worker:
         """
         if (yield from self.before_step()):
             self.optimizer.step()
-        yield from self.after_step()
+        if isinstance(self.method, ModelAveraging):
+            yield from self.after_step()
 
-    @torch.no_grad()
     def before_step(self, skips: bool = False) -> Steps[bool]:
         """What comes before the optimizer's own step; whether it is to be made.
 
@@ -144,8 +144,12 @@ class Worker:
         self._notice_lr_drop()
         if isinstance(self.method, ModelAveraging):
             return True
+        return (yield from self._average_gradients(self.method, skips))
+
+    @torch.no_grad()
+    def _average_gradients(self, method: GradientAveraging, skips: bool) -> Steps[bool]:
         (channel,) = self.channels
-        outcome = yield from self._exchange(channel, *self._clipped_gradient(channel, self.method))
+        outcome = yield from self._exchange(channel, *self._clipped_gradient(channel, method))
         if not outcome.aggregate.finite:
             if skips:
                 return False
