@@ -1,7 +1,7 @@
 """How much of the exchange the hook hides behind backward, on a real, shaped link.
 
 For several batch sizes and methods: the seconds of a step's computation alone, of its exchanges alone (the same buckets
-and gradients, with nothing else going on), and of the whole step; plain DDP first. Compression is work for a processor,
+and gradients, with nothing else going on), and of the whole step. Compression is work for a processor,
 as is gloo's own addition: with fewer cores than two a process it adds to the computation, and only the wire is hidden.
 Linux, root and iproute2 are needed.
 
@@ -27,7 +27,7 @@ import thinwire
 
 WIDTH, DEPTH = 640, 12
 PLAIN = "plain DDP"
-METHODS = (PLAIN, "topk:density=10%", "topk:density=2%", "signtopk:density=1%")
+METHODS = ("topk:density=10%", "topk:density=2%", "signtopk:density=1%")
 BATCHES = (16, 64, 256)
 ROUNDS = 7
 
@@ -129,7 +129,7 @@ def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(args.store, 2)
     dist.init_process_group("gloo", store=store, rank=args.rank, world_size=2)
-    for method in METHODS:
+    for method in args.methods:
         for batch in BATCHES:
             found = measure(method, batch)
             if args.rank == 0:
@@ -148,6 +148,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bandwidth", default="100mbit", help="of every link, as tc writes it")
     parser.add_argument("--latency", default="400ms", help="how long tc's queue may be")
+    parser.add_argument(
+        "--methods", nargs="+", default=METHODS, help=f"method strings, or {PLAIN!r}, which needs a fast link"
+    )
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
     args = parser.parse_args()
