@@ -17,6 +17,7 @@ from torch import Tensor
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch, unpack_torch
 from thinwire.kernels.numba_tools import (
+    append_bits,
     array_of,
     count_leading_zeros,
     count_trailing_zeros,
@@ -143,7 +144,7 @@ def encode_with_orders(gaps: Tensor, orders: Tensor, num_bytes: int) -> Tensor:
     for which in (0, 1):
         end = 8 * begin
         for stream, num_bits in zip(streams, counts, strict=True):
-            _append(data, end, stream[which], num_bits[which])
+            append_bits(data, end, stream[which], num_bits[which])
             end += num_bits[which]
         begin = (end + 7) // 8
     return tensor_of(data[:num_bytes])
@@ -324,20 +325,6 @@ def _write_orders(orders: Any, data: Any) -> None:
     place = (np.int64(0), np.uint64(0), np.int64(0))
     for block in range(orders.size):
         place = write_bits(data, place[0], place[1], place[2], np.uint64(orders[block]), np.int64(4))
-
-
-@kernel
-def _append(data: Any, position: int, stream: Any, num_bits: int) -> None:
-    """Write the first bits of ``stream`` from bit ``position`` of ``data`` on; what is after them becomes zero."""
-    kept = np.int64(position & 7)
-    pending = np.uint64(0)
-    if kept:
-        pending = np.uint64(data[position >> 3]) & ((np.uint64(1) << np.uint64(kept)) - np.uint64(1))
-    place = (np.int64(position >> 3), pending, kept)
-    for begin in range(0, num_bits, 56):
-        count = np.int64(min(56, num_bits - begin))
-        word = load_word_padded(stream, begin >> 3) & ((np.uint64(1) << np.uint64(count)) - np.uint64(1))
-        place = write_bits(data, place[0], place[1], place[2], word, count)
 
 
 @kernel
