@@ -130,7 +130,7 @@ class CompressedGradients:
         channel = self._buckets.of(named)
         ordered = [named[name] for name in channel.layout.names]
         scale = self._scaler.get_scale() if self._scaler else 1.0
-        x, finite = channel.gather([grad.float() for grad in ordered])
+        x, finite = channel.gather(ordered)
         if scale != 1.0:
             x.div_(scale)
         compressor = channel.method.compressor_at(self.num_steps)

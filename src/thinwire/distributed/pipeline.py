@@ -105,7 +105,8 @@ class Pipeline:
             first = self._programs[0]
             if first.is_fresh:
                 self._begin(first)
-            if first.request is not None and not first.is_over:
+            if not first.is_over:
+                assert first.request is not None
                 self._transport.ask(first.request).add_done_callback(self._events.put)
                 return
             self._programs.popleft().end(self._transport.flush)

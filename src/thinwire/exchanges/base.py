@@ -7,7 +7,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.layout import Layout, Segments, State
-from thinwire.payloads import Payload, Sparse
+from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
 
@@ -61,12 +61,8 @@ class Aggregate:
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * mean`` in place, both roundings in f32; in O(entries) where the result is sparse."""
-        if isinstance(self.result, Sparse):
-            self.result.add_to(out, scale)
-        elif abs(scale) == 1.0:
-            out.add_(self.result, alpha=scale)
-        else:
-            out.add_(self.result * scale)
+        result = Dense(self.result) if isinstance(self.result, Tensor) else self.result
+        result.add_to(out, scale)
 
     def num_nonzero(self) -> int:
         """Entries of the mean that are not 0."""

@@ -133,12 +133,11 @@ def encode_with_orders(gaps: Tensor, orders: Tensor, num_bytes: int) -> Tensor:
     array, chosen = array_of(gaps), array_of(orders)
     data = np.empty(num_bytes + SLACK, np.uint8)
     # Each part writes streams of its own, which are then put together bit by bit.
-    streams = [np.empty((2, num_bytes + SLACK), np.uint8) for _ in _shares(chosen.size)]
-    parts = [
-        (array, chosen, start, stop, unary, raw)
-        for (start, stop), (unary, raw) in zip(_shares(chosen.size), streams, strict=True)
-    ]
-    counts = run(_encode, parts)
+    ranges = _shares(chosen.size)
+    streams = [np.empty((2, num_bytes + SLACK), np.uint8) for _ in ranges]
+    counts = run(
+        _encode, [(array, chosen, *part, unary, raw) for part, (unary, raw) in zip(ranges, streams, strict=True)]
+    )
     _write_orders(chosen, data)
     begin = num_packed_bytes(chosen.size, 4)
     for which in (0, 1):

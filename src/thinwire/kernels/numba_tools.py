@@ -221,6 +221,36 @@ def write_bits(data: Any, position: Any, pending: Any, num_pending: Any, bits: A
     return position + num_full, pending >> np.uint64(8 * num_full), num_pending & 7
 
 
+TAKEN_AT_ONCE = 3
+"""Entries that :func:`take_marked` writes without asking how many there are."""
+
+_LAST = np.uint64(1 << 63)
+
+
+@kernel
+def take_marked(word: Any, first: Any, offset: Any, source: Any, places: Any, values: Any, num: Any) -> Any:
+    """Append ``offset + i`` to ``places`` and ``source[i]`` to ``values`` for ``i = first + bit``, bit by set bit.
+
+    ``num`` are in them already; how many there are then is returned. Up to ``TAKEN_AT_ONCE`` entries behind these are
+    written over: how many bits are set cannot be predicted, and a wrong guess costs more than a few.
+    """
+    end = num + np.int64(count_ones(word))
+    for _ in range(TAKEN_AT_ONCE):
+        # Where no bit is left, that of the last place.
+        place = first + np.int64(count_trailing_zeros(word | _LAST))
+        places[np.uint64(num)] = offset + place
+        values[np.uint64(num)] = source[np.uint64(place)]
+        num += 1
+        word &= word - np.uint64(1)
+    while word != 0:
+        place = first + np.int64(count_trailing_zeros(word))
+        places[np.uint64(num)] = offset + place
+        values[np.uint64(num)] = source[np.uint64(place)]
+        num += 1
+        word &= word - np.uint64(1)
+    return end
+
+
 @kernel
 def append_bits(data: Any, position: int, stream: Any, num_bits: int) -> None:
     """Write the first bits of ``stream`` from bit ``position`` of ``data`` on; what is after them becomes zero."""

@@ -100,6 +100,11 @@ def are_disjoint_torch(first: Tensor, second: Tensor) -> bool:
 def _check(indices: Tensor, values: Tensor, out: Tensor) -> None:
     if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
         raise ConfigError(f"the sum is a contiguous vector of float32, got {out.dtype} of shape {tuple(out.shape)}")
+    check_pairs(indices, values)
+
+
+def check_pairs(indices: Tensor, values: Tensor) -> None:
+    """Raise :class:`ConfigError` unless these are a vector of int64 and as many float32."""
     if indices.dtype != torch.int64 or indices.dim() != 1:
         raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
     if values.dtype != torch.float32 or values.shape != indices.shape:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.lanes import LANES
-from thinwire.kernels.numba_tools import copy_to, count_ones, count_trailing_zeros, kernel
+from thinwire.kernels.numba_tools import copy_to, count_trailing_zeros, kernel, take_marked
 from thinwire.kernels.select_threshold import collect, kth_largest, kth_largest_of_all
 from thinwire.kernels.select_vectors import (
     GROUP,
@@ -28,12 +28,6 @@ BLOCK = 4096
 
 ROOM = 2 * BLOCK
 """Candidates that fit beyond the share of the wanted entries."""
-
-_AT_ONCE = 3
-"""Candidates that are taken out of a word of marks without asking how many there are."""
-
-_LAST = np.uint64(1 << 63)
-"""Set where no mark is left: the last place of a word."""
 
 _CACHED = 1 << 16
 _MAX_LINES = 4096
@@ -172,7 +166,7 @@ def gather(
             else:
                 word = passing_64(out, base, bound)
             if word != 0:
-                num = _take(word, base, values, places, bits, num)
+                num = take_marked(word, base, 0, values, places, bits, num)
         for rest in range(whole, end):
             if add:
                 out[rest] = residual[rest] * decay + x[rest]
@@ -181,26 +175,6 @@ def gather(
                 bits[num] = values[rest]
                 num += 1
     return num, bound
-
-
-@kernel
-def _take(word: Any, base: int, values: Any, places: Any, bits: Any, num: int) -> Any:
-    """Append the entries that are marked in a word, which is not 0."""
-    end: Any = num + np.int64(count_ones(word))
-    # How many they are cannot be predicted, so a few are always taken; those too many are written over.
-    for _ in range(_AT_ONCE):
-        position = base + np.int64(count_trailing_zeros(word | _LAST))
-        places[np.uint64(num)] = position
-        bits[np.uint64(num)] = values[np.uint64(position)]
-        num += 1
-        word &= word - np.uint64(1)
-    while word != 0:
-        position = base + np.int64(count_trailing_zeros(word))
-        places[np.uint64(num)] = position
-        bits[np.uint64(num)] = values[np.uint64(position)]
-        num += 1
-        word &= word - np.uint64(1)
-    return end
 
 
 @kernel

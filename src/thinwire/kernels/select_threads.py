@@ -230,11 +230,14 @@ def _select_shared(problem: tuple[Any, ...], segment: int, indices: Any, values:
     for thread in range(num_threads):
         found[firsts[thread] : firsts[thread + 1]] = _parts(rows[thread], capacity)[1][: nums[thread]]
     threshold, ties = kth_largest(found, firsts[-1], count, np.uint32(0))
-    pieces = np.zeros(-(-(stop - start) // _PIECE), np.int64)
+    # A row for each thread: neighbouring counts are in one line of the cache, which two threads would fight over.
+    counted = np.zeros((num_threads, -(-(stop - start) // _PIECE)), np.int64)
     left = threads.run(
-        _keep_share, [(rows[thread], capacity, nums[thread], threshold, start, pieces) for thread in range(num_threads)]
+        _keep_share,
+        [(rows[thread], capacity, nums[thread], threshold, start, counted[thread]) for thread in range(num_threads)],
     )
     if sum(left) == count:
+        pieces = counted.sum(0)
         ends = np.cumsum(pieces)
         target = (chosen, kept.view(np.uint32))
         threads.run(

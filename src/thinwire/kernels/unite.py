@@ -16,25 +16,19 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import empty
 from thinwire.kernels.numba_tools import (
+    TAKEN_AT_ONCE,
     array_of,
-    count_ones,
-    count_trailing_zeros,
     first_from,
     kernel,
     pointer,
+    take_marked,
     tensor_of,
 )
-from thinwire.kernels.scatter import check_ascending
+from thinwire.kernels.scatter import check_ascending, check_pairs
 from thinwire.kernels.threads import run, shares
 
 _BLOCK = 4096
 """Places whose sums and marks are kept in the cache nearest to the processor."""
-
-_AT_ONCE = 3
-"""Places that are taken out of a word of marks without asking how many there are."""
-
-_LAST = np.uint64(1 << 63)
-"""Set where no mark is left: the last place of a word."""
 
 
 def unite_means(
@@ -71,7 +65,7 @@ def unite_means(
     addresses = addresses.reshape(-1, 3)
     total = int(addresses[:, 2].sum())
     borders = shares(numel, _BLOCK)
-    room = total + _AT_ONCE * len(borders)
+    room = total + TAKEN_AT_ONCE * len(borders)
     united, means = empty(room, np.int64), empty(room, np.float32)
     calls = [(addresses, united, means, np.float32(divisor), number, *border) for number, border in enumerate(borders)]
     found = run(_unite, calls)
@@ -107,12 +101,7 @@ def _check(indices: Sequence[Tensor], values: Sequence[Tensor], numel: int, divi
             f"{len(indices)} vectors of indices and {len(values)} of values were given for {numel} places"
         )
     for places, found in zip(indices, values, strict=True):
-        if places.dtype != torch.int64 or places.dim() != 1:
-            raise ConfigError(f"indices are a vector of int64, got {places.dtype} of shape {tuple(places.shape)}")
-        if found.dtype != torch.float32 or found.shape != places.shape:
-            raise ConfigError(
-                f"{places.numel()} indices need as many float32, got {found.dtype} of shape {tuple(found.shape)}"
-            )
+        check_pairs(places, found)
 
 
 @kernel
@@ -120,7 +109,7 @@ def _unite(addresses: Any, united: Any, means: Any, divisor: Any, number: int, s
     """Part ``number``, places ``start`` to ``stop - 1``: where what is found begins and ends, and if it is finite."""
     num = addresses.shape[0]
     cursors = np.empty(num, np.int64)
-    begin = _AT_ONCE * number
+    begin = TAKEN_AT_ONCE * number
     for each in range(num):
         size = addresses[each, 2]
         cursors[each] = first_from(carray(pointer(addresses[each, 0]), (size,), np.int64), start)
@@ -156,22 +145,7 @@ def _unite(addresses: Any, united: Any, means: Any, divisor: Any, number: int, s
 def _take_out(marks: Any, sums: Any, base: int, united: Any, means: Any, written: int) -> int:
     """The marked places of a block and their sums, from ``written`` on; marks and sums are 0 afterwards."""
     for word in range(marks.size):
-        left = marks[word]
-        end: Any = written + np.int64(count_ones(left))
-        # How many marks a word has cannot be predicted, so a few are always taken; those too many are written over.
-        for _ in range(_AT_ONCE):
-            place = np.uint64(64 * word) + count_trailing_zeros(left | _LAST)
-            united[np.uint64(written)] = base + np.int64(place)
-            means[np.uint64(written)] = sums[place]
-            written += 1
-            left &= left - np.uint64(1)
-        while left != 0:
-            place = np.uint64(64 * word) + count_trailing_zeros(left)
-            united[np.uint64(written)] = base + np.int64(place)
-            means[np.uint64(written)] = sums[place]
-            written += 1
-            left &= left - np.uint64(1)
-        written = end
+        written = take_marked(marks[word], 64 * word, base, sums, united, means, written)
     sums[:] = 0.0
     marks[:] = 0
     return written

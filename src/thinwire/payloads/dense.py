@@ -29,4 +29,8 @@ class Dense:
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * values``, entry by entry."""
         values = self.values.to(torch.float32)
-        out.add_(values if scale == 1.0 else values * scale)
+        if abs(scale) == 1.0:
+            out.add_(values, alpha=scale)
+        else:
+            # With a factor torch may round once where others round twice.
+            out.add_(values * scale)
