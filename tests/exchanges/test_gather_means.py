@@ -11,6 +11,7 @@ from thinwire.compressors import Compressor, Identity, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context, Gather
 from thinwire.layout import Layout, Segments
+from thinwire.payloads import Sparse
 from thinwire.random import Key
 from thinwire.simulator import Simulation
 from thinwire.wire import max_num_bytes
@@ -84,3 +85,23 @@ def test_what_is_not_finite_is_told_to_all(poison: float, mean: Any, clip: Any) 
 def test_an_unknown_mean_is_refused(given: Any) -> None:
     with pytest.raises(ConfigError, match="was given; it is"):
         Gather(**given)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_mean_is_sparse_while_an_eighth_is_sent_and_has_the_bits_of_the_dense_sum(size: int, k: int) -> None:
+    found = exchange(vectors(size), Gather(), TopK(k=k))
+    is_sparse = 8 * k * size <= LAYOUT.numel
+    total = np.zeros(LAYOUT.numel, np.float32)
+    for each in found:
+        total += each.sent.to_dense().numpy()
+    mean = total / np.float32(size)
+    for each in found:
+        assert isinstance(each.result, Sparse) == is_sparse
+        assert each.mean.numpy().tobytes() == mean.tobytes()
+        assert each.num_nonzero() == np.count_nonzero(mean)
+        for scale in (1.0, -1.0, 0.3):
+            out = torch.linspace(-1.0, 1.0, LAYOUT.numel)
+            expected = out.numpy() + np.float32(scale) * mean
+            each.add_to(out, scale)
+            assert out.numpy().tobytes() == expected.tobytes()
