@@ -197,3 +197,19 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(kind: str, num_threads
     code = encode_with_orders(gaps, orders, num_bytes)
     assert torch.equal(code, encode_with_orders_torch(gaps, orders))
     assert torch.equal(gaps_of(exp_golomb_decode(code, gaps.numel(), 2**48)), gaps)
+    with pytest.raises(WireError, match="below"):
+        exp_golomb_decode(code, gaps.numel(), int(gaps.sum()) + gaps.numel() - 1)
+    with pytest.raises(WireError, match="past the end|cannot hold"):
+        exp_golomb_decode(code[:-1], gaps.numel(), 2**48)
+
+
+def test_gaps_that_wrap_around_64_bits_are_refused() -> None:
+    """What is left of them would be an index that looks right: of one gap of 70 digits, of 2**15 gaps of 49."""
+    code = torch.zeros(1 + 9 + 9, dtype=torch.uint8)
+    code[9] = 1 << 6  # bit 70 of the lengths, after an order of 0
+    with pytest.raises(WireError, match="not below"):
+        exp_golomb_decode(code, 1, 2**48)
+    gaps = torch.full((2**15 + 200,), 2**49 - 1 - 2**15)
+    orders = torch.full((math.ceil(gaps.numel() / 128),), 15, dtype=torch.uint8)
+    with pytest.raises(WireError, match="not below"):
+        exp_golomb_decode(encode_with_orders_torch(gaps, orders), gaps.numel(), 2**48)

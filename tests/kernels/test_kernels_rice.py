@@ -100,3 +100,39 @@ def test_damage_is_refused() -> None:
 def test_encode_refuses_what_does_not_ascend(indices: list[int]) -> None:
     with pytest.raises(ConfigError, match="ascending"):
         rice_encode(torch.tensor(indices), 3)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize("parameter", [0, 3, 7])
+def test_neither_bytes_nor_errors_depend_on_the_number_of_threads(parameter: int, num_threads: int) -> None:
+    """So many gaps that each thread has a part; the parts begin at any bit of the two streams."""
+    indices = draw(130_001, 2**21)
+    count, numel = indices.numel(), int(indices[-1]) + 1
+    torch.set_num_threads(num_threads)
+    code = rice_encode(indices, parameter)
+    assert torch.equal(code, rice_encode_torch(indices, parameter))
+    assert torch.equal(rice_decode(code, count, numel, parameter), indices)
+    # The part of any thread may be the one that goes too far, and the sum of all if none does by itself.
+    for most in (numel - 1, numel // 2, 5 * count, count):
+        with pytest.raises(WireError, match="not below"):
+            rice_decode(code, count, most, parameter)
+    with pytest.raises(WireError, match="past the end"):
+        rice_decode(code[:-1], count, numel, parameter)
+
+
+def test_quotients_that_no_vector_is_long_enough_for_are_refused() -> None:
+    """Shifted by the parameter they would be more than 64 bits hold, or wrap to an index that looks right."""
+    for zeros in (2**23, 2**24):
+        code = torch.zeros(5 + zeros // 8 + 1, dtype=torch.uint8)
+        code[-1] = 1
+        with pytest.raises(WireError, match="not below"):
+            rice_decode(code, 1, 2**40, 40)
+
+
+def test_remainders_that_wrap_around_64_bits_are_refused() -> None:
+    """Together ``2**64 + 2**40``: what 64 bits hold of that would be an index that looks right."""
+    count = 2**24 + 1
+    code = torch.full((5 * count + count // 8 + 1,), 255, dtype=torch.uint8)
+    code[-1] = 1
+    with pytest.raises(WireError, match="not below"):
+        rice_decode(code, count, 2**41, 40)

@@ -49,10 +49,7 @@ class Pool:
 
     def empty(self, count: int, dtype: "np.dtype[Any]") -> "np.ndarray[Any, Any]":
         """An array of ``count`` entries with unspecified values."""
-        num_bytes = count * dtype.itemsize
-        if num_bytes < _LEAST:
-            return np.empty(count, dtype)
-        size = _size_class(num_bytes)
+        size = _size_class(count * dtype.itemsize)
         with self._lock:
             self._num_made += 1
             self._tidy()
@@ -85,7 +82,8 @@ def empty(count: int, dtype: Any) -> "np.ndarray[Any, Any]":
         >>> empty(3, np.float32).shape
         (3,)
     """
-    return _POOL.empty(count, np.dtype(dtype))
+    entry = np.dtype(dtype)
+    return np.empty(count, entry) if count * entry.itemsize < _LEAST else _POOL.empty(count, entry)
 
 
 def zeros(numel: int) -> Tensor:
@@ -105,7 +103,7 @@ def copy_of(x: Tensor) -> Tensor:
         >>> copy_of(torch.tensor([1.0, 2.0])).tolist()
         [1.0, 2.0]
     """
-    if not x.is_cpu or x.dtype != torch.float32:
+    if not x.is_cpu or x.dtype != torch.float32 or 4 * x.numel() < _LEAST:
         return x.clone(memory_format=torch.contiguous_format)
     return tensor_of(empty(x.numel(), np.float32)).view(x.shape).copy_(x)
 

@@ -8,27 +8,24 @@ byte first; then the ``w_j`` low bits of ``q_j``, back to back. That is ``2 w_j 
 logarithm of a long gap, where a Rice code takes a part of the gap itself, so clustered indices cost little.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch, unpack_torch
-from thinwire.kernels.numba_tools import (
-    append_bits,
-    array_of,
-    count_leading_zeros,
-    count_trailing_zeros,
-    kernel,
-    load_word_padded,
-    tensor_of,
-    unary_end,
-    write_bits,
+from thinwire.kernels.buffers import empty
+from thinwire.kernels.exp_golomb_loops import (
+    choose_orders,
+    decode_blocks,
+    encode_blocks,
+    sum_orders,
+    write_orders,
 )
-from thinwire.kernels.rice import SLACK, gaps_of
-from thinwire.kernels.threads import run, shares
+from thinwire.kernels.gap_streams import SLACK, Ranges, begins_of, chain, gap_ranges, join
+from thinwire.kernels.numba_tools import array_of, tensor_of
+from thinwire.kernels.rice import gaps_of
+from thinwire.kernels.threads import run
 
 BLOCK = 128
 """Gaps that share one order."""
@@ -39,12 +36,8 @@ MAX_ORDER = 15
 MAX_WIDTH = 48
 """Most low bits of one ``q_j``: a gap is below ``2**48``, the longest vector of a message."""
 
-_BAD_INDEX, _ENDED, _PADDING = -1, -2, -3
-_REASONS = {
-    _BAD_INDEX: "an index is not below the vector's length",
-    _ENDED: "the indices go on past the end of the data",
-    _PADDING: "the bits after the last order, the last length or the last gap are not zero",
-}
+_ENDED = "the indices go on past the end of the data"
+_PADDING = "the bits after the last order, the last length or the last gap are not zero"
 
 
 def exp_golomb_num_bytes(indices: Tensor) -> int:
@@ -77,11 +70,16 @@ def orders_of_gaps(gaps: Tensor) -> tuple[Tensor, int]:
     if not gaps.is_cpu:
         return orders_of_gaps_torch(gaps)
     array, orders = array_of(gaps), np.empty(_num_blocks(gaps.numel()), np.uint8)
-    found = run(_choose_orders, [(array, orders, start, stop) for start, stop in _shares(orders.size)])
+    found = run(choose_orders, [(array, orders, *part) for part in _blocks_of(gap_ranges(array.size, BLOCK))])
     if min(found) < (0, 0):
         raise _out_of_range()
     unary, raw = (sum(bits) for bits in zip(*found, strict=True))
-    return tensor_of(orders), (orders.size + 1) // 2 + (unary + 7) // 8 + (raw + 7) // 8
+    return tensor_of(orders), num_bytes_of_bits(orders.size, unary, raw)
+
+
+def num_bytes_of_bits(num_blocks: int, unary: int, raw: int) -> int:
+    """Length of a code with so many blocks and bits of the two other streams."""
+    return num_packed_bytes(num_blocks, 4) + (unary + 7) // 8 + (raw + 7) // 8
 
 
 def orders_of_gaps_torch(gaps: Tensor) -> tuple[Tensor, int]:
@@ -132,20 +130,13 @@ def encode_with_orders(gaps: Tensor, orders: Tensor, num_bytes: int) -> Tensor:
     """
     array, chosen = array_of(gaps), array_of(orders)
     data = np.empty(num_bytes + SLACK, np.uint8)
-    # Each part writes streams of its own, which are then put together bit by bit.
-    ranges = _shares(chosen.size)
-    streams = [np.empty((2, num_bytes + SLACK), np.uint8) for _ in ranges]
-    counts = run(
-        _encode, [(array, chosen, *part, unary, raw) for part, (unary, raw) in zip(ranges, streams, strict=True)]
-    )
-    _write_orders(chosen, data)
+    parts = _blocks_of(gap_ranges(array.size, BLOCK))
+    streams = [empty(2 * (num_bytes + SLACK), np.uint8).reshape(2, -1) for _ in parts]
+    counts = run(encode_blocks, [(array, chosen, *part, *stream) for part, stream in zip(parts, streams, strict=True)])
+    write_orders(chosen, data)
     begin = num_packed_bytes(chosen.size, 4)
     for which in (0, 1):
-        end = 8 * begin
-        for stream, num_bits in zip(streams, counts, strict=True):
-            append_bits(data, end, stream[which], num_bits[which])
-            end += num_bits[which]
-        begin = (end + 7) // 8
+        begin = join(data, begin, [stream[which] for stream in streams], [count[which] for count in counts])
     return tensor_of(data[:num_bytes])
 
 
@@ -202,13 +193,32 @@ def exp_golomb_decode_prefix(data: Tensor, count: int, numel: int) -> tuple[Tens
     if not 0 <= count <= min(numel, 8 * (data.numel() - num_order_bytes)) or numel > 2**MAX_WIDTH:
         raise WireError(f"{data.numel()} bytes cannot hold {count} indices below {numel}")
     host = array_of(data)
-    if _num_blocks(count) % 2 and host[num_order_bytes - 1] >> 4:
-        raise WireError(_REASONS[_PADDING])
-    indices = np.empty(count, np.int64)
-    result = int(_decode(host, num_order_bytes, numel, indices))
-    if result < 0:
-        raise WireError(_REASONS[result])
-    return tensor_of(indices).to(data.device), result
+    orders, unary = host[:num_order_bytes], host[num_order_bytes:]
+    ranges = gap_ranges(count, BLOCK)
+    begins = begins_of(unary, ranges)
+    if begins is None:
+        raise WireError(_ENDED)
+    num_unary_bytes = (begins[-1] + 7) // 8
+    if (_num_blocks(count) % 2 and orders[-1] >> 4) or (
+        begins[-1] % 8 and unary[num_unary_bytes - 1] >> begins[-1] % 8
+    ):
+        raise WireError(_PADDING)
+    raw = unary[num_unary_bytes:]
+    indices = empty(count, np.int64)
+    calls = []
+    for begin, (first, last) in zip(begins, ranges, strict=False):  # the last of the begins is an end
+        # A gap has as many low bits as its length has zeros, and its order more.
+        start = begin - first + int(sum_orders(orders, 0, first // BLOCK))
+        calls.append((orders, unary, begin, raw, start, numel, first, last, indices))
+    ends = run(decode_blocks, calls)
+    if min(ends) < 0 or not chain(indices, ranges, numel):
+        raise WireError("an index is not below the vector's length")
+    num_bytes = (ends[-1] + 7) // 8
+    if num_bytes > raw.size:
+        raise WireError(_ENDED)
+    if ends[-1] % 8 and raw[num_bytes - 1] >> ends[-1] % 8:
+        raise WireError(_PADDING)
+    return tensor_of(indices).to(data.device), num_order_bytes + num_unary_bytes + num_bytes
 
 
 def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:
@@ -227,10 +237,9 @@ def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:
     return (numbers - (1 << orders) + 1).cumsum(0) - 1
 
 
-def _shares(num_blocks: int) -> list[tuple[int, int]]:
-    """Ranges of blocks, one for each thread that is worth its start."""
-    # A gap costs several times as much as an entry of a vector.
-    return [(start // (8 * BLOCK), stop // (8 * BLOCK)) for start, stop in shares(8 * BLOCK * num_blocks, 8 * BLOCK)]
+def _blocks_of(ranges: Ranges) -> Ranges:
+    """The blocks of ranges that are cut between blocks."""
+    return [(start // BLOCK, _num_blocks(stop)) for start, stop in ranges]
 
 
 def _num_blocks(count: int) -> int:
@@ -268,123 +277,3 @@ def _places(widths: Tensor) -> Tensor:
     ends = widths.cumsum(0)
     total = int(ends[-1]) if ends.numel() else 0
     return torch.arange(total, device=widths.device) - (ends - widths).repeat_interleave(widths)
-
-
-@kernel
-def _num_bits(number: Any) -> Any:
-    """Binary digits of a number: 0 for 0."""
-    return 64 - np.int64(count_leading_zeros(np.uint64(number)))
-
-
-@kernel
-def _choose_orders(gaps: Any, orders: Any, first: int, last: int) -> Any:
-    """Of blocks ``first`` to ``last - 1``; how many bits the two streams take, or -1 for a gap out of range."""
-    num_unary_bits = np.int64(0)
-    num_raw_bits = np.int64(0)
-    short = np.empty(49, np.int64)
-    carried = np.empty(49, np.int64)
-    for block in range(first, last):
-        part = gaps[128 * block : min(128 * block + 128, gaps.size)]
-        # A gap g of s digits has w = o where o >= s. Where o < s, w = s - 1, or s if g + 2**o carries into a new
-        # digit; it does for every o from c on, the number of digits of 2**s - 1 - g. So two counts a block, of s
-        # and of c, give the sum of w for all orders.
-        short[:] = 0
-        carried[:] = 0
-        total = np.int64(0)
-        for j in range(part.size):
-            gap = part[j]
-            digits = _num_bits(gap)
-            # That of negative gaps is 64.
-            if digits > 48:
-                return np.int64(-1), np.int64(-1)
-            short[digits] += 1
-            carried[_num_bits(gap ^ ((np.int64(1) << digits) - 1))] += 1
-            total += digits
-        fewest = np.int64(2**62)
-        num_short = np.int64(0)
-        widths = total - part.size
-        for order in range(16):
-            widths += carried[order]
-            bits = 2 * widths - part.size * order
-            if bits < fewest:
-                fewest = bits
-                best = order
-                best_widths = widths
-            # From here on the gaps of at most `order` digits have w = o: one more for the next order.
-            num_short += short[order]
-            widths += num_short
-        orders[block] = best
-        num_raw_bits += best_widths
-        num_unary_bits += best_widths - part.size * best + part.size
-    return num_unary_bits, num_raw_bits
-
-
-@kernel
-def _write_orders(orders: Any, data: Any) -> None:
-    place = (np.int64(0), np.uint64(0), np.int64(0))
-    for block in range(orders.size):
-        place = write_bits(data, place[0], place[1], place[2], np.uint64(orders[block]), np.int64(4))
-
-
-@kernel
-def _encode(gaps: Any, orders: Any, first: int, last: int, unary: Any, raw: Any) -> Any:
-    """The two streams of blocks ``first`` to ``last - 1``; how many bits they have."""
-    # Side by side, they do not wait for each other.
-    high = (np.int64(0), np.uint64(0), np.int64(0))
-    low = (np.int64(0), np.uint64(0), np.int64(0))
-    for block in range(first, last):
-        order = np.int64(orders[block])
-        for j in range(128 * block, min(128 * block + 128, gaps.size)):
-            number = gaps[j] + (np.int64(1) << order)
-            width = _num_bits(number) - 1
-            length = width - order
-            high = write_bits(unary, high[0], high[1], high[2], np.uint64(1) << np.uint64(length), length + 1)
-            low = write_bits(raw, low[0], low[1], low[2], np.uint64(number ^ (np.int64(1) << width)), width)
-    return 8 * high[0] + high[2], 8 * low[0] + low[2]
-
-
-@kernel
-def _decode(data: Any, num_order_bytes: int, numel: int, indices: Any) -> Any:
-    unary = data[num_order_bytes:]
-    num_unary_bits = unary_end(unary, indices.size)
-    if num_unary_bits < 0:
-        return _ENDED
-    num_unary_bytes = (num_unary_bits + 7) >> 3
-    if num_unary_bits & 7 and unary[num_unary_bytes - 1] >> (num_unary_bits & 7):
-        return _PADDING
-    raw = unary[num_unary_bytes:]
-    word = np.uint64(0)
-    begin = np.int64(-64)
-    last = np.int64(-1)
-    start = np.int64(0)
-    index = np.int64(-1)
-    done = 0
-    while done < indices.size:
-        order = np.int64(data[done >> 8] >> ((done >> 7 & 1) << 2) & 15)
-        stop = min(done + 128, indices.size)
-        while done < stop:
-            # The number of 1s has been counted: no word past the end is asked for.
-            while word == 0:
-                begin += 64
-                word = load_word_padded(unary, begin >> 3)
-            bit = begin + np.int64(count_trailing_zeros(word))
-            word &= word - np.uint64(1)
-            width = bit - last - 1 + order
-            # Such a gap is 2**49 - 2**15 at least.
-            if width > 48:
-                return _BAD_INDEX
-            last = bit
-            top = np.uint64(1) << np.uint64(width)
-            low = (load_word_padded(raw, start >> 3) >> np.uint64(start & 7)) & (top - np.uint64(1))
-            index += np.int64(top | low) - (np.int64(1) << order) + 1
-            if index >= numel:
-                return _BAD_INDEX
-            indices[done] = index
-            start += width
-            done += 1
-    num_raw_bytes = (start + 7) >> 3
-    if num_raw_bytes > raw.size:
-        return _ENDED
-    if start & 7 and raw[num_raw_bytes - 1] >> (start & 7):
-        return _PADDING
-    return num_order_bytes + num_unary_bytes + num_raw_bytes

@@ -249,36 +249,3 @@ def take_marked(word: Any, first: Any, offset: Any, source: Any, places: Any, va
         num += 1
         word &= word - np.uint64(1)
     return end
-
-
-@kernel
-def append_bits(data: Any, position: int, stream: Any, num_bits: int) -> None:
-    """Write the first bits of ``stream`` from bit ``position`` of ``data`` on; what is after them becomes zero."""
-    kept = np.int64(position & 7)
-    pending = np.uint64(0)
-    if kept:
-        pending = np.uint64(data[position >> 3]) & ((np.uint64(1) << np.uint64(kept)) - np.uint64(1))
-    place = (np.int64(position >> 3), pending, kept)
-    for begin in range(0, num_bits, 56):
-        count = np.int64(min(56, num_bits - begin))
-        word = load_word_padded(stream, begin >> 3) & ((np.uint64(1) << np.uint64(count)) - np.uint64(1))
-        place = write_bits(data, place[0], place[1], place[2], word, count)
-
-
-@kernel
-def unary_end(data: Any, count: Any) -> Any:
-    """How many bits of ``data`` there are up to its ``count``-th 1, that one included; -1 if it holds fewer."""
-    seen = np.int64(0)
-    position = 0
-    if count == 0:
-        return np.int64(0)
-    while position < data.size:
-        word = load_word_padded(data, position)
-        ones = np.int64(count_ones(word))
-        if seen + ones >= count:
-            for _ in range(count - seen - 1):
-                word &= word - np.uint64(1)
-            return 8 * position + np.int64(count_trailing_zeros(word)) + 1
-        seen += ones
-        position += 8
-    return np.int64(-1)

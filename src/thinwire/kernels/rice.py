@@ -5,8 +5,6 @@ streams: the remainders ``g_j mod 2**b``, packed with ``b`` bits each as in :fun
 then the quotients ``g_j >> b`` in unary: as many zero bits, then a one, the lowest bit of a byte first.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,28 +12,13 @@ from torch import Tensor
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.buffers import empty
-from thinwire.kernels.numba_tools import (
-    array_of,
-    copy_to,
-    count_trailing_zeros,
-    kernel,
-    load_word_padded,
-    tensor_of,
-    write_bits,
-)
+from thinwire.kernels.gap_streams import SLACK, begins_of, chain, gap_ranges, join
+from thinwire.kernels.numba_tools import array_of, tensor_of
+from thinwire.kernels.rice_loops import choose_parameter, decode_range, encode_range, fill_gaps, sum_shifted
+from thinwire.kernels.threads import run
 
 MAX_PARAMETER = 40
 """Largest Rice parameter: indices of a vector with ``2**40`` entries need no more."""
-
-SLACK = 8
-"""Bytes that a writer may touch after the last of a code."""
-
-_BAD_INDEX, _ENDED, _PADDING = -1, -2, -3
-_REASONS = {
-    _BAD_INDEX: "an index is not below the vector's length",
-    _ENDED: "the indices go on past the end of the data",
-    _PADDING: "the bits after the last remainder or the last quotient are not zero",
-}
 
 
 def rice_parameter(indices: Tensor) -> int:
@@ -76,7 +59,7 @@ def choice_of_gaps(gaps: Tensor) -> tuple[int, int]:
     """
     if not gaps.is_cpu:
         return _choice_torch(gaps)
-    parameter, num_bytes = _choice(gaps.numpy())
+    parameter, num_bytes = choose_parameter(gaps.numpy())
     return int(parameter), int(num_bytes)
 
 
@@ -89,7 +72,7 @@ def rice_num_bytes(indices: Tensor, parameter: int) -> int:
     """
     _check_parameter(parameter)
     gaps = gaps_of(indices)
-    total = _sum_shifted(gaps.numpy(), parameter) if gaps.device.type == "cpu" else (gaps >> parameter).sum()
+    total = sum_shifted(gaps.numpy(), parameter) if gaps.device.type == "cpu" else (gaps >> parameter).sum()
     return _stream_bytes(indices.numel(), int(total), parameter)
 
 
@@ -129,7 +112,7 @@ def rice_encode(indices: Tensor, parameter: int) -> Tensor:
         return rice_encode_torch(indices, parameter)
     gaps = gaps_of(indices)
     return encode_gaps(
-        gaps, parameter, _stream_bytes(gaps.numel(), int(_sum_shifted(gaps.numpy(), parameter)), parameter)
+        gaps, parameter, _stream_bytes(gaps.numel(), int(sum_shifted(gaps.numpy(), parameter)), parameter)
     )
 
 
@@ -140,8 +123,16 @@ def encode_gaps(gaps: Tensor, parameter: int, num_bytes: int) -> Tensor:
         >>> encode_gaps(torch.tensor([0, 2]), 1, 2).tolist()
         [0, 5]
     """
-    data = np.empty(num_bytes + SLACK, np.uint8)
-    _encode(gaps.numpy(), parameter, data)
+    array, data = array_of(gaps), np.empty(num_bytes + SLACK, np.uint8)
+    ranges = gap_ranges(array.size, 1)
+    # What a writer touches after its end must not be the beginning of another stream.
+    streams = [empty(2 * (num_bytes + SLACK), np.uint8).reshape(2, -1) for _ in ranges]
+    counts = run(
+        encode_range, [(array, parameter, *part, *stream) for part, stream in zip(ranges, streams, strict=True)]
+    )
+    begin = 0
+    for which in (0, 1):
+        begin = join(data, begin, [stream[which] for stream in streams], [count[which] for count in counts])
     return tensor_of(data[:num_bytes])
 
 
@@ -199,12 +190,24 @@ def rice_decode_prefix(data: Tensor, count: int, numel: int, parameter: int) -> 
     num_remainder_bytes = num_packed_bytes(count, parameter)
     if not 0 <= count <= min(numel, 8 * (data.numel() - num_remainder_bytes)) or numel > 2**62:
         raise WireError(f"{data.numel()} bytes cannot hold {count} indices below {numel}")
-    indices = np.empty(count, np.int64)
     host = array_of(data)
-    result = int(_decode(host[:num_remainder_bytes], host[num_remainder_bytes:], numel, parameter, indices))
-    if result < 0:
-        raise WireError(_REASONS[result])
-    return tensor_of(indices).to(data.device), num_remainder_bytes + result
+    remainders, unary = host[:num_remainder_bytes], host[num_remainder_bytes:]
+    ranges = gap_ranges(count, 1)
+    begins = begins_of(unary, ranges)
+    if begins is None:
+        raise WireError("the indices go on past the end of the data")
+    used, ones = count * parameter % 8, begins[-1]
+    if (used and remainders[-1] >> used) or (ones % 8 and unary[ones // 8] >> (ones % 8)):
+        raise WireError("the bits after the last remainder or the last quotient are not zero")
+    indices = empty(count, np.int64)
+    calls = [
+        (remainders, unary, begin, numel, parameter, *part, indices)
+        for begin, part in zip(begins, ranges, strict=False)  # the last is an end
+    ]
+    is_short = ones - count <= numel >> parameter
+    if not (is_short and all(run(decode_range, calls)) and chain(indices, ranges, numel)):
+        raise WireError("an index is not below the vector's length")
+    return tensor_of(indices).to(data.device), num_remainder_bytes + (ones + 7) // 8
 
 
 def rice_decode_torch(data: Tensor, count: int, numel: int, parameter: int) -> Tensor:
@@ -242,7 +245,7 @@ def gaps_of(indices: Tensor) -> Tensor:
         raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
     if indices.device.type == "cpu":
         gaps = empty(indices.numel(), np.int64)
-        smallest = int(_fill_gaps(indices.contiguous().numpy(), gaps))
+        smallest = int(fill_gaps(indices.contiguous().numpy(), gaps))
         result = tensor_of(gaps)
     else:
         result = indices.diff(prepend=indices.new_full((1,), -1)) - 1
@@ -256,115 +259,3 @@ def _choice_torch(gaps: Tensor) -> tuple[int, int]:
     sums = [int((gaps >> parameter).sum()) for parameter in range(MAX_PARAMETER + 1)]
     sizes = [_stream_bytes(gaps.numel(), total, parameter) for parameter, total in enumerate(sums)]
     return sizes.index(min(sizes)), min(sizes)
-
-
-@kernel
-def _fill_gaps(indices: Any, gaps: Any) -> Any:
-    # An index below the previous one shows up as a negative gap; a negative first index too.
-    if indices.size == 0:
-        return np.int64(0)
-    gaps[0] = indices[0]
-    smallest = min(np.int64(0), indices[0])
-    before, after, between = indices[:-1], indices[1:], gaps[1:]
-    for j in range(between.size):
-        gap = after[j] - before[j] - 1
-        between[j] = gap
-        smallest = min(smallest, gap)
-    return smallest
-
-
-@kernel
-def _sum_shifted(gaps: Any, parameter: int) -> Any:
-    total = np.int64(0)
-    for j in range(gaps.size):
-        total += gaps[j] >> parameter
-    return total
-
-
-@kernel
-def _choice(gaps: Any) -> Any:
-    count = gaps.size
-    if count == 0:
-        return 0, np.int64(0)
-    start = 0
-    mean = _sum_shifted(gaps, 0) // count
-    while mean > 1 and start < 40:
-        mean >>= 1
-        start += 1
-    best = start
-    best_bytes = np.int64(2**62)
-    fewest = np.int64(2**62)
-    # Downhill first, then uphill, each past the minimum by more than the 14 bits that rounding two streams to
-    # whole bytes can hide.
-    for step in (-1, 1):
-        parameter = start if step < 0 else start + 1
-        while 0 <= parameter <= 40:
-            quotients = _sum_shifted(gaps, parameter)
-            bits = count * (parameter + 1) + quotients
-            num_bytes = (count * parameter + 7) // 8 + (count + quotients + 7) // 8
-            if num_bytes < best_bytes or (num_bytes == best_bytes and parameter < best):
-                best_bytes = num_bytes
-                best = parameter
-            fewest = min(fewest, bits)
-            if bits >= fewest + 16:
-                break
-            parameter += step
-    return best, best_bytes
-
-
-@kernel
-def _encode(gaps: Any, parameter: int, data: Any) -> None:
-    shift = np.int64(parameter)
-    mask = (np.int64(1) << shift) - 1
-    num_remainder_bytes = (gaps.size * shift + 7) >> 3
-    # Side by side, the two streams do not wait for each other; what a writer touches after its end must not be the
-    # other's beginning.
-    unary = np.empty(data.size - num_remainder_bytes, np.uint8)
-    low = (np.int64(0), np.uint64(0), np.int64(0))
-    high = (np.int64(0), np.uint64(0), np.int64(0))
-    for j in range(gaps.size):
-        gap = gaps[j]
-        low = write_bits(data, low[0], low[1], low[2], np.uint64(gap & mask), shift)
-        quotient = gap >> shift
-        while quotient > 48:
-            high = write_bits(unary, high[0], high[1], high[2], np.uint64(0), np.int64(48))
-            quotient -= 48
-        high = write_bits(unary, high[0], high[1], high[2], np.uint64(1) << np.uint64(quotient), quotient + 1)
-    copy_to(data[num_remainder_bytes:], unary)
-
-
-@kernel
-def _decode(remainders: Any, unary: Any, numel: int, parameter: int, indices: Any) -> Any:
-    count = indices.size
-    used = count * parameter & 7
-    if used and remainders[remainders.size - 1] >> used:
-        return _PADDING
-    mask = (np.uint64(1) << np.uint64(parameter)) - np.uint64(1)
-    largest_quotient = numel >> parameter
-    index = np.int64(-1)
-    last = np.int64(-1)
-    done = 0
-    position = 0
-    while done < count:
-        if position >= unary.size:
-            return _ENDED
-        word = load_word_padded(unary, position)
-        while word != 0 and done < count:
-            bit = 8 * position + np.int64(count_trailing_zeros(word))
-            word &= word - np.uint64(1)
-            quotient = bit - last - 1
-            if quotient > largest_quotient:
-                return _BAD_INDEX
-            last = bit
-            start = done * parameter
-            remainder = (load_word_padded(remainders, start >> 3) >> np.uint64(start & 7)) & mask
-            index += (quotient << parameter) + np.int64(remainder) + 1
-            if index >= numel:
-                return _BAD_INDEX
-            indices[done] = index
-            done += 1
-        position += 8
-    num_bytes = (last + 8) >> 3
-    if num_bytes and unary[num_bytes - 1] >> ((last & 7) + 1):
-        return _PADDING
-    return num_bytes

@@ -133,6 +133,11 @@ def _out_of_order(numel: int) -> ConfigError:
 
 def _run(indices: Tensor, values: Tensor, out: Tensor, factor: float, kept: bool) -> None:
     places, numbers, total = array_of(indices), array_of(values), array_of(out)
+    ranges = shares(places.size * _MISS, _MISS)
+    if len(ranges) == 1:
+        if not _scatter_checked(places, numbers, total, np.float32(factor), kept):
+            raise _out_of_order(total.size)
+        return
     # A pass of its own, a twentieth of the time: nothing is written before everything is known to be right.
     check_ascending(places, total.size)
     # The places ascend, so every thread writes to a range of its own.
@@ -144,7 +149,7 @@ def _run(indices: Tensor, values: Tensor, out: Tensor, factor: float, kept: bool
             np.float32(factor),
             kept,
         )
-        for start, stop in shares(places.size * _MISS, _MISS)
+        for start, stop in ranges
     ]
     run(_scatter, calls)
 
@@ -174,6 +179,15 @@ def _ascend(indices: Any, numel: int) -> bool:
     for j in range(after.size):
         falls += 1 if after[j] <= before[j] else 0
     return falls == 0
+
+
+@kernel
+def _scatter_checked(indices: Any, values: Any, out: Any, factor: Any, kept: bool) -> bool:
+    """One call where two would take longer than a few entries."""
+    if not _ascend(indices, out.size):
+        return False
+    _scatter(indices, values, out, factor, kept)
+    return True
 
 
 @kernel

@@ -41,6 +41,12 @@ def is_dense(size: int, count: int) -> bool:
 
 
 @kernel
+def candidates_of(scratch: Any, capacity: int) -> Any:
+    """Room for the places of candidates, and for their bits and 64 more."""
+    return scratch[:capacity], scratch[capacity:].view(np.uint32)[: capacity + 64]
+
+
+@kernel
 def select_segment(
     x: Any,
     residual: Any,

@@ -1,8 +1,7 @@
 """Selection in all segments of a vector, on several threads.
 
 A segment is handled by one thread, on the memory that its cache holds, and the threads get about equal numbers of
-entries. Only a segment that is a large part of the vector is shared: each thread gathers candidates from every n-th
-piece of it, so that no thread meets all the large entries where they cluster, and one thread selects among them all.
+entries. Only a segment that is a large part of the vector is shared by all (:mod:`thinwire.kernels.select_shared`).
 """
 
 from typing import Any
@@ -11,19 +10,12 @@ import numpy as np
 
 from thinwire.kernels import buffers, threads
 from thinwire.kernels.numba_tools import kernel
-from thinwire.kernels.select_segment import (
-    NUM_MAXIMA,
-    ROOM,
-    gather,
-    is_dense,
-    sample_bound,
-    select_segment,
-)
-from thinwire.kernels.select_threshold import kth_largest
-from thinwire.kernels.select_vectors import MAGNITUDE, NOTHING
+from thinwire.kernels.select_segment import NUM_MAXIMA, ROOM, candidates_of, is_dense, select_segment
+from thinwire.kernels.select_shared import select_shared
+from thinwire.kernels.select_vectors import MAGNITUDE
 
 _PIECE = 1 << 14
-"""Entries of a shared segment, or about those of a group of short segments, that one thread handles together."""
+"""About the entries of a group of short segments that one thread handles together."""
 
 _SHARED = 1 << 18
 """A segment of fewer entries is not worth the start of a thread."""
@@ -54,7 +46,7 @@ def select_all(
     # The largest first. Sorted here: Numba takes seconds to compile a sort.
     owners = _deal(sizes, np.argsort(-sizes, kind="stable"), num_threads)
     for segment in shared.tolist():
-        _select_shared(problem, segment, indices, values, rows, capacity)
+        select_shared(problem, segment, indices, values, rows, capacity)
     if owners.size:
         calls = [
             (*problem, runs[owners == thread], indices, values, rows[thread], capacity) for thread in range(num_threads)
@@ -153,7 +145,7 @@ def _select_range(
 ) -> None:
     """Segments ``first`` to ``last - 1``."""
     maxima = np.empty(NUM_MAXIMA, np.uint32)
-    places, bits = _parts(scratch, capacity)
+    places, bits = candidates_of(scratch, capacity)
     for segment in range(first, last):
         start, size = offsets[segment], offsets[segment + 1] - offsets[segment]
         count = ends[segment + 1] - ends[segment]
@@ -195,145 +187,3 @@ def _select_tiny(entries: Any, start: int, size: int, written: int, count: int, 
                 best = j
         indices[written] = best
         values[written] = entries[best]
-
-
-@kernel
-def _parts(scratch: Any, capacity: int) -> Any:
-    """Room for the places of candidates, and for their bits and 64 more."""
-    return scratch[:capacity], scratch[capacity:].view(np.uint32)[: capacity + 64]
-
-
-def _select_shared(problem: tuple[Any, ...], segment: int, indices: Any, values: Any, rows: Any, capacity: int) -> None:
-    """One segment by all threads: a bound, the candidates of each thread, and the exact selection among them."""
-    x, residual, decay, add, out, offsets, ends = problem
-    start, stop, first, end = (
-        int(number) for number in (*offsets[segment : segment + 2], *ends[segment : segment + 2])
-    )
-    count = end - first
-    num_threads = len(rows)
-    dense = is_dense(stop - start, count)
-    bound = NOTHING if dense or count == 0 else sample_bound(x, residual, decay, add, start, stop, count)
-    share = (x, residual, decay, add, out, start, stop, np.uint32(bound), count)
-    calls = [(*share, rows[thread], capacity, thread, num_threads) for thread in range(num_threads)]
-    nums = threads.run(_gather_share, calls) if add or bound != NOTHING else [0]
-    if count == 0:
-        return
-    chosen, kept = indices[first:end], values[first:end]
-    if dense or min(nums) < 0 or sum(nums) < count:
-        # Too many are wanted, or the sample misled. The sums are in `out` already.
-        room = ROOM + (0 if dense else count)
-        scratch = np.empty(room, np.int64), np.empty(room + 64, np.uint32), np.empty(NUM_MAXIMA, np.uint32)
-        select_segment(out, out, decay, False, out, start, stop, chosen, kept, *scratch)
-        return
-    found = np.empty(sum(nums) + 64, np.uint32)
-    firsts = np.cumsum([0, *nums])
-    for thread in range(num_threads):
-        found[firsts[thread] : firsts[thread + 1]] = _parts(rows[thread], capacity)[1][: nums[thread]]
-    threshold, ties = kth_largest(found, firsts[-1], count, np.uint32(0))
-    # A row for each thread: neighbouring counts are in one line of the cache, which two threads would fight over.
-    counted = np.zeros((num_threads, -(-(stop - start) // _PIECE)), np.int64)
-    left = threads.run(
-        _keep_share,
-        [(rows[thread], capacity, nums[thread], threshold, start, counted[thread]) for thread in range(num_threads)],
-    )
-    if sum(left) == count:
-        pieces = counted.sum(0)
-        ends = np.cumsum(pieces)
-        target = (chosen, kept.view(np.uint32))
-        threads.run(
-            _copy_share,
-            [(rows[thread], capacity, pieces, ends, thread, num_threads, *target) for thread in range(num_threads)],
-        )
-        return
-    # More entries than are wanted equal the threshold: the first of them in the order of places.
-    firsts = np.cumsum([0, *left])
-    for thread in range(num_threads):
-        found[firsts[thread] : firsts[thread + 1]] = _parts(rows[thread], capacity)[1][: left[thread]]
-    _merge(rows, firsts, found, threshold, ties, start, chosen, kept.view(np.uint32))
-
-
-@kernel
-def _gather_share(
-    x: Any,
-    residual: Any,
-    decay: Any,
-    add: bool,
-    out: Any,
-    start: int,
-    stop: int,
-    bound: Any,
-    count: int,
-    scratch: Any,
-    capacity: int,
-    thread: int,
-    num_threads: int,
-) -> int:
-    """Candidates of the pieces ``thread``, ``thread + num_threads``, ... of a segment, as :func:`gather`."""
-    places, bits = _parts(scratch, capacity)
-    num = 0
-    for first in range(start + thread * _PIECE, stop, num_threads * _PIECE):
-        end = min(first + _PIECE, stop)
-        num, bound = gather(x, residual, decay, add, out, first, end, bound, count, places, bits, num)
-    return num
-
-
-@kernel
-def _keep_share(scratch: Any, capacity: int, num: int, threshold: Any, start: int, pieces: Any) -> Any:
-    """Move a thread's candidates that reach the threshold to the front, and count them by piece; how many they are."""
-    places, bits = _parts(scratch, capacity)
-    left: Any = np.int64(0)
-    for j in range(num):
-        # Which reach it cannot be predicted: each is written, and the next one over it if it does not.
-        place, value = places[j], bits[j]
-        places[np.uint64(left)] = place
-        bits[np.uint64(left)] = value
-        reached = np.int64((value & np.uint32(MAGNITUDE)) >= threshold)
-        left += reached
-        pieces[np.uint64(place - start) // np.uint64(_PIECE)] += reached
-    return left
-
-
-@kernel
-def _copy_share(
-    scratch: Any, capacity: int, pieces: Any, ends: Any, thread: int, num_threads: int, indices: Any, values: Any
-) -> None:
-    """Each of a thread's pieces to its place among those of all threads."""
-    places, bits = _parts(scratch, capacity)
-    done = 0
-    for piece in range(thread, pieces.size, num_threads):
-        size = pieces[piece]
-        first = ends[piece] - size
-        for j in range(size):
-            indices[first + j] = places[done + j]
-            values[first + j] = bits[done + j]
-        done += size
-
-
-@kernel
-def _merge(
-    rows: Any, firsts: Any, found: Any, threshold: Any, ties: int, start: int, indices: Any, values: Any
-) -> None:
-    """Write the wanted candidates of all threads in the order of their places.
-
-    The bits of thread ``t`` are those ``found`` from ``firsts[t]`` on; its row begins with the places.
-    """
-    num_threads = rows.shape[0]
-    cursors = firsts.copy()
-    left: Any = ties
-    written = 0
-    piece = 0
-    while written < indices.size:
-        thread = piece % num_threads
-        end = start + (piece + 1) * _PIECE
-        cursor = cursors[thread]
-        while cursor < firsts[thread + 1] and rows[thread, cursor - firsts[thread]] < end:
-            value = found[cursor]
-            magnitude = value & np.uint32(MAGNITUDE)
-            if magnitude > threshold or (magnitude == threshold and left > 0):
-                left -= np.int64(magnitude == threshold)
-                indices[written] = rows[thread, cursor - firsts[thread]]
-                values[written] = value
-                written += 1
-            cursor += 1
-        cursors[thread] = cursor
-        piece += 1

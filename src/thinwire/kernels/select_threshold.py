@@ -39,7 +39,7 @@ def kth_largest(bits: Any, size: int, count: int, least: Any) -> Any:
     histogram = np.zeros(_BINS, np.int64)
     for j in range(size):
         histogram[((bits[j] & np.uint32(MAGNITUDE)) - low) >> shift] += 1
-    place, wanted = _cut(histogram, count)
+    place, wanted = cut(histogram, count)
     floor = np.uint32(low + np.uint32(place << np.int64(shift)))
     num_members = histogram[place]
     # More than there are: each is written before it is known to be a member, and 64 are compared at a time.
@@ -81,7 +81,7 @@ def kth_largest_of_all(bits: Any, count: int) -> Any:
             h0[bins[j]] += 1
     for j in range(h0.size):
         h0[j] += h1[j] + h2[j] + h3[j]
-    place, wanted = _cut(h0, count)
+    place, wanted = cut(h0, count)
     return kth_largest(_members(bits, np.uint32(place), h0[place]), h0[place], wanted, np.uint32(place << 20))
 
 
@@ -131,7 +131,7 @@ def _bisect(bits: Any, whole: int, count: int, least: Any, largest: Any) -> Any:
 
 
 @kernel
-def _cut(histogram: Any, count: int) -> Any:
+def cut(histogram: Any, count: int) -> Any:
     """The bin that holds the ``count``-th largest entry, and how many of the bin's entries are wanted."""
     wanted = count
     place = histogram.size - 1

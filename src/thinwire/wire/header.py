@@ -87,8 +87,14 @@ def bytes_of(tensor: Tensor) -> Bytes:
 
 def frame(parts: Parts) -> Tensor:
     """A message around a body: uint8 ``[FRAME_NUM_BYTES + body]``. Every part is copied once."""
-    message = empty(FRAME_NUM_BYTES + sum(map(len, parts)), np.uint8)
-    # A message has many parts of a few bytes; writing these through a memoryview costs least.
+    num_bytes = FRAME_NUM_BYTES + sum(map(len, parts))
+    if num_bytes < _LONG:
+        pieces: list[Any] = [_BEGINNING, *parts, bytes(4)]
+        whole = np.frombuffer(bytearray().join(pieces), np.uint8)
+        whole.data[-4:] = crc32c_array(whole[:-4]).to_bytes(4, "little")
+        return tensor_of(whole)
+    message = empty(num_bytes, np.uint8)
+    # Parts of a few bytes are written through a memoryview, which costs least.
     view = message.data
     position = 0
     checked = 0

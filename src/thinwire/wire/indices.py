@@ -16,15 +16,9 @@ from torch import Tensor
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.adaptive_gaps import MAX_COUNT, adaptive_decode_prefix, encode_adaptive_gaps
 from thinwire.kernels.bits import num_packed_bytes, pack, unpack
-from thinwire.kernels.exp_golomb import encode_with_orders, exp_golomb_decode_prefix, orders_of_gaps
-from thinwire.kernels.rice import (
-    MAX_PARAMETER,
-    choice_of_gaps,
-    encode_gaps,
-    gaps_of,
-    max_rice_num_bytes,
-    rice_decode_prefix,
-)
+from thinwire.kernels.exp_golomb import encode_with_orders, exp_golomb_decode_prefix
+from thinwire.kernels.gap_measures import measure_gaps
+from thinwire.kernels.rice import MAX_PARAMETER, encode_gaps, max_rice_num_bytes, rice_decode_prefix
 from thinwire.wire.header import Parts, Reader, bytes_of
 
 _FIXED, _RICE, _BITMAP, _EXP_GOLOMB, _ADAPTIVE = 0, 1, 2, 3, 4
@@ -61,22 +55,24 @@ class _Choice:
     """The code, and what was computed on the way to it."""
 
     def __init__(self, indices: Tensor, numel: int) -> None:
-        self.gaps = gaps_of(indices)
+        self.measures = measure_gaps(indices)
         count = indices.numel()
         if count and int(indices.numpy()[-1]) >= numel:
             raise ConfigError(f"indices are an ascending int64 vector below {numel}")
-        parameter, rice_bytes = choice_of_gaps(self.gaps)
-        self.orders, exp_golomb_bytes = orders_of_gaps(self.gaps)
-        sizes = [(2 + rice_bytes, _RICE), (1 + (numel + 7) // 8, _BITMAP), (1 + exp_golomb_bytes, _EXP_GOLOMB)]
+        sizes = [
+            (2 + self.measures.rice_num_bytes, _RICE),
+            (1 + (numel + 7) // 8, _BITMAP),
+            (1 + self.measures.exp_golomb_num_bytes, _EXP_GOLOMB),
+        ]
         if _width(numel) <= _MAX_WIDTH:
             sizes.append((1 + num_packed_bytes(count, _width(numel)), _FIXED))
         num_bytes, tag = min(sizes)
         # The size of this one is only known when it is written, so it is tried where the gaps vary and are few.
         may_pay = tag == _EXP_GOLOMB and 0 < count <= MAX_COUNT
-        self.adaptive = encode_adaptive_gaps(self.gaps, num_bytes - 2) if may_pay else None
+        self.adaptive = encode_adaptive_gaps(self.measures.gaps, num_bytes - 2) if may_pay else None
         if self.adaptive is not None:
             num_bytes, tag = 1 + self.adaptive.numel(), _ADAPTIVE
-        self.code = IndexCode(tag, num_bytes, parameter if tag == _RICE else 0)
+        self.code = IndexCode(tag, num_bytes, self.measures.parameter if tag == _RICE else 0)
 
 
 def max_indices_num_bytes(count: int, numel: int) -> int:
@@ -95,16 +91,19 @@ def indices_parts(indices: Tensor, numel: int) -> Parts:
     """A tag, the Rice parameter if there is one, the code."""
     indices = indices.cpu()
     choice = _Choice(indices, numel)
-    code, gaps = choice.code, choice.gaps
+    code, measures = choice.code, choice.measures
     if choice.adaptive is not None:
         return [bytes([_ADAPTIVE]), bytes_of(choice.adaptive)]
     if code.tag == _FIXED:
         width = _width(numel)
         return [bytes([_FIXED]), bytes_of(pack(indices, width)) if width else b""]
     if code.tag == _RICE:
-        return [bytes([_RICE, code.parameter]), bytes_of(encode_gaps(gaps, code.parameter, code.num_bytes - 2))]
+        return [
+            bytes([_RICE, code.parameter]),
+            bytes_of(encode_gaps(measures.gaps, code.parameter, code.num_bytes - 2)),
+        ]
     if code.tag == _EXP_GOLOMB:
-        return [bytes([_EXP_GOLOMB]), bytes_of(encode_with_orders(gaps, choice.orders, code.num_bytes - 1))]
+        return [bytes([_EXP_GOLOMB]), bytes_of(encode_with_orders(measures.gaps, measures.orders, code.num_bytes - 1))]
     kept = np.zeros(numel, np.uint8)
     kept[indices.numpy()] = 1
     return [bytes([_BITMAP]), np.packbits(kept, bitorder="little")]
