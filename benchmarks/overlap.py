@@ -28,7 +28,7 @@ import thinwire
 WIDTH, DEPTH = 640, 12
 PLAIN = "plain DDP"
 METHODS = ("topk:density=10%", "topk:density=2%", "signtopk:density=1%")
-BATCHES = (16, 64, 256)
+BATCHES = (16, 64, 256, 1024)
 ROUNDS = 7
 
 

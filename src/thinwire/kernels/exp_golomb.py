@@ -78,7 +78,12 @@ def orders_of_gaps(gaps: Tensor) -> tuple[Tensor, int]:
 
 
 def num_bytes_of_bits(num_blocks: int, unary: int, raw: int) -> int:
-    """Length of a code with so many blocks and bits of the two other streams."""
+    """Length of a code with so many blocks and bits of the two other streams.
+
+    Example:
+        >>> num_bytes_of_bits(3, 9, 8)
+        5
+    """
     return num_packed_bytes(num_blocks, 4) + (unary + 7) // 8 + (raw + 7) // 8
 
 
