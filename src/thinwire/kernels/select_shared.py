@@ -1,8 +1,8 @@
 """Selection in one segment by all threads.
 
 Each thread gathers candidates from every n-th piece of the segment, so that no thread meets all the large entries where
-they cluster. How far they lie above the bound is counted, which leaves a few among which the threshold is found; each
-thread then keeps and writes its own.
+they cluster. How far they lie above the bound is counted, which leaves a few among which the threshold is found; what
+reaches it is counted in each piece, so that each thread knows where to write its own.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels import threads
-from thinwire.kernels.numba_tools import kernel
+from thinwire.kernels.numba_tools import first_from, kernel
 from thinwire.kernels.select_segment import (
     NUM_MAXIMA,
     ROOM,
@@ -54,23 +54,17 @@ def select_shared(problem: tuple[Any, ...], segment: int, indices: Any, values: 
         return
     threshold, ties = _threshold(rows, capacity, nums, np.uint32(bound), count)
     # A row for each thread: neighbouring counts are in one line of the cache, which two threads would fight over.
-    counted = np.zeros((num_threads, -(-(stop - start) // _PIECE)), np.int64)
-    left = threads.run(
-        _keep_share,
-        [(rows[thread], capacity, nums[thread], threshold, start, counted[thread]) for thread in range(num_threads)],
-    )
-    if sum(left) == count:
-        pieces = counted.sum(0)
-        ends = np.cumsum(pieces)
-        target = (chosen, kept.view(np.uint32))
-        threads.run(
-            _copy_share,
-            [(rows[thread], capacity, pieces, ends, thread, num_threads, *target) for thread in range(num_threads)],
-        )
-        return
-    # More entries than are wanted equal the threshold: the first of them in the order of places.
-    found, firsts = _found(rows, capacity, left)
-    _merge(rows, firsts, found, threshold, ties, start, chosen, kept.view(np.uint32))
+    counted = np.zeros((num_threads, 2, -(-(stop - start) // _PIECE)), np.int64)
+    parts = [
+        (rows[thread], capacity, nums[thread], threshold, start, thread, num_threads) for thread in range(num_threads)
+    ]
+    threads.run(_count_pieces, [(*part, *row) for part, row in zip(parts, counted, strict=True)])
+    above, equal = counted.sum(0)
+    # Of what equals the threshold the first are wanted, in the order of places.
+    taken = np.clip(ties - (np.cumsum(equal) - equal), 0, equal)
+    sizes = above + taken
+    target = (taken, np.cumsum(sizes) - sizes, sizes, chosen, kept.view(np.uint32))
+    threads.run(_write_pieces, [(*part, *target) for part in parts])
 
 
 def _threshold(rows: Any, capacity: int, nums: list[int], bound: Any, count: int) -> Any:
@@ -81,21 +75,16 @@ def _threshold(rows: Any, capacity: int, nums: list[int], bound: Any, count: int
     place, wanted = cut(counted.sum(0), count)
     if place == _BINS - 1:
         # The bound is far below: rather the serial way than a second count.
-        found, firsts = _found(rows, capacity, nums)
-        return kth_largest(found, firsts[-1], count, np.uint32(0))
+        found = [candidates_of(row, capacity)[1][:num] for row, num in zip(rows, nums, strict=True)]
+        return kth_largest(_with_room(found), sum(nums), count, np.uint32(0))
     sizes = counted[:, place].tolist()
     members = threads.run(_members_of_share, [(*share, place, size) for share, size in zip(shares, sizes, strict=True)])
-    together = np.concatenate([*members, np.zeros(64, np.uint32)])
-    return kth_largest(together, sum(sizes), wanted, np.uint32(bound + np.uint32(place << _SHIFT)))
+    return kth_largest(_with_room(members), sum(sizes), wanted, np.uint32(bound + np.uint32(place << _SHIFT)))
 
 
-def _found(rows: Any, capacity: int, nums: list[int]) -> tuple[Any, Any]:
-    """The bits of all threads' candidates and 64 more, and where those of each thread begin, and the last's end."""
-    firsts = np.cumsum([0, *nums])
-    found = np.empty(firsts[-1] + 64, np.uint32)
-    for thread, num in enumerate(nums):
-        found[firsts[thread] : firsts[thread + 1]] = candidates_of(rows[thread], capacity)[1][:num]
-    return found, firsts
+def _with_room(parts: list[Any]) -> Any:
+    """Magnitudes together, and the room that :func:`kth_largest` needs behind them."""
+    return np.concatenate([*parts, np.zeros(64, np.uint32)])
 
 
 @kernel
@@ -147,62 +136,64 @@ def _members_of_share(scratch: Any, capacity: int, num: int, bound: Any, place: 
 
 
 @kernel
-def _keep_share(scratch: Any, capacity: int, num: int, threshold: Any, start: int, pieces: Any) -> Any:
-    """Move a thread's candidates that reach the threshold to the front, and count them by piece; how many they are."""
-    places, bits = candidates_of(scratch, capacity)
-    left: Any = np.int64(0)
-    for j in range(num):
-        # Which reach it cannot be predicted: each is written, and the next one over it if it does not.
-        place, value = places[j], bits[j]
-        places[np.uint64(left)] = place
-        bits[np.uint64(left)] = value
-        reached = np.int64((value & np.uint32(MAGNITUDE)) >= threshold)
-        left += reached
-        pieces[np.uint64(place - start) // np.uint64(_PIECE)] += reached
-    return left
-
-
-@kernel
-def _copy_share(
-    scratch: Any, capacity: int, pieces: Any, ends: Any, thread: int, num_threads: int, indices: Any, values: Any
+def _count_pieces(
+    scratch: Any,
+    capacity: int,
+    num: int,
+    threshold: Any,
+    start: int,
+    thread: int,
+    num_threads: int,
+    above: Any,
+    equal: Any,
 ) -> None:
-    """Each of a thread's pieces to its place among those of all threads."""
+    """How many of a thread's candidates are above the threshold, and equal to it, in each of its pieces."""
     places, bits = candidates_of(scratch, capacity)
-    done = 0
-    for piece in range(thread, pieces.size, num_threads):
-        size = pieces[piece]
-        first = ends[piece] - size
-        for j in range(size):
-            indices[first + j] = places[done + j]
-            values[first + j] = bits[done + j]
-        done += size
-
-
-@kernel
-def _merge(
-    rows: Any, firsts: Any, found: Any, threshold: Any, ties: int, start: int, indices: Any, values: Any
-) -> None:
-    """Write the wanted candidates of all threads in the order of their places.
-
-    The bits of thread ``t`` are those ``found`` from ``firsts[t]`` on; its row begins with the places.
-    """
-    num_threads = rows.shape[0]
-    cursors = firsts.copy()
-    left: Any = ties
-    written = 0
-    piece = 0
-    while written < indices.size:
-        thread = piece % num_threads
-        end = start + (piece + 1) * _PIECE
-        cursor = cursors[thread]
-        while cursor < firsts[thread + 1] and rows[thread, cursor - firsts[thread]] < end:
-            value = found[cursor]
+    first: Any = 0
+    for piece in range(thread, above.size, num_threads):
+        last = first + first_from(places[first:num], start + (piece + 1) * _PIECE)
+        num_above, num_equal = np.int64(0), np.int64(0)
+        for value in bits[first:last]:
             magnitude = value & np.uint32(MAGNITUDE)
-            if magnitude > threshold or (magnitude == threshold and left > 0):
-                left -= np.int64(magnitude == threshold)
-                indices[written] = rows[thread, cursor - firsts[thread]]
-                values[written] = value
-                written += 1
-            cursor += 1
-        cursors[thread] = cursor
-        piece += 1
+            num_above += np.int64(magnitude > threshold)
+            num_equal += np.int64(magnitude == threshold)
+        above[piece] = num_above
+        equal[piece] = num_equal
+        first = last
+
+
+@kernel
+def _write_pieces(
+    scratch: Any,
+    capacity: int,
+    num: int,
+    threshold: Any,
+    start: int,
+    thread: int,
+    num_threads: int,
+    taken: Any,
+    begins: Any,
+    sizes: Any,
+    indices: Any,
+    values: Any,
+) -> None:
+    """The wanted candidates of a thread's pieces to their places among those of all threads."""
+    places, bits = candidates_of(scratch, capacity)
+    first: Any = 0
+    for piece in range(thread, sizes.size, num_threads):
+        last = first + first_from(places[first:num], start + (piece + 1) * _PIECE)
+        left = np.int64(taken[piece])
+        written = np.int64(begins[piece])
+        end = written + sizes[piece]
+        j = first
+        while written < end:
+            # Which are wanted cannot be predicted: each is written, and the next one over it if it is not.
+            value = bits[j]
+            magnitude = value & np.uint32(MAGNITUDE)
+            tied = np.int64(magnitude == threshold) & np.int64(left > 0)
+            indices[np.uint64(written)] = places[j]
+            values[np.uint64(written)] = value
+            written += np.int64(magnitude > threshold) + tied
+            left -= tied
+            j += 1
+        first = last
