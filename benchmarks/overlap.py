@@ -3,7 +3,8 @@
 For several batch sizes and methods: the seconds of a step's computation alone, of its exchanges alone (the same buckets
 and gradients, with nothing else going on), and of the whole step. Compression is work for a processor,
 as is gloo's own addition: with fewer cores than two a process it adds to the computation, and only the wire is hidden.
-Linux, root and iproute2 are needed.
+With ``--light-peer`` the second process computes with a batch of one, which leaves most of a core of a machine of two
+to the compression of the first. Linux, root and iproute2 are needed.
 
     python benchmarks/overlap.py --bandwidth 100mbit
 """
@@ -73,7 +74,7 @@ def network() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def measure(method: str, batch: int) -> dict[str, Any]:
+def measure(method: str, batch: int, own_batch: int) -> dict[str, Any]:
     model = DistributedDataParallel(network(), bucket_cap_mb=2 * 4e-6 * WIDTH * WIDTH, gradient_as_bucket_view=True)
     kept: list[Bucket] = []
     handle = None if method == PLAIN else thinwire.compress_ddp(model, method, warn_if_slower=False)
@@ -85,7 +86,7 @@ def measure(method: str, batch: int) -> dict[str, Any]:
 
     if handle is not None:
         vars(handle)["exchange"] = watched
-    x = torch.randn(batch, WIDTH)
+    x = torch.randn(own_batch, WIDTH)
 
     def compute() -> None:
         with model.no_sync():
@@ -131,7 +132,7 @@ def train(args: argparse.Namespace) -> None:
     dist.init_process_group("gloo", store=store, rank=args.rank, world_size=2)
     for method in args.methods:
         for batch in BATCHES:
-            found = measure(method, batch)
+            found = measure(method, batch, 1 if args.light_peer and args.rank else batch)
             if args.rank == 0:
                 print(json.dumps(found), flush=True)
                 print(
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, help=f"method strings, or {PLAIN!r}, which needs a fast link"
     )
+    parser.add_argument("--light-peer", action="store_true", help="the second process computes next to nothing")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -81,21 +81,25 @@ def run(
     ``death`` is whose, in (or after) which step, and how many seconds after its beginning.
     """
     torch.set_num_threads(1)
-    if death is not None and death[0] == rank and death[1] < 0:
-        threading.Thread(target=die, args=(death[2],), daemon=True).start()
+    victim, moment, delay_s = death or (-1, 0, 0.0)
+    doom = threading.Thread(target=die, args=(delay_s,), daemon=True)
+    if rank == victim and moment < 0:
+        doom.start()
     dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
     try:
         trainee = Trainee(kind, folder, size)
         begin = begun = trainee.checkpoints.load() or 0
         if begin % EVERY or begin > STEPS:
             sys.exit(3)
-        if death is not None and death[0] == rank and death[1] >= 0:
-            trainee.train(begin, max(begin, death[1]))
-            begin = max(begin, death[1])
-            threading.Thread(target=die, args=(death[2],), daemon=True).start()
+        if rank == victim and moment >= 0:
+            trainee.train(begin, max(begin, moment))
+            begin = max(begin, moment)
+            doom.start()
         trainee.train(begin, STEPS)
         torch.save({"begun": begun, **trainee.everything()}, Path(result, f"rank-{rank}.pt"))
         trainee.handle.close()
+        if rank == victim:
+            doom.join()  # the steps that were left took less time than it had
     except (WorkerError, RuntimeError):
         sys.exit(2)  # the other process was killed
     dist.destroy_process_group()
