@@ -22,7 +22,7 @@ from thinwire.kernels.exp_golomb_loops import (
     sum_orders,
     write_orders,
 )
-from thinwire.kernels.gap_streams import SLACK, Ranges, begins_of, chain, gap_ranges, join
+from thinwire.kernels.gap_streams import SLACK, Ranges, begins_of, chain, gap_ranges, write_streams
 from thinwire.kernels.numba_tools import array_of, tensor_of
 from thinwire.kernels.rice import gaps_of
 from thinwire.kernels.threads import run
@@ -69,7 +69,7 @@ def orders_of_gaps(gaps: Tensor) -> tuple[Tensor, int]:
     """
     if not gaps.is_cpu:
         return orders_of_gaps_torch(gaps)
-    array, orders = array_of(gaps), np.empty(_num_blocks(gaps.numel()), np.uint8)
+    array, orders = array_of(gaps), np.empty(num_blocks_of(gaps.numel()), np.uint8)
     found = run(choose_orders, [(array, orders, *part) for part in _blocks_of(gap_ranges(array.size, BLOCK))])
     if min(found) < (0, 0):
         raise _out_of_range()
@@ -91,7 +91,7 @@ def orders_of_gaps_torch(gaps: Tensor) -> tuple[Tensor, int]:
     """:func:`orders_of_gaps` in torch operations, on any device."""
     if gaps.numel() and bool(((gaps < 0) | (gaps >= 2**MAX_WIDTH)).any()):
         raise _out_of_range()
-    num_blocks = _num_blocks(gaps.numel())
+    num_blocks = num_blocks_of(gaps.numel())
     orders = torch.arange(MAX_ORDER + 1, device=gaps.device)
     bits = 2 * _floor_log2(gaps.unsqueeze(1) + (1 << orders)) - orders + 1
     padded = torch.nn.functional.pad(bits, (0, 0, 0, num_blocks * BLOCK - gaps.numel()))
@@ -135,13 +135,9 @@ def encode_with_orders(gaps: Tensor, orders: Tensor, num_bytes: int) -> Tensor:
     """
     array, chosen = array_of(gaps), array_of(orders)
     data = np.empty(num_bytes + SLACK, np.uint8)
-    parts = _blocks_of(gap_ranges(array.size, BLOCK))
-    streams = [empty(2 * (num_bytes + SLACK), np.uint8).reshape(2, -1) for _ in parts]
-    counts = run(encode_blocks, [(array, chosen, *part, *stream) for part, stream in zip(parts, streams, strict=True)])
     write_orders(chosen, data)
-    begin = num_packed_bytes(chosen.size, 4)
-    for which in (0, 1):
-        begin = join(data, begin, [stream[which] for stream in streams], [count[which] for count in counts])
+    calls = [(array, chosen, *part) for part in _blocks_of(gap_ranges(array.size, BLOCK))]
+    write_streams(encode_blocks, calls, data, num_packed_bytes(chosen.size, 4))
     return tensor_of(data[:num_bytes])
 
 
@@ -193,7 +189,7 @@ def exp_golomb_decode_prefix(data: Tensor, count: int, numel: int) -> tuple[Tens
         >>> indices.tolist(), num_bytes
         ([0, 3], 3)
     """
-    num_order_bytes = num_packed_bytes(_num_blocks(count), 4)
+    num_order_bytes = num_packed_bytes(num_blocks_of(count), 4)
     # A gap takes at least the one bit that ends its length.
     if not 0 <= count <= min(numel, 8 * (data.numel() - num_order_bytes)) or numel > 2**MAX_WIDTH:
         raise WireError(f"{data.numel()} bytes cannot hold {count} indices below {numel}")
@@ -204,7 +200,7 @@ def exp_golomb_decode_prefix(data: Tensor, count: int, numel: int) -> tuple[Tens
     if begins is None:
         raise WireError(_ENDED)
     num_unary_bytes = (begins[-1] + 7) // 8
-    if (_num_blocks(count) % 2 and orders[-1] >> 4) or (
+    if (num_blocks_of(count) % 2 and orders[-1] >> 4) or (
         begins[-1] % 8 and unary[num_unary_bytes - 1] >> begins[-1] % 8
     ):
         raise WireError(_PADDING)
@@ -228,7 +224,7 @@ def exp_golomb_decode_prefix(data: Tensor, count: int, numel: int) -> tuple[Tens
 
 def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:
     """:func:`exp_golomb_decode` of valid data in torch operations, on any device; it checks nothing."""
-    num_blocks = _num_blocks(count)
+    num_blocks = num_blocks_of(count)
     orders = _spread(unpack_torch(data, num_blocks, 4).to(torch.int64), count)
     shifts = torch.arange(8, device=data.device, dtype=torch.uint8)
     bits = ((data[num_packed_bytes(num_blocks, 4) :].unsqueeze(1) >> shifts) & 1).reshape(-1)
@@ -244,10 +240,11 @@ def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:
 
 def _blocks_of(ranges: Ranges) -> Ranges:
     """The blocks of ranges that are cut between blocks."""
-    return [(start // BLOCK, _num_blocks(stop)) for start, stop in ranges]
+    return [(start // BLOCK, num_blocks_of(stop)) for start, stop in ranges]
 
 
-def _num_blocks(count: int) -> int:
+def num_blocks_of(count: int) -> int:
+    """How many orders so many gaps have."""
     return (count + BLOCK - 1) // BLOCK
 
 

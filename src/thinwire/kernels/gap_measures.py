@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.kernels.exp_golomb import BLOCK, num_bytes_of_bits, orders_of_gaps
+from thinwire.kernels.exp_golomb import num_blocks_of, num_bytes_of_bits, orders_of_gaps
 from thinwire.kernels.exp_golomb_loops import choose_orders
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.rice import choice_of_gaps, gaps_of
@@ -49,7 +49,7 @@ def measure_gaps(indices: Tensor) -> GapMeasures:
     """
     count = indices.numel()
     if indices.is_cpu and indices.dtype == torch.int64 and indices.dim() == 1 and count <= _FEW:
-        gaps, orders = np.empty(count, np.int64), np.empty((count + BLOCK - 1) // BLOCK, np.uint8)
+        gaps, orders = np.empty(count, np.int64), np.empty(num_blocks_of(count), np.uint8)
         is_valid, parameter, rice_num_bytes, unary, raw = _measure(array_of(indices), gaps, orders)
         if is_valid:
             return GapMeasures(

@@ -5,12 +5,14 @@ has to know where its range begins in a unary stream, which the number of 1s bef
 there; what they are to be raised by is known when the ranges before it have been read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from thinwire.kernels.buffers import empty
 from thinwire.kernels.numba_tools import (
+    LAST_BIT,
     copy_to,
     count_ones,
     count_trailing_zeros,
@@ -25,8 +27,6 @@ SLACK = 8
 
 _COST = 8
 """A gap costs about as much as so many entries of a vector."""
-
-_LAST = np.uint64(1 << 63)
 
 Ranges = list[tuple[int, int]]
 
@@ -70,19 +70,21 @@ def chain(indices: Any, ranges: Ranges, numel: int) -> bool:
     return True
 
 
-def join(data: Any, begin: int, streams: Sequence[Any], num_bits: Sequence[int]) -> int:
-    """Put streams, zero after their bits, together from byte ``begin`` of ``data`` on; the byte after the last.
+def write_streams(encode: Callable[..., Any], calls: Sequence[tuple[Any, ...]], data: Any, begin: int) -> None:
+    """Two streams from byte ``begin`` of ``data`` on: all parts of the first, bit by bit, then those of the second.
 
-    Example:
-        >>> data = np.zeros(10, np.uint8)
-        >>> join(data, 1, [np.array([5], np.uint8), np.array([3], np.uint8)], [3, 2]), data[:3].tolist()
-        (2, [0, 29, 0])
+    Each call of ``encode``, on a thread of its own, is given two empty streams of the length of ``data`` besides,
+    writes its parts, zeros after their bits, and returns how many bits they have.
     """
-    end = 8 * begin
-    for stream, count in zip(streams, num_bits, strict=True):
-        _append(data, end, stream, count)
-        end += count
-    return (end + 7) // 8
+    # What a writer touches after its end must not be the beginning of another stream.
+    streams = [empty(2 * data.size, np.uint8).reshape(2, -1) for _ in calls]
+    counts = run(encode, [(*call, *pair) for call, pair in zip(calls, streams, strict=True)])
+    for which in (0, 1):
+        end = 8 * begin
+        for pair, num_bits in zip(streams, counts, strict=True):
+            _append(data, end, pair[which], num_bits[which])
+            end += num_bits[which]
+        begin = (end + 7) // 8
 
 
 @kernel
@@ -95,7 +97,7 @@ def take_ones(word: Any, first: Any, places: Any, num: Any) -> Any:
     while num < end:
         for _ in range(4):
             # Where no bit is left, that of the last place.
-            places[np.uint64(num)] = first + np.int64(count_trailing_zeros(word | _LAST))
+            places[np.uint64(num)] = first + np.int64(count_trailing_zeros(word | LAST_BIT))
             word &= word - np.uint64(1)
             num += 1
     return end

@@ -224,7 +224,8 @@ def write_bits(data: Any, position: Any, pending: Any, num_pending: Any, bits: A
 TAKEN_AT_ONCE = 3
 """Entries that :func:`take_marked` writes without asking how many there are."""
 
-_LAST = np.uint64(1 << 63)
+LAST_BIT = np.uint64(1 << 63)
+"""Set where no bit is left: the last place of a word."""
 
 
 @kernel
@@ -237,7 +238,7 @@ def take_marked(word: Any, first: Any, offset: Any, source: Any, places: Any, va
     end = num + np.int64(count_ones(word))
     for _ in range(TAKEN_AT_ONCE):
         # Where no bit is left, that of the last place.
-        place = first + np.int64(count_trailing_zeros(word | _LAST))
+        place = first + np.int64(count_trailing_zeros(word | LAST_BIT))
         places[np.uint64(num)] = offset + place
         values[np.uint64(num)] = source[np.uint64(place)]
         num += 1

@@ -12,7 +12,7 @@ from torch import Tensor
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.buffers import empty
-from thinwire.kernels.gap_streams import SLACK, begins_of, chain, gap_ranges, join
+from thinwire.kernels.gap_streams import SLACK, begins_of, chain, gap_ranges, write_streams
 from thinwire.kernels.numba_tools import array_of, tensor_of
 from thinwire.kernels.rice_loops import choose_parameter, decode_range, encode_range, fill_gaps, sum_shifted
 from thinwire.kernels.threads import run
@@ -124,15 +124,7 @@ def encode_gaps(gaps: Tensor, parameter: int, num_bytes: int) -> Tensor:
         [0, 5]
     """
     array, data = array_of(gaps), np.empty(num_bytes + SLACK, np.uint8)
-    ranges = gap_ranges(array.size, 1)
-    # What a writer touches after its end must not be the beginning of another stream.
-    streams = [empty(2 * (num_bytes + SLACK), np.uint8).reshape(2, -1) for _ in ranges]
-    counts = run(
-        encode_range, [(array, parameter, *part, *stream) for part, stream in zip(ranges, streams, strict=True)]
-    )
-    begin = 0
-    for which in (0, 1):
-        begin = join(data, begin, [stream[which] for stream in streams], [count[which] for count in counts])
+    write_streams(encode_range, [(array, parameter, *part) for part in gap_ranges(array.size, 1)], data, 0)
     return tensor_of(data[:num_bytes])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.lanes import LANES
-from thinwire.kernels.numba_tools import copy_to, count_trailing_zeros, kernel, take_marked
+from thinwire.kernels.numba_tools import count_trailing_zeros, kernel, take_marked
 from thinwire.kernels.select_threshold import collect, kth_largest, kth_largest_of_all
 from thinwire.kernels.select_vectors import (
     GROUP,
@@ -93,9 +93,7 @@ def select_segment(
             # The sample misled, which it does rarely. The sums are in `out` already.
             num, _ = gather(x, residual, decay, False, out, start, stop, np.uint32(0), count, places, bits, 0)
     threshold, ties = kth_largest(bits, num, count, np.uint32(0))
-    _keep(places, bits, num, threshold, ties)
-    copy_to(indices, places[:count])
-    copy_to(values.view(np.uint32), bits[:count])
+    take_wanted(places, bits, 0, threshold, ties, indices, values.view(np.uint32), 0, count)
 
 
 @kernel
@@ -160,7 +158,8 @@ def gather(
         if num + BLOCK > places.size:
             if num > count and count + BLOCK <= places.size:
                 threshold, ties = kth_largest(bits, num, count, np.uint32(0))
-                num = _keep(places, bits, num, threshold, ties)
+                take_wanted(places, bits, 0, threshold, ties, places, bits, 0, count)
+                num = count
                 bound = np.uint32(threshold + np.uint32(1))
             else:
                 num = -1
@@ -184,20 +183,27 @@ def gather(
 
 
 @kernel
-def _keep(places: Any, bits: Any, num: int, threshold: Any, ties: int) -> Any:
-    """Move the wanted of ``num`` candidates to the front; how many they are."""
-    left: Any = np.int64(ties)
-    written: Any = np.int64(0)
-    for j in range(num):
+def take_wanted(
+    places: Any, bits: Any, first: Any, threshold: Any, ties: Any, chosen: Any, kept: Any, begin: Any, end: Any
+) -> None:
+    """Write the wanted candidates from ``first`` on to ``begin`` to ``end - 1`` of ``chosen`` and ``kept``, in order.
+
+    Wanted are those above the threshold and the first ``ties`` that equal it; so many must be there. The arrays may be
+    the candidates' own.
+    """
+    left = np.int64(ties)
+    written = np.int64(begin)
+    j = np.int64(first)
+    while written < end:
         # Which are wanted cannot be predicted: each is written, and the next one over it if it is not.
         value = bits[j]
         magnitude = value & np.uint32(MAGNITUDE)
         tied = np.int64(magnitude == threshold) & np.int64(left > 0)
-        places[np.uint64(written)] = places[j]
-        bits[np.uint64(written)] = value
+        chosen[np.uint64(written)] = places[j]
+        kept[np.uint64(written)] = value
         written += np.int64(magnitude > threshold) + tied
         left -= tied
-    return written
+        j += 1
 
 
 @kernel

@@ -19,6 +19,7 @@ from thinwire.kernels.select_segment import (
     is_dense,
     sample_bound,
     select_segment,
+    take_wanted,
 )
 from thinwire.kernels.select_threshold import cut, kth_largest
 from thinwire.kernels.select_vectors import MAGNITUDE, NOTHING
@@ -54,17 +55,22 @@ def select_shared(problem: tuple[Any, ...], segment: int, indices: Any, values: 
         return
     threshold, ties = _threshold(rows, capacity, nums, np.uint32(bound), count)
     # A row for each thread: neighbouring counts are in one line of the cache, which two threads would fight over.
-    counted = np.zeros((num_threads, 2, -(-(stop - start) // _PIECE)), np.int64)
-    parts = [
-        (rows[thread], capacity, nums[thread], threshold, start, thread, num_threads) for thread in range(num_threads)
-    ]
-    threads.run(_count_pieces, [(*part, *row) for part, row in zip(parts, counted, strict=True)])
-    above, equal = counted.sum(0)
+    counted = np.zeros((num_threads, 3, -(-(stop - start) // _PIECE)), np.int64)
+    threads.run(
+        _count_pieces,
+        [
+            (rows[thread], capacity, nums[thread], threshold, start, thread, num_threads, *counted[thread])
+            for thread in range(num_threads)
+        ],
+    )
+    firsts, above, equal = counted.sum(0)
     # Of what equals the threshold the first are wanted, in the order of places.
     taken = np.clip(ties - (np.cumsum(equal) - equal), 0, equal)
-    sizes = above + taken
-    target = (taken, np.cumsum(sizes) - sizes, sizes, chosen, kept.view(np.uint32))
-    threads.run(_write_pieces, [(*part, *target) for part in parts])
+    borders = np.cumsum(np.append(0, above + taken))
+    target = (threshold, firsts, taken, borders, chosen, kept.view(np.uint32))
+    threads.run(
+        _write_pieces, [(rows[thread], capacity, thread, num_threads, *target) for thread in range(num_threads)]
+    )
 
 
 def _threshold(rows: Any, capacity: int, nums: list[int], bound: Any, count: int) -> Any:
@@ -144,10 +150,11 @@ def _count_pieces(
     start: int,
     thread: int,
     num_threads: int,
+    firsts: Any,
     above: Any,
     equal: Any,
 ) -> None:
-    """How many of a thread's candidates are above the threshold, and equal to it, in each of its pieces."""
+    """Of each of a thread's pieces: its first candidate, and how many are above the threshold and equal to it."""
     places, bits = candidates_of(scratch, capacity)
     first: Any = 0
     for piece in range(thread, above.size, num_threads):
@@ -157,6 +164,7 @@ def _count_pieces(
             magnitude = value & np.uint32(MAGNITUDE)
             num_above += np.int64(magnitude > threshold)
             num_equal += np.int64(magnitude == threshold)
+        firsts[piece] = first
         above[piece] = num_above
         equal[piece] = num_equal
         first = last
@@ -166,34 +174,17 @@ def _count_pieces(
 def _write_pieces(
     scratch: Any,
     capacity: int,
-    num: int,
-    threshold: Any,
-    start: int,
     thread: int,
     num_threads: int,
+    threshold: Any,
+    firsts: Any,
     taken: Any,
-    begins: Any,
-    sizes: Any,
+    borders: Any,
     indices: Any,
     values: Any,
 ) -> None:
     """The wanted candidates of a thread's pieces to their places among those of all threads."""
     places, bits = candidates_of(scratch, capacity)
-    first: Any = 0
-    for piece in range(thread, sizes.size, num_threads):
-        last = first + first_from(places[first:num], start + (piece + 1) * _PIECE)
-        left = np.int64(taken[piece])
-        written = np.int64(begins[piece])
-        end = written + sizes[piece]
-        j = first
-        while written < end:
-            # Which are wanted cannot be predicted: each is written, and the next one over it if it is not.
-            value = bits[j]
-            magnitude = value & np.uint32(MAGNITUDE)
-            tied = np.int64(magnitude == threshold) & np.int64(left > 0)
-            indices[np.uint64(written)] = places[j]
-            values[np.uint64(written)] = value
-            written += np.int64(magnitude > threshold) + tied
-            left -= tied
-            j += 1
-        first = last
+    for piece in range(thread, firsts.size, num_threads):
+        begin, end = borders[piece], borders[piece + 1]
+        take_wanted(places, bits, firsts[piece], threshold, taken[piece], indices, values, begin, end)
