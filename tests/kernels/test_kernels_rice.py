@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.gap_streams import gap_ranges
 from thinwire.kernels.rice import (
     max_rice_num_bytes,
     rice_decode,
@@ -109,6 +110,7 @@ def test_neither_bytes_nor_errors_depend_on_the_number_of_threads(parameter: int
     indices = draw(130_001, 2**21)
     count, numel = indices.numel(), int(indices[-1]) + 1
     torch.set_num_threads(num_threads)
+    assert len(gap_ranges(count, 1)) == num_threads
     code = rice_encode(indices, parameter)
     assert torch.equal(code, rice_encode_torch(indices, parameter))
     assert torch.equal(rice_decode(code, count, numel, parameter), indices)
