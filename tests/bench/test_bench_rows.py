@@ -21,6 +21,7 @@ from thinwire.compressors import Traits
 from thinwire.config import register, registered
 from thinwire.errors import ConfigError
 from thinwire.frontier.configurations import compressor_classes
+from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Payload
 from thinwire.random import Key
@@ -249,6 +250,21 @@ def test_the_stopwatch_refills_before_each_call_and_copies_on_one_thread() -> No
 def test_extra_memory_is_seen() -> None:
     num_bytes = 1 << 26
     extra = extra_bytes(lambda: torch.ones(num_bytes, dtype=torch.uint8))
+    assert extra is None or 0.9 * num_bytes < extra < 2 * num_bytes
+
+
+def test_extra_memory_is_seen_where_memory_of_before_is_used_again() -> None:
+    num_bytes = 1 << 26
+    # A freed block of 31 MiB tells the allocator to take such blocks from its heap, where a last one keeps them in.
+    torch.ones(31 << 20, dtype=torch.uint8)
+    blocks = [torch.ones(20 << 20, dtype=torch.uint8) for _ in range(9)]
+    last = blocks.pop()
+    del blocks
+    extra = extra_bytes(lambda: torch.ones(num_bytes, dtype=torch.uint8))
+    assert extra is None or 0.9 * num_bytes < extra < 2 * num_bytes
+    assert last.sum() == last.numel()
+    zeros(num_bytes // 4)  # kept by thinwire's own buffers
+    extra = extra_bytes(lambda: zeros(num_bytes // 4))
     assert extra is None or 0.9 * num_bytes < extra < 2 * num_bytes
 
 

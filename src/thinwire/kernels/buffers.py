@@ -66,6 +66,12 @@ class Pool:
             self._tidy()
             return sum(size * len(blocks) for size, blocks in self._free.items())
 
+    def give_back(self) -> None:
+        """Leaves the memory that is kept and not in use to the system."""
+        with self._lock:
+            self._tidy()
+            self._free.clear()
+
     def _tidy(self) -> None:
         while self._returned:
             size, memory = self._returned.popleft()
@@ -106,6 +112,17 @@ def copy_of(x: Tensor) -> Tensor:
     if not x.is_cpu or x.dtype != torch.float32 or 4 * x.numel() < _LEAST:
         return x.clone(memory_format=torch.contiguous_format)
     return tensor_of(empty(x.numel(), np.float32)).view(x.shape).copy_(x)
+
+
+def give_back() -> None:
+    """Leaves all memory that is kept here and not in use to the system.
+
+    Example:
+        >>> give_back()
+        >>> _POOL.num_free_bytes()
+        0
+    """
+    _POOL.give_back()
 
 
 def _aligned(num_bytes: int) -> memoryview:
