@@ -4,17 +4,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from thinwire.kernels.exp_golomb import num_blocks_of, num_bytes_of_bits, orders_of_gaps
+from thinwire.kernels.buffers import empty
+from thinwire.kernels.exp_golomb import BLOCK, num_blocks_of, num_bytes_of_bits, orders_of_gaps
 from thinwire.kernels.exp_golomb_loops import choose_orders
+from thinwire.kernels.gap_streams import gap_ranges
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.rice import choice_of_gaps, gaps_of
-from thinwire.kernels.rice_loops import choose_parameter, fill_gaps
+from thinwire.kernels.rice import check_indices, gaps_of
+from thinwire.kernels.rice_loops import choose_parameter_below, fill_gaps
+from thinwire.kernels.threads import run
 
-_FEW = 1 << 13
-"""Indices up to which one call for everything costs less than several threads would gain."""
+_CHUNK = 1 << 12
+"""Gaps that are found and measured while the cache holds them; whole blocks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,52 +25,56 @@ class GapMeasures:
 
     Args:
         gaps: :func:`thinwire.kernels.rice.gaps_of` the indices.
-        parameter: the best of the Rice code.
-        rice_num_bytes: what it leads to.
         orders: the best of the exp-Golomb code, one for each block of gaps.
         exp_golomb_num_bytes: what they lead to.
+        rice: the best parameter of the Rice code and the bytes it leads to; None where the sum of the gaps alone tells
+            that these are no fewer than those of exp-Golomb.
     """
 
     gaps: Tensor
-    parameter: int
-    rice_num_bytes: int
     orders: Tensor
     exp_golomb_num_bytes: int
+    rice: tuple[int, int] | None
 
 
 def measure_gaps(indices: Tensor) -> GapMeasures:
-    """The gaps of ascending indices (int64 ``[n]``) and their sizes.
+    """The gaps of ascending indices (int64 ``[n]`` on the CPU) and their sizes.
 
     Raises:
         ConfigError: indices that are not strictly ascending from 0 or more, or a gap of ``2**48`` or more.
 
     Example:
+        >>> import torch
         >>> measures = measure_gaps(torch.tensor([100, 250, 300]))
-        >>> measures.gaps.tolist(), measures.parameter, measures.rice_num_bytes, measures.exp_golomb_num_bytes
-        ([100, 149, 49], 5, 4, 5)
+        >>> measures.gaps.tolist(), measures.exp_golomb_num_bytes, measures.rice
+        ([100, 149, 49], 5, (5, 4))
     """
+    check_indices(indices)
     count = indices.numel()
-    if indices.is_cpu and indices.dtype == torch.int64 and indices.dim() == 1 and count <= _FEW:
-        gaps, orders = np.empty(count, np.int64), np.empty(num_blocks_of(count), np.uint8)
-        is_valid, parameter, rice_num_bytes, unary, raw = _measure(array_of(indices), gaps, orders)
-        if is_valid:
-            return GapMeasures(
-                tensor_of(gaps),
-                parameter,
-                rice_num_bytes,
-                tensor_of(orders),
-                num_bytes_of_bits(orders.size, unary, raw),
-            )
-    # Many indices, or the errors of those that are not valid.
-    found = gaps_of(indices)
-    best, num_bytes = orders_of_gaps(found)
-    return GapMeasures(found, *choice_of_gaps(found), best, num_bytes)
+    array, gaps, orders = array_of(indices), empty(count, np.int64), np.empty(num_blocks_of(count), np.uint8)
+    found = run(_measure, [(array, gaps, orders, *part) for part in gap_ranges(count, BLOCK)])
+    if min(found) < (0, 0):
+        orders_of_gaps(gaps_of(indices))  # raises what is wrong with them
+    unary, raw = (sum(bits) for bits in zip(*found, strict=True))
+    num_bytes = num_bytes_of_bits(orders.size, unary, raw)
+    parameter, rice_num_bytes = choose_parameter_below(gaps, num_bytes)
+    rice = None if parameter < 0 else (parameter, rice_num_bytes)
+    return GapMeasures(tensor_of(gaps), tensor_of(orders), num_bytes, rice)
 
 
 @kernel
-def _measure(indices: Any, gaps: Any, orders: Any) -> Any:
-    if fill_gaps(indices, gaps) < 0:
-        return False, 0, 0, 0, 0
-    parameter, rice_num_bytes = choose_parameter(gaps)
-    unary, raw = choose_orders(gaps, orders, 0, orders.size)
-    return unary >= 0, parameter, rice_num_bytes, unary, raw
+def _measure(indices: Any, gaps: Any, orders: Any, first: int, last: int) -> Any:
+    """Gaps ``first`` to ``last - 1``, which begin a block, as :func:`choose_orders`; -1 if they do not ascend."""
+    unary, raw = np.int64(0), np.int64(0)
+    for start in range(first, last, _CHUNK):
+        stop = min(start + _CHUNK, last)
+        smallest = fill_gaps(indices[start:stop], gaps[start:stop])
+        if start > 0:
+            gaps[start] -= indices[start - 1] + 1
+            smallest = min(smallest, gaps[start])
+        bits = choose_orders(gaps, orders, start // BLOCK, (stop + BLOCK - 1) // BLOCK)
+        if smallest < 0 or bits[0] < 0:
+            return np.int64(-1), np.int64(-1)
+        unary += bits[0]
+        raw += bits[1]
+    return unary, raw

@@ -120,6 +120,19 @@ def _count_ones(typing_context: Any, word: Any) -> Any:
 count_ones: Any = intrinsic(_count_ones)
 
 
+def _take_number(typing_context: Any, counter: Any) -> Any:
+    """The first entry of an int64 array, which is raised by one: each of several threads takes another number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.atomic_rmw("add", array.data, context.get_constant(types.int64, 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+take_number: Any = intrinsic(_take_number)
+
+
 def _crc32c_instruction(context: Any) -> tuple[str, int] | None:
     """The LLVM intrinsic that takes eight bytes into a CRC-32C, and the width of its state; None if there is none.
 

@@ -233,8 +233,7 @@ def gaps_of(indices: Tensor) -> Tensor:
         >>> gaps_of(torch.tensor([100, 250, 300])).tolist()
         [100, 149, 49]
     """
-    if indices.dtype != torch.int64 or indices.dim() != 1:
-        raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
+    check_indices(indices)
     if indices.device.type == "cpu":
         gaps = empty(indices.numel(), np.int64)
         smallest = int(fill_gaps(indices.contiguous().numpy(), gaps))
@@ -245,6 +244,21 @@ def gaps_of(indices: Tensor) -> Tensor:
     if smallest < 0:
         raise ConfigError("indices must be strictly ascending and not negative")
     return result
+
+
+def check_indices(indices: Tensor) -> None:
+    """Their type and shape.
+
+    Raises:
+        ConfigError: indices that are not a vector of int64.
+
+    Example:
+        >>> check_indices(torch.tensor([0.5]))
+        Traceback (most recent call last):
+        thinwire.errors.ConfigError: indices are a vector of int64, got torch.float32 of shape (1,)
+    """
+    if indices.dtype != torch.int64 or indices.dim() != 1:
+        raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
 
 
 def _choice_torch(gaps: Tensor) -> tuple[int, int]:

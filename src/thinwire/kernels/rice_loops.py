@@ -69,6 +69,21 @@ def choose_parameter(gaps: Any) -> Any:
 
 
 @kernel
+def choose_parameter_below(gaps: Any, num_bytes: int) -> Any:
+    """:func:`choose_parameter`, or -1 and 0 where the sum of the gaps tells that no parameter leads to fewer bytes."""
+    total = sum_shifted(gaps, 0)
+    for parameter in range(41):
+        # A quotient is at least (g - 2**b + 1) / 2**b, rounded up their sum is an integer.
+        low = (np.int64(1) << parameter) - 1
+        quotients = np.int64(0)
+        if gaps.size and low < total // gaps.size:
+            quotients = max(quotients, (total - gaps.size * low + low) >> parameter)
+        if (gaps.size * parameter + 7) // 8 + (gaps.size + quotients + 7) // 8 < num_bytes:
+            return choose_parameter(gaps)
+    return -1, np.int64(0)
+
+
+@kernel
 def encode_range(gaps: Any, parameter: int, first: int, last: int, low_bits: Any, high_bits: Any) -> Any:
     """The two streams of gaps ``first`` to ``last - 1``; how many bits they have."""
     shift = np.int64(parameter)

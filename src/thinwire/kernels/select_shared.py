@@ -1,8 +1,9 @@
 """Selection in one segment by all threads.
 
-Each thread gathers candidates from every n-th piece of the segment, so that no thread meets all the large entries where
-they cluster. How far they lie above the bound is counted, which leaves a few among which the threshold is found; what
-reaches it is counted in each piece, so that each thread knows where to write its own.
+Each thread gathers candidates from the next piece of the segment that none has taken: a core of which the system takes
+a part gets fewer of them, and no thread meets all the large entries where they cluster. How far they lie above the
+bound is counted, which leaves a few among which the threshold is found; what reaches it is counted in each piece, so
+that each thread knows where to write its own.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels import threads
-from thinwire.kernels.numba_tools import first_from, kernel
+from thinwire.kernels.numba_tools import first_from, kernel, take_number
 from thinwire.kernels.select_segment import (
     NUM_MAXIMA,
     ROOM,
@@ -25,7 +26,10 @@ from thinwire.kernels.select_threshold import cut, kth_largest
 from thinwire.kernels.select_vectors import MAGNITUDE, NOTHING
 
 _PIECE = 1 << 14
-"""Entries that one thread handles before the next takes its turn."""
+"""Entries that a thread takes at once."""
+
+_MOST = 1.4
+"""Pieces that one thread takes at most, in equal shares: there is room for the candidates of so many."""
 
 _BINS, _SHIFT = 2048, 13
 """Magnitudes are counted up to about four times the bound, each bin a thousandth of it wide."""
@@ -42,7 +46,11 @@ def select_shared(problem: tuple[Any, ...], segment: int, indices: Any, values: 
     dense = is_dense(stop - start, count)
     bound = NOTHING if dense or count == 0 else sample_bound(x, residual, decay, add, start, stop, count)
     share = (x, residual, decay, add, out, start, stop, np.uint32(bound), count)
-    calls = [(*share, rows[thread], capacity, thread, num_threads) for thread in range(num_threads)]
+    num_pieces = -(-(stop - start) // _PIECE)
+    # A row for each thread: neighbouring counts are in one line of the cache, which two threads would fight over.
+    pieces = np.zeros((num_threads, 4, num_pieces), np.int64)
+    turns = (np.zeros(1, np.int64), int(_MOST * num_pieces / num_threads) + 1)
+    calls = [(*share, row, capacity, *turns, own[0]) for row, own in zip(rows, pieces, strict=True)]
     nums = threads.run(_gather_share, calls) if add or bound != NOTHING else [0]
     if count == 0:
         return
@@ -54,23 +62,14 @@ def select_shared(problem: tuple[Any, ...], segment: int, indices: Any, values: 
         select_segment(out, out, decay, False, out, start, stop, chosen, kept, *scratch)
         return
     threshold, ties = _threshold(rows, capacity, nums, np.uint32(bound), count)
-    # A row for each thread: neighbouring counts are in one line of the cache, which two threads would fight over.
-    counted = np.zeros((num_threads, 3, -(-(stop - start) // _PIECE)), np.int64)
-    threads.run(
-        _count_pieces,
-        [
-            (rows[thread], capacity, nums[thread], threshold, start, thread, num_threads, *counted[thread])
-            for thread in range(num_threads)
-        ],
-    )
-    firsts, above, equal = counted.sum(0)
+    counts = zip(rows, nums, pieces, strict=True)
+    threads.run(_count_pieces, [(row, capacity, num, threshold, start, *own) for row, num, own in counts])
+    _, firsts, above, equal = pieces.sum(0)
     # Of what equals the threshold the first are wanted, in the order of places.
     taken = np.clip(ties - (np.cumsum(equal) - equal), 0, equal)
     borders = np.cumsum(np.append(0, above + taken))
     target = (threshold, firsts, taken, borders, chosen, kept.view(np.uint32))
-    threads.run(
-        _write_pieces, [(rows[thread], capacity, thread, num_threads, *target) for thread in range(num_threads)]
-    )
+    threads.run(_write_pieces, [(row, capacity, own[0], *target) for row, own in zip(rows, pieces, strict=True)])
 
 
 def _threshold(rows: Any, capacity: int, nums: list[int], bound: Any, count: int) -> Any:
@@ -106,13 +105,19 @@ def _gather_share(
     count: int,
     scratch: Any,
     capacity: int,
-    thread: int,
-    num_threads: int,
+    num_taken: Any,
+    most: int,
+    is_own: Any,
 ) -> int:
-    """Candidates of the pieces ``thread``, ``thread + num_threads``, ... of a segment, as :func:`gather`."""
+    """Candidates of at most so many pieces of a segment that no other thread takes, as :func:`gather`."""
     places, bits = candidates_of(scratch, capacity)
     num = 0
-    for first in range(start + thread * _PIECE, stop, num_threads * _PIECE):
+    for _ in range(most):
+        piece = take_number(num_taken)
+        if piece >= is_own.size:
+            break
+        is_own[piece] = 1
+        first = start + piece * _PIECE
         end = min(first + _PIECE, stop)
         num, bound = gather(x, residual, decay, add, out, first, end, bound, count, places, bits, num)
     return num
@@ -148,8 +153,7 @@ def _count_pieces(
     num: int,
     threshold: Any,
     start: int,
-    thread: int,
-    num_threads: int,
+    is_own: Any,
     firsts: Any,
     above: Any,
     equal: Any,
@@ -157,7 +161,7 @@ def _count_pieces(
     """Of each of a thread's pieces: its first candidate, and how many are above the threshold and equal to it."""
     places, bits = candidates_of(scratch, capacity)
     first: Any = 0
-    for piece in range(thread, above.size, num_threads):
+    for piece in np.flatnonzero(is_own):
         last = first + first_from(places[first:num], start + (piece + 1) * _PIECE)
         num_above, num_equal = np.int64(0), np.int64(0)
         for value in bits[first:last]:
@@ -174,8 +178,7 @@ def _count_pieces(
 def _write_pieces(
     scratch: Any,
     capacity: int,
-    thread: int,
-    num_threads: int,
+    is_own: Any,
     threshold: Any,
     firsts: Any,
     taken: Any,
@@ -185,6 +188,6 @@ def _write_pieces(
 ) -> None:
     """The wanted candidates of a thread's pieces to their places among those of all threads."""
     places, bits = candidates_of(scratch, capacity)
-    for piece in range(thread, firsts.size, num_threads):
+    for piece in np.flatnonzero(is_own):
         begin, end = borders[piece], borders[piece + 1]
         take_wanted(places, bits, firsts[piece], threshold, taken[piece], indices, values, begin, end)

@@ -1,7 +1,7 @@
 """Selection in all segments of a vector, on several threads.
 
-A segment is handled by one thread, on the memory that its cache holds, and the threads get about equal numbers of
-entries. Only a segment that is a large part of the vector is shared by all (:mod:`thinwire.kernels.select_shared`).
+A segment is handled by one thread, on the memory that its cache holds; whichever is free takes the largest that is
+left. Only a segment that is a large part of the vector is shared by all (:mod:`thinwire.kernels.select_shared`).
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels import buffers, threads
-from thinwire.kernels.numba_tools import kernel
+from thinwire.kernels.numba_tools import kernel, take_number
 from thinwire.kernels.select_segment import NUM_MAXIMA, ROOM, candidates_of, is_dense, select_segment
 from thinwire.kernels.select_shared import select_shared
 from thinwire.kernels.select_vectors import MAGNITUDE
@@ -33,7 +33,7 @@ def select_all(
     """
     indices, values = buffers.empty(int(ends[-1]), np.int64), buffers.empty(int(ends[-1]), np.float32)
     problem = (x, residual, np.float32(decay), add, out, offsets, ends)
-    num_threads = len(threads.shares(out.size))
+    num_threads = threads.count_threads(out.size)
     least_shared = max(_SHARED, out.size // (4 * num_threads)) if num_threads > 1 else out.size + 1
     capacity = _capacity(offsets, counts, num_threads, least_shared)
     row = capacity + capacity // 2 + 33
@@ -43,15 +43,12 @@ def select_all(
         return indices, values
     rows = scratch.reshape(num_threads, row)
     runs, sizes, shared = _list_runs(offsets, least_shared)
-    # The largest first. Sorted here: Numba takes seconds to compile a sort.
-    owners = _deal(sizes, np.argsort(-sizes, kind="stable"), num_threads)
     for segment in shared.tolist():
         select_shared(problem, segment, indices, values, rows, capacity)
-    if owners.size:
-        calls = [
-            (*problem, runs[owners == thread], indices, values, rows[thread], capacity) for thread in range(num_threads)
-        ]
-        threads.run(_select_runs, calls)
+    if runs.size:
+        # The largest first. Sorted here: Numba takes seconds to compile a sort.
+        left = (runs[np.argsort(-sizes, kind="stable")], np.zeros(1, np.int64))
+        threads.run(_select_runs, [(*problem, *left, indices, values, row, capacity) for row in rows])
     return indices, values
 
 
@@ -96,18 +93,6 @@ def _list_runs(offsets: Any, least_shared: int) -> Any:
 
 
 @kernel
-def _deal(sizes: Any, order: Any, num_threads: int) -> Any:
-    """The thread that handles each run: in that order, each goes to the thread that has the least."""
-    owners = np.empty(sizes.size, np.int64)
-    loads = np.zeros(num_threads, np.int64)
-    for run in order:
-        owner = np.argmin(loads)
-        owners[run] = owner
-        loads[owner] += sizes[run]
-    return owners
-
-
-@kernel
 def _select_runs(
     x: Any,
     residual: Any,
@@ -117,14 +102,18 @@ def _select_runs(
     offsets: Any,
     ends: Any,
     runs: Any,
+    num_taken: Any,
     indices: Any,
     values: Any,
     scratch: Any,
     capacity: int,
 ) -> None:
-    for run in range(runs.shape[0]):
+    """Those of the runs that no other thread takes."""
+    run = take_number(num_taken)
+    while run < len(runs):
         first, last = runs[run]
         _select_range(x, residual, decay, add, out, offsets, ends, first, last, indices, values, scratch, capacity)
+        run = take_number(num_taken)
 
 
 @kernel

@@ -59,11 +59,10 @@ class _Choice:
         count = indices.numel()
         if count and int(indices.numpy()[-1]) >= numel:
             raise ConfigError(f"indices are an ascending int64 vector below {numel}")
-        sizes = [
-            (2 + self.measures.rice_num_bytes, _RICE),
-            (1 + (numel + 7) // 8, _BITMAP),
-            (1 + self.measures.exp_golomb_num_bytes, _EXP_GOLOMB),
-        ]
+        sizes = [(1 + (numel + 7) // 8, _BITMAP), (1 + self.measures.exp_golomb_num_bytes, _EXP_GOLOMB)]
+        if self.measures.rice is not None:
+            parameter, rice_num_bytes = self.measures.rice
+            sizes.append((2 + rice_num_bytes, _RICE))
         if _width(numel) <= _MAX_WIDTH:
             sizes.append((1 + num_packed_bytes(count, _width(numel)), _FIXED))
         num_bytes, tag = min(sizes)
@@ -72,7 +71,7 @@ class _Choice:
         self.adaptive = encode_adaptive_gaps(self.measures.gaps, num_bytes - 2) if may_pay else None
         if self.adaptive is not None:
             num_bytes, tag = 1 + self.adaptive.numel(), _ADAPTIVE
-        self.code = IndexCode(tag, num_bytes, self.measures.parameter if tag == _RICE else 0)
+        self.code = IndexCode(tag, num_bytes, parameter if tag == _RICE else 0)
 
 
 def max_indices_num_bytes(count: int, numel: int) -> int:
