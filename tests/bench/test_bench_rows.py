@@ -240,10 +240,11 @@ def test_the_stopwatch_refills_before_each_call_and_copies_on_one_thread() -> No
     copied: list[int] = []
     copy = watch._copy
     watch._copy = lambda: (copied.append(torch.get_num_threads()), copy())[1]  # type: ignore[method-assign]
-    watch.time(case, threads=2)
-    assert turns == list(range(6))  # two to warm up, one for memory, three that count
-    assert threads == [2] * 6
-    assert copied == [1] * 3
+    assert len(watch.time(case, (2, 1))) == 2
+    # Of each, two to warm up and one for memory; then those that count, on the same data in turn.
+    assert turns == [0, 1, 2, 0, 1, 2, 3, 3, 4, 4, 5, 5]
+    assert threads == [2] * 3 + [1] * 3 + [2, 1] * 3
+    assert copied == [1] * 6
     assert torch.get_num_threads() == before
 
 

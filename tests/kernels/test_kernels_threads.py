@@ -30,6 +30,7 @@ def test_shares_cover_every_entry_once_and_begin_at_units(num_threads: int, nume
     assert all(start % unit == 0 for start, _ in parts)
     least = num_threads if numel >= num_threads << 17 else max(1, numel >> 17)
     assert len(parts) >= least
+    assert len(parts) == 1 or least > 1
     # All are about equally long, and as many for each thread.
     assert len(parts) % least == 0
     sizes = [stop - start for start, stop in parts]

@@ -10,7 +10,7 @@ from thinwire.bench.operators import OPERATOR_STEPS, OPERATORS, operator_familie
 from thinwire.bench.rows import Row
 from thinwire.bench.steps import schemes
 from thinwire.bench.sync import sync_family
-from thinwire.bench.timing import SWEEP_BELOW, Stopwatch
+from thinwire.bench.timing import SWEEP_BELOW, Stopwatch, Times
 from thinwire.config import suggest
 from thinwire.errors import ConfigError
 
@@ -129,13 +129,12 @@ def _measure_family(plan: Plan, family: Family, data: Input, stopwatch: Stopwatc
     for member in wanted:
         listener.announce(f"{data.numel:,} entries: {member.name}")
         prepared = maker(member)
-        for threads in plan.threads:
-            listener.row(_row(member, prepared, data, threads, stopwatch))
+        for threads, times in zip(plan.threads, stopwatch.time(prepared.case, plan.threads), strict=True):
+            listener.row(_row(member, prepared, data, threads, times))
         del prepared  # before the next one takes its memory
 
 
-def _row(member: Member, prepared: Prepared, data: Input, threads: int, stopwatch: Stopwatch) -> Row:
-    times = stopwatch.time(prepared.case, threads)
+def _row(member: Member, prepared: Prepared, data: Input, threads: int, times: Times) -> Row:
     facts = prepared.facts()
     return Row(
         step=member.step,

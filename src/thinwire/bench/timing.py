@@ -3,7 +3,7 @@
 import ctypes
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,31 +60,41 @@ class Stopwatch:
         self._source, self._target = torch.ones(numel), torch.zeros(numel)
         self._sweep = torch.zeros(sweep_num_bytes, dtype=torch.uint8) if numel < SWEEP_BELOW else None
 
-    def time(self, case: Case, threads: int) -> Times:
-        """Median seconds with ``torch.set_num_threads(threads)``, memcpy (always one thread) timed in the same loop."""
+    def time(self, case: Case, threads: Sequence[int]) -> list[Times]:
+        """Median seconds with ``torch.set_num_threads`` at each of the numbers, memcpy (always one thread) beside each.
+
+        They take turns, so that an hour in which the machine is slow is one for all of them.
+        """
         before = torch.get_num_threads()
-        torch.set_num_threads(threads)
+        own: list[list[float]] = [[] for _ in threads]
+        memcpy: list[list[float]] = [[] for _ in threads]
         try:
-            for turn in range(self.warmups):
-                case.refill(turn)
-                case.run()
-            case.refill(self.warmups)
-            extra = extra_bytes(case.run)
-            own, memcpy = [], []
-            for turn in range(self.repeats):
-                # On one thread: torch's others would go on spinning for some milliseconds, on cores that are timed.
-                torch.set_num_threads(1)
-                case.refill(self.warmups + 1 + turn)
-                memcpy.append(self._once(self._copy))
-                torch.set_num_threads(threads)
-                own.append(self._once(case.run))
-                if sum(own) > _LONG and len(own) >= _LEAST_CALLS:
+            extra = [self._warm_up(case, number) for number in threads]
+            for turn in range(self.warmups + 1, self.warmups + 1 + self.repeats):
+                for number, times, copies in zip(threads, own, memcpy, strict=True):
+                    # On one thread: torch's others would go on spinning for some milliseconds, on cores that are timed.
+                    torch.set_num_threads(1)
+                    case.refill(turn)
+                    copies.append(self._once(self._copy))
+                    torch.set_num_threads(number)
+                    times.append(self._once(case.run))
+                if max(sum(times) for times in own) > _LONG and len(own[0]) >= _LEAST_CALLS:
                     break
         finally:
             torch.set_num_threads(before)
-        return Times(
-            seconds=statistics.median(own), memcpy_seconds=statistics.median(memcpy), extra_bytes=extra
-        )  # fmt: skip
+        return [
+            Times(seconds=statistics.median(times), memcpy_seconds=statistics.median(copies), extra_bytes=taken)
+            for times, copies, taken in zip(own, memcpy, extra, strict=True)
+        ]
+
+    def _warm_up(self, case: Case, threads: int) -> int | None:
+        """The memory that a call takes once it is warm."""
+        torch.set_num_threads(threads)
+        for turn in range(self.warmups):
+            case.refill(turn)
+            case.run()
+        case.refill(self.warmups)
+        return extra_bytes(case.run)
 
     def _copy(self) -> None:
         self._target.copy_(self._source)

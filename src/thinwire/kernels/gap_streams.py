@@ -20,7 +20,7 @@ from thinwire.kernels.numba_tools import (
     load_word_padded,
     write_bits,
 )
-from thinwire.kernels.threads import run, shares
+from thinwire.kernels.threads import count_threads, cut, run
 
 SLACK = 8
 """Bytes that a writer may touch after the last of a stream."""
@@ -32,13 +32,13 @@ Ranges = list[tuple[int, int]]
 
 
 def gap_ranges(count: int, unit: int) -> Ranges:
-    """``[0, count)`` cut for the threads that are worth their start; borders are multiples of ``unit``.
+    """``[0, count)`` cut for the threads that are worth their start, one each; borders are multiples of ``unit``.
 
     Example:
         >>> gap_ranges(1000, 8)
         [(0, 1000)]
     """
-    return [(start // _COST, stop // _COST) for start, stop in shares(_COST * count, _COST * unit)]
+    return cut(count, unit, count_threads(_COST * count))
 
 
 def begins_of(unary: Any, ranges: Ranges) -> list[int] | None:

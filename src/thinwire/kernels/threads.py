@@ -53,9 +53,17 @@ def shares(numel: int, unit: int = 1) -> list[tuple[int, int]]:
         [(0, 1000)]
     """
     num_threads = count_threads(numel)
-    if num_threads == 1:
-        return [(0, numel)]
-    num = num_threads * max(1, min(_MOST, numel // (_PART * num_threads)))
+    num_each = max(1, min(_MOST, numel // (_PART * num_threads))) if num_threads > 1 else 1
+    return cut(numel, unit, num_threads * num_each)
+
+
+def cut(numel: int, unit: int, num: int) -> list[tuple[int, int]]:
+    """``[0, numel)`` in ``num`` about equal ranges; every border but the last is a multiple of ``unit``.
+
+    Example:
+        >>> cut(1000, 8, 2)
+        [(0, 496), (496, 1000)]
+    """
     num_units = -(-numel // unit)
     borders = [min(numel, num_units * part // num * unit) for part in range(num)] + [numel]
     return list(itertools.pairwise(borders))
