@@ -19,6 +19,7 @@ from thinwire.kernels.exp_golomb_loops import (
     choose_orders,
     decode_blocks,
     encode_blocks,
+    num_bytes_of_bits,
     sum_orders,
     write_orders,
 )
@@ -75,16 +76,6 @@ def orders_of_gaps(gaps: Tensor) -> tuple[Tensor, int]:
         raise _out_of_range()
     unary, raw = (sum(bits) for bits in zip(*found, strict=True))
     return tensor_of(orders), num_bytes_of_bits(orders.size, unary, raw)
-
-
-def num_bytes_of_bits(num_blocks: int, unary: int, raw: int) -> int:
-    """Length of a code with so many blocks and bits of the two other streams.
-
-    Example:
-        >>> num_bytes_of_bits(3, 9, 8)
-        5
-    """
-    return num_packed_bytes(num_blocks, 4) + (unary + 7) // 8 + (raw + 7) // 8
 
 
 def orders_of_gaps_torch(gaps: Tensor) -> tuple[Tensor, int]:

@@ -58,6 +58,12 @@ def choose_orders(gaps: Any, orders: Any, first: int, last: int) -> Any:
 
 
 @kernel
+def num_bytes_of_bits(num_blocks: int, unary: int, raw: int) -> Any:
+    """Length of a code with so many orders and bits of the two other streams."""
+    return (4 * num_blocks + 7) // 8 + (unary + 7) // 8 + (raw + 7) // 8
+
+
+@kernel
 def write_orders(orders: Any, data: Any) -> None:
     """Four bits each."""
     place = (np.int64(0), np.uint64(0), np.int64(0))

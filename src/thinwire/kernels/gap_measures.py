@@ -7,13 +7,16 @@ import numpy as np
 from torch import Tensor
 
 from thinwire.kernels.buffers import empty
-from thinwire.kernels.exp_golomb import BLOCK, num_blocks_of, num_bytes_of_bits, orders_of_gaps
-from thinwire.kernels.exp_golomb_loops import choose_orders
+from thinwire.kernels.exp_golomb import BLOCK, num_blocks_of, orders_of_gaps
+from thinwire.kernels.exp_golomb_loops import choose_orders, num_bytes_of_bits
 from thinwire.kernels.gap_streams import gap_ranges
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.rice import check_indices, gaps_of
 from thinwire.kernels.rice_loops import choose_parameter_below, fill_gaps
 from thinwire.kernels.threads import run
+
+_FEW = 1 << 13
+"""Indices up to which one call for everything costs less than several."""
 
 _CHUNK = 1 << 12
 """Gaps that are found and measured while the cache holds them; whole blocks."""
@@ -52,14 +55,26 @@ def measure_gaps(indices: Tensor) -> GapMeasures:
     check_indices(indices)
     count = indices.numel()
     array, gaps, orders = array_of(indices), empty(count, np.int64), np.empty(num_blocks_of(count), np.uint8)
-    found = run(_measure, [(array, gaps, orders, *part) for part in gap_ranges(count, BLOCK)])
-    if min(found) < (0, 0):
+    if count <= _FEW:
+        num_bytes, parameter, rice_num_bytes = _measure_all(array, gaps, orders)
+    else:
+        found = run(_measure, [(array, gaps, orders, *part) for part in gap_ranges(count, BLOCK)])
+        unary, raw = (sum(bits) for bits in zip(*found, strict=True))
+        num_bytes = num_bytes_of_bits(orders.size, unary, raw) if min(found) >= (0, 0) else -1
+        parameter, rice_num_bytes = choose_parameter_below(gaps, num_bytes)
+    if num_bytes < 0:
         orders_of_gaps(gaps_of(indices))  # raises what is wrong with them
-    unary, raw = (sum(bits) for bits in zip(*found, strict=True))
-    num_bytes = num_bytes_of_bits(orders.size, unary, raw)
-    parameter, rice_num_bytes = choose_parameter_below(gaps, num_bytes)
     rice = None if parameter < 0 else (parameter, rice_num_bytes)
     return GapMeasures(tensor_of(gaps), tensor_of(orders), num_bytes, rice)
+
+
+@kernel
+def _measure_all(indices: Any, gaps: Any, orders: Any) -> Any:
+    """The bytes of exp-Golomb, or -1; the parameter of the Rice code, or -1, and its bytes."""
+    unary, raw = _measure(indices, gaps, orders, 0, indices.size)
+    num_bytes = num_bytes_of_bits(orders.size, unary, raw) if unary >= 0 else np.int64(-1)
+    parameter, rice_num_bytes = choose_parameter_below(gaps, num_bytes)
+    return num_bytes, parameter, rice_num_bytes
 
 
 @kernel

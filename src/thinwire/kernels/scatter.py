@@ -10,7 +10,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.numba_tools import array_of, kernel
 from thinwire.kernels.threads import run, shares
 
-_MISS = 16
+_MISS = 8
 """A place out of cache costs about as much as so many entries in a row."""
 
 
