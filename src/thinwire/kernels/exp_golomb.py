@@ -8,6 +8,8 @@ byte first; then the ``w_j`` low bits of ``q_j``, back to back. That is ``2 w_j 
 logarithm of a long gap, where a Rice code takes a part of the gap itself, so clustered indices cost little.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,10 +18,16 @@ from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch, unpack_torch
 from thinwire.kernels.buffers import empty
 from thinwire.kernels.exp_golomb_loops import (
+    ENDED,
+    PADDING,
+    TOO_LARGE,
+    check_lengths,
     choose_orders,
+    decode_all,
     decode_blocks,
     encode_blocks,
     num_bytes_of_bits,
+    num_bytes_read,
     sum_orders,
     write_orders,
 )
@@ -37,8 +45,11 @@ MAX_ORDER = 15
 MAX_WIDTH = 48
 """Most low bits of one ``q_j``: a gap is below ``2**48``, the longest vector of a message."""
 
-_ENDED = "the indices go on past the end of the data"
-_PADDING = "the bits after the last order, the last length or the last gap are not zero"
+_REASONS = {
+    ENDED: "the indices go on past the end of the data",
+    PADDING: "the bits after the last order, the last length or the last gap are not zero",
+    TOO_LARGE: "an index is not below the vector's length",
+}
 
 
 def exp_golomb_num_bytes(indices: Tensor) -> int:
@@ -184,33 +195,36 @@ def exp_golomb_decode_prefix(data: Tensor, count: int, numel: int) -> tuple[Tens
     # A gap takes at least the one bit that ends its length.
     if not 0 <= count <= min(numel, 8 * (data.numel() - num_order_bytes)) or numel > 2**MAX_WIDTH:
         raise WireError(f"{data.numel()} bytes cannot hold {count} indices below {numel}")
-    host = array_of(data)
-    orders, unary = host[:num_order_bytes], host[num_order_bytes:]
+    host, indices = array_of(data), empty(count, np.int64)
     ranges = gap_ranges(count, BLOCK)
+    if len(ranges) == 1:
+        num_bytes = int(decode_all(host, num_order_bytes, numel, indices))
+    else:
+        num_bytes = _decode_shares(host[:num_order_bytes], host[num_order_bytes:], numel, ranges, indices)
+    if num_bytes < 0:
+        raise WireError(_REASONS[num_bytes])
+    return tensor_of(indices).to(data.device), num_bytes
+
+
+def _decode_shares(orders: Any, unary: Any, numel: int, ranges: Ranges, indices: Any) -> int:
+    """:func:`decode_all` on several threads."""
     begins = begins_of(unary, ranges)
     if begins is None:
-        raise WireError(_ENDED)
-    num_unary_bytes = (begins[-1] + 7) // 8
-    if (num_blocks_of(count) % 2 and orders[-1] >> 4) or (
-        begins[-1] % 8 and unary[num_unary_bytes - 1] >> begins[-1] % 8
-    ):
-        raise WireError(_PADDING)
-    raw = unary[num_unary_bytes:]
-    indices = empty(count, np.int64)
+        return ENDED
+    end = begins.pop()
+    wrong = int(check_lengths(orders, unary, indices.size, end))
+    if wrong:
+        return wrong
+    raw = unary[(end + 7) // 8 :]
     calls = []
-    for begin, (first, last) in zip(begins, ranges, strict=False):  # the last of the begins is an end
+    for begin, (first, last) in zip(begins, ranges, strict=True):
         # A gap has as many low bits as its length has zeros, and its order more.
         start = begin - first + int(sum_orders(orders, 0, first // BLOCK))
         calls.append((orders, unary, begin, raw, start, numel, first, last, indices))
-    ends = run(decode_blocks, calls)
-    if min(ends) < 0 or not chain(indices, ranges, numel):
-        raise WireError("an index is not below the vector's length")
-    num_bytes = (ends[-1] + 7) // 8
-    if num_bytes > raw.size:
-        raise WireError(_ENDED)
-    if ends[-1] % 8 and raw[num_bytes - 1] >> ends[-1] % 8:
-        raise WireError(_PADDING)
-    return tensor_of(indices).to(data.device), num_order_bytes + num_unary_bytes + num_bytes
+    raw_ends = run(decode_blocks, calls)
+    if min(raw_ends) < 0 or not chain(indices, ranges, numel):
+        return TOO_LARGE
+    return int(num_bytes_read(orders.size, end, raw, raw_ends[-1]))
 
 
 def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:

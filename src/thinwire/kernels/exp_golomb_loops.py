@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.gap_streams import from_byte, take_ones
+from thinwire.kernels.gap_streams import find_ends, from_byte, take_ones
 from thinwire.kernels.numba_tools import count_leading_zeros, kernel, load_word, load_word_padded, write_bits
+
+ENDED, PADDING, TOO_LARGE = -1, -2, -3
+"""What may be wrong with a code."""
 
 
 @kernel
@@ -96,6 +99,40 @@ def sum_orders(data: Any, first: int, last: int) -> Any:
     for block in range(first, last):
         total += np.int64(data[block >> 1] >> ((block & 1) << 2) & 15)
     return 128 * total
+
+
+@kernel
+def check_lengths(orders: Any, unary: Any, count: int, end: int) -> int:
+    """0, or what is wrong with the first two streams, of which the second ends before bit ``end``."""
+    if (count + 127) // 128 % 2 and orders[orders.size - 1] >> 4:
+        return PADDING
+    return PADDING if end % 8 and unary[end >> 3] >> (end % 8) else 0
+
+
+@kernel
+def num_bytes_read(num_order_bytes: int, end: int, raw: Any, raw_end: int) -> int:
+    """The bytes of the three streams, of which the others end before these bits, or what is wrong with the third."""
+    num_bytes = (raw_end + 7) >> 3
+    if num_bytes > raw.size:
+        return ENDED
+    if raw_end % 8 and raw[num_bytes - 1] >> (raw_end % 8):
+        return PADDING
+    return num_order_bytes + ((end + 7) >> 3) + num_bytes
+
+
+@kernel
+def decode_all(data: Any, num_order_bytes: int, numel: int, indices: Any) -> Any:
+    """All indices on one thread; how many bytes they take, or what is wrong."""
+    orders, unary = data[:num_order_bytes], data[num_order_bytes:]
+    ends = np.full(1, indices.size)
+    if not find_ends(unary, ends):
+        return ENDED
+    wrong = check_lengths(orders, unary, indices.size, ends[0])
+    if wrong:
+        return wrong
+    raw = unary[(ends[0] + 7) >> 3 :]
+    raw_end = decode_blocks(orders, unary, 0, raw, np.int64(0), numel, 0, indices.size, indices)
+    return num_bytes_read(num_order_bytes, ends[0], raw, raw_end) if raw_end >= 0 else TOO_LARGE
 
 
 @kernel

@@ -49,7 +49,7 @@ def begins_of(unary: Any, ranges: Ranges) -> list[int] | None:
         ([0, 1, 3], None)
     """
     ends = np.array([0, *(stop for _, stop in ranges)])
-    return ends.tolist() if _find_ends(unary, ends) else None
+    return ends.tolist() if find_ends(unary, ends) else None
 
 
 def chain(indices: Any, ranges: Ranges, numel: int) -> bool:
@@ -134,7 +134,7 @@ def _append(data: Any, position: int, stream: Any, num_bits: int) -> None:
 
 
 @kernel
-def _find_ends(unary: Any, ends: Any) -> bool:
+def find_ends(unary: Any, ends: Any) -> bool:
     """Ascending counts of 1s become the bits up to the last of them; False if there are fewer 1s."""
     seen = np.int64(0)
     position = 0

@@ -5,6 +5,8 @@ streams: the remainders ``g_j mod 2**b``, packed with ``b`` bits each as in :fun
 then the quotients ``g_j >> b`` in unary: as many zero bits, then a one, the lowest bit of a byte first.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,13 +14,30 @@ from torch import Tensor
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.buffers import empty
-from thinwire.kernels.gap_streams import SLACK, begins_of, chain, gap_ranges, write_streams
+from thinwire.kernels.gap_streams import SLACK, Ranges, begins_of, chain, gap_ranges, write_streams
 from thinwire.kernels.numba_tools import array_of, tensor_of
-from thinwire.kernels.rice_loops import choose_parameter, decode_range, encode_range, fill_gaps, sum_shifted
+from thinwire.kernels.rice_loops import (
+    ENDED,
+    PADDING,
+    TOO_LARGE,
+    check_streams,
+    choose_parameter,
+    decode_all,
+    decode_range,
+    encode_range,
+    fill_gaps,
+    sum_shifted,
+)
 from thinwire.kernels.threads import run
 
 MAX_PARAMETER = 40
 """Largest Rice parameter: indices of a vector with ``2**40`` entries need no more."""
+
+_REASONS = {
+    ENDED: "the indices go on past the end of the data",
+    PADDING: "the bits after the last remainder or the last quotient are not zero",
+    TOO_LARGE: "an index is not below the vector's length",
+}
 
 
 def rice_parameter(indices: Tensor) -> int:
@@ -182,24 +201,29 @@ def rice_decode_prefix(data: Tensor, count: int, numel: int, parameter: int) -> 
     num_remainder_bytes = num_packed_bytes(count, parameter)
     if not 0 <= count <= min(numel, 8 * (data.numel() - num_remainder_bytes)) or numel > 2**62:
         raise WireError(f"{data.numel()} bytes cannot hold {count} indices below {numel}")
-    host = array_of(data)
-    remainders, unary = host[:num_remainder_bytes], host[num_remainder_bytes:]
+    host, indices = array_of(data), empty(count, np.int64)
     ranges = gap_ranges(count, 1)
+    if len(ranges) == 1:
+        end = int(decode_all(host, num_remainder_bytes, numel, parameter, indices))
+    else:
+        end = _decode_shares(host[:num_remainder_bytes], host[num_remainder_bytes:], numel, parameter, ranges, indices)
+    if end < 0:
+        raise WireError(_REASONS[end])
+    return tensor_of(indices).to(data.device), num_remainder_bytes + (end + 7) // 8
+
+
+def _decode_shares(remainders: Any, unary: Any, numel: int, parameter: int, ranges: Ranges, indices: Any) -> int:
+    """:func:`decode_all` on several threads."""
     begins = begins_of(unary, ranges)
     if begins is None:
-        raise WireError("the indices go on past the end of the data")
-    used, ones = count * parameter % 8, begins[-1]
-    if (used and remainders[-1] >> used) or (ones % 8 and unary[ones // 8] >> (ones % 8)):
-        raise WireError("the bits after the last remainder or the last quotient are not zero")
-    indices = empty(count, np.int64)
-    calls = [
-        (remainders, unary, begin, numel, parameter, *part, indices)
-        for begin, part in zip(begins, ranges, strict=False)  # the last is an end
-    ]
-    is_short = ones - count <= numel >> parameter
-    if not (is_short and all(run(decode_range, calls)) and chain(indices, ranges, numel)):
-        raise WireError("an index is not below the vector's length")
-    return tensor_of(indices).to(data.device), num_remainder_bytes + (ones + 7) // 8
+        return ENDED
+    end = begins.pop()
+    wrong = int(check_streams(remainders, unary, indices.size, numel, parameter, end))
+    if wrong:
+        return wrong
+    shared = (remainders, unary)
+    calls = [(*shared, begin, numel, parameter, *part, indices) for begin, part in zip(begins, ranges, strict=True)]
+    return end if all(run(decode_range, calls)) and chain(indices, ranges, numel) else TOO_LARGE
 
 
 def rice_decode_torch(data: Tensor, count: int, numel: int, parameter: int) -> Tensor:

@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.gap_streams import from_byte, take_ones
+from thinwire.kernels.gap_streams import find_ends, from_byte, take_ones
 from thinwire.kernels.numba_tools import kernel, load_word, load_word_padded, write_bits
+
+ENDED, PADDING, TOO_LARGE = -1, -2, -3
+"""What may be wrong with a code."""
 
 _BLOCK = 512
 """Indices whose quotients are read before their remainders."""
@@ -101,6 +104,31 @@ def encode_range(gaps: Any, parameter: int, first: int, last: int, low_bits: Any
             quotient -= 48
         high = write_bits(high_bits, high[0], high[1], high[2], np.uint64(1) << np.uint64(quotient), quotient + 1)
     return 8 * low[0] + low[2], 8 * high[0] + high[2]
+
+
+@kernel
+def check_streams(remainders: Any, unary: Any, count: int, numel: int, parameter: int, end: int) -> int:
+    """0, or what is wrong with the streams, of which the second ends before bit ``end``."""
+    used = count * parameter % 8
+    if used and remainders[remainders.size - 1] >> used:
+        return PADDING
+    if end % 8 and unary[end >> 3] >> (end % 8):
+        return PADDING
+    return 0 if end - count <= numel >> parameter else TOO_LARGE
+
+
+@kernel
+def decode_all(data: Any, num_remainder_bytes: int, numel: int, parameter: int, indices: Any) -> Any:
+    """All indices on one thread; the bit of the second stream after theirs, or what is wrong."""
+    remainders, unary = data[:num_remainder_bytes], data[num_remainder_bytes:]
+    ends = np.full(1, indices.size)
+    if not find_ends(unary, ends):
+        return ENDED
+    wrong = check_streams(remainders, unary, indices.size, numel, parameter, ends[0])
+    if wrong:
+        return wrong
+    is_below = decode_range(remainders, unary, 0, numel, parameter, 0, indices.size, indices)
+    return ends[0] if is_below else TOO_LARGE
 
 
 @kernel

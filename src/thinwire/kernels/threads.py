@@ -53,8 +53,9 @@ def shares(numel: int, unit: int = 1) -> list[tuple[int, int]]:
         [(0, 1000)]
     """
     num_threads = count_threads(numel)
-    num_each = max(1, min(_MOST, numel // (_PART * num_threads))) if num_threads > 1 else 1
-    return cut(numel, unit, num_threads * num_each)
+    if num_threads == 1:
+        return [(0, numel)]
+    return cut(numel, unit, num_threads * max(1, min(_MOST, numel // (_PART * num_threads))))
 
 
 def cut(numel: int, unit: int, num: int) -> list[tuple[int, int]]:
@@ -64,6 +65,8 @@ def cut(numel: int, unit: int, num: int) -> list[tuple[int, int]]:
         >>> cut(1000, 8, 2)
         [(0, 496), (496, 1000)]
     """
+    if num == 1:
+        return [(0, numel)]
     num_units = -(-numel // unit)
     borders = [min(numel, num_units * part // num * unit) for part in range(num)] + [numel]
     return list(itertools.pairwise(borders))

@@ -10,7 +10,7 @@ from torch import Tensor
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.buffers import empty
 from thinwire.kernels.crc32c import copy_summed, crc32c_array
-from thinwire.kernels.numba_tools import tensor_of
+from thinwire.kernels.numba_tools import array_of, tensor_of
 
 MAGIC = b"tW"
 VERSION = 1
@@ -25,6 +25,9 @@ MAX_NUMEL = 2**48
 
 _BEGINNING = MAGIC + bytes([VERSION])
 _NUMPY_DTYPES = frozenset((torch.uint8, torch.float32))
+
+_OF_SIZE = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
+"""What numbers of so many bytes are read as; numpy does not know every dtype."""
 
 _LONG = 1 << 15
 """Bytes of a part that is copied and summed at once, by several threads if it is long enough."""
@@ -118,7 +121,7 @@ def check_is_bytes(message: Tensor) -> None:
     Raises:
         WireError: not a vector of bytes.
     """
-    if message.dtype != torch.uint8 or message.dim() != 1 or message.device.type != "cpu":
+    if message.dtype != torch.uint8 or message.dim() != 1 or not message.is_cpu:
         raise WireError(f"a message is a uint8 vector on the CPU, got {message.dtype}, shape {tuple(message.shape)}")
 
 
@@ -131,13 +134,14 @@ def unframe(message: Tensor) -> Bytes:
     check_is_bytes(message)
     if message.numel() < FRAME_NUM_BYTES:
         raise WireError(f"a message has at least {FRAME_NUM_BYTES} bytes, got {message.numel()}")
-    data = message.detach().contiguous().numpy()
-    beginning = data[:3].tobytes()
+    data = array_of(message)
+    view = data.data
+    beginning = view[:3].tobytes()
     if beginning[:2] != MAGIC:
         raise WireError(f"a message begins with {MAGIC.hex()}, got {beginning[:2].hex()}")
     if beginning[2] != VERSION:
         raise WireError(f"format version {beginning[2]} is unknown; this is version {VERSION}")
-    declared = int.from_bytes(data[-4:].tobytes(), "little")
+    declared = int.from_bytes(view[-4:], "little")
     actual = crc32c_array(data[:-4])
     if declared != actual:
         raise WireError(f"the message was damaged: its checksum is {actual:08x}, it declares {declared:08x}")
@@ -183,17 +187,17 @@ class Reader:
 
     def varint(self) -> int:
         """The next integer, below ``2**63``, in its shortest form."""
-        first = self.byte()
-        if first < 0x80:
-            return first
-        number = first & 0x7F
-        for place in range(1, 9):
-            byte = self.byte()
+        view, number = self._view, 0
+        for place, position in enumerate(range(self.position, min(self.position + 9, len(view)))):
+            byte = view[position]
             number |= (byte & 0x7F) << (7 * place)
             if byte < 0x80:
-                if byte == 0:
+                if byte == 0 and place:
                     raise WireError("an integer is not in its shortest form")
+                self.position = position + 1
                 return number
+        if self.num_left < 9:
+            raise WireError(f"the message ends early: an integer goes on after the last {self.num_left} bytes")
         raise WireError("an integer has more than 63 bits")
 
     def numel(self) -> int:
@@ -221,6 +225,7 @@ class Reader:
             # An empty array's strides are arbitrary, and torch refuses to reinterpret some of them.
             return torch.empty(0, dtype=dtype)
         taken = self.take(count * dtype.itemsize)
-        tensor = tensor_of(taken)
+        numbers = taken.view(np.float32) if dtype == torch.float32 else taken.view(_OF_SIZE[dtype.itemsize])
         # A copy is numpy's, see `tensor_of`.
-        return (tensor_of(taken.copy()) if tensor.data_ptr() % dtype.itemsize else tensor).view(dtype)
+        tensor = tensor_of(numbers if numbers.flags.aligned else numbers.copy())
+        return tensor if tensor.dtype == dtype else tensor.view(dtype)
