@@ -1,10 +1,13 @@
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
 import torch
 
 from thinwire.errors import ConfigError
+from thinwire.kernels import threads
 from thinwire.kernels.accumulate import (
     accumulate_take,
     accumulate_take_torch,
@@ -17,10 +20,14 @@ SIZES = (0, 1, 7, 63, 64, 65, 255, 256, 257, 4096, 9001)
 LARGE = 400_003
 
 
-@pytest.fixture(params=[1, 2, 3])
-def num_threads(request: pytest.FixtureRequest) -> int:
-    torch.set_num_threads(request.param)
-    return int(request.param)
+@pytest.fixture(params=[(1, True), (2, True), (3, True), (3, False)], ids=["1", "2", "3", "3, others never come"])
+def num_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    number, others_come = request.param
+    torch.set_num_threads(number)
+    if not others_come:
+        monkeypatch.setattr(threads, "_take", lambda idle: SimpleQueue())
+        monkeypatch.setattr(threads, "_idle", lambda process: deque())
+    return int(number)
 
 
 def bits(x: torch.Tensor) -> list[int] | torch.Tensor:
