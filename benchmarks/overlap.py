@@ -1,8 +1,9 @@
 """How much of the exchange the hook hides behind backward, on a real, shaped link.
 
 For several batch sizes and methods: the seconds of a step's computation alone, of its exchanges alone (the same buckets
-and gradients, with nothing else going on), and of the whole step; and of the shortest step that is possible: no bucket
-can be exchanged before backward has filled it, and each waits for the one before. Compression is work for a processor,
+and gradients, with nothing else going on), and of the whole step; and of the step that would result if neither delayed
+the other: each bucket is exchanged when backward has filled it and the one before is done. (A step may be shorter: a
+link shaped by a token bucket saves up while nothing is sent.) Compression is work for a processor,
 as is gloo's own addition: with fewer cores than two a process it adds to the computation, and only the wire is hidden.
 With ``--light-peer`` the second process computes with a batch of one, which leaves most of a core of a machine of two
 to the compression of the first. Linux, root and iproute2 are needed.
@@ -132,7 +133,7 @@ def measure(method: str, batch: int, own_batch: int) -> dict[str, Any]:
     if handle is None:
         kept += [Whole(int(size) // 4) for size in model._get_ddp_logging_data()["rebuilt_bucket_sizes"].split(",")]
     ends: list[float] = []
-    times: dict[str, list[float]] = {"compute_s": [], "exchange_s": [], "step_s": [], "possible_s": []}
+    times: dict[str, list[float]] = {"compute_s": [], "exchange_s": [], "step_s": [], "undisturbed_s": []}
     for _ in range(ROUNDS):
         times["compute_s"].append(seconds(compute))
         times["step_s"].append(seconds(whole))
@@ -141,7 +142,7 @@ def measure(method: str, batch: int, own_batch: int) -> dict[str, Any]:
             seconds(fill)
             # From when a bucket is full on, what the exchange of it and of those after it takes.
             left = (full - ready[0] + ends[-1] - before for full, before in zip(ready[1:], ends, strict=False))
-            times["possible_s"].append(max(times["compute_s"][-1], *left))
+            times["undisturbed_s"].append(max(times["compute_s"][-1], *left))
     if handle is not None:
         handle.close()
     found = {name: statistics.median(each) for name, each in times.items() if each}
@@ -158,13 +159,13 @@ def train(args: argparse.Namespace) -> None:
             found = measure(method, batch, 1 if args.light_peer and args.rank else batch)
             if args.rank == 0:
                 print(json.dumps(found), flush=True)
-                of_possible = (
-                    f", {found['step_s'] / found['possible_s']:.2f} times the shortest" if method != PLAIN else ""
+                of_undisturbed = (
+                    f", {found['step_s'] / found['undisturbed_s']:.2f} times the undisturbed" if method != PLAIN else ""
                 )
                 print(
                     f"{method:22s} batch {batch:4d}: compute {1e3 * found['compute_s']:6.1f} ms, exchange "
                     f"{1e3 * found['exchange_s']:6.1f}, step {1e3 * found['step_s']:6.1f}: {found['ratio']:.2f} times "
-                    f"the longer one{of_possible}",
+                    f"the longer one{of_undisturbed}",
                     file=sys.stderr, flush=True,
                 )  # fmt: skip
     dist.barrier()
