@@ -4,7 +4,7 @@ import pytest
 
 from thinwire.bench import Input, Plan, Row, measure
 
-NUMEL = 8_000_000
+NUMEL = 16_000_000
 
 
 class Kept:
@@ -21,15 +21,12 @@ class Kept:
         self.rows.append(row)
 
 
-@pytest.mark.parametrize("step", ["ef-topk-sign", "ef-sign", "ef-qsgd"])
-def test_a_step_takes_a_quarter_of_a_vector_or_its_codes_and_the_message(step: str) -> None:
+@pytest.mark.parametrize("step", ["ef-topk-sign", "ef-sign"])
+def test_a_step_takes_at_most_a_quarter_of_a_vector_with_its_message(step: str) -> None:
     kept = Kept()
     measure(Plan(numels=(NUMEL,), steps=(step,), repeats=1), kept)
+    assert kept.rows
     for row in kept.rows:
         if row.extra_bytes is None:
             pytest.skip("the system does not tell how much memory is taken")
-        assert row.bits_per_entry
-        # Levels of four bits and more take what they are sent in twice over; entropy coding counts symbols besides.
-        codes = 0.0 if row.bits_per_entry < 3 else 2.5 * row.bits_per_entry / 32
-        if "entropy" not in row.variant:
-            assert row.extra_bytes / (4 * NUMEL) < max(0.25, codes), (row.variant, row.density, row.threads)
+        assert row.extra_bytes <= 0.25 * 4 * NUMEL, (row.variant, row.density, row.threads)

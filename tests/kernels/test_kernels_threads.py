@@ -109,6 +109,7 @@ def test_nothing_of_a_call_is_kept() -> None:
     assert [reference() for reference in kept] == [None] * 3
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, for there are threads
 def test_a_forked_process_has_threads_of_its_own() -> None:
     torch.set_num_threads(2)
     run(max, [(1, 2), (4, 3)])  # there is a thread to miss

@@ -1,6 +1,7 @@
 """Seconds of one call, with memcpy of the same vector beside it."""
 
 import ctypes
+import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -113,15 +114,16 @@ def extra_bytes(run: Callable[[], Any]) -> int | None:
     """Peak of the process's memory during ``run()`` above its level before, result included.
 
     Memory that the process has and does not use goes back to the system first, so that what ``run`` takes of it is
-    seen too: that of :mod:`thinwire.kernels.buffers` and, with the C library of GNU, that of the allocator. Pages are
-    counted whole, and Linux may be a few dozen behind. None where the system does not tell: it takes Linux and a
-    writable ``/proc/self/clear_refs``.
+    seen too: garbage, what :mod:`thinwire.kernels.buffers` keeps and, with the C library of GNU, what the allocator
+    keeps. Pages are counted whole, and Linux may be a few dozen behind. None where the system does not tell: it takes
+    Linux and a writable ``/proc/self/clear_refs``.
 
     Example:
         >>> taken = extra_bytes(lambda: torch.ones(1 << 22))
         >>> taken is None or taken > 0.9 * 2**24
         True
     """
+    gc.collect()
     give_back()
     _trim()
     try:

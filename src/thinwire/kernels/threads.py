@@ -76,8 +76,8 @@ def run(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[An
     """``kernel(*arguments)`` for every call, on ``torch.get_num_threads()`` threads; the results in order.
 
     Each thread makes the next call that none has begun, the caller's thread too: it waits for no thread that has not
-    begun one. The kernel must not use :func:`run` itself. If a call raises, no further one is begun, and the error is
-    raised when those that are under way have ended.
+    begun one. The kernel must not use :func:`run` itself. An error of a call is raised when those that are under way
+    have ended; others may then not have been made.
 
     Example:
         >>> run(max, [(1, 2), (4, 3)])
