@@ -269,6 +269,17 @@ def test_extra_memory_is_seen_where_memory_of_before_is_used_again() -> None:
     assert extra is None or 0.9 * num_bytes < extra < 2 * num_bytes
 
 
+@pytest.mark.parametrize("step", ["ef-topk-sign", "ef-sign"])
+def test_a_step_takes_at_most_a_quarter_of_a_vector_with_its_message(step: str) -> None:
+    numel, kept = 16_000_000, Kept()
+    measure(Plan(numels=(numel,), steps=(step,), repeats=1), kept)
+    assert kept.rows
+    for row in kept.rows:
+        if row.extra_bytes is None:
+            pytest.skip("the system does not tell how much memory is taken")
+        assert row.extra_bytes <= 0.25 * 4 * numel, (row.variant, row.density, row.threads)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,9 +1,13 @@
 """What the suites of the kernels share."""
 
+from collections import deque
 from collections.abc import Iterator
+from queue import SimpleQueue
 
 import pytest
 import torch
+
+from thinwire.kernels import threads
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +16,10 @@ def _same_number_of_threads_afterwards() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def others_never_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread but the caller's makes a call."""
+    monkeypatch.setattr(threads, "_take", lambda idle: SimpleQueue())
+    monkeypatch.setattr(threads, "_idle", lambda process: deque())

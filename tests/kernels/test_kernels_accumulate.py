@@ -1,13 +1,10 @@
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 
 import numpy as np
 import pytest
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.kernels import threads
 from thinwire.kernels.accumulate import (
     accumulate_take,
     accumulate_take_torch,
@@ -21,12 +18,11 @@ LARGE = 400_003
 
 
 @pytest.fixture(params=[(1, True), (2, True), (3, True), (3, False)], ids=["1", "2", "3", "3, others never come"])
-def num_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+def num_threads(request: pytest.FixtureRequest) -> int:
     number, others_come = request.param
     torch.set_num_threads(number)
     if not others_come:
-        monkeypatch.setattr(threads, "_take", lambda idle: SimpleQueue())
-        monkeypatch.setattr(threads, "_idle", lambda process: deque())
+        request.getfixturevalue("others_never_come")
     return int(number)
 
 

@@ -18,9 +18,6 @@ from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch, unpack_torch
 from thinwire.kernels.buffers import empty
 from thinwire.kernels.exp_golomb_loops import (
-    ENDED,
-    PADDING,
-    TOO_LARGE,
     check_lengths,
     choose_orders,
     decode_all,
@@ -31,7 +28,18 @@ from thinwire.kernels.exp_golomb_loops import (
     sum_orders,
     write_orders,
 )
-from thinwire.kernels.gap_streams import SLACK, Ranges, begins_of, chain, gap_ranges, write_streams
+from thinwire.kernels.gap_streams import (
+    ENDED,
+    PADDING,
+    REASONS,
+    SLACK,
+    TOO_LARGE,
+    Ranges,
+    begins_of,
+    chain,
+    gap_ranges,
+    write_streams,
+)
 from thinwire.kernels.numba_tools import array_of, tensor_of
 from thinwire.kernels.rice import gaps_of
 from thinwire.kernels.threads import run
@@ -45,11 +53,7 @@ MAX_ORDER = 15
 MAX_WIDTH = 48
 """Most low bits of one ``q_j``: a gap is below ``2**48``, the longest vector of a message."""
 
-_REASONS = {
-    ENDED: "the indices go on past the end of the data",
-    PADDING: "the bits after the last order, the last length or the last gap are not zero",
-    TOO_LARGE: "an index is not below the vector's length",
-}
+_REASONS = {**REASONS, PADDING: "the bits after the last order, the last length or the last gap are not zero"}
 
 
 def exp_golomb_num_bytes(indices: Tensor) -> int:

@@ -4,11 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.gap_streams import find_ends, from_byte, take_ones
+from thinwire.kernels.gap_streams import ENDED, PADDING, TOO_LARGE, find_ends, from_byte, is_padded, take_ones
 from thinwire.kernels.numba_tools import count_leading_zeros, kernel, load_word, load_word_padded, write_bits
-
-ENDED, PADDING, TOO_LARGE = -1, -2, -3
-"""What may be wrong with a code."""
 
 
 @kernel
@@ -104,9 +101,8 @@ def sum_orders(data: Any, first: int, last: int) -> Any:
 @kernel
 def check_lengths(orders: Any, unary: Any, count: int, end: int) -> int:
     """0, or what is wrong with the first two streams, of which the second ends before bit ``end``."""
-    if (count + 127) // 128 % 2 and orders[orders.size - 1] >> 4:
-        return PADDING
-    return PADDING if end % 8 and unary[end >> 3] >> (end % 8) else 0
+    num_order_bits = 4 * ((count + 127) // 128)
+    return 0 if is_padded(orders, num_order_bits) and is_padded(unary, end) else PADDING
 
 
 @kernel
@@ -115,9 +111,7 @@ def num_bytes_read(num_order_bytes: int, end: int, raw: Any, raw_end: int) -> in
     num_bytes = (raw_end + 7) >> 3
     if num_bytes > raw.size:
         return ENDED
-    if raw_end % 8 and raw[num_bytes - 1] >> (raw_end % 8):
-        return PADDING
-    return num_order_bytes + ((end + 7) >> 3) + num_bytes
+    return num_order_bytes + ((end + 7) >> 3) + num_bytes if is_padded(raw, raw_end) else PADDING
 
 
 @kernel

@@ -15,9 +15,6 @@ from thinwire.kernels.rice import check_indices, gaps_of
 from thinwire.kernels.rice_loops import choose_parameter_below, fill_gaps
 from thinwire.kernels.threads import run
 
-_FEW = 1 << 13
-"""Indices up to which one call for everything costs less than several."""
-
 _CHUNK = 1 << 12
 """Gaps that are found and measured while the cache holds them; whole blocks."""
 
@@ -55,10 +52,11 @@ def measure_gaps(indices: Tensor) -> GapMeasures:
     check_indices(indices)
     count = indices.numel()
     array, gaps, orders = array_of(indices), empty(count, np.int64), np.empty(num_blocks_of(count), np.uint8)
-    if count <= _FEW:
+    ranges = gap_ranges(count, BLOCK)
+    if len(ranges) == 1:
         num_bytes, parameter, rice_num_bytes = _measure_all(array, gaps, orders)
     else:
-        found = run(_measure, [(array, gaps, orders, *part) for part in gap_ranges(count, BLOCK)])
+        found = run(_measure, [(array, gaps, orders, *part) for part in ranges])
         unary, raw = (sum(bits) for bits in zip(*found, strict=True))
         num_bytes = num_bytes_of_bits(orders.size, unary, raw) if min(found) >= (0, 0) else -1
         parameter, rice_num_bytes = choose_parameter_below(gaps, num_bytes)

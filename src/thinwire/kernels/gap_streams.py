@@ -28,6 +28,15 @@ SLACK = 8
 _COST = 8
 """A gap costs about as much as so many entries of a vector."""
 
+ENDED, PADDING, TOO_LARGE = -1, -2, -3
+"""What may be wrong with a code."""
+
+REASONS = {
+    ENDED: "the indices go on past the end of the data",
+    TOO_LARGE: "an index is not below the vector's length",
+}
+"""In words; what padding there is, each code says itself."""
+
 Ranges = list[tuple[int, int]]
 
 
@@ -73,7 +82,7 @@ def chain(indices: Any, ranges: Ranges, numel: int) -> bool:
 def write_streams(encode: Callable[..., Any], calls: Sequence[tuple[Any, ...]], data: Any, begin: int) -> None:
     """Two streams from byte ``begin`` of ``data`` on: all parts of the first, bit by bit, then those of the second.
 
-    Each call of ``encode``, on a thread of its own, is given two empty streams of the length of ``data`` besides,
+    Each call of ``encode`` is given two empty streams of the length of ``data`` besides,
     writes its parts, zeros after their bits, and returns how many bits they have.
     """
     # What a writer touches after its end must not be the beginning of another stream.
@@ -85,6 +94,12 @@ def write_streams(encode: Callable[..., Any], calls: Sequence[tuple[Any, ...]], 
             _append(data, end, pair[which], num_bits[which])
             end += num_bits[which]
         begin = (end + 7) // 8
+
+
+@kernel
+def is_padded(stream: Any, end: int) -> bool:
+    """Whether the bits from ``end`` to the end of its byte are zero."""
+    return not (end % 8 and stream[end >> 3] >> (end % 8))
 
 
 @kernel

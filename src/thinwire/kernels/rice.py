@@ -14,12 +14,20 @@ from torch import Tensor
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.buffers import empty
-from thinwire.kernels.gap_streams import SLACK, Ranges, begins_of, chain, gap_ranges, write_streams
-from thinwire.kernels.numba_tools import array_of, tensor_of
-from thinwire.kernels.rice_loops import (
+from thinwire.kernels.gap_streams import (
     ENDED,
     PADDING,
+    REASONS,
+    SLACK,
     TOO_LARGE,
+    Ranges,
+    begins_of,
+    chain,
+    gap_ranges,
+    write_streams,
+)
+from thinwire.kernels.numba_tools import array_of, tensor_of
+from thinwire.kernels.rice_loops import (
     check_streams,
     choose_parameter,
     decode_all,
@@ -33,11 +41,7 @@ from thinwire.kernels.threads import run
 MAX_PARAMETER = 40
 """Largest Rice parameter: indices of a vector with ``2**40`` entries need no more."""
 
-_REASONS = {
-    ENDED: "the indices go on past the end of the data",
-    PADDING: "the bits after the last remainder or the last quotient are not zero",
-    TOO_LARGE: "an index is not below the vector's length",
-}
+_REASONS = {**REASONS, PADDING: "the bits after the last remainder or the last quotient are not zero"}
 
 
 def rice_parameter(indices: Tensor) -> int:
@@ -56,30 +60,8 @@ def rice_parameter(indices: Tensor) -> int:
         >>> rice_parameter(torch.tensor([100, 250, 300]))
         5
     """
-    return rice_choice(indices)[0]
-
-
-def rice_choice(indices: Tensor) -> tuple[int, int]:
-    """:func:`rice_parameter`, and the :func:`rice_num_bytes` it leads to, for the price of the first.
-
-    Example:
-        >>> rice_choice(torch.tensor([100, 250, 300]))
-        (5, 4)
-    """
-    return choice_of_gaps(gaps_of(indices))
-
-
-def choice_of_gaps(gaps: Tensor) -> tuple[int, int]:
-    """:func:`rice_choice` of indices whose :func:`gaps_of` are at hand.
-
-    Example:
-        >>> choice_of_gaps(torch.tensor([100, 149, 49]))
-        (5, 4)
-    """
-    if not gaps.is_cpu:
-        return _choice_torch(gaps)
-    parameter, num_bytes = choose_parameter(gaps.numpy())
-    return int(parameter), int(num_bytes)
+    gaps = gaps_of(indices)
+    return int(choose_parameter(gaps.numpy())[0]) if gaps.is_cpu else _parameter_torch(gaps)
 
 
 def rice_num_bytes(indices: Tensor, parameter: int) -> int:
@@ -136,7 +118,7 @@ def rice_encode(indices: Tensor, parameter: int) -> Tensor:
 
 
 def encode_gaps(gaps: Tensor, parameter: int, num_bytes: int) -> Tensor:
-    """:func:`rice_encode` of indices whose :func:`gaps_of` and :func:`choice_of_gaps` are at hand (on the CPU).
+    """:func:`rice_encode` of indices whose :func:`gaps_of` and length are at hand (on the CPU).
 
     Example:
         >>> encode_gaps(torch.tensor([0, 2]), 1, 2).tolist()
@@ -285,7 +267,7 @@ def check_indices(indices: Tensor) -> None:
         raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
 
 
-def _choice_torch(gaps: Tensor) -> tuple[int, int]:
+def _parameter_torch(gaps: Tensor) -> int:
     sums = [int((gaps >> parameter).sum()) for parameter in range(MAX_PARAMETER + 1)]
     sizes = [_stream_bytes(gaps.numel(), total, parameter) for parameter, total in enumerate(sums)]
-    return sizes.index(min(sizes)), min(sizes)
+    return sizes.index(min(sizes))

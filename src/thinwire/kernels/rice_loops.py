@@ -4,11 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.gap_streams import find_ends, from_byte, take_ones
+from thinwire.kernels.gap_streams import ENDED, PADDING, TOO_LARGE, find_ends, from_byte, is_padded, take_ones
 from thinwire.kernels.numba_tools import kernel, load_word, load_word_padded, write_bits
-
-ENDED, PADDING, TOO_LARGE = -1, -2, -3
-"""What may be wrong with a code."""
 
 _BLOCK = 512
 """Indices whose quotients are read before their remainders."""
@@ -109,10 +106,7 @@ def encode_range(gaps: Any, parameter: int, first: int, last: int, low_bits: Any
 @kernel
 def check_streams(remainders: Any, unary: Any, count: int, numel: int, parameter: int, end: int) -> int:
     """0, or what is wrong with the streams, of which the second ends before bit ``end``."""
-    used = count * parameter % 8
-    if used and remainders[remainders.size - 1] >> used:
-        return PADDING
-    if end % 8 and unary[end >> 3] >> (end % 8):
+    if not (is_padded(remainders, count * parameter) and is_padded(unary, end)):
         return PADDING
     return 0 if end - count <= numel >> parameter else TOO_LARGE
 

@@ -32,7 +32,7 @@ def count_threads(numel: int) -> int:
         >>> count_threads(1000)
         1
     """
-    return max(1, min(torch.get_num_threads(), numel // _LEAST)) if numel >= 2 * _LEAST else 1
+    return min(torch.get_num_threads(), numel // _LEAST) if numel >= 2 * _LEAST else 1
 
 
 def shares(numel: int, unit: int = 1) -> list[tuple[int, int]]:
