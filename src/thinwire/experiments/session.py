@@ -113,12 +113,12 @@ class Session:
             self.engine.run(programs)
 
     def _program(self, worker: Worker, batches: Batches, stop: int) -> Steps[None]:
-        asynchronous = needs_server(self._method)
+        asynchronous, shared = needs_server(self._method), can_share(self._method, worker.model)
         while asynchronous or worker.num_steps < stop:
             step = worker.num_steps
-            # First the time, then the work: simulated workers may share a model, whose gradients are one worker's
-            # from backward to the next request.
-            yield from compute(self.comparison.compute.seconds(self._key, worker.rank, step))
+            seconds = self.comparison.compute.seconds(self._key, worker.rank, step)
+            if shared:  # first the time, then the work: the gradients are this worker's until the next request
+                yield from compute(seconds)
             # Dropout and the like draw from torch's generator: addressed by step and rank, they are the same in
             # every engine and after every restart.
             torch.default_generator.manual_seed(self._key.fold("model", step, worker.rank).bits64() >> 1)
@@ -128,6 +128,8 @@ class Session:
                 self._averager.take(step, worker.shared_parameters())
             for group in worker.optimizer.param_groups:
                 group["lr"] = self._rates.at(self.run.lr, step)
+            if not shared:  # all workers' backward, then all workers' exchanges: the cache holds the code of either
+                yield from compute(seconds)
             before = worker.num_exchanges
             yield from worker.step()
             if asynchronous and worker.num_exchanges > before and worker.is_paused:

@@ -158,15 +158,39 @@ def _new_estimates() -> Any:
 
 
 @kernel
-def _probability(estimates: Any, which: Any) -> Any:
-    """That the decision is a 1, in 65536ths; never so near 0 or 1 that an interval could not be divided."""
-    return min(max((estimates[2 * which] + estimates[2 * which + 1]) >> 1, 64), 65536 - 64)
+def _middle(low: Any, high: Any, estimates: Any, which: Any) -> Any:
+    """The last number that stands for a 1: its share of the interval is the estimate, never nearly 0 or 1."""
+    probability = min(max((estimates[2 * which] + estimates[2 * which + 1]) >> 1, 64), 65536 - 64)
+    return low + (((high - low) * probability) >> 16)
 
 
 @kernel
 def _learn(estimates: Any, which: Any, bit: Any) -> None:
     estimates[2 * which] += ((bit << 16) - estimates[2 * which]) >> _FAST
     estimates[2 * which + 1] += ((bit << 16) - estimates[2 * which + 1]) >> _SLOW
+
+
+@kernel
+def _write_agreed(low: Any, high: Any, data: Any, written: Any) -> Any:
+    """The interval without the bytes that all its numbers begin with; bytes that ``data`` cannot hold are counted."""
+    while (low ^ high) >> 24 == 0:
+        if written < data.size:
+            data[written] = np.uint8(low >> 24)
+        written += 1
+        low = (low << 8) & np.int64(0xFFFFFFFF)
+        high = ((high << 8) & np.int64(0xFFFFFFFF)) | 0xFF
+    return low, high, written
+
+
+@kernel
+def _pass_agreed(low: Any, high: Any, code: Any, data: Any, passed: Any) -> Any:
+    """The same for a reader, whose number goes on with the next bytes; zeros follow the end of ``data``."""
+    while (low ^ high) >> 24 == 0:
+        low = (low << 8) & np.int64(0xFFFFFFFF)
+        high = ((high << 8) & np.int64(0xFFFFFFFF)) | 0xFF
+        code = ((code << 8) & np.int64(0xFFFFFFFF)) | _byte(data, passed + 4)
+        passed += 1
+    return low, high, code, passed
 
 
 @kernel
@@ -191,30 +215,23 @@ def _encode(gaps: Any, data: Any) -> Any:
         if number <= 0 or number > np.int64(1) << 48:
             return _BAD_INDEX
         width = 63 - np.int64(count_leading_zeros(np.uint64(number)))
-        for step in range(2 * width + 1):
-            # First the width, a 1 at its end; then the low bits.
-            raw = step > width + 1
-            if step <= width:
-                bit = np.int64(step == width)
-                which = np.int64(step)
-            else:
-                bit = (number >> (2 * width - step)) & 1
-                which = _LONGEST + width
-            probability = np.int64(_EVEN) if raw else _probability(estimates, which)
-            middle = low + (((high - low) * probability) >> 16)
-            if bit:
-                high = middle
-            else:
-                low = middle + 1
-            if not raw:
-                _learn(estimates, which, bit)
-            while (low ^ high) >> 24 == 0:
-                if written == data.size:
-                    return _ENDED
-                data[written] = np.uint8(low >> 24)
-                written += 1
-                low = (low << 8) & np.int64(0xFFFFFFFF)
-                high = ((high << 8) & np.int64(0xFFFFFFFF)) | 0xFF
+        for t in range(width):
+            low = _middle(low, high, estimates, t) + 1
+            _learn(estimates, t, 0)
+            low, high, written = _write_agreed(low, high, data, written)
+        high = _middle(low, high, estimates, width)
+        _learn(estimates, width, 1)
+        low, high, written = _write_agreed(low, high, data, written)
+        middle = _middle(low, high, estimates, _LONGEST + width)
+        for place in range(width - 1, -1, -1):
+            bit = (number >> place) & 1
+            low, high = (low, middle) if bit else (middle + 1, high)
+            if place == width - 1:
+                _learn(estimates, _LONGEST + width, bit)
+            low, high, written = _write_agreed(low, high, data, written)
+            middle = low + ((high - low) >> 1)
+        if written > data.size:
+            return _ENDED
     start, num_bytes = _end(low, high)
     if written + num_bytes > data.size:
         return _ENDED
@@ -241,36 +258,29 @@ def _decode(data: Any, numel: int, indices: Any) -> Any:
     index = np.int64(-1)
     for j in range(indices.size):
         width = np.int64(0)
-        number = np.int64(1)
-        step = 0
         ended = False
-        while not ended or step < 2 * width + 1:
-            raw = ended and step > width + 1
-            which = _LONGEST + width if ended else np.int64(step)
-            probability = np.int64(_EVEN) if raw else _probability(estimates, which)
-            middle = low + (((high - low) * probability) >> 16)
+        while not ended:
+            middle = _middle(low, high, estimates, width)
+            ended = code <= middle
+            _learn(estimates, width, np.int64(ended))
+            low, high = (low, middle) if ended else (middle + 1, high)
+            low, high, code, passed = _pass_agreed(low, high, code, data, passed)
+            if not ended:
+                width += 1
+                if width > MAX_WIDTH:
+                    return _ENDED if passed > data.size else _BAD_INDEX
+        number = np.int64(1)
+        middle = _middle(low, high, estimates, _LONGEST + width)
+        for place in range(width):
             bit = np.int64(code <= middle)
-            if bit:
-                high = middle
-            else:
-                low = middle + 1
-            if not raw:
-                _learn(estimates, which, bit)
-            if ended:
-                number = 2 * number + bit
-            elif bit:
-                ended = True
-                width = np.int64(step)
-            elif step == 48:
-                return _BAD_INDEX
-            step += 1
-            while (low ^ high) >> 24 == 0:
-                if passed == data.size:
-                    return _ENDED
-                low = (low << 8) & np.int64(0xFFFFFFFF)
-                high = ((high << 8) & np.int64(0xFFFFFFFF)) | 0xFF
-                code = ((code << 8) & np.int64(0xFFFFFFFF)) | _byte(data, passed + 4)
-                passed += 1
+            low, high = (low, middle) if bit else (middle + 1, high)
+            if place == 0:
+                _learn(estimates, _LONGEST + width, bit)
+            number = 2 * number + bit
+            low, high, code, passed = _pass_agreed(low, high, code, data, passed)
+            middle = low + ((high - low) >> 1)
+        if passed > data.size:
+            return _ENDED
         index += number
         if index >= numel:
             return _BAD_INDEX
