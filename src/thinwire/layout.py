@@ -13,7 +13,11 @@ from thinwire.config import register
 from thinwire.errors import ConfigError
 
 State: TypeAlias = dict[str, Tensor]
-"""Named tensors that a worker owns on behalf of one of its parts, which keeps nothing else."""
+"""Named tensors that a worker owns on behalf of one of its parts, which keeps nothing else.
+
+A tensor has an entry for each of the layout, or is called ``kind.parameter`` after the one that it belongs to; what is
+neither is bound to the worker and to how the vector was cut.
+"""
 
 
 @dataclass(frozen=True, slots=True)

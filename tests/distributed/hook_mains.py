@@ -47,6 +47,12 @@ SETTINGS = (
     Setting("topk:density=5%", bf16=True),
     Setting("topk:density=5%", bucket_mb=0.001, scaled=True),
     Setting("dgc:density=5%,warmup=1", bucket_mb=0.001),
+    Setting("powersgd:rank=1", bucket_mb=0.001),
+    Setting("powersgd:rank=1", bucket_mb=0.001, cut=True),
+    Setting("qsgd:bits=4", bucket_mb=0.001),
+    Setting("qsgd:bits=4", bucket_mb=0.001, cut=True),
+    Setting("1bit-sgd", bucket_mb=0.001),
+    Setting("1bit-sgd", bucket_mb=0.001, cut=True),
 )
 
 

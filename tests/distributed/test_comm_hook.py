@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
+from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.comm_hook import _on_gradients
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import launch
 from thinwire.experiments.session import one_torch_thread
 from thinwire.layout import PerTensor
 from thinwire.methods import parse_method
+from thinwire.random import Key
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker
 
@@ -58,8 +61,14 @@ def named(model: nn.Module) -> dict[str, Tensor]:
     return {name: param.detach() for name, param in model.named_parameters()}
 
 
+# These draw numbers by the bucket, or cut it among owners.
+BY_BUCKET = ("powersgd:rank=1", "qsgd:bits=4", "1bit-sgd")
 # What is sent in full, or rounded to 16 bits, is another product than the simulated one.
-EXACT = [n for n in NUMBERS if mains.SETTINGS[n].policy == mains.NOTHING_DENSE and not mains.SETTINGS[n].bf16]
+EXACT = [
+    number
+    for number, setting in enumerate(mains.SETTINGS)
+    if setting.policy == mains.NOTHING_DENSE and not setting.bf16 and setting.method not in BY_BUCKET
+]
 
 
 @pytest.mark.parametrize("number", EXACT, ids=[str(mains.SETTINGS[n]) for n in EXACT])
@@ -80,6 +89,88 @@ def test_the_bits_are_those_of_the_simulated_method_whatever_the_buckets(
             torch.equal(last[name], tensors[name]) if name in last else not tensors[name].any() for name in tensors
         )
         assert (setting.method == "sgd") == (not last)
+
+
+@pytest.mark.parametrize("method", BY_BUCKET)
+def test_a_restart_changes_no_bit(method: str, found: list[list[dict[str, Any]]]) -> None:
+    whole, cut = (number for number in NUMBERS if mains.SETTINGS[number].method == method)
+    assert mains.SETTINGS[cut] == dataclasses.replace(mains.SETTINGS[whole], cut=True)
+    for own in found:
+        states = [[own[n]["model"], *(each["tensors"] for each in own[n]["memories"])] for n in (whole, cut)]
+        for one, other in zip(*states, strict=True):
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_warm_start_is_known_by_parameters(found: list[list[dict[str, Any]]]) -> None:
+    (number, _) = (n for n in NUMBERS if mains.SETTINGS[n].method == "powersgd:rank=1")
+    for each in found[0][number]["memories"]:
+        kept = {name for name in each["tensors"] if name.startswith("exchange.")}
+        assert kept == {f"exchange.directions.{layer}.weight" for layer in range(0, 11, 2)}
+
+
+def buckets_of(method: str, rank: int = 1, size: int = 2) -> tuple[BucketChannels, dict[str, Tensor]]:
+    named = {name: param.detach() for name, param in mains.network().named_parameters()}
+    product = _on_gradients(parse_method(method))
+    return BucketChannels(product, list(named), frozenset(), Key(0), rank, size, clock=None), named
+
+
+def halves(named: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    names = list(named)
+    return [{name: named[name] for name in part} for part in (names[6:], names[:6])]
+
+
+@pytest.mark.parametrize("method", ["1bit-sgd", "powersgd:rank=1", "topk:density=5%", "ok-topk:density=5%"])
+def test_after_a_restart_a_bucket_is_cut_as_before(method: str) -> None:
+    before, named = buckets_of(method)
+    old = [channel for half in halves(named) for channel in before.of(half)]
+    for channel in old:
+        for state in (channel.memory, channel.exchange):
+            for number, tensor in enumerate(state.values()):
+                tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape) + number)
+    after, _ = buckets_of(method)
+    after.load(before.tensors(), before.cuts())
+    assert after.cuts() == before.cuts()
+    assert after.tensors().keys() == before.tensors().keys()
+    new = after.of(named)  # one bucket, as DDP's first
+    assert [channel.layout for channel in new] == [channel.layout for channel in old]
+    assert [channel.key for channel in new] == [channel.key for channel in old]
+    for one, other in zip(new, old, strict=True):
+        for mine, theirs in ((one.memory, other.memory), (one.exchange, other.exchange)):
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[kind], theirs[kind]) for kind in mine)
+    assert [after.of(half) for half in halves(named)] == [[channel] for channel in new]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_of_a_region_and_has_no_place_in_other_buckets_is_lost_aloud(restarted: bool) -> None:
+    buckets, named = buckets_of("1bit-sgd")
+    (whole,) = buckets.of(named)
+    whole.exchange["residual"].fill_(1.0)
+    whole.memory["residual"].fill_(2.0)
+    if restarted:
+        saved = buckets.tensors(), buckets.cuts()
+        buckets, _ = buckets_of("1bit-sgd")
+        buckets.load(*saved)
+    first, second = halves(named)
+    for each in (second, first):  # of the two, the second begins with the whole one's first parameter
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            (channel,) = buckets.of(each)
+        assert bool((channel.memory["residual"] == 2.0).all())
+        assert not channel.exchange["residual"].any()
+        assert len(given) == (each is second)
+        assert all("(residual) is lost, once" in str(one.message) for one in given)
+    assert not any("#" in name and buckets.tensors()[name].any() for name in buckets.tensors())
+
+
+def test_one_process_cannot_leave_its_region_to_two() -> None:
+    one, named = buckets_of("1bit-sgd", rank=0, size=1)
+    one.of(named)
+    two, _ = buckets_of("1bit-sgd")
+    two.load(one.tensors(), one.cuts())
+    with pytest.raises(ConfigError, match="was saved by a single process, and with 2 each has a region"):
+        two.of(named)
 
 
 def test_a_step_that_is_not_finite_leaves_every_memory_as_it_was(found: list[list[dict[str, Any]]]) -> None:
@@ -145,3 +236,15 @@ def test_what_a_hook_cannot_do_is_refused() -> None:
         other.load_state_dict(hook.state_dict())
     hook.close()
     other.close()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("method", ["topk", "sgd"])
+def test_the_state_of_another_model_is_refused(method: str) -> None:
+    large = thinwire.compress_ddp(wrapped := DistributedDataParallel(mains.network()), method)
+    mains.loss_of(wrapped, 0, 0, 0, torch.float32).backward()
+    small = thinwire.compress_ddp(DistributedDataParallel(nn.Linear(6, 3)), method)
+    with pytest.raises(ConfigError, match=r"another model: this one has no 0\.bias, 0\.weight, 10\.bias"):
+        small.load_state_dict(large.state_dict())
+    large.close()
+    small.close()

@@ -156,8 +156,7 @@ def orthonormal_columns(m: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
 @pytest.mark.parametrize("size", [1, 3])
 def test_factors_are_those_of_power_iteration_on_the_mean_matrix(size: int) -> None:
     crew = power(size, 2, MATRICES)
-    directions = crew.channels[0].exchange["directions"].double().numpy()
-    starts = [directions[:20].reshape(2, 10).T, directions[20:].reshape(2, 15).T]
+    starts = [directions.double().numpy().T for directions in crew.channels[0].exchange.values()]
     places = [(0, 120, (12, 10)), (132, 252, (8, 15))]
     residuals = np.zeros((size, 256))
     for seed in range(5):
@@ -255,9 +254,9 @@ def test_directions_that_have_vanished_are_drawn_anew(first: str) -> None:
     crew = power(2, 2, [[12, 10]], memory=NoMemory())
     one = torch.outer(torch.ones(12), torch.arange(10.0)).view(-1)
     crew.exchange([torch.zeros(120) if first == "zeros" else one] * 2)
-    for channel in crew.channels:
-        assert bool(channel.exchange["directions"].view(2, 10).any(dim=1).all())
-    assert len({channel.exchange["directions"].numpy().tobytes() for channel in crew.channels}) == 1
+    found = [next(iter(channel.exchange.values())) for channel in crew.channels]
+    assert all(bool(directions.any(dim=1).all()) for directions in found)
+    assert len({directions.numpy().tobytes() for directions in found}) == 1
     generator = torch.Generator().manual_seed(0)
     rank_two = torch.randn(12, 2, generator=generator) @ torch.randn(2, 10, generator=generator)
     mean = crew.exchange([rank_two.view(-1)] * 2)[0].mean

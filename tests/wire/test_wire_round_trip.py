@@ -217,6 +217,22 @@ def test_the_code_taken_is_the_shortest(clusters: list[tuple[int, int, int]]) ->
         assert torch.equal(read_indices(Reader(data.numpy(), 2**48), len(chosen), numel), indices)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_lie_at_a_multiple_of_their_size_wherever_the_message_lies(dtype: torch.dtype) -> None:
+    values = torch.arange(5.0).to(dtype)
+    message = encode(Dense(values))
+    room = torch.zeros(len(message) + 4, dtype=torch.uint8)
+    is_view = []
+    for start in range(4):
+        place = room[start : start + len(message)].copy_(message)
+        decoded = decode(place)
+        assert isinstance(decoded, Dense)
+        assert torch.equal(decoded.values, values)
+        assert decoded.values.data_ptr() % dtype.itemsize == 0
+        is_view.append(0 < decoded.values.data_ptr() - place.data_ptr() < len(message))
+    assert sum(is_view) == 4 // dtype.itemsize
+
+
 def test_many_segments_of_listed_sizes() -> None:
     sizes = [(i * 7919) % 300 for i in range(5000)]
     numel = sum(sizes)

@@ -2,22 +2,31 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from thinwire.distributed.policy import PartlyDense
+from thinwire.errors import ConfigError
 from thinwire.layout import Granularity, Layout, PerTensor, Whole
 from thinwire.methods import GradientAveraging
 from thinwire.random import Key
 from thinwire.worker.channel import Channel
 from thinwire.worker.step_times import StepClock
 
+Cut = tuple[str, ...]
+"""The names of a bucket's parameters: first those that are compressed, then those that are sent in full."""
+
 
 @dataclass(slots=True, eq=False)
 class BucketChannels:
     """A channel for each bucket, its memory known by the names of parameters.
+
+    DDP's first bucket after a start may hold all that is cut later. After a restart it is cut as when the state was
+    saved, so that a method draws the same numbers, and finds again what it keeps of a bucket as a whole.
 
     Args:
         method: what is exchanged and how.
@@ -37,28 +46,53 @@ class BucketChannels:
     size: int
     clock: StepClock | None
     _places: dict[str, int] = field(init=False)
-    _channels: dict[tuple[str, ...], Channel] = field(init=False, default_factory=dict)
+    _channels: dict[Cut, Channel] = field(init=False, default_factory=dict)
     # What was loaded, or is of buckets that are no more, until a bucket with the parameter comes.
     _waiting: dict[str, Tensor] = field(init=False, default_factory=dict)
+    _loaded: list[Cut] = field(init=False, default_factory=list)
+    _warned: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._places = {name: place for place, name in enumerate(self.names)}
 
-    def of(self, named: Mapping[str, Tensor]) -> Channel:
-        """The channel of a bucket; where DDP has cut other buckets, with the memory of the same parameters."""
-        # Compressed parameters come first, those that are sent in full after them.
-        names = tuple(sorted(named, key=lambda name: (name in self.dense, self._places[name])))
-        channel = self._channels.get(names)
-        if channel is None:
-            layout = Layout(names, tuple(named[name].shape for name in names))
-            channel = Channel(self.fitted(layout), layout, [], self.rank, self.size, self.key.fold(names[0]))
-            # A parameter is in one bucket: buckets that had one of these are no more.
-            for old in [old for old in self._channels if not set(old).isdisjoint(names)]:
-                self._waiting |= _tensors_of(self._channels.pop(old))
-            _restore(channel, self._waiting)
-            channel.clock = self.clock
-            self._channels[names] = channel
+    def of(self, named: Mapping[str, Tensor]) -> list[Channel]:
+        """The channels of a bucket: its own, or those that its parameters had when the state was saved.
+
+        Raises:
+            ConfigError: what was loaded belongs to parameters, and with so many processes to regions of a bucket.
+        """
+        known = [cut for cut in self._loaded if not named.keys().isdisjoint(cut)]
+        cuts = known if named.keys() == set(itertools.chain(*known)) else [self._cut(named)]
+        return [self._channels.get(cut) or self._new(cut, named) for cut in cuts]
+
+    def _cut(self, names: Iterable[str]) -> Cut:
+        return tuple(sorted(names, key=lambda name: (name in self.dense, self._places[name])))
+
+    def _new(self, cut: Cut, named: Mapping[str, Tensor]) -> Channel:
+        layout = Layout(cut, tuple(named[name].shape for name in cut))
+        channel = Channel(self.fitted(layout), layout, [], self.rank, self.size, self.key.fold(cut[0]))
+        # A parameter is in one bucket: buckets that had one of these are no more.
+        for old in [old for old in self._channels if not set(old).isdisjoint(cut)]:
+            self._waiting |= _by_parameter(self._channels[old]) | _of_bucket(self._channels.pop(old))
+        if cut not in self._loaded:
+            self._give_up(cut)
+        _restore(channel, self._waiting)
+        channel.clock = self.clock
+        self._channels[cut] = channel
         return channel
+
+    def _give_up(self, cut: Cut) -> None:
+        """What waits of other buckets that began with one of these parameters has no place in this one."""
+        gone = [name for name in self._waiting if name.partition(".#")[2] in cut]
+        lost = {name.split(".")[1] for name in gone if self._waiting.pop(name).any()}
+        if lost and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"DDP has cut other buckets, as it does after the first step; what {self.method} kept of regions of "
+                f"the old ones ({', '.join(sorted(lost))}) is lost, once. thinwire.synchronize, without DDP, loses "
+                "nothing",
+                stacklevel=2,
+            )
 
     def fitted(self, layout: Layout) -> GradientAveraging:
         """The method for one bucket, whose last tensors are sent in full."""
@@ -76,35 +110,71 @@ class BucketChannels:
         return dataclasses.replace(method, compressor=partly(method.compressor), warm_up=warm_up, granularity=Whole())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of every vector of the memories and the exchanges, by ``part.kind.parameter``."""
+        """Copies of all that the memories and the exchanges keep.
+
+        It is called ``part.kind.parameter``, or ``part.kind.#parameter`` after a bucket's first if it is the bucket's.
+        """
         found = dict(self._waiting)
         for channel in self._channels.values():
-            found |= _tensors_of(channel)
+            found |= _by_parameter(channel) | _of_bucket(channel)
         return {name: tensor.clone() for name, tensor in found.items()}
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on with what :meth:`tensors` gave, and with nothing else."""
+    def cuts(self) -> list[list[str]]:
+        """The names of each bucket's parameters."""
+        return [list(cut) for cut in self._channels or self._loaded]
+
+    def load(self, tensors: Mapping[str, Tensor], cuts: Iterable[Iterable[str]]) -> None:
+        """Go on with what :meth:`tensors` and :meth:`cuts` gave, and with nothing else."""
         self._channels = {}
         self._waiting = {name: tensor.clone() for name, tensor in tensors.items()}
+        self._loaded = [self._cut(cut) for cut in cuts]
 
 
 def _within_buckets(granularity: Granularity) -> Granularity:
     return PerTensor() if isinstance(granularity, Whole) else granularity
 
 
-def _tensors_of(channel: Channel) -> dict[str, Tensor]:
-    """Every vector of the memory and the exchange, by ``part.kind.parameter``."""
+def _by_parameter(channel: Channel) -> dict[str, Tensor]:
+    """What has an entry for every parameter's, cut into views, or is of one parameter: by ``part.kind.parameter``."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in _state_of(channel):
+        if tensor.shape == (channel.layout.numel,):
+            found |= {f"{name}.{parameter}": view for parameter, view in channel.layout.unflatten(tensor).items()}
+        elif _is_of_one(channel, name):
+            found[name] = tensor
+    return found
+
+
+def _of_bucket(channel: Channel) -> dict[str, Tensor]:
+    """All else, as what an owner keeps of its region: by ``part.kind.#parameter``, the bucket's first."""
     return {
-        f"{part}.{kind}.{name}": view
-        for part, state in (("memory", channel.memory), ("exchange", channel.exchange))
-        for kind, flat in state.items()
-        if flat.shape == (channel.layout.numel,)
-        for name, view in channel.layout.unflatten(flat).items()
+        f"{name}.#{channel.layout.names[0]}": tensor
+        for name, tensor in _state_of(channel)
+        if tensor.shape != (channel.layout.numel,) and not _is_of_one(channel, name)
     }
+
+
+def _state_of(channel: Channel) -> Iterator[tuple[str, Tensor]]:
+    for part, state in (("memory", channel.memory), ("exchange", channel.exchange)):
+        for kind, tensor in state.items():
+            yield f"{part}.{kind}", tensor
+
+
+def _is_of_one(channel: Channel, name: str) -> bool:
+    return ".".join(name.split(".")[2:]) in channel.layout.names
 
 
 def _restore(channel: Channel, known: dict[str, Tensor]) -> None:
     """Fill the state of a new channel from tensors by name, which are used up; what is not known is as it begins."""
-    for name, view in _tensors_of(channel).items():
-        if name in known:
+    own = _of_bucket(channel)
+    for name in own:
+        place = name.partition(".#")[0]
+        foreign = [other for other in (f"{place}.{parameter}" for parameter in channel.layout.names) if other in known]
+        if foreign:
+            raise ConfigError(
+                f"{foreign[0]!r} was saved by a single process, and with {channel.size} each has a region of its own; "
+                "resume with one process"
+            )
+    for name, view in (_by_parameter(channel) | own).items():
+        if name in known and known[name].shape == view.shape:
             view.copy_(known.pop(name))

@@ -44,10 +44,9 @@ class GradScaler(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Exchanged:
-    """A bucket that has its mean: whose it is, what came of it, when it began, and whether later ones are alike."""
+    """A bucket that has its mean: what came of it, when it began, and whether later ones are alike."""
 
-    channel: Channel
-    outcome: Outcome
+    outcomes: list[tuple[Channel, Outcome]]
     begun_s: float
     counts: bool
 
@@ -127,22 +126,25 @@ class CompressedGradients:
         if self._clock:
             self._clock.switch("apply")
         named = {self._names[id(param)]: grad for param, grad in zip(params, grads, strict=True)}
-        channel = self._buckets.of(named)
-        ordered = [named[name] for name in channel.layout.names]
         scale = self._scaler.get_scale() if self._scaler else 1.0
-        x, finite = channel.gather(ordered)
-        if scale != 1.0:
-            x.div_(scale)
-        compressor = channel.method.compressor_at(self.num_steps)
         is_watched = self._report is not None and self._report.is_due(self.num_steps, self.transport.rank)
-        outcome = yield from channel.run(x, compressor, finite, self.num_steps, is_watched)
-        channel.write_result(outcome.aggregate, ordered, scale)
-        return _Exchanged(channel, outcome, begun_s, counts=compressor is channel.method.compressor)
+        outcomes, counts = [], True
+        for channel in self._buckets.of(named):
+            ordered = [named[name] for name in channel.layout.names]
+            x, finite = channel.gather(ordered)
+            if scale != 1.0:
+                x.div_(scale)
+            compressor = channel.method.compressor_at(self.num_steps)
+            counts &= compressor is channel.method.compressor
+            outcome = yield from channel.run(x, compressor, finite, self.num_steps, is_watched)
+            channel.write_result(outcome.aggregate, ordered, scale)
+            outcomes.append((channel, outcome))
+        return _Exchanged(outcomes, begun_s, counts)
 
     @torch.no_grad()
     def _finish(self, buffer: Tensor, is_last: bool, handed_s: float, exchanged: _Exchanged) -> Tensor:
         """What is left to do once the exchanges of all buckets before this one are over too."""
-        self._outcomes.append((exchanged.channel, exchanged.outcome))
+        self._outcomes += exchanged.outcomes
         if is_last:
             self._end_step()
         if self._clock:
@@ -180,15 +182,16 @@ class CompressedGradients:
         check_method(self._buckets.fitted(layout), layout)
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory of every parameter by its name, and the counters; loads with ``weights_only=True``.
+        """The memory of every parameter by its name, how DDP has cut its buckets, and the counters.
 
-        Take it between steps. An exchange's own matrices (PowerSGD's warm start) are not in it.
+        It loads with ``weights_only=True``. Take it between steps.
         """
         counters = {
             **self._identity(),
             "num_steps": self.num_steps,
             "message_bytes": self.message_bytes,
             "link": [self.traffic.bytes_sent, self.traffic.bytes_received],
+            "buckets": self._buckets.cuts(),
         }
         return {"counters": counters, "tensors": self._buckets.tensors()}
 
@@ -205,10 +208,11 @@ class CompressedGradients:
         """
         counters = saved["counters"]
         check_same(counters, self._identity(), "process")
-        unknown = {name.split(".", 2)[2] for name in saved["tensors"]} - set(self._names.values())
+        known = {name.split(".", 2)[2].removeprefix("#") for name in saved["tensors"]}
+        unknown = known.union(*counters["buckets"]) - set(self._names.values())
         if unknown:
             raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(unknown)[:3])}")
-        self._buckets.load(saved["tensors"])
+        self._buckets.load(saved["tensors"], counters["buckets"])
         self.num_steps, self.message_bytes = counters["num_steps"], counters["message_bytes"]
         self.transport.traffic = Traffic(*counters["link"])
 

@@ -73,16 +73,17 @@ class PowerIteration:
             raise ConfigError(
                 f"{compressor} has no effect with PowerIteration, which compresses by itself; leave it out"
             )
-        return {"directions": self._draw(ctx)} if self.warm_start else {}
+        return self._draw(ctx) if self.warm_start else {}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """Two all-reduces: P and what is not compressed, then Q."""
         intended, _ = recall(x, compressor)
         parts = plan(ctx.layout, self.rank)
+        names = _directions(ctx.layout, parts)
         matrices = [intended[part.start : part.stop].view(part.rows, part.columns) for part in parts if part.rows]
         dense = [intended[part.start : part.stop] for part in parts if not part.rows]
-        begin = state["directions"] if self.warm_start else self._draw(ctx)
-        lefts = [rows_times(matrix, q) for matrix, q in zip(matrices, self._cut(begin, matrices), strict=True)]
+        begin = state if self.warm_start else self._draw(ctx)
+        lefts = [rows_times(matrix, begin[name]) for matrix, name in zip(matrices, names, strict=True)]
         mine = torch.cat([*(left.view(-1) for left in lefts), *dense])
         mean_left = yield from all_reduce(mine, divisor=ctx.size)
         heights = [self.rank * len(matrix) for matrix in matrices]
@@ -94,7 +95,8 @@ class PowerIteration:
         mean_right = mine[:0]
         if rights:
             mean_right = yield from all_reduce(torch.cat(rights), divisor=ctx.size)
-        factors = self._cut(mean_right, matrices)
+        widths = [self.rank * matrix.shape[1] for matrix in matrices]
+        factors = [part.view(self.rank, -1) for part in torch.split(mean_right, widths)]
         products = [
             LowRank(basis.T.contiguous(), right.T.contiguous(), matrix.numel())
             for matrix, basis, right in zip(matrices, bases, factors, strict=True)
@@ -104,29 +106,26 @@ class PowerIteration:
         finite = is_finite(mean)
         if finite:
             settle(compressor, sent)
-        following = {"directions": self._next(ctx, factors)} if self.warm_start and finite else state
+        following = self._next(ctx, dict(zip(names, factors, strict=True))) if self.warm_start and finite else state
         return Aggregate(mean, finite, 4 * (mine.numel() + mean_right.numel()), sent, ctx.size, following)
 
-    def _cut(self, directions: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
-        """The directions of each matrix: ``[rank, columns]``."""
-        sizes = [self.rank * matrix.shape[1] for matrix in matrices]
-        return [part.view(self.rank, -1) for part in torch.split(directions, sizes)]
+    def _draw(self, ctx: Context) -> State:
+        parts = plan(ctx.layout, self.rank)
+        widths = [part.columns for part in parts if part.rows]
+        names = _directions(ctx.layout, parts)
+        return {
+            name: _random(ctx.key, number, self.rank * width).view(self.rank, width)
+            for number, (name, width) in enumerate(zip(names, widths, strict=True))
+        }
 
-    def _draw(self, ctx: Context) -> Tensor:
-        widths = [part.columns for part in plan(ctx.layout, self.rank) if part.rows]
-        return torch.cat(
-            [torch.empty(0), *(_random(ctx.key, number, self.rank * n) for number, n in enumerate(widths))]
-        )
-
-    def _next(self, ctx: Context, factors: Sequence[Tensor]) -> Tensor:
-        found = []
-        for number, factor in enumerate(factors):
-            basis = orthonormal(factor.contiguous())
+    def _next(self, ctx: Context, factors: State) -> State:
+        found = {}
+        for number, (name, factor) in enumerate(factors.items()):
+            basis = found[name] = orthonormal(factor.contiguous())
             has_vanished = ~basis.any(dim=1)
             if bool(has_vanished.any()):
                 basis[has_vanished] = _random(ctx.key, number, basis.numel()).view_as(basis)[has_vanished]
-            found.append(basis.view(-1))
-        return torch.cat([torch.empty(0), *found])
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +155,11 @@ def plan(layout: Layout, rank: int) -> tuple[Part, ...]:
         parts.append(Part(start, start + numel, rows if gains else 0, columns if gains else 0))
         start += numel
     return tuple(parts)
+
+
+def _directions(layout: Layout, parts: Sequence[Part]) -> list[str]:
+    """What the state calls Q of each matrix: ``[rank, columns]``, known by its parameter."""
+    return [f"directions.{name}" for name, part in zip(layout.names, parts, strict=True) if part.rows]
 
 
 def _random(key: Key, number: int, count: int) -> Tensor:

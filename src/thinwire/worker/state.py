@@ -1,5 +1,6 @@
 """The state of channels as tensors by name, and back."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,17 +17,19 @@ from thinwire.worker.channel import Channel, Pending
 def named_tensors(channels: Sequence[Channel], layout: Layout) -> dict[str, Tensor]:
     """``part.kind.parameter`` for what has an entry for each parameter's; ``part.kind.#fragment`` for the rest.
 
+    A kind that is of one parameter is itself called ``kind.parameter``.
+
     Args:
         channels: consecutive parts of one vector.
         layout: names and shapes of the whole.
     """
     found: dict[str, Tensor] = {}
     for place, pieces in _pieces(channels).items():
-        if _is_vector(channels, pieces):
-            flat = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if vectors := _as_vectors(channels, pieces):
+            flat = vectors[0] if len(vectors) == 1 else torch.cat(vectors)
             found |= {f"{place}.{name}": view for name, view in layout.unflatten(flat).items()}
         else:
-            found |= {f"{place}.#{number}": piece for number, piece in enumerate(pieces)}
+            found |= {f"{place}.#{number}": piece for number, piece in enumerate(pieces) if piece is not None}
     for number, channel in enumerate(channels):
         if channel.pending is not None:
             found[f"pending.mean.#{number}"] = channel.pending.aggregate.mean
@@ -59,13 +62,14 @@ def load_tensors(
         )
     sizes = [channel.layout.numel for channel in channels]
     for place, pieces in _pieces(channels).items():
-        if _is_vector(channels, pieces):
+        if vectors := _as_vectors(channels, pieces):
             flat = torch.cat([saved[f"{place}.{name}"].reshape(-1) for name in layout.names])
-            sources = torch.split(flat, sizes)
-        else:
-            sources = tuple(saved[f"{place}.#{number}"] for number in range(len(pieces)))
-        for piece, source in zip(pieces, sources, strict=True):
-            piece.copy_(source)
+            for vector, source in zip(vectors, torch.split(flat, sizes), strict=True):
+                vector.copy_(source)
+            continue
+        for number, piece in enumerate(pieces):
+            if piece is not None:
+                piece.copy_(saved[f"{place}.#{number}"])
     for number, (channel, due) in enumerate(zip(channels, pending, strict=True)):
         channel.pending = None
         if due is not None:
@@ -77,19 +81,26 @@ def _waits(name: str) -> bool:
     return name.startswith("pending.")
 
 
-def _pieces(channels: Sequence[Channel]) -> dict[str, list[Tensor]]:
-    """Each kind of state, in every channel."""
+def _pieces(channels: Sequence[Channel]) -> dict[str, list[Tensor | None]]:
+    """Each kind of state, in every channel; None where a channel has none of it."""
     states = {
         "memory": [channel.memory for channel in channels],
         "update": [channel.update for channel in channels],
         "exchange": [channel.exchange for channel in channels],
         "rounding": [channel.rounding for channel in channels],
     }
-    return {f"{part}.{kind}": [state[kind] for state in each] for part, each in states.items() for kind in each[0]}
+    return {
+        f"{part}.{kind}": [state.get(kind) for state in each]
+        for part, each in states.items()
+        for kind in dict.fromkeys(itertools.chain(*each))
+    }
 
 
-def _is_vector(channels: Sequence[Channel], pieces: Sequence[Tensor]) -> bool:
-    return all(
-        piece.shape == (channel.layout.numel,) and piece.dtype == torch.float32
+def _as_vectors(channels: Sequence[Channel], pieces: Sequence[Tensor | None]) -> list[Tensor]:
+    """The pieces, if each is a vector with an entry for every parameter's of its channel; else nothing."""
+    found = [
+        piece
         for channel, piece in zip(channels, pieces, strict=True)
-    )
+        if piece is not None and piece.shape == (channel.layout.numel,) and piece.dtype == torch.float32
+    ]
+    return found if len(found) == len(pieces) else []
