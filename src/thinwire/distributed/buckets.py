@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from thinwire.distributed.policy import PartlyDense
-from thinwire.errors import ConfigError
 from thinwire.layout import Granularity, Layout, PerTensor, Whole
 from thinwire.methods import GradientAveraging
 from thinwire.random import Key
@@ -56,11 +55,7 @@ class BucketChannels:
         self._places = {name: place for place, name in enumerate(self.names)}
 
     def of(self, named: Mapping[str, Tensor]) -> list[Channel]:
-        """The channels of a bucket: its own, or those that its parameters had when the state was saved.
-
-        Raises:
-            ConfigError: what was loaded belongs to parameters, and with so many processes to regions of a bucket.
-        """
+        """The channels of a bucket: its own, or those that its parameters had when the state was saved."""
         known = [cut for cut in self._loaded if not named.keys().isdisjoint(cut)]
         cuts = known if named.keys() == set(itertools.chain(*known)) else [self._cut(named)]
         return [self._channels.get(cut) or self._new(cut, named) for cut in cuts]
@@ -74,23 +69,25 @@ class BucketChannels:
         # A parameter is in one bucket: buckets that had one of these are no more.
         for old in [old for old in self._channels if not set(old).isdisjoint(cut)]:
             self._waiting |= _by_parameter(self._channels[old]) | _of_bucket(self._channels.pop(old))
-        if cut not in self._loaded:
-            self._give_up(cut)
+        self._give_up(channel)
         _restore(channel, self._waiting)
         channel.clock = self.clock
         self._channels[cut] = channel
         return channel
 
-    def _give_up(self, cut: Cut) -> None:
-        """What waits of other buckets that began with one of these parameters has no place in this one."""
-        gone = [name for name in self._waiting if name.partition(".#")[2] in cut]
-        lost = {name.split(".")[1] for name in gone if self._waiting.pop(name).any()}
+    def _give_up(self, channel: Channel) -> None:
+        """Leave what waits of another cut's regions, or is of parameters where this channel's is of a region."""
+        cut = channel.layout.names
+        other_cut = [name for name in self._waiting if name.partition(".#")[2] in cut and cut not in self._loaded]
+        regions = [name.partition("#")[0] for name in _of_bucket(channel)]
+        whole = [name for name in (kind + parameter for kind in regions for parameter in cut) if name in self._waiting]
+        lost = {name.split(".")[1] for name in (*other_cut, *whole) if self._waiting.pop(name).any()}
         if lost and not self._warned:
             self._warned = True
             warnings.warn(
-                f"DDP has cut other buckets, as it does after the first step; what {self.method} kept of regions of "
-                f"the old ones ({', '.join(sorted(lost))}) is lost, once. thinwire.synchronize, without DDP, loses "
-                "nothing",
+                f"what {self.method} kept of regions of other buckets than DDP's present ones "
+                f"({', '.join(sorted(lost))}) is lost, once: DDP cuts its buckets anew after its first step. "
+                "thinwire.synchronize, without DDP, loses nothing",
                 stacklevel=2,
             )
 
@@ -166,15 +163,6 @@ def _is_of_one(channel: Channel, name: str) -> bool:
 
 def _restore(channel: Channel, known: dict[str, Tensor]) -> None:
     """Fill the state of a new channel from tensors by name, which are used up; what is not known is as it begins."""
-    own = _of_bucket(channel)
-    for name in own:
-        place = name.partition(".#")[0]
-        foreign = [other for other in (f"{place}.{parameter}" for parameter in channel.layout.names) if other in known]
-        if foreign:
-            raise ConfigError(
-                f"{foreign[0]!r} was saved by a single process, and with {channel.size} each has a region of its own; "
-                "resume with one process"
-            )
-    for name, view in (_by_parameter(channel) | own).items():
+    for name, view in (_by_parameter(channel) | _of_bucket(channel)).items():
         if name in known and known[name].shape == view.shape:
             view.copy_(known.pop(name))
