@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -134,7 +134,7 @@ def _within_buckets(granularity: Granularity) -> Granularity:
 def _by_parameter(channel: Channel) -> dict[str, Tensor]:
     """What has an entry for every parameter's, cut into views, or is of one parameter: by ``part.kind.parameter``."""
     found: dict[str, Tensor] = {}
-    for name, tensor in _state_of(channel):
+    for name, tensor in _state_of(channel).items():
         if tensor.shape == (channel.layout.numel,):
             found |= {f"{name}.{parameter}": view for parameter, view in channel.layout.unflatten(tensor).items()}
         elif _is_of_one(channel, name):
@@ -146,15 +146,15 @@ def _of_bucket(channel: Channel) -> dict[str, Tensor]:
     """All else, as what an owner keeps of its region: by ``part.kind.#parameter``, the bucket's first."""
     return {
         f"{name}.#{channel.layout.names[0]}": tensor
-        for name, tensor in _state_of(channel)
+        for name, tensor in _state_of(channel).items()
         if tensor.shape != (channel.layout.numel,) and not _is_of_one(channel, name)
     }
 
 
-def _state_of(channel: Channel) -> Iterator[tuple[str, Tensor]]:
-    for part, state in (("memory", channel.memory), ("exchange", channel.exchange)):
-        for kind, tensor in state.items():
-            yield f"{part}.{kind}", tensor
+def _state_of(channel: Channel) -> dict[str, Tensor]:
+    """The memory's and the exchange's, by ``part.kind``."""
+    memory = {f"memory.{kind}": tensor for kind, tensor in channel.memory.items()}
+    return memory | {f"exchange.{kind}": tensor for kind, tensor in channel.exchange.items()}
 
 
 def _is_of_one(channel: Channel, name: str) -> bool:
