@@ -68,7 +68,7 @@ class BucketChannels:
         channel = Channel(self.fitted(layout), layout, [], self.rank, self.size, self.key.fold(cut[0]))
         # A parameter is in one bucket: buckets that had one of these are no more.
         for old in [old for old in self._channels if not set(old).isdisjoint(cut)]:
-            self._waiting |= _by_parameter(self._channels[old]) | _of_bucket(self._channels.pop(old))
+            self._waiting |= _named(self._channels.pop(old))
         self._give_up(channel)
         _restore(channel, self._waiting)
         channel.clock = self.clock
@@ -79,7 +79,7 @@ class BucketChannels:
         """Leave what waits of another cut's regions, or is of parameters where this channel's is of a region."""
         cut = channel.layout.names
         other_cut = [name for name in self._waiting if name.partition(".#")[2] in cut and cut not in self._loaded]
-        regions = [name.partition("#")[0] for name in _of_bucket(channel)]
+        regions = [name.partition("#")[0] for name in _named(channel) if ".#" in name]
         whole = [name for name in (kind + parameter for kind in regions for parameter in cut) if name in self._waiting]
         lost = {name.split(".")[1] for name in (*other_cut, *whole) if self._waiting.pop(name).any()}
         if lost and not self._warned:
@@ -113,7 +113,7 @@ class BucketChannels:
         """
         found = dict(self._waiting)
         for channel in self._channels.values():
-            found |= _by_parameter(channel) | _of_bucket(channel)
+            found |= _named(channel)
         return {name: tensor.clone() for name, tensor in found.items()}
 
     def cuts(self) -> list[list[str]]:
@@ -131,38 +131,26 @@ def _within_buckets(granularity: Granularity) -> Granularity:
     return PerTensor() if isinstance(granularity, Whole) else granularity
 
 
-def _by_parameter(channel: Channel) -> dict[str, Tensor]:
-    """What has an entry for every parameter's, cut into views, or is of one parameter: by ``part.kind.parameter``."""
-    found: dict[str, Tensor] = {}
-    for name, tensor in _state_of(channel).items():
-        if tensor.shape == (channel.layout.numel,):
-            found |= {f"{name}.{parameter}": view for parameter, view in channel.layout.unflatten(tensor).items()}
-        elif _is_of_one(channel, name):
-            found[name] = tensor
+def _named(channel: Channel) -> dict[str, Tensor]:
+    """The state of the memory and the exchange.
+
+    By ``part.kind.parameter`` what has an entry for every parameter's, as views of it, or is of one parameter; all
+    else, as what an owner keeps of its region, by ``part.kind.#parameter``, the bucket's first.
+    """
+    names, found = channel.layout.names, dict[str, Tensor]()
+    for part, state in (("memory", channel.memory), ("exchange", channel.exchange)):
+        for kind, tensor in state.items():
+            if tensor.shape == (channel.layout.numel,):
+                found |= {f"{part}.{kind}.{name}": view for name, view in channel.layout.unflatten(tensor).items()}
+            elif kind.partition(".")[2] in names:
+                found[f"{part}.{kind}"] = tensor
+            else:
+                found[f"{part}.{kind}.#{names[0]}"] = tensor
     return found
-
-
-def _of_bucket(channel: Channel) -> dict[str, Tensor]:
-    """All else, as what an owner keeps of its region: by ``part.kind.#parameter``, the bucket's first."""
-    return {
-        f"{name}.#{channel.layout.names[0]}": tensor
-        for name, tensor in _state_of(channel).items()
-        if tensor.shape != (channel.layout.numel,) and not _is_of_one(channel, name)
-    }
-
-
-def _state_of(channel: Channel) -> dict[str, Tensor]:
-    """The memory's and the exchange's, by ``part.kind``."""
-    memory = {f"memory.{kind}": tensor for kind, tensor in channel.memory.items()}
-    return memory | {f"exchange.{kind}": tensor for kind, tensor in channel.exchange.items()}
-
-
-def _is_of_one(channel: Channel, name: str) -> bool:
-    return ".".join(name.split(".")[2:]) in channel.layout.names
 
 
 def _restore(channel: Channel, known: dict[str, Tensor]) -> None:
     """Fill the state of a new channel from tensors by name, which are used up; what is not known is as it begins."""
-    for name, view in (_by_parameter(channel) | _of_bucket(channel)).items():
+    for name, view in _named(channel).items():
         if name in known and known[name].shape == view.shape:
             view.copy_(known.pop(name))

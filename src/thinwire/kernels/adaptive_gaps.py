@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.gap_streams import ENDED, REASONS, TOO_LARGE
 from thinwire.kernels.numba_tools import array_of, count_leading_zeros, kernel, tensor_of
 from thinwire.kernels.rice import gaps_of
 
@@ -29,12 +30,8 @@ MAX_WIDTH = 48
 _FAST, _SLOW = 4, 7
 _FIRST_ENDS, _EVEN = 20000, 32768
 _LONGEST = MAX_WIDTH + 1
-_BAD_INDEX, _ENDED, _NOT_SHORTEST = -1, -2, -3
-_REASONS = {
-    _BAD_INDEX: "an index is not below the vector's length",
-    _ENDED: "the indices go on past the end of the data",
-    _NOT_SHORTEST: "the last bytes of the indices are not those that an encoder writes",
-}
+_NOT_SHORTEST = -4
+_REASONS = {**REASONS, _NOT_SHORTEST: "the last bytes of the indices are not those that an encoder writes"}
 
 
 def adaptive_encode(indices: Tensor) -> Tensor:
@@ -77,7 +74,7 @@ def encode_adaptive_gaps(gaps: Tensor, num_bytes: int) -> Tensor | None:
         raise ConfigError(f"{gaps.numel()} indices were given; this code is for at most {MAX_COUNT}")
     data = np.empty(num_bytes, np.uint8)
     written = int(_encode(gaps.numpy(), data))
-    if written == _BAD_INDEX:
+    if written == TOO_LARGE:
         raise ConfigError(f"a gap between indices must be 0 to 2**{MAX_WIDTH} - 1")
     return tensor_of(data[:written]) if written >= 0 else None
 
@@ -213,7 +210,7 @@ def _encode(gaps: Any, data: Any) -> Any:
     for j in range(gaps.size):
         number = gaps[j] + 1
         if number <= 0 or number > np.int64(1) << 48:
-            return _BAD_INDEX
+            return TOO_LARGE
         width = 63 - np.int64(count_leading_zeros(np.uint64(number)))
         for t in range(width):
             low = _middle(low, high, estimates, t) + 1
@@ -231,10 +228,10 @@ def _encode(gaps: Any, data: Any) -> Any:
             low, high, written = _write_agreed(low, high, data, written)
             middle = low + ((high - low) >> 1)
         if written > data.size:
-            return _ENDED
+            return ENDED
     start, num_bytes = _end(low, high)
     if written + num_bytes > data.size:
-        return _ENDED
+        return ENDED
     for place in range(num_bytes):
         data[written + place] = np.uint8(start >> (24 - 8 * place))
     return written + num_bytes
@@ -268,7 +265,7 @@ def _decode(data: Any, numel: int, indices: Any) -> Any:
             if not ended:
                 width += 1
                 if width > MAX_WIDTH:
-                    return _ENDED if passed > data.size else _BAD_INDEX
+                    return ENDED if passed > data.size else TOO_LARGE
         number = np.int64(1)
         middle = _middle(low, high, estimates, _LONGEST + width)
         for place in range(width):
@@ -280,14 +277,14 @@ def _decode(data: Any, numel: int, indices: Any) -> Any:
             low, high, code, passed = _pass_agreed(low, high, code, data, passed)
             middle = low + ((high - low) >> 1)
         if passed > data.size:
-            return _ENDED
+            return ENDED
         index += number
         if index >= numel:
-            return _BAD_INDEX
+            return TOO_LARGE
         indices[j] = index
     start, num_bytes = _end(low, high)
     if passed + num_bytes > data.size:
-        return _ENDED
+        return ENDED
     for place in range(num_bytes):
         if data[passed + place] != np.uint8(start >> (24 - 8 * place)):
             return _NOT_SHORTEST
