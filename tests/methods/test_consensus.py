@@ -75,7 +75,9 @@ def test_the_mean_of_the_models_moves_by_the_mean_gradient_alone(text: str, size
         mean -= 0.1 * torch.stack(gradients).double().mean(dim=0)
         crew.step()
         assert float((models_of(crew).mean(dim=0) - mean).norm()) <= 1e-6 * float(mean.norm())
-    assert error_of(models_of(crew)) > 0.0 or "complete" in text
+    # The average of all, at each step: three on a ring are all neighbours. Whether rounding differs, processors decide.
+    agree = text == "d-psgd" and size == 3
+    assert (error_of(models_of(crew)) < 1e-12) == agree
     # What is evaluated is the worker's own model.
     assert torch.equal(shared(crew.workers[1]), flat(crew.models[1]))
 
