@@ -7,7 +7,7 @@ import numpy as np
 from thinwire.kernels.bits import pack_block
 from thinwire.kernels.dither_vectors import round_groups, round_groups_asking
 from thinwire.kernels.measure_vectors import AHEAD
-from thinwire.kernels.measures import load_asking_for_x, measure, measure_block, near
+from thinwire.kernels.measures import load, load_measured, measure, near
 from thinwire.kernels.numba_tools import kernel
 from thinwire.kernels.philox import fill_pairs
 from thinwire.kernels.philox_vectors import philox_pairs
@@ -59,8 +59,7 @@ def _quantize_range(
         is_near = near(begin, end, first, last)
         at_hand = is_near and end - begin <= 1024
         if at_hand:
-            load_asking_for_x(x, residual, decay, remembers, begin, u, end - begin)
-            measured = measure_block(u, end - begin, power, folded)
+            measured = load_measured(x, residual, decay, remembers, False, begin, u, end - begin, power, folded)
         elif is_near:
             measured = measure(x, residual, decay, remembers, begin, end, power, u, folded, totals)
         else:
@@ -82,7 +81,7 @@ def _quantize_range(
             if at_hand:
                 at = position - begin
             else:
-                load_asking_for_x(x, residual, decay, remembers, position, u, size)
+                load(x, residual, decay, remembers, False, position, u, size)
             there = position - start
             decided = round_part(
                 u, at, size, unit, num_levels, sent, drawn, codes, there, remembers, residual, out, position, spare

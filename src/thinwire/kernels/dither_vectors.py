@@ -37,7 +37,7 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     with cgutils.for_range(builder, arguments[2]) as loop:
         index = builder.mul(loop.index, loop.index.type(LANES))
         if asked is not None:
-            ask_for(builder, builder.gep(asked, [index]))
+            ask_for(context, builder, builder.gep(asked, [index]))
         entries = load(builder, builder.gep(source, [index]), floats)
         bits = builder.and_(builder.bitcast(entries, ints), all_lanes(0x7FFFFFFF))
         ratio = builder.fmul(builder.bitcast(bits, floats), inverse)

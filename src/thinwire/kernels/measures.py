@@ -14,14 +14,16 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.kernels.lanes import LANES
 from thinwire.kernels.measure_vectors import (
-    FOLDED,
-    accumulate_groups,
-    accumulate_groups_asking_for_x,
+    LONG_FOLD,
+    SHORT_FOLD,
     bits_of,
     float_of,
-    fold_magnitudes,
-    fold_squares,
-    largest_magnitude,
+    fold_long_magnitudes,
+    fold_long_squares,
+    fold_short_magnitudes,
+    fold_short_squares,
+    make_groups,
+    make_largest,
 )
 from thinwire.kernels.numba_tools import kernel
 from thinwire.kernels.threads import run
@@ -80,45 +82,53 @@ def measure_ahead(source: Source, ends: Array, power: int, ranges: list[tuple[in
 
 
 @kernel
-def load(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any, size: int) -> None:
-    """Entries ``start, start + 1, ...`` into ``u[:size]``: the residual times ``decay``, rounded, plus ``x``."""
-    always_inline()
-    if remembers:
-        accumulate_groups(x, residual, decay, start, u, size // LANES)
-    _load_rest(x, residual, decay, remembers, start, u, size)
+def load(x: Any, residual: Any, decay: Any, remembers: bool, asks: bool, start: int, u: Any, size: int) -> None:
+    """Entries ``start, start + 1, ...`` into ``u[:size]``: the residual times ``decay``, rounded, plus ``x``.
 
-
-@kernel
-def load_asking_for_x(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any, size: int) -> None:
-    """:func:`load` for who asks for the memory of the next residual, 1024 entries ahead, between other work.
-
-    Only so many requests to memory can wait at a time; where those of both vectors come at once, the processor does.
+    With ``asks`` memory is asked for the next residual too. Only so many requests can wait at a time; who writes the
+    residual asks for it there, between other work.
     """
     always_inline()
-    if remembers:
-        accumulate_groups_asking_for_x(x, residual, decay, start, u, size // LANES)
-    _load_rest(x, residual, decay, remembers, start, u, size)
+    groups = size // LANES
+    make_groups(x, residual, decay, remembers, asks, start, u, groups)
+    _load_rest(x, residual, decay, remembers, start, u, groups * LANES, size)
 
 
 @kernel
-def _load_rest(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any, size: int) -> None:
-    """What is left after whole groups of lanes; all entries if there is no residual."""
-    always_inline()
-    if remembers:
-        for j in range(size // LANES * LANES, size):
-            u[j] = decay * residual[start + j] + x[start + j]
-    else:
-        for j in range(size):
-            u[j] = x[start + j]
-
-
-@kernel
-def measure_block(u: Any, size: int, power: int, folded: Any) -> Any:
-    """The measure of the first ``size`` entries of ``u``, 1 to 1024; ``folded`` as for :func:`measure`."""
+def load_measured(
+    x: Any, residual: Any, decay: Any, remembers: bool, asks: bool, start: int, u: Any, size: int, power: int,
+    folded: Any,
+) -> Any:  # fmt: skip
+    """:func:`load`, and the measure of these entries, 1 to 1024; ``folded`` as for :func:`measure`."""
     always_inline()
     if power == 0:
-        return np.float64(float_of(_block_max(u, size)))
-    return _block_sum(u, size, power == 2, folded)
+        groups = size // LANES
+        most = make_largest(x, residual, decay, remembers, asks, start, u, groups)
+        _load_rest(x, residual, decay, remembers, start, u, groups * LANES, size)
+        for j in range(groups * LANES, size):
+            most = max(most, bits_of(np.abs(u[j])))
+        return np.float64(float_of(most))
+    if size == SHORT_FOLD:
+        if power == 2:
+            return fold_short_squares(x, residual, decay, remembers, asks, start, u)
+        return fold_short_magnitudes(x, residual, decay, remembers, asks, start, u)
+    if size == LONG_FOLD:
+        if power == 2:
+            return fold_long_squares(x, residual, decay, remembers, asks, start, u)
+        return fold_long_magnitudes(x, residual, decay, remembers, asks, start, u)
+    load(x, residual, decay, remembers, asks, start, u, size)
+    for j in range(size):
+        value = np.float64(u[j])
+        folded[j] = value * value if power == 2 else np.abs(value)
+    return fold(folded, size)
+
+
+@kernel
+def _load_rest(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any, first: int, size: int) -> None:
+    """What is left after whole groups of lanes."""
+    always_inline()
+    for j in range(first, size):
+        u[j] = decay * residual[start + j] + x[start + j] if remembers else x[start + j]
 
 
 @kernel
@@ -142,11 +152,12 @@ def measure(
     most = np.uint32(0)
     for start in range(begin, end, 1024):
         size = min(1024, end - start)
-        load(x, residual, decay, remembers, start, u, size)
+        measured = load_measured(x, residual, decay, remembers, True, start, u, size, power, folded)
         if power == 0:
-            most = max(most, _block_max(u, size))
+            # Of bits: NaN is the largest.
+            most = max(most, bits_of(np.float32(measured)))
         else:
-            totals[count] = _block_sum(u, size, power == 2, folded)
+            totals[count] = measured
             count += 1
     if power == 0:
         return np.float64(float_of(most))
@@ -177,51 +188,6 @@ def fold(numbers: Any, size: int) -> Any:
         for j in range(half):
             numbers[j] += numbers[half + j]
     return numbers[0]
-
-
-@kernel
-def _block_sum(u: Any, size: int, squared: bool, folded: Any) -> Any:
-    """:func:`fold` of up to 1024 magnitudes or squares in f64; the first halvings happen on the way from f32."""
-    if size == FOLDED:
-        return fold_squares(u) if squared else fold_magnitudes(u)
-    if size == 1024:
-        _eighths(u, squared, folded)
-        return fold(folded, 128)
-    for j in range(size):
-        value = np.float64(u[j])
-        folded[j] = value * value if squared else np.abs(value)
-    return fold(folded, size)
-
-
-@kernel
-def _eighths(u: Any, squared: bool, folded: Any) -> None:
-    prefer_wide_vectors()
-    always_inline()
-    u, folded = borrowed(u), borrowed(folded)
-    a, b, c, d = u[:128], u[128:256], u[256:384], u[384:512]
-    e, f, g, h = u[512:640], u[640:768], u[768:896], u[896:1024]
-    f64 = np.float64
-    if squared:
-        for j in range(128):
-            even = (f64(a[j]) * f64(a[j]) + f64(e[j]) * f64(e[j])) + (f64(c[j]) * f64(c[j]) + f64(g[j]) * f64(g[j]))
-            odd = (f64(b[j]) * f64(b[j]) + f64(f[j]) * f64(f[j])) + (f64(d[j]) * f64(d[j]) + f64(h[j]) * f64(h[j]))
-            folded[j] = even + odd
-    else:
-        for j in range(128):
-            even = (f64(np.abs(a[j])) + f64(np.abs(e[j]))) + (f64(np.abs(c[j])) + f64(np.abs(g[j])))
-            odd = (f64(np.abs(b[j])) + f64(np.abs(f[j]))) + (f64(np.abs(d[j])) + f64(np.abs(h[j])))
-            folded[j] = even + odd
-
-
-@kernel
-def _block_max(u: Any, size: int) -> Any:
-    """The bits of the largest magnitude."""
-    always_inline()
-    groups = size // LANES
-    most = largest_magnitude(u, groups)
-    for j in range(groups * LANES, size):
-        most = max(most, bits_of(np.abs(u[j])))
-    return most
 
 
 @kernel

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from thinwire.kernels import buffers
-from thinwire.kernels.bits import gather_flags, pack_torch
+from thinwire.kernels.bits import pack_torch
 from thinwire.kernels.lanes import LANES
 from thinwire.kernels.measures import BLOCK, Source, check_residual, load, measure, measure_ahead, near
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.offsets import check_entries, offsets_array
-from thinwire.kernels.sign_vectors import sign_groups
+from thinwire.kernels.sign_vectors import sign_groups, sign_groups_leaving
 from thinwire.kernels.sums import segment_sums_torch
 from thinwire.kernels.threads import run, shares
-from thinwire.kernels.vector_width import always_inline, borrowed, prefer_wide_vectors
+from thinwire.kernels.vector_width import always_inline, borrowed
 
 
 def sign_bits(x: Tensor) -> Tensor:
@@ -137,11 +137,10 @@ def _run(source: Source, out: "np.ndarray[Any, Any]", ends: "np.ndarray[Any, Any
 
 @kernel
 def _sign_bits(x: Any, bits: Any) -> None:
-    flags = np.zeros(1024, np.uint8)
-    for start in range(0, x.size, 1024):
-        part = x[start : start + 1024]
-        _flag(part, flags)
-        _gather(flags, part.size, bits[start // 8 :])
+    groups = x.size // LANES
+    sign_groups(x, 0, groups, bits, 0)
+    for i in range(groups * LANES, x.size):
+        _put_bit(x[i], bits, i)
 
 
 @kernel
@@ -153,19 +152,16 @@ def _sign_range(
     u = np.empty(1024, np.float32)
     folded = np.empty(1024, np.float64)
     totals = np.empty(1024, np.float64)
-    flags = np.zeros(1024, np.uint8)
-    _sign_blocks(
-        x, residual, decay, remembers, out, ends, measures, bits, scales, first, last, u, folded, totals, flags
-    )
+    _sign_blocks(x, residual, decay, remembers, out, ends, measures, bits, scales, first, last, u, folded, totals)
 
 
 @kernel
 def _sign_blocks(
     x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
-    first: int, last: int, u: Any, folded: Any, totals: Any, flags: Any,
+    first: int, last: int, u: Any, folded: Any, totals: Any,
 ) -> None:  # fmt: skip
     x, residual, out, bits = borrowed(x), borrowed(residual), borrowed(out), borrowed(bits)
-    u, folded, totals, flags = borrowed(u), borrowed(folded), borrowed(totals), borrowed(flags)
+    u, folded, totals = borrowed(u), borrowed(folded), borrowed(totals)
     segment = np.searchsorted(ends, first, "right") - 1
     position = first
     while position < last:
@@ -184,39 +180,39 @@ def _sign_blocks(
             scales[segment] = scale
         stop = min(end, last)
         while position < stop:
-            start = position // 1024 * 1024
-            till = min(stop, start + 1024)
-            size = till - position
+            till = min(stop, position // 1024 * 1024 + 1024)
             at = 0
             if at_hand:
                 at = position - begin
             else:
-                load(x, residual, decay, remembers, position, u, size)
-            there = position - start
+                load(x, residual, decay, remembers, True, position, u, till - position)
+            # Segments may begin and end inside a byte.
+            whole = min(till, (position + 7) // 8 * 8)
+            groups = (till - whole) // LANES
+            rest = whole + groups * LANES
+            _sign_each(u, at, whole - position, scale, remembers, bits, out, position)
             if remembers:
-                groups = size // LANES
-                sign_groups(u, at, groups, scale, flags, there, out, position)
-                for j in range(groups * LANES, size):
-                    entry = u[at + j]
-                    flags[there + j] = np.uint8(entry < np.float32(0))
-                    out[position + j] = entry - (-scale if entry < np.float32(0) else scale)
+                sign_groups_leaving(u, at + whole - position, groups, bits, whole // 8, scale, out, whole)
             else:
-                _flag(u[at : at + size], flags[there:])
+                sign_groups(u, at + whole - position, groups, bits, whole // 8)
+            _sign_each(u, at + rest - position, till - rest, scale, remembers, bits, out, rest)
             position = till
-            if position == start + 1024 or position == last:
-                _gather(flags, position - start, bits[start // 8 :])
 
 
 @kernel
-def _flag(u: Any, flags: Any) -> None:
-    prefer_wide_vectors()
+def _sign_each(u: Any, at: int, count: int, scale: Any, remembers: bool, bits: Any, out: Any, position: int) -> None:
+    """The same for a few entries, ``out[position:]`` and its bits."""
     always_inline()
-    for j in range(u.size):
-        flags[j] = np.uint8(u[j] < np.float32(0))
+    for j in range(count):
+        entry = u[at + j]
+        _put_bit(entry, bits, position + j)
+        if remembers:
+            out[position + j] = entry - (-scale if entry < np.float32(0) else scale)
 
 
 @kernel
-def _gather(flags: Any, count: int, bits: Any) -> None:
-    """The first ``count`` bytes of 0 or 1 as bits."""
-    flags[count:] = 0
-    gather_flags(flags, bits[: (count + 7) // 8])
+def _put_bit(entry: Any, bits: Any, place: int) -> None:
+    """In the order of the places: the first bit of a byte clears the others."""
+    always_inline()
+    bit = np.uint8(entry < np.float32(0)) << np.uint8(place & 7)
+    bits[place >> 3] = bit if place & 7 == 0 else bits[place >> 3] | bit

@@ -11,6 +11,7 @@ from thinwire.kernels.measures import BLOCK, measure, measure_ahead, near
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array
 from thinwire.kernels.threads import run, shares
+from thinwire.kernels.vector_width import borrowed
 
 
 def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
@@ -117,6 +118,16 @@ def _measure_range(
     u = np.empty(1024, np.float32)
     folded = np.empty(1024, np.float64)
     totals = np.empty(1024, np.float64)
+    _measure_segments(x, residual, decay, remembers, ends, power, first, last, measures, u, folded, totals)
+
+
+@kernel
+def _measure_segments(
+    x: Any, residual: Any, decay: Any, remembers: bool, ends: Any, power: int, first: int, last: int, measures: Any,
+    u: Any, folded: Any, totals: Any,
+) -> None:  # fmt: skip
+    x, residual = borrowed(x), borrowed(residual)
+    u, folded, totals = borrowed(u), borrowed(folded), borrowed(totals)
     segment = np.searchsorted(ends, first, "right") - 1
     while segment < measures.size and ends[segment] < last:
         begin = ends[segment]
