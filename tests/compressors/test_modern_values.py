@@ -41,6 +41,13 @@ def test_bins_are_the_published_ones(bits: int, numel: int) -> None:
     assert bool((payload.table.diff() >= 0).all())
 
 
+def test_bins_far_from_zero_are_as_wide_as_elsewhere() -> None:
+    x = 1000.0 + torch.randint(-40, 41, (5000,), generator=torch.Generator().manual_seed(3)) * 2.0**-13
+    payload = Bins(2).compress(x, Key(0), Segments.whole(5000))
+    codes, _ = literal(x.double().numpy(), 2)
+    assert unpack(payload.codes, 5000, 2).tolist() == codes.tolist()
+
+
 def test_bins_of_nothing_one_value_and_equal_values() -> None:
     for x in (torch.empty(0), torch.tensor([-3.0]), torch.full((9,), 2.5), torch.zeros(4)):
         assert torch.equal(Bins(2).compress(x, Key(0), Segments.whole(len(x))).to_dense(), x)

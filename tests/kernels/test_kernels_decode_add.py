@@ -1,4 +1,4 @@
-"""Packed levels and signs onto a sum, or written: any width, any cut, any number of threads."""
+"""Packed levels, points and signs onto a sum, or written: any width, any cut, any number of threads."""
 
 import math
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.bits import largest_code, largest_code_torch, pack, unpack
+from thinwire.kernels.grid_points import add_points, add_points_torch, write_points, write_points_torch
 from thinwire.kernels.levels import add_levels, add_levels_torch, write_levels, write_levels_torch
 from thinwire.kernels.signed_sums import add_signs, add_signs_torch, write_signs, write_signs_torch
 from thinwire.layout import Segments
@@ -62,6 +63,24 @@ def check_levels(size: int, width: int, offsets: Tensor, factor: float) -> None:
     assert same_bits(twin, values)
 
 
+def check_points(size: int, width: int, offsets: Tensor, factor: float) -> None:
+    codes, start = drawn(size, width), vector(size, 1)
+    packed, lows, steps = pack(codes, width), vector(offsets.numel() - 1, 2), vector(offsets.numel() - 1, 3)
+    low, step = (each.repeat_interleave(offsets.diff()) for each in (lows, steps))
+    values = low + step * codes.to(torch.float32)
+    expected = start + values * torch.tensor(factor, dtype=torch.float32)
+    out, twin = start.clone(), start.clone()
+    add_points(packed, width, lows, steps, offsets, out, factor)
+    add_points_torch(packed, width, lows, steps, offsets, twin, factor)
+    assert same_bits(out, expected)
+    assert same_bits(twin, expected)
+    written, twin = torch.full((size,), math.nan), torch.full((size,), math.nan)
+    write_points(packed, width, lows, steps, offsets, written)
+    write_points_torch(packed, width, lows, steps, offsets, twin)
+    assert same_bits(written, values)
+    assert same_bits(twin, values)
+
+
 def check_signs(size: int, offsets: Tensor, factor: float) -> None:
     negative, start = drawn(size, 1) == 1, vector(size, 1)
     bits, scales = pack(negative, 1), vector(offsets.numel() - 1, 2)
@@ -88,6 +107,14 @@ def test_levels_of_every_kind_of_cut(size: int, width: int) -> None:
             check_levels(size, width, offsets, factor)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("size", SIZES)
+def test_points_of_every_kind_of_cut(size: int, width: int) -> None:
+    for offsets in cuts(size):
+        for factor in (1.0, -1 / 3):
+            check_points(size, width, offsets, factor)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_signs_of_every_kind_of_cut(size: int) -> None:
     for offsets in cuts(size):
@@ -102,6 +129,7 @@ def test_long_vectors_on_several_threads(cut: int) -> None:
     check_signs(LARGE, offsets, 0.7)
     for width in (2, 5, 9):
         check_levels(LARGE, width, offsets, 0.7)
+        check_points(LARGE, width, offsets, 0.7)
 
 
 def test_zero_and_infinite_scales() -> None:
@@ -147,6 +175,10 @@ def test_written_sums_are_checked_like_added_ones() -> None:
         write_signs(byte, one, whole, out)
     with pytest.raises(ConfigError, match="codes of 2 bits"):
         write_levels(byte, 2, 1, one, whole, out)
+    with pytest.raises(ConfigError, match="codes of 2 bits"):
+        write_points(byte, 2, one, one, whole, out)
+    with pytest.raises(ConfigError, match="as many float32"):
+        write_points(torch.zeros(9, dtype=torch.uint8), 8, one, torch.ones(2), whole, out)
     with pytest.raises(ConfigError, match="ascend"):
         write_signs(torch.zeros(2, dtype=torch.uint8), torch.ones(2), torch.tensor([0, 10, 9]), out)
     with pytest.raises(ConfigError, match="as many float32"):

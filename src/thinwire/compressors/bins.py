@@ -10,7 +10,9 @@ from torch import Tensor
 from thinwire.compressors.base import Traits, outline_of_zeros
 from thinwire.config import register
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import pack
+from thinwire.kernels.bins import fill_bins
+from thinwire.kernels.moments import segment_moments
+from thinwire.kernels.tails import tail_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Codebook, Payload
 from thinwire.random import Key
@@ -55,20 +57,14 @@ class Bins:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Codebook:
         """A code for each value and the table of the means."""
-        num_bins = 1 << self.bits
-        values = x.to(torch.float64)
-        mean = values.mean() if x.numel() else values.new_zeros(())
-        spread = values.std() if x.numel() > 1 else values.new_zeros(())
+        mean, spread = _mean_and_deviation(x)
+        step = 6.0 * spread / (1 << self.bits)
         # All values alike: any step will do.
-        step = 6.0 * spread / num_bins
-        ratio = (values - mean) / torch.where(step > 0, step, 1.0)
-        codes = ratio.add_(num_bins / 2).round_().clamp_(0, num_bins - 1).nan_to_num_().to(torch.int64)
-        counts = torch.bincount(codes, minlength=num_bins)
-        sums = torch.zeros(num_bins, dtype=torch.float64, device=x.device).index_add_(0, codes, values)
+        codes, counts, sums = fill_bins(x, mean, step if step > 0.0 else 1.0, self.bits)
         table = _without_gaps(sums / counts, counts > 0)
         whole = Segments.whole(x.numel())
         scales = torch.ones(whole.count, device=x.device)
-        return Codebook(pack(codes, self.bits), table.to(torch.float32), scales, whole)
+        return Codebook(codes, table.to(torch.float32), scales, whole)
 
     def outline(self, segments: Segments) -> Payload:
         """Every payload for one cut has the same shape."""
@@ -84,6 +80,19 @@ def _edge(bits: int, numel: int) -> float:
     """Where the bin begins that holds the least possible distance of the farthest value, in standard deviations."""
     step = 6.0 / 2.0**bits
     return max(0.0, (math.floor(math.sqrt(1.0 - 1.0 / numel) / step - 0.5) + 0.5) * step)
+
+
+def _mean_and_deviation(x: Tensor) -> tuple[float, float]:
+    """Of all values, in f64; 0 where there are too few."""
+    numel = x.numel()
+    if numel < 2:
+        return (float(x[0]) if numel else 0.0), 0.0
+    offsets = Segments.whole(numel).offsets()
+    mean = float(segment_moments(x, offsets).sums) / numel
+    # About what is nearly the mean: squares about 0 would lose the deviation of values far from there.
+    centre = torch.tensor([mean], dtype=torch.float32, device=x.device)
+    squares = float(tail_sums(x, offsets, centre, torch.full_like(centre, math.inf))[0, 2])
+    return mean, math.sqrt(max(0.0, squares - numel * (mean - float(centre)) ** 2) / (numel - 1))
 
 
 def _without_gaps(table: Tensor, is_used: Tensor) -> Tensor:

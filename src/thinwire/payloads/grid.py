@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from thinwire.kernels.bits import unpack
+from thinwire.kernels.grid_points import add_points, write_points
 from thinwire.layout import Segments
-from thinwire.payloads.base import add_dense, per_entry
+from thinwire.payloads.base import empty_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,6 +19,7 @@ class Grid:
     ``coding`` says how the wire writes the codes: as they lie here, or in about their entropy.
 
     Example:
+        >>> import torch
         >>> from thinwire.kernels.bits import pack
         >>> codes = pack(torch.tensor([0, 1, 2]), 2)
         >>> Grid(codes, 3, torch.tensor([-1.0]), torch.tensor([0.5]), Segments.whole(3)).to_dense().tolist()
@@ -45,9 +45,10 @@ class Grid:
 
     def to_dense(self) -> Tensor:
         """The point of its grid for every entry."""
-        points = unpack(self.codes, self.numel, self.width).to(torch.float32)
-        return points.mul_(per_entry(self.steps, self.segments)).add_(per_entry(self.lows, self.segments))
+        out = empty_vector(self.numel, self.codes)
+        write_points(self.codes, self.width, self.lows, self.steps, self.segments.offsets(), out)
+        return out
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * vector``, entry by entry."""
-        add_dense(self.to_dense(), out, scale)
+        add_points(self.codes, self.width, self.lows, self.steps, self.segments.offsets(), out, scale)
