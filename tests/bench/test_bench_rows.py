@@ -31,9 +31,9 @@ NUMEL = 6000
 MEMBERS: list[Member] = [member for family in families() for member in family.members]
 # What neither makes nor reads a message.
 SILENT = {
-    "torch-topk", "top-k", "accumulate-top-k", "quantize", "accumulate-quantize", "sign-bits", "accumulate-signs",
-    "is-finite", "segment-sums",
-    "segment-max", "add-levels", "add-signs", "scatter-add", "pack", "unpack", "crc32c", "hadamard", "random-subset",
+    "torch-memory", "torch-topk", "top-k", "accumulate-top-k", "quantize", "accumulate-quantize", "sign-bits",
+    "accumulate-signs", "is-finite", "segment-sums", "segment-max", "add-levels", "add-signs", "scatter-add", "pack",
+    "unpack", "crc32c", "hadamard", "random-subset",
 }  # fmt: skip
 INDEXED = {
     "ef-topk-sign", "worker-sync", "rice-encode", "rice-decode", "exp-golomb-encode", "exp-golomb-decode",

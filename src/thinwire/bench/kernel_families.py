@@ -62,6 +62,8 @@ def kernel_families() -> tuple[Family, ...]:
         member = Member(step=step, variant=variant, density=density)
         each.append(single(member, lambda data: prepare(data, *arguments)))
 
+    add("torch-memory", _vectors_onto, Tensor.copy_, variant="copy")
+    add("torch-memory", _vectors_onto, Tensor.add_, variant="sum in place")
     for density in _DENSITIES:
         add("torch-topk", _torch_topk, density, density=density)
     for density in _DENSITIES:
@@ -105,6 +107,12 @@ def kernel_families() -> tuple[Family, ...]:
 def _vectors(data: Input, run: Callable[[Tensor], Any]) -> Prepared:
     turns = Turns(data.vectors)
     return Prepared(case=Case(run=lambda: run(turns.current), refill=turns.refill))
+
+
+def _vectors_onto(data: Input, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
+    """What memory allows: error feedback cannot be faster than a sum in place, nor threads help more than with that."""
+    total = torch.zeros(data.numel)
+    return _vectors(data, lambda x: run(total, x))
 
 
 def _segments(data: Input, run: Callable[[Tensor, Tensor], Tensor]) -> Prepared:
