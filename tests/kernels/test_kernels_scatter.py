@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.kernels.bits import pack
 from thinwire.kernels.scatter import (
     are_disjoint,
     are_disjoint_torch,
@@ -13,6 +14,8 @@ from thinwire.kernels.scatter import (
     scatter_write,
     scatter_write_torch,
 )
+from thinwire.kernels.scatter_signs import scatter_add_signs, scatter_add_signs_torch
+from thinwire.layout import Segments
 
 COUNTS = (0, 1, 7, 63, 64, 65, 4096, 100_000)
 
@@ -52,6 +55,46 @@ def test_kernels_twins_and_a_loop_agree(count: int, spacing: int, num_threads: i
     scatter_write_torch(indices, values, twin)
     assert same_bits(out, expected)
     assert same_bits(twin, expected)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("count", COUNTS)
+def test_signs_reach_their_places_whatever_the_cut(count: int, num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
+    indices, start = places(count, 20), vector(20 * count, 1)
+    negative = vector(count, 2) < 0
+    for segments in (
+        Segments.whole(count),
+        Segments.uniform(count, 13),
+        Segments.of_sizes([0, count // 3, 0, count - count // 3]),
+    ):
+        scales = vector(segments.count, 3)
+        spread = scales.repeat_interleave(segments.offsets().diff())
+        for factor in (1.0, -1 / 3):
+            expected = start.clone()
+            signed = torch.where(negative, -spread, spread)
+            expected[indices] = start[indices] + signed * torch.tensor(factor, dtype=torch.float32)
+            for scatter in (scatter_add_signs, scatter_add_signs_torch):
+                out = start.clone()
+                scatter(indices, pack(negative, 1), scales, segments.offsets(), out, factor)
+                assert same_bits(out, expected)
+
+
+def test_signs_that_do_not_fit_are_refused_and_nothing_is_written() -> None:
+    bits, one, whole = torch.zeros(2, dtype=torch.uint8), torch.ones(1), torch.tensor([0, 9])
+    for scatter in (scatter_add_signs, scatter_add_signs_torch):
+        for indices, given, scales, cut, words in (
+            (torch.arange(9).flip(0), bits, one, whole, "ascend strictly"),
+            (torch.arange(2, 11), bits, one, whole, "ascend strictly"),
+            (torch.arange(9.0), bits, one, whole, "vector of int64"),
+            (torch.arange(9), bits[:1], one, whole, "take 2 bytes of uint8"),
+            (torch.arange(9), bits, torch.ones(2), whole, "as many float32"),
+            (torch.arange(9), bits, one, torch.tensor([0, 8]), "offsets must ascend from 0 to 9"),
+        ):
+            out = vector(10)
+            with pytest.raises(ConfigError, match=words):
+                scatter(indices, given, scales, cut, out)
+            assert same_bits(out, vector(10))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def scatter_add(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.
         >>> out.tolist()
         [1.0, 11.0, 1.0, -1.0]
     """
-    _check(indices, values, out)
+    check_target(out)
+    check_pairs(indices, values)
     if not out.is_cpu:
         scatter_add_torch(indices, values, out, factor)
         return
@@ -43,7 +44,8 @@ def scatter_add(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.
 
 def scatter_add_torch(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.0) -> None:
     """:func:`scatter_add` in torch operations, on any device."""
-    _check(indices, values, out)
+    check_target(out)
+    check_pairs(indices, values)
     _check_order_torch(indices, out)
     out.index_add_(0, indices, values * factor)
 
@@ -57,7 +59,8 @@ def scatter_write(indices: Tensor, values: Tensor, out: Tensor) -> None:
         >>> out.tolist()
         [0.0, 5.0, 0.0, -1.0]
     """
-    _check(indices, values, out)
+    check_target(out)
+    check_pairs(indices, values)
     if not out.is_cpu:
         scatter_write_torch(indices, values, out)
         return
@@ -66,7 +69,8 @@ def scatter_write(indices: Tensor, values: Tensor, out: Tensor) -> None:
 
 def scatter_write_torch(indices: Tensor, values: Tensor, out: Tensor) -> None:
     """:func:`scatter_write` in torch operations, on any device."""
-    _check(indices, values, out)
+    check_target(out)
+    check_pairs(indices, values)
     _check_order_torch(indices, out)
     out.index_copy_(0, indices, values)
 
@@ -97,10 +101,10 @@ def are_disjoint_torch(first: Tensor, second: Tensor) -> bool:
     return not bool((second[places[inside]] == first[inside]).any())
 
 
-def _check(indices: Tensor, values: Tensor, out: Tensor) -> None:
+def check_target(out: Tensor) -> None:
+    """Raise :class:`ConfigError` unless this is a contiguous vector of float32."""
     if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
         raise ConfigError(f"the sum is a contiguous vector of float32, got {out.dtype} of shape {tuple(out.shape)}")
-    check_pairs(indices, values)
 
 
 def check_pairs(indices: Tensor, values: Tensor) -> None:
@@ -118,39 +122,41 @@ def _check_order_torch(indices: Tensor, out: Tensor) -> None:
         return
     rises = bool((indices[1:] > indices[:-1]).all())
     if not rises or int(indices[0]) < 0 or int(indices[-1]) >= out.numel():
-        raise _out_of_order(out.numel())
+        raise out_of_order(out.numel())
+
+
+def place_ranges(count: int) -> list[tuple[int, int]]:
+    """``[0, count)`` cut for the threads, whose work is to reach so many places of a long vector.
+
+    Example:
+        >>> place_ranges(100)
+        [(0, 100)]
+    """
+    return [(start // _MISS, stop // _MISS) for start, stop in shares(count * _MISS, _MISS)]
 
 
 def check_ascending(indices: Any, numel: int) -> None:
     """Raise :class:`ConfigError` unless an array of int64 ascends strictly and lies in ``[0, numel)``."""
-    if not _ascend(indices, numel):
-        raise _out_of_order(numel)
+    if not ascend_within(indices, numel):
+        raise out_of_order(numel)
 
 
-def _out_of_order(numel: int) -> ConfigError:
+def out_of_order(numel: int) -> ConfigError:
+    """What is wrong with indices that do not :func:`ascend_within`."""
     return ConfigError(f"indices must ascend strictly and lie in [0, {numel}), the entries of the sum")
 
 
 def _run(indices: Tensor, values: Tensor, out: Tensor, factor: float, kept: bool) -> None:
     places, numbers, total = array_of(indices), array_of(values), array_of(out)
-    ranges = shares(places.size * _MISS, _MISS)
+    ranges = place_ranges(places.size)
     if len(ranges) == 1:
         if not _scatter_checked(places, numbers, total, np.float32(factor), kept):
-            raise _out_of_order(total.size)
+            raise out_of_order(total.size)
         return
     # A pass of its own, a twentieth of the time: nothing is written before everything is known to be right.
     check_ascending(places, total.size)
     # The places ascend, so every thread writes to a range of its own.
-    calls = [
-        (
-            places[start // _MISS : stop // _MISS],
-            numbers[start // _MISS : stop // _MISS],
-            total,
-            np.float32(factor),
-            kept,
-        )
-        for start, stop in ranges
-    ]
+    calls = [(places[start:stop], numbers[start:stop], total, np.float32(factor), kept) for start, stop in ranges]
     run(_scatter, calls)
 
 
@@ -169,7 +175,8 @@ def _meet(first: Any, second: Any) -> bool:
 
 
 @kernel
-def _ascend(indices: Any, numel: int) -> bool:
+def ascend_within(indices: Any, numel: int) -> bool:
+    """Whether indices ascend strictly and lie in ``[0, numel)``."""
     if indices.size == 0:
         return True
     if indices[0] < 0 or indices[indices.size - 1] >= numel:
@@ -184,7 +191,7 @@ def _ascend(indices: Any, numel: int) -> bool:
 @kernel
 def _scatter_checked(indices: Any, values: Any, out: Any, factor: Any, kept: bool) -> bool:
     """One call where two would take longer than a few entries."""
-    if not _ascend(indices, out.size):
+    if not ascend_within(indices, out.size):
         return False
     _scatter(indices, values, out, factor, kept)
     return True

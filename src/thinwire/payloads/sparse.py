@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from thinwire.kernels.scatter import scatter_add, scatter_write
+from thinwire.kernels.scatter_signs import scatter_add_signs
 from thinwire.payloads.base import Payload, zero_vector
 from thinwire.payloads.dense import Dense
+from thinwire.payloads.signs import Signs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +43,11 @@ class Sparse:
         Raises:
             ConfigError: indices that do not ascend strictly or lie outside the vector; ``out`` is unchanged then.
         """
-        scatter_add(self.indices, self.kept(), out, scale)
+        match self.values:
+            case Signs(bits, scales, segments):
+                scatter_add_signs(self.indices, bits, scales, segments.offsets(), out, scale)
+            case _:
+                scatter_add(self.indices, self.kept(), out, scale)
 
     def kept(self) -> Tensor:
         """The values in f32: those of the payload itself, or what it stands for."""
