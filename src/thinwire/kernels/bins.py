@@ -11,7 +11,7 @@ from thinwire.kernels import buffers
 from thinwire.kernels.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.offsets import check_entries
-from thinwire.kernels.threads import cut, run, shares
+from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
 
 _CHUNK: Final = 1 << 16
@@ -54,8 +54,7 @@ def fill_bins(x: Tensor, centre: float, step: float, width: int) -> tuple[Tensor
     words = buffers.empty((num_bytes + 3) // 4, np.uint32)
     counts, sums = np.zeros((num_chunks, _LANES, 1 << width), np.int64), np.zeros((num_chunks, _LANES, 1 << width))
     shared = (array_of(x), float(centre), float(step), width, words, counts, sums)
-    ranges = cut(x.numel(), _CHUNK, len(shares(x.numel(), _CHUNK)))
-    run(_fill_range, [(*shared, first, last) for first, last in ranges])
+    run(_fill_range, [(*shared, first, last) for first, last in shares(x.numel(), _CHUNK)])
     totals = np.zeros(1 << width)
     _add_rows(sums.reshape(-1, 1 << width), totals)
     return tensor_of(words.view(np.uint8)[:num_bytes]), tensor_of(counts.sum((0, 1))), tensor_of(totals)
