@@ -51,8 +51,26 @@ def check_sum(scales: Tensor, offsets: Tensor, out: Tensor) -> None:
     Example:
         >>> check_sum(torch.ones(1), torch.tensor([0, 5]), torch.zeros(5))
     """
+    check_target(out)
+    check_scales(scales, offsets)
+
+
+def check_target(out: Tensor) -> None:
+    """Raise ConfigError unless this is a contiguous vector of float32, to be added to.
+
+    Example:
+        >>> check_target(torch.zeros(5))
+    """
     if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
         raise ConfigError(f"the sum is a contiguous vector of float32, got {out.dtype} of shape {tuple(out.shape)}")
+
+
+def check_scales(scales: Tensor, offsets: Tensor) -> None:
+    """Raise ConfigError unless there is one f32 for each segment.
+
+    Example:
+        >>> check_scales(torch.ones(1), torch.tensor([0, 5]))
+    """
     if scales.dtype != torch.float32 or scales.dim() != 1 or scales.numel() != offsets.numel() - 1:
         raise ConfigError(f"{offsets.numel() - 1} segments need as many float32, got shape {tuple(scales.shape)}")
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.numba_tools import array_of, kernel
+from thinwire.kernels.offsets import check_target
+from thinwire.kernels.rice import check_indices
 from thinwire.kernels.threads import run, shares
 
 _MISS = 8
@@ -34,8 +36,7 @@ def scatter_add(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.
         >>> out.tolist()
         [1.0, 11.0, 1.0, -1.0]
     """
-    check_target(out)
-    check_pairs(indices, values)
+    _check(indices, values, out)
     if not out.is_cpu:
         scatter_add_torch(indices, values, out, factor)
         return
@@ -44,8 +45,7 @@ def scatter_add(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.
 
 def scatter_add_torch(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.0) -> None:
     """:func:`scatter_add` in torch operations, on any device."""
-    check_target(out)
-    check_pairs(indices, values)
+    _check(indices, values, out)
     _check_order_torch(indices, out)
     out.index_add_(0, indices, values * factor)
 
@@ -59,8 +59,7 @@ def scatter_write(indices: Tensor, values: Tensor, out: Tensor) -> None:
         >>> out.tolist()
         [0.0, 5.0, 0.0, -1.0]
     """
-    check_target(out)
-    check_pairs(indices, values)
+    _check(indices, values, out)
     if not out.is_cpu:
         scatter_write_torch(indices, values, out)
         return
@@ -69,8 +68,7 @@ def scatter_write(indices: Tensor, values: Tensor, out: Tensor) -> None:
 
 def scatter_write_torch(indices: Tensor, values: Tensor, out: Tensor) -> None:
     """:func:`scatter_write` in torch operations, on any device."""
-    check_target(out)
-    check_pairs(indices, values)
+    _check(indices, values, out)
     _check_order_torch(indices, out)
     out.index_copy_(0, indices, values)
 
@@ -87,8 +85,7 @@ def are_disjoint(first: Tensor, second: Tensor) -> bool:
         (True, False)
     """
     for indices in (first, second):
-        if indices.dtype != torch.int64 or indices.dim() != 1:
-            raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
+        check_indices(indices)
     if not first.is_cpu:
         return are_disjoint_torch(first, second)
     return not _meet(array_of(first), array_of(second))
@@ -101,16 +98,14 @@ def are_disjoint_torch(first: Tensor, second: Tensor) -> bool:
     return not bool((second[places[inside]] == first[inside]).any())
 
 
-def check_target(out: Tensor) -> None:
-    """Raise :class:`ConfigError` unless this is a contiguous vector of float32."""
-    if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
-        raise ConfigError(f"the sum is a contiguous vector of float32, got {out.dtype} of shape {tuple(out.shape)}")
+def _check(indices: Tensor, values: Tensor, out: Tensor) -> None:
+    check_target(out)
+    check_pairs(indices, values)
 
 
 def check_pairs(indices: Tensor, values: Tensor) -> None:
     """Raise :class:`ConfigError` unless these are a vector of int64 and as many float32."""
-    if indices.dtype != torch.int64 or indices.dim() != 1:
-        raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
+    check_indices(indices)
     if values.dtype != torch.float32 or values.shape != indices.shape:
         raise ConfigError(
             f"{indices.numel()} indices need as many float32, got {values.dtype} of shape {tuple(values.shape)}"

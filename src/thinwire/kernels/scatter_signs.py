@@ -6,18 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.errors import ConfigError
 from thinwire.kernels.numba_tools import array_of, kernel
-from thinwire.kernels.offsets import offsets_array
+from thinwire.kernels.offsets import check_scales, check_target, offsets_array
+from thinwire.kernels.rice import check_indices
 from thinwire.kernels.scatter import (
     ascend_within,
     check_ascending,
-    check_target,
     out_of_order,
     place_ranges,
     scatter_add_torch,
 )
-from thinwire.kernels.signed_sums import write_signs_torch
+from thinwire.kernels.signed_sums import check_bits, write_signs_torch
 from thinwire.kernels.threads import run
 
 
@@ -74,14 +73,10 @@ def scatter_add_signs_torch(
 
 def _check(indices: Tensor, bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor) -> Any:
     check_target(out)
-    count = indices.numel()
-    if indices.dtype != torch.int64 or indices.dim() != 1:
-        raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
-    if bits.dtype != torch.uint8 or bits.dim() != 1 or 8 * bits.numel() < count:
-        raise ConfigError(f"{count} signs take {(count + 7) // 8} bytes of uint8, got {tuple(bits.shape)}")
-    if scales.dtype != torch.float32 or scales.dim() != 1 or scales.numel() != offsets.numel() - 1:
-        raise ConfigError(f"{offsets.numel() - 1} segments need as many float32, got shape {tuple(scales.shape)}")
-    return offsets_array(offsets, count)
+    check_indices(indices)
+    check_bits(bits, indices.numel())
+    check_scales(scales, offsets)
+    return offsets_array(offsets, indices.numel())
 
 
 @kernel

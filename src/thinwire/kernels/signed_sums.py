@@ -75,8 +75,13 @@ def write_signs_torch(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor
 
 def _check(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor) -> None:
     check_sum(scales, offsets, out)
-    if bits.dtype != torch.uint8 or bits.dim() != 1 or 8 * bits.numel() < out.numel():
-        raise ConfigError(f"{out.numel()} signs take {(out.numel() + 7) // 8} bytes of uint8, got {tuple(bits.shape)}")
+    check_bits(bits, out.numel())
+
+
+def check_bits(bits: Tensor, count: int) -> None:
+    """Raise :class:`ConfigError` unless these are the packed bits of so many signs, or more."""
+    if bits.dtype != torch.uint8 or bits.dim() != 1 or 8 * bits.numel() < count:
+        raise ConfigError(f"{count} signs take {(count + 7) // 8} bytes of uint8, got {tuple(bits.shape)}")
 
 
 def _run(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor: float, kept: bool) -> None:
