@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 import thinwire
 from thinwire.distributed import Transport
 from thinwire.distributed.dense_watch import IGNORED_STEPS, WATCHED_STEPS, DenseWatch
-from thinwire.distributed.link import measure_link
+from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.probe import Cost, Prober
 from thinwire.errors import ConfigError
 from thinwire.methods import parse_method

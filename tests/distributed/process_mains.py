@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from thinwire.distributed import DistributedOptimizer, Transport
-from thinwire.distributed import transport as transport_module
 from thinwire.errors import NumericsError, ProtocolError, ThinwireError
 from thinwire.experiments.engines import Engine, ProcessEngine
 from thinwire.experiments.session import Session
@@ -362,7 +361,7 @@ def request_everything(folder: str, transport: Transport) -> None:
         now = transport.traffic
         link = (now.bytes_sent - before.bytes_sent, now.bytes_received - before.bytes_received)
         results.append((answer, link))
-    kept = len(transport._unsent)
+    kept = sum(len(peer.outgoing) for peer in transport._links.peers.values())
     astray = []
     for peer in (transport.rank, transport.size, -1):
         try:
@@ -389,34 +388,8 @@ def request_everything(folder: str, transport: Transport) -> None:
         "broadcast": mine,
         "pair": of_pair,
         "free": transport.traffic == before,
-        "order": order_of_requests(transport),
     }
     save(found, Path(folder, f"rank-{transport.rank}.pt"))
-
-
-def order_of_requests(transport: Transport) -> list[str]:
-    """What a gather does of each kind, once everybody knows how long its messages may be."""
-    seen: list[str] = []
-    arrive, wait = transport._arrive, transport_module._wait
-
-    def arriving(*args: Any) -> Any:
-        seen.append("asks")
-        return arrive(*args)
-
-    def waiting(*args: Any) -> None:
-        seen.append("waits")
-        wait(*args)
-
-    transport.run(bounded_gathers(transport.rank))
-    vars(transport)["_arrive"], transport_module._wait = arriving, waiting
-    transport.run(one_bounded_gather(transport.rank))
-    del vars(transport)["_arrive"]
-    transport_module._wait = wait
-    return seen
-
-
-def one_bounded_gather(rank: int) -> Steps[list[Tensor]]:
-    return (yield from all_gather(message(rank, 3 + rank), list, max_num_bytes=80_000))
 
 
 def letter_to(peer: int) -> Steps[None]:

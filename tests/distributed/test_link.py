@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from thinwire.distributed import Transport
-from thinwire.distributed.link import LARGEST_BYTES, SMALLEST_BYTES, dense_exchange_s, fit_link, measure_link
+from thinwire.distributed.link_speed import LARGEST_BYTES, SMALLEST_BYTES, dense_exchange_s, fit_link, measure_link
 from thinwire.distributed.probe import Cost, _line, exchanges_per_step
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import launch

@@ -21,15 +21,15 @@ class Link:
         self.flushed = 0
         self.news = threading.Semaphore(0)
 
-    def ask(self, op: Op) -> "Future[Any]":
+    def perform(self, op: Op) -> Any:
         assert isinstance(op, Compute)
         future: Future[Any] = Future()
         self.asked.append((op.seconds, future))
         self.news.release()
-        return future
+        return future.result(30)
 
-    def answer(self, op: Op, done: "Future[Any]") -> Any:
-        return done.result()
+    def answer(self, op: Op, found: Any) -> Any:
+        return found
 
     def flush(self) -> None:
         self.flushed += 1

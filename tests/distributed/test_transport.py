@@ -58,11 +58,6 @@ def test_messages_arrive_unannounced_as_they_were_sent(found: list[dict[str, Any
         assert mains.equal(answer, expected)
 
 
-def test_bodies_do_not_wait_for_lengths_where_all_know_the_greatest(found: list[dict[str, Any]]) -> None:
-    """Lengths and bodies of both peers are asked for before the first wait."""
-    assert [each["order"] for each in found] == [["asks"] * 4 + ["waits"] * 2] * SIZE
-
-
 def test_all_reduce_adds_in_rank_order_whatever_the_length(found: list[dict[str, Any]]) -> None:
     numels = [*mains.NUMELS, 20]
     for rank in RANKS:

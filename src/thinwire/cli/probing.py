@@ -19,7 +19,7 @@ from thinwire.bench.shapes import gpt2_sizes, read_numel, resnet50_sizes
 from thinwire.cli.application import Refused, app, console, open_lines
 from thinwire.distributed import Transport
 from thinwire.distributed.comm_hook import can_overlap
-from thinwire.distributed.link import measure_link
+from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.probe import Cost, Prober
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import is_lead, join

@@ -1,9 +1,10 @@
-"""The same programs over torch.distributed."""
+"""The same programs over links between processes."""
 
 from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import CompressedGradients, compress_ddp
 from thinwire.distributed.dense_watch import SlowerThanDense
 from thinwire.distributed.guard import ReplicaGuard
+from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.optimizer import DistributedOptimizer
 from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.serving import serve
@@ -15,6 +16,7 @@ __all__ = [
     "CompressedGradients",
     "DensePolicy",
     "DistributedOptimizer",
+    "LinkOptions",
     "ReplicaGuard",
     "SlowerThanDense",
     "Synchronizer",

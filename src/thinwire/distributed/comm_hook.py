@@ -14,10 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.dense_watch import DenseWatch
 from thinwire.distributed.guard import ReplicaGuard
-from thinwire.distributed.link import measure_link
+from thinwire.distributed.interrupts import Interrupts
+from thinwire.distributed.link_options import LinkOptions
+from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.pipeline import Pipeline
 from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.replicas import guard_module
+from thinwire.distributed.starting_point import common_terms
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
@@ -63,9 +66,13 @@ class CompressedGradients:
     def __init__(
         self, model: DistributedDataParallel, method: GradientAveraging, policy: DensePolicy, seed: int,
         scaler: GradScaler | None, warn_if_slower: bool, guard: ReplicaGuard | None = None,
-        layer_report: LayerReport | None = None, profile: bool = False,
+        layer_report: LayerReport | None = None, profile: bool = False, links: LinkOptions | None = None,
     ) -> None:  # fmt: skip
-        self.transport = Transport(model.process_group)
+        more = {"policy": policy, "guard": guard, "warn_if_slower": warn_if_slower}
+        terms = common_terms("compress_ddp", method, seed, model.module, more)
+        self.transport = Transport(model.process_group, links, terms)
+        self._interrupts = Interrupts()
+        self.transport.watch(self._interrupts)
         self.num_steps = 0
         self.message_bytes = 0
         self._method = method
@@ -109,6 +116,7 @@ class CompressedGradients:
 
     def exchange(self, bucket: Any) -> torch.futures.Future[Tensor]:
         """Begin the exchange of a bucket; the future's value is its buffer with the mean in it."""
+        self._interrupts.came()  # what came before this is Python's own matter
         promise: torch.futures.Future[Tensor] = torch.futures.Future()
         # Asked for here: the bucket is DDP's, and only lent.
         params, grads, buffer, is_last = bucket.parameters(), bucket.gradients(), bucket.buffer(), bucket.is_last()
@@ -231,8 +239,10 @@ class CompressedGradients:
         self.load_state_dict(state)
 
     def close(self) -> None:
-        """End the threads; call it before ``destroy_process_group``."""
+        """End the threads and the links."""
         self._pipeline.close()
+        self.transport.watch(None)
+        self._interrupts.close()
         self.transport.close()
 
 
@@ -247,6 +257,7 @@ def compress_ddp(
     guard: ReplicaGuard | None = None,
     layer_report: LayerReport | None = None,
     profile: bool = False,
+    links: LinkOptions | None = None,
 ) -> CompressedGradients:
     """Let ``model`` exchange its gradients by ``method``, overlapped with backward.
 
@@ -266,9 +277,12 @@ def compress_ddp(
         layer_report: sampled exchanges are reported tensor by tensor.
         profile: whether :attr:`CompressedGradients.times` is measured; buckets are then exchanged one after another,
             where otherwise one is compressed while the one before it is on the wire.
+        links: how the processes reach each other, and how long they wait.
 
     Raises:
-        ConfigError: a method with local steps or another update of models, or one that does not fit.
+        ConfigError: a method with local steps or another update of models, one that does not fit, or processes that
+            do not agree on these arguments.
+        WorkerError: processes cannot reach each other.
 
     Example::
 
@@ -277,7 +291,7 @@ def compress_ddp(
     """
     product = _on_gradients(parse_method(method) if isinstance(method, str) else method)
     state = CompressedGradients(
-        model, product, policy or DensePolicy(), seed, scaler, warn_if_slower, guard, layer_report, profile
+        model, product, policy or DensePolicy(), seed, scaler, warn_if_slower, guard, layer_report, profile, links
     )
     model.register_comm_hook(state, _hook)
     return state

@@ -1,4 +1,4 @@
-"""One thread that does all communication of a process, in order."""
+"""One thread that waits for messages while others compute."""
 
 import queue
 import threading
@@ -10,10 +10,9 @@ T = TypeVar("T")
 
 
 class CommunicationThread:
-    """Runs jobs one after another, so that requests of several callers never cross on the wire.
+    """Runs jobs one after another, in the order in which they were submitted.
 
-    Waiting inside a callback of a gloo future hangs; waiting in a thread of one's own does not. The thread is
-    a daemon: a peer that never answers cannot keep the process from ending.
+    The thread is a daemon: a peer that never answers cannot keep the process from ending.
     """
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from thinwire.distributed.link import dense_exchange_s
+from thinwire.distributed.link_speed import dense_exchange_s
 from thinwire.network import Network
 
 IGNORED_STEPS, WATCHED_STEPS = 2, 10

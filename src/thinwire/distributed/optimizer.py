@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.distributed.guard import ReplicaGuard
+from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.synchronizer import Group, Synchronizer, synchronize
 from thinwire.distributed.transport import Transport
 from thinwire.methods import Method
@@ -33,7 +34,7 @@ class DistributedOptimizer:
 
     Example::
 
-        dist.init_process_group("gloo")
+        dist.init_process_group()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         optimizer = thinwire.DistributedOptimizer(optimizer, model, "signtopk:density=1%,every=8")
         for inputs, targets in loader:
@@ -55,11 +56,13 @@ class DistributedOptimizer:
         guard: ReplicaGuard | None = None,
         layer_report: LayerReport | None = None,
         profile: bool = False,
+        links: LinkOptions | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.sync: Synchronizer = synchronize(
-            optimizer, model, method, group=group, seed=seed, guard=guard, layer_report=layer_report, profile=profile
-        )
+            optimizer, model, method, group=group, seed=seed, guard=guard, layer_report=layer_report,
+            profile=profile, links=links,
+        )  # fmt: skip
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One training step with the gradients in place (or made by ``closure``, whose loss is returned)."""
@@ -137,5 +140,5 @@ class DistributedOptimizer:
         return self.sync.transport
 
     def close(self) -> None:
-        """End the communication thread; call it before ``destroy_process_group``."""
+        """End the links."""
         self.sync.close()

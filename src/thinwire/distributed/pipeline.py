@@ -1,5 +1,6 @@
 """Several programs of one process at a time: while one waits for its messages the next one computes."""
 
+import functools
 import queue
 import threading
 from collections import deque
@@ -8,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from thinwire.distributed.communication_thread import CommunicationThread
 from thinwire.distributed.transport import Transport
 from thinwire.steps import Op, Steps
 
@@ -60,7 +62,8 @@ class Pipeline:
 
     A program computes up to its first request as soon as the one before it waits, and asks when that one has ended. So
     compression is hidden behind the wire, and every process makes the same requests in the same order, whatever its
-    threads do. The thread is a daemon: a peer that never answers cannot keep the process from ending.
+    threads do. A second thread waits for messages. Both are daemons: a peer that never answers cannot keep the process
+    from ending.
 
     Args:
         transport: performs the requests; nobody else may use it while programs run.
@@ -70,6 +73,7 @@ class Pipeline:
     def __init__(self, transport: Transport, ahead: bool = True) -> None:
         self._transport = transport
         self._ahead = ahead
+        self._communication = CommunicationThread()
         # What is to be done: take up a program, go on with the reply of the first one, or end.
         self._events: queue.SimpleQueue[_Program | Future[Any] | None] = queue.SimpleQueue()
         self._programs: deque[_Program] = deque()
@@ -86,6 +90,7 @@ class Pipeline:
         """End the thread; call it when every promise has been kept."""
         self._events.put(None)
         self._thread.join()
+        self._communication.close()
 
     def _work(self) -> None:
         while (event := self._events.get()) is not None:
@@ -107,7 +112,8 @@ class Pipeline:
                 self._begin(first)
             if not first.is_over:
                 assert first.request is not None
-                self._transport.ask(first.request).add_done_callback(self._events.put)
+                asked = self._communication.submit(functools.partial(self._transport.perform, first.request))
+                asked.add_done_callback(self._events.put)
                 return
             self._programs.popleft().end(self._transport.flush)
 
@@ -119,4 +125,4 @@ class Pipeline:
         first = self._programs[0]
         request = first.request
         assert request is not None
-        first.advance(lambda: first.steps.send(self._transport.answer(request, done)))
+        first.advance(lambda: first.steps.send(self._transport.answer(request, done.result())))

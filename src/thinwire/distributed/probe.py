@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from thinwire.distributed.link import dense_exchange_s
+from thinwire.distributed.link_speed import dense_exchange_s
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import views_like
@@ -63,7 +63,7 @@ class Prober:
 
     Args:
         transport: of the processes.
-        network: its link, see :func:`thinwire.distributed.link.measure_link`.
+        network: its link, see :func:`thinwire.distributed.link_speed.measure_link`.
         vectors: gradients of this process, used in turn.
         sizes: of the tensors that a vector is cut into.
         limit_s: about as long the measurement of a method may take. What would take longer is predicted: DDP's own

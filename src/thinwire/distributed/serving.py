@@ -3,14 +3,18 @@
 import torch
 from torch import nn
 
-from thinwire.distributed.synchronizer import Group, begin_alike, process_group_of
+from thinwire.distributed.link_options import LinkOptions
+from thinwire.distributed.starting_point import begin_alike, common_terms
+from thinwire.distributed.synchronizer import Group, process_group_of
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.methods import Method, ModelAveraging, parse_method
 from thinwire.worker import Server, needs_server
 
 
-def serve(model: nn.Module, method: str | Method, *, num_steps: int, group: Group = None) -> Server:
+def serve(
+    model: nn.Module, method: str | Method, *, num_steps: int, group: Group = None, links: LinkOptions | None = None
+) -> Server:
     """Merge the workers' messages until each has taken ``num_steps`` steps; called by the last process of the group.
 
     The workers call :func:`thinwire.synchronize` with the same method, and each takes ``num_steps`` steps at its own
@@ -22,9 +26,12 @@ def serve(model: nn.Module, method: str | Method, *, num_steps: int, group: Grou
         method: an asynchronous one, such as ``"qsparse-async:every=8"``.
         num_steps: of every worker.
         group: the processes that take part; all by default.
+        links: how the processes reach each other, and how long they wait.
 
     Raises:
-        ConfigError: a method without server, or a process that is not the last of several.
+        ConfigError: a method without server, a process that is not the last of several, or processes that do not
+            agree on method or model.
+        WorkerError: a worker is gone, or left before its last step.
         NumericsError: a worker's message was not finite; every worker raises as well.
 
     Example::
@@ -38,7 +45,9 @@ def serve(model: nn.Module, method: str | Method, *, num_steps: int, group: Grou
     product = parse_method(method) if isinstance(method, str) else method
     if not needs_server(product):
         raise ConfigError(f"{product} has no server; every process calls thinwire.synchronize")
-    transport = Transport(process_group_of(group))
+    terms = common_terms("synchronize", product, 0, model, {})
+    del terms["seed"]  # the workers'
+    transport = Transport(process_group_of(group), links, terms)
     try:
         size = transport.size - 1
         if size < 1 or transport.rank != size:
@@ -57,5 +66,8 @@ def serve(model: nn.Module, method: str | Method, *, num_steps: int, group: Grou
             for name, trained in server.shared_parameters().items():
                 parameters[name].copy_(trained)
         return server
+    except BaseException as error:
+        transport.abort(f"the server raised {type(error).__name__}: {error}")
+        raise
     finally:
         transport.close()

@@ -12,7 +12,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.guard import ReplicaGuard
+from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.replicas import guard_worker
+from thinwire.distributed.starting_point import begin_alike, common_terms
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging, Method, ModelAveraging, parse_method
@@ -35,11 +37,13 @@ class Synchronizer:
     def __init__(
         self, optimizer: torch.optim.Optimizer, model: nn.Module, method: Method, group: Group, seed: int,
         guard: ReplicaGuard | None = None, layer_report: LayerReport | None = None, profile: bool = False,
+        links: LinkOptions | None = None,
     ) -> None:  # fmt: skip
         process_group = process_group_of(group)
         _check_model(model, process_group)
         _check_optimizer(optimizer, method)
-        self.transport = Transport(process_group)
+        terms = common_terms("synchronize", method, seed, model, {"guard": guard})
+        self.transport = Transport(process_group, links, terms)
         served = needs_server(method)
         if served and self.transport.rank == self.transport.size - 1:
             self.transport.close()
@@ -175,7 +179,9 @@ class Synchronizer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close; the other processes hear of an error that ends the block, and do not wait."""
+        if error is not None:
+            self.transport.abort(f"worker {self.transport.rank} raised {type(error).__name__}: {error}")
         self.close()
 
     def _before(
@@ -244,11 +250,13 @@ def synchronize(
     guard: ReplicaGuard | None = None,
     layer_report: LayerReport | None = None,
     profile: bool = False,
+    links: LinkOptions | None = None,
 ) -> Synchronizer:
     """From now on ``optimizer.step()`` also exchanges what ``method`` says with the other processes.
 
-    The processes run under ``torchrun`` with an initialised process group. Parameters and buffers start as those of
-    rank 0; that first broadcast is not in the byte counts. The optimizer remains the script's own: schedulers, a
+    The processes run under ``torchrun`` with an initialised process group, which introduces them to each other; what
+    they exchange travels over links of their own. Parameters and buffers start as those of rank 0: where they differ
+    they are sent, outside of the byte counts. The optimizer remains the script's own: schedulers, a
     ``GradScaler``, closures and wrappers of other libraries work with it as before. A step in which a ``GradScaler``
     finds inf or NaN is skipped by every worker if gradients are averaged, with memories and counters as they were;
     under model averaging it is a local step that moves nothing, and workers stay in step.
@@ -263,13 +271,16 @@ def synchronize(
         guard: compare what the processes have in common every now and then.
         layer_report: sampled exchanges are reported tensor by tensor.
         profile: whether :attr:`Synchronizer.times` is measured.
+        links: how the processes reach each other, and how long they wait.
 
     Raises:
-        ConfigError: no process group, an unknown method, or one that does not fit the model or the guard.
+        ConfigError: no process group, an unknown method, one that does not fit the model or the guard, or processes
+            that do not agree on method, seed, model or guard.
+        WorkerError: processes cannot reach each other.
 
     Example::
 
-        dist.init_process_group("gloo")
+        dist.init_process_group()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with thinwire.synchronize(optimizer, model, "signtopk:density=1%,every=8"):
             for inputs, targets in loader:
@@ -278,7 +289,7 @@ def synchronize(
                 optimizer.step()
     """
     product = parse_method(method) if isinstance(method, str) else method
-    return Synchronizer(optimizer, model, product, group, seed, guard, layer_report, profile)
+    return Synchronizer(optimizer, model, product, group, seed, guard, layer_report, profile, links)
 
 
 def process_group_of(group: Group) -> dist.ProcessGroup | None:
@@ -295,12 +306,6 @@ def process_group_of(group: Group) -> dist.ProcessGroup | None:
             'which to exchange, such as mesh["replicate"]'
         )
     return group.get_group()
-
-
-def begin_alike(transport: Transport, model: nn.Module) -> None:
-    """Overwrite parameters and buffers with those of process 0."""
-    with torch.no_grad():
-        transport.broadcast_([local_part(tensor) for tensor in (*model.parameters(), *model.buffers())])
 
 
 def _check_model(model: nn.Module, group: dist.ProcessGroup | None) -> None:

@@ -1,0 +1,135 @@
+"""Gathers and sums over links; what they give has the bits of the simulator."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.distributed.links import PART_HERE, Links
+from thinwire.distributed.mail import Tag
+from thinwire.errors import ProtocolError
+from thinwire.kernels.buffers import copy_of, empty
+from thinwire.kernels.numba_tools import tensor_of
+from thinwire.network import shard_bounds
+from thinwire.steps import check_length
+
+
+def gather(
+    links: Links, message: Tensor, size: int, max_num_bytes: int | None, arrives: Callable[[], None]
+) -> list[Tensor]:
+    """The messages of the first ``size`` processes in rank order; one latency, whatever their lengths.
+
+    Args:
+        message: uint8 ``[n]``, handed over.
+        max_num_bytes: a longer one is refused by every process.
+        arrives: called once something of every process has come.
+    """
+    try:
+        check_length(links.rank, message.numel(), max_num_bytes)
+    except ProtocolError as error:
+        links.abort(str(error))
+        raise
+    missing = [rank for rank in range(size) if rank != links.rank]
+    for rank in missing:
+        links.send(rank, Tag.GATHERED, message)
+    found = {links.rank: message}
+    while missing:
+        if len(missing) == 1:
+            arrives()
+        rank, _, came = links.receive(missing, [Tag.GATHERED], max_num_bytes)
+        found[rank] = came
+        missing.remove(rank)
+    links.flush()
+    return [found[rank] for rank in range(size)]
+
+
+def reduce_in_order(links: Links, tensor: Tensor, size: int, divisor: int) -> Tensor:
+    """The sum of the first ``size`` processes' tensors, added in rank order entry by entry, over ``divisor``.
+
+    A reduce-scatter by shards, then an all-gather of the shards, in pieces: while one piece is added up the next is on
+    its way, and what is added up goes on at once.
+    """
+    flat = tensor.contiguous().view(-1)
+    if size == 1:
+        return copy_of(tensor) if divisor == 1 else tensor / divisor
+    total = torch.empty_like(flat)
+    if flat.dtype == torch.float32:
+        total = tensor_of(empty(flat.numel(), np.float32))
+    _Sum(links, flat, total, size, divisor).run()
+    return total.view(tensor.shape)
+
+
+class _Sum:
+    """One sum under way."""
+
+    def __init__(self, links: Links, flat: Tensor, total: Tensor, size: int, divisor: int) -> None:
+        self._links = links
+        self._flat, self._total, self._divisor = flat, total, divisor
+        bounds = shard_bounds(flat.numel(), size)
+        step = max(1, PART_HERE // flat.element_size())
+        self._pieces = [_cut(bounds[rank], bounds[rank + 1], step) for rank in range(size)]
+        self._others = [rank for rank in range(size) if rank != links.rank]
+        # Of each other process: how many of its pieces of my shard, and of its own shard's sum, have come.
+        self._num_to_sum = dict.fromkeys(self._others, 0)
+        self._num_summed = dict.fromkeys(self._others, 0)
+        self._waiting: list[dict[int, Tensor]] = [{} for _ in self._pieces[links.rank]]
+
+    def run(self) -> None:
+        links, own = self._links, self._pieces[self._links.rank]
+        for place in range(max(map(len, self._pieces))):
+            for rank in self._others:
+                if place < len(self._pieces[rank]):
+                    start, stop = self._pieces[rank][place]
+                    links.send(rank, Tag.TO_SUM, _bytes_of(self._flat[start:stop]))
+        while missing := [
+            rank
+            for rank in self._others
+            if self._num_to_sum[rank] < len(own) or self._num_summed[rank] < len(self._pieces[rank])
+        ]:
+            rank, tag, message = links.receive(missing, [Tag.TO_SUM, Tag.SUMMED], PART_HERE)
+            if tag == Tag.SUMMED:
+                start, stop = self._pieces[rank][self._num_summed[rank]]
+                self._num_summed[rank] += 1
+                self._total[start:stop] = self._entries(rank, message, stop - start)
+            else:
+                place = self._num_to_sum[rank]
+                self._num_to_sum[rank] += 1
+                self._waiting[place][rank] = message
+                if len(self._waiting[place]) == len(self._others):
+                    self._add_up(place)
+        links.flush()
+
+    def _add_up(self, place: int) -> None:
+        start, stop = self._pieces[self._links.rank][place]
+        came, self._waiting[place] = self._waiting[place], {}
+        parts = [
+            self._flat[start:stop] if rank == self._links.rank else self._entries(rank, came[rank], stop - start)
+            for rank in range(len(self._pieces))
+        ]
+        out = self._total[start:stop]
+        torch.add(parts[0], parts[1], out=out)
+        for part in parts[2:]:
+            out += part
+        if self._divisor != 1:
+            out /= self._divisor
+        for rank in self._others:
+            self._links.send(rank, Tag.SUMMED, _bytes_of(out))
+
+    def _entries(self, rank: int, message: Tensor, count: int) -> Tensor:
+        size = self._flat.element_size()
+        if message.numel() != count * size:
+            raise ProtocolError(
+                f"worker {rank} sent {message.numel()} bytes of a sum where {count * size} belong; all workers must "
+                "all-reduce tensors of one shape"
+            )
+        # What comes is read in place, unless it lies where no entry may begin.
+        return (message if message.data_ptr() % size == 0 else message.clone()).view(self._flat.dtype)
+
+
+def _cut(start: int, stop: int, step: int) -> list[tuple[int, int]]:
+    return [(place, min(place + step, stop)) for place in range(start, stop, step)]
+
+
+def _bytes_of(entries: Tensor) -> Tensor:
+    return entries.view(torch.uint8)

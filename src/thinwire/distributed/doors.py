@@ -1,0 +1,147 @@
+"""The sockets of a process: the door at which others fetch what it sends, and its own connections to their doors.
+
+Who receives connects. So nobody can hand a process a message that it did not ask a known peer for, and each peer has a
+socket of its own, with its own end. A door sends only to those who show its secret, which the process group carried.
+"""
+
+import contextlib
+import os
+import secrets
+import struct
+import tempfile
+from pathlib import Path
+
+import zmq
+
+from thinwire.distributed.link_options import LinkOptions
+from thinwire.errors import ConfigError
+
+HEARTBEATS_IN_LIMIT = 4
+"""How often a silent peer is asked for a sign of life within the time after which it counts as gone."""
+
+_HANDSHAKE_MS = 5000
+_RETRY_MS = 200
+_LONGEST_PATH = 100
+"""Of a socket in the file system: the system allows 107."""
+_LONGEST_REQUEST = 64
+"""Bytes that a door takes at once: greetings and receipts are shorter; who sends more is cut off."""
+_IDENTITY = struct.Struct("<16sI")
+
+
+class Door:
+    """Where the other processes connect, on this machine and from others, to fetch what is sent to them.
+
+    Args:
+        options: ports, and whether messages are encrypted.
+        host: the interface or address to listen on.
+
+    Raises:
+        ConfigError: the interface is not there, or no port is free.
+    """
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", options: LinkOptions, host: str) -> None:
+        self.secret = b"t" + secrets.token_bytes(15)
+        """What who fetches must show. (A zero at its beginning would be ZeroMQ's own.)"""
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.router_mandatory = True
+        self.socket.sndhwm = 0
+        self.socket.maxmsgsize = _LONGEST_REQUEST
+        self.socket.handshake_ivl = _HANDSHAKE_MS
+        self._folder = Path(tempfile.mkdtemp(prefix="thinwire-"))
+        self.path = str(self._folder / "door")
+        if len(self.path) > _LONGEST_PATH:
+            self.path = ""
+            self._folder.rmdir()
+        else:
+            self.socket.bind(f"ipc://{self.path}")
+        self.key = ""
+        if options.encrypt:
+            public, secret = zmq.curve_keypair()
+            self.key = public.decode()
+            self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
+            self.socket.curve_server = True
+        try:
+            self.endpoint = _bind(self.socket, host, options.ports)
+        except ConfigError:
+            self.close(0)
+            raise
+
+    def stop_admitting(self, is_alone: bool) -> None:
+        """All have come: nobody else finds the door in the file system or, if all are on this machine, on a port."""
+        self._remove_path()
+        if is_alone:
+            self.socket.unbind(self.endpoint)
+
+    def rank_of(self, identity: bytes) -> int | None:
+        """Which process shows this identity; ``None`` if it is a stranger."""
+        if len(identity) != _IDENTITY.size:
+            return None
+        secret, rank = _IDENTITY.unpack(identity)
+        return int(rank) if secrets.compare_digest(secret, self.secret) else None
+
+    def close(self, linger_ms: int) -> None:
+        """Close; what was sent goes on travelling for at most ``linger_ms``."""
+        self._remove_path()
+        self.socket.close(linger_ms)
+
+    def _remove_path(self) -> None:
+        if self.path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+            with contextlib.suppress(FileNotFoundError):
+                self._folder.rmdir()
+
+
+def identity_of(secret: bytes, rank: int) -> bytes:
+    """What process ``rank`` shows at the door with this secret."""
+    return _IDENTITY.pack(secret, rank)
+
+
+def connect(
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, key: str, identity: bytes, silence_s: float
+) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
+    """A connection to another process's door, and the socket that tells of its beginning and end.
+
+    Args:
+        endpoint: as ZeroMQ writes it.
+        key: of the door; empty for a connection that is not encrypted.
+        identity: what this process shows.
+        silence_s: without a sign of life for so long, the connection ends.
+    """
+    fetching: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    fetching.routing_id = identity
+    fetching.rcvhwm = 0  # the sender stops at what has not been taken; see links.py
+    fetching.ipv6 = "[" in endpoint
+    fetching.reconnect_ivl = _RETRY_MS
+    fetching.handshake_ivl = _HANDSHAKE_MS
+    fetching.heartbeat_ivl = max(1, int(1000 * silence_s / HEARTBEATS_IN_LIMIT))
+    fetching.heartbeat_timeout = max(1, int(1000 * silence_s * (1 - 1 / HEARTBEATS_IN_LIMIT)))
+    if key:
+        fetching.curve_publickey, fetching.curve_secretkey = zmq.curve_keypair()
+        fetching.curve_serverkey = key.encode()
+    monitor = fetching.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED)
+    fetching.connect(endpoint)
+    return fetching, monitor
+
+
+def _bind(door: "zmq.Socket[bytes]", host: str, ports: tuple[int, int] | None) -> str:
+    """Listen on a port; the endpoint at which others reach it."""
+    door.ipv6 = ":" in host
+    shown = f"[{host}]" if ":" in host else host
+    candidates = ["*"] if ports is None else [str(port) for port in range(ports[0], ports[1] + 1)]
+    for port in candidates:
+        try:
+            door.bind(f"tcp://{shown}:{port}")
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE:
+                raise ConfigError(
+                    f"this process cannot listen on {host!r} ({error.strerror}); give LinkOptions(interface=...) the "
+                    "name of an interface of this machine, such as eth0, or its address"
+                ) from None
+        else:
+            return door.getsockopt_string(zmq.LAST_ENDPOINT)
+    assert ports is not None
+    raise ConfigError(
+        f"all ports from {ports[0]} to {ports[1]} are taken on {host}; give LinkOptions(ports=...) a range with one "
+        "for each handle of each process on this machine"
+    )

@@ -1,0 +1,238 @@
+"""Makes processes known to each other over the script's own process group, which is needed for nothing else.
+
+One all-gather of cards of fixed size, on the device that the group's backend wants: any backend that can do that will
+do. Nothing is unpickled.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import zmq
+from torch import Tensor
+
+from thinwire.distributed.addresses import advertised_host, host_name, machine_id
+from thinwire.distributed.doors import Door, connect, identity_of
+from thinwire.distributed.link_options import LinkOptions
+from thinwire.distributed.links import Links, Peer
+from thinwire.distributed.mail import PART_HEADER, Mailbox, Tag
+from thinwire.errors import ConfigError, WorkerError
+from thinwire.kernels.numba_tools import array_of
+
+CARD_NUM_BYTES = 1024
+TEXT_NUM_BYTES = 2048
+"""Of what a term says, where processes do not agree."""
+
+LONGEST_SILENCE_S = 30.0
+"""Without a sign of life for so long a process counts as gone, if the timeout is not shorter."""
+
+LONGEST_MEETING_S = 60.0
+"""How long processes that all run may take to reach each other."""
+
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+"""Where a backend does not say what its own is; torch's default for gloo."""
+
+_GREETING = b"thinwire"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a process tells the others of itself.
+
+    Args:
+        version: of thinwire.
+        host: the machine's name, for errors.
+        machine: the same for processes that can meet in a folder.
+        path: of the door in the file system; empty if it has none.
+        endpoint: of the door on the network.
+        key: of the door; empty if messages are not encrypted.
+        secret: what the others show there, in hexadecimal digits.
+        terms: of what all must agree on, by name, a hash each.
+    """
+
+    version: str
+    host: str
+    machine: str
+    path: str
+    endpoint: str
+    key: str
+    secret: str
+    terms: dict[str, str]
+
+    def to_bytes(self) -> bytes:
+        """Always as many."""
+        return _padded(json.dumps(asdict(self), separators=(",", ":")), CARD_NUM_BYTES)
+
+
+def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str, str]) -> Links:
+    """Links between the processes of a group; each of them, and no other, must call it at the same point.
+
+    Args:
+        group: of torch.distributed, of any backend that can all-gather.
+        options: the same on every process, but for the interface.
+        terms: what must be the same on all, by name, as text. Names that only some processes give are not compared.
+
+    Raises:
+        ConfigError: the processes do not agree, or this one cannot listen.
+        WorkerError: some process cannot reach another one.
+    """
+    rank = dist.get_rank(group)
+    said = {**terms, "encryption": str(options.encrypt)}
+    timeout_s = (options.timeout or group_timeout(group)).total_seconds()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, max(1023, 4 * dist.get_world_size(group)))
+    links: Links | None = None
+    door = Door(context, options, advertised_host(options.interface))
+    try:
+        own = Card(
+            version("thinwire"), host_name(), machine_id(), door.path, door.endpoint, door.key, door.secret.hex(),
+            {name: _hash(text) for name, text in said.items()},
+        )  # fmt: skip
+        cards = [Card(**json.loads(text)) for text in _gather_text(own.to_bytes(), group)]
+        _check_terms(cards, said, group)
+        silence_s = min(timeout_s, LONGEST_SILENCE_S)
+        peers = {
+            other: _peer(context, door, cards, rank, other, silence_s) for other in range(len(cards)) if other != rank
+        }
+        links = Links(context, door, peers, rank, timeout_s)
+        _meet(door, peers, cards, rank, min(timeout_s, LONGEST_MEETING_S))
+        door.stop_admitting(is_alone=all(peer.is_here for peer in peers.values()))
+    except BaseException:
+        if links is None:
+            door.close(0)
+            context.destroy(0)
+        else:
+            links.abort(f"worker {rank} on {host_name()} could not begin")
+            links.close()
+        raise
+    return links
+
+
+def group_timeout(group: dist.ProcessGroup) -> timedelta:
+    """How long the group itself waits, as far as its backend says."""
+    try:
+        backend: Any = group._get_backend(_device(group))
+        return timedelta(seconds=backend.options._timeout.total_seconds())
+    except (AttributeError, RuntimeError):
+        return DEFAULT_TIMEOUT
+
+
+def _device(group: dist.ProcessGroup) -> torch.device:
+    """Where the group's backend wants tensors: on the CPU if it takes them there."""
+    kinds = [part.partition(":")[0] for part in dist.get_backend_config(group).split(",")]
+    if "cpu" in kinds or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _gather_text(text: bytes, group: dist.ProcessGroup) -> list[str]:
+    """Every process's padded text, in rank order."""
+    device = _device(group)
+    mine = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(device)
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(everyone, mine, group=group)
+    return [_text(each) for each in everyone]
+
+
+def _text(padded: Tensor) -> str:
+    return array_of(padded).tobytes().rstrip(b"\0").decode(errors="replace")
+
+
+def _padded(text: str, num_bytes: int) -> bytes:
+    encoded = text.encode()
+    if len(encoded) > num_bytes:
+        raise ConfigError(f"what this process tells of itself takes {len(encoded)} bytes, at most {num_bytes}: {text}")
+    return encoded.ljust(num_bytes, b"\0")
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _check_terms(cards: list[Card], said: Mapping[str, str], group: dist.ProcessGroup) -> None:
+    """Every process raises the same error, so that none waits for another one."""
+    versions = [card.version for card in cards]
+    if len(set(versions)) > 1:
+        listed = ", ".join(f"worker {other} on {cards[other].host}: {each}" for other, each in enumerate(versions))
+        raise ConfigError(f"the processes have different versions of thinwire; install one everywhere ({listed})")
+    names = sorted({name for card in cards for name in card.terms})
+    differ = [name for name in names if len({card.terms[name] for card in cards if name in card.terms}) > 1]
+    if not differ:
+        return
+    name = differ[0]
+    shown = said.get(name, "").encode()[: TEXT_NUM_BYTES - 1].decode(errors="ignore")
+    texts = _gather_text(_padded(shown, TEXT_NUM_BYTES), group)
+    groups: dict[str, list[int]] = {}
+    for other, text in enumerate(texts):
+        if name in cards[other].terms:
+            groups.setdefault(text, []).append(other)
+    listed = "; ".join(f"{text} (worker {', '.join(map(str, who))})" for text, who in groups.items())
+    raise ConfigError(
+        f"the processes differ in {' and '.join(differ)}, which must be the same on all. The {name} is: {listed}"
+    )
+
+
+def _peer(
+    context: "zmq.Context[zmq.Socket[bytes]]", door: Door, cards: list[Card], rank: int, other: int, silence_s: float
+) -> Peer:
+    card = cards[other]
+    is_here = card.machine == cards[rank].machine and bool(card.path)
+    endpoint, key = (f"ipc://{card.path}", "") if is_here else (card.endpoint, card.key)
+    connection, monitor = connect(context, endpoint, key, identity_of(bytes.fromhex(card.secret), rank), silence_s)
+    return Peer(other, card.host, is_here, identity_of(door.secret, other), connection, monitor, Mailbox(other))
+
+
+def _meet(door: Door, peers: dict[int, Peer], cards: list[Card], rank: int, limit_s: float) -> None:
+    """Greet everybody, welcome whoever greets, and wait for the same from all."""
+    deadline = time.monotonic() + limit_s
+    uncome, unwelcome = set(peers), set(peers)
+    for peer in peers.values():
+        peer.connection.send(_GREETING)
+    while uncome or unwelcome:
+        waits = [(door.socket, zmq.POLLIN), *((peers[other].connection, zmq.POLLIN) for other in unwelcome)]
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise WorkerError(_unreachable(peers, cards, rank, uncome, unwelcome, limit_s))
+        for socket, _ in zmq.zmq_poll(waits, int(1000 * min(left_s, 1.0))):
+            if socket is not door.socket:
+                continue
+            identity, *text = door.socket.recv_multipart()
+            other = door.rank_of(identity)
+            if other in uncome and text == [_GREETING]:
+                uncome.discard(other)
+                head = PART_HEADER.pack(Tag.WELCOME, 0, 0)
+                door.socket.send_multipart([identity, head])
+                peers[other].next_number = 1
+        for other in [*unwelcome]:
+            peer = peers[other]
+            if peer.connection.poll(0):
+                peer.mail.put(peer.connection.recv_multipart(copy=False), 0)
+                peer.mail.take(Tag.WELCOME)
+                peer.look()
+                unwelcome.discard(other)
+
+
+def _unreachable(
+    peers: dict[int, Peer], cards: list[Card], rank: int, uncome: set[int], unwelcome: set[int], limit_s: float
+) -> str:
+    """Who could not reach whom, where."""
+
+    def where(other: int) -> str:
+        is_here = other == rank or peers[other].is_here
+        return cards[other].path if is_here and cards[other].path else cards[other].endpoint
+
+    on = {other: f"worker {other} on {card.host}" for other, card in enumerate(cards)}
+    found = [f"{on[other]} did not reach worker {rank} at {where(rank)}" for other in uncome]
+    found += [f"worker {rank} did not reach {on[other]} at {where(other)}" for other in unwelcome]
+    return (
+        f"within {limit_s:.0f} s {'; '.join(found)}. If machines have several networks, name the one to use with "
+        "links=LinkOptions(interface=...); if a firewall is between them, LinkOptions(ports=(first, last)) and open "
+        "these ports"
+    )

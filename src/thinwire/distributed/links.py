@@ -1,0 +1,356 @@
+"""Messages between the processes of a handle, over ZeroMQ.
+
+Messages of a pair arrive in order, each once, or not at all with an error. ZeroMQ's own thread moves the bytes; what is
+large is not copied on its way out. The sender keeps at most :data:`WINDOW` bytes under way to each peer; the receiver
+sends a receipt for what it has taken. So a peer that computes for minutes fills nobody's memory, and its connection
+stays able to answer.
+"""
+
+import os
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from torch import Tensor
+
+from thinwire.distributed.doors import Door
+from thinwire.distributed.interrupts import Interrupts
+from thinwire.distributed.mail import PART_HEADER, Mailbox, Tag
+from thinwire.errors import ConfigError, ThinwireError, WorkerError
+from thinwire.kernels.numba_tools import array_of
+
+WINDOW = 1 << 26
+"""Bytes that may be under way to a peer which has not taken them."""
+
+PART_HERE, PART_AWAY = 1 << 20, 1 << 17
+"""Bytes of a part, to this machine and to another one. A heartbeat waits behind at most one part, on any link."""
+
+COPIED = 1 << 16
+"""Bytes up to which a part is copied into one piece with its header, which is then faster than not to copy it."""
+
+CHECK_S = 0.25
+"""How often a process that waits looks whether those it waits for are still there."""
+
+_FAREWELL_MS = 1000
+_RECEIPT = struct.Struct("<Q")
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One other process, and what is between it and this one."""
+
+    rank: int
+    host: str
+    is_here: bool
+    identity: bytes
+    """By which it fetches from this process's door."""
+    connection: "zmq.Socket[bytes]"
+    monitor: "zmq.Socket[bytes]"
+    mail: Mailbox
+    outgoing: "deque[tuple[bytes, memoryview, bool]]" = field(default_factory=deque)
+    num_under_way: int = 0
+    next_number: int = 0
+    num_to_confirm: int = 0
+    is_connected: bool = False
+    """Whether its connection stands, as far as its monitor was read."""
+
+    def __str__(self) -> str:
+        """As errors name it."""
+        return f"worker {self.rank} on {self.host}"
+
+    def look(self) -> None:
+        """Read what the monitor has told."""
+        while self.monitor.poll(0):
+            event = self.monitor.recv_multipart()[0]
+            self.is_connected = int.from_bytes(event[:2], "little" if _IS_LITTLE else "big") != zmq.Event.DISCONNECTED
+
+
+_IS_LITTLE = struct.pack("=H", 1) == b"\x01\x00"
+
+
+class Links:
+    """Sends to and receives from every other process of a handle; made by an introduction.
+
+    One thread at a time may use it; others wait.
+
+    Args:
+        context: of the sockets; its end is this object's.
+        door: where the others fetch what is sent.
+        peers: the others, by rank.
+        rank: of this process.
+        timeout_s: how long to wait for a peer that is connected and sends nothing.
+    """
+
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", door: Door, peers: dict[int, Peer], rank: int, timeout_s: float
+    ) -> None:
+        self.lock = threading.RLock()
+        """Held for as long as a request of a program is performed."""
+        self.rank = rank
+        self.peers = peers
+        self.interrupts: Interrupts | None = None
+        """By which who waits in another thread than the main one hears of Ctrl-C."""
+        self._context = context
+        self._door = door
+        self._timeout_s = timeout_s
+        self._num_arrived = 0
+        self._next_look_s = 0.0
+        self._failure: ThinwireError | None = None
+        self._is_closed = False
+        self._process = os.getpid()
+
+    def send(self, rank: int, tag: Tag, message: Tensor, *, keeps: bool = True) -> None:
+        """Hand over a message (uint8 ``[n]`` on the CPU); what has no room under way yet follows later.
+
+        Args:
+            rank: whom to.
+            tag: what it is.
+            message: the bytes.
+            keeps: whether they stay as they are until they have arrived; if not, they are copied.
+        """
+        self._check()
+        peer = self.peers[rank]
+        num_bytes = message.numel()
+        whole = array_of(message).data if num_bytes else memoryview(b"")
+        step = PART_HERE if peer.is_here else PART_AWAY
+        for place in range(0, num_bytes or 1, step):
+            head = PART_HEADER.pack(tag, peer.next_number, num_bytes)
+            peer.next_number = (peer.next_number + 1) % (1 << 32)
+            peer.outgoing.append((head, whole[place : place + step], keeps))
+        self._push(peer)
+
+    def receive(
+        self, ranks: Collection[int], tags: Sequence[Tag], max_num_bytes: int | None = None, *, needs_all: bool = True
+    ) -> tuple[int, Tag, Tensor]:
+        """The message that came first of those with one of the tags from one of the processes; waits for one.
+
+        Args:
+            ranks: whose.
+            tags: which kinds.
+            max_num_bytes: a longer one is refused before memory is taken for it.
+            needs_all: whether something of each of them is needed, sooner or later, so that none may have left.
+
+        Raises:
+            WorkerError: one of the processes is gone, or none of them sent anything for too long.
+            ProtocolError: a message is longer than allowed.
+        """
+        self._check()
+        begin = time.monotonic()
+        deadline = begin + self._timeout_s
+        try:
+            while True:
+                found = self._first(ranks, tags, max_num_bytes)
+                if found is not None:
+                    rank, tag = found
+                    return rank, tag, self.peers[rank].mail.take(tag)
+                if self._wait(ranks, tags, needs_all):
+                    deadline = time.monotonic() + self._timeout_s
+                elif time.monotonic() > deadline:
+                    raise WorkerError(
+                        f"worker {self.rank} waited {time.monotonic() - begin:.0f} s for {self._named(ranks)}, which "
+                        "is connected but sent nothing: it is stuck, or computes for longer than the timeout; "
+                        "links=LinkOptions(timeout=...) sets it"
+                    )
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def flush(self) -> None:
+        """Wait until everything that was sent is under way.
+
+        Raises:
+            WorkerError: a peer is gone, or takes nothing for too long.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            while blocked := [peer.rank for peer in self.peers.values() if peer.outgoing]:
+                self._check()
+                if self._wait(blocked, [], True):
+                    deadline = time.monotonic() + self._timeout_s
+                elif time.monotonic() > deadline:
+                    raise WorkerError(
+                        f"worker {self.rank} could not hand over a message to {self._named(blocked)} for "
+                        f"{self._timeout_s:.0f} s; it is stopped or does not take it"
+                    )
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def abort(self, reason: str) -> None:
+        """Tell the others that this process cannot go on, so that they end with the reason and do not wait."""
+        if self._failure is None and not self._is_closed:
+            self._fail(WorkerError(reason))
+
+    def close(self) -> None:
+        """Say farewell and close every socket; what was sent still arrives. Afterwards nothing can be sent.
+
+        It does nothing in a process that was forked from the one that made the links, nor while another thread waits
+        for a message that does not come.
+        """
+        if os.getpid() != self._process or self._is_closed:
+            return
+        self._is_closed = True  # whoever waits sees it within CHECK_S
+        if not self.lock.acquire(timeout=8 * CHECK_S):
+            return
+        try:
+            linger_ms = _FAREWELL_MS
+            if self._failure is None:
+                linger_ms = int(1000 * self._timeout_s)
+                self._tell(Tag.LEFT, b"")
+            for peer in self.peers.values():
+                peer.connection.disable_monitor()
+                peer.monitor.close(0)
+                peer.connection.close(_FAREWELL_MS)
+            self._door.close(linger_ms)
+            self._context.term()
+        finally:
+            self.lock.release()
+
+    def _check(self) -> None:
+        if os.getpid() != self._process:
+            raise ConfigError("this handle was made before the process was forked; make one in the new process")
+        if self._failure is not None:
+            raise type(self._failure)(*self._failure.args) from self._failure
+        if self._is_closed:
+            raise ConfigError("this handle is closed; nothing can be exchanged any more")
+
+    def _first(self, ranks: Collection[int], tags: Sequence[Tag], max_num_bytes: int | None) -> tuple[int, Tag] | None:
+        best: tuple[int, int, Tag] | None = None
+        for rank in ranks:
+            for tag in tags:
+                incoming = self.peers[rank].mail.first(tag, max_num_bytes)
+                if incoming is not None and incoming.is_complete and (best is None or incoming.stamp < best[0]):
+                    best = incoming.stamp, rank, tag
+        return None if best is None else best[1:]
+
+    def _wait(self, ranks: Collection[int], tags: Sequence[Tag], needs_all: bool) -> bool:
+        """Wait for parts, receipts or :data:`CHECK_S`; whether anything came.
+
+        Raises:
+            WorkerError: nothing came, and one of the processes is gone or has left.
+        """
+        watched: list[tuple[Any, int]] = [(self.peers[rank].connection, zmq.POLLIN) for rank in ranks]
+        blocked = [peer for peer in self.peers.values() if peer.outgoing]
+        if blocked:
+            watched.append((self._door.socket, zmq.POLLIN))
+        file = self.interrupts.fileno() if self.interrupts else None
+        if file is not None:
+            watched.append((file, zmq.POLLIN))
+        ready = {socket for socket, _ in zmq.zmq_poll(watched, int(1000 * CHECK_S))}
+        if self.interrupts and file in ready and self.interrupts.came():
+            raise KeyboardInterrupt
+        for rank in ranks:
+            if self.peers[rank].connection in ready:
+                self._fetch(self.peers[rank])
+        if blocked and self._door.socket in ready:
+            self._take_receipts()
+            for peer in blocked:
+                self._push(peer)
+        if self._is_closed:
+            raise WorkerError(f"worker {self.rank} closed its handle while it waited for {self._named(ranks)}")
+        now = time.monotonic()
+        if not ready or now > self._next_look_s:
+            self._next_look_s = now + CHECK_S
+            silent = {rank for rank in ranks if not self.peers[rank].mail.has(tags)}
+            needed = silent if needs_all else set()
+            self._look_after(silent, needed.union(peer.rank for peer in blocked))
+        return bool(ready)
+
+    def _look_after(self, ranks: set[int], needed: set[int]) -> None:
+        """Raise if one of these processes is gone, one that is needed has left, or all have.
+
+        Args:
+            ranks: of which something is awaited, and nothing has come.
+            needed: those that must go on for this one to go on.
+        """
+        watched = [self.peers[rank] for rank in ranks | needed]
+        for peer in watched:
+            peer.look()
+        ended = [peer for peer in watched if not peer.is_connected or peer.mail.has_left]
+        # What a connection had received before it ended is still there to be taken.
+        if any([self._fetch(peer) for peer in ended]):
+            return
+        left = {peer.rank for peer in ended if peer.mail.has_left}
+        lost = {peer.rank for peer in ended} - left
+        if lost:
+            raise WorkerError(
+                f"worker {self.rank} lost {self._named(lost)}: its process ended, or gave no sign of life"
+            )
+        if left & needed or (left and left == ranks):
+            raise WorkerError(
+                f"worker {self.rank} still waits for {self._named(left & needed or left)}, which has closed its handle"
+            )
+
+    def _fetch(self, peer: Peer) -> int:
+        """Take the parts that have come from a process; how many."""
+        count = 0
+        while count < 64:  # others are waited for too
+            try:
+                frames = peer.connection.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            self._num_arrived += 1
+            count += 1
+            peer.num_to_confirm += peer.mail.put(frames, self._num_arrived)
+            if peer.num_to_confirm >= WINDOW // 8:
+                peer.connection.send(_RECEIPT.pack(peer.num_to_confirm), zmq.NOBLOCK)
+                peer.num_to_confirm = 0
+        return count
+
+    def _take_receipts(self) -> None:
+        while True:
+            try:
+                identity, text = self._door.socket.recv_multipart(zmq.NOBLOCK)[:2]
+            except zmq.Again:
+                return
+            rank = self._door.rank_of(identity)
+            if rank in self.peers and len(text) == _RECEIPT.size:
+                self.peers[rank].num_under_way -= _RECEIPT.unpack(text)[0]
+
+    def _push(self, peer: Peer) -> None:
+        """Send what has room under way."""
+        if peer.num_under_way > WINDOW // 2:
+            self._take_receipts()
+        while peer.outgoing:
+            head, body, keeps = peer.outgoing[0]
+            if peer.num_under_way and peer.num_under_way + len(body) > WINDOW:
+                return
+            try:
+                if len(body) <= COPIED:
+                    self._door.socket.send_multipart([peer.identity, head + body])
+                else:
+                    self._door.socket.send_multipart([peer.identity, head, body], copy=not keeps)
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                # It is not there any more; why, it may have said.
+                self._fetch(peer)
+                lost = WorkerError(f"worker {self.rank} lost {peer}: it takes no messages any more")
+                self._fail(lost)
+                raise lost from None
+            peer.num_under_way += len(body)
+            peer.outgoing.popleft()
+
+    def _fail(self, error: BaseException) -> None:
+        """Nothing can be exchanged any more; the others are told why."""
+        if self._failure is None:
+            text = str(error) if isinstance(error, ThinwireError) else f"worker {self.rank}: {type(error).__name__}"
+            self._failure = error if isinstance(error, ThinwireError) else WorkerError(text)
+            self._tell(Tag.FAILED, text.encode()[:2000])
+
+    def _tell(self, tag: Tag, text: bytes) -> None:
+        for peer in self.peers.values():
+            if not peer.outgoing:  # else it would be taken for the rest of a message
+                try:
+                    head = PART_HEADER.pack(tag, peer.next_number, len(text))
+                    self._door.socket.send_multipart([peer.identity, head + text], zmq.NOBLOCK)
+                except zmq.ZMQError:
+                    continue  # it is gone itself
+
+    def _named(self, ranks: Collection[int]) -> str:
+        return ", ".join(str(self.peers[rank]) for rank in sorted(ranks))

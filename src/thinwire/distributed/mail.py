@@ -1,0 +1,164 @@
+"""What comes from one peer: parts that make up messages, in order, each read once."""
+
+import struct
+from collections import deque
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+import zmq
+from torch import Tensor
+
+from thinwire.errors import ProtocolError, WorkerError
+from thinwire.kernels.buffers import empty
+from thinwire.kernels.numba_tools import tensor_of
+from thinwire.steps import check_length
+
+PART_HEADER = struct.Struct("<BxxxIQ")
+"""Before every part: the tag of its message, the part's number in what the pair exchanges, the message's length."""
+
+_LARGEST_NUMBER = 1 << 32
+
+
+class Tag(IntEnum):
+    """What a message is, so that waiting for one kind never takes another kind for it."""
+
+    WELCOME = 0
+    GATHERED = 1
+    LETTER = 2
+    TO_SUM = 3
+    SUMMED = 4
+    MODEL = 5
+    LEFT = 254
+    FAILED = 255
+
+
+class Incoming:
+    """A message that has begun to arrive.
+
+    Memory for all of it is taken only when somebody asks for it and has found its length allowed; until then its parts
+    are kept as they came.
+    """
+
+    __slots__ = ("_buffer", "_filled", "_parts", "num_bytes", "stamp", "tag")
+
+    def __init__(self, tag: int, num_bytes: int) -> None:
+        self.tag = tag
+        self.num_bytes = num_bytes
+        self.stamp = -1
+        """When it was complete, in the order of all messages."""
+        self._filled = 0
+        self._parts: list[Tensor] = []
+        self._buffer: Tensor | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it is here."""
+        return self._filled == self.num_bytes
+
+    def add(self, part: Tensor) -> bool:
+        """Take the next part; whether it fits."""
+        if self._filled + part.numel() > self.num_bytes:
+            return False
+        if self._buffer is None:
+            self._parts.append(part)
+        else:
+            self._buffer[self._filled : self._filled + part.numel()] = part
+        self._filled += part.numel()
+        return True
+
+    def admit(self) -> None:
+        """Its length is allowed: from now on parts go to where they belong."""
+        if self._buffer is not None or (len(self._parts) == 1 and self.is_complete) or not self.num_bytes:
+            return
+        self._buffer = tensor_of(empty(self.num_bytes, np.uint8))
+        place = 0
+        for part in self._parts:
+            self._buffer[place : place + part.numel()] = part
+            place += part.numel()
+        self._parts.clear()
+
+    def message(self) -> Tensor:
+        """All of it: uint8 ``[n]``."""
+        self.admit()
+        if self._buffer is not None:
+            return self._buffer
+        return self._parts[0] if self._parts else torch.empty(0, dtype=torch.uint8)
+
+
+class Mailbox:
+    """Messages of one peer that nobody has asked for yet, by their tag.
+
+    Args:
+        rank: the peer's.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.has_left = False
+        """Whether the peer has said that nothing more will come."""
+        self._by_tag: dict[int, deque[Incoming]] = {}
+        self._arriving: Incoming | None = None
+        self._next_number = 0
+
+    def put(self, frames: "list[zmq.Frame]", stamp: int) -> int:
+        """Take what came in one go; how many bytes of a message that was.
+
+        Raises:
+            WorkerError: a part is missing or came twice, or the peer says why it cannot go on.
+            ProtocolError: this is no part of a message.
+        """
+        head = frames[0].buffer
+        if len(head) < PART_HEADER.size or len(frames) > 2:
+            raise ProtocolError(f"worker {self.rank} sent {len(head)} bytes that begin no message")
+        tag, number, num_bytes = PART_HEADER.unpack_from(head)
+        if number != self._next_number:
+            raise WorkerError(
+                f"of what worker {self.rank} sent, part {self._next_number} is missing: part {number} came in its place"
+            )
+        self._next_number = (number + 1) % _LARGEST_NUMBER
+        body = frames[1].buffer if len(frames) == 2 else head[PART_HEADER.size :]
+        part = torch.frombuffer(body, dtype=torch.uint8) if len(body) else torch.empty(0, dtype=torch.uint8)
+        incoming = self._arriving
+        if incoming is None:
+            incoming = Incoming(tag, num_bytes)
+            if tag < Tag.LEFT:
+                self._by_tag.setdefault(tag, deque()).append(incoming)
+        if incoming.tag != tag or incoming.num_bytes != num_bytes or not incoming.add(part):
+            raise ProtocolError(f"worker {self.rank} sent a part that does not go on with the message before it")
+        self._arriving = None if incoming.is_complete else incoming
+        if incoming.is_complete:
+            incoming.stamp = stamp
+            self._heed(incoming)
+        return part.numel()
+
+    def has(self, tags: Sequence[int]) -> bool:
+        """Whether all of a message with one of these tags has come."""
+        waiting = [self._by_tag.get(tag) for tag in tags]
+        return any(messages and messages[0].is_complete for messages in waiting)
+
+    def first(self, tag: int, max_num_bytes: int | None) -> Incoming | None:
+        """The next message with this tag, complete or not; a longer one than allowed is refused.
+
+        Raises:
+            ProtocolError: it is longer.
+        """
+        waiting = self._by_tag.get(tag)
+        if not waiting:
+            return None
+        check_length(self.rank, waiting[0].num_bytes, max_num_bytes)
+        waiting[0].admit()
+        return waiting[0]
+
+    def take(self, tag: int) -> Tensor:
+        """The first message with this tag, which is complete, is no longer here."""
+        return self._by_tag[tag].popleft().message()
+
+    def _heed(self, incoming: Incoming) -> None:
+        """What a peer says of itself."""
+        if incoming.tag == Tag.LEFT:
+            self.has_left = True
+        elif incoming.tag == Tag.FAILED:
+            text = bytes(incoming.message().tolist()).decode(errors="replace")
+            raise WorkerError(f"{text} (so said worker {self.rank})")
