@@ -1,15 +1,16 @@
 """Links with a real rate and a real one-way latency between processes of this machine, where the kernel has no netem.
 
-Each process gets a network namespace whose ``eth0`` is a tap device. ``forwarder.py`` reads what leaves it, holds it for
-the latency and writes it to its destination; ``tc`` limits how fast it leaves, and the forwarder how fast it is received.
-Without any limit the namespaces are on a bridge of the kernel. Linux, root and iproute2 are needed. What is built is
-taken away again, also when the process that built it is killed.
+Each process gets a network namespace whose ``eth0`` is a tap device. ``forwarder.py`` reads what leaves it, holds it
+for the latency and writes it to its destination; ``tc`` limits how fast it leaves, and the forwarder how fast it is
+received. Without any limit the namespaces are on a bridge of the kernel. Linux, root and iproute2 are needed. What is
+built is taken away again, also when the process that built it is killed.
 
     python benchmarks/delayed_links.py 100mbit 20ms        # round trip and throughput
 """
 
 import argparse
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -33,7 +34,11 @@ CONGESTION_CONTROL = "cubic"
 HEADER_NUM_BYTES = 66
 """Of a packet: Ethernet 14, IP 20, TCP with time stamps 32."""
 _QUEUE_MS = 400
-_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+_PORTS = (5001, 5002, 5003)
+_MOST_AT_ONCE = 65536
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000
+_TUNSETOFFLOAD, _TUN_F_CSUM, _TUN_F_TSO4 = 0x400454D0, 0x01, 0x02
+_LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 _FORWARDER = Path(__file__).with_name("forwarder.py")
 
 
@@ -83,16 +88,17 @@ class Links:
         """Change the links; what is under way still comes as it would have."""
         if not self._is_switched:
             raise ValueError("links on a bridge have no rate and no latency; make them with one")
+        byte_s = 0.0 if bandwidth is None else 8 / bits_per_second(bandwidth)
+        # What a connection may hand over at once, to be cut by the card: half a millisecond, or nearly a frame.
+        at_once = _MOST_AT_ONCE if bandwidth is None else min(_MOST_AT_ONCE, max(mtu + 14, int(5e-4 / byte_s)))
         for name in self.names:
-            _run(f"ip -n {name} link set eth0 mtu {mtu}")
+            _run(f"ip -n {name} link set eth0 mtu {mtu} gso_max_size {at_once}")
             if bandwidth is None:
                 subprocess.run(["tc", "-n", name, "qdisc", "del", "dev", "eth0", "root"], capture_output=True)
             else:
                 # The forwarder spaces frames exactly; a small bucket only keeps the queue on the sender's side.
-                burst = max(2 * (mtu + 14), int(bits_per_second(bandwidth) / 8 * 2e-3))
-                limits = f"rate {bandwidth} burst {burst} latency {_QUEUE_MS}ms"
+                limits = f"rate {bandwidth} burst {max(2 * (mtu + 14), 2 * at_once)} latency {_QUEUE_MS}ms"
                 _run(f"tc -n {name} qdisc replace dev eth0 root tbf {limits}")
-        byte_s = 0.0 if bandwidth is None else 8 / bits_per_second(bandwidth)
         self._ask({"byte_s": byte_s, "latency_s": latency_s})
 
     def counts(self) -> dict[str, float]:
@@ -171,13 +177,18 @@ def started(
             inside = ["ip", "netns", "exec", name] if name else []
             own = ["--rank", str(rank), "--store", str(Path(folder, "store"))]
             command = [*inside, sys.executable, script, *arguments, *own]
-            children.append(subprocess.Popen(command, env=environment, text=True, **options))
+            options = {**options, "env": environment, "text": True, "preexec_fn": _end_with_parent}
+            children.append(subprocess.Popen(command, **options))
             stack.callback(_end, children[-1])
         yield children
 
 
 def _run(command: str) -> None:
     subprocess.run(command.split(), check=True, stdout=subprocess.DEVNULL)
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _end(child: "subprocess.Popen[str]") -> None:
@@ -209,8 +220,9 @@ def _tap(name: str) -> Iterator[Any]:
     with open("/dev/net/tun", "r+b", buffering=0) as file:
         os.set_blocking(file.fileno(), False)
         outside = f"tw{os.getpid() % 10**7}tap"
-        flags = _IFF_TAP | _IFF_NO_PI
+        flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
         fcntl.ioctl(file.fileno(), _TUNSETIFF, struct.pack("16sH22x", outside.encode(), flags))
+        fcntl.ioctl(file.fileno(), _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4)
         _run(f"ip link set {outside} netns {name} name eth0")
         yield file
 
@@ -271,38 +283,40 @@ def _receive_all(peers: Sequence[socket.socket]) -> float:
 
 def _serve_test(num_senders: int) -> None:
     """What process 0 of the self-test does: it echoes, then receives from one, then from all at once."""
-    with socket.create_server((address(0), 5001)) as server:
-        peer = server.accept()[0]
-        while byte := peer.recv(1):
-            peer.sendall(byte)
-        print(f"one sender: {_receive_all([server.accept()[0]]) / 1e6:.1f} Mbit/s", flush=True)
-        peers = [server.accept()[0] for _ in range(num_senders)]
+    with contextlib.ExitStack() as stack:
+        echo, one, many = (stack.enter_context(socket.create_server((address(0), port))) for port in _PORTS)
+        with echo.accept()[0] as peer:
+            while byte := peer.recv(1):
+                peer.sendall(byte)
+        print(f"one sender: {_receive_all([one.accept()[0]]) / 1e6:.1f} Mbit/s", flush=True)
+        peers = [many.accept()[0] for _ in range(num_senders)]
         for peer in peers:
             peer.sendall(b"!")
         print(f"{num_senders} senders to one receiver: {_receive_all(peers) / 1e6:.1f} Mbit/s together", flush=True)
 
 
-def _connected() -> socket.socket:
+def _connected(port: int) -> socket.socket:
     while True:
         with contextlib.suppress(ConnectionRefusedError):
-            peer = socket.create_connection((address(0), 5001))
+            peer = socket.create_connection((address(0), port))
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return peer
 
 
 def _send_test(is_first: bool, num_bytes: int) -> None:
     if is_first:
-        with _connected() as peer:
-            times = []
+        times = []
+        with _connected(_PORTS[0]) as peer:
             for _ in range(50):
                 begin = time.perf_counter()
                 peer.sendall(b"x")
                 peer.recv(1)
                 times.append(1e3 * (time.perf_counter() - begin))
-        print(f"there and back: {min(times):.2f} to {max(times):.2f} ms, median {statistics.median(times):.2f}")
-        with _connected() as peer:
+        took = f"there and back: {min(times):.2f} to {max(times):.2f} ms, median {statistics.median(times):.2f}"
+        print(took, flush=True)
+        with _connected(_PORTS[1]) as peer:
             peer.sendall(bytes(num_bytes))
-    with _connected() as peer:
+    with _connected(_PORTS[2]) as peer:
         peer.recv(1)
         peer.sendall(bytes(num_bytes // 2))
 

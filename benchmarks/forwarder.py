@@ -3,10 +3,11 @@
 It is a program of its own, as a thread would wait for the interpreter that it serves. Standard input carries orders, a
 JSON object a line, each answered by a line; when it ends, the namespaces are deleted, however its parent ended.
 
-A frame that is read starts on the sender's uplink when the one before it has left, is at the receiver's port one latency
-after its start, passes through the port when the one before it has passed, and is delivered with its last byte. Uplink
-and downlink carry it at the same time (cut-through), so that a lone flow pays for its bytes once, and three senders to
-one receiver share the bandwidth of its port. This is the network of ``thinwire.simulator``, for frames.
+A frame that is read starts on the sender's uplink when the one before it has left, is at the receiver's port one
+latency after its start, passes through the port when the one before it has passed, and is delivered with its last byte.
+Uplink and downlink carry it at the same time (cut-through), so that a lone flow pays for its bytes once, and three
+senders to one receiver share the bandwidth of its port. This is the network of ``thinwire.simulator``, for frames.
+Those of one connection may come several at once, as to a network card that cuts them itself, with a header that says so.
 """
 
 import contextlib
@@ -22,12 +23,26 @@ import time
 from collections import deque
 from typing import Any
 
-MOST_FRAME_NUM_BYTES = 1 << 14
+MOST_FRAME_NUM_BYTES = (1 << 16) + 200
+VIRTIO_NUM_BYTES = 10
+"""Of the header before every frame: flags, kind (0: one frame), and at 4 how many bytes each of its frames carries."""
+PACKET_HEADER_NUM_BYTES = 66
+"""Ethernet 14, IP 20, TCP with time stamps 32; what cuts a frame repeats it."""
 QUEUE_S = 0.4
 """What waits longer than that at a port is dropped, as by the queue of ``tc`` at the sender."""
 _BATCH = 32
 """Frames that are read of one interface before what is due elsewhere is looked at."""
 _PR_SET_TIMERSLACK = 29
+
+
+def wire_num_bytes(frame: bytes) -> int:
+    """Of what was read, once it has been cut into frames; without the header before it."""
+    num_bytes = len(frame) - VIRTIO_NUM_BYTES
+    if not frame[1]:
+        return num_bytes
+    part_num_bytes = frame[4] | frame[5] << 8
+    num_frames = -(-(num_bytes - PACKET_HEADER_NUM_BYTES) // part_num_bytes)
+    return num_bytes + (num_frames - 1) * PACKET_HEADER_NUM_BYTES
 
 
 class Port:
@@ -92,7 +107,7 @@ class Switch:
                 return
             now_s = clock()
             start_s = max(now_s, port.uplink_free_s)
-            sending_s = len(frame) * self.byte_s
+            sending_s = wire_num_bytes(frame) * self.byte_s
             port.uplink_free_s = start_s + sending_s
             first_bit_s = start_s + self.latency_s
             for other in self.destinations(port, frame):
@@ -104,9 +119,9 @@ class Switch:
                 other.due.append((other.downlink_free_s, frame))
 
     def destinations(self, port: Port, frame: bytes) -> list[Port]:
-        if frame[0] & 1:  # to a group: to all others
+        if frame[VIRTIO_NUM_BYTES] & 1:  # to a group: to all others
             return [other for other in self.ports if other is not port]
-        number = frame[5] - 1
+        number = frame[VIRTIO_NUM_BYTES + 5] - 1
         return [self.ports[number]] if number < len(self.ports) else []
 
     def deliver(self) -> float:

@@ -188,26 +188,22 @@ def test_what_cannot_be_guarded_is_refused() -> None:
 
 def test_each_second_of_a_step_is_counted_where_it_went(found: list[dict[str, Any]]) -> None:
     for each in found:
-        gathered, reduced = each["clocked"]["gather"], each["clocked"]["all-reduce"]
-        for step, times in enumerate(gathered["steps"]):
-            assert times == {
-                "compute_s": 23.0 + step,
-                "compress_s": 3.0,
-                "encode_s": 5.0,
-                "waiting_s": 11.0 + 17.0,
-                "wire_s": 13.0 + 29.0,
-                "decode_s": 7.0,
-                "apply_s": 19.0,
-            }
-        assert gathered["median"] == StepTimes(**gathered["steps"][1])
-        for times in reduced["steps"]:
-            # An all-reduce has no lengths to wait for.
-            assert (times["waiting_s"], times["wire_s"]) == (17.0, 2.0 + 31.0 + 37.0 + 29.0)
-            assert (times["compress_s"], times["decode_s"], times["apply_s"]) == (0.0, 0.0, 19.0)
         for clocked in each["clocked"].values():
             assert sum(sum(times.values()) for times in clocked["steps"]) == clocked["passed"]
+        gathered, reduced = each["clocked"]["gather"], each["clocked"]["all-reduce"]
+        for step, times in enumerate(gathered["steps"]):
+            # Which of the two it is goes by what had come when it was asked for.
+            assert times.pop("waiting_s") + times.pop("wire_s") == 11.0 + 13.0 + 17.0 + 29.0
+            assert times == {
+                "compute_s": 23.0 + step, "compress_s": 3.0, "encode_s": 5.0, "decode_s": 7.0, "apply_s": 19.0
+            }  # fmt: skip
+        assert gathered["median"].compute_s == 24.0
+        for times in reduced["steps"]:
+            assert times["wire_s"] >= 2.0 + 31.0 + 37.0 + 3.0
+            assert times["waiting_s"] + times["wire_s"] == 2.0 + 31.0 + 37.0 + 3.0 + 17.0 + 29.0
+            assert (times["compress_s"], times["decode_s"], times["apply_s"]) == (0.0, 0.0, 19.0)
         for times in each["clocked"]["server"]["steps"]:
-            assert times["waiting_s"] > 1.0 < times["wire_s"]
+            assert times["waiting_s"] + times["wire_s"] > 1.0
 
 
 def test_the_phases_of_any_sequence_add_up() -> None:
@@ -279,4 +275,5 @@ def test_both_shells_say_where_the_time_goes(shell: str, found: list[dict[str, A
         times = each["shells"][f"{shell}-resync"]["times"]
         assert min(times.compute_s, times.apply_s, times.total_s) > 0.0
         if shell == "hook":
-            assert min(times.seconds(phase) for phase in PHASES) > 0.0
+            # What comes in one piece has no time on the wire that could be told from waiting.
+            assert min(times.seconds(phase) for phase in PHASES if phase != "wire") > 0.0

@@ -16,14 +16,14 @@ from thinwire.steps import check_length
 
 
 def gather(
-    links: Links, message: Tensor, size: int, max_num_bytes: int | None, arrives: Callable[[], None]
+    links: Links, message: Tensor, size: int, max_num_bytes: int | None, begun: Callable[[], object]
 ) -> list[Tensor]:
     """The messages of the first ``size`` processes in rank order; one latency, whatever their lengths.
 
     Args:
         message: uint8 ``[n]``, handed over.
         max_num_bytes: a longer one is refused by every process.
-        arrives: called once something of every process has come.
+        begun: called when something of every process has come.
     """
     try:
         check_length(links.rank, message.numel(), max_num_bytes)
@@ -35,9 +35,7 @@ def gather(
         links.send(rank, Tag.GATHERED, message)
     found = {links.rank: message}
     while missing:
-        if len(missing) == 1:
-            arrives()
-        rank, _, came = links.receive(missing, [Tag.GATHERED], max_num_bytes)
+        rank, _, came = links.receive(missing, [Tag.GATHERED], max_num_bytes, begun=begun)
         found[rank] = came
         missing.remove(rank)
     links.flush()

@@ -1,5 +1,6 @@
 """A method of gradient averaging as the communication hook of DistributedDataParallel."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -71,8 +72,6 @@ class CompressedGradients:
         more = {"policy": policy, "guard": guard, "warn_if_slower": warn_if_slower}
         terms = common_terms("compress_ddp", method, seed, model.module, more)
         self.transport = Transport(model.process_group, links, terms)
-        self._interrupts = Interrupts()
-        self.transport.watch(self._interrupts)
         self.num_steps = 0
         self.message_bytes = 0
         self._method = method
@@ -83,17 +82,22 @@ class CompressedGradients:
         self._report = layer_report
         self._guarded = None if guard is None else guard_module(guard, self.transport, model.module)
         self._clock = self.transport.clock = StepClock() if profile else None
-        self._buckets = BucketChannels(
-            method, list(self._names.values()), policy.dense_names(model.module), self._key, self.transport.rank,
-            self.transport.size, self._clock,
-        )  # fmt: skip
-        self._check(model.module)
+        self._watch: DenseWatch | None = None
+        with contextlib.ExitStack() as undo:  # what cannot begin leaves nothing behind
+            undo.callback(self.transport.close)
+            self._buckets = BucketChannels(
+                method, list(self._names.values()), policy.dense_names(model.module), self._key, self.transport.rank,
+                self.transport.size, self._clock,
+            )  # fmt: skip
+            self._check(model.module)
+            if warn_if_slower and self.transport.size > 1:
+                network = measure_link(self.transport, model.process_group)
+                self._watch = DenseWatch(network, self.transport.size, self.transport.rank == 0, self.transport.share)
+            undo.pop_all()
         # A clock cannot tell the work on one bucket from waiting for another.
         self._pipeline = Pipeline(self.transport, ahead=not profile)
-        self._watch: DenseWatch | None = None
-        if warn_if_slower and self.transport.size > 1:
-            network = measure_link(self.transport, model.process_group)
-            self._watch = DenseWatch(network, self.transport.size, self.transport.rank == 0, self.transport.share)
+        self._interrupts = Interrupts()
+        self.transport.watch(self._interrupts)
 
     @property
     def steps_together(self) -> bool:

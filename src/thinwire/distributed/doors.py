@@ -44,6 +44,7 @@ class Door:
         """What who fetches must show. (A zero at its beginning would be ZeroMQ's own.)"""
         self.socket = context.socket(zmq.ROUTER)
         self.socket.router_mandatory = True
+        self.socket.linger = 0  # of a connection that its other end has closed; that of close() is for the others
         self.socket.sndhwm = 0
         self.socket.maxmsgsize = _LONGEST_REQUEST
         self.socket.handshake_ivl = _HANDSHAKE_MS
@@ -110,6 +111,7 @@ def connect(
     """
     fetching: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     fetching.routing_id = identity
+    fetching.linger = 0
     fetching.rcvhwm = 0  # the sender stops at what has not been taken; see links.py
     fetching.ipv6 = "[" in endpoint
     fetching.reconnect_ivl = _RETRY_MS

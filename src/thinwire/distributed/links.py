@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,8 +125,9 @@ class Links:
         self._push(peer)
 
     def receive(
-        self, ranks: Collection[int], tags: Sequence[Tag], max_num_bytes: int | None = None, *, needs_all: bool = True
-    ) -> tuple[int, Tag, Tensor]:
+        self, ranks: Collection[int], tags: Sequence[Tag], max_num_bytes: int | None = None, *, needs_all: bool = True,
+        begun: Callable[[], object] | None = None,
+    ) -> tuple[int, Tag, Tensor]:  # fmt: skip
         """The message that came first of those with one of the tags from one of the processes; waits for one.
 
         Args:
@@ -134,6 +135,7 @@ class Links:
             tags: which kinds.
             max_num_bytes: a longer one is refused before memory is taken for it.
             needs_all: whether something of each of them is needed, sooner or later, so that none may have left.
+            begun: called before waiting while something of each of them is here: what is left is to move bytes.
 
         Raises:
             WorkerError: one of the processes is gone, or none of them sent anything for too long.
@@ -148,6 +150,8 @@ class Links:
                 if found is not None:
                     rank, tag = found
                     return rank, tag, self.peers[rank].mail.take(tag)
+                if begun is not None and all(self.peers[rank].mail.has_begun(tags) for rank in ranks):
+                    begun()
                 if self._wait(ranks, tags, needs_all):
                     deadline = time.monotonic() + self._timeout_s
                 elif time.monotonic() > deadline:
@@ -205,7 +209,7 @@ class Links:
             for peer in self.peers.values():
                 peer.connection.disable_monitor()
                 peer.monitor.close(0)
-                peer.connection.close(_FAREWELL_MS)
+                peer.connection.close(0)
             self._door.close(linger_ms)
             self._context.term()
         finally:
@@ -273,7 +277,7 @@ class Links:
             peer.look()
         ended = [peer for peer in watched if not peer.is_connected or peer.mail.has_left]
         # What a connection had received before it ended is still there to be taken.
-        if any([self._fetch(peer) for peer in ended]):
+        if any(self._fetch(peer) for peer in ended):
             return
         left = {peer.rank for peer in ended if peer.mail.has_left}
         lost = {peer.rank for peer in ended} - left

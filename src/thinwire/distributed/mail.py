@@ -138,6 +138,10 @@ class Mailbox:
         waiting = [self._by_tag.get(tag) for tag in tags]
         return any(messages and messages[0].is_complete for messages in waiting)
 
+    def has_begun(self, tags: Sequence[int]) -> bool:
+        """Whether some of a message with one of these tags has come."""
+        return any(self._by_tag.get(tag) for tag in tags)
+
     def first(self, tag: int, max_num_bytes: int | None) -> Incoming | None:
         """The next message with this tag, complete or not; a longer one than allowed is refused.
 

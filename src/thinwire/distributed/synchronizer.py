@@ -1,7 +1,7 @@
 """Workers kept in step by an optimizer's own hooks: the training loop stays as it was."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -45,18 +45,20 @@ class Synchronizer:
         terms = common_terms("synchronize", method, seed, model, {"guard": guard})
         self.transport = Transport(process_group, links, terms)
         served = needs_server(method)
-        if served and self.transport.rank == self.transport.size - 1:
-            self.transport.close()
-            raise ConfigError(
-                f"{method} needs a server, which is the last process: let it call thinwire.serve(model, method, "
-                "num_steps=...) instead, and start one process more than there are workers"
-            )
-        begin_alike(self.transport, model)
-        size = self.transport.size - served
-        self.optimizer = optimizer
-        self.worker = Worker(method, model, optimizer, rank=self.transport.rank, size=size, seed=seed)
-        self.worker.layer_report = layer_report
-        self._guarded = None if guard is None else guard_worker(guard, self.transport, self.worker)
+        with ExitStack() as undo:  # what cannot begin leaves nothing behind
+            undo.callback(self.transport.close)
+            if served and self.transport.rank == self.transport.size - 1:
+                raise ConfigError(
+                    f"{method} needs a server, which is the last process: let it call thinwire.serve(model, method, "
+                    "num_steps=...) instead, and start one process more than there are workers"
+                )
+            begin_alike(self.transport, model)
+            size = self.transport.size - served
+            self.optimizer = optimizer
+            self.worker = Worker(method, model, optimizer, rank=self.transport.rank, size=size, seed=seed)
+            self.worker.layer_report = layer_report
+            self._guarded = None if guard is None else guard_worker(guard, self.transport, self.worker)
+            undo.pop_all()
         self._clock = self.transport.clock = StepClock() if profile else None
         for channel in self.worker.channels:
             channel.clock = self._clock

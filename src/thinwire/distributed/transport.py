@@ -187,7 +187,7 @@ class Transport:
                 return None
             case Receive(source, _, max_num_bytes):
                 check_peer(op, self.rank, self.size)
-                _, _, message = self._links.receive([source], [Tag.LETTER], max_num_bytes)
+                _, _, message = self._links.receive([source], [Tag.LETTER], max_num_bytes, begun=self._on_the_wire)
                 self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
                 return message
             case ReceiveAny(_, max_num_bytes):

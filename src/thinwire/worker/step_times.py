@@ -29,8 +29,9 @@ class StepTimes:
             overlap with backward it is what they do not hide.
         compress_s: in the compressor and its memory.
         encode_s: from there to the moment at which the message is handed over: above all, writing its bytes.
-        waiting_s: until the length of every message is known, so that every peer has come to this point.
-        wire_s: moving bytes after that. An all-reduce has no lengths: whoever waits in it does so here.
+        waiting_s: until something of every message is here, so that every peer has come to this point. Of a message
+            that comes in one piece (up to 128 kB, or 1 MB within a machine) that is all of it.
+        wire_s: moving bytes after that. Whoever waits in an all-reduce does so here.
         decode_s: reading messages and adding them up.
         apply_s: the rest of an exchange: gathering tensors to one vector, writing the mean back.
 

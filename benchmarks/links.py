@@ -1,0 +1,217 @@
+"""What an exchange takes: thinwire's transport beside gloo, and the simulator's network beside a real one.
+
+Messages are exchanged between processes on the loopback interface, and over links with a rate and a latency (see
+``delayed_links.py``), each way over connections of its own. All processes begin a round at the same moment; it takes as
+long as the slowest. What is printed is the median, and in brackets its ratio to latency plus bytes over bandwidth.
+Connections are idle between rounds: 50 ms, as in a training step, and in a table of its own for so long that Linux has
+forgotten how fast they were. Linux, root and iproute2 are needed.
+
+    python benchmarks/links.py
+    python benchmarks/links.py --model        # predicted by thinwire.Simulation, and measured
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from delayed_links import Links, bits_per_second, namespaces
+from link_crew import (
+    GATHER,
+    GATHER_AT_MOST,
+    GLOO_AT_ONCE,
+    GLOO_LENGTHS_FIRST,
+    GLOO_SUM,
+    LETTERS,
+    SUM,
+    Case,
+    Crew,
+    crew,
+    program,
+    serve,
+)
+
+from thinwire.network import Network
+from thinwire.simulator import Simulation
+
+GATHERS = (GLOO_LENGTHS_FIRST, GLOO_AT_ONCE, GATHER, GATHER_AT_MOST)
+SUMS = (GLOO_SUM, SUM)
+BANDWIDTH, LATENCIES_S = "100mbit", (0.02, 0.1)
+LINK_NUM_BYTES = (2_000, 50_000, 500_000)
+LOOPBACK_NUM_BYTES = (2_000, 50_000, 1_000_000, 100_000_000)
+SUM_NUM_BYTES = (2_000, 50_000, 5_000_000, 100_000_000)
+LONG_IDLE_S = 1.5
+MODEL_BANDWIDTHS, MODEL_LATENCIES_S = ("1gbit", "100mbit", "10mbit"), (0.0, 0.02, 0.1)
+MODEL_NUM_BYTES = (2_000, 50_000, 5_000_000)
+MODEL_ROUNDS = 5
+LONGEST_S = 6.0
+"""A case of the model that is predicted to take longer has fewer rounds, and none if one round is longer."""
+
+
+def size_of(num_bytes: int) -> str:
+    return f"{num_bytes // 1_000_000} MB" if num_bytes >= 1_000_000 else f"{num_bytes // 1000} kB"
+
+
+def print_row(cells: Sequence[str]) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def print_head(title: str, columns: Sequence[str]) -> None:
+    print(f"\n{title}\n", flush=True)
+    print_row(columns)
+    print_row(["---"] * len(columns))
+
+
+class Table:
+    """Rows of cases, printed as they are measured and kept for the file."""
+
+    def __init__(self, title: str, ways: Sequence[str]) -> None:
+        self.title, self.ways = title, ways
+        self.results: list[dict[str, Any]] = []
+        print_head(f"{title}; milliseconds", ["link", "processes", "bytes", *ways])
+
+    def add(self, link: str, case: Case, seconds: Sequence[float], ideal_s: float | None = None) -> None:
+        cells = [f"{1e3 * each:.2f}" + ("" if ideal_s is None else f" ({each / ideal_s:.2f})") for each in seconds]
+        print_row([link, str(case.processes), size_of(case.num_bytes), *cells])
+        for way, each in zip(self.ways, seconds, strict=True):
+            self.results.append(
+                {"table": self.title, "link": link, "processes": case.processes, "bytes": case.num_bytes, "way": way,
+                 "seconds": each, "ideal_s": ideal_s, "idle_s": case.idle_s}
+            )  # fmt: skip
+
+
+def one_after_another(on: Crew, case: Case) -> list[float]:
+    """Every way by itself."""
+    return [seconds for way in case.ways for seconds in on.time(dataclasses.replace(case, ways=(way,)))]
+
+
+def measure_links(args: argparse.Namespace) -> list[Table]:
+    """Gathers of two processes over links, with short and with long pauses."""
+    tables = []
+    with namespaces(2, BANDWIDTH, 0.0) as links, crew(__file__, links.names) as on:
+        for is_long in (False, True):
+            pause_s = LONG_IDLE_S if is_long else args.idle_s
+            table = Table(f"Links of {BANDWIDTH}, {pause_s:g} s idle before each exchange", GATHERS)
+            tables.append(table)
+            for latency_s, num_bytes in itertools.product(LATENCIES_S, LINK_NUM_BYTES):
+                links.set(BANDWIDTH, latency_s)
+                if is_long:
+                    # The ways take turns, so that each is idle while the others are timed.
+                    case = Case(GATHERS, num_bytes, 2, args.long_rounds, 2, pause_s / len(GATHERS))
+                    seconds = on.time(case)
+                else:
+                    case = Case(GATHERS, num_bytes, 2, args.rounds, idle_s=pause_s)
+                    seconds = one_after_another(on, case)
+                ideal_s = latency_s + 8 * num_bytes / bits_per_second(BANDWIDTH)
+                table.add(f"{1e3 * latency_s:g} ms", case, seconds, ideal_s)
+    return tables
+
+
+def measure_loopback(args: argparse.Namespace) -> list[Table]:
+    """Gathers and sums without a link between."""
+    with crew(__file__, [None] * 4) as on:
+        gathers = Table(f"Loopback, {args.idle_s:g} s idle before each exchange", GATHERS)
+        for processes, num_bytes in [*((2, each) for each in LOOPBACK_NUM_BYTES), (4, LOOPBACK_NUM_BYTES[0])]:
+            case = Case(GATHERS, num_bytes, processes, rounds_of(num_bytes, args.rounds), idle_s=args.idle_s)
+            gathers.add("loopback", case, one_after_another(on, case))
+        sums = Table("All-reduce of f32 on the loopback", SUMS)
+        for num_bytes in SUM_NUM_BYTES:
+            case = Case(SUMS, num_bytes, 2, rounds_of(num_bytes, args.rounds), idle_s=args.idle_s)
+            sums.add("loopback", case, one_after_another(on, case))
+    return [gathers, sums]
+
+
+def rounds_of(num_bytes: int, rounds: int) -> int:
+    return min(rounds, 7) if num_bytes > 10_000_000 else rounds
+
+
+def predicted_s(way: str, num_bytes: int, processes: int, network: Network) -> float:
+    """What the simulator says of an exchange in which all begin together."""
+    simulation = Simulation(processes, network)
+    message, vector = torch.zeros(num_bytes, dtype=torch.uint8), torch.zeros(num_bytes // 4)
+    simulation.run([program(way, message, vector, rank, processes) for rank in range(processes)])
+    return max(simulation.clocks)
+
+
+def model_cases() -> list[tuple[str, float, Case, float]]:
+    """Bandwidth, latency, case and predicted seconds, the short ones first; rounds 0 is too long."""
+    cases = []
+    for bandwidth, latency_s in itertools.product(MODEL_BANDWIDTHS, MODEL_LATENCIES_S):
+        network = Network(bandwidth_Bps=bits_per_second(bandwidth) / 8, latency_s=latency_s)
+        for num_bytes, processes, way in itertools.product(MODEL_NUM_BYTES, (2, 4), (GATHER_AT_MOST, LETTERS, SUM)):
+            seconds = predicted_s(way, num_bytes, processes, network)
+            warm_ups = 3 if 8 * seconds < LONGEST_S else 1
+            rounds = min(MODEL_ROUNDS, int(LONGEST_S / seconds) - warm_ups)
+            cases.append((bandwidth, latency_s, Case((way,), num_bytes, processes, max(rounds, 0), warm_ups), seconds))
+    return sorted(cases, key=lambda each: (each[3] * (each[2].rounds + each[2].warm_ups) > 2, *each[:2]))
+
+
+def measure_model(budget_s: float) -> list[dict[str, Any]]:
+    """Predicted beside measured, for networks of every kind; what would take too long is left out."""
+    begin_s = time.perf_counter()
+    results = []
+    skipped = []
+    columns = ["Mbit/s", "latency ms", "processes", "exchange", "bytes", "predicted ms", "measured ms", "ratio"]
+    with namespaces(4, MODEL_BANDWIDTHS[0], 0.0) as links, crew(__file__, links.names) as on:
+        set_link = only_changes(links)
+        print_head("The simulator's network beside a real one", columns)
+        for bandwidth, latency_s, case, seconds in model_cases():
+            mbits = bits_per_second(bandwidth) / 1e6
+            what = [f"{mbits:g}", f"{1e3 * latency_s:g}", str(case.processes), case.ways[0], size_of(case.num_bytes)]
+            takes_s = (case.rounds + case.warm_ups) * (1.5 * seconds + case.idle_s)
+            if not case.rounds or time.perf_counter() - begin_s + takes_s > budget_s:
+                skipped.append(", ".join(what))
+                continue
+            set_link(bandwidth, latency_s)
+            (measured_s,) = on.time(case)
+            print_row([*what, f"{1e3 * seconds:.2f}", f"{1e3 * measured_s:.2f}", f"{measured_s / seconds:.2f}"])
+            results.append(
+                {"bandwidth": bandwidth, "latency_s": latency_s, "processes": case.processes, "way": case.ways[0],
+                 "bytes": case.num_bytes, "predicted_s": seconds, "measured_s": measured_s, "rounds": case.rounds}
+            )  # fmt: skip
+    print(f"\nLeft out, as they would take too long ({', '.join(columns[:5])}):", *skipped or ["none"], sep="\n- ")
+    return results
+
+
+def only_changes(links: Links) -> Callable[[str, float], None]:
+    """``links.set``, unless they are so already."""
+    now: list[tuple[str, float]] = []
+
+    def set_link(bandwidth: str, latency_s: float) -> None:
+        if now != [(bandwidth, latency_s)]:
+            links.set(bandwidth, latency_s)
+            now[:] = [(bandwidth, latency_s)]
+
+    return set_link
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="store_true", help="the simulator's network beside a real one")
+    parser.add_argument("--rounds", type=int, default=15, help="that are timed of each exchange")
+    parser.add_argument("--long-rounds", type=int, default=7, help="of the table with long pauses")
+    parser.add_argument("--idle-s", type=float, default=0.05, help="seconds between two exchanges")
+    parser.add_argument("--budget-s", type=float, default=450.0, help="what --model may take")
+    parser.add_argument("--out", help="a file for the results, a line each")
+    parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--store", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rank is not None:
+        serve(args.rank, args.processes, args.store)
+        return
+    if args.model:
+        results = measure_model(args.budget_s)
+    else:
+        results = [each for table in [*measure_loopback(args), *measure_links(args)] for each in table.results]
+    if args.out:
+        Path(args.out).write_text("".join(json.dumps(result) + "\n" for result in results))
+
+
+if __name__ == "__main__":
+    main()
