@@ -25,7 +25,7 @@ _LONGEST_PATH = 100
 """Of a socket in the file system: the system allows 107."""
 _LONGEST_REQUEST = 64
 """Bytes that a door takes at once: greetings and receipts are shorter; who sends more is cut off."""
-_IDENTITY = struct.Struct("<16sI")
+_GREETING = struct.Struct("<16sIB")
 
 
 class Door:
@@ -40,8 +40,9 @@ class Door:
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", options: LinkOptions, host: str) -> None:
-        self.secret = b"t" + secrets.token_bytes(15)
-        """What who fetches must show. (A zero at its beginning would be ZeroMQ's own.)"""
+        self.secret = secrets.token_bytes(16)
+        """What who fetches must show."""
+        self._ranks: dict[bytes, int] = {}
         self.socket = context.socket(zmq.ROUTER)
         self.socket.router_mandatory = True
         self.socket.linger = 0  # of a connection that its other end has closed; that of close() is for the others
@@ -73,12 +74,19 @@ class Door:
         if is_alone:
             self.socket.unbind(self.endpoint)
 
-    def rank_of(self, identity: bytes) -> int | None:
-        """Which process shows this identity; ``None`` if it is a stranger."""
-        if len(identity) != _IDENTITY.size:
+    def admit(self, identity: bytes, greeting: bytes) -> tuple[int, int] | None:
+        """Which process greets over which of its connections; ``None`` if it is a stranger."""
+        if len(greeting) != _GREETING.size:
             return None
-        secret, rank = _IDENTITY.unpack(identity)
-        return int(rank) if secrets.compare_digest(secret, self.secret) else None
+        secret, rank, number = _GREETING.unpack(greeting)
+        if not secrets.compare_digest(secret, self.secret):
+            return None
+        self._ranks[identity] = rank
+        return rank, number
+
+    def rank_of(self, identity: bytes) -> int | None:
+        """Whose connection this is; ``None`` if it is a stranger's."""
+        return self._ranks.get(identity)
 
     def close(self, linger_ms: int) -> None:
         """Close; what was sent goes on travelling for at most ``linger_ms``."""
@@ -93,24 +101,18 @@ class Door:
                 self._folder.rmdir()
 
 
-def identity_of(secret: bytes, rank: int) -> bytes:
-    """What process ``rank`` shows at the door with this secret."""
-    return _IDENTITY.pack(secret, rank)
-
-
 def connect(
-    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, key: str, identity: bytes, silence_s: float
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, key: str, connections: int, silence_s: float
 ) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
-    """A connection to another process's door, and the socket that tells of its beginning and end.
+    """Connections to another process's door as one socket, and a second one that tells of their beginning and end.
 
     Args:
         endpoint: as ZeroMQ writes it.
-        key: of the door; empty for a connection that is not encrypted.
-        identity: what this process shows.
-        silence_s: without a sign of life for so long, the connection ends.
+        key: of the door; empty for connections that are not encrypted.
+        connections: how many.
+        silence_s: without a sign of life for so long, a connection ends.
     """
     fetching: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-    fetching.routing_id = identity
     fetching.linger = 0
     fetching.rcvhwm = 0  # the sender stops at what has not been taken; see links.py
     fetching.ipv6 = "[" in endpoint
@@ -121,9 +123,16 @@ def connect(
     if key:
         fetching.curve_publickey, fetching.curve_secretkey = zmq.curve_keypair()
         fetching.curve_serverkey = key.encode()
-    monitor = fetching.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED)
-    fetching.connect(endpoint)
+    monitor = fetching.get_monitor_socket(zmq.Event.DISCONNECTED)
+    for _ in range(connections):
+        fetching.connect(endpoint)
     return fetching, monitor
+
+
+def greet(fetching: "zmq.Socket[bytes]", secret: bytes, rank: int, connections: int) -> None:
+    """Show the door's secret on each connection: they take turns in what is sent."""
+    for number in range(connections):
+        fetching.send(_GREETING.pack(secret, rank, number))
 
 
 def _bind(door: "zmq.Socket[bytes]", host: str, ports: tuple[int, int] | None) -> str:

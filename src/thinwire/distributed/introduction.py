@@ -19,10 +19,10 @@ import zmq
 from torch import Tensor
 
 from thinwire.distributed.addresses import advertised_host, host_name, machine_id
-from thinwire.distributed.doors import Door, connect, identity_of
+from thinwire.distributed.doors import Door, connect, greet
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.links import Links, Peer
-from thinwire.distributed.mail import PART_HEADER, Mailbox, Tag
+from thinwire.distributed.mail import Mailbox, Tag, part_header
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.kernels.numba_tools import array_of
 
@@ -38,8 +38,6 @@ LONGEST_MEETING_S = 60.0
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Where a backend does not say what its own is; torch's default for gloo."""
-
-_GREETING = b"thinwire"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
         WorkerError: some process cannot reach another one.
     """
     rank = dist.get_rank(group)
-    said = {**terms, "encryption": str(options.encrypt)}
+    said = {**terms, "links": f"encrypt={options.encrypt}, connections={options.connections}"}
     timeout_s = (options.timeout or group_timeout(group)).total_seconds()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.set(zmq.MAX_SOCKETS, max(1023, 4 * dist.get_world_size(group)))
@@ -98,9 +96,8 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
         cards = [Card(**json.loads(text)) for text in _gather_text(own.to_bytes(), group)]
         _check_terms(cards, said, group)
         silence_s = min(timeout_s, LONGEST_SILENCE_S)
-        peers = {
-            other: _peer(context, door, cards, rank, other, silence_s) for other in range(len(cards)) if other != rank
-        }
+        others = [other for other in range(len(cards)) if other != rank]
+        peers = {other: _peer(context, cards, rank, other, options.connections, silence_s) for other in others}
         links = Links(context, door, peers, rank, timeout_s)
         _meet(door, peers, cards, rank, min(timeout_s, LONGEST_MEETING_S))
         door.stop_admitting(is_alone=all(peer.is_here for peer in peers.values()))
@@ -180,43 +177,52 @@ def _check_terms(cards: list[Card], said: Mapping[str, str], group: dist.Process
 
 
 def _peer(
-    context: "zmq.Context[zmq.Socket[bytes]]", door: Door, cards: list[Card], rank: int, other: int, silence_s: float
-) -> Peer:
+    context: "zmq.Context[zmq.Socket[bytes]]", cards: list[Card], rank: int, other: int, connections: int,
+    silence_s: float,
+) -> Peer:  # fmt: skip
+    """A process that is connected to, and greeted."""
     card = cards[other]
     is_here = card.machine == cards[rank].machine and bool(card.path)
     endpoint, key = (f"ipc://{card.path}", "") if is_here else (card.endpoint, card.key)
-    connection, monitor = connect(context, endpoint, key, identity_of(bytes.fromhex(card.secret), rank), silence_s)
-    return Peer(other, card.host, is_here, identity_of(door.secret, other), connection, monitor, Mailbox(other))
+    count = 1 if is_here else connections
+    fetching, monitor = connect(context, endpoint, key, count, silence_s)
+    greet(fetching, bytes.fromhex(card.secret), rank, count)
+    return Peer(other, card.host, is_here, [b""] * count, fetching, monitor, Mailbox(other, count))
 
 
 def _meet(door: Door, peers: dict[int, Peer], cards: list[Card], rank: int, limit_s: float) -> None:
-    """Greet everybody, welcome whoever greets, and wait for the same from all."""
+    """Welcome who greets, on each connection, and wait for the same from all."""
     deadline = time.monotonic() + limit_s
-    uncome, unwelcome = set(peers), set(peers)
-    for peer in peers.values():
-        peer.connection.send(_GREETING)
+    uncome = {(other, number) for other, peer in peers.items() for number in range(len(peer.routes))}
+    unwelcome = {other: len(peer.routes) for other, peer in peers.items()}
     while uncome or unwelcome:
         waits = [(door.socket, zmq.POLLIN), *((peers[other].connection, zmq.POLLIN) for other in unwelcome)]
         left_s = deadline - time.monotonic()
         if left_s <= 0:
-            raise WorkerError(_unreachable(peers, cards, rank, uncome, unwelcome, limit_s))
-        for socket, _ in zmq.zmq_poll(waits, int(1000 * min(left_s, 1.0))):
-            if socket is not door.socket:
-                continue
+            missing = {other for other, _ in uncome}
+            raise WorkerError(_unreachable(peers, cards, rank, missing, set(unwelcome), limit_s))
+        ready = {socket for socket, _ in zmq.zmq_poll(waits, int(1000 * min(left_s, 1.0)))}
+        if door.socket in ready:
             identity, *text = door.socket.recv_multipart()
-            other = door.rank_of(identity)
-            if other in uncome and text == [_GREETING]:
-                uncome.discard(other)
-                head = PART_HEADER.pack(Tag.WELCOME, 0, 0)
-                door.socket.send_multipart([identity, head])
-                peers[other].next_number = 1
+            came = door.admit(identity, text[0]) if len(text) == 1 else None
+            if came in uncome:
+                other, number = came
+                uncome.discard(came)
+                peers[other].routes[number] = identity
+                door.socket.send_multipart([identity, part_header(Tag.WELCOME, number, 0)])
+                peers[other].next_number = len(peers[other].routes)
         for other in [*unwelcome]:
             peer = peers[other]
-            if peer.connection.poll(0):
-                peer.mail.put(peer.connection.recv_multipart(copy=False), 0)
-                peer.mail.take(Tag.WELCOME)
+            if peer.connection not in ready:
+                continue
+            peer.mail.put(peer.connection.recv_multipart(copy=False), 0)
+            unwelcome[other] -= 1
+            if not unwelcome[other]:
+                for _ in peer.routes:
+                    peer.mail.take(Tag.WELCOME)
+                del unwelcome[other]
                 peer.look()
-                unwelcome.discard(other)
+                peer.has_ended = False  # attempts to connect, before this one
 
 
 def _unreachable(

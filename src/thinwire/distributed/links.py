@@ -20,7 +20,7 @@ from torch import Tensor
 
 from thinwire.distributed.doors import Door
 from thinwire.distributed.interrupts import Interrupts
-from thinwire.distributed.mail import PART_HEADER, Mailbox, Tag
+from thinwire.distributed.mail import Mailbox, Tag, part_header
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.kernels.numba_tools import array_of
 
@@ -28,7 +28,10 @@ WINDOW = 1 << 26
 """Bytes that may be under way to a peer which has not taken them."""
 
 PART_HERE, PART_AWAY = 1 << 20, 1 << 17
-"""Bytes of a part, to this machine and to another one. A heartbeat waits behind at most one part, on any link."""
+"""Bytes of a part at most, to this machine and to another one: no sign of life takes longer than a part."""
+
+SHORTEST_PART = 1 << 13
+"""Bytes of a part at least: so many a connection sends at once in any case."""
 
 COPIED = 1 << 16
 """Bytes up to which a part is copied into one piece with its header, which is then faster than not to copy it."""
@@ -47,17 +50,17 @@ class Peer:
     rank: int
     host: str
     is_here: bool
-    identity: bytes
-    """By which it fetches from this process's door."""
+    routes: list[bytes]
+    """Its connections to this process's door."""
     connection: "zmq.Socket[bytes]"
     monitor: "zmq.Socket[bytes]"
     mail: Mailbox
-    outgoing: "deque[tuple[bytes, memoryview, bool]]" = field(default_factory=deque)
+    outgoing: "deque[tuple[int, bytes, memoryview, bool]]" = field(default_factory=deque)
     num_under_way: int = 0
     next_number: int = 0
     num_to_confirm: int = 0
-    is_connected: bool = False
-    """Whether its connection stands, as far as its monitor was read."""
+    has_ended: bool = False
+    """Whether one of its connections has ended, as far as its monitor was read."""
 
     def __str__(self) -> str:
         """As errors name it."""
@@ -66,11 +69,8 @@ class Peer:
     def look(self) -> None:
         """Read what the monitor has told."""
         while self.monitor.poll(0):
-            event = self.monitor.recv_multipart()[0]
-            self.is_connected = int.from_bytes(event[:2], "little" if _IS_LITTLE else "big") != zmq.Event.DISCONNECTED
-
-
-_IS_LITTLE = struct.pack("=H", 1) == b"\x01\x00"
+            self.monitor.recv_multipart()
+            self.has_ended = True
 
 
 class Links:
@@ -117,11 +117,13 @@ class Links:
         peer = self.peers[rank]
         num_bytes = message.numel()
         whole = array_of(message).data if num_bytes else memoryview(b"")
-        step = PART_HERE if peer.is_here else PART_AWAY
+        step = PART_HERE
+        if not peer.is_here:
+            step = min(max(-(-num_bytes // len(peer.routes)), SHORTEST_PART), PART_AWAY)
         for place in range(0, num_bytes or 1, step):
-            head = PART_HEADER.pack(tag, peer.next_number, num_bytes)
-            peer.next_number = (peer.next_number + 1) % (1 << 32)
-            peer.outgoing.append((head, whole[place : place + step], keeps))
+            part = peer.next_number, part_header(tag, peer.next_number, num_bytes), whole[place : place + step], keeps
+            peer.next_number += 1
+            peer.outgoing.append(part)
         self._push(peer)
 
     def receive(
@@ -275,7 +277,7 @@ class Links:
         watched = [self.peers[rank] for rank in ranks | needed]
         for peer in watched:
             peer.look()
-        ended = [peer for peer in watched if not peer.is_connected or peer.mail.has_left]
+        ended = [peer for peer in watched if peer.has_ended or peer.mail.has_left]
         # What a connection had received before it ended is still there to be taken.
         if any(self._fetch(peer) for peer in ended):
             return
@@ -321,14 +323,15 @@ class Links:
         if peer.num_under_way > WINDOW // 2:
             self._take_receipts()
         while peer.outgoing:
-            head, body, keeps = peer.outgoing[0]
+            number, head, body, keeps = peer.outgoing[0]
             if peer.num_under_way and peer.num_under_way + len(body) > WINDOW:
                 return
+            route = peer.routes[number % len(peer.routes)]
             try:
                 if len(body) <= COPIED:
-                    self._door.socket.send_multipart([peer.identity, head + body])
+                    self._door.socket.send_multipart([route, head + body])
                 else:
-                    self._door.socket.send_multipart([peer.identity, head, body], copy=not keeps)
+                    self._door.socket.send_multipart([route, head, body], copy=not keeps)
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
@@ -351,8 +354,8 @@ class Links:
         for peer in self.peers.values():
             if not peer.outgoing:  # else it would be taken for the rest of a message
                 try:
-                    head = PART_HEADER.pack(tag, peer.next_number, len(text))
-                    self._door.socket.send_multipart([peer.identity, head + text], zmq.NOBLOCK)
+                    route = peer.routes[peer.next_number % len(peer.routes)]
+                    self._door.socket.send_multipart([route, part_header(tag, peer.next_number, len(text)) + text])
                 except zmq.ZMQError:
                     continue  # it is gone itself
 

@@ -15,10 +15,19 @@ from thinwire.kernels.buffers import empty
 from thinwire.kernels.numba_tools import tensor_of
 from thinwire.steps import check_length
 
-PART_HEADER = struct.Struct("<BxxxIQ")
-"""Before every part: the tag of its message, the part's number in what the pair exchanges, the message's length."""
+_HEADER = struct.Struct("<QQ")
+HEADER_NUM_BYTES = _HEADER.size
 
-_LARGEST_NUMBER = 1 << 32
+
+def part_header(tag: int, number: int, num_bytes: int) -> bytes:
+    """What stands before every part.
+
+    Args:
+        tag: of its message.
+        number: of the part, counted over all that one process sends to another.
+        num_bytes: of the whole message.
+    """
+    return _HEADER.pack(number << 8 | tag, num_bytes)
 
 
 class Tag(IntEnum):
@@ -90,36 +99,61 @@ class Incoming:
 class Mailbox:
     """Messages of one peer that nobody has asked for yet, by their tag.
 
+    Parts take turns on the connections to the peer: part ``n`` comes over connection ``n % connections``, in order.
+    Those of different connections may overtake each other and wait here for the ones before them.
+
     Args:
         rank: the peer's.
+        connections: how many there are.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, connections: int) -> None:
         self.rank = rank
         self.has_left = False
         """Whether the peer has said that nothing more will come."""
         self._by_tag: dict[int, deque[Incoming]] = {}
         self._arriving: Incoming | None = None
         self._next_number = 0
+        self._next_on = list(range(connections))
+        self._early: dict[int, tuple[int, int, Tensor]] = {}
 
     def put(self, frames: "list[zmq.Frame]", stamp: int) -> int:
         """Take what came in one go; how many bytes of a message that was.
+
+        Args:
+            frames: a header and bytes, in one piece or two.
+            stamp: greater than that of everything before it.
 
         Raises:
             WorkerError: a part is missing or came twice, or the peer says why it cannot go on.
             ProtocolError: this is no part of a message.
         """
         head = frames[0].buffer
-        if len(head) < PART_HEADER.size or len(frames) > 2:
+        if len(head) < HEADER_NUM_BYTES or len(frames) > 2:
             raise ProtocolError(f"worker {self.rank} sent {len(head)} bytes that begin no message")
-        tag, number, num_bytes = PART_HEADER.unpack_from(head)
-        if number != self._next_number:
+        mark, num_bytes = _HEADER.unpack_from(head)
+        number, tag = mark >> 8, mark & 255
+        connection = number % len(self._next_on)
+        if number != self._next_on[connection]:
             raise WorkerError(
-                f"of what worker {self.rank} sent, part {self._next_number} is missing: part {number} came in its place"
+                f"of what worker {self.rank} sent, part {self._next_on[connection]} is missing: part {number} came in "
+                "its place"
             )
-        self._next_number = (number + 1) % _LARGEST_NUMBER
-        body = frames[1].buffer if len(frames) == 2 else head[PART_HEADER.size :]
+        self._next_on[connection] += len(self._next_on)
+        body = frames[1].buffer if len(frames) == 2 else head[HEADER_NUM_BYTES:]
         part = torch.frombuffer(body, dtype=torch.uint8) if len(body) else torch.empty(0, dtype=torch.uint8)
+        if number != self._next_number:
+            self._early[number] = tag, num_bytes, part
+            return part.numel()
+        self._append(tag, num_bytes, part, stamp)
+        self._next_number += 1
+        while self._early and (waiting := self._early.pop(self._next_number, None)):
+            self._append(*waiting, stamp)
+            self._next_number += 1
+        return part.numel()
+
+    def _append(self, tag: int, num_bytes: int, part: Tensor, stamp: int) -> None:
+        """Take the next part."""
         incoming = self._arriving
         if incoming is None:
             incoming = Incoming(tag, num_bytes)
@@ -131,7 +165,6 @@ class Mailbox:
         if incoming.is_complete:
             incoming.stamp = stamp
             self._heed(incoming)
-        return part.numel()
 
     def has(self, tags: Sequence[int]) -> bool:
         """Whether all of a message with one of these tags has come."""
