@@ -244,10 +244,9 @@ class CompressedGradients:
 
     def close(self) -> None:
         """End the threads and the links."""
+        self.transport.close()  # whoever waits in a thread hears of it
         self._pipeline.close()
-        self.transport.watch(None)
         self._interrupts.close()
-        self.transport.close()
 
 
 def compress_ddp(

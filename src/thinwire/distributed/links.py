@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import zmq
@@ -40,6 +41,7 @@ CHECK_S = 0.25
 """How often a process that waits looks whether those it waits for are still there."""
 
 _FAREWELL_MS = 1000
+_PATIENCE_S = 8 * CHECK_S
 _RECEIPT = struct.Struct("<Q")
 
 
@@ -76,7 +78,7 @@ class Peer:
 class Links:
     """Sends to and receives from every other process of a handle; made by an introduction.
 
-    One thread at a time may use it; others wait.
+    One thread at a time may use it, in a ``with`` block; others wait.
 
     Args:
         context: of the sockets; its end is this object's.
@@ -89,8 +91,7 @@ class Links:
     def __init__(
         self, context: "zmq.Context[zmq.Socket[bytes]]", door: Door, peers: dict[int, Peer], rank: int, timeout_s: float
     ) -> None:
-        self.lock = threading.RLock()
-        """Held for as long as a request of a program is performed."""
+        self._lock = threading.RLock()
         self.rank = rank
         self.peers = peers
         self.interrupts: Interrupts | None = None
@@ -104,6 +105,32 @@ class Links:
         self._is_closed = False
         self._process = os.getpid()
 
+    def __enter__(self) -> "Links":
+        """Nobody else uses them for as long as a request of a program is performed.
+
+        Raises:
+            ConfigError: the links are closed, or another process's.
+            ThinwireError: what they failed of before.
+        """
+        self._lock.acquire()
+        try:
+            if os.getpid() != self._process:
+                raise ConfigError("this handle was made before the process was forked; make one in the new process")
+            if self._failure is not None:
+                raise type(self._failure)(*self._failure.args) from self._failure
+            if self._is_closed:
+                raise ConfigError("this handle is closed; nothing can be exchanged any more")
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Others may use them."""
+        self._lock.release()
+
     def send(self, rank: int, tag: Tag, message: Tensor, *, keeps: bool = True) -> None:
         """Hand over a message (uint8 ``[n]`` on the CPU); what has no room under way yet follows later.
 
@@ -113,7 +140,6 @@ class Links:
             message: the bytes.
             keeps: whether they stay as they are until they have arrived; if not, they are copied.
         """
-        self._check()
         peer = self.peers[rank]
         num_bytes = message.numel()
         whole = array_of(message).data if num_bytes else memoryview(b"")
@@ -143,7 +169,6 @@ class Links:
             WorkerError: one of the processes is gone, or none of them sent anything for too long.
             ProtocolError: a message is longer than allowed.
         """
-        self._check()
         begin = time.monotonic()
         deadline = begin + self._timeout_s
         try:
@@ -175,7 +200,6 @@ class Links:
         deadline = time.monotonic() + self._timeout_s
         try:
             while blocked := [peer.rank for peer in self.peers.values() if peer.outgoing]:
-                self._check()
                 if self._wait(blocked, [], True):
                     deadline = time.monotonic() + self._timeout_s
                 elif time.monotonic() > deadline:
@@ -189,8 +213,13 @@ class Links:
 
     def abort(self, reason: str) -> None:
         """Tell the others that this process cannot go on, so that they end with the reason and do not wait."""
-        if self._failure is None and not self._is_closed:
-            self._fail(WorkerError(reason))
+        if not self._lock.acquire(timeout=_PATIENCE_S):
+            return  # another thread waits for a message; the end of this process will be told of it
+        try:
+            if self._failure is None and not self._is_closed:
+                self._fail(WorkerError(reason))
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Say farewell and close every socket; what was sent still arrives. Afterwards nothing can be sent.
@@ -201,7 +230,7 @@ class Links:
         if os.getpid() != self._process or self._is_closed:
             return
         self._is_closed = True  # whoever waits sees it within CHECK_S
-        if not self.lock.acquire(timeout=8 * CHECK_S):
+        if not self._lock.acquire(timeout=_PATIENCE_S):
             return
         try:
             linger_ms = _FAREWELL_MS
@@ -215,15 +244,7 @@ class Links:
             self._door.close(linger_ms)
             self._context.term()
         finally:
-            self.lock.release()
-
-    def _check(self) -> None:
-        if os.getpid() != self._process:
-            raise ConfigError("this handle was made before the process was forked; make one in the new process")
-        if self._failure is not None:
-            raise type(self._failure)(*self._failure.args) from self._failure
-        if self._is_closed:
-            raise ConfigError("this handle is closed; nothing can be exchanged any more")
+            self._lock.release()
 
     def _first(self, ranks: Collection[int], tags: Sequence[Tag], max_num_bytes: int | None) -> tuple[int, Tag] | None:
         best: tuple[int, int, Tag] | None = None

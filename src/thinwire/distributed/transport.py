@@ -99,7 +99,7 @@ class Transport:
             WorkerError: a peer is gone or did not answer in time.
         """
         self._enter("waiting")
-        with self._links.lock:
+        with self._links:
             return self._perform(op)
 
     def answer(self, op: Op, found: Any) -> Any:
@@ -117,7 +117,7 @@ class Transport:
 
     def flush(self) -> None:
         """Wait until everything is under way: what a program that is over has to do."""
-        with self._links.lock:
+        with self._links:
             self._links.flush()
 
     def share(self, values: Sequence[float]) -> list[list[float]]:
@@ -129,14 +129,14 @@ class Transport:
         """Every worker's bytes (uint8, any number of them), as :meth:`share`."""
         outside = self._enter("waiting")
         try:
-            with self._links.lock:
+            with self._links:
                 return gather(self._links, message, self.size, None, self._on_the_wire)
         finally:
             self._enter(outside)
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite the tensors, of any dtype and memory format, with those of worker 0, outside of all counting."""
-        with self._links.lock:
+        with self._links:
             spread(self._links, tensors, self.size)
 
     def first(self, count: int) -> "Transport | None":
@@ -156,8 +156,7 @@ class Transport:
 
     def abort(self, reason: str) -> None:
         """Tell the others that this worker cannot go on; they end with the reason."""
-        with self._links.lock:
-            self._links.abort(reason)
+        self._links.abort(reason)
 
     def close(self) -> None:
         """End the links; what was sent still arrives."""
