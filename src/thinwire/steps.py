@@ -6,7 +6,7 @@ manager across a ``yield``: the mode would leak into the next worker of a simula
 function instead (``@torch.no_grad()`` re-enters the mode at every resume).
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -67,10 +67,12 @@ class ReceiveAny:
     """Wait for whoever's message comes first and get ``(source, read(message))``: what a server does.
 
     Which one is first depends on the clock: a simulation gives the same answer every time, processes need not.
+    ``sources`` are those that will still send, so that the end of one of them is an error; ``None``: anyone may.
     """
 
     read: Callable[[Tensor], Any]
     max_num_bytes: int | None = None
+    sources: Collection[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,11 @@ def receive(source: int, read: Callable[[Tensor], T], max_num_bytes: int | None 
     return result
 
 
-def receive_any(read: Callable[[Tensor], T], max_num_bytes: int | None = None) -> Steps[tuple[int, T]]:
+def receive_any(
+    read: Callable[[Tensor], T], max_num_bytes: int | None = None, sources: Collection[int] | None = None
+) -> Steps[tuple[int, T]]:
     """Who sent the next message to arrive, and ``read`` of it."""
-    source_and_result: tuple[int, T] = yield ReceiveAny(read, max_num_bytes)
+    source_and_result: tuple[int, T] = yield ReceiveAny(read, max_num_bytes, sources)
     return source_and_result
 
 

@@ -19,10 +19,10 @@ import zmq
 from torch import Tensor
 
 from thinwire.distributed.addresses import advertised_host, host_name, machine_id
-from thinwire.distributed.doors import Door, connect, greet
+from thinwire.distributed.doors import Door, connect, greet, round_trip_s
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.links import Links, Peer
-from thinwire.distributed.mail import Mailbox, Tag, part_header
+from thinwire.distributed.mail import Mailbox
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.kernels.numba_tools import array_of
 
@@ -36,8 +36,14 @@ LONGEST_SILENCE_S = 30.0
 LONGEST_MEETING_S = 60.0
 """How long processes that all run may take to reach each other."""
 
+LONG_ROUND_TRIP_S = 0.002
+"""A way there and back that is worth avoiding by several connections, each of which costs a little."""
+
 DEFAULT_TIMEOUT = timedelta(minutes=30)
-"""Where a backend does not say what its own is; torch's default for gloo."""
+"""Where a backend does not say what its own is; torch's default on the CPU."""
+
+_WELCOMES = {False: b"over one", True: b"over all"}
+"""How the messages to whom it is said will come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +193,7 @@ def _peer(
     count = 1 if is_here else connections
     fetching, monitor = connect(context, endpoint, key, count, silence_s)
     greet(fetching, bytes.fromhex(card.secret), rank, count)
-    return Peer(other, card.host, is_here, [b""] * count, fetching, monitor, Mailbox(other, count))
+    return Peer(other, card.host, is_here, [b""] * count, fetching, monitor, Mailbox(other, 1))
 
 
 def _meet(door: Door, peers: dict[int, Peer], cards: list[Card], rank: int, limit_s: float) -> None:
@@ -195,6 +201,8 @@ def _meet(door: Door, peers: dict[int, Peer], cards: list[Card], rank: int, limi
     deadline = time.monotonic() + limit_s
     uncome = {(other, number) for other, peer in peers.items() for number in range(len(peer.routes))}
     unwelcome = {other: len(peer.routes) for other, peer in peers.items()}
+    spreads: dict[int, bool] = {}
+    early: list[tuple[Peer, list[zmq.Frame]]] = []
     while uncome or unwelcome:
         waits = [(door.socket, zmq.POLLIN), *((peers[other].connection, zmq.POLLIN) for other in unwelcome)]
         left_s = deadline - time.monotonic()
@@ -203,26 +211,34 @@ def _meet(door: Door, peers: dict[int, Peer], cards: list[Card], rank: int, limi
             raise WorkerError(_unreachable(peers, cards, rank, missing, set(unwelcome), limit_s))
         ready = {socket for socket, _ in zmq.zmq_poll(waits, int(1000 * min(left_s, 1.0)))}
         if door.socket in ready:
-            identity, *text = door.socket.recv_multipart()
-            came = door.admit(identity, text[0]) if len(text) == 1 else None
+            identity, *text = door.socket.recv_multipart(copy=False)
+            came = door.admit(identity.bytes, text[0].bytes) if len(text) == 1 else None
             if came in uncome:
                 other, number = came
                 uncome.discard(came)
-                peers[other].routes[number] = identity
-                door.socket.send_multipart([identity, part_header(Tag.WELCOME, number, 0)])
-                peers[other].next_number = len(peers[other].routes)
+                peers[other].routes[number] = identity.bytes
+                file = int(text[0].get(zmq.SRCFD))
+                spread = spreads.setdefault(other, not peers[other].is_here and round_trip_s(file) > LONG_ROUND_TRIP_S)
+                door.socket.send_multipart([identity.bytes, _WELCOMES[spread]])
         for other in [*unwelcome]:
             peer = peers[other]
             if peer.connection not in ready:
                 continue
-            peer.mail.put(peer.connection.recv_multipart(copy=False), 0)
+            frames = peer.connection.recv_multipart(copy=False)
+            if frames[0].bytes not in _WELCOMES.values():
+                early.append((peer, frames))  # it has overtaken the welcome over another connection
+                continue
             unwelcome[other] -= 1
             if not unwelcome[other]:
-                for _ in peer.routes:
-                    peer.mail.take(Tag.WELCOME)
                 del unwelcome[other]
+                peer.mail = Mailbox(other, len(peer.routes) if frames[0].bytes == _WELCOMES[True] else 1)
                 peer.look()
                 peer.has_ended = False  # attempts to connect, before this one
+    for peer, frames in early:
+        peer.num_to_confirm += peer.mail.put(frames, 0)
+    for other, spread in spreads.items():
+        if not spread:
+            del peers[other].routes[1:]
 
 
 def _unreachable(

@@ -20,10 +20,10 @@ class LinkOptions:
         interface: the network interface (``"eth0"``) or the address of this machine at which the others reach it. By
             default it is the one by which this machine reaches the master of the process group.
         ports: the first and the last port to listen on, for firewalls. By default the system chooses.
-        connections: to each process on another machine, in each direction. A message travels over all of them at
-            once. The system sends only about 14 kB at once over a connection that was idle for some hundred
-            milliseconds, then waits for the answer: 50 kB over a link of 100 ms took 502 ms over one connection, 104 ms
-            over four.
+        connections: to each process on another machine, in each direction. Where the way there and back takes more
+            than 2 ms, a message travels over all of them at once. The system sends only about 14 kB at once over a
+            connection that was idle for some hundred milliseconds, then waits for the answer: 50 kB over a link of
+            100 ms took 502 ms over one connection, 104 ms over four.
         encrypt: ``False`` sends plain bytes between machines. Do so only on a network that nobody else is on, where
             the link is so fast that encryption takes longer than sending.
 

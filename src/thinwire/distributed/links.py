@@ -221,8 +221,8 @@ class Links:
         finally:
             self._lock.release()
 
-    def close(self) -> None:
-        """Say farewell and close every socket; what was sent still arrives. Afterwards nothing can be sent.
+    def close(self, says_so: bool = True) -> None:
+        """Close every socket, having told the others; what was sent still arrives. Afterwards nothing can be sent.
 
         It does nothing in a process that was forked from the one that made the links, nor while another thread waits
         for a message that does not come.
@@ -236,7 +236,8 @@ class Links:
             linger_ms = _FAREWELL_MS
             if self._failure is None:
                 linger_ms = int(1000 * self._timeout_s)
-                self._tell(Tag.LEFT, b"")
+                if says_so:
+                    self._tell(Tag.LEFT, b"")
             for peer in self.peers.values():
                 peer.connection.disable_monitor()
                 peer.monitor.close(0)

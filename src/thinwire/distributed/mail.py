@@ -33,7 +33,6 @@ def part_header(tag: int, number: int, num_bytes: int) -> bytes:
 class Tag(IntEnum):
     """What a message is, so that waiting for one kind never takes another kind for it."""
 
-    WELCOME = 0
     GATHERED = 1
     LETTER = 2
     TO_SUM = 3

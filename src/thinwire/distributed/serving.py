@@ -31,7 +31,7 @@ def serve(
     Raises:
         ConfigError: a method without server, a process that is not the last of several, or processes that do not
             agree on method or model.
-        WorkerError: a worker is gone, or left before its last step.
+        WorkerError: a worker is gone, or left before its last step; ``model`` holds what was merged until then.
         NumericsError: a worker's message was not finite; every worker raises as well.
 
     Example::
@@ -60,11 +60,13 @@ def serve(
         assert isinstance(product, ModelAveraging)
         due = product.schedule.due
         quotas = [sum(due(step, rank) for step in range(1, num_steps + 1)) for rank in range(size)]
-        transport.run(server.serve(sum(quotas), quotas))
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, trained in server.shared_parameters().items():
-                parameters[name].copy_(trained)
+        try:
+            transport.run(server.serve(sum(quotas), quotas))
+        finally:
+            parameters = dict(model.named_parameters())
+            with torch.no_grad():
+                for name, trained in server.shared_parameters().items():
+                    parameters[name].copy_(trained)
         return server
     except BaseException as error:
         transport.abort(f"the server raised {type(error).__name__}: {error}")

@@ -1,6 +1,7 @@
 """What all processes have in common before they train: one model, and one idea of what they do."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -48,8 +49,8 @@ def common_terms(form: str, method: object, seed: int, model: nn.Module, more: M
         model: of this process.
         more: further settings that all must share, by name.
     """
-    terms = {"form": form, "method": repr(method), "seed": str(int(seed)), "model": model_terms(model)}
-    return terms | {name: repr(value) for name, value in more.items()}
+    terms = {"form": form, "method": _text(method), "seed": str(int(seed)), "model": model_terms(model)}
+    return terms | {name: _text(value) for name, value in more.items()}
 
 
 def _named(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
@@ -58,6 +59,11 @@ def _named(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
         + ("" if tensor.requires_grad or not isinstance(tensor, nn.Parameter) else " frozen")
         for name, tensor in tensors
     ]
+
+
+def _text(value: object) -> str:
+    """What is written of a value, without the addresses at which a process happens to keep it."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _hash(tensor: Tensor) -> bytes:

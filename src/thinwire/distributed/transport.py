@@ -64,7 +64,8 @@ class Transport:
         whole = group if group is not None else dist.group.WORLD
         assert whole is not None
         self._links = introduce(whole, options or LinkOptions(), terms or {})
-        self._end = weakref.finalize(self, self._links.close)
+        # Who ends without closing is taken for one that failed, but what it sent still arrives.
+        weakref.finalize(self, self._links.close, says_so=False)
         self.size = dist.get_world_size(whole)
         self.rank = self._links.rank
         self.traffic = Traffic()
@@ -160,7 +161,7 @@ class Transport:
 
     def close(self) -> None:
         """End the links; what was sent still arrives."""
-        self._end()
+        self._links.close()
 
     def _enter(self, phase: Phase) -> Phase:
         """Where the time goes from now on; where it went before."""
@@ -189,9 +190,10 @@ class Transport:
                 _, _, message = self._links.receive([source], [Tag.LETTER], max_num_bytes, begun=self._on_the_wire)
                 self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
                 return message
-            case ReceiveAny(_, max_num_bytes):
-                others = [rank for rank in range(self.size) if rank != self.rank]
-                source, _, message = self._links.receive(others, [Tag.LETTER], max_num_bytes, needs_all=False)
+            case ReceiveAny(_, max_num_bytes, sources):
+                others = [rank for rank in range(self.size) if rank != self.rank] if sources is None else sources
+                needs_all = sources is not None
+                source, _, message = self._links.receive(others, [Tag.LETTER], max_num_bytes, needs_all=needs_all)
                 self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
                 return source, message
             case Compute():

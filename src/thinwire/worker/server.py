@@ -89,7 +89,7 @@ class Server:
         leaves_at = [math.inf] * self.size if quotas is None else list(quotas)
         turn = _Turn({rank for rank in range(self.size) if self._counts[rank] < leaves_at[rank]})
         while turn.active:
-            source, message = yield from receive_any(as_it_is, self._longest)
+            source, message = yield from receive_any(as_it_is, self._longest, tuple(turn.active))
             payload = decode_part(message, self.layout.numel, f"the message of worker {source}")
             before = Dense(self._model) if self._update.answers_before else None
             if turn.offender is None:
