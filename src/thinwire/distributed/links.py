@@ -226,6 +226,9 @@ class Links:
 
         It does nothing in a process that was forked from the one that made the links, nor while another thread waits
         for a message that does not come.
+
+        Args:
+            says_so: if not, the others take this process for one that failed.
         """
         if os.getpid() != self._process or self._is_closed:
             return
@@ -233,11 +236,13 @@ class Links:
         if not self._lock.acquire(timeout=_PATIENCE_S):
             return
         try:
-            linger_ms = _FAREWELL_MS
-            if self._failure is None:
-                linger_ms = int(1000 * self._timeout_s)
-                if says_so:
-                    self._tell(Tag.LEFT, b"")
+            linger_ms = int(1000 * self._timeout_s)
+            if self._failure is not None:
+                linger_ms = _FAREWELL_MS
+            elif says_so:
+                self._tell(Tag.LEFT, b"")
+                if self._all_have_ended():
+                    linger_ms = 0
             for peer in self.peers.values():
                 peer.connection.disable_monitor()
                 peer.monitor.close(0)
@@ -246,6 +251,30 @@ class Links:
             self._context.term()
         finally:
             self._lock.release()
+
+    def _all_have_ended(self) -> bool:
+        """Whether all others close as well, as they mostly do; waits for it for :data:`CHECK_S`.
+
+        Nobody then takes what may still be under way. It matters: ZeroMQ may keep a message for a connection that the
+        other end closes in the same moment, until the time for lingering is over.
+        """
+        deadline = time.monotonic() + CHECK_S
+        others = set(self.peers.values())
+        while others and (left_s := deadline - time.monotonic()) > 0:
+            ready = {
+                each
+                for each, _ in zmq.zmq_poll([(peer.connection, zmq.POLLIN) for peer in others], int(1 + 100 * left_s))
+            }
+            for peer in [*others]:
+                peer.look()
+                try:
+                    while peer.connection in ready and self._fetch(peer):
+                        pass
+                except ThinwireError:
+                    peer.has_ended = True
+                if peer.mail.has_left or peer.has_ended:
+                    others.discard(peer)
+        return not others
 
     def _first(self, ranks: Collection[int], tags: Sequence[Tag], max_num_bytes: int | None) -> tuple[int, Tag] | None:
         best: tuple[int, int, Tag] | None = None
