@@ -55,7 +55,7 @@ def bits_per_second(bandwidth: str) -> float:
     return float(match[1]) * {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}[match[2]]
 
 
-def seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
     """Of a time such as 20ms, 0.1s or 50us."""
     match = re.fullmatch(r"([\d.]+)\s*(us|ms|s)", text)
     if match is None:
@@ -324,7 +324,7 @@ def _send_test(is_first: bool, num_bytes: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bandwidth", type=bandwidth_or_none, help="of every link, such as 100mbit, or none")
-    parser.add_argument("latency", type=seconds, help="one way, such as 20ms")
+    parser.add_argument("latency", type=parse_seconds, help="one way, such as 20ms")
     parser.add_argument("--mtu", type=int, default=1500)
     parser.add_argument("--senders", type=int, default=3)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)

@@ -7,7 +7,7 @@ A frame that is read starts on the sender's uplink when the one before it has le
 latency after its start, passes through the port when the one before it has passed, and is delivered with its last byte.
 Uplink and downlink carry it at the same time (cut-through), so that a lone flow pays for its bytes once, and three
 senders to one receiver share the bandwidth of its port. This is the network of ``thinwire.simulator``, for frames.
-Those of one connection may come several at once, as to a network card that cuts them itself, with a header that says so.
+Several of one connection may come at once, as to a network card that cuts them itself, with a header that says so.
 """
 
 import contextlib

@@ -31,7 +31,6 @@ class Case:
     Args:
         ways: of exchanging, each over connections of its own; with more than one they take turns.
         num_bytes: of every message, or of the vector.
-        processes: how many take part.
         rounds: how many are timed.
         warm_ups: how many exchanges come before.
         idle_s: between two exchanges, whichever way they go.
@@ -39,7 +38,6 @@ class Case:
 
     ways: tuple[str, ...]
     num_bytes: int
-    processes: int
     rounds: int
     warm_ups: int = WARM_UPS
     idle_s: float = 0.05
@@ -50,6 +48,7 @@ class Crew:
 
     def __init__(self, children: Sequence["subprocess.Popen[str]"]) -> None:
         self._children = children
+        self.size = len(children)
 
     def time(self, case: Case) -> list[float]:
         """Median seconds of each way, on the process that took longest."""
@@ -77,20 +76,16 @@ def serve(rank: int, size: int, store: str) -> None:
     """What one process of the crew does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
-    counts = range(max(2, rank + 1), size + 1)
-    clocks = {count: CommonClock(f"{store}-{count}", rank, count) for count in counts}
-    groups = {count: _new_group(count) for count in counts}
+    clock = CommonClock(f"{store}-clock", rank, size)
     for line in sys.stdin:
-        case = Case(**json.loads(line))
-        if rank < case.processes:
-            found = _time(case, clocks[case.processes], groups[case.processes], rank)
-            if rank == 0:
-                print(json.dumps(found), flush=True)
+        found = _time(Case(**json.loads(line)), clock, rank, size)
+        if rank == 0:
+            print(json.dumps(found), flush=True)
 
 
-def _time(case: Case, clock: CommonClock, group: dist.ProcessGroup, rank: int) -> list[float]:
+def _time(case: Case, clock: CommonClock, rank: int, size: int) -> list[float]:
     with contextlib.ExitStack() as stack:
-        exchanges = [stack.enter_context(_exchange(way, case, group, rank)) for way in case.ways]
+        exchanges = [stack.enter_context(_exchange(way, case, rank, size)) for way in case.ways]
         times: list[list[float]] = [[] for _ in exchanges]
         for number in range(case.warm_ups + case.rounds):
             for exchange, found in zip(exchanges, times, strict=True):
@@ -103,15 +98,8 @@ def _time(case: Case, clock: CommonClock, group: dist.ProcessGroup, rank: int) -
     return [statistics.median(found) for found in times]
 
 
-def _new_group(processes: int) -> dist.ProcessGroup:
-    """The first processes, with connections of their own; it stays, as torch gives the name of one that ended again."""
-    group = dist.new_group(list(range(processes)), backend="gloo", use_local_synchronization=True)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
-
-
 @contextlib.contextmanager
-def _exchange(way: str, case: Case, group: dist.ProcessGroup, rank: int) -> Iterator[Callable[[], None]]:
+def _exchange(way: str, case: Case, rank: int, size: int) -> Iterator[Callable[[], None]]:
     """What one process does in one exchange."""
     message = torch.full((case.num_bytes,), rank, dtype=torch.uint8)
     vector = torch.full((case.num_bytes // 4,), float(rank))
@@ -121,12 +109,14 @@ def _exchange(way: str, case: Case, group: dist.ProcessGroup, rank: int) -> Iter
         GLOO_SUM: lambda own: _ignore(dist.all_reduce(vector, group=own)),
     }
     if way in gloo:
-        own = _new_group(case.processes)
+        # It stays, as torch would give its name to the next one, and its connections with it.
+        own = dist.new_group(backend="gloo")
+        assert isinstance(own, dist.ProcessGroup)
         yield lambda: gloo[way](own)
         return
-    transport = Transport(group)
+    transport = Transport()
     try:
-        yield lambda: _ignore(transport.run(program(way, message, vector, rank, case.processes)))
+        yield lambda: _ignore(transport.run(program(way, message, vector, rank, size)))
     finally:
         transport.close()
 

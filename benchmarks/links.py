@@ -11,6 +11,7 @@ forgotten how fast they were. Linux, root and iproute2 are needed.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -29,6 +30,7 @@ from link_crew import (
     GLOO_SUM,
     LETTERS,
     SUM,
+    WARM_UPS,
     Case,
     Crew,
     crew,
@@ -75,12 +77,14 @@ class Table:
         self.results: list[dict[str, Any]] = []
         print_head(f"{title}; milliseconds", ["link", "processes", "bytes", *ways])
 
-    def add(self, link: str, case: Case, seconds: Sequence[float], ideal_s: float | None = None) -> None:
+    def add(
+        self, link: str, processes: int, case: Case, seconds: Sequence[float], ideal_s: float | None = None
+    ) -> None:
         cells = [f"{1e3 * each:.2f}" + ("" if ideal_s is None else f" ({each / ideal_s:.2f})") for each in seconds]
-        print_row([link, str(case.processes), size_of(case.num_bytes), *cells])
+        print_row([link, str(processes), size_of(case.num_bytes), *cells])
         for way, each in zip(self.ways, seconds, strict=True):
             self.results.append(
-                {"table": self.title, "link": link, "processes": case.processes, "bytes": case.num_bytes, "way": way,
+                {"table": self.title, "link": link, "processes": processes, "bytes": case.num_bytes, "way": way,
                  "seconds": each, "ideal_s": ideal_s, "idle_s": case.idle_s}
             )  # fmt: skip
 
@@ -102,27 +106,29 @@ def measure_links(args: argparse.Namespace) -> list[Table]:
                 links.set(BANDWIDTH, latency_s)
                 if is_long:
                     # The ways take turns, so that each is idle while the others are timed.
-                    case = Case(GATHERS, num_bytes, 2, args.long_rounds, 2, pause_s / len(GATHERS))
+                    case = Case(GATHERS, num_bytes, args.long_rounds, 2, pause_s / len(GATHERS))
                     seconds = on.time(case)
                 else:
-                    case = Case(GATHERS, num_bytes, 2, args.rounds, idle_s=pause_s)
+                    case = Case(GATHERS, num_bytes, args.rounds, idle_s=pause_s)
                     seconds = one_after_another(on, case)
                 ideal_s = latency_s + 8 * num_bytes / bits_per_second(BANDWIDTH)
-                table.add(f"{1e3 * latency_s:g} ms", case, seconds, ideal_s)
+                table.add(f"{1e3 * latency_s:g} ms", on.size, case, seconds, ideal_s)
     return tables
 
 
 def measure_loopback(args: argparse.Namespace) -> list[Table]:
     """Gathers and sums without a link between."""
-    with crew(__file__, [None] * 4) as on:
-        gathers = Table(f"Loopback, {args.idle_s:g} s idle before each exchange", GATHERS)
-        for processes, num_bytes in [*((2, each) for each in LOOPBACK_NUM_BYTES), (4, LOOPBACK_NUM_BYTES[0])]:
-            case = Case(GATHERS, num_bytes, processes, rounds_of(num_bytes, args.rounds), idle_s=args.idle_s)
-            gathers.add("loopback", case, one_after_another(on, case))
-        sums = Table("All-reduce of f32 on the loopback", SUMS)
+    gathers = Table(f"Loopback, {args.idle_s:g} s idle before each exchange", GATHERS)
+    for processes, sizes in ((2, LOOPBACK_NUM_BYTES), (4, LOOPBACK_NUM_BYTES[:1])):
+        with crew(__file__, [None] * processes) as on:
+            for num_bytes in sizes:
+                case = Case(GATHERS, num_bytes, rounds_of(num_bytes, args.rounds), idle_s=args.idle_s)
+                gathers.add("loopback", processes, case, one_after_another(on, case))
+    sums = Table("All-reduce of f32 on the loopback", SUMS)
+    with crew(__file__, [None] * 2) as on:
         for num_bytes in SUM_NUM_BYTES:
-            case = Case(SUMS, num_bytes, 2, rounds_of(num_bytes, args.rounds), idle_s=args.idle_s)
-            sums.add("loopback", case, one_after_another(on, case))
+            case = Case(SUMS, num_bytes, rounds_of(num_bytes, args.rounds), idle_s=args.idle_s)
+            sums.add("loopback", on.size, case, one_after_another(on, case))
     return [gathers, sums]
 
 
@@ -138,42 +144,61 @@ def predicted_s(way: str, num_bytes: int, processes: int, network: Network) -> f
     return max(simulation.clocks)
 
 
-def model_cases() -> list[tuple[str, float, Case, float]]:
-    """Bandwidth, latency, case and predicted seconds, the short ones first; rounds 0 is too long."""
-    cases = []
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prediction:
+    """A case on a network, and what the simulator says of it."""
+
+    bandwidth: str
+    latency_s: float
+    processes: int
+    case: Case
+    seconds: float
+
+    @property
+    def takes_s(self) -> float:
+        """What it may take to measure it."""
+        return (self.case.rounds + self.case.warm_ups) * (1.5 * self.seconds + self.case.idle_s)
+
+    def cells(self) -> list[str]:
+        mbits = bits_per_second(self.bandwidth) / 1e6
+        (way,) = self.case.ways
+        return [f"{mbits:g}", f"{1e3 * self.latency_s:g}", str(self.processes), way, size_of(self.case.num_bytes)]
+
+
+def predictions() -> list[Prediction]:
+    """The short ones first, so that no budget ends among them; no rounds are for what is too long."""
+    found = []
     for bandwidth, latency_s in itertools.product(MODEL_BANDWIDTHS, MODEL_LATENCIES_S):
         network = Network(bandwidth_Bps=bits_per_second(bandwidth) / 8, latency_s=latency_s)
         for num_bytes, processes, way in itertools.product(MODEL_NUM_BYTES, (2, 4), (GATHER_AT_MOST, LETTERS, SUM)):
             seconds = predicted_s(way, num_bytes, processes, network)
-            warm_ups = 3 if 8 * seconds < LONGEST_S else 1
-            rounds = min(MODEL_ROUNDS, int(LONGEST_S / seconds) - warm_ups)
-            cases.append((bandwidth, latency_s, Case((way,), num_bytes, processes, max(rounds, 0), warm_ups), seconds))
-    return sorted(cases, key=lambda each: (each[3] * (each[2].rounds + each[2].warm_ups) > 2, *each[:2]))
+            warm_ups = WARM_UPS if (MODEL_ROUNDS + WARM_UPS) * seconds < LONGEST_S else 1
+            rounds = max(0, min(MODEL_ROUNDS, int(LONGEST_S / seconds) - warm_ups))
+            found.append(
+                Prediction(bandwidth, latency_s, processes, Case((way,), num_bytes, rounds, warm_ups), seconds)
+            )
+    return sorted(found, key=lambda each: (each.takes_s > 3, each.bandwidth, each.latency_s))
 
 
 def measure_model(budget_s: float) -> list[dict[str, Any]]:
     """Predicted beside measured, for networks of every kind; what would take too long is left out."""
     begin_s = time.perf_counter()
-    results = []
-    skipped = []
+    results, skipped = [], []
     columns = ["Mbit/s", "latency ms", "processes", "exchange", "bytes", "predicted ms", "measured ms", "ratio"]
-    with namespaces(4, MODEL_BANDWIDTHS[0], 0.0) as links, crew(__file__, links.names) as on:
+    with contextlib.ExitStack() as stack:
+        links = stack.enter_context(namespaces(4, MODEL_BANDWIDTHS[0], 0.0))
+        crews = {size: stack.enter_context(crew(__file__, links.names[:size])) for size in (2, 4)}
         set_link = only_changes(links)
         print_head("The simulator's network beside a real one", columns)
-        for bandwidth, latency_s, case, seconds in model_cases():
-            mbits = bits_per_second(bandwidth) / 1e6
-            what = [f"{mbits:g}", f"{1e3 * latency_s:g}", str(case.processes), case.ways[0], size_of(case.num_bytes)]
-            takes_s = (case.rounds + case.warm_ups) * (1.5 * seconds + case.idle_s)
-            if not case.rounds or time.perf_counter() - begin_s + takes_s > budget_s:
-                skipped.append(", ".join(what))
+        for each in predictions():
+            if not each.case.rounds or time.perf_counter() - begin_s + each.takes_s > budget_s:
+                skipped.append(", ".join(each.cells()))
                 continue
-            set_link(bandwidth, latency_s)
-            (measured_s,) = on.time(case)
-            print_row([*what, f"{1e3 * seconds:.2f}", f"{1e3 * measured_s:.2f}", f"{measured_s / seconds:.2f}"])
-            results.append(
-                {"bandwidth": bandwidth, "latency_s": latency_s, "processes": case.processes, "way": case.ways[0],
-                 "bytes": case.num_bytes, "predicted_s": seconds, "measured_s": measured_s, "rounds": case.rounds}
-            )  # fmt: skip
+            set_link(each.bandwidth, each.latency_s)
+            (measured_s,) = crews[each.processes].time(each.case)
+            ratio = measured_s / each.seconds
+            print_row([*each.cells(), f"{1e3 * each.seconds:.2f}", f"{1e3 * measured_s:.2f}", f"{ratio:.2f}"])
+            results.append({**dataclasses.asdict(each), "measured_s": measured_s})
     print(f"\nLeft out, as they would take too long ({', '.join(columns[:5])}):", *skipped or ["none"], sep="\n- ")
     return results
 

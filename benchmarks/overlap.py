@@ -2,13 +2,12 @@
 
 For several batch sizes and methods: the seconds of a step's computation alone, of its exchanges alone (the same buckets
 and gradients, with nothing else going on), and of the whole step; and of the step that would result if neither delayed
-the other: each bucket is exchanged when backward has filled it and the one before is done. (A step may be shorter: a
-link shaped by a token bucket saves up while nothing is sent.) Compression is work for a processor,
-as is gloo's own addition: with fewer cores than two a process it adds to the computation, and only the wire is hidden.
-With ``--light-peer`` the second process computes with a batch of one, which leaves most of a core of a machine of two
-to the compression of the first. Linux, root and iproute2 are needed.
+the other: each bucket is exchanged when backward has filled it and the one before is done. Compression is work for a
+processor, as is gloo's own addition: with fewer cores than two a process it adds to the computation, and only the wire
+is hidden. With ``--light-peer`` the second process computes with a batch of one, which leaves most of a core of a
+machine of two to the compression of the first. Linux, root and iproute2 are needed.
 
-    python benchmarks/overlap.py --bandwidth 100mbit
+    python benchmarks/overlap.py --bandwidth 100mbit --latency 20ms
 """
 
 import argparse
@@ -22,7 +21,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from slow_link import run_in_each
+from common_clock import CommonClock
+from delayed_links import bandwidth_or_none, parse_seconds, run_in_each
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -76,7 +76,7 @@ def network() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def measure(method: str, batch: int, own_batch: int) -> dict[str, Any]:
+def measure(method: str, batch: int, own_batch: int, clock: CommonClock) -> dict[str, Any]:
     model = DistributedDataParallel(network(), bucket_cap_mb=2 * 4e-6 * WIDTH * WIDTH, gradient_as_bucket_view=True)
     kept: list[Bucket] = []
     ready: list[float] = []
@@ -121,12 +121,9 @@ def measure(method: str, batch: int, own_batch: int) -> dict[str, Any]:
 
     def seconds(action: Callable[[], None]) -> float:
         model.zero_grad(set_to_none=False)
-        dist.barrier()
-        begin = time.perf_counter()
+        begin_s = clock.begin()
         action()
-        mine = torch.tensor(time.perf_counter() - begin)
-        dist.all_reduce(mine, dist.ReduceOp.MAX)
-        return float(mine)
+        return clock.most(time.perf_counter() - begin_s)
 
     for _ in range(4):  # buckets are cut anew after the first step, and compiled code is loaded
         whole()
@@ -154,9 +151,10 @@ def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(args.store, 2)
     dist.init_process_group("gloo", store=store, rank=args.rank, world_size=2)
+    clock = CommonClock(f"{args.store}-clock", args.rank, 2)
     for method in args.methods:
         for batch in BATCHES:
-            found = measure(method, batch, 1 if args.light_peer and args.rank else batch)
+            found = measure(method, batch, 1 if args.light_peer and args.rank else batch, clock)
             if args.rank == 0:
                 print(json.dumps(found), flush=True)
                 of_undisturbed = (
@@ -174,8 +172,8 @@ def train(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bandwidth", default="100mbit", help="of every link, as tc writes it")
-    parser.add_argument("--latency", default="400ms", help="how long tc's queue may be")
+    parser.add_argument("--bandwidth", type=bandwidth_or_none, default="100mbit", help="of every link, or none")
+    parser.add_argument("--latency", type=parse_seconds, default="0ms", help="one way")
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, help=f"method strings, or {PLAIN!r}, which needs a fast link"
     )

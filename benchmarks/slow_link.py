@@ -1,30 +1,29 @@
 """Training to a target over real, slow links: DDP, its fp16 and PowerSGD hooks, local steps, and thinwire, in one run.
 
-Each process gets a network namespace on a bridge; ``tc`` limits what leaves every namespace, so that a link is as slow
-in each direction. The same model is trained from the same start by every way, until its accuracy on held-out images of
-fashion-mnist has reached the target. Bytes counted by thinwire are compared with those of the interface, headers of
-packets apart. Linux, root and iproute2 are
-needed. What it builds it takes away again.
+Each process gets a network namespace, with a link that is as slow in each direction and has a latency (see
+``delayed_links.py``). The same model is trained from the same start by every way, until its accuracy on held-out images
+of fashion-mnist has reached the target. What is timed begins before the model is wrapped: its first broadcast, and what
+is measured of the link, are part of the seconds; compiling kernels, connecting the process group and evaluation are
+not. Bytes counted by thinwire are compared with those of the interface, headers of packets apart. Linux, root and
+iproute2 are needed. What it builds it takes away again.
 
-    python benchmarks/slow_link.py --bandwidth 100mbit --processes 2
+    python benchmarks/slow_link.py --bandwidth 100mbit --latency 20ms --processes 2
+    python benchmarks/slow_link.py --bandwidth none --latency 0ms
 """
 
 import argparse
-import contextlib
 import json
 import os
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from common_clock import CommonClock
+from delayed_links import HEADER_NUM_BYTES, bandwidth_or_none, parse_seconds, run_in_each
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -45,8 +44,6 @@ WAYS = (
     "ddp + fp16 hook",
     "ddp",
 )
-HEADER_NUM_BYTES = 66
-"""Of a packet: Ethernet 14, IP 20, TCP with time stamps 32."""
 NUM_TRAIN, NUM_HELD_OUT = 5000, 1000
 
 
@@ -78,22 +75,29 @@ def load_kernels(method: str) -> None:
 class Trainee:
     """One way to train: a step, the model that counts, and the bytes that thinwire counted, if it did."""
 
-    def __init__(self, way: str, bucket_mb: float) -> None:
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self.kind, _, self.method = way.partition(": ")
         self.model = network()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LR)
         self.handle: CompressedGradients | Synchronizer | None = None
-        optimizer = torch.optim.SGD(self.model.parameters(), lr=LR)
         self.forward: Callable[[Tensor], Tensor] = self.model
-        self.optimizer = optimizer
-        kind, _, method = way.partition(": ")
-        if method:
-            load_kernels(method)
-        if kind == "steps":
-            self.handle = thinwire.synchronize(optimizer, self.model, method)
+        if self.method:
+            load_kernels(self.method)
+
+    def wrap(self, bucket_mb: float) -> None:
+        """What a script does before its loop, in which processes first exchange something."""
+        if self.kind == "steps":
+            self.handle = thinwire.synchronize(self.optimizer, self.model, self.method)
             return
-        one_bucket = "PowerSGD" in way  # with two, torch's hook waits in a callback and hangs on gloo
-        wrapped = DistributedDataParallel(self.model, bucket_cap_mb=1000.0 if one_bucket else bucket_mb)
+        one_bucket = "PowerSGD" in self.way  # with two, torch's hook waits in a callback and hangs on gloo
+        wrapped = DistributedDataParallel(
+            self.model,
+            bucket_cap_mb=1000.0 if one_bucket else bucket_mb,
+            init_sync=self.kind != "hook",  # compress_ddp sends what differs, which here is nothing
+        )
         self.forward = wrapped
-        if "fp16" in way:
+        if "fp16" in self.way:
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 
             wrapped.register_comm_hook(dist.group.WORLD, fp16_compress_hook)
@@ -102,8 +106,8 @@ class Trainee:
 
             state = powerSGD_hook.PowerSGDState(dist.group.WORLD, matrix_approximation_rank=2, start_powerSGD_iter=2)
             wrapped.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
-        elif kind == "hook":
-            self.handle = thinwire.compress_ddp(wrapped, method)
+        elif self.kind == "hook":
+            self.handle = thinwire.compress_ddp(wrapped, self.method)
 
     def evaluate(self, inputs: Tensor, labels: Tensor) -> float:
         """Accuracy of the model that counts."""
@@ -130,93 +134,69 @@ def interface_bytes(name: str) -> int:
     return count["bytes"] - HEADER_NUM_BYTES * count["packets"]
 
 
-def train(args: argparse.Namespace) -> None:
-    """What one process does: every way in turn, to the target or the last step."""
-    rank = args.rank
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", store=dist.FileStore(args.store, args.processes), rank=rank, world_size=args.processes
-    )
+def measure(way: str, args: argparse.Namespace, clock: CommonClock) -> dict[str, Any]:
+    """Train by one way, to the target or the last step."""
     inputs, labels = data(args.data)
     held_out = inputs[NUM_TRAIN:], labels[NUM_TRAIN:]
+    trainee = Trainee(way)
+    generator = torch.Generator().manual_seed(100 + args.rank)
+    begin_s = clock.begin()
+    bytes_at_start = interface_bytes(args.interface)
+    trainee.wrap(args.bucket_mb)
+    start_s = time.perf_counter() - begin_s
+    bytes_before = interface_bytes(args.interface)
+    counted_before = trainee.counted() or 0
+    total_s, durations, reached, step = 0.0, [], None, 0
+    while step < args.steps and total_s < args.limit_s and reached is None:
+        step_begin_s = time.perf_counter()
+        batch = torch.randint(NUM_TRAIN, (32,), generator=generator)
+        trainee.optimizer.zero_grad()
+        nn.functional.cross_entropy(trainee.forward(inputs[batch]), labels[batch]).backward()
+        trainee.optimizer.step()
+        end_s = time.perf_counter()
+        durations.append(end_s - step_begin_s)
+        step += 1
+        if step % args.evaluate_every == 0 or step == args.steps:
+            # The slowest counts, rank 0 decides, and then all go on together: neither is part of the time.
+            total_s += clock.most(end_s - begin_s)
+            accuracy = clock.share(trainee.evaluate(*held_out))[0][0]
+            reached = step if accuracy >= args.target else None
+            begin_s = clock.begin()
+    counted = trainee.counted()
+    result = {
+        "way": way, "bandwidth": args.bandwidth, "latency_s": args.latency, "processes": args.processes,
+        "reached": reached, "steps": step, "seconds": total_s, "start_s": clock.most(start_s),
+        "step_s": statistics.median(durations), "mean_step_s": statistics.mean(durations), "accuracy": accuracy,
+        "start_bytes": bytes_before - bytes_at_start, "interface_bytes": interface_bytes(args.interface) - bytes_before,
+        "counted_bytes": None if counted is None else counted - counted_before,
+    }  # fmt: skip
+    clock.begin()
+    if trainee.handle is not None:
+        trainee.handle.close()
+    return result
+
+
+def train(args: argparse.Namespace) -> None:
+    """What one process does: every way in turn."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(args.store, args.processes)
+    dist.init_process_group("gloo", store=store, rank=args.rank, world_size=args.processes)
+    clock = CommonClock(f"{args.store}-clock", args.rank, args.processes)
     results = []
     for way in args.ways:
-        trainee = Trainee(way, args.bucket_mb)
-        generator = torch.Generator().manual_seed(100 + rank)
-        dist.barrier()
-        bytes_before = interface_bytes(args.interface)
-        counted_before = trainee.counted() or 0
-        seconds, durations, reached, step = 0.0, [], None, 0
-        while step < args.steps and seconds < args.limit_s and reached is None:
-            begin = time.perf_counter()
-            batch = torch.randint(NUM_TRAIN, (32,), generator=generator)
-            trainee.optimizer.zero_grad()
-            nn.functional.cross_entropy(trainee.forward(inputs[batch]), labels[batch]).backward()
-            trainee.optimizer.step()
-            durations.append(time.perf_counter() - begin)
-            seconds += durations[-1]
-            step += 1
-            if step % args.evaluate_every == 0:
-                # Rank 0 decides; the question is small, and its time is not counted.
-                answer = torch.tensor([float(trainee.evaluate(*held_out) >= args.target), seconds])
-                dist.broadcast(answer, 0)
-                seconds = float(answer[1])
-                reached = step if answer[0] else None
-        moved = interface_bytes(args.interface) - bytes_before
-        counted = None if trainee.counted() is None else trainee.counted() - counted_before
-        results.append(
-            {
-                "way": way, "bandwidth": args.bandwidth, "processes": args.processes, "reached": reached,
-                "steps": step, "seconds": seconds, "step_s": statistics.median(durations),
-                "mean_step_s": statistics.mean(durations), "accuracy": trainee.evaluate(*held_out),
-                "interface_bytes": moved, "counted_bytes": counted,
-            }
-        )  # fmt: skip
-        if rank == 0:
+        results.append(measure(way, args, clock))
+        if args.rank == 0:
             print(json.dumps(results[-1]), flush=True)
-        if trainee.handle is not None:
-            dist.barrier()
-            trainee.handle.close()
-    dist.barrier()
-    if rank == 0:
+    if args.rank == 0:
         Path(args.out).write_text("".join(json.dumps(result) + "\n" for result in results))
+    clock.begin()
     os._exit(0)  # torch's hooks abort now and then when their process group is taken down right after them
-
-
-@contextlib.contextmanager
-def links(processes: int, bandwidth: str, latency: str) -> Iterator[list[str]]:
-    """Namespaces ``tw0, tw1, ...``, each with an interface ``eth0`` on one bridge, shaped on its way out."""
-
-    def run(command: str) -> None:
-        subprocess.run(command.split(), check=True, capture_output=True, text=True)
-
-    # Also who is asked to end takes away what was built.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    names = [f"tw{os.getpid() % 10000}-{number}" for number in range(processes)]
-    bridge = f"twbr{os.getpid() % 10000}"
-    try:
-        run(f"ip link add {bridge} type bridge")
-        run(f"ip link set {bridge} up")
-        for number, name in enumerate(names):
-            outside = f"twv{os.getpid() % 10000}-{number}"
-            run(f"ip netns add {name}")
-            run(f"ip link add {outside} type veth peer name eth0 netns {name}")
-            run(f"ip link set {outside} master {bridge} up")
-            run(f"ip -n {name} addr add 10.83.0.{number + 1}/24 dev eth0")
-            run(f"ip -n {name} link set lo up")
-            run(f"ip -n {name} link set eth0 up")
-            run(f"tc -n {name} qdisc add dev eth0 root tbf rate {bandwidth} burst 64kb latency {latency}")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-        subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bandwidth", default="100mbit", help="of every link, as tc writes it")
-    parser.add_argument("--latency", default="400ms", help="how long tc's queue may be")
+    parser.add_argument("--bandwidth", type=bandwidth_or_none, default="100mbit", help="of every link, or none")
+    parser.add_argument("--latency", type=parse_seconds, default="20ms", help="one way")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--target", type=float, default=0.7, help="accuracy on held-out data")
     parser.add_argument("--data", help="folder with the IDX files of fashion-mnist, if not Debian's")
@@ -237,41 +217,21 @@ def main() -> None:
     table([json.loads(line) for line in Path(args.out).read_text().splitlines()])
 
 
-def run_in_each(script: str, processes: int, bandwidth: str, latency: str) -> None:
-    """Start the script with its own arguments, ``--rank`` and ``--store`` in every namespace, and wait for all."""
-    if os.geteuid() != 0:
-        sys.exit("network namespaces need root: run this as root")
-    with tempfile.TemporaryDirectory() as folder, links(processes, bandwidth, latency) as names:
-        environment = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
-        children = [
-            subprocess.Popen(
-                ["ip", "netns", "exec", name, sys.executable, script, *sys.argv[1:], "--rank", str(rank), "--store",
-                 str(Path(folder, "store"))], env=environment,
-            )
-            for rank, name in enumerate(names)
-        ]  # fmt: skip
-        try:
-            codes = [child.wait() for child in children]
-        finally:
-            for child in children:
-                if child.poll() is None:
-                    child.terminate()
-                    child.wait()
-    if any(codes):
-        sys.exit(f"processes ended with {codes}")
-
-
 def table(results: list[dict[str, Any]]) -> None:
-    """Time to the target, beside that of plain DDP."""
+    """Time to the target, beside that of plain DDP; of it what came before the first step."""
     plain = next((each["seconds"] for each in results if each["way"] == "ddp" and each["reached"]), None)
-    print(f"{'way':36s} {'ms/step':>8s} {'steps':>6s} {'seconds':>8s} {'times':>6s} {'MB':>8s} {'counted':>8s}")
+    print(
+        f"{'way':36s} {'ms/step':>8s} {'steps':>6s} {'seconds':>8s} {'start s':>8s} {'times':>6s} "
+        f"{'MB':>8s} {'counted':>8s} {'start MB':>8s}"
+    )
     for each in results:
-        seconds = f"{each['seconds']:.2f}" if each["reached"] else "-"
+        taken = f"{each['seconds']:.2f}" if each["reached"] else "-"
         times = f"{plain / each['seconds']:.1f}" if plain and each["reached"] else "-"
         share = f"{each['counted_bytes'] / each['interface_bytes']:.3f}" if each["counted_bytes"] else "-"
         print(
-            f"{each['way']:36s} {1e3 * each['mean_step_s']:8.1f} {each['reached'] or '-':>6} {seconds:>8s} {times:>6s} "
-            f"{each['interface_bytes'] / 1e6:8.2f} {share:>8s}"
+            f"{each['way']:36s} {1e3 * each['mean_step_s']:8.1f} {each['reached'] or '-':>6} {taken:>8s} "
+            f"{each['start_s']:8.2f} {times:>6s} {each['interface_bytes'] / 1e6:8.2f} {share:>8s} "
+            f"{each['start_bytes'] / 1e6:8.2f}"
         )
 
 

@@ -15,7 +15,7 @@ import thinwire
 
 
 def main(folder: str = "runs/local_steps", method: str = "signtopk:density=2%,every=4", num_steps: int = 300) -> None:
-    dist.init_process_group("gloo")
+    dist.init_process_group()
     rank, size = dist.get_rank(), dist.get_world_size()
     images, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
     images, labels = images.float() / 16, labels.long()

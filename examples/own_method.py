@@ -47,7 +47,7 @@ METHOD = ModelAveraging(
 
 
 def main(num_steps: int = 200) -> None:
-    dist.init_process_group("gloo")
+    dist.init_process_group()
     rank, size = dist.get_rank(), dist.get_world_size()
     images, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
     images, labels = images.float() / 16, labels.long()

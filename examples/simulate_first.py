@@ -62,7 +62,7 @@ def simulate(method: str) -> None:
 
 
 def run(method: str) -> None:
-    dist.init_process_group("gloo")
+    dist.init_process_group()
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     with thinwire.synchronize(optimizer, model, method) as sync:

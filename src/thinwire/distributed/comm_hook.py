@@ -21,7 +21,7 @@ from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.pipeline import Pipeline
 from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.replicas import guard_module
-from thinwire.distributed.starting_point import common_terms
+from thinwire.distributed.starting_point import begin_alike, common_terms
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
@@ -90,6 +90,7 @@ class CompressedGradients:
                 self.transport.size, self._clock,
             )  # fmt: skip
             self._check(model.module)
+            begin_alike(self.transport, model.module)
             if warn_if_slower and self.transport.size > 1:
                 network = measure_link(self.transport, model.process_group)
                 self._watch = DenseWatch(network, self.transport.size, self.transport.rank == 0, self.transport.share)
@@ -265,6 +266,8 @@ def compress_ddp(
     """Let ``model`` exchange its gradients by ``method``, overlapped with backward.
 
     Wherever a method would look at the whole model it looks at each tensor: DDP hands over one bucket after another.
+    Parameters and buffers that are not equal on all processes are sent from process 0. DDP has sent all of them before,
+    which takes long on a slow link: ``DistributedDataParallel(model, init_sync=False)`` leaves that out.
 
     Args:
         model: a wrapped model without another hook.
