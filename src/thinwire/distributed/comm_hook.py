@@ -23,7 +23,7 @@ from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.replicas import guard_module
 from thinwire.distributed.starting_point import begin_alike, common_terms
 from thinwire.distributed.transport import Transport
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, WorkerError
 from thinwire.layout import Layout
 from thinwire.methods import GradientAveraging, Method, ModelAveraging, check_method, parse_method
 from thinwire.network import Traffic
@@ -121,6 +121,7 @@ class CompressedGradients:
 
     def exchange(self, bucket: Any) -> torch.futures.Future[Tensor]:
         """Begin the exchange of a bucket; the future's value is its buffer with the mean in it."""
+        self.transport.check()
         self._interrupts.came()  # what came before this is Python's own matter
         promise: torch.futures.Future[Tensor] = torch.futures.Future()
         # Asked for here: the bucket is DDP's, and only lent.
@@ -348,4 +349,6 @@ def _keep(promise: "torch.futures.Future[Tensor]", done: "Future[Tensor]") -> No
     if error is None:
         promise.set_result(done.result())
     else:
-        promise.set_exception(error)  # type: ignore[arg-type]
+        # torch takes no other kind of error; Ctrl-C itself comes as soon as Python goes on.
+        shown = error if isinstance(error, Exception) else WorkerError("the exchange was interrupted")
+        promise.set_exception(shown)  # type: ignore[arg-type]

@@ -53,13 +53,9 @@ class Door:
         self.socket.sndhwm = 0
         self.socket.maxmsgsize = _LONGEST_REQUEST
         self.socket.handshake_ivl = _HANDSHAKE_MS
-        self._folder = Path(tempfile.mkdtemp(prefix="thinwire-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="thinwire-", dir=_short_folder()))
         self.path = str(self._folder / "door")
-        if len(self.path) > _LONGEST_PATH:
-            self.path = ""
-            self._folder.rmdir()
-        else:
-            self.socket.bind(f"ipc://{self.path}")
+        self.socket.bind(f"ipc://{self.path}")
         self.key = ""
         if options.encrypt:
             public, secret = zmq.curve_keypair()
@@ -98,11 +94,10 @@ class Door:
         self.socket.close(linger_ms)
 
     def _remove_path(self) -> None:
-        if self.path:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
-            with contextlib.suppress(FileNotFoundError):
-                self._folder.rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            self._folder.rmdir()
 
 
 def connect(
@@ -127,7 +122,7 @@ def connect(
     if key:
         fetching.curve_publickey, fetching.curve_secretkey = zmq.curve_keypair()
         fetching.curve_serverkey = key.encode()
-    monitor = fetching.get_monitor_socket(zmq.Event.DISCONNECTED)
+    monitor = fetching.get_monitor_socket(zmq.Event.CONNECTED | zmq.Event.DISCONNECTED)
     host, colon, port = endpoint.rpartition(":")
     for number in range(connections):
         # ZeroMQ makes one connection of a socket to an address; with more zeros before the port it is another address.
@@ -153,6 +148,12 @@ def greet(fetching: "zmq.Socket[bytes]", secret: bytes, rank: int, connections: 
     """Show the door's secret on each connection: they take turns in what is sent."""
     for number in range(connections):
         fetching.send(_GREETING.pack(secret, rank, number))
+
+
+def _short_folder() -> str:
+    """Where temporary files go, or, if its name is too long for a socket's, where they go on every system."""
+    found = tempfile.gettempdir()
+    return found if len(found) < _LONGEST_PATH - len("/thinwire-12345678/door") else "/tmp"
 
 
 def _bind(door: "zmq.Socket[bytes]", host: str, ports: tuple[int, int] | None) -> str:

@@ -30,6 +30,9 @@ CARD_NUM_BYTES = 1024
 TEXT_NUM_BYTES = 2048
 """Of what a term says, where processes do not agree."""
 
+_HASH_NUM_BYTES = 8
+_MOST_GROUPS = TEXT_NUM_BYTES // (2 * _HASH_NUM_BYTES)
+
 LONGEST_SILENCE_S = 30.0
 """Without a sign of life for so long a process counts as gone, if the timeout is not shorter."""
 
@@ -54,7 +57,7 @@ class Card:
         version: of thinwire.
         host: the machine's name, for errors.
         machine: the same for processes that can meet in a folder.
-        path: of the door in the file system; empty if it has none.
+        path: of the door in the file system.
         endpoint: of the door on the network.
         key: of the door; empty if messages are not encrypted.
         secret: what the others show there, in hexadecimal digits.
@@ -104,7 +107,7 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
         silence_s = min(timeout_s, LONGEST_SILENCE_S)
         others = [other for other in range(len(cards)) if other != rank]
         peers = {other: _peer(context, cards, rank, other, options.connections, silence_s) for other in others}
-        links = Links(context, door, peers, rank, timeout_s)
+        links = Links(context, door, peers, rank, timeout_s, silence_s)
         _meet(door, peers, cards, rank, min(timeout_s, LONGEST_MEETING_S))
         door.stop_admitting(is_alone=all(peer.is_here for peer in peers.values()))
     except BaseException:
@@ -156,7 +159,7 @@ def _padded(text: str, num_bytes: int) -> bytes:
 
 
 def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=_HASH_NUM_BYTES).hexdigest()
 
 
 def _check_terms(cards: list[Card], said: Mapping[str, str], group: dist.ProcessGroup) -> None:
@@ -170,13 +173,27 @@ def _check_terms(cards: list[Card], said: Mapping[str, str], group: dist.Process
     if not differ:
         return
     name = differ[0]
-    shown = said.get(name, "").encode()[: TEXT_NUM_BYTES - 1].decode(errors="ignore")
-    texts = _gather_text(_padded(shown, TEXT_NUM_BYTES), group)
-    groups: dict[str, list[int]] = {}
+    holds = [name in card.terms for card in cards]
+    pieces = said.get(name, "").split("; ")
+    step = max(1, -(-len(pieces) // _MOST_GROUPS))
+    groups = ["; ".join(pieces[place : place + step]) for place in range(0, len(pieces), step)]
+    # Where a long text differs: a hash of each group of its pieces, then the first group that is not the same on all.
+    hashes = [
+        text
+        for text, holds_it in zip(
+            _gather_text(_padded("".join(map(_hash, groups)), TEXT_NUM_BYTES), group), holds, strict=True
+        )
+        if holds_it
+    ]
+    width = 2 * _HASH_NUM_BYTES
+    place = next(at for at in range(_MOST_GROUPS) if len({text[at * width : (at + 1) * width] for text in hashes}) > 1)
+    shown = groups[place] if place < len(groups) else "nothing more"
+    texts = _gather_text(_padded(shown.encode()[: TEXT_NUM_BYTES - 1].decode(errors="ignore"), TEXT_NUM_BYTES), group)
+    held_by: dict[str, list[int]] = {}
     for other, text in enumerate(texts):
-        if name in cards[other].terms:
-            groups.setdefault(text, []).append(other)
-    listed = "; ".join(f"{text} (worker {', '.join(map(str, who))})" for text, who in groups.items())
+        if holds[other]:
+            held_by.setdefault(text, []).append(other)
+    listed = "; ".join(f"{text} (worker {', '.join(map(str, who))})" for text, who in held_by.items())
     raise ConfigError(
         f"the processes differ in {' and '.join(differ)}, which must be the same on all. The {name} is: {listed}"
     )
@@ -188,7 +205,7 @@ def _peer(
 ) -> Peer:  # fmt: skip
     """A process that is connected to, and greeted."""
     card = cards[other]
-    is_here = card.machine == cards[rank].machine and bool(card.path)
+    is_here = card.machine == cards[rank].machine
     endpoint, key = (f"ipc://{card.path}", "") if is_here else (card.endpoint, card.key)
     count = 1 if is_here else connections
     fetching, monitor = connect(context, endpoint, key, count, silence_s)
@@ -232,8 +249,7 @@ def _meet(door: Door, peers: dict[int, Peer], cards: list[Card], rank: int, limi
             if not unwelcome[other]:
                 del unwelcome[other]
                 peer.mail = Mailbox(other, len(peer.routes) if frames[0].bytes == _WELCOMES[True] else 1)
-                peer.look()
-                peer.has_ended = False  # attempts to connect, before this one
+                peer.meet(len(peer.routes))
     for peer, frames in early:
         peer.num_to_confirm += peer.mail.put(frames, 0)
     for other, spread in spreads.items():
@@ -247,8 +263,7 @@ def _unreachable(
     """Who could not reach whom, where."""
 
     def where(other: int) -> str:
-        is_here = other == rank or peers[other].is_here
-        return cards[other].path if is_here and cards[other].path else cards[other].endpoint
+        return cards[other].path if other != rank and peers[other].is_here else cards[other].endpoint
 
     on = {other: f"worker {other} on {card.host}" for other, card in enumerate(cards)}
     found = [f"{on[other]} did not reach worker {rank} at {where(rank)}" for other in uncome]

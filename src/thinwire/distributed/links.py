@@ -43,6 +43,7 @@ CHECK_S = 0.25
 _FAREWELL_MS = 1000
 _PATIENCE_S = 8 * CHECK_S
 _RECEIPT = struct.Struct("<Q")
+_EVENT = struct.Struct("=Hi")
 
 
 @dataclass(slots=True, eq=False)
@@ -61,8 +62,12 @@ class Peer:
     num_under_way: int = 0
     next_number: int = 0
     num_to_confirm: int = 0
-    has_ended: bool = False
-    """Whether one of its connections has ended, as far as its monitor was read."""
+    standing: set[int] = field(default_factory=set)
+    """The files of the connections to its door, as far as the monitor was read."""
+    num_ended: int | None = None
+    """How many of them have ended since it was met; ``None`` before that."""
+    heard_s: float = 0.0
+    """When something last came from it, or one of them ended."""
 
     def __str__(self) -> str:
         """As errors name it."""
@@ -71,8 +76,29 @@ class Peer:
     def look(self) -> None:
         """Read what the monitor has told."""
         while self.monitor.poll(0):
-            self.monitor.recv_multipart()
-            self.has_ended = True
+            event, file = _EVENT.unpack(self.monitor.recv_multipart()[0])
+            if event == zmq.Event.DISCONNECTED:
+                if file in self.standing and self.num_ended is not None:
+                    self.num_ended += 1
+                    self.heard_s = time.monotonic()
+                self.standing.discard(file)
+            elif self.num_ended is None:  # later ones would be to somebody else
+                self.standing.add(file)
+
+    def meet(self, num_connections: int) -> None:
+        """From now on a connection that ends is missed."""
+        self.look()
+        self.num_ended = num_connections - len(self.standing)
+        self.heard_s = time.monotonic()
+
+    def has_ended(self, silence_s: float) -> bool:
+        """Whether nothing will come any more: all connections have ended, or one, and the others are silent.
+
+        Those that carry nothing end before those that still deliver what was sent.
+        """
+        if not self.num_ended:
+            return False
+        return not self.standing or time.monotonic() > self.heard_s + silence_s
 
 
 class Links:
@@ -86,11 +112,13 @@ class Links:
         peers: the others, by rank.
         rank: of this process.
         timeout_s: how long to wait for a peer that is connected and sends nothing.
+        silence_s: how long for one of which a connection has ended and the others are silent.
     """
 
     def __init__(
-        self, context: "zmq.Context[zmq.Socket[bytes]]", door: Door, peers: dict[int, Peer], rank: int, timeout_s: float
-    ) -> None:
+        self, context: "zmq.Context[zmq.Socket[bytes]]", door: Door, peers: dict[int, Peer], rank: int,
+        timeout_s: float, silence_s: float,
+    ) -> None:  # fmt: skip
         self._lock = threading.RLock()
         self.rank = rank
         self.peers = peers
@@ -99,6 +127,7 @@ class Links:
         self._context = context
         self._door = door
         self._timeout_s = timeout_s
+        self._silence_s = silence_s
         self._num_arrived = 0
         self._next_look_s = 0.0
         self._failure: ThinwireError | None = None
@@ -106,24 +135,29 @@ class Links:
         self._process = os.getpid()
 
     def __enter__(self) -> "Links":
-        """Nobody else uses them for as long as a request of a program is performed.
+        """Nobody else uses them for as long as a request of a program is performed; raises what :meth:`check` does."""
+        self.check()  # in a forked process nobody would release the lock
+        self._lock.acquire()
+        try:
+            self.check()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def check(self) -> None:
+        """Raise if nothing can be sent and received any more.
 
         Raises:
             ConfigError: the links are closed, or another process's.
             ThinwireError: what they failed of before.
         """
-        self._lock.acquire()
-        try:
-            if os.getpid() != self._process:
-                raise ConfigError("this handle was made before the process was forked; make one in the new process")
-            if self._failure is not None:
-                raise type(self._failure)(*self._failure.args) from self._failure
-            if self._is_closed:
-                raise ConfigError("this handle is closed; nothing can be exchanged any more")
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
+        if os.getpid() != self._process:
+            raise ConfigError("this handle was made before the process was forked; make one in the new process")
+        if self._failure is not None:
+            raise type(self._failure)(*self._failure.args) from self._failure
+        if self._is_closed:
+            raise ConfigError("this handle is closed; nothing can be exchanged any more")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -271,8 +305,8 @@ class Links:
                     while peer.connection in ready and self._fetch(peer):
                         pass
                 except ThinwireError:
-                    peer.has_ended = True
-                if peer.mail.has_left or peer.has_ended:
+                    others.discard(peer)
+                if peer.mail.has_left or peer.num_ended:
                     others.discard(peer)
         return not others
 
@@ -328,7 +362,7 @@ class Links:
         watched = [self.peers[rank] for rank in ranks | needed]
         for peer in watched:
             peer.look()
-        ended = [peer for peer in watched if peer.has_ended or peer.mail.has_left]
+        ended = [peer for peer in watched if peer.has_ended(self._silence_s) or peer.mail.has_left]
         # What a connection had received before it ended is still there to be taken.
         if any(self._fetch(peer) for peer in ended):
             return
@@ -353,6 +387,7 @@ class Links:
                 break
             self._num_arrived += 1
             count += 1
+            peer.heard_s = time.monotonic()
             peer.num_to_confirm += peer.mail.put(frames, self._num_arrived)
             if peer.num_to_confirm >= WINDOW // 8:
                 peer.connection.send(_RECEIPT.pack(peer.num_to_confirm), zmq.NOBLOCK)

@@ -116,6 +116,10 @@ class Transport:
         self._enter("apply")
         return found
 
+    def check(self) -> None:
+        """Raise what any request would raise by now: the links are closed, failed, or another process's."""
+        self._links.check()
+
     def flush(self) -> None:
         """Wait until everything is under way: what a program that is over has to do."""
         with self._links:
