@@ -543,8 +543,9 @@ class Way:
                 if self._is_closed:
                     outside.close()
                     return
+                self._accepted.append(outside)
                 inside = socket.create_connection(("127.0.0.1", self._to))
-                self._accepted += [outside, inside]
+                self._accepted.append(inside)
                 delay_s = self._delay_s if number == self._slow else 0.0
                 for source, target, wait_s in ((outside, inside, 0.0), (inside, outside, delay_s)):
                     threading.Thread(target=self._pass_on, args=(source, target, wait_s), daemon=True).start()
