@@ -30,7 +30,7 @@ def gather(
     except ProtocolError as error:
         links.abort(str(error))
         raise
-    missing = [rank for rank in range(size) if rank != links.rank]
+    missing = others(links.rank, size)
     for rank in missing:
         links.send(rank, Tag.GATHERED, message)
     found = {links.rank: message}
@@ -67,7 +67,7 @@ class _Sum:
         bounds = shard_bounds(flat.numel(), size)
         step = max(1, PART_HERE // flat.element_size())
         self._pieces = [_cut(bounds[rank], bounds[rank + 1], step) for rank in range(size)]
-        self._others = [rank for rank in range(size) if rank != links.rank]
+        self._others = others(links.rank, size)
         # Of each other process: how many of its pieces of my shard, and of its own shard's sum, have come.
         self._num_to_sum = dict.fromkeys(self._others, 0)
         self._num_summed = dict.fromkeys(self._others, 0)
@@ -123,6 +123,16 @@ class _Sum:
             )
         # What comes is read in place, unless it lies where no entry may begin.
         return (message if message.data_ptr() % size == 0 else message.clone()).view(self._flat.dtype)
+
+
+def others(rank: int, size: int) -> list[int]:
+    """Whom a process sends to, in turn: the next ones first, so that nobody's port is the last for all.
+
+    Example:
+        >>> others(2, 4)
+        [3, 0, 1]
+    """
+    return [(rank + step) % size for step in range(1, size)]
 
 
 def _cut(start: int, stop: int, step: int) -> list[tuple[int, int]]:

@@ -21,8 +21,9 @@ from torch import Tensor
 from thinwire.distributed.addresses import advertised_host, host_name, machine_id
 from thinwire.distributed.doors import Door, connect, greet, round_trip_s
 from thinwire.distributed.link_options import LinkOptions
-from thinwire.distributed.links import Links, Peer
+from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Mailbox
+from thinwire.distributed.peer import Peer
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.kernels.numba_tools import array_of
 

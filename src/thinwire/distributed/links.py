@@ -10,9 +10,7 @@ import os
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +19,8 @@ from torch import Tensor
 
 from thinwire.distributed.doors import Door
 from thinwire.distributed.interrupts import Interrupts
-from thinwire.distributed.mail import Mailbox, Tag, part_header
+from thinwire.distributed.mail import Tag, part_header
+from thinwire.distributed.peer import Peer
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.kernels.numba_tools import array_of
 
@@ -43,62 +42,6 @@ CHECK_S = 0.25
 _FAREWELL_MS = 1000
 _PATIENCE_S = 8 * CHECK_S
 _RECEIPT = struct.Struct("<Q")
-_EVENT = struct.Struct("=Hi")
-
-
-@dataclass(slots=True, eq=False)
-class Peer:
-    """One other process, and what is between it and this one."""
-
-    rank: int
-    host: str
-    is_here: bool
-    routes: list[bytes]
-    """Its connections to this process's door."""
-    connection: "zmq.Socket[bytes]"
-    monitor: "zmq.Socket[bytes]"
-    mail: Mailbox
-    outgoing: "deque[tuple[int, bytes, memoryview, bool]]" = field(default_factory=deque)
-    num_under_way: int = 0
-    next_number: int = 0
-    num_to_confirm: int = 0
-    standing: set[int] = field(default_factory=set)
-    """The files of the connections to its door, as far as the monitor was read."""
-    num_ended: int | None = None
-    """How many of them have ended since it was met; ``None`` before that."""
-    heard_s: float = 0.0
-    """When something last came from it, or one of them ended."""
-
-    def __str__(self) -> str:
-        """As errors name it."""
-        return f"worker {self.rank} on {self.host}"
-
-    def look(self) -> None:
-        """Read what the monitor has told."""
-        while self.monitor.poll(0):
-            event, file = _EVENT.unpack(self.monitor.recv_multipart()[0])
-            if event == zmq.Event.DISCONNECTED:
-                if file in self.standing and self.num_ended is not None:
-                    self.num_ended += 1
-                    self.heard_s = time.monotonic()
-                self.standing.discard(file)
-            elif self.num_ended is None:  # later ones would be to somebody else
-                self.standing.add(file)
-
-    def meet(self, num_connections: int) -> None:
-        """From now on a connection that ends is missed."""
-        self.look()
-        self.num_ended = num_connections - len(self.standing)
-        self.heard_s = time.monotonic()
-
-    def has_ended(self, silence_s: float) -> bool:
-        """Whether nothing will come any more: all connections have ended, or one, and the others are silent.
-
-        Those that carry nothing end before those that still deliver what was sent.
-        """
-        if not self.num_ended:
-            return False
-        return not self.standing or time.monotonic() > self.heard_s + silence_s
 
 
 class Links:
