@@ -87,9 +87,11 @@ def test_a_dense_exchange_is_a_ring(size: int) -> None:
     network = Network(bandwidth_Bps=1e7, latency_s=3e-3)
     rounds, bytes_each = 2 * (size - 1), 4 * numel / size
     assert dense_exchange_s(network, 4 * numel, size) == pytest.approx(rounds * (3e-3 + bytes_each / 1e7))
-    # The direct exchange of this library moves the same bytes, in two rounds whatever the number of processes.
+    # The direct exchange of this library moves the same bytes, in two rounds whatever the number of processes, of which
+    # the second begins with the first piece.
     saved = (rounds - 2) * 3e-3
-    assert dense_exchange_s(network, 4 * numel, size) - saved == pytest.approx(all_reduce_s(network, numel, size))
+    both = dense_exchange_s(network, 4 * numel, size) - saved
+    assert both - 3e-3 <= all_reduce_s(network, numel, size) * (1 + 1e-9) <= both * (1 + 1e-6)
 
 
 def test_a_slow_way_up_or_one_slow_process_slows_all() -> None:

@@ -529,7 +529,6 @@ class Way:
     def __init__(self, port: int, slow: int, delay_s: float) -> None:
         self._to = port
         self._slow, self._delay_s = slow, delay_s
-        self._is_closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._accepted: list[socket.socket] = []
@@ -539,13 +538,9 @@ class Way:
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             for number in itertools.count():
-                outside = self._listener.accept()[0]
-                if self._is_closed:
-                    outside.close()
-                    return
-                self._accepted.append(outside)
-                inside = socket.create_connection(("127.0.0.1", self._to))
-                self._accepted.append(inside)
+                outside, inside = self._listener.accept()[0], socket.socket()
+                self._accepted += [outside, inside]
+                inside.connect(("127.0.0.1", self._to))
                 delay_s = self._delay_s if number == self._slow else 0.0
                 for source, target, wait_s in ((outside, inside, 0.0), (inside, outside, delay_s)):
                     threading.Thread(target=self._pass_on, args=(source, target, wait_s), daemon=True).start()
@@ -560,7 +555,8 @@ class Way:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        self._is_closed = True
+        self._listener.shutdown(socket.SHUT_RDWR)  # nobody waits for a connection any more
+        self._server.join(DEADLINE_S)
         for each in (self._listener, *self._accepted):
             each.close()
 

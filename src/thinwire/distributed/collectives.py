@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.distributed.links import PART_HERE, Links
+from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Tag
 from thinwire.errors import ProtocolError
 from thinwire.kernels.buffers import copy_of, empty
 from thinwire.kernels.numba_tools import tensor_of
-from thinwire.network import shard_bounds
+from thinwire.network import PIECE_NUM_BYTES, shard_bounds
 from thinwire.steps import check_length
 
 
@@ -65,7 +65,7 @@ class _Sum:
         self._links = links
         self._flat, self._total, self._divisor = flat, total, divisor
         bounds = shard_bounds(flat.numel(), size)
-        step = max(1, PART_HERE // flat.element_size())
+        step = max(1, PIECE_NUM_BYTES // flat.element_size())
         self._pieces = [_cut(bounds[rank], bounds[rank + 1], step) for rank in range(size)]
         self._others = others(links.rank, size)
         # Of each other process: how many of its pieces of my shard, and of its own shard's sum, have come.
@@ -85,7 +85,7 @@ class _Sum:
             for rank in self._others
             if self._num_to_sum[rank] < len(own) or self._num_summed[rank] < len(self._pieces[rank])
         ]:
-            rank, tag, message = links.receive(missing, [Tag.TO_SUM, Tag.SUMMED], PART_HERE)
+            rank, tag, message = links.receive(missing, [Tag.TO_SUM, Tag.SUMMED], PIECE_NUM_BYTES)
             if tag == Tag.SUMMED:
                 start, stop = self._pieces[rank][self._num_summed[rank]]
                 self._num_summed[rank] += 1
