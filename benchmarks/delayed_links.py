@@ -153,9 +153,7 @@ def namespaces(processes: int, bandwidth: str | None, latency_s: float, mtu: int
 def run_in_each(script: str, processes: int, bandwidth: str | None, latency_s: float, mtu: int = 1500) -> None:
     """Start the script with its own arguments, ``--rank`` and ``--store`` in every namespace, and wait for all."""
     with namespaces(processes, bandwidth, latency_s, mtu) as links, started(script, links.names, sys.argv[1:]) as all_:
-        codes = [child.wait() for child in all_]
-    if any(codes):
-        sys.exit(f"processes ended with {codes}")
+        wait_for(all_)
 
 
 @contextlib.contextmanager
@@ -181,6 +179,19 @@ def started(
             children.append(subprocess.Popen(command, **options))
             stack.callback(_end, children[-1])
         yield children
+
+
+def wait_for(children: Sequence["subprocess.Popen[str]"]) -> None:
+    """Wait until all have ended, or one has failed: then this process ends, as the others may wait for that one."""
+    with selectors.DefaultSelector() as selector:
+        for rank, child in enumerate(children):
+            selector.register(os.pidfd_open(child.pid), selectors.EVENT_READ, rank)
+        while selector.get_map():
+            for key, _ in selector.select():
+                selector.unregister(key.fd)
+                os.close(key.fd)
+                if code := children[key.data].wait():
+                    sys.exit(f"process {key.data} ended with {code}")
 
 
 def _run(command: str) -> None:
@@ -252,17 +263,12 @@ def _configure(name: str, number: int, processes: int, mtu: int) -> None:
 def _forwarder(fds: list[int], names: list[str]) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, str(_FORWARDER), json.dumps([fds, names])]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    # In a session of its own it does not get the signals of a terminal, and lasts until everybody else has gone.
-    process = subprocess.Popen(command, pass_fds=fds, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload]
-    try:
-        yield process
-    finally:
-        process.stdin.close()
+    # In a session of its own it does not get the signals of a terminal, and outlasts a parent that is killed.
+    with subprocess.Popen(command, pass_fds=fds, text=True, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
         try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield process
+        finally:
+            process.kill()  # what it would delete at the end of its input its parent deletes
 
 
 def _receive_all(peers: Sequence[socket.socket]) -> float:
@@ -338,9 +344,8 @@ def main() -> None:
     else:
         with namespaces(args.senders + 1, args.bandwidth, args.latency, args.mtu) as links:
             with started(__file__, links.names, sys.argv[1:]) as children:
-                codes = [child.wait() for child in children]
+                wait_for(children)
             print(json.dumps(links.counts()))
-        sys.exit(max(codes))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def serve(rank: int, size: int, store: str) -> None:
     """What one process of the crew does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
-    clock = CommonClock(f"{store}-clock", rank, size)
+    clock = CommonClock(f"{store}-clock", rank, size, limit_s=120.0)
     for line in sys.stdin:
         found = _time(Case(**json.loads(line)), clock, rank, size)
         if rank == 0:
@@ -99,14 +99,14 @@ def _time(case: Case, clock: CommonClock, rank: int, size: int) -> list[float]:
 
 
 @contextlib.contextmanager
-def _exchange(way: str, case: Case, rank: int, size: int) -> Iterator[Callable[[], None]]:
+def _exchange(way: str, case: Case, rank: int, size: int) -> Iterator[Callable[[], object]]:
     """What one process does in one exchange."""
     message = torch.full((case.num_bytes,), rank, dtype=torch.uint8)
     vector = torch.full((case.num_bytes // 4,), float(rank))
-    gloo: dict[str, Callable[[dist.ProcessGroup], None]] = {
+    gloo: dict[str, Callable[[dist.ProcessGroup], object]] = {
         GLOO_LENGTHS_FIRST: lambda own: gloo_gather(message, None, own),
         GLOO_AT_ONCE: lambda own: gloo_gather(message, case.num_bytes, own),
-        GLOO_SUM: lambda own: _ignore(dist.all_reduce(vector, group=own)),
+        GLOO_SUM: lambda own: dist.all_reduce(vector, group=own),
     }
     if way in gloo:
         # It stays, as torch would give its name to the next one, and its connections with it.
@@ -116,7 +116,7 @@ def _exchange(way: str, case: Case, rank: int, size: int) -> Iterator[Callable[[
         return
     transport = Transport()
     try:
-        yield lambda: _ignore(transport.run(program(way, message, vector, rank, size)))
+        yield lambda: transport.run(program(way, message, vector, rank, size))
     finally:
         transport.close()
 
@@ -172,7 +172,3 @@ def _works(work: dist.Work | None) -> dist.Work:
 def _wait(pending: Sequence[dist.Work]) -> None:
     for work in pending:
         work.wait()
-
-
-def _ignore(result: Any) -> None:
-    """A result that nobody reads."""

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,8 +52,8 @@ LONG_IDLE_S = 1.5
 MODEL_BANDWIDTHS, MODEL_LATENCIES_S = ("1gbit", "100mbit", "10mbit"), (0.0, 0.02, 0.1)
 MODEL_NUM_BYTES = (2_000, 50_000, 5_000_000)
 MODEL_ROUNDS = 5
-LONGEST_S = 6.0
-"""A case of the model that is predicted to take longer has fewer rounds, and none if one round is longer."""
+LONGEST_S = 9.0
+"""A case of the model that is predicted to take longer has fewer rounds, or none."""
 
 
 def size_of(num_bytes: int) -> str:
@@ -156,8 +157,9 @@ class Prediction:
 
     @property
     def takes_s(self) -> float:
-        """What it may take to measure it."""
-        return (self.case.rounds + self.case.warm_ups) * (1.5 * self.seconds + self.case.idle_s)
+        """What it may take to measure it, with connecting."""
+        exchanges = self.case.rounds + self.case.warm_ups
+        return exchanges * (1.3 * self.seconds + self.case.idle_s) + 20 * self.latency_s
 
     def cells(self) -> list[str]:
         mbits = bits_per_second(self.bandwidth) / 1e6
@@ -165,42 +167,51 @@ class Prediction:
         return [f"{mbits:g}", f"{1e3 * self.latency_s:g}", str(self.processes), way, size_of(self.case.num_bytes)]
 
 
-def predictions() -> list[Prediction]:
-    """The short ones first, so that no budget ends among them; no rounds are for what is too long."""
+def predict() -> list[Prediction]:
+    """The short ones first, so that no budget ends among them; what has no rounds is too long."""
     found = []
     for bandwidth, latency_s in itertools.product(MODEL_BANDWIDTHS, MODEL_LATENCIES_S):
         network = Network(bandwidth_Bps=bits_per_second(bandwidth) / 8, latency_s=latency_s)
         for num_bytes, processes, way in itertools.product(MODEL_NUM_BYTES, (2, 4), (GATHER_AT_MOST, LETTERS, SUM)):
             seconds = predicted_s(way, num_bytes, processes, network)
             warm_ups = WARM_UPS if (MODEL_ROUNDS + WARM_UPS) * seconds < LONGEST_S else 1
-            rounds = max(0, min(MODEL_ROUNDS, int(LONGEST_S / seconds) - warm_ups))
+            fewest = 1 if 2 * seconds < LONGEST_S else 0
+            rounds = max(fewest, min(MODEL_ROUNDS, int(LONGEST_S / seconds) - warm_ups))
             found.append(
                 Prediction(bandwidth, latency_s, processes, Case((way,), num_bytes, rounds, warm_ups), seconds)
             )
-    return sorted(found, key=lambda each: (each.takes_s > 3, each.bandwidth, each.latency_s))
+    return sorted(found, key=lambda each: (max(each.takes_s, 3.0), each.bandwidth, each.latency_s))
 
 
 def measure_model(budget_s: float) -> list[dict[str, Any]]:
     """Predicted beside measured, for networks of every kind; what would take too long is left out."""
     begin_s = time.perf_counter()
-    results, skipped = [], []
-    columns = ["Mbit/s", "latency ms", "processes", "exchange", "bytes", "predicted ms", "measured ms", "ratio"]
+    predictions, found = predict(), dict[Prediction, float]()
     with contextlib.ExitStack() as stack:
         links = stack.enter_context(namespaces(4, MODEL_BANDWIDTHS[0], 0.0))
         crews = {size: stack.enter_context(crew(__file__, links.names[:size])) for size in (2, 4)}
         set_link = only_changes(links)
-        print_head("The simulator's network beside a real one", columns)
-        for each in predictions():
+        for each in predictions:
             if not each.case.rounds or time.perf_counter() - begin_s + each.takes_s > budget_s:
-                skipped.append(", ".join(each.cells()))
                 continue
             set_link(each.bandwidth, each.latency_s)
-            (measured_s,) = crews[each.processes].time(each.case)
-            ratio = measured_s / each.seconds
-            print_row([*each.cells(), f"{1e3 * each.seconds:.2f}", f"{1e3 * measured_s:.2f}", f"{ratio:.2f}"])
-            results.append({**dataclasses.asdict(each), "measured_s": measured_s})
-    print(f"\nLeft out, as they would take too long ({', '.join(columns[:5])}):", *skipped or ["none"], sep="\n- ")
-    return results
+            (found[each],) = crews[each.processes].time(each.case)
+            print(*each.cells(), f"{1e3 * found[each]:.2f} ms", sep=", ", file=sys.stderr, flush=True)
+    print_model(predictions, found)
+    return [{**dataclasses.asdict(each), "measured_s": measured_s} for each, measured_s in found.items()]
+
+
+def print_model(predictions: Sequence[Prediction], found: dict[Prediction, float]) -> None:
+    """A table in the order of the networks, and what is not in it."""
+    columns = ["Mbit/s", "latency ms", "processes", "exchange", "bytes"]
+    print_head("The simulator's network beside a real one", [*columns, "predicted ms", "measured ms", "ratio"])
+    in_order = sorted(predictions, key=lambda each: (bits_per_second(each.bandwidth), each.latency_s, each.processes))
+    for each in in_order:
+        if each in found:
+            ratio = found[each] / each.seconds
+            print_row([*each.cells(), f"{1e3 * each.seconds:.2f}", f"{1e3 * found[each]:.2f}", f"{ratio:.2f}"])
+    skipped = [", ".join(each.cells()) for each in in_order if each not in found]
+    print(f"\nLeft out, as they would take too long ({', '.join(columns)}):", *skipped or ["none"], sep="\n- ")
 
 
 def only_changes(links: Links) -> Callable[[str, float], None]:
@@ -221,7 +232,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="that are timed of each exchange")
     parser.add_argument("--long-rounds", type=int, default=7, help="of the table with long pauses")
     parser.add_argument("--idle-s", type=float, default=0.05, help="seconds between two exchanges")
-    parser.add_argument("--budget-s", type=float, default=450.0, help="what --model may take")
+    parser.add_argument("--budget-s", type=float, default=470.0, help="what --model may take")
     parser.add_argument("--out", help="a file for the results, a line each")
     parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)

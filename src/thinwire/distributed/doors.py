@@ -27,6 +27,9 @@ _LONGEST_PATH = 100
 """Of a socket in the file system: the system allows 107."""
 _LONGEST_REQUEST = 1024
 """Bytes that a door takes at once: greetings, receipts and the handshake are shorter; who sends more is cut off."""
+_MOST_REQUESTS = 64
+"""That wait to be read, of each connection: the rest stays with who sent it."""
+
 _GREETING = struct.Struct("<16sIB")
 _ROUND_TRIP_AT = 68
 """Where Linux's ``struct tcp_info`` has it, in microseconds."""
@@ -52,6 +55,7 @@ class Door:
         self.socket.linger = 0  # of a connection that its other end has closed; that of close() is for the others
         self.socket.sndhwm = 0
         self.socket.maxmsgsize = _LONGEST_REQUEST
+        self.socket.rcvhwm = _MOST_REQUESTS
         self.socket.handshake_ivl = _HANDSHAKE_MS
         self._folder = Path(tempfile.mkdtemp(prefix="thinwire-", dir=_short_folder()))
         self.path = str(self._folder / "door")
