@@ -1,6 +1,6 @@
 """The six things a program may ask of its driver, and the only bare ``yield`` s that reach one.
 
-An exchange is a generator that *yields* requests and never performs them. The simulator and torch.distributed
+An exchange is a generator that *yields* requests and never performs them. The simulator and the transport
 run the same generators, which is why what is simulated is what is run. A program must not hold a context
 manager across a ``yield``: the mode would leak into the next worker of a simulation. Decorate the generator
 function instead (``@torch.no_grad()`` re-enters the mode at every resume).
