@@ -90,7 +90,7 @@ def train(trial: Trial, rank: int, timeout_s: float, begun: Callable[[], None]) 
     links = thinwire.distributed.LinkOptions(timeout=timedelta(seconds=timeout_s))
     if trial.form == INTRODUCTION:
         begun()
-        thinwire.Transport(options=links).share([0.0])
+        thinwire.distributed.Transport(options=links).share([0.0])
         time.sleep(HANG_S)
     method = FORMS[trial.form]
     model = network()
@@ -178,10 +178,10 @@ def observe(trial: Trial, pids: list[int], hears: int, timeout_s: float) -> list
     while len(begun) < trial.size:
         for line in lines.read(0.05):
             if line["kind"] != "begun":
-                raise RuntimeError(f"{trial}: {line}")
+                return [Result(trial.form, trial.how, None, line["error"], line["text"], "failed by itself")]
             begun.add(line["rank"])
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{trial}: only {sorted(begun)} have begun")
+            return [Result(trial.form, trial.how, None, "", "", f"only {sorted(begun)} have begun")]
     time.sleep(trial.moment_s)
     os.kill(pids[trial.victim], signal.SIGKILL if trial.how == "SIGKILL" else signal.SIGSTOP)
     sent = time.monotonic()
@@ -282,9 +282,8 @@ def run_all(planned: list[Trial], timeout_s: float, jobs: int) -> list[Result]:
             results.append(result)
             if result.fault:
                 print(json.dumps(found), flush=True)
-    failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
-    if failed:
-        sys.exit(f"{len(failed)} of {jobs} jobs broke off")
+    if failed := [pid for pid in pids if os.waitpid(pid, 0)[1]]:
+        results.append(Result("job", "", None, "", "", f"{len(failed)} of {jobs} broke off"))
     return results
 
 

@@ -48,6 +48,7 @@ BANDWIDTH, LATENCIES_S = "100mbit", (0.02, 0.1)
 LINK_NUM_BYTES = (2_000, 50_000, 500_000)
 LOOPBACK_NUM_BYTES = (2_000, 50_000, 1_000_000, 100_000_000)
 SUM_NUM_BYTES = (2_000, 50_000, 5_000_000, 100_000_000)
+SHORT_IDLE_S = 1e-3
 LONG_IDLE_S = 1.5
 MODEL_BANDWIDTHS, MODEL_LATENCIES_S = ("1gbit", "100mbit", "10mbit"), (0.0, 0.02, 0.1)
 MODEL_NUM_BYTES = (2_000, 50_000, 5_000_000)
@@ -118,23 +119,26 @@ def measure_links(args: argparse.Namespace) -> list[Table]:
 
 
 def measure_loopback(args: argparse.Namespace) -> list[Table]:
-    """Gathers and sums without a link between."""
-    gathers = Table(f"Loopback, {args.idle_s:g} s idle before each exchange", GATHERS)
-    for processes, sizes in ((2, LOOPBACK_NUM_BYTES), (4, LOOPBACK_NUM_BYTES[:1])):
-        with crew(__file__, [None] * processes) as on:
-            for num_bytes in sizes:
-                case = Case(GATHERS, num_bytes, rounds_of(num_bytes, args.rounds), idle_s=args.idle_s)
-                gathers.add("loopback", processes, case, one_after_another(on, case))
-    sums = Table("All-reduce of f32 on the loopback", SUMS)
-    with crew(__file__, [None] * 2) as on:
-        for num_bytes in SUM_NUM_BYTES:
-            case = Case(SUMS, num_bytes, rounds_of(num_bytes, args.rounds), idle_s=args.idle_s)
-            sums.add("loopback", on.size, case, one_after_another(on, case))
-    return [gathers, sums]
+    """Gathers and sums without a link between: while cores and caches are warm, and after a pause."""
+    tables = []
+    for pause_s, rounds in ((SHORT_IDLE_S, 10 * args.rounds), (args.idle_s, args.rounds)):
+        gathers = Table(f"Loopback, {pause_s:g} s idle before each exchange", GATHERS)
+        for processes, sizes in ((2, LOOPBACK_NUM_BYTES), (4, LOOPBACK_NUM_BYTES[:1])):
+            with crew(__file__, [None] * processes) as on:
+                for num_bytes in sizes:
+                    case = Case(GATHERS, num_bytes, rounds_of(num_bytes, rounds), idle_s=pause_s)
+                    gathers.add("loopback", processes, case, one_after_another(on, case))
+        sums = Table(f"All-reduce of f32 on the loopback, {pause_s:g} s idle before each", SUMS)
+        with crew(__file__, [None] * 2) as on:
+            for num_bytes in SUM_NUM_BYTES:
+                case = Case(SUMS, num_bytes, rounds_of(num_bytes, rounds), idle_s=pause_s)
+                sums.add("loopback", on.size, case, one_after_another(on, case))
+        tables += [gathers, sums]
+    return tables
 
 
 def rounds_of(num_bytes: int, rounds: int) -> int:
-    return min(rounds, 7) if num_bytes > 10_000_000 else rounds
+    return 7 if num_bytes > 10_000_000 else rounds
 
 
 def predicted_s(way: str, num_bytes: int, processes: int, network: Network) -> float:
