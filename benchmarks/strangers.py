@@ -44,6 +44,10 @@ STEPS_AT_ONCE = 100
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00%s" + bytes(32)
 """By which ZeroMQ's protocol begins, with the name of a mechanism in 20 bytes."""
 
+_BODY = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER\x08Identity" + (0).to_bytes(4, "big")
+READY = b"\x04" + bytes([len(_BODY)]) + _BODY
+"""By which a plain connection is complete."""
+
 HELD_OPEN = 300
 """Connections that are kept open at a time, without a word."""
 
@@ -250,13 +254,18 @@ class Strangers:
                     attack.num_bytes += size
 
     def never_end(self, attack: Attack) -> None:
-        """Parts and parts of one message, each of them short."""
-        for number in range(4):
-            with self._socket(attack, number, "right", zmq.DEALER) as each, contextlib.suppress(zmq.Again):
-                for _ in range(int(self.messages * 0.3) // 4):
-                    each.send(bytes(60), zmq.SNDMORE)
-                    attack.messages += 1
-                    attack.num_bytes += 60
+        """Short parts of one message that has no end, over a plain connection: as many as for all others together."""
+        part = b"\x01" + bytes([60]) + bytes(60)
+        for door in self.doors:
+            with contextlib.suppress(OSError), socket.create_connection(door, timeout=5.0) as connection:
+                attack.connections += 1
+                connection.sendall(GREETING % b"NULL".ljust(20, b"\0") + READY)
+                connection.recv(1000)  # its greeting
+                for _ in range(self._share(0.5) // 100):
+                    connection.sendall(100 * part)
+                    attack.messages += 100
+                    attack.num_bytes += 100 * len(part)
+                time.sleep(2.0)
 
     def send_long(self, attack: Attack) -> None:
         for number in range(4):

@@ -569,7 +569,7 @@ def slow_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     class FarDoor(introduction.Door):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
-            ways.append(Way(int(self.endpoint.rpartition(":")[2]), slow=2, delay_s=0.2))
+            ways.append(Way(int(self.endpoint.rpartition(":")[2]), slow=2, delay_s=0.1))
             self.endpoint = f"tcp://127.0.0.1:{ways[-1].port}"
 
     monkeypatch.setattr(introduction, "Door", FarDoor)
@@ -601,7 +601,7 @@ def test_what_one_sends_may_overtake_its_welcome(introduced: Introduce) -> None:
 @pytest.mark.parametrize("says_so", [True, False])
 def test_the_end_of_a_fast_connection_does_not_cut_off_a_slow_one(says_so: bool, introduced: Introduce) -> None:
     first, second = introduced()
-    message = random_bytes(0, 2_000_000)
+    message = random_bytes(0, 1_000_000)
     first.send(1, Tag.LETTER, message)
     first.flush()
     closing = threading.Thread(target=first.close, kwargs={"says_so": says_so}, daemon=True)

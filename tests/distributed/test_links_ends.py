@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import links_mains as mains
@@ -14,54 +15,63 @@ def size_of(form: str) -> int:
     return 3 if form in ("serve", "server exchange") else 2
 
 
-def end(folder: Path, form: str, how: str, timeout_s: float) -> list[mains.Outcome]:
-    """What those come to who are left; the last outcome is that of the one that matters most."""
+STOP_TIMEOUT_S = 2.0
+"""After which one that has not ended, or not wholly, counts as gone."""
+
+CASES = [
+    *(("raise", form) for form in ("gather", "server exchange", "hook", "serve")),
+    *(("kill", form) for form in mains.FORMS),
+    *(("stop", form) for form in ("gather", "hook", "serve")),
+    *(("leave", form) for form in ("gather", "serve")),
+    ("fork and kill", "gather"),
+]
+
+
+def end(folder: Path, how: str, form: str) -> list[mains.Outcome]:
+    """What those come to who are left."""
     size = size_of(form)
     survivors = [rank for rank in range(size) if rank != VICTIM]
     if form == "serve":
         survivors = [size - 1]  # the other worker hears from the server
+    timeout_s = STOP_TIMEOUT_S if how in ("stop", "fork and kill") else mains.DEADLINE_S
     with mains.Crew(folder, mains.trains_until, size, form, VICTIM, how, timeout_s) as crew:
         outcomes = crew.outcomes(survivors)
     return [outcomes[rank] for rank in survivors]
 
 
-@pytest.mark.parametrize("form", mains.FORMS)
-@pytest.mark.parametrize("how", ["raise", "kill"])
-def test_the_others_are_told_of_an_end(how: str, form: str, tmp_path: Path) -> None:
-    for outcome in end(tmp_path, form, how, mains.DEADLINE_S):
-        # DDP wraps what a hook raises.
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], list[mains.Outcome]]:
+    """Several at a time: mostly they wait."""
+    folder = tmp_path_factory.mktemp("ends")
+    with ThreadPoolExecutor(4) as pool:
+        promises = {case: pool.submit(end, folder, *case) for case in CASES}
+        return {case: promise.result() for case, promise in promises.items()}
+
+
+@pytest.mark.parametrize(("how", "form"), CASES)
+def test_the_others_end_soon_with_an_error_that_names_the_one(
+    how: str, form: str, ended: dict[tuple[str, str], list[mains.Outcome]]
+) -> None:
+    for outcome in ended[how, form]:
+        # DDP wraps what a hook's future holds.
         assert outcome.error in ("WorkerError", "RuntimeError" if form == "hook" else "WorkerError")
         assert "worker 1" in outcome.text
-        assert outcome.seconds < mains.SOON_S
-        if how == "raise" and form != "hook":
-            assert "worker 1 raised ValueError: a bad batch (so said worker" in outcome.text
+        assert outcome.seconds < STOP_TIMEOUT_S + mains.SOON_S
 
 
-@pytest.mark.parametrize("form", ["gather", "hook", "serve"])
-def test_one_that_stops_is_named_after_the_timeout(form: str, tmp_path: Path) -> None:
-    timeout_s = 2.0
-    for outcome in end(tmp_path, form, "stop", timeout_s):
-        assert "worker 1" in outcome.text
-        assert outcome.seconds < timeout_s + mains.SOON_S
+@pytest.mark.parametrize("form", [form for how, form in CASES if how == "raise" and form != "hook"])
+def test_the_reason_is_told(form: str, ended: dict[tuple[str, str], list[mains.Outcome]]) -> None:
+    for outcome in ended["raise", form]:
+        assert "worker 1 raised ValueError: a bad batch (so said worker" in outcome.text
 
 
-@pytest.mark.parametrize("form", ["gather", "serve"])
-def test_one_that_leaves_early_is_named_at_once(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [form for how, form in CASES if how == "leave"])
+def test_one_that_leaves_early_is_said_to_have_left(
+    form: str, ended: dict[tuple[str, str], list[mains.Outcome]]
+) -> None:
     """Its process goes on, and so does the other worker of a server."""
-    (outcome,) = end(tmp_path, form, "leave", mains.DEADLINE_S)
-    assert outcome.error == "WorkerError"
-    assert "worker 1" in outcome.text
+    (outcome,) = ended["leave", form]
     assert "closed its handle" in outcome.text
-    assert outcome.seconds < mains.SOON_S
-
-
-def test_an_end_is_noticed_though_a_child_of_the_process_lives_on(tmp_path: Path) -> None:
-    """A child that was forked after the handle was made, such as a loader of data, keeps connections open."""
-    timeout_s = 2.0
-    (outcome,) = end(tmp_path, "gather", "fork and kill", timeout_s)
-    assert outcome.error == "WorkerError"
-    assert "worker 1" in outcome.text
-    assert outcome.seconds < timeout_s + mains.SOON_S
 
 
 @pytest.mark.parametrize("form", ["gather", "hook", "serve"])
