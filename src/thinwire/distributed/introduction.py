@@ -35,7 +35,7 @@ _HASH_NUM_BYTES = 8
 _MOST_GROUPS = TEXT_NUM_BYTES // (2 * _HASH_NUM_BYTES)
 
 LONGEST_SILENCE_S = 30.0
-"""Without a sign of life for so long a process counts as gone, if the timeout is not shorter."""
+"""Without a sign of life for so long a process counts as gone, if half the timeout is not shorter."""
 
 LONGEST_MEETING_S = 60.0
 """How long processes that all run may take to reach each other."""
@@ -105,7 +105,8 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
         )  # fmt: skip
         cards = [Card(**json.loads(text)) for text in _gather_text(own.to_bytes(), group)]
         _check_terms(cards, said, group)
-        silence_s = min(timeout_s, LONGEST_SILENCE_S)
+        # Sooner than others give up who wait for this process because it waits for that one.
+        silence_s = min(timeout_s / 2, LONGEST_SILENCE_S)
         others = [other for other in range(len(cards)) if other != rank]
         peers = {other: _peer(context, cards, rank, other, options.connections, silence_s) for other in others}
         links = Links(context, door, peers, rank, timeout_s, silence_s)
@@ -250,7 +251,8 @@ def _meet(door: Door, peers: dict[int, Peer], cards: list[Card], rank: int, limi
             if not unwelcome[other]:
                 del unwelcome[other]
                 peer.mail = Mailbox(other, len(peer.routes) if frames[0].bytes == _WELCOMES[True] else 1)
-                peer.meet(len(peer.routes))
+    for peer in peers.values():
+        peer.meet(len(peer.routes))
     for peer, frames in early:
         peer.num_to_confirm += peer.mail.put(frames, 0)
     for other, spread in spreads.items():

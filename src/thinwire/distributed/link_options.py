@@ -16,7 +16,7 @@ class LinkOptions:
     Args:
         timeout: how long a process waits for one that is connected and sends nothing. By default it is the timeout of
             the process group. A process that has ended is noticed within a second. One that is stopped, or whose
-            machine is unreachable, is noticed after this time or after 30 s, whichever is shorter.
+            machine is unreachable, is noticed after half of this time or after 30 s, whichever is shorter.
         interface: the network interface (``"eth0"``) or the address of this machine at which the others reach it. By
             default it is the one by which this machine reaches the master of the process group.
         ports: the first and the last port to listen on, for firewalls. By default the system chooses.
