@@ -174,10 +174,13 @@ class Strangers:
         before = attack.messages
         for number, door in enumerate(self.doors):
             deadline = time.monotonic() + ATTACK_LIMIT_S / len(self.doors)
-            while attack.messages < before + (number + 1) * count and time.monotonic() < deadline:
+            in_vain = 0
+            while attack.messages < before + (number + 1) * count and time.monotonic() < deadline and in_vain < 3:
+                in_vain += 1
                 try:
                     with socket.create_connection(door, timeout=5.0) as connection:
                         attack.connections += 1
+                        in_vain = 0
                         connection.sendall(first)
                         for _ in range(per_connection):
                             data = self.generator.randbytes(self.generator.randint(1, 100))
@@ -188,17 +191,20 @@ class Strangers:
                     attack.refused += 1
 
     def throw_bytes(self, attack: Attack) -> None:
-        self._raw(attack, b"", self._share(0.3), 50)
+        self._raw(attack, b"", self._share(0.6), 50)
 
     def greet_and_throw(self, attack: Attack) -> None:
         for mechanism in (b"NULL", b"CURVE", b"PLAIN", b"NONSENSE"):
-            self._raw(attack, GREETING % mechanism.ljust(20, b"\0"), self._share(0.05), 50)
+            self._raw(attack, GREETING % mechanism.ljust(20, b"\0"), self._share(0.1), 50)
 
     def keep_open(self, attack: Attack) -> None:
         """Twice for longer than a handshake may take."""
         for _ in range(2):
             held = []
+            deadline = time.monotonic() + 5.0
             for number in range(HELD_OPEN):
+                if time.monotonic() > deadline:
+                    break
                 with contextlib.suppress(OSError):
                     held.append(socket.create_connection(self.doors[number % 2], timeout=2.0))
                     attack.connections += 1
