@@ -1,4 +1,4 @@
-"""The six things a program may ask of its driver, and the only bare ``yield`` s that reach one.
+"""The seven things a program may ask of its driver, and the only bare ``yield`` s that reach one.
 
 An exchange is a generator that *yields* requests and never performs them. The simulator and the transport
 run the same generators, which is why what is simulated is what is run. A program must not hold a context
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 from thinwire.errors import ProtocolError
@@ -75,6 +76,16 @@ class ReceiveAny:
     sources: Collection[int] | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tell:
+    """Every worker says something (uint8 ``[n]``); each gets what all have said, in rank order.
+
+    For control, outside of all counting: it is no part of a message, and takes no virtual time.
+    """
+
+    message: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class Compute:
     """Let virtual time pass; a real process has already spent it."""
@@ -82,7 +93,7 @@ class Compute:
     seconds: float
 
 
-Op: TypeAlias = AllReduce | AllGather | Send | Receive | ReceiveAny | Compute
+Op: TypeAlias = AllReduce | AllGather | Send | Receive | ReceiveAny | Tell | Compute
 Steps: TypeAlias = Generator[Op, Any, T]
 
 
@@ -115,6 +126,12 @@ def receive_any(
     """Who sent the next message to arrive, and ``read`` of it."""
     source_and_result: tuple[int, T] = yield ReceiveAny(read, max_num_bytes, sources)
     return source_and_result
+
+
+def tell(text: str) -> Steps[list[str]]:
+    """What every worker says, in rank order; not counted."""
+    said: list[Tensor] = yield Tell(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))
+    return [bytes(each.tolist()).decode() for each in said]
 
 
 def as_it_is(message: Tensor) -> Tensor:
@@ -164,5 +181,7 @@ def describe(op: Op) -> str:
             return f"Receive(source={source})"
         case ReceiveAny():
             return "ReceiveAny()"
+        case Tell(message):
+            return f"Tell({message.numel()} bytes)"
         case Compute(seconds):
             return f"Compute({seconds} s)"

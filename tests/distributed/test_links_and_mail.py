@@ -635,3 +635,31 @@ def test_one_that_is_gone_before_it_was_looked_at_is_noticed(
     _, second = introduced(then=leave, timeout_s=5.0)
     with pytest.raises(WorkerError, match="lost worker 0"):
         second.receive([0], [Tag.LETTER])
+
+
+@pytest.mark.parametrize("introduced", ["here", "away"], indirect=True)
+def test_one_that_ends_while_the_processes_meet_is_named_and_not_waited_for(
+    introduced: Introduce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has greeted, and is killed before it welcomes."""
+    meet, errors = introduction._meet, []
+    monkeypatch.setattr(introduction, "LONGEST_MEETING_S", 10.0 * DEADLINE_S)
+
+    def die_or_meet(door: Any, peers: Any, cards: Any, rank: int, limit_s: float) -> None:
+        if rank == 0:
+            until(lambda: bool(peers[1].monitor.poll(0)))
+            for peer in peers.values():
+                peer.connection.close(0)
+            door.close(0)
+            raise SystemExit
+        try:
+            meet(door, peers, cards, rank, limit_s)
+        except WorkerError as error:
+            errors.append(str(error))
+            raise SystemExit from None
+
+    monkeypatch.setattr(introduction, "_meet", die_or_meet)
+    with pytest.raises(AssertionError):
+        introduced(timeout_s=10.0 * DEADLINE_S)
+    assert len(errors) == 1
+    assert "worker 1 lost worker 0" in errors[0]

@@ -40,6 +40,9 @@ LONGEST_SILENCE_S = 30.0
 LONGEST_MEETING_S = 60.0
 """How long processes that all run may take to reach each other."""
 
+_GONE_S = 2.0
+"""A process that was reached, and then not any more for so long, has ended: connections are made anew at once."""
+
 LONG_ROUND_TRIP_S = 0.002
 """A way there and back that is worth avoiding by several connections, each of which costs a little."""
 
@@ -238,7 +241,19 @@ def _meet(door: Door, peers: dict[int, Peer], cards: list[Card], rank: int, limi
                 peers[other].routes[number] = identity.bytes
                 file = int(text[0].get(zmq.SRCFD))
                 spread = spreads.setdefault(other, not peers[other].is_here and round_trip_s(file) > LONG_ROUND_TRIP_S)
-                door.socket.send_multipart([identity.bytes, _WELCOMES[spread]])
+                try:
+                    door.socket.send_multipart([identity.bytes, _WELCOMES[spread]])
+                except zmq.ZMQError as error:
+                    if error.errno != zmq.EHOSTUNREACH:
+                        raise
+                    uncome.add(came)  # the connection has ended meanwhile
+        awaited = set() if ready else {*unwelcome, *(other for other, _ in uncome)}
+        gone = [other for other in sorted(awaited) if peers[other].has_gone(_GONE_S)]
+        if gone:
+            raise WorkerError(
+                f"worker {rank} lost {' and '.join(str(peers[other]) for other in gone)} while the processes met: its "
+                "process has ended; its own output says why"
+            )
         for other in [*unwelcome]:
             peer = peers[other]
             if peer.connection not in ready:

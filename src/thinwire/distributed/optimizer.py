@@ -28,6 +28,8 @@ class DistributedOptimizer:
         guard: see :func:`thinwire.synchronize`.
         layer_report: see there.
         profile: see there; ``sync.times`` has the times.
+        links: see there.
+        clip_grad_norm: see there.
 
     Raises:
         ConfigError: as :func:`thinwire.synchronize`.
@@ -57,11 +59,13 @@ class DistributedOptimizer:
         layer_report: LayerReport | None = None,
         profile: bool = False,
         links: LinkOptions | None = None,
+        clip_grad_norm: float | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.sync: Synchronizer = synchronize(
             optimizer, model, method, group=group, seed=seed, guard=guard, layer_report=layer_report,
             profile=profile, links=links,
+            clip_grad_norm=clip_grad_norm,
         )  # fmt: skip
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -139,6 +143,10 @@ class DistributedOptimizer:
         """How this process talks to the others."""
         return self.sync.transport
 
+    def flush(self) -> None:
+        """See :meth:`thinwire.distributed.Synchronizer.flush`."""
+        self.sync.flush()
+
     def close(self) -> None:
-        """End the links."""
+        """End the links; :meth:`flush` first."""
         self.sync.close()

@@ -44,12 +44,17 @@ class Peer:
         while self.monitor.poll(0):
             event, file = _EVENT.unpack(self.monitor.recv_multipart()[0])
             if event == zmq.Event.DISCONNECTED:
-                if file in self.standing and self.num_ended is not None:
-                    self.num_ended += 1
+                if file in self.standing:
+                    self.num_ended = None if self.num_ended is None else self.num_ended + 1
                     self.heard_s = time.monotonic()
                 self.standing.discard(file)
             elif self.num_ended is None:  # later ones would be to somebody else
                 self.standing.add(file)
+
+    def has_gone(self, wait_s: float) -> bool:
+        """Whether it was reached before it was met, and for ``wait_s`` has not been any more."""
+        self.look()
+        return self.heard_s > 0.0 and not self.standing and time.monotonic() > self.heard_s + wait_s
 
     def meet(self, num_connections: int) -> None:
         """From now on a connection that ends is missed."""

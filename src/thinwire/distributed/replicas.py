@@ -67,8 +67,8 @@ class WorkerReplicas:
             )
 
     def named(self) -> Mapping[str, Tensor]:
-        """The common parameters."""
-        return self.worker.shared_parameters()
+        """The common parameters, and those that are frozen."""
+        return self.worker.held_parameters()
 
     @torch.no_grad()
     def take_over(self, transport: Transport) -> None:

@@ -1,7 +1,9 @@
 """Workers kept in step by an optimizer's own hooks: the training loop stays as it was."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -9,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn.parallel import DistributedDataParallel
 
+from thinwire.distributed.averaged import check_not_averaged
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.replicas import guard_worker
@@ -37,12 +39,13 @@ class Synchronizer:
     def __init__(
         self, optimizer: torch.optim.Optimizer, model: nn.Module, method: Method, group: Group, seed: int,
         guard: ReplicaGuard | None = None, layer_report: LayerReport | None = None, profile: bool = False,
-        links: LinkOptions | None = None,
+        links: LinkOptions | None = None, clip_grad_norm: float | None = None,
     ) -> None:  # fmt: skip
         process_group = process_group_of(group)
-        _check_model(model, process_group)
+        check_not_averaged(model, process_group)
+        _check_clipping(clip_grad_norm)
         _check_optimizer(optimizer, method)
-        terms = common_terms("synchronize", method, seed, model, {"guard": guard})
+        terms = common_terms("synchronize", method, seed, model, {"guard": guard, "clip_grad_norm": clip_grad_norm})
         self.transport = Transport(process_group, links, terms)
         served = needs_server(method)
         with ExitStack() as undo:  # what cannot begin leaves nothing behind
@@ -56,13 +59,15 @@ class Synchronizer:
             size = self.transport.size - served
             self.optimizer = optimizer
             self.worker = Worker(method, model, optimizer, rank=self.transport.rank, size=size, seed=seed)
+            self.worker.agreement.has_begun = True  # compared above
             self.worker.layer_report = layer_report
             self._guarded = None if guard is None else guard_worker(guard, self.transport, self.worker)
             undo.pop_all()
         self._clock = self.transport.clock = StepClock() if profile else None
-        for channel in self.worker.channels:
-            channel.clock = self._clock
+        self.worker.measure(self._clock)
+        self._clip_grad_norm = clip_grad_norm
         self._hidden: list[tuple[Tensor, Tensor | None]] = []
+        self._has_failed = False
         self._knew_scales: object = getattr(optimizer, _SCALES, _ABSENT)
         # A GradScaler then leaves it to the step what becomes of gradients that are not finite; without this it would
         # skip the step, and with it the exchange that the other workers wait for.
@@ -114,13 +119,32 @@ class Synchronizer:
     def shared_parameters(self) -> dict[str, Tensor]:
         """The parameters that all processes have in common, by name: evaluate and publish these.
 
-        Between two exchanges of a method with local steps the model itself has drifted from them.
+        Between two exchanges of a method with local steps the model itself has drifted from them; after the last
+        step, :meth:`flush` first.
         """
         return self.worker.shared_parameters()
 
+    def flush(self) -> None:
+        """Exchange what was done since the last exchange, at the end of training; every process calls it.
+
+        Without it the local steps after the last exchange are in no common model. Leaving the ``with`` block does it.
+        Under gradient averaging, and beside a server, there is nothing to do.
+
+        Raises:
+            NumericsError: NaN or inf in the model of some worker.
+            WorkerError: a peer is gone.
+        """
+        self.transport.run(self.worker.finish())
+
     @contextmanager
     def shared_model(self) -> Iterator[nn.Module]:
-        """Inside the block the model holds :meth:`shared_parameters`, to be evaluated or saved; after it its own."""
+        """Inside the block the model holds :meth:`shared_parameters`, to be evaluated or saved; after it its own.
+
+        Warns:
+            UserWarning: there was no exchange yet, so that these are the initial parameters.
+        """
+        if not self.worker.num_exchanges and self.worker.num_unshared_steps:
+            self._warn_unshared("what all have in common is the model before training")
         own = {name: local_part(param.detach()).clone() for name, param in self.worker.parameters().items()}
         try:
             self.keep_shared()
@@ -136,6 +160,7 @@ class Synchronizer:
     def _write(self, values: Mapping[str, Tensor]) -> None:
         named = self.worker.parameters()
         torch._foreach_copy_([local_part(named[name]) for name in values], list(values.values()))
+        self.worker.agreement.trained.note_values()
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank's worker remembers, and its counts; one file a rank, beside those of model and optimizer."""
@@ -157,13 +182,20 @@ class Synchronizer:
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""
         named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]
-        trained = [{name: model[name] for name in self.worker.layout.names} for model in named]
+        known = self.worker.agreement.trained.named
+        trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
         self.worker.load_resized([each["worker"] for each in saved], trained)
         link = saved[self.worker.rank]["link"] if self.worker.rank < len(saved) else {}
         self.transport.traffic = Traffic(**link)
 
     def close(self) -> None:
-        """Leave the optimizer as it was found; call it before ``destroy_process_group``."""
+        """Leave the optimizer as it was found; call it before ``destroy_process_group``.
+
+        Warns:
+            UserWarning: local steps were made since the last exchange; :meth:`flush` would have shared them.
+        """
+        if self._handles and self.worker.num_unshared_steps and self.steps_together and not self._has_failed:
+            self._warn_unshared("they stay in this process's model alone")
         for handle in self._handles:
             handle.remove()
         if self._handles:
@@ -181,10 +213,30 @@ class Synchronizer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; the other processes hear of an error that ends the block, and do not wait."""
-        if error is not None:
-            self.transport.abort(f"worker {self.transport.rank} raised {type(error).__name__}: {error}")
-        self.close()
+        """Flush and close; the other processes hear of an error that ends the block, and do not wait."""
+        self._has_failed = error is not None
+        try:
+            if error is None and self._handles:
+                self.flush()
+        except BaseException as raised:
+            self._has_failed = True
+            self._abort(raised)
+            raise
+        finally:
+            if error is not None:
+                self._abort(error)
+            self.close()
+
+    def _abort(self, error: BaseException) -> None:
+        self.transport.abort(f"worker {self.transport.rank} raised {type(error).__name__}: {error}")
+
+    def _warn_unshared(self, what: str) -> None:
+        count = self.worker.num_unshared_steps
+        warnings.warn(
+            f"{count} local step{'s' if count > 1 else ''} came after the last exchange: "
+            f"{what}. Call flush() on every process when training is over",
+            stacklevel=3,
+        )
 
     def _before(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -196,11 +248,15 @@ class Synchronizer:
             # It makes the gradients, so it is called before they are exchanged, and not again.
             with torch.enable_grad():
                 loss = closure()
-            changed = ((args[0], lambda: loss), {})
+            changed = ((args[0], _Once(loss, type(optimizer).__name__)), {})
         is_scaled, overflow = self._take_scale()
         steps = self.transport.run(self.worker.before_step(skips=is_scaled))
         if not steps or (overflow and isinstance(self.worker.method, ModelAveraging)):
             self._hide_gradients()
+        elif self._clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(
+                [param for param, grad in self._gradients() if grad is not None], self._clip_grad_norm
+            )
         return changed
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -210,6 +266,7 @@ class Synchronizer:
         self.transport.run(self.worker.after_step())
         if self._guarded is not None:
             self._guarded.after_step(self.worker.num_steps)
+            self.worker.agreement.trained.note_values()
         if self._clock is not None:
             self._clock.end_step()
 
@@ -253,6 +310,7 @@ def synchronize(
     layer_report: LayerReport | None = None,
     profile: bool = False,
     links: LinkOptions | None = None,
+    clip_grad_norm: float | None = None,
 ) -> Synchronizer:
     """From now on ``optimizer.step()`` also exchanges what ``method`` says with the other processes.
 
@@ -274,6 +332,9 @@ def synchronize(
         layer_report: sampled exchanges are reported tensor by tensor.
         profile: whether :attr:`Synchronizer.times` is measured.
         links: how the processes reach each other, and how long they wait.
+        clip_grad_norm: the largest norm of the gradient that the optimizer gets. Under gradient averaging it is that
+            of the mean, as with DDP; a script that clips before ``step()`` clips each worker's own gradient. Under
+            model averaging, where each worker steps on its own, it is that of the worker's.
 
     Raises:
         ConfigError: no process group, an unknown method, one that does not fit the model or the guard, or processes
@@ -291,7 +352,7 @@ def synchronize(
                 optimizer.step()
     """
     product = parse_method(method) if isinstance(method, str) else method
-    return Synchronizer(optimizer, model, product, group, seed, guard, layer_report, profile, links)
+    return Synchronizer(optimizer, model, product, group, seed, guard, layer_report, profile, links, clip_grad_norm)
 
 
 def process_group_of(group: Group) -> dist.ProcessGroup | None:
@@ -310,17 +371,28 @@ def process_group_of(group: Group) -> dist.ProcessGroup | None:
     return group.get_group()
 
 
-def _check_model(model: nn.Module, group: dist.ProcessGroup | None) -> None:
-    """Refuse a model that DDP averages over the same processes: every gradient would be sent in full as well."""
-    if not isinstance(model, DistributedDataParallel) or not dist.is_initialized():
-        return
-    own = set(dist.get_process_group_ranks(group if group is not None else dist.group.WORLD))
-    both = own & set(dist.get_process_group_ranks(model.process_group))
-    if len(both) > 1:
-        raise ConfigError(
-            f"the model is wrapped in DistributedDataParallel, which sends full gradients between processes "
-            f"{sorted(both)} at every step; give the model without DDP, or use thinwire.compress_ddp(model, ...)"
-        )
+def _check_clipping(norm: float | None) -> None:
+    if norm is not None and not norm > 0.0:
+        raise ConfigError(f"clip_grad_norm = {norm!r} was given; give the largest norm, above 0, or leave it out")
+
+
+@dataclass(slots=True)
+class _Once:
+    """Stands for a closure that was called before; gradients are exchanged once a step."""
+
+    loss: object
+    optimizer: str
+    was_called: bool = False
+
+    def __call__(self) -> object:
+        """The loss that the closure returned."""
+        if self.was_called:
+            raise ConfigError(
+                f"{self.optimizer} calls its closure more than once a step, and each call would need an exchange; "
+                "take a method that averages models, such as local-sgd:every=8, or another optimizer"
+            )
+        self.was_called = True
+        return self.loss
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, method: Method) -> None:

@@ -1,4 +1,4 @@
-"""The six requests of a program, performed over links between processes."""
+"""The seven requests of a program, performed over links between processes."""
 
 import copy
 import weakref
@@ -26,6 +26,7 @@ from thinwire.steps import (
     ReceiveAny,
     Send,
     Steps,
+    Tell,
     check_peer,
 )
 from thinwire.worker.step_times import Phase, StepClock
@@ -200,5 +201,7 @@ class Transport:
                 source, _, message = self._links.receive(others, [Tag.LETTER], max_num_bytes, needs_all=needs_all)
                 self.traffic += Traffic(bytes_received=message.numel() + FRAME_NUM_BYTES)
                 return source, message
+            case Tell(message):
+                return gather(self._links, message, self.size, None, self._on_the_wire)
             case Compute():
                 return None

@@ -28,6 +28,7 @@ from thinwire.steps import (
     ReceiveAny,
     Send,
     Steps,
+    Tell,
     check_length,
     check_peer,
     describe,
@@ -228,7 +229,7 @@ class _Round:
                 if arrivals:
                     # Another message may overtake the first of these until it is there.
                     self.wake(rank, max(now, min(arrivals)), _ARRIVAL)
-            case AllReduce() | AllGather():
+            case AllReduce() | AllGather() | Tell():
                 self.waiting[rank] = op
                 self.collective_if_ready()
 
@@ -283,7 +284,11 @@ class _Round:
         # It also waits for messages that are still on their way on a link.
         start = max(*simulation.clocks, *simulation._uplink_free, *simulation._downlink_free)
         reply: Any
-        if isinstance(ops[0], AllReduce):
+        links, seconds = [Traffic()] * self.size, 0.0
+        if isinstance(ops[0], Tell):
+            reply = [op.message for op in ops if isinstance(op, Tell)]
+            start = 0.0  # it delays nobody
+        elif isinstance(ops[0], AllReduce):
             tensors = [op.tensor for op in ops if isinstance(op, AllReduce)]
             if len({tensor.shape for tensor in tensors}) > 1:
                 listed = ", ".join(f"worker {rank}: {tuple(tensor.shape)}" for rank, tensor in enumerate(tensors))
@@ -305,4 +310,4 @@ class _Round:
         self.waiting.clear()
         for rank in range(self.size):
             simulation.traffic[rank] += links[rank]
-            self.wake(rank, start + seconds, reply)
+            self.wake(rank, max(start + seconds, simulation.clocks[rank]), reply)

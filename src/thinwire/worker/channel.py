@@ -114,6 +114,11 @@ class Channel:
         """:meth:`gather` for the worker's own parameters, with what rounding took from them."""
         return self._flat, self._read_params(self._flat)
 
+    def marked(self) -> tuple[Tensor, bool]:
+        """A vector that tells the other workers that this one has something to say, by not being finite."""
+        self._flat.zero_()[:1] = torch.nan
+        return self._flat, False
+
     def local(self) -> Tensor:
         """The worker's own parameters of this part, as they are now, in a new vector."""
         flat = tensor_of(empty(self.layout.numel, np.float32))

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from thinwire.errors import ConfigError
 
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
-"""What torch.compile and others put before the names of what they wrap."""
+"""What torch.compile and others put before the names of what they wrap, wherever that is."""
+
+_OUTERMOST = "module."
+"""What DistributedDataParallel puts there. Further in, it may be the name of a layer."""
 
 
 def trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -22,7 +25,14 @@ def trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
         ConfigError: parameters of another model, none that needs a gradient, or one of a kind that is not trained.
     """
     optimized = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    found = {plain_name(name): param for name, param in model.named_parameters() if id(param) in optimized}
+    optimized_names = [(plain_name(name), param) for name, param in model.named_parameters() if id(param) in optimized]
+    found = dict(optimized_names)
+    if len(found) < len(optimized_names):
+        twice = next(name for name in found if [each for each, _ in optimized_names].count(name) > 1)
+        raise ConfigError(
+            f"two parameters of the model are called {twice!r} once the marks of wrappers are taken from their names; "
+            "give the model without the wrapper"
+        )
     if len(found) != len(optimized):
         raise ConfigError(
             f"{len(optimized) - len(found)} of the optimizer's {len(optimized)} parameters are not parameters of the "
@@ -41,14 +51,16 @@ def trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name without the marks of wrappers.
+    """A parameter's name without the marks of wrappers, among them the ``module.`` of DDP.
 
     Example:
-        >>> plain_name("_orig_mod.layers.0._checkpoint_wrapped_module.weight")
-        'layers.0.weight'
+        >>> plain_name("_orig_mod.layers.0._checkpoint_wrapped_module.weight"), plain_name("module._orig_mod.bias")
+        ('layers.0.weight', 'bias')
     """
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
+    while name.startswith(_OUTERMOST):
+        name = name.removeprefix(_OUTERMOST)
     return name
 
 
@@ -68,6 +80,8 @@ def gradients(params: Sequence[Tensor]) -> list[Tensor]:
     for param in params:
         if param.grad is None:
             param.grad = torch.zeros_like(param)
+        elif param.grad.layout != torch.strided:  # that of an embedding with sparse=True
+            param.grad = param.grad.to_dense()
     return [local_part(param.grad) for param in params if param.grad is not None]
 
 
@@ -79,11 +93,6 @@ def check_in_place(params: Sequence[Tensor], addresses: Sequence[int]) -> None:
                 "a parameter's memory was replaced since this worker was made (model.to(...), or sharding it); make "
                 "the worker after that"
             )
-
-
-def num_optimized(optimizer: torch.optim.Optimizer) -> int:
-    """How many tensors the optimizer has."""
-    return sum(len(group["params"]) for group in optimizer.param_groups)
 
 
 def largest_lr(optimizer: torch.optim.Optimizer) -> float:

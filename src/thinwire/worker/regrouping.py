@@ -1,0 +1,101 @@
+"""What workers remember, when parameters join and leave the training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.layout import Layout
+from thinwire.methods import Method
+from thinwire.random import Key
+from thinwire.worker.channel import Channel, make_channels
+from thinwire.worker.parameters import local_part
+from thinwire.worker.state import load_tensors, named_tensors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouped:
+    """The parameters that are exchanged, and what is remembered of them and of those that were.
+
+    Args:
+        layout: names and shapes of those that are exchanged.
+        channels: their parts.
+        parked: what is owed to parameters that are not exchanged now, under the names of the state.
+    """
+
+    layout: Layout
+    channels: list[Channel]
+    parked: dict[str, Tensor]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state by name."""
+        return self.parked | named_tensors(self.channels, self.layout)
+
+
+def group(method: Method, named: Mapping[str, Tensor], rank: int, size: int, key: Key) -> Grouped:
+    """Parameters that begin together.
+
+    Raises:
+        ConfigError: a part of the method does not fit them.
+    """
+    local = {name: local_part(param) for name, param in named.items()}
+    return Grouped(Layout.of(local), make_channels(method, local, rank, size, key), {})
+
+
+@torch.no_grad()
+def regroup(before: Grouped, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], key: Key) -> Grouped:
+    """The same for other parameters.
+
+    Those that stay keep what they have. Those that leave are owed what they were, should they come back. Those that
+    join begin as at the start of a training, at the values ``begins``, whatever they hold by now.
+
+    Args:
+        before: what there is.
+        named: what is exchanged from now on.
+        begins: the common values of those that join for the first time.
+        key: that of :func:`group`.
+
+    Raises:
+        ConfigError: the method keeps something that is bound to the places of parameters in the vector.
+    """
+    first = before.channels[0]
+    kept = before.tensors()
+    bound = next((name for name in kept if not owner(name)), None)
+    if bound is not None:
+        raise ConfigError(
+            f"parameters were frozen, unfrozen, added or replaced, or have lost or got a gradient, but {first.method} "
+            f"keeps {bound!r} by the places of parameters in one vector; make a new handle after such a change, or "
+            "take another method"
+        )
+    joined = {name: local_part(named[name]) for name in begins if name in named}
+    own = {name: tensor.clone() for name, tensor in joined.items()}
+    for name, tensor in joined.items():
+        tensor.copy_(begins[name])
+    after = group(first.method, named, first.rank, first.size, key)
+    for name, tensor in joined.items():
+        tensor.copy_(own[name])
+    fresh = named_tensors(after.channels, after.layout)
+    found = {
+        name: kept[name] if name in kept and owner(name) not in joined and kept[name].shape == tensor.shape else tensor
+        for name, tensor in fresh.items()
+    }
+    load_tensors(after.channels, after.layout, found, [None] * len(after.channels))
+    parked = {
+        name: tensor.clone()
+        for name, tensor in kept.items()
+        if owner(name) not in named and name.startswith(("memory.", "exchange."))
+    }
+    return Grouped(after.layout, after.channels, parked)
+
+
+def owner(name: str) -> str:
+    """Which parameter a tensor of the state belongs to; empty if it is bound to the cut of the vector.
+
+    Example:
+        >>> owner("memory.residual.layers.0.weight"), owner("exchange.directions.w.#0"), owner("exchange.left.#0")
+        ('layers.0.weight', 'w', '')
+    """
+    rest = name.split(".", 2)[2]
+    return rest.rpartition("#")[0].removesuffix(".") if "#" in rest else rest
