@@ -182,7 +182,7 @@ class Synchronizer:
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""
         named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]
-        known = self.worker.agreement.trained.named
+        known = self.worker.held_parameters()
         trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
         self.worker.load_resized([each["worker"] for each in saved], trained)
         link = saved[self.worker.rank]["link"] if self.worker.rank < len(saved) else {}

@@ -1,7 +1,7 @@
 """What a worker has told the others of what it trains, and what it has to tell."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -131,13 +131,20 @@ class Agreement:
             offence=offence,
             trained=_descriptions(named),
             used=used,
-            begins=_checksums(self.trained.begins),
+            begins=_checksums(self.joining(exchanged)),
             written=_checksums(self._written),
             is_sure=self._is_sure,
             adrift=[name for name in left if not is_equal(common[name], local_part(exchanged[name].detach()))],
             point=checksum(common) if isinstance(self.method, GradientAveraging) else 0,
         )
         return conclude((yield from tell(own.to_text())))
+
+    def joining(self, exchanged: Collection[str]) -> dict[str, Tensor]:
+        """The values of parameters that join those which are exchanged, before their first step."""
+        trained = self.trained
+        return {
+            name: value for name, value in trained.begins.items() if name not in exchanged or name in trained.replaced
+        }
 
     def settle(self, concluded: Conclusion, used: Sequence[str]) -> dict[str, Tensor]:
         """All know by now; which values are the common ones from now on."""
@@ -150,11 +157,13 @@ class Agreement:
             )
         self._told, self.used = _descriptions(self.trained.named), list(used)
         self.trained.begins, self._written, self._is_sure = {}, {}, False
+        self.trained.replaced.clear()
         return common
 
-    def resume(self, used: Sequence[str]) -> None:
+    def resume(self, used: Sequence[str], exchanged: Sequence[str]) -> None:
         """A state was loaded: all are alike, and the model may be loaded next."""
-        self.used = list(used)
+        self.trained.restrict(exchanged)
+        self.used, self._told = list(used), _descriptions(self.trained.named)
         self._written, self._is_sure, self.has_begun = {}, False, True
         self.trained.forget_values()
 

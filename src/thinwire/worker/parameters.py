@@ -1,7 +1,7 @@
 """The parameters that a worker trains: whole tensors, or the local shards of sharded ones."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,28 @@ def trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     Raises:
         ConfigError: parameters of another model, none that needs a gradient, or one of a kind that is not trained.
     """
+    found = held_parameters(model, optimizer)
+    named: dict[str, Tensor] = {name: param for name, param in found.items() if param.requires_grad}
+    if not named:
+        raise ConfigError("none of the optimizer's parameters needs a gradient; there is nothing to train")
+    for name, param in named.items():
+        if param.dtype not in (torch.float32, torch.bfloat16, torch.float16) or param.device.type != "cpu":
+            raise ConfigError(
+                f"parameter {name!r} is {param.dtype} on {param.device}; this version trains models of float32, "
+                "bfloat16 or float16 on the CPU"
+            )
+    return named
+
+
+def held_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All parameters of the optimizer, frozen ones too, by their name in the model, in the model's order.
+
+    Raises:
+        ConfigError: parameters of another model, or two of one name.
+    """
     optimized = {id(param) for group in optimizer.param_groups for param in group["params"]}
     optimized_names = [(plain_name(name), param) for name, param in model.named_parameters() if id(param) in optimized]
-    found = dict(optimized_names)
+    found: dict[str, Tensor] = dict(optimized_names)
     if len(found) < len(optimized_names):
         twice = next(name for name in found if [each for each, _ in optimized_names].count(name) > 1)
         raise ConfigError(
@@ -38,16 +57,16 @@ def trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
             f"{len(optimized) - len(found)} of the optimizer's {len(optimized)} parameters are not parameters of the "
             "model; build the optimizer from model.parameters() of the same model"
         )
-    named: dict[str, Tensor] = {name: param for name, param in found.items() if param.requires_grad}
-    if not named:
-        raise ConfigError("none of the optimizer's parameters needs a gradient; there is nothing to train")
+    return found
+
+
+def find_offence(named: Mapping[str, Tensor], *, by_gradient: bool) -> str:
+    """The first parameter that, or whose gradient, is not finite; the first one if that is none."""
     for name, param in named.items():
-        if param.dtype not in (torch.float32, torch.bfloat16, torch.float16) or param.device.type != "cpu":
-            raise ConfigError(
-                f"parameter {name!r} is {param.dtype} on {param.device}; this version trains models of float32, "
-                "bfloat16 or float16 on the CPU"
-            )
-    return named
+        tensor = param.grad if by_gradient else param
+        if tensor is not None and not torch.isfinite(local_part(tensor.detach())).all():
+            return name
+    return next(iter(named))
 
 
 def plain_name(name: str) -> str:

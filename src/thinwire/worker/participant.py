@@ -19,7 +19,15 @@ from thinwire.worker.agreement import Agreement
 from thinwire.worker.channel import Channel, Outcome, Pending
 from thinwire.worker.news import Conclusion
 from thinwire.worker.observing import LayerReport
-from thinwire.worker.parameters import check_in_place, gradients, largest_lr, local_part, plain_name
+from thinwire.worker.parameters import (
+    check_in_place,
+    find_offence,
+    gradients,
+    held_parameters,
+    largest_lr,
+    local_part,
+    plain_name,
+)
 from thinwire.worker.regrouping import Grouped, group, owner, regroup
 from thinwire.worker.resize import no_meaning, resized
 from thinwire.worker.server import needs_server
@@ -181,7 +189,7 @@ class Worker:
                 param.grad = None
             for param, grad in own:
                 param.grad = None if grad is None else grad.clone()
-            concluded = yield from self._tell(has_news, "" if finite else self._offence(has_news), used)
+            concluded = yield from self._tell(has_news, finite, used)
             if concluded.offence or not concluded.is_new:
                 if skips:
                     return False
@@ -262,7 +270,7 @@ class Worker:
             outcome = yield from self._exchange(channel, x, finite)
             if outcome.aggregate.finite:
                 break
-            concluded = yield from self._tell(has_news, "" if finite else self._offence(has_news), used)
+            concluded = yield from self._tell(has_news, finite, used)
             if concluded.offence or not concluded.is_new:
                 raise _numerics_error(channel, outcome, concluded.offence, "model", self.num_steps)
         self._accept(channel, outcome)
@@ -294,17 +302,19 @@ class Worker:
         self._stands = following is channel.update.get("reference") and len(self.channels) == 1
         channel.write_params(following)
 
-    def _tell(self, has_news: bool, offence: str, used: Sequence[str]) -> Steps[Conclusion]:
+    def _tell(self, has_news: bool, finite: bool, used: Sequence[str]) -> Steps[Conclusion]:
         """Tell the other workers why the exchange cannot count, and follow what all conclude."""
-        common = self.shared_parameters()
-        concluded = yield from self.agreement.tell(has_news, offence, used, self.parameters(), common)
+        own = self.parameters()
+        by_gradient = isinstance(self.method, GradientAveraging)
+        offence = "" if finite or has_news else find_offence(own, by_gradient=by_gradient)
+        concluded = yield from self.agreement.tell(has_news, offence, used, own, self.shared_parameters())
         if concluded.is_new:
             if isinstance(self.method, ModelAveraging):
                 self._end_waits(self.method)
             self._leaves_at = self.num_exchanges + len(self.channels) if concluded.adrift else None
             self._is_idle = not concluded.used
             exchanged = {*concluded.used, *concluded.adrift} or {*self.layout.names}
-            begins = self.agreement.trained.begins
+            begins = self.agreement.joining(own)
             if begins or exchanged != {*self.layout.names}:
                 self._regroup([name for name in _in_order(self.model) if name in exchanged], begins)
             self._begin_at(self.agreement.settle(concluded, used))
@@ -313,7 +323,8 @@ class Worker:
     def _regroup(self, names: Sequence[str], begins: Mapping[str, Tensor]) -> None:
         """From now on these are exchanged."""
         known = {**self.parameters(), **self.agreement.trained.named}
-        grouped = regroup(self._group, {name: known[name] for name in names}, begins, self._key)
+        named = {name: known[name] for name in names}
+        grouped = regroup(self._group, named, begins, self.agreement.trained.replaced, self._key)
         self._take(grouped, known)
         self._exchanged_at = [min(self._exchanged_at)] * len(self.channels)
 
@@ -337,30 +348,14 @@ class Worker:
         if values:
             load_tensors(self.channels, self.layout, tensors, [None] * len(self.channels))
 
-    def _offence(self, has_news: bool) -> str:
-        """Which parameter keeps this worker's vector from being finite, if it is that."""
-        if has_news:
-            return ""
-        by_gradient = isinstance(self.method, GradientAveraging)
-        for name, param in self.parameters().items():
-            tensor = param.grad if by_gradient else param
-            if tensor is not None and not torch.isfinite(local_part(tensor.detach())).all():
-                return name
-        return self.layout.names[0]
-
     def parameters(self) -> dict[str, Tensor]:
         """What is trained, by name."""
         return dict(zip(self.layout.names, self._params, strict=True))
 
     def held_parameters(self) -> dict[str, Tensor]:
         """All that the optimizer has and that should be the same on all workers, by name: frozen ones too."""
-        ids = {id(param) for each in self.optimizer.param_groups for param in each["params"]}
-        held = {
-            plain_name(name): local_part(param.detach())
-            for name, param in self.model.named_parameters()
-            if id(param) in ids
-        }
-        return held | self.shared_parameters()
+        held = held_parameters(self.model, self.optimizer)
+        return {name: local_part(param.detach()) for name, param in held.items()} | self.shared_parameters()
 
     def shared_parameters(self) -> dict[str, Tensor]:
         """The parameters that all workers have in common, by name: read-only views or the model's own tensors.
@@ -406,6 +401,7 @@ class Worker:
             "exchanged": list(self.layout.names),
             "used": list(self.agreement.used),
             "exchanged_at": list(self._exchanged_at),
+            "leaves_at": self._leaves_at,
         }
         return {"counters": counters, "tensors": self._group.tensors()}
 
@@ -418,18 +414,18 @@ class Worker:
         counters, tensors = saved["counters"], saved["tensors"]
         own = {"method": repr(self.method), "rank": self.rank, "size": self.size, "seed": self._key.seed}
         check_same(counters, own, "worker")
-        trained = self.agreement.trained.named
+        held = held_parameters(self.model, self.optimizer)
         names = counters.get("exchanged", self.layout.names)
         found = self._group
-        if {*names} != {*self.layout.names} and {*names} <= {*trained}:
-            found = group(self.method, {name: trained[name] for name in names}, self.rank, self.size, self._key)
-        parked = {name: tensor for name, tensor in tensors.items() if _is_parked(name, names, trained)}
+        if {*names} != {*self.layout.names} and {*names} <= {*held}:
+            found = group(self.method, {name: held[name] for name in names}, self.rank, self.size, self._key)
+        parked = {name: tensor for name, tensor in tensors.items() if _is_parked(name, names, held)}
         live = {name: tensor for name, tensor in tensors.items() if name not in parked}
         load_tensors(found.channels, found.layout, live, counters["pending"])
-        self._take(
-            Grouped(found.layout, found.channels, {name: each.clone() for name, each in parked.items()}), trained
-        )
-        self.agreement.resume(counters.get("used", self.agreement.used))
+        owed = {name: tensor.clone() for name, tensor in parked.items()}
+        self._take(Grouped(found.layout, found.channels, owed), held)
+        self.agreement.resume(counters.get("used", self.agreement.used), names)
+        self._leaves_at = counters.get("leaves_at")
         self._exchanged_at = list(counters.get("exchanged_at", [-1] * len(self.channels)))
         self._stands = False
         self._lr = counters["lr"]
@@ -516,9 +512,9 @@ def _check_gradients(method: Method, optimizer: torch.optim.Optimizer, named: Ma
         )
 
 
-def _is_parked(name: str, exchanged: Sequence[str], trained: Mapping[str, Tensor]) -> bool:
+def _is_parked(name: str, exchanged: Sequence[str], held: Mapping[str, Tensor]) -> bool:
     """Whether a tensor of a state is owed to a parameter that is not exchanged now."""
-    return not name.startswith("pending.") and owner(name) in trained and owner(name) not in exchanged
+    return not name.startswith("pending.") and owner(name) in held and owner(name) not in exchanged
 
 
 def _in_order(model: nn.Module) -> list[str]:

@@ -1,6 +1,6 @@
 """What workers remember, when parameters join and leave the training."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,10 @@ from thinwire.random import Key
 from thinwire.worker.channel import Channel, make_channels
 from thinwire.worker.parameters import local_part
 from thinwire.worker.state import load_tensors, named_tensors
+
+
+_OWED = ("memory.", "exchange.")
+"""What a parameter finds again that comes back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,23 +49,26 @@ def group(method: Method, named: Mapping[str, Tensor], rank: int, size: int, key
 
 
 @torch.no_grad()
-def regroup(before: Grouped, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], key: Key) -> Grouped:
+def regroup(
+    before: Grouped, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], replaced: Collection[str], key: Key
+) -> Grouped:
     """The same for other parameters.
 
     Those that stay keep what they have. Those that leave are owed what they were, should they come back. Those that
-    join begin as at the start of a training, at the values ``begins``, whatever they hold by now.
+    join, or come back, begin as at the start of a training, at the values ``begins``, whatever they hold by now.
 
     Args:
         before: what there is.
         named: what is exchanged from now on.
-        begins: the common values of those that join for the first time.
+        begins: the common values of those that join.
+        replaced: names that belong to other parameters than before, to which nothing is owed.
         key: that of :func:`group`.
 
     Raises:
         ConfigError: the method keeps something that is bound to the places of parameters in the vector.
     """
     first = before.channels[0]
-    kept = before.tensors()
+    kept = {name: tensor for name, tensor in before.tensors().items() if owner(name) not in replaced}
     bound = next((name for name in kept if not owner(name)), None)
     if bound is not None:
         raise ConfigError(
@@ -78,14 +85,14 @@ def regroup(before: Grouped, named: Mapping[str, Tensor], begins: Mapping[str, T
         tensor.copy_(own[name])
     fresh = named_tensors(after.channels, after.layout)
     found = {
-        name: kept[name] if name in kept and owner(name) not in joined and kept[name].shape == tensor.shape else tensor
+        name: kept[name] if name in kept and (owner(name) not in joined or name.startswith(_OWED)) else tensor
         for name, tensor in fresh.items()
     }
     load_tensors(after.channels, after.layout, found, [None] * len(after.channels))
     parked = {
         name: tensor.clone()
         for name, tensor in kept.items()
-        if owner(name) not in named and name.startswith(("memory.", "exchange."))
+        if owner(name) not in named and name.startswith(_OWED)
     }
     return Grouped(after.layout, after.channels, parked)
 

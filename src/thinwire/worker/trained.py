@@ -33,6 +33,9 @@ class Trained:
     named: dict[str, Tensor] = field(init=False)
     begins: dict[str, Tensor] = field(init=False, default_factory=dict)
     """Of parameters that joined since they were last taken note of: their values before the first step."""
+    replaced: set[str] = field(init=False, default_factory=set)
+    """Names that belong to other parameters than before, since they were last taken note of."""
+    _known: dict[str, Tensor] = field(init=False)
     _held: list[tuple[int, bool]] = field(init=False)
     _values: dict[str, tuple[int, int]] = field(init=False, default_factory=dict)
     _came_and_went: dict[str, int] = field(init=False, default_factory=dict)
@@ -40,6 +43,7 @@ class Trained:
     def __post_init__(self) -> None:
         self._held = self._hold()
         self.named = trained_parameters(self.model, self.optimizer)
+        self._known = dict(self.named)
 
     def look(self) -> None:
         """Notice parameters that were frozen, unfrozen, added or replaced; before the optimizer moves them."""
@@ -50,8 +54,17 @@ class Trained:
         for name, param in named.items():
             if self.named.get(name) is not param:
                 self.begins[name] = local_part(param.detach()).clone()
+            if self._known.setdefault(name, param) is not param:
+                self.replaced.add(name)
+                self._known[name] = param
         self.begins = {name: value for name, value in self.begins.items() if name in named}
         self._held, self.named = held, named
+
+    def restrict(self, names: Iterable[str]) -> None:
+        """Only these were trained so far; what else is found at the next look joins."""
+        wanted = {*names}
+        self._held, self.begins = [], {}
+        self.named = {name: param for name, param in self.named.items() if name in wanted}
 
     def with_gradients(self, known: Iterable[str]) -> list[str]:
         """Those that have a gradient; one whose gradient came and went too often counts as having it.
