@@ -11,7 +11,7 @@ import torch.distributed.checkpoint as dcp
 from test_checkpoints import owed, same
 
 import thinwire
-from thinwire.distributed.dcp import load_rank_state
+from thinwire.distributed.dcp import load_rank_state, rank_state
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import launch
 
@@ -41,3 +41,18 @@ def test_a_checkpoint_without_ours_is_refused(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match="the checkpoint has nothing of thinwire, only epoch"),
     ):
         load_rank_state({"model": model, "thinwire": sync}, tmp_path / "theirs")
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("kind", [str, Path])
+def test_what_is_read_from_is_any_path_and_must_be_there(kind: type, tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with thinwire.synchronize(optimizer, model, "topk:density=10%") as sync:
+        parts = {"model": model, "thinwire": sync}
+        dcp.save(dict(rank_state(parts)), checkpoint_id=str(tmp_path / "ours"))
+        load_rank_state(parts, kind(tmp_path / "ours"))
+        with pytest.raises(ConfigError, match="none is no checkpoint of torch.distributed.checkpoint"):
+            load_rank_state(parts, kind(tmp_path / "none"))
+        with pytest.raises(ConfigError, match="neither a folder nor a reader was given"):
+            load_rank_state(parts)

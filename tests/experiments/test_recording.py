@@ -271,3 +271,33 @@ def test_ctrl_c_keeps_what_is_recorded(
     else:
         assert "interrupted; gradients.pt holds what was recorded by then: 2 gradients and 2 compressed" in errors
         assert not Recording.load(tmp_path / "gradients.pt").complete
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_any_path_is_written_and_read(kind: type, digits: Task, tmp_path: Path) -> None:
+    recording = recorded(PLAN, digits)
+    recording.save(kind(tmp_path / "new" / "gradients.pt"))
+    assert Recording.load(kind(tmp_path / "new" / "gradients.pt")).plan == PLAN
+
+
+def test_a_full_disk_leaves_the_recording_that_was_there(
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = recorded(PLAN, digits)
+    recording.save(tmp_path / "gradients.pt")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(ConfigError, match=r"gradients.pt cannot be written \(No space left on device\)"):
+            recording.save(tmp_path / "gradients.pt")
+    assert [each.name for each in tmp_path.iterdir()] == ["gradients.pt"]
+    assert Recording.load(tmp_path / "gradients.pt").plan == PLAN
+
+
+@pytest.mark.parametrize("name", ["workers", "steps", "every", "batch_size"])
+def test_a_count_that_nobody_could_mean_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name.replace('_', ' ')} = a number of more than 20 digits was given"):
+        replace(PLAN, **{name: 10**400})

@@ -1,6 +1,7 @@
 """An interrupted run gives the uninterrupted run's bits."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import torch
 import user_tasks
 from commands import alive, children, poll, start
 
-from thinwire.errors import ConfigError
 from thinwire.experiments import session as session_module
 from thinwire.experiments.compare import Comparer
 from thinwire.experiments.crews import LocalCrew
@@ -88,13 +88,36 @@ def test_a_half_written_checkpoint_is_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["engine-0000.pt", "rank-0001.pt"])
-def test_a_damaged_checkpoint_is_named(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_without_it(count: int, name: str, tmp_path: Path) -> None:
+    list(make("topk:k=1", tmp_path / "whole").records())
+    interrupted("topk:k=1", tmp_path / "cut", 10)
+    for folder in checkpoints(tmp_path / "cut")[-count:]:
+        (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    with pytest.warns(UserWarning, match=rf"{name} cannot be read \(.*\); the run goes on from what it saved before"):
+        records = list(make("topk:k=1", tmp_path / "cut").records())
+    # From step 6, which is whole, or from the beginning.
+    assert records[0]["step"] == (8 if count == 1 else 0)
+    assert (tmp_path / "cut" / "records.jsonl").read_bytes() == (tmp_path / "whole" / "records.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["step-best", "step-7", "step-00000099-old"])
+def test_a_folder_of_somebody_elses_is_no_checkpoint(name: str, tmp_path: Path) -> None:
     interrupted("topk:k=1", tmp_path, 10)
-    damaged = checkpoints(tmp_path)[-1] / name
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(ConfigError, match=r"cannot be read .*delete its folder to begin this run anew") as caught:
-        list(make("topk:k=1", tmp_path).records())
-    assert str(damaged) in str(caught.value)
+    newest = checkpoints(tmp_path)[-1]
+    shutil.copytree(newest, newest.with_name(name))
+    assert next(make("topk:k=1", tmp_path).records())["step"] == int(newest.name.removeprefix("step-")) + 2
+
+
+def test_what_was_saved_after_the_step_that_all_go_on_from_no_longer_counts(tmp_path: Path) -> None:
+    interrupted("topk:k=1", tmp_path, 10)
+    older, newer = checkpoints(tmp_path)
+    (newer / "rank-0001.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        next(make("topk:k=1", tmp_path).records())
+    # Its other files are of steps that are made again, and were not to be mixed with the new ones.
+    assert not (newer / "engine-0000.pt").exists()
+    assert (older / "engine-0000.pt").exists()
 
 
 def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,9 @@ def test_a_comparison_goes_through_json() -> None:
     [
         *(({name: 0}, f"^{name.replace('_', ' ')} = 0 was given; it must be at least 1")
           for name in ("workers", "steps", "tune_steps", "evaluate_every", "batch_size")),
+        *(({name: 10**400}, f"^{name.replace('_', ' ')} = a number of more than 20 digits .* at most 1,000,000,000,000")
+          for name in ("workers", "steps", "tune_steps", "evaluate_every", "batch_size")),
+        ({"seeds": (10**400,)}, "^a seed of more than 64 bits was given"),
         *(({name: ()}, f"^no {name} were given; at least one is needed") for name in ("methods", "seeds", "lrs")),
         ({"seeds": (1, 2, 1)}, "^seeds must differ from each other, got 1, 2, 1"),
         ({"methods": ("sgd", "sgd")}, "^methods must differ"),
@@ -58,3 +62,8 @@ def test_runs_have_names_of_their_own() -> None:
     names = {run.name for run in runs}
     assert len(names) == len(runs)
     assert not any(set(name) & set('/\\:*?"<>| ') for name in names)
+
+
+def test_a_folder_of_data_is_any_path() -> None:
+    assert replace(PLAIN, data=Path("there")) == replace(PLAIN, data="there")
+    assert json.loads(json.dumps(replace(PLAIN, data=Path("there")).to_json()))["data"] == "there"

@@ -23,7 +23,7 @@ def make(num_steps: int = 0) -> Attachment:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    attachment = Attachment(model, optimizer, parsed("topk:k=1,every=4"), seed=0)
+    attachment = Attachment(model, [optimizer], parsed("topk:k=1,every=4"), seed=0)
     for _ in range(num_steps):
         optimizer.zero_grad()
         model(torch.randn(5, 3)).square().mean().backward()

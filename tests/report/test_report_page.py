@@ -1,5 +1,6 @@
 """The page: complete, escaped, self-contained, and honest about what its axes can show."""
 
+import errno
 import json
 import re
 from html import escape
@@ -7,6 +8,7 @@ from html import escape
 import pytest
 from plotly.offline import get_plotlyjs
 
+from thinwire.errors import ConfigError
 from thinwire.report import load, summarise, write_page
 from thinwire.report.figures import panels
 from thinwire.report.formats import human_bytes
@@ -257,3 +259,32 @@ def test_the_report_imports_neither_torch_nor_plotly_early():
         "assert not {'torch', 'plotly', 'rich'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_page_that_cannot_be_written_is_as_it_was(write, monkeypatch):
+    folder = write()
+    page(folder)
+    before = (folder.path / "report.html").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ConfigError, match=r"report\.html cannot be written \(No space left on device\)"):
+        write_page(load(folder.path), folder.path / "report.html")
+    assert (folder.path / "report.html").read_bytes() == before
+    assert not list(folder.path.glob("*.partial"))
+
+
+def test_a_page_is_never_seen_in_part(write, monkeypatch):
+    """It is written beside and renamed; so is the frontier's."""
+    import thinwire.frontier.page as frontier_page
+    import thinwire.report.page as report_page
+
+    assert frontier_page.write_atomically is report_page.write_atomically
+    folder = write()
+    seen = []
+    monkeypatch.setattr("os.replace", lambda source, target: seen.append((source.read_bytes()[-8:], target)))
+    write_page(load(folder.path), folder.path / "report.html")
+    assert seen == [(b"</html>\n", folder.path / "report.html")]
+    assert not (folder.path / "report.html").exists()

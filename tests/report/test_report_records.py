@@ -2,11 +2,15 @@
 
 import json
 import math
+import pathlib
 
 import pytest
 
 from thinwire.errors import ConfigError
-from thinwire.report import load
+from thinwire.report import load, summarise, write_page
+from thinwire.report.figures import panels
+from thinwire.report.prose import headline, setup
+from thinwire.report.tables import summary_table
 
 
 def test_everything_is_read(write):
@@ -86,7 +90,7 @@ def test_a_bad_line_is_named(write, line, message):
         ({"step": "ten"}, "'step' must be int, got 'ten'"),
         ({"step": True}, "'step' must be int, got True"),
         ({"message_bytes": None}, "'message_bytes' must be float, got None"),
-        ({"seconds": math.nan}, "'seconds' must be a finite number, got nan"),
+        ({"seconds": math.nan}, "'seconds' must be a finite number below 1e.100, got nan"),
         ({"value": "good"}, "'value' must be float, got 'good'"),
         ({"method": "adam"}, "the method 'adam' is not in comparison.json"),
         ({"step": 43}, "line 3: repeats line 2"),
@@ -123,3 +127,83 @@ def test_a_missing_key_of_the_comparison_is_named(write):
     (folder.path / "comparison.json").write_text(json.dumps(about))
     with pytest.raises(ConfigError, match=r"comparison\.json: the key 'command' is missing"):
         load(folder.path)
+
+
+def numbers(entry, path=()):
+    """Where in a JSON value the numbers are."""
+    items = entry.items() if isinstance(entry, dict) else enumerate(entry) if isinstance(entry, list) else ()
+    for key, value in items:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*path, key)
+        yield from numbers(value, (*path, key))
+
+
+def changed(entry, path, value):
+    entry = json.loads(json.dumps(entry))
+    inner = entry
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return entry
+
+
+def shown(folder):
+    """All that is computed of the files."""
+    data = load(folder)
+    rows = summarise(data)
+    return [headline(data, rows), setup(data), summary_table(rows, dict.fromkeys(data.methods, "")), panels(data)]
+
+
+NUMBERS = ["9" * 400, "-" + "9" * 400, "9" * 5000, "1e308", "-1e308", "1e-320", "1e400", "0", "-1", "NaN"]
+
+
+@pytest.mark.parametrize("digits", NUMBERS, ids=lambda digits: f"{digits[:6]}{len(digits)}")
+def test_no_number_in_a_file_is_more_than_a_message(digits, write):
+    folder = write(methods=["sgd", "signsgd"], seeds=(0,))
+    lines = {name: (folder.path / name).read_text() for name in ("comparison.json", "results.jsonl", "tuning.jsonl")}
+    for name, text in lines.items():
+        whole = text.splitlines()
+        first = json.loads(whole[0])
+        for place in numbers(first):
+            line = json.dumps(changed(first, place, "XX")).replace('"XX"', digits)
+            (folder.path / name).write_text("\n".join([line, *whole[1:]]) + "\n")
+            try:
+                shown(folder.path)
+            except ConfigError as error:
+                assert name in str(error), place
+                assert len(str(error)) < 600, place
+        (folder.path / name).write_text(text)
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "results.jsonl", "tuning.jsonl"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"step": ' + "9" * 5000 + "}"])
+def test_lists_without_end_and_numbers_without_end_are_named(name, text, write):
+    folder = write()
+    (folder.path / name).write_text(text)
+    with pytest.raises(ConfigError, match=name):
+        load(folder.path)
+
+
+ESCAPES = ["\x1b[31m", "\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x1b]8;;http://there\x1b\\", "\x1bP1;2q\x1b\\", "\x1bc",
+           "\x9b", "\x07", "\x00", "\r", "\u202e", "\u2066", "\ud800"]  # fmt: skip
+
+
+@pytest.mark.parametrize("escape", ESCAPES, ids=lambda escape: escape.encode("unicode_escape", "surrogatepass").decode())
+def test_what_steers_a_terminal_is_stripped_from_every_text(escape, write):
+    folder = write(methods=["sgd", "signsgd"], changes={"baseline": "sgd"})
+    clean = shown(folder.path)
+    text = json.dumps(escape)[1:-1]
+    for name in ("comparison.json", "results.jsonl", "tuning.jsonl"):
+        path = folder.path / name
+        path.write_text(path.read_text().replace('"signsgd"', f'"sign{text}sgd"').replace('"digits"', f'"digits{text}"'))
+    found = shown(folder.path)
+    assert str(found).replace("sign sgd", "signsgd").replace("digits ", "digits") == str(clean).replace("digits ", "digits")
+    assert escape.strip() == "" or escape not in str(found)
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_any_path_is_read_and_written(kind, write):
+    folder = write()
+    page = folder.path / "report.html"
+    write_page(load(kind(folder.path)), kind(page))
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")

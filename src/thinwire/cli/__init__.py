@@ -36,6 +36,9 @@ def main() -> None:
     except ThinwireError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:  # a full disk, a terminal that is gone: wherever it was met
+        print(f"error: {error}; what is finished is kept", file=sys.stderr)
+        status = 1
     except Refused:
         status = 1
     except Interrupted as error:

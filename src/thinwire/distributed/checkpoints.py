@@ -1,29 +1,32 @@
 """Checkpoints of a training over processes: atomic, checked when read, and for another number of processes too."""
 
-import contextlib
 import json
-import os
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from thinwire.distributed.checkpoint_folder import CheckpointFolder, Place, file_name
 from thinwire.distributed.parts import Parts, Stateful
 from thinwire.distributed.transport import Transport
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, NumericsError
+from thinwire.files import FolderLock, StrPath, write_atomically
 from thinwire.kernels.crc32c import crc32c_array
 
-_COMPLETE = "complete.json"
+_KINDS = {kind.__name__: kind for kind in (ConfigError, NumericsError)}
 
 
 class Checkpoints:
     """Saves and finds everything that a run needs to go on, one file a process, in a folder that all processes see.
 
-    A checkpoint counts only once every process has written its file and process 0 has then listed all of them, with
-    their lengths and CRC-32C: a process that dies at any moment leaves the one before as the newest. Files are read
-    with ``weights_only=True``. Torch's CPU generator is saved as well, so that dropout goes on where it was.
+    A checkpoint is written beside the others, and counts once every process has written its file and process 0 has
+    listed all of them, with their lengths and CRC-32C: a process that dies at any moment leaves the one before as the
+    newest, also if the same step is saved again. Files are read with ``weights_only=True``. Torch's CPU generator is
+    saved as well, so that dropout goes on where it was. What else the folder holds is left alone.
 
     With as many processes as before, training goes on with the same bits. With another number, residuals follow the
     rule of :func:`thinwire.worker.resize.resized`; every other part of process ``r`` is that of the saved process
@@ -32,12 +35,13 @@ class Checkpoints:
     With islands all of them save together, and are resumed with as many processes.
 
     Args:
-        folder: where to save; checkpoints get folders of their own in it.
-        parts: what is saved, by name: the model, the optimizer, one handle of thinwire, and what else has a state.
+        folder: where to save; checkpoints get folders of their own in it. From the first :meth:`save` to
+            :meth:`close`, or the end of the process, no other object may save there.
+        parts: what is saved, by name: models, optimizers, handles of thinwire, and what else has a state.
         keep: how many checkpoints are kept, at least 1.
 
     Raises:
-        ConfigError: no handle of thinwire among the parts, or several.
+        ConfigError: no handle of thinwire among the parts.
 
     Example::
 
@@ -48,129 +52,168 @@ class Checkpoints:
                 checkpoints.save(step + 1)
     """
 
-    def __init__(self, folder: str | Path, parts: Mapping[str, Stateful], *, keep: int = 2) -> None:
+    def __init__(self, folder: StrPath, parts: Mapping[str, Stateful], *, keep: int = 2) -> None:
         if keep < 1:
             raise ConfigError(f"keep = {keep} was given; at least one checkpoint is kept")
-        self._folder = Path(folder)
+        self._folder = CheckpointFolder(Path(folder))
+        self._lock = FolderLock(folder)
         self._parts = Parts(parts)
         # Islands must agree on what counts, and a handle's transport ends at its own.
         self._transport = self._parts.transport if self._parts.is_everyone else Transport()
         self._keep = keep
+        self._damaged: set[Place] = set()
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, *, needs_finite: bool = True, replaces: bool = False) -> None:
         """Write a checkpoint; every process calls it after the same step, and returns when the checkpoint counts.
 
+        Args:
+            step: how many steps were made.
+            needs_finite: whether a model that holds NaN or inf is refused, which would else in time take the place of
+                every sound one.
+            replaces: whether checkpoints of later steps are old ones that give way, because the training has begun
+                again.
+
         Raises:
-            ConfigError: some process could not write, on every process, or there are checkpoints of later steps, which
-                :meth:`load` would take for newer; what was there is as it was.
+            ConfigError: some process could not write, or a part holds what could not be read back, or there are
+                checkpoints of later steps, which :meth:`load` would take for newer, or another object saves to the
+                folder; on every process. What was there is as it was.
+            NumericsError: some process's model is not finite; on every process.
         """
-        newest = self._newest()
-        if newest > step:
+        contents, token, error = memoryview(b""), "", None
+        try:
+            if needs_finite:
+                self._parts.check_finite()
+            contents = self._parts.save()
+            if self._transport.rank == 0:
+                token = self._begin(step, replaces)
+        except (ConfigError, NumericsError) as caught:
+            error = caught
+        token = self._agree(error, token)[0]
+        try:
+            self._write(token, step, contents)
+        except BaseException:
+            shutil.rmtree(self._folder.partial(token), ignore_errors=True)
+            raise
+        if self._transport.rank == 0:
+            self._folder.keep(self._keep, self._damaged)
+        self._damaged.clear()
+
+    def load(self, step: int | None = None) -> int | None:
+        """Load the newest checkpoint into the parts; its step, or None if there is none.
+
+        Args:
+            step: load that of this step instead.
+
+        Raises:
+            ConfigError: none that is there can be read on every process, or it is of another training.
+
+        Warns:
+            UserWarning: the newest is damaged, and one before it was loaded.
+        """
+        is_main = self._transport.rank == 0
+        names = [place.name for place in self._folder.candidates(step)] if is_main else []
+        problems: list[str] = []
+        for place in filter(None, map(Place.of, self._agree(None, names)[0])):
+            contents, problem = {}, ""
+            try:
+                contents = self._read(place)
+            except ConfigError as error:
+                problem = str(error)
+            found = [each for each in self._share(problem) if each]
+            if not found:
+                self._parts.load(contents.pop, len(self._folder.manifest(place).files))
+                for each in problems if is_main else ():
+                    warnings.warn(f"{each}; that of step {place.step} was loaded instead", stacklevel=2)
+                return place.step
+            problems.append(found[0])
+            self._damaged.add(place)
+        if problems:
+            raise ConfigError(f"{problems[0]}. There is no other one to go on from")
+        return None
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that count, ascending; the same on every process, and all call it."""
+        steps = sorted({place.step for place in self._folder.sound()}) if self._transport.rank == 0 else []
+        found: list[int] = self._agree(None, steps)[0]
+        return found
+
+    def close(self) -> None:
+        """Let another object save to the folder."""
+        self._lock.release()
+
+    def _begin(self, step: int, replaces: bool) -> str:
+        """On process 0: see that nothing is in the way; a token for the new checkpoint."""
+        path = self._folder.path
+        holder = self._lock.acquire()
+        if holder:
             raise ConfigError(
-                f"{self._folder} holds a checkpoint of step {newest}, and one of step {step} was to be saved beside "
+                f"{holder} saves to {path} as well, and one would remove what the other saved; give each a folder of "
+                "its own, put several handles of one script into one Checkpoints object, or close() the other one"
+            )
+        newest = max((place.step for place in self._folder.sound() if place not in self._damaged), default=-1)
+        if newest > step and not replaces:
+            raise ConfigError(
+                f"{path} holds a checkpoint of step {newest}, and one of step {step} was to be saved beside "
                 "it; load before training, or give a folder of its own"
             )
-        rank, size = self._transport.rank, self._transport.size
-        folder = self._folder / _name(step)
-        contents = self._parts.save()
-        written: list[float] = [-1.0, 0.0]
-        failure = ""
+        return self._folder.begin()
+
+    def _write(self, token: str, step: int, contents: memoryview) -> None:
+        written, failure = [0, 0], ""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / _file(rank, size), contents)
-            written = [float(contents.nbytes), float(crc32c_array(np.frombuffer(contents, np.uint8)))]
-        except OSError as error:
-            failure = f": {error}"
-        files = self._transport.share(written)
-        if all(num_bytes >= 0 for num_bytes, _ in files) and rank == 0:
+            write_atomically(self._folder.partial(token) / file_name(self._parts.rank, self._parts.size), contents)
+            written = [contents.nbytes, int(crc32c_array(np.frombuffer(contents, np.uint8)))]
+        except ConfigError as error:
+            failure = str(error)
+        everyone = self._share([failure, written])
+        self._refuse(step, [each for each, _ in everyone])
+        if self._transport.rank == 0:
             try:
-                manifest = {"step": step, "files": [[int(num_bytes), int(crc)] for num_bytes, crc in files]}
-                write_atomically(folder / _COMPLETE, json.dumps(manifest).encode())
-                self._remove_older()
-            except OSError as error:
-                failure = f": {error}"
-        failed = [other for other, (bad,) in enumerate(self._transport.share([float(bool(failure))])) if bad]
+                self._folder.publish(token, step, [files for _, files in everyone])
+            except (ConfigError, OSError) as error:
+                failure = str(error)
+        self._refuse(step, self._share(failure))
+
+    def _refuse(self, step: int, failures: Sequence[str]) -> None:
+        failed = [rank for rank, failure in enumerate(failures) if failure]
         if failed:
             raise ConfigError(
-                f"the checkpoint of step {step} could not be written to {folder} by processes {failed}{failure}; the "
-                "one before still counts. Make room or give another folder"
+                f"the checkpoint of step {step} could not be written to {self._folder.path} by processes {failed}: "
+                f"{failures[failed[0]]}. What was there still counts"
             )
 
-    def load(self) -> int | None:
-        """Load the newest checkpoint that counts into the parts; its step, or None if there is none.
+    def _read(self, place: Place) -> dict[int, bytes]:
+        """What this process needs of a checkpoint: the files by rank."""
+        folder = self._folder.path / place.name
+        if not folder.is_dir():
+            raise ConfigError(f"process 0 found {folder}, which another does not see; use a folder that all share")
+        files = self._folder.manifest(place).files
+        return {rank: _checked(folder / file_name(rank, len(files)), *files[rank]) for rank in self._needed(len(files))}
 
-        Raises:
-            ConfigError: a file is missing, damaged, or of another training.
-        """
-        step = self._newest()
-        if step < 0:
-            return None
-        folder = self._folder / _name(step)
-        try:
-            manifest: dict[str, Any] = json.loads((folder / _COMPLETE).read_text())
-        except FileNotFoundError:
-            raise ConfigError(
-                f"process 0 found {folder}, which this process does not see; use a folder that all share"
-            ) from None
-        self._parts.load(lambda rank: self._read(folder, manifest, rank), len(manifest["files"]))
-        return step
+    def _needed(self, size: int) -> Sequence[int]:
+        return [self._parts.rank] if size == self._parts.size else range(size)
 
-    def _newest(self) -> int:
-        """The newest step that counts, as process 0 sees it; -1 if there is none."""
-        steps = self._steps() if self._transport.rank == 0 else []
-        ((newest,), *_) = self._transport.share([float(max(steps, default=-1))])
-        return int(newest)
+    def _agree(self, error: ConfigError | NumericsError | None, message: Any) -> list[Any]:
+        """Everybody's message; or, on every process, the error that one of them has met."""
+        kind = "" if error is None else type(error).__name__
+        everyone = self._share([kind, str(error), message])
+        for kind, text, _ in everyone:
+            if kind:
+                raise _KINDS[kind](text) from error
+        return [each for _, _, each in everyone]
 
-    def _read(self, folder: Path, manifest: Mapping[str, Any], rank: int) -> bytes:
-        path = folder / _file(rank, len(manifest["files"]))
-        num_bytes, crc = manifest["files"][rank]
-        try:
-            contents = path.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"the checkpoint {path} cannot be read: {error}") from error
-        if len(contents) != num_bytes or crc32c_array(np.frombuffer(contents, np.uint8)) != crc:
-            raise ConfigError(
-                f"the checkpoint {path} is damaged: its {len(contents)} bytes are not the {num_bytes} that were "
-                f"written. Delete {folder} to go on from the one before"
-            )
-        return contents
-
-    def _steps(self) -> list[int]:
-        """The steps of checkpoints that count, ascending."""
-        return sorted(_step(found.parent) for found in self._folder.glob(f"step-*/{_COMPLETE}"))
-
-    def _remove_older(self) -> None:
-        """What no longer counts is taken away: older checkpoints, and older folders that were never complete."""
-        kept = self._steps()[-self._keep :]
-        for folder in self._folder.glob("step-*"):
-            if _step(folder) not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+    def _share(self, message: Any) -> list[Any]:
+        data = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
+        return [json.loads(each.numpy().tobytes()) for each in self._transport.share_bytes(data)]
 
 
-def write_atomically(path: Path, contents: bytes | memoryview) -> None:
-    """Write a file so that it is there in full or not at all, also after a loss of power."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    # Where folders cannot be opened (Windows) there is nothing to be made sure of in this way.
-    with contextlib.suppress(PermissionError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _name(step: int) -> str:
-    return f"step-{step:09d}"
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
-def _file(rank: int, size: int) -> str:
-    return f"rank-{rank:05d}-of-{size:05d}.pt"
+def _checked(path: Path, num_bytes: int, crc: int) -> bytes:
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the checkpoint {path} cannot be read ({error.strerror or error})") from error
+    if len(contents) != num_bytes or crc32c_array(np.frombuffer(contents, np.uint8)) != crc:
+        raise ConfigError(
+            f"the checkpoint {path} is damaged: its {len(contents)} bytes are not the {num_bytes} that were written"
+        )
+    return contents

@@ -230,6 +230,10 @@ class CompressedGradients:
         self.num_steps, self.message_bytes = counters["num_steps"], counters["message_bytes"]
         self.transport.traffic = Traffic(*counters["link"])
 
+    def exchanged(self) -> dict[str, int]:
+        """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""
+        return {name: key for key, name in self._names.items()}
+
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of processes; :func:`thinwire.worker.resize.resized` has the rule.
 

@@ -1,7 +1,7 @@
 """The same parts in a checkpoint of torch.distributed.checkpoint, whatever storage it writes to."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.storage import StorageReader
 
 from thinwire.distributed.parts import Parts, Stateful
 from thinwire.errors import ConfigError
+from thinwire.files import StrPath
 
 _PREFIX = "thinwire.rank-"
 
@@ -28,7 +29,7 @@ def rank_state(parts: Mapping[str, Stateful]) -> dict[str, Tensor]:
         parts: as for :class:`thinwire.Checkpoints`.
 
     Raises:
-        ConfigError: no handle of thinwire among the parts, or several.
+        ConfigError: no handle of thinwire among the parts, or a part that holds what could not be read back.
 
     Example::
 
@@ -41,7 +42,7 @@ def rank_state(parts: Mapping[str, Stateful]) -> dict[str, Tensor]:
 
 
 def load_rank_state(
-    parts: Mapping[str, Stateful], checkpoint_id: str | Path | None = None, *, reader: StorageReader | None = None
+    parts: Mapping[str, Stateful], checkpoint_id: StrPath | None = None, *, reader: StorageReader | None = None
 ) -> None:
     """Put back what :func:`rank_state` gave; with another number of processes, as :class:`thinwire.Checkpoints` does.
 
@@ -51,10 +52,17 @@ def load_rank_state(
         reader: where to read from, if not from a folder.
 
     Raises:
-        ConfigError: nothing of thinwire in the checkpoint, or a state of another training.
+        ConfigError: no such checkpoint, nothing of thinwire in it, or a state of another training.
     """
-    source: Any = reader if reader is not None else FileSystemReader(str(checkpoint_id))
-    described = source.read_metadata().state_dict_metadata
+    if reader is None:
+        if checkpoint_id is None:
+            raise ConfigError("neither a folder nor a reader was given; give what was saved to")
+        reader = FileSystemReader(os.fspath(checkpoint_id))
+    source: Any = reader
+    try:
+        described = source.read_metadata().state_dict_metadata
+    except OSError as error:
+        raise ConfigError(f"{checkpoint_id} is no checkpoint of torch.distributed.checkpoint ({error})") from error
     sizes = {name: each.size for name, each in described.items() if name.startswith(_PREFIX)}
     if not sizes:
         raise ConfigError(f"the checkpoint has nothing of thinwire, only {', '.join(sorted(described)[:5])}")

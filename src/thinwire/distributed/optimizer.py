@@ -128,6 +128,10 @@ class DistributedOptimizer:
         self.sync.load_state_dict(saved)
         self.optimizer.load_state_dict(saved["optimizer"])
 
+    def exchanged(self) -> dict[str, int]:
+        """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""
+        return {name: id(param) for name, param in self.worker.parameters().items()}
+
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""
         self.sync.load_resized(saved, models)

@@ -1,17 +1,20 @@
 """Everything of one process that a checkpoint holds, and how it is put back."""
 
 import io
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from thinwire.distributed.transport import Transport
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, NumericsError
+from thinwire.worker.parameters import local_part
 
 _RANDOM = "torch random generator"
+_UNSAVED = (pickle.PickleError, AttributeError, TypeError, RuntimeError, ValueError)
 
 
 class Stateful(Protocol):
@@ -37,50 +40,83 @@ class Exchanging(Stateful, Protocol):
         """Whether all processes that exchange with each other make the same steps."""
         ...
 
+    def exchanged(self) -> dict[str, int]:
+        """``id()`` of every parameter that the handle knows, by the name that its state has it by."""
+        ...
+
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of processes."""
         ...
 
 
 class Parts:
-    """The parts of this process, one of which is thinwire's.
+    """The parts of this process, thinwire's handles among them.
 
     Raises:
-        ConfigError: no handle of thinwire among the parts, or several, or one whose processes make no common steps.
+        ConfigError: no handle of thinwire among the parts, or one whose processes make no common steps.
     """
 
     def __init__(self, parts: Mapping[str, Stateful]) -> None:
-        ours = {name: part for name, part in parts.items() if isinstance(part, Exchanging)}
-        if len(ours) != 1:
-            raise ConfigError(
-                f"{len(ours)} of the parts {', '.join(parts)} are thinwire's; give the one that thinwire.synchronize "
-                "or thinwire.compress_ddp returned"
-            )
         self._parts = dict(parts)
-        ((self._own_name, self._own),) = ours.items()
-        if not self._own.steps_together:
+        self._handles = {name: part for name, part in self._parts.items() if isinstance(part, Exchanging)}
+        if not self._handles:
+            raise ConfigError(
+                f"none of the parts {', '.join(parts)} is thinwire's; give what thinwire.synchronize or "
+                "thinwire.compress_ddp returned, too"
+            )
+        if not all(handle.steps_together for handle in self._handles.values()):
             raise ConfigError(
                 "the workers of an asynchronous method are at different steps at any moment, so that no checkpoint "
                 "could hold one; save the server's model, from thinwire.serve, instead"
             )
-        self.transport = self._own.transport
-        self.is_everyone = self.transport.size == dist.get_world_size()
-        """Whether there are no other islands."""
-        self.rank = self.transport.rank if self.is_everyone else dist.get_rank()
         self.size = dist.get_world_size()
+        handles = list(self._handles.values())
+        self.is_everyone = all(handle.transport.size == self.size for handle in handles)
+        """Whether there are no other islands."""
+        self.transport = handles[0].transport
+        self.rank = self.transport.rank if self.is_everyone else dist.get_rank()
+
+    def check_finite(self) -> None:
+        """Refuse a model that has gone astray.
+
+        Raises:
+            NumericsError: a parameter holds NaN or inf, or a buffer NaN; masks are often -inf.
+        """
+        for name, model in self._models().items():
+            held = [(each, tensor, torch.isfinite) for each, tensor in model.named_parameters()]
+            held += [(each, tensor, _is_number) for each, tensor in model.named_buffers()]
+            for each, tensor, is_sound in held:
+                if not bool(is_sound(local_part(tensor.detach())).all()):
+                    raise NumericsError(
+                        f"{each!r} of the part {name!r} holds NaN or inf on process {self.rank}, and a checkpoint of it "
+                        "would in time take the place of every sound one; load() the one before, or "
+                        "save(..., needs_finite=False)"
+                    )
 
     def save(self) -> memoryview:
-        """The states of all parts and of torch's CPU generator, as :func:`torch.save` writes them."""
-        buffer = io.BytesIO()
+        """The states of all parts and of torch's CPU generator, as :func:`torch.save` writes them.
+
+        Raises:
+            ConfigError: a part holds what :meth:`load` could not read.
+        """
         state = {name: part.state_dict() for name, part in self._parts.items()}
-        torch.save({**state, _RANDOM: torch.get_rng_state()}, buffer)
+        buffer = io.BytesIO()
+        try:
+            torch.save({**state, _RANDOM: torch.get_rng_state()}, buffer)
+            _read_structure(buffer)
+        except _UNSAVED as error:
+            found, where = _culprit(state)
+            raise ConfigError(
+                f"{where} is a {type(found).__module__}.{type(found).__qualname__}, which could not be read back with "
+                "weights_only=True; make it a plain number (float(...), int(...)), text, list, dict or tensor"
+            ) from error
         return buffer.getbuffer()
 
     def load(self, read: Callable[[int], bytes], size: int) -> None:
         """Put back what ``size`` processes saved.
 
         Args:
-            read: what process ``r`` saved.
+            read: what process ``r`` saved; called once for each that is needed.
             size: how many saved.
 
         Raises:
@@ -98,16 +134,29 @@ class Parts:
                 f"{size} processes saved, and there are {self.size}: islands are resumed with as many processes as "
                 "before, since each process has the shard and the residual of its place"
             )
+        weights = {name: self._weights_of(handle) for name, handle in self._handles.items()}
         everyone = [self._unpacked(read(other)) for other in range(size)]
         for name, part in self._parts.items():
-            if name != self._own_name:
+            if name not in self._handles:
                 part.load_state_dict(everyone[rank % size][name])
-        model = next((name for name, part in self._parts.items() if isinstance(part, torch.nn.Module)), None)
-        if model is None:
-            raise ConfigError("the model is not among the parts; going on with another number of processes needs it")
-        self._own.load_resized([each[self._own_name] for each in everyone], [each[model] for each in everyone])
+        for name, handle in self._handles.items():
+            model, names = weights[name]
+            trained = [{own: each[model][theirs] for own, theirs in names.items()} for each in everyone]
+            handle.load_resized([each[name] for each in everyone], trained)
         if rank < size:
             torch.set_rng_state(everyone[rank][_RANDOM])
+
+    def _weights_of(self, handle: Exchanging) -> tuple[str, dict[str, str]]:
+        """The part that has what the handle exchanges, and the names there by the handle's own names."""
+        wanted = handle.exchanged()
+        for name, model in self._models().items():
+            known = {id(param): each for each, param in model.named_parameters(remove_duplicate=False)}
+            if known.keys() >= set(wanted.values()):
+                return name, {own: known[param] for own, param in wanted.items()}
+        raise ConfigError("the model is not among the parts; going on with another number of processes needs it")
+
+    def _models(self) -> dict[str, nn.Module]:
+        return {name: part for name, part in self._parts.items() if isinstance(part, nn.Module)}
 
     def _unpacked(self, contents: bytes) -> dict[str, Any]:
         saved: dict[str, Any] = torch.load(io.BytesIO(contents), weights_only=True)
@@ -116,3 +165,33 @@ class Parts:
             held = ", ".join(sorted(saved.keys() - {_RANDOM}))
             raise ConfigError(f"the checkpoint has no {', '.join(missing)}, only {held}")
         return saved
+
+
+def _is_number(tensor: Tensor) -> Tensor:
+    return ~torch.isnan(tensor)
+
+
+def _read_structure(buffer: io.BytesIO) -> None:
+    """Read everything but the numbers in tensors, by the reader that is to read it later."""
+    buffer.seek(0)
+    with torch.serialization.skip_data():
+        torch.load(buffer, weights_only=True)
+
+
+def _culprit(value: Any, where: str = "") -> tuple[Any, str]:
+    """The innermost value that cannot be read back, and where it is."""
+    match value:
+        case dict():
+            items = list(value.items())
+        case list() | tuple():
+            items = list(enumerate(value))
+        case _:
+            items = []
+    for key, item in items:
+        buffer = io.BytesIO()
+        try:
+            torch.save(item, buffer)
+            _read_structure(buffer)
+        except _UNSAVED:
+            return _culprit(item, f"{where}[{key!r}]" if where else f"the part {key!r}")
+    return value, where

@@ -179,6 +179,10 @@ class Synchronizer:
         self.worker.load_state_dict(saved["worker"])
         self.transport.traffic = Traffic(saved["link"]["bytes_sent"], saved["link"]["bytes_received"])
 
+    def exchanged(self) -> dict[str, int]:
+        """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""
+        return {name: id(param) for name, param in self.worker.parameters().items()}
+
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""
         named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from thinwire.config import to_json
-from thinwire.distributed.checkpoints import write_atomically
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, WorkerError
 from thinwire.experiments.crews import Crew, run_folder
 from thinwire.experiments.optimizers import make_optimizer
-from thinwire.experiments.session import Record, is_finished, read_records
+from thinwire.experiments.session import Record, is_finished, read_records, read_run
 from thinwire.experiments.sharding import make_shards
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
+from thinwire.files import FolderLock, StrPath, write_atomically
 from thinwire.layout import Layout
 from thinwire.methods import check_method, parse_method
 from thinwire.random import Key
@@ -45,15 +45,15 @@ class Comparer:
     """
 
     def __init__(
-        self, comparison: Comparison, task: Task, out: Path, crew: Crew, *, command: str, watch: Watch
+        self, comparison: Comparison, task: Task, out: StrPath, crew: Crew, *, command: str, watch: Watch
     ) -> None:
         self.comparison = comparison
         self.task = task
-        self.out = out
+        self.out = Path(out)
         self.crew = crew
         self._command = command
         self._watch = watch
-        _refuse_unwritable(out)
+        _refuse_unwritable(self.out)
         model = task.model(0)
         self._num_parameters = sum(param.numel() for param in model.parameters())
         layout = Layout.of(dict(model.named_parameters()))
@@ -61,11 +61,24 @@ class Comparer:
             check_method(parse_method(method), layout)
         make_optimizer(comparison.optimizer, model.parameters(), comparison.lrs[0])
         make_shards(task.labels, comparison.workers, comparison.sharding, Key(0))
+        self._lock = FolderLock(self.out)
+        self._agree(self._second(self._lock.holder()) if crew.is_main else "")
         self._before = self._read_description()
         self._refuse_other_comparison()
 
     def run(self) -> dict[str, float]:
-        """Do what is not done yet; returns the learning rate taken for each method."""
+        """Do what is not done yet; returns the learning rate taken for each method.
+
+        Raises:
+            ConfigError: another comparison is writing to the folder, or it cannot be written; on every process.
+        """
+        self._take_folder()
+        try:
+            return self._run()
+        finally:
+            self._lock.release()
+
+    def _run(self) -> dict[str, float]:
         self._prepare()
         tried = {method: list(self.comparison.lrs) for method in self.comparison.methods}
         notes = []
@@ -87,6 +100,32 @@ class Comparer:
             # Also when interrupted: what is finished can be reported.
             self._collect("results.jsonl", finals)
         return taken
+
+    def _take_folder(self) -> None:
+        """Keep every other comparison out of the folder, which a second one of the same command would damage."""
+        problem = ""
+        if self.crew.is_main:
+            try:
+                problem = self._second(self._lock.acquire())
+            except ConfigError as error:
+                problem = str(error)
+        self._agree(problem)
+
+    def _second(self, holder: str) -> str:
+        if not holder:
+            return ""
+        return (
+            f"--out {self.out} is being written to by {holder}; wait for it, or give another --out. (Under torchrun "
+            "the processes are one comparison with --engine processes, and several without it)"
+        )
+
+    def _agree(self, problem: str) -> None:
+        """Raise on every process what the main one has met."""
+        (is_well,) = self.crew.decide([float(not problem)])
+        if problem:
+            raise ConfigError(problem)
+        if not is_well:
+            raise WorkerError(f"worker 0 may not write to --out {self.out}, and says why")
 
     def _prepare(self) -> None:
         """Make the files of an earlier call agree with this one's methods, so that they can be reported at any time."""
@@ -149,7 +188,7 @@ class Comparer:
         self._watch(what, runs, self.out)
 
     def _records(self, run: Run) -> list[Record]:
-        records = read_records(run_folder(self.out, run) / "records.jsonl")
+        records = read_run(run_folder(self.out, run) / "records.jsonl")
         return records if is_finished(records, run) else []
 
     def _describe(self, taken: dict[str, float], notes: Sequence[str] = ()) -> None:
@@ -172,7 +211,6 @@ class Comparer:
             "baseline": baseline,
             "notes": list(notes),
         }
-        self.out.mkdir(parents=True, exist_ok=True)
         write_atomically(self.out / "comparison.json", (json.dumps(description, indent=1) + "\n").encode())
 
     def _read_description(self) -> dict[str, Any]:
@@ -183,7 +221,7 @@ class Comparer:
         try:
             description = json.loads(path.read_text())
             Comparison.from_json(description)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ConfigError(f"{path} is not a comparison of this version ({error}); choose another --out") from error
         return dict(description)
 
@@ -243,8 +281,8 @@ def _beyond(lrs: list[float], taken: float) -> float | None:
     return None
 
 
-def progress_of(runs: Sequence[Run], out: Path) -> tuple[int, int]:
+def progress_of(runs: Sequence[Run], out: StrPath) -> tuple[int, int]:
     """Steps done, and steps in all."""
-    known = [(run, read_records(run_folder(out, run) / "records.jsonl")) for run in runs]
+    known = [(run, read_run(run_folder(out, run) / "records.jsonl")) for run in runs]
     done = sum(run.steps if is_finished(records, run) else records[-1]["step"] for run, records in known if records)
     return done, sum(run.steps for run in runs)

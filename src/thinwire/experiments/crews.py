@@ -20,9 +20,10 @@ from thinwire.errors import ThinwireError, WorkerError
 from thinwire.experiments.engines import Engine, ProcessEngine, SimulatedEngine
 from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.processes import process_context
-from thinwire.experiments.session import Session, is_finished, read_records
+from thinwire.experiments.session import Session, is_finished, read_run
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, describe_failure, load_task
+from thinwire.files import StrPath
 from thinwire.methods import parse_method
 from thinwire.worker import needs_server
 
@@ -30,9 +31,9 @@ Watch = Callable[[], None]
 POLL_S = 0.5
 
 
-def run_folder(out: Path, run: Run) -> Path:
+def run_folder(out: StrPath, run: Run) -> Path:
     """Where a run keeps its records and checkpoints."""
-    return out / "runs" / run.name
+    return Path(out) / "runs" / run.name
 
 
 def default_jobs() -> int:
@@ -48,7 +49,7 @@ class Crew(Protocol):
         """Whether this process writes results and talks to the user."""
         ...
 
-    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: StrPath, watch: Watch) -> None:
         """Finish every run that is not finished yet; ``watch`` is called now and then on the main process."""
         ...
 
@@ -64,13 +65,13 @@ class LocalCrew:
         self._jobs = jobs
         self.is_main = True
 
-    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: StrPath, watch: Watch) -> None:
         """See :meth:`Crew.execute`. With several jobs, other processes make the task from its name.
 
         Raises:
             WorkerError: a simulating process was killed, or the task's code raised.
         """
-        pending = [run for run in runs if not is_finished(read_records(run_folder(out, run) / "records.jsonl"), run)]
+        pending = [run for run in runs if not is_finished(read_run(run_folder(out, run) / "records.jsonl"), run)]
         if self._jobs == 1 or len(pending) <= 1:
             for run in pending:
                 _simulate(comparison, task, run, out, watch)
@@ -117,11 +118,11 @@ class ProcessCrew:
         if transport.size > num_workers:
             self._workers = transport.first(num_workers)
 
-    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: Path, watch: Watch) -> None:
+    def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: StrPath, watch: Watch) -> None:
         """See :meth:`Crew.execute`."""
         for run in runs:
             folder = run_folder(out, run)
-            if self.decide([float(is_finished(read_records(folder / "records.jsonl"), run))])[0]:
+            if self.decide([float(is_finished(read_run(folder / "records.jsonl"), run))])[0]:
                 continue
             engine = self._engine(run)
             if engine is not None:
@@ -138,7 +139,7 @@ class ProcessCrew:
         return self._transport.share(values)[0]
 
 
-def _submit(pool: ProcessPoolExecutor, comparison: Comparison, runs: Sequence[Run], out: Path) -> set[Future[None]]:
+def _submit(pool: ProcessPoolExecutor, comparison: Comparison, runs: Sequence[Run], out: StrPath) -> set[Future[None]]:
     """Submit every run; the processes that this starts never see a Ctrl-C, not even while they import."""
     if sys.platform == "win32":
         return {pool.submit(_simulate_in_pool, comparison, run, out) for run in runs}
@@ -157,11 +158,11 @@ def _begin_in_pool() -> None:
     warnings.simplefilter("ignore")  # the parent has loaded the same task and shown its warnings
 
 
-def _simulate_in_pool(comparison: Comparison, run: Run, out: Path) -> None:
+def _simulate_in_pool(comparison: Comparison, run: Run, out: StrPath) -> None:
     _simulate(comparison, _task(comparison.task, comparison.data), run, out)
 
 
-def _simulate(comparison: Comparison, task: Task, run: Run, out: Path, watch: Watch | None = None) -> None:
+def _simulate(comparison: Comparison, task: Task, run: Run, out: StrPath, watch: Watch | None = None) -> None:
     served = needs_server(parse_method(run.method))
     engine: Engine = SimulatedEngine(comparison.workers, comparison.network, served)
     try:
@@ -184,6 +185,6 @@ def _follow(session: Session, watch: Watch | None) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _task(name: str, data: str | None) -> Task:
+def _task(name: str, data: StrPath | None) -> Task:
     """A process executes many runs of one task; its data are loaded once."""
     return load_task(name, data=data)

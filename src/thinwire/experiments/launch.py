@@ -167,7 +167,8 @@ def _refuse_taken(port: int) -> None:
     with socket.socket() as probe:
         try:
             probe.bind(("localhost", port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "ports are 1 to 65535"
             raise ConfigError(
-                f"port {port} cannot be used ({error.strerror}); give another --port, or none to take a free one"
+                f"port {port} cannot be used ({reason}); give another --port, or none to take a free one"
             ) from None

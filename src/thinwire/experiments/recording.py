@@ -1,11 +1,10 @@
 """Gradients of a training run, and what its method compressed, kept in one file."""
 
 import dataclasses
-import os
+import functools
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -17,7 +16,9 @@ from thinwire.experiments.compare import made_by
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.session import one_torch_thread, private_torch_randomness
 from thinwire.experiments.sharding import Batches, make_shards
+from thinwire.experiments.spec import check_counts
 from thinwire.experiments.tasks import Task, describe_failure
+from thinwire.files import StrPath, write_beside
 from thinwire.layout import Layout, Segments
 from thinwire.methods import Method, parse_method
 from thinwire.payloads import Payload
@@ -59,9 +60,7 @@ class RecordingPlan:
     all_workers: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("workers", "steps", "every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name.replace('_', ' ')} = {getattr(self, name)} was given; it must be at least 1")
+        check_counts({name: getattr(self, name) for name in ("workers", "steps", "every", "batch_size")})
         if self.every > self.steps:
             raise ConfigError(f"every = {self.every} of {self.steps} steps keeps nothing; give at most {self.steps}")
         if not 0.0 < self.lr < float("inf"):
@@ -100,7 +99,7 @@ class Recording:
     gradient: Rows
     compressed: Rows
 
-    def save(self, path: Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Write the file, beside and renamed; ``torch.load(path, weights_only=True)`` reads it, a plain dict.
 
         Raises:
@@ -119,18 +118,10 @@ class Recording:
             "steps": {kind: list(rows.steps) for kind, rows in self._kinds().items()},
             "ranks": {kind: list(rows.ranks) for kind, rows in self._kinds().items()},
         }
-        partial = path.with_name(path.name + ".partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(content, partial)
-            os.replace(partial, path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            raise ConfigError(f"{path} cannot be written ({error}); give another file") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        write_beside(path, functools.partial(torch.save, content))
 
     @staticmethod
-    def load(path: Path) -> "Recording":
+    def load(path: StrPath) -> "Recording":
         """The recording that :meth:`save` wrote; its vectors are mapped from the file, not read.
 
         Raises:
@@ -164,6 +155,8 @@ class Recording:
             TypeError,
             AttributeError,
             EOFError,
+            OverflowError,
+            RecursionError,
             pickle.UnpicklingError,
         ) as error:
             # torch's own messages on foreign files are pages long.

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from thinwire.distributed.checkpoints import write_atomically
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.experiments.checkpoints import Checkpoints
 from thinwire.experiments.engines import Engine
@@ -20,6 +19,7 @@ from thinwire.experiments.sharding import Batches, make_shards
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.experiments.tasks.base import Evaluation
+from thinwire.files import StrPath, append_text, write_atomically
 from thinwire.methods import ModelAveraging, parse_method
 from thinwire.random import Key
 from thinwire.steps import Steps, compute
@@ -38,14 +38,14 @@ class Session:
     are those of an uninterrupted run (measured seconds apart).
     """
 
-    def __init__(self, comparison: Comparison, run: Run, task: Task, engine: Engine, folder: Path) -> None:
+    def __init__(self, comparison: Comparison, run: Run, task: Task, engine: Engine, folder: StrPath) -> None:
         self.comparison = comparison
         self.run = run
         self.task = task
         self.engine = engine
         self.is_main = 0 in engine.local_ranks
-        self._records = folder / "records.jsonl"
-        self._checkpoints = Checkpoints(folder / "checkpoints", engine)
+        self._records = Path(folder) / "records.jsonl"
+        self._checkpoints = Checkpoints(Path(folder) / "checkpoints", engine)
         self._key = Key(run.seed)
         shards = make_shards(task.labels, engine.size, comparison.sharding, self._key.fold("shards"))
         self._batches = [
@@ -66,7 +66,6 @@ class Session:
         A run whose numbers overflow ends early with a record whose value is null: it has diverged. The record's
         step counts the steps that were made, which its bytes are of.
         """
-        self._records.parent.mkdir(parents=True, exist_ok=True)
         step = self._resume()
         last_save = time.monotonic()
         diverged = False
@@ -219,14 +218,15 @@ class Session:
 
     def _write(self, record: Record) -> Record:
         if self.is_main:
-            with self._records.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            append_text(self._records, json.dumps(record) + "\n")
         return record
 
     def _resume(self) -> int:
-        step = self._checkpoints.latest() or 0
+        kept = read_run(self._records)
+        reached = {line["step"] for line in kept}
+        # Only process 0 has the records: a checkpoint that they do not reach is of no use.
+        step, states = self._checkpoints.load(lambda found: found in reached or not self.is_main)
         if step:
-            states = self._checkpoints.load(step)
             if self.server:
                 self.server.load_state_dict(states.pop())
             for worker, saved in zip(self.workers, states, strict=True):
@@ -236,7 +236,7 @@ class Session:
                 if worker.rank == 0 and self._averager is not None:
                     self._averager.load_state_dict(saved["average"])
         if self.is_main:
-            kept = [line for line in read_records(self._records) if step and line["step"] <= step]
+            kept = [line for line in kept if step and line["step"] <= step]
             write_atomically(self._records, "".join(json.dumps(line) + "\n" for line in kept).encode())
         return step
 
@@ -252,12 +252,36 @@ class Session:
         return bool(self.engine.share([float(answer)])[0][0])
 
 
-def read_records(path: Path) -> list[Record]:
-    """The complete lines of a records file; none if it is not there. A line cut off by a crash is left out."""
-    if not path.exists():
+def read_records(path: StrPath) -> list[Record]:
+    """The complete lines of a records file; none if it is not there. A line cut off by a crash is left out.
+
+    None either if it is damaged: what cannot be trusted is made again.
+    """
+    file = Path(path)
+    if not file.exists():
         return []
-    lines = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    try:
+        records: list[Record] = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+        sound = all(type(record["step"]) is int and "value" in record and "method" in record for record in records)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return records if sound else []
+
+
+def read_run(path: StrPath) -> list[Record]:
+    """:func:`read_records` of one run: none if two wrote to the file, so that steps come twice.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "records.jsonl"
+        ...     _ = file.write_text('{"method": "sgd", "step": 0, "value": 0.1}\\n' * 2)
+        ...     len(read_records(file)), len(read_run(file))
+        (2, 0)
+    """
+    records = read_records(path)
+    steps = [record["step"] for record in records]
+    return records if steps == sorted(set(steps)) else []
 
 
 def is_finished(records: list[Record], run: Run) -> bool:

@@ -2,17 +2,22 @@
 
 import dataclasses
 import math
+import os
 import re
 from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from thinwire.errors import ConfigError
 from thinwire.experiments.learning_rates import make_average, make_rates
+from thinwire.files import StrPath
 from thinwire.machines import Machines
 from thinwire.network import Network
 
 EngineName = Literal["simulate", "processes"]
 Purpose = Literal["tune", "final"]
+MAX_COUNT = 10**12
+"""More steps, workers or examples than this are a slip of the hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +52,7 @@ class Comparison:
 
     methods: tuple[str, ...]
     task: str
-    data: str | None = None
+    data: StrPath | None = None
     workers: int = 8
     seeds: tuple[int, ...] = (0,)
     lrs: tuple[float, ...]
@@ -67,9 +72,12 @@ class Comparison:
     def __post_init__(self) -> None:
         # A frozen dataclass sets its own fields in this way only.
         object.__setattr__(self, "methods", tuple(_normalised(method) for method in self.methods))
-        for name in ("workers", "steps", "tune_steps", "evaluate_every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name.replace('_', ' ')} = {getattr(self, name)} was given; it must be at least 1")
+        counts = ("workers", "steps", "tune_steps", "evaluate_every", "batch_size")
+        check_counts({name: getattr(self, name) for name in counts})
+        if not all(abs(seed) < 2**64 for seed in self.seeds):
+            raise ConfigError("a seed of more than 64 bits was given; give smaller ones")
+        if self.data is not None:
+            object.__setattr__(self, "data", os.fspath(self.data))
         for name in ("methods", "seeds", "lrs"):
             values = getattr(self, name)
             if not values:
@@ -96,6 +104,20 @@ class Comparison:
         given.update({name: tuple(data[name]) for name in ("methods", "seeds", "lrs")})
         parts = {"network": Network.from_json(data["network"]), "compute": Machines.from_json(data["compute"])}
         return Comparison(**{**given, **parts})
+
+
+def check_counts(counts: Mapping[str, int]) -> None:
+    """Refuse a number of workers, steps, or the like that nobody could mean.
+
+    Raises:
+        ConfigError: one is below 1 or above :data:`MAX_COUNT`.
+    """
+    for name, count in counts.items():
+        if not 1 <= count <= MAX_COUNT:
+            given = str(count) if abs(count) < 10**20 else "a number of more than 20 digits"
+            raise ConfigError(
+                f"{name.replace('_', ' ')} = {given} was given; it must be at least 1, and at most {MAX_COUNT:,}"
+            )
 
 
 def _normalised(method: str) -> str:

@@ -4,9 +4,9 @@ import json
 import math
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
+from thinwire.files import StrPath, write_atomically
 from thinwire.frontier.search import KINDS, Kind, pareto
 from thinwire.frontier.sweep import Frontier, Row
 from thinwire.report.formats import significant
@@ -46,13 +46,13 @@ _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8)
 _TITLES = {"any": "all operators", "unbiased": "unbiased operators", "contraction": "contractions"}
 
 
-def write_page(frontiers: Sequence[Frontier], path: Path) -> None:
+def write_page(frontiers: Sequence[Frontier], path: StrPath) -> None:
     """Write the page; about 5 MB, nearly all of it the figures' library.
 
     Raises:
-        OSError: the file cannot be written.
+        ConfigError: the file cannot be written; what was there is as it was.
     """
-    path.write_text(render(frontiers), encoding="utf-8")
+    write_atomically(path, render(frontiers).encode())
 
 
 def render(frontiers: Sequence[Frontier]) -> str:

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from thinwire.errors import ConfigError
 from thinwire.integrations.attachment import Attachment, parsed, wants_ddp
 from thinwire.methods import Method
 
@@ -19,6 +20,8 @@ class Exchange:
     def __init__(self, accelerator: Accelerator, attachment: Attachment) -> None:
         self._attachment = attachment
         self._folder = Path()
+        before = sum(isinstance(other, Exchange) for other in accelerator._custom_objects)
+        self._name = f"thinwire-{before + 1}" if before else "thinwire"
         self._hooks = [
             accelerator.register_save_state_pre_hook(self._before_save),
             accelerator.register_load_state_pre_hook(self._before_load),
@@ -63,13 +66,13 @@ class Exchange:
         self.close()
 
     def _before_save(self, models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
-        self._attachment.save(Path(folder) / "thinwire", step=1)
+        self._attachment.save(Path(folder) / self._name, step=1)
         for model, state in zip(models, weights, strict=False):  # no weights here if they are sharded
             if model is self._attachment.model:
                 state.update(self._attachment.shared_state())
 
     def _before_load(self, models: list[nn.Module], folder: str) -> None:
-        self._folder = Path(folder) / "thinwire"
+        self._folder = Path(folder) / self._name
 
 
 def prepare(
@@ -93,8 +96,9 @@ def prepare(
         accelerator: of several processes, started by ``torchrun`` or ``accelerate launch``.
         method: a method string such as ``"signtopk:density=1%,every=8"``, or a method.
         model: not prepared yet.
-        optimizer: over parameters of ``model``, not prepared yet.
-        others: loaders, schedulers.
+        optimizer: over parameters of ``model``, not prepared yet. If several share them, the others are among ``others``;
+            a second model (of a GAN) is given to a call of its own, with its optimizer.
+        others: loaders, schedulers, further optimizers.
         seed: the same on every process; addresses the method's randomness.
         warn_if_slower: the same on every process; whether to measure, where gradients are compressed, if that pays on
             this link.
@@ -103,7 +107,7 @@ def prepare(
         The :class:`Exchange`, then all that was given, prepared, in order.
 
     Raises:
-        ConfigError: an unknown method, one with a server, or one that does not fit the model.
+        ConfigError: an unknown method, one with a server, one that does not fit the model, or a second model.
 
     Example::
 
@@ -113,12 +117,22 @@ def prepare(
         )
     """
     product = parsed(method)
+    if any(isinstance(other, nn.Module) for other in others):
+        raise ConfigError("several models were given; call prepare once for each, with its optimizers")
     if wants_ddp(product):
         model, prepared, *rest = accelerator.prepare(model, optimizer, *others)
     else:
         # Placement and mixed precision as ever, but no DDP, which would send all gradients in full.
         model = accelerator.prepare_model(model, evaluation_mode=True)
         prepared = accelerator.prepare_optimizer(optimizer)
-        rest = [accelerator.prepare(other) for other in others]
-    attachment = Attachment(model, prepared.optimizer, product, seed, accelerator.scaler, warn_if_slower)
+        # Optimizers first: a scheduler looks for its own among them.
+        first = {id(other): accelerator.prepare_optimizer(other) for other in others if _is_optimizer(other)}
+        rest = [first[id(other)] if id(other) in first else accelerator.prepare(other) for other in others]
+    optimizers = [prepared.optimizer, *(other.optimizer for other in rest if _is_optimizer(other))]
+    attachment = Attachment(model, optimizers, product, seed, accelerator.scaler, warn_if_slower)
     return Exchange(accelerator, attachment), model, prepared, *rest
+
+
+def _is_optimizer(value: object) -> bool:
+    """Whether it is one of torch's, or Accelerate's wrapper of one, which is of torch's class too."""
+    return isinstance(value, torch.optim.Optimizer)

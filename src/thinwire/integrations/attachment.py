@@ -1,8 +1,7 @@
 """What the integrations have in common: a method at work in one process, and its part of a checkpoint."""
 
 import contextlib
-import shutil
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,20 +13,21 @@ from thinwire.distributed.comm_hook import CompressedGradients, GradScaler, can_
 from thinwire.distributed.parts import Stateful
 from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.errors import ConfigError
+from thinwire.files import StrPath
 from thinwire.methods import Method, parse_method
 from thinwire.worker import needs_server
 
 
 class Attachment:
-    """A method at work on a framework's model and optimizer.
+    """A method at work on a framework's model and its optimizers.
 
-    Frameworks save the model and the optimizer of process 0. That is not enough to go on from: residuals are each
+    Frameworks save the model and the optimizers of process 0. That is not enough to go on from: residuals are each
     process's own, and between two exchanges of a method with local steps so are parameters and the optimizer's state.
     So each process adds a file of its own to the framework's checkpoint.
 
     Args:
-        model: wrapped in DDP, to compress its gradients; else the optimizer is what exchanges.
-        optimizer: torch's own, without a framework's wrapper.
+        model: wrapped in DDP, to compress its gradients; else every optimizer exchanges the parameters that it has.
+        optimizers: torch's own, without a framework's wrapper.
         method: as given by :func:`parsed`.
         seed: the same on every process; addresses the method's randomness.
         scaler: of the loss, under mixed precision.
@@ -35,32 +35,41 @@ class Attachment:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, seed: int,
+        self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], method: Method, seed: int,
         scaler: GradScaler | None = None, warn_if_slower: bool = True,
     ) -> None:  # fmt: skip
-        self.handle: Synchronizer | CompressedGradients
+        self._shown = contextlib.ExitStack()
+        self._is_shown = False
+        self.handles: list[Synchronizer | CompressedGradients]
         self._parts: dict[str, Stateful]
         if isinstance(model, DistributedDataParallel):
             self.model: nn.Module = model.module
-            self.handle = compress_ddp(model, method, scaler=scaler, seed=seed, warn_if_slower=warn_if_slower)
-            # Parameters and the optimizer's state are everyone's, and the framework saves them.
-            self._parts = {"model": self.model, "thinwire": self.handle}
+            hook = compress_ddp(model, method, scaler=scaler, seed=seed, warn_if_slower=warn_if_slower)
+            self.handles = [hook]
+            # Parameters and the optimizers' states are everyone's, and the framework saves them.
+            self._parts = {"model": self.model, "thinwire": hook}
         else:
             self.model = model
-            self.handle = synchronize(optimizer, model, method, seed=seed)
-            self._parts = {"model": model, "optimizer": optimizer, "thinwire": self.handle}
-        self._shown = contextlib.ExitStack()
-        self._is_shown = False
+            self.handles, self._parts = [], {"model": model}
+            with contextlib.ExitStack() as undo:  # what cannot begin leaves nothing behind
+                undo.callback(self.close)
+                for number, optimizer in enumerate(optimizers):
+                    # Two vectors, two seeds; what one optimizer draws is as it was without a second one.
+                    handle = synchronize(optimizer, model, method, seed=seed + number)
+                    self.handles.append(handle)
+                    suffix = f" {number + 1}" if number else ""
+                    self._parts |= {f"optimizer{suffix}": optimizer, f"thinwire{suffix}": handle}
+                undo.pop_all()
 
     @property
     def message_bytes(self) -> int:
         """Bytes this process handed to the exchange so far, encoded; they are saved and restored too."""
-        return self.handle.message_bytes
+        return sum(handle.message_bytes for handle in self.handles)
 
     def show_shared(self) -> None:
         """Let the model hold the parameters that all processes have in common, until :meth:`show_own`."""
-        if isinstance(self.handle, Synchronizer) and not self._is_shown:
-            self._shown.enter_context(self.handle.shared_model())
+        if not self._is_shown:
+            self._enter_shared(self._shown)
             self._is_shown = True
 
     def show_own(self) -> None:
@@ -70,26 +79,32 @@ class Attachment:
 
     def shared_state(self) -> dict[str, Any]:
         """The model's ``state_dict`` with the parameters that all processes have in common: what to publish."""
-        if isinstance(self.handle, CompressedGradients):
+        if not any(isinstance(handle, Synchronizer) for handle in self.handles):
             return self.model.state_dict()
-        with self.handle.shared_model() as model:
-            return {name: value.clone() for name, value in model.state_dict().items()}
+        with contextlib.ExitStack() as shown:
+            self._enter_shared(shown)
+            return {name: value.clone() for name, value in self.model.state_dict().items()}
 
-    def save(self, folder: str | Path, step: int) -> None:
-        """Write this process's file; all processes call it.
+    def save(self, folder: StrPath, step: int, *, keep: int = 1) -> None:
+        """Write this process's file; all processes call it. What was saved there before gives way once this is whole.
+
+        Args:
+            folder: of this checkpoint alone.
+            step: that of the framework's checkpoint.
+            keep: 2 where the framework writes its own part later, which until then is that of the save before.
 
         Raises:
             ConfigError: some process could not write.
+            NumericsError: some process's model is not finite.
         """
         self.show_own()
-        transport = self.handle.transport
-        # What is there is of a checkpoint of the same name: were it left, a later one could be found in place of ours.
-        if transport.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-        transport.share([0.0])
-        Checkpoints(folder, self._parts, keep=1).save(step)
+        checkpoints = Checkpoints(folder, self._parts, keep=keep)
+        try:
+            checkpoints.save(step, replaces=True)
+        finally:
+            checkpoints.close()
 
-    def load(self, folder: str | Path, step: int | None = None) -> None:
+    def load(self, folder: StrPath, step: int | None = None) -> None:
         """Read this process's file, or, if there were more or fewer processes, what this one needs of theirs.
 
         Args:
@@ -99,24 +114,37 @@ class Attachment:
         Raises:
             ConfigError: there is no complete checkpoint, it is damaged, or of another step, method or model.
         """
-        found = Checkpoints(folder, self._parts, keep=1).load()
-        if found is None or step not in (None, found):
-            of_what = "complete state of thinwire" if found is None else f"state of step {step}, only of step {found}"
+        checkpoints = Checkpoints(folder, self._parts)
+        found = checkpoints.steps()
+        if not found or step not in (None, *found):
+            of_what = (
+                f"state of step {step}, only of step {', '.join(map(str, found))}"
+                if found
+                else "complete state of thinwire"
+            )
             raise ConfigError(
                 f"{folder} has no {of_what}: the run was ended while it saved, or saved without thinwire; "
                 "resume from the checkpoint before"
             )
+        checkpoints.load(step)
 
     def close(self) -> None:
         """Detach; call it before the process group is destroyed."""
         self.show_own()
-        self.handle.close()
+        for handle in self.handles:
+            handle.close()
 
     def keep_shared(self) -> None:
         """Leave the parameters that all processes have in common in the model for good: training is over."""
         self.show_own()
-        if isinstance(self.handle, Synchronizer):
-            self.handle.keep_shared()
+        for handle in self.handles:
+            if isinstance(handle, Synchronizer):
+                handle.keep_shared()
+
+    def _enter_shared(self, shown: contextlib.ExitStack) -> None:
+        for handle in self.handles:
+            if isinstance(handle, Synchronizer):
+                shown.enter_context(handle.shared_model())
 
 
 def parsed(method: str | Method) -> Method:

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from thinwire.errors import ConfigError
+from thinwire.files import StrPath
 from thinwire.integrations.attachment import Attachment, parsed, wants_ddp
 from thinwire.methods import Method
 
@@ -22,6 +23,8 @@ class ThinwireStrategy(DDPStrategy):
     unwrapped and exchanges when the optimizer steps. Between two exchanges of a method with local steps the
     processes' models differ: validation and the checkpoint's ``state_dict`` use the parameters that they have in
     common, and so does the module when ``fit`` has ended.
+
+    A module may have several optimizers (manual optimization); each exchanges the parameters that it has.
 
     A checkpoint ``x.ckpt`` has a folder ``x.ckpt.thinwire`` beside it, with one file for each process; keep, move and
     remove the two together, where all processes can see them. A checkpoint saved after ``fit`` has ended, or with
@@ -61,7 +64,7 @@ class ThinwireStrategy(DDPStrategy):
         self._seed = seed
         self._warn_if_slower = warn_if_slower
         self._attachment: Attachment | None = None
-        self._resumed_from: str | Path = ""
+        self._resumed_from: StrPath = ""
 
     def configure_ddp(self) -> None:
         """Wrap the module if gradients are compressed."""
@@ -73,17 +76,16 @@ class ThinwireStrategy(DDPStrategy):
         super().setup(trainer)
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        if len(self.optimizers) != 1:
-            raise ConfigError(
-                f"the module has {len(self.optimizers)} optimizers; give all parameters to one, in groups if need be"
-            )
+        if not self.optimizers:
+            raise ConfigError("the module has no optimizer, so that nothing would be exchanged; return one or more")
         scaler = self.precision_plugin.scaler if isinstance(self.precision_plugin, MixedPrecision) else None
         self._attachment = Attachment(
-            self.model, self.optimizers[0], self._method, self._seed, scaler, self._warn_if_slower
+            self.model, self.optimizers, self._method, self._seed, scaler, self._warn_if_slower
         )
         if scaler is None and not wants_ddp(self._method):
-            # No GradScaler will ask for it, and Lightning clips no gradients of an optimizer that has it.
-            setattr(self.optimizers[0], "_step_supports_amp_scaling", False)  # noqa: B010
+            for optimizer in self.optimizers:
+                # No GradScaler will ask for it, and Lightning clips no gradients of an optimizer that has it.
+                setattr(optimizer, "_step_supports_amp_scaling", False)  # noqa: B010
 
     def on_validation_start(self) -> None:
         """Validate the parameters that all processes have in common."""
@@ -103,14 +105,15 @@ class ThinwireStrategy(DDPStrategy):
         return state
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+        self, checkpoint: dict[str, Any], filepath: StrPath, storage_options: Any | None = None
     ) -> None:
         """Write a file for each process, then the checkpoint, which is never there without them."""
         if self._attachment is not None and "optimizer_states" in checkpoint:
-            self._attachment.save(_folder(filepath), checkpoint["global_step"])
+            # The checkpoint itself follows; until it is there, that of the save before under this name still fits.
+            self._attachment.save(_folder(filepath), checkpoint["global_step"], keep=2)
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
-    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: StrPath, weights_only: bool | None = None) -> dict[str, Any]:
         """Read the checkpoint; this process's file follows when the optimizer is there."""
         self._resumed_from = checkpoint_path
         checkpoint: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only)
@@ -122,7 +125,7 @@ class ThinwireStrategy(DDPStrategy):
         if self._attachment is not None:
             self._attachment.load(_folder(self._resumed_from), checkpoint["global_step"])
 
-    def remove_checkpoint(self, filepath: str | Path) -> None:
+    def remove_checkpoint(self, filepath: StrPath) -> None:
         """Remove the checkpoint and its folder."""
         super().remove_checkpoint(filepath)
         if self.is_global_zero:
@@ -138,7 +141,7 @@ class ThinwireStrategy(DDPStrategy):
         super().teardown()
 
 
-def _folder(checkpoint: str | Path) -> Path:
+def _folder(checkpoint: StrPath) -> Path:
     """The folder of a checkpoint, which may be a link to another."""
     if "://" in str(checkpoint):
         raise ConfigError(

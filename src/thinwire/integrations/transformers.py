@@ -59,7 +59,7 @@ class ThinwireCallback(TrainerCallback):
         optimizer = trainer.optimizer.optimizer
         self._attachment = Attachment(
             trainer.model_wrapped,
-            optimizer,
+            [optimizer],
             self._method,
             self._seed,
             trainer.accelerator.scaler,

@@ -74,7 +74,7 @@ def _read(text: str, kind: Any, where: str) -> Any:
     try:
         if kind is Density:
             return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        return int(text) if kind is int else float(text)
+        return _whole(text, where) if kind is int else float(text)
     except ValueError:
         form = {Density: "a share such as 1% or 0.01", int: "a whole number"}.get(kind, "a number")
         raise ConfigError(f"{where}={text} cannot be read; write {form}") from None
@@ -88,8 +88,15 @@ def _read_cut(text: str, where: str) -> Granularity:
     if text == "row":
         return PerRow()
     if text.isdecimal():
-        return Chunks(int(text))
+        return Chunks(_whole(text, where))
     raise ConfigError(f"{where}={text} cannot be read; write whole, tensor, row, or a number of entries")
+
+
+def _whole(text: str, where: str) -> int:
+    """A whole number that arithmetic here can take."""
+    if len(text) > 18:
+        raise ConfigError(f"{where} is given a number of {len(text)} digits; write one of at most 18")
+    return int(text)
 
 
 def _show(value: Any) -> str:

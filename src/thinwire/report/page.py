@@ -3,9 +3,9 @@
 import json
 from html import escape
 from importlib import metadata, resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thinwire.files import StrPath, write_atomically
 from thinwire.report.prose import headline, setup
 from thinwire.report.records import Comparison
 from thinwire.report.rows import Row, summarise
@@ -21,13 +21,13 @@ _POLICY = (
 )
 
 
-def write_page(data: Comparison, path: Path) -> None:
+def write_page(data: Comparison, path: StrPath) -> None:
     """Write the page to ``path``; about 5 MB, nearly all of it the figures' library.
 
     Raises:
-        OSError: the file cannot be written.
+        ConfigError: the file cannot be written; what was there is as it was.
     """
-    path.write_text(render(data), encoding="utf-8")
+    write_atomically(path, render(data).encode())
 
 
 def render(data: Comparison) -> str:

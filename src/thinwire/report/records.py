@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.errors import ConfigError
-from thinwire.report.fields import field, finite, json_object, number, number_or_nan, read_text
+from thinwire.files import StrPath
+from thinwire.report.fields import (
+    field,
+    finite,
+    json_object,
+    number,
+    number_or_nan,
+    printable,
+    read_text,
+    texts,
+    whole_numbers,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +128,7 @@ class Comparison:
         return list(by_seed.values())
 
 
-def load(folder: Path) -> Comparison:
+def load(folder: StrPath) -> Comparison:
     """Read ``comparison.json``, ``results.jsonl`` and ``tuning.jsonl`` of ``folder``.
 
     Unknown keys are ignored. ``tuning.jsonl`` may be empty: then no learning rate was searched.
@@ -125,10 +136,11 @@ def load(folder: Path) -> Comparison:
     Raises:
         ConfigError: a file is missing or empty, or a line is not JSON, lacks a key or contradicts another.
     """
+    folder = Path(folder)
     path = folder / "comparison.json"
     about = json_object(read_text(path), str(path))
     where = str(path)
-    methods = tuple(dict.fromkeys(str(name) for name in field(about, "methods", where, list)))
+    methods = tuple(dict.fromkeys(texts(about, "methods", where)))
     if not methods:
         raise ConfigError(f"{where}: 'methods' is empty; a comparison has at least one method")
     baseline = field(about, "baseline", where, str, optional=True)
@@ -158,7 +170,7 @@ def load(folder: Path) -> Comparison:
             logarithmic=field(metric, "logarithmic", where, bool),
         ),
         workers=field(about, "workers", where, int),
-        seeds=tuple(int(seed) for seed in field(about, "seeds", where, list)),
+        seeds=whole_numbers(about, "seeds", where),
         steps=field(about, "steps", where, int),
         engine=field(about, "engine", where, str),
         network=_network(field(about, "network", where, dict, optional=True), where),
@@ -171,9 +183,9 @@ def load(folder: Path) -> Comparison:
         average=field(about, "average", where, str, optional=True),
         num_parameters=field(about, "num_parameters", where, int, optional=True),
         methods=methods,
-        taken={name: number(taken, name, where, optional=True) for name in taken},
+        taken={printable(name): number(taken, name, where, optional=True) for name in taken},
         baseline=baseline,
-        notes=tuple(str(note) for note in field(about, "notes", where, list)),
+        notes=texts(about, "notes", where),
         results=tuple(sorted((record for _, record in results), key=lambda r: (order[r.method], r.seed, r.step))),
         tuning=_tuning(_records(folder / "tuning.jsonl", methods)),
     )

@@ -5,13 +5,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.files import StrPath, append_text
 from thinwire.layout import Segments
 from thinwire.payloads import Drawn, Joined, Payload, Sparse, Total
 from thinwire.wire import encoded_num_bytes
@@ -64,7 +64,7 @@ class JsonLines:
         path: such as ``layers.jsonl``.
     """
 
-    path: Path
+    path: StrPath
 
     def write(self, records: Sequence[LayerRecord]) -> None:
         """Append the records; nobody who reads the file meanwhile sees half a line of them.
@@ -72,13 +72,7 @@ class JsonLines:
         Raises:
             ConfigError: the file cannot be written.
         """
-        lines = "".join(f"{json.dumps(dataclasses.asdict(record))}\n" for record in records)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        except OSError as error:
-            raise ConfigError(f"{self.path} cannot be written ({error}); give another file") from error
+        append_text(self.path, "".join(f"{json.dumps(dataclasses.asdict(record))}\n" for record in records))
 
 
 class ScalarWriter(Protocol):

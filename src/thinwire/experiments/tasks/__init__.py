@@ -9,6 +9,7 @@ import warnings
 
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.tasks.base import Evaluation, Metric, Split, Task
+from thinwire.files import StrPath
 
 __all__ = ["Evaluation", "Metric", "Split", "Task", "describe_failure", "load_task", "reads_files", "task_names"]
 
@@ -37,7 +38,7 @@ def describe_failure(error: BaseException) -> str:
     return f"{what} ({frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else what
 
 
-def load_task(name: str, *, data: str | None = None) -> Task:
+def load_task(name: str, *, data: StrPath | None = None) -> Task:
     """The task of that name, or the one that a function of the user returns.
 
     Args:

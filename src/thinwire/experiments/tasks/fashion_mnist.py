@@ -9,6 +9,7 @@ from thinwire.errors import ConfigError
 from thinwire.experiments.sharding import permutation
 from thinwire.experiments.tasks.idx import read_idx
 from thinwire.experiments.tasks.images import Images, ImageTask
+from thinwire.files import StrPath
 from thinwire.random import Key
 
 DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
@@ -20,7 +21,7 @@ _NAMES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in _KINDS
 _SPLIT = Key(0).fold("fashion-mnist", "split")
 
 
-def fashion_mnist(data: str | None = None, *, num_validation: int = 5_000) -> ImageTask:
+def fashion_mnist(data: StrPath | None = None, *, num_validation: int = 5_000) -> ImageTask:
     """The grey 28x28 images of Fashion-MNIST, and a network of 206,922 parameters.
 
     The 60,000 images of the training files are split by a fixed key, whatever the seed of a run, into 55,000

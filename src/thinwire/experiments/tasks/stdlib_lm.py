@@ -16,6 +16,7 @@ from thinwire.errors import ConfigError
 from thinwire.experiments.tasks.base import Evaluation, Metric, Split
 from thinwire.experiments.tasks.models import held_out, seeded, watched
 from thinwire.experiments.tasks.transformer import Transformer
+from thinwire.files import StrPath
 
 _MAX_BYTES = 6_000_000
 _MIN_BYTES = 100_000
@@ -85,7 +86,7 @@ class LanguageModelTask:
         return watched(model, partial(_evaluate, model, windows))
 
 
-def stdlib_lm(*, context: int = 128, dropout: float = 0.0, folder: str | None = None) -> LanguageModelTask:
+def stdlib_lm(*, context: int = 128, dropout: float = 0.0, folder: StrPath | None = None) -> LanguageModelTask:
     """The source files of the interpreter's own standard library, and a transformer of 476,416 parameters.
 
     All ``*.py`` files of the library, without installed packages, tests, ``idlelib`` and files that are
