@@ -24,8 +24,8 @@ class EDEN:
     largest that fit first. ``S = ||x||^2 / <r, q>`` for each block makes ``<C(x), x> = ||x||^2``;
     ``scale="contraction"`` has ``S = <r, q> / <q, q>`` instead, which has the least error and shrinks. With ``bits``
     between two whole numbers a random share of the entries of each block gets the larger codebook: a key draws them, so
-    their places do not travel. Both codebooks then have one ``S``, or one each with ``scale="contraction"``. Below 1 bit
-    the share ``bits`` of the entries is kept, with one bit each.
+    their places do not travel. Both codebooks then have one ``S``, or one each with
+    ``scale="contraction"``. Below 1 bit the share ``bits`` of the entries is kept, with one bit each.
 
     Constant: on a vector that the rotation makes Gaussian omega is .571, .133, .0358, .0096 for 1, 2, 3, 4 bits,
         ``1/(1 - D) - 1`` with D the squared error of the codebook, between whole numbers the mean of two (.317 for 1.5

@@ -28,7 +28,7 @@ class Gossip:
 
     Each worker has a mean of its own; it sends its message once to each neighbour, whatever the number of workers.
     What rounding to f32 takes from a mean is added to the next one, so that the means of any number of exchanges add up
-    to the weighted sum of all messages, to f64: workers that keep such sums would else drift, a little at every exchange.
+    to the weighted sum of all messages: workers that keep such sums would else drift, a little at every exchange.
 
     A vector that is not finite is seen by the worker's neighbours in the same exchange, and not by workers further
     away, which would wait for them in the next. In a simulation the first that raises ends the run. Over processes
