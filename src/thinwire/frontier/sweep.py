@@ -119,9 +119,8 @@ def frontier(
     for number, point in enumerate(wanted if steps else ()):
         sums[point.configuration] = running_sum_error(point.configuration, steps, memory=point.contraction)
         watch("running sums", number + 1, len(wanted))
-    again = {
-        count: Problem([data.clients(count)], NUM_CHOOSING if count == 1 else _NUM_OF_CLIENTS, "rows") for count in clients
-    }
+    draws_again = {count: NUM_CHOOSING if count == 1 else _NUM_OF_CLIENTS for count in clients}
+    again = {count: Problem([data.clients(count)], number, "rows") for count, number in draws_again.items()}
     rows = tuple(
         Row(
             input=data.name, budget=budget, kind=kind, clients=count, operator=point.operator,
@@ -131,7 +130,9 @@ def frontier(
             contraction=point.contraction, running_sum=sums.get(point.configuration) if count == 1 else None,
         )
         for budget, kind, count, point in best
-        if count in clients and (measured := again[count].measure(point.configuration)) is not None
+        if count in clients
+        and (measured := again[count].measure(point.configuration)) is not None
+        and (measured.is_typical or not point.unbiased)
     )  # fmt: skip
     points = tuple(point for point in search.points if LEAST_BITS <= point.bits <= MOST_BITS)
     return Frontier(data.name, data.numel, points, rows)
