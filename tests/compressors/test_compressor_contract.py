@@ -33,6 +33,7 @@ from thinwire.payloads import Dense, Payload
 from thinwire.random import Key
 from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
 
+THREE = torch.tensor([3.0, 2.0, 1.0, 1.5])
 # The laws. Each takes a compressor, so that the toy compressor below can be put through all of them.
 
 
@@ -108,15 +109,15 @@ def law_of_segments(compressor: Compressor) -> None:
 
 def law_of_the_mean(compressor: Compressor) -> None:
     """Every entry's mean over 2000 keys is the entry; false alarms: one in 1e6 for a compressor."""
-    numel, count = 16, 2000
-    noise = inputs(numel)["gaussian"]
+    count = 2000
+    noise = inputs(16)["gaussian"]
     # No entry is so small that it is hardly ever kept: its mean would not be normal.
-    vectors = {"shifted": noise + noise.sign()}
-    limit = bound_z(1e-6, numel * len(vectors))
+    vectors = {"shifted": noise + noise.sign(), "in the last block": torch.cat([torch.zeros(64), THREE])}
+    limit = bound_z(1e-6, sum(map(len, vectors.values())))
     for kind, x in vectors.items():
-        segments = Segments.whole(numel)
+        segments = Segments.whole(len(x))
         if not segment_traits(compressor, segments).unbiased:
-            return
+            continue
         each = np.stack(
             [compressor.compress(x, Key(seed, (kind,)), segments).to_dense().double().numpy() for seed in range(count)]
         )

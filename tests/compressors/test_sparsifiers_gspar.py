@@ -97,6 +97,19 @@ def test_two_greedy_rounds_miss_the_density_by_less_than_one_percent(kind: str, 
     assert density * 0.99 < p.sum() / x.numel() <= density * (1 + 1e-5)
 
 
+@pytest.mark.parametrize(("density", "unused"), [(0.5, 0.031), (0.9, 0.139)])
+def test_two_greedy_rounds_miss_a_large_density_by_more_and_ten_do_not(density: float, unused: float) -> None:
+    x = vector("cauchy", 100_000)
+    found = {}
+    for rounds in (2, 10):
+        p = probabilities(x, density_bounds(x, whole(x), torch.zeros(1), density, rounds))
+        found[rounds] = 1.0 - p.sum() / x.numel() / density
+    assert found[2] == pytest.approx(unused, abs=0.005)
+    assert found[10] < 0.01
+    said = " ".join((GSpar.__doc__ or "").split())
+    assert f"{100 * unused:.0f} % of {density:g}".replace("0.", ".") in said
+
+
 @pytest.mark.parametrize("kind", ["gaussian", "cauchy", "student", "constant"])
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.6])
 def test_optimal_probabilities_are_those_of_water_filling(kind: str, density: float) -> None:

@@ -1,6 +1,7 @@
 """Owners that quantize means (1-bit SGD), and factors of matrices (PowerSGD)."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +29,11 @@ def owners(size: int, granularity: Granularity = Whole(), compressor: object = O
     return Party(method, size, numel, shapes=SHAPES if numel == NUMEL else None)
 
 
-def power(size: int, rank: int, shapes: list[list[int]], memory: Memory | None = None, warm: bool = True) -> Party:
-    method = GradientAveraging(memory=memory or ErrorFeedback(), exchange=PowerIteration(rank=rank, warm_start=warm))
+def power(
+    size: int, rank: int, shapes: list[list[int]], memory: Memory | None = None, warm: bool = True, sent: Any = "own"
+) -> Party:
+    exchange = PowerIteration(rank=rank, warm_start=warm, counts_as_sent=sent)
+    method = GradientAveraging(memory=memory or ErrorFeedback(), exchange=exchange)
     return Party(method, size, sum(math.prod(shape) for shape in shapes), shapes=shapes)
 
 
@@ -154,8 +158,9 @@ def orthonormal_columns(m: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_factors_are_those_of_power_iteration_on_the_mean_matrix(size: int) -> None:
-    crew = power(size, 2, MATRICES)
+@pytest.mark.parametrize("sent", ["own", "mean"])
+def test_factors_are_those_of_power_iteration_on_the_mean_matrix(size: int, sent: str) -> None:
+    crew = power(size, 2, MATRICES, sent=sent)
     starts = [directions.double().numpy().T for directions in crew.channels[0].exchange.values()]
     places = [(0, 120, (12, 10)), (132, 252, (8, 15))]
     residuals = np.zeros((size, 256))
@@ -163,31 +168,35 @@ def test_factors_are_those_of_power_iteration_on_the_mean_matrix(size: int) -> N
         vectors = vectors_of(size, 256, seed, heavy=False)
         intended = residuals + np.stack([vector.numpy() for vector in vectors])
         mean = intended.mean(axis=0)
-        decoded = mean.copy()
+        decoded, own = mean.copy(), intended.copy()
         for number, (start, stop, shape) in enumerate(places):
             matrix = mean[start:stop].reshape(shape)
             left = orthonormal_columns(matrix @ starts[number])
             right = matrix.T @ left
             decoded[start:stop] = (left @ right.T).ravel()
+            for each, given in zip(own, intended, strict=True):
+                each[start:stop] = (left @ left.T @ given[start:stop].reshape(shape)).ravel()
             starts[number] = right
-        # What is not compressed leaves nothing; of a matrix all keep what its common approximation leaves.
+        # What is not compressed leaves nothing; of a matrix each keeps what its own projection leaves, or the mean one.
         residuals = np.zeros((size, 256))
         for start, stop, _ in places:
-            residuals[:, start:stop] = intended[:, start:stop] - decoded[start:stop]
+            taken = own[:, start:stop] if sent == "own" else decoded[start:stop]
+            residuals[:, start:stop] = intended[:, start:stop] - taken
         for aggregate, channel, residual in zip(crew.exchange(vectors), crew.channels, residuals, strict=True):
             np.testing.assert_allclose(aggregate.mean.numpy(), decoded, rtol=1e-3, atol=1e-4)
             np.testing.assert_allclose(channel.memory["residual"].numpy(), residual, rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_what_counts_as_sent_is_the_aggregate_on_average(size: int) -> None:
-    crew = power(size, 1, MATRICES)
+@pytest.mark.parametrize("sent", ["own", "mean"])
+def test_what_counts_as_sent_is_the_aggregate_on_average(size: int, sent: str) -> None:
+    crew = power(size, 1, MATRICES, sent=sent)
     given = received = torch.zeros(256, dtype=torch.float64)
     for seed in range(4):
         vectors = vectors_of(size, 256, seed)
         aggregates = crew.exchange(vectors)
-        sent = torch.stack([each.sent.to_dense() for each in aggregates]).double().mean(dim=0)
-        torch.testing.assert_close(sent, aggregates[0].mean.double(), rtol=1e-5, atol=1e-4)
+        said = torch.stack([each.sent.to_dense() for each in aggregates]).double().mean(dim=0)
+        torch.testing.assert_close(said, aggregates[0].mean.double(), rtol=1e-5, atol=1e-4)
         given = given + torch.stack(vectors).double().mean(dim=0)
         received = received + aggregates[0].mean.double()
     kept = torch.stack([channel.memory["residual"] for channel in crew.channels]).double().mean(dim=0)
@@ -225,6 +234,35 @@ def test_factors_take_the_bytes_of_the_paper() -> None:
     # ResNet-18's largest layers, 512 x 512 x 3 x 3.
     (part,) = plan(Layout(("w",), (torch.Size([512, 512, 3, 3]),)), 2)
     assert part.rows * part.columns / (2 * (part.rows + part.columns)) == pytest.approx(230.4)
+
+
+def test_a_memory_of_unlike_matrices_is_bounded_and_the_iterates_are_those_of_the_paper() -> None:
+    """Workers whose matrices differ by more than they have in common, for ever."""
+    generator = torch.Generator().manual_seed(7)
+    apart = [torch.randn(600, generator=generator) for _ in range(4)]
+    crews = {sent: power(4, 2, [[30, 20]], sent=sent) for sent in ("own", "mean")}
+    norms: dict[str, list[float]] = {sent: [] for sent in crews}
+    for number in range(200):
+        noise = torch.randn(600, generator=generator)
+        vectors = [own + 0.1 * noise for own in apart]
+        means = []
+        for sent, crew in crews.items():
+            means.append(crew.exchange(vectors)[0].mean)
+            norms[sent].append(float(crew.channels[0].memory["residual"].norm()))
+        if number < 20:
+            torch.testing.assert_close(means[0], means[1], rtol=1e-3, atol=1e-3)
+    # An entry waits until the directions come round, twenty columns two at a time.
+    assert norms["own"][-1] < 1.5 * max(norms["own"][50:100]) < 20 * float(apart[0].norm())
+    assert norms["mean"][-1] > 1.8 * norms["mean"][99]
+
+
+def test_states_of_before_there_was_a_choice_know_the_exchange_by_its_text() -> None:
+    assert repr(PowerIteration(rank=3)) == "PowerIteration(rank=3, warm_start=True)"
+    paper = PowerIteration(counts_as_sent="mean")
+    assert repr(paper) == "PowerIteration(rank=2, warm_start=True, counts_as_sent='mean')"
+    assert eval(repr(paper)) == paper  # noqa: S307  a text of ours
+    with pytest.raises(ConfigError, match="'own' or 'mean'"):
+        PowerIteration(counts_as_sent="all")  # type: ignore[arg-type]
 
 
 def unlike_directions(numel: int) -> Tensor:

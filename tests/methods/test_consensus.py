@@ -11,8 +11,9 @@ from thinwire.compressors import QSGD, Compressor, Identity, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Gather, Gossip
 from thinwire.exchanges.graphs import Edges, Graph, Ring, Torus, largest_move, mixing_matrix, spectral_gap
-from thinwire.methods import Consensus, ModelAveraging, parse_method
+from thinwire.methods import CATALOG, Consensus, ModelAveraging, parse_method
 from thinwire.theory.gossip import choco_consensus_step, choco_gossip_factor
+from thinwire.worker import needs_server
 
 COMPOSED = [
     "choco:density=10%",
@@ -115,7 +116,7 @@ def test_workers_agree_at_least_as_fast_as_is_proven(graph: Any, size: int, comp
     total = 2.0 * error_of(start.double())  # at first nothing of the scattered models is public
     for _ in range(rounds):
         step(crew)
-    public = torch.stack([saved(worker, "update.public") for worker in crew.workers]).double()
+    public = torch.stack([saved(worker, "update.public.") for worker in crew.workers]).double()
     left = error_of(models_of(crew)) + float((models_of(crew) - public).square().sum())
     assert left <= choco_gossip_factor(delta, omega) ** rounds * total
 
@@ -133,17 +134,60 @@ def test_a_tuned_step_brings_workers_together_exactly(compressor: Any) -> None:
 
 def test_neighbours_keep_the_weighted_sum_of_what_is_public() -> None:
     crew = Crew(parse_method("choco:density=20%,values=signs"), 5).run(6)
-    public = torch.stack([saved(worker, "update.public") for worker in crew.workers]).double()
-    known = torch.stack([saved(worker, "update.neighbours") for worker in crew.workers]).double()
+    public = torch.stack([saved(worker, "update.public.") for worker in crew.workers]).double()
+    known = torch.stack([saved(worker, "update.neighbours.") for worker in crew.workers]).double()
     torch.testing.assert_close(known, mixing_matrix(Ring(), 5) @ public, rtol=1e-5, atol=1e-6)
 
 
-def test_consensus_with_everybody_needs_no_graph() -> None:
-    method = ModelAveraging(compressor=TopK(density=0.3), exchange=Gather(), update=Consensus(gamma=0.3))
-    crew = Crew(method, 3).run(10)
-    assert error_of(models_of(crew)) > 0.0
-    public = torch.stack([saved(worker, "update.public") for worker in crew.workers]).double()
-    torch.testing.assert_close(saved(crew.workers[0], "update.neighbours").double(), public.mean(dim=0))
+def drifting() -> list[str]:
+    """Every row of the catalog in which workers have means of their own, on every graph that it may have."""
+    rows = [row.name for row in CATALOG if not parse_method(row.name).exchange.is_common]
+    names = [name for name in rows if not needs_server(parse_method(name))]
+    return [f"{name}:graph={graph}" for name in names for graph in ("ring", "torus", "complete")]
+
+
+@pytest.mark.parametrize("text", [*drifting(), "choco:select=all,levels=7,gamma=0.5", "choco:density=30%,gamma=0.5"])
+def test_without_gradients_models_stand_still_for_ever(text: str) -> None:
+    """Whatever the sums of messages lose would move the models again in every round."""
+    method = parse_method(text)
+    assert isinstance(method, ModelAveraging)
+    crew, start = scattered(method, 4, 64)
+    mean = start.double().mean(dim=0)
+    errors = []
+    for _ in range(6):
+        for _ in range(100):
+            step(crew)
+        models = models_of(crew)
+        assert float((models.mean(dim=0) - mean).abs().max()) < 2e-6, text
+        errors.append(error_of(models))
+    # Nobody moves any more, or all still come nearer.
+    assert errors[-1] < 1e-10 or errors[-1] < errors[-2]
+
+
+@pytest.mark.parametrize("text", drifting()[:2])
+def test_a_state_of_before_rounding_was_kept_is_loaded(text: str) -> None:
+    crew = Crew(parse_method(text), 4).run(5)
+    states = [worker.state_dict() for worker in crew.workers]
+    older = [
+        {**state, "tensors": {name: tensor.clone() for name, tensor in state["tensors"].items() if "rounding" not in name}}
+        for state in states
+    ]
+    assert {name.split(".")[1] for name in older[0]["tensors"]} == {"public", "neighbours"}
+    again = Crew(parse_method(text), 4).run(3)
+    for worker, state in zip(again.workers, older, strict=True):
+        worker.load_state_dict(state)
+        for name, tensor in worker.state_dict()["tensors"].items():
+            expected = state["tensors"].get(name, torch.zeros_like(tensor))
+            assert torch.equal(tensor, expected), name
+    again.step()
+    without = {**older[0], "tensors": {n: t for n, t in older[0]["tensors"].items() if "public" not in n}}
+    with pytest.raises(ConfigError, match="differs in update.public"):
+        again.workers[0].load_state_dict(without)
+
+
+def test_sums_that_lose_to_rounding_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Gather.*Gossip\(graph=Complete\(\)\)"):
+        ModelAveraging(compressor=TopK(density=0.3), exchange=Gather(), update=Consensus(gamma=0.3))
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import torch
 from method_cases import OPTIMIZERS, Crew, backward, bits, data_parallel, flat, saved
-from torch import Tensor
+from torch import Tensor, nn
 
 from thinwire.compressors import Cosine, GSpar, OneBit, Sign, TernGrad, Threshold, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Gather, ParameterServer, VarianceScaled
 from thinwire.layout import PerTensor, Segments
 from thinwire.memory import EF21, ErrorFeedback, Memory
-from thinwire.methods import GradientAveraging, parse_method
+from thinwire.methods import CATALOG, GradientAveraging, parse_method
 from thinwire.methods.warm_up import WarmUp
 from thinwire.random import Key
 from thinwire.wire import decode, encode
+from thinwire.worker import needs_server
 
 LR = 0.1
 
@@ -224,3 +225,37 @@ def test_ef21_goes_below_the_floor_at_which_error_feedback_stalls() -> None:
     assert min(plain) > 0.01
     assert float(np.mean(plain[200:])) > 0.5 * float(np.mean(plain[100:200]))
     assert estimated[-1] < 1e-5
+
+
+class Field(nn.Module):
+    """A matrix and a vector whose gradients are whatever they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.zeros(6, 5))
+        self.vector = nn.Parameter(torch.zeros(6))
+
+
+REMEMBERING = [row.name for row in CATALOG if "residual" in parse_method(row.name).memory.init(2)]
+
+
+@pytest.mark.parametrize("text", REMEMBERING)
+def test_a_memory_of_unlike_shards_does_not_grow_for_ever(text: str) -> None:
+    """Gradients that differ between workers by more than they have in common; what waits is sent in its turn."""
+    method = parse_method(text)
+    if needs_server(method):
+        pytest.skip("its workers run on clocks of their own, the memory is the same")
+    size, steps = 3, 260
+    crew = Crew(method, size, lambda params: torch.optim.SGD(params, lr=0.1), Field)
+    generator = torch.Generator().manual_seed(2)
+    apart = torch.randn(size, 36, generator=generator)
+    norms = []
+    for _ in range(steps):
+        common = torch.randn(36, generator=generator)
+        for model, own in zip(crew.models, apart, strict=True):
+            matrix, vector = torch.split(own + 0.1 * common, [30, 6])
+            model.matrix.grad, model.vector.grad = matrix.view(6, 5).clone(), vector.clone()  # type: ignore[union-attr]
+        crew.simulation.run([worker.step() for worker in crew.workers])
+        norms.append(max(worker.memory_norm() for worker in crew.workers))
+    # What grows with every step is 2.4 times as large at the end.
+    assert np.mean(norms[220:]) <= 1.6 * np.mean(norms[80:120]) + 1e-6

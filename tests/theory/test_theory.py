@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 
 from thinwire import theory
 from thinwire.errors import ConfigError
@@ -84,6 +85,88 @@ def test_local_steps_before_the_pull_leave_one_limit_for_all_curvatures(workers:
             radii.append(radius(matrix))
         if abs(alpha + beta - 2.0) > 1e-3:
             assert (max(radii) <= 1.0 + 1e-9) == theory.elastic_is_stable(alpha, beta)
+
+
+KINDS_OF_MOMENTUM = [(0.0, False), (0.5, False), (0.9, False), (0.9, True)]
+
+
+def elastic_training(z: float, alpha: float, beta: float, momentum: float, nesterov: bool, local_steps: int) -> Any:
+    """Three workers of torch's SGD on ``z x^2 / 2`` with rate 1, tied to a centre: norms of all after each pull."""
+    workers = [torch.nn.Parameter(torch.tensor([start], dtype=torch.float64)) for start in (1.0, -0.5, 2.0)]
+    optimizers = [torch.optim.SGD([x], lr=1.0, momentum=momentum, nesterov=nesterov) for x in workers]
+    centre, norms = 1.0, []
+    for _ in range(120):
+        for x, optimizer in zip(workers, optimizers, strict=True):
+            for _ in range(local_steps):
+                x.grad = z * x.detach()
+                optimizer.step()
+        before = [x.item() for x in workers]
+        with torch.no_grad():
+            for x in workers:
+                x += alpha * (centre - x)
+        centre += beta * (sum(before) / 3 - centre)
+        velocities = [float(o.state[x]["momentum_buffer"]) for x, o in zip(workers, optimizers, strict=True) if momentum]
+        norms.append(math.hypot(centre, *(x.item() for x in workers), *velocities))
+    return norms
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), KINDS_OF_MOMENTUM)
+@pytest.mark.parametrize("local_steps", [1, 4])
+@pytest.mark.parametrize("z", [0.05, 1.0, 3.5])
+def test_the_radius_of_a_whole_step_is_how_fast_elastic_training_grows_or_shrinks(
+    z: float, local_steps: int, momentum: float, nesterov: bool
+) -> None:
+    for alpha, beta in ((0.3, 0.9), (0.05, 0.2), (0.9, 1.0)):
+        radius = theory.elastic_radius(
+            z, alpha=alpha, beta=beta, momentum=momentum, nesterov=nesterov, local_steps=local_steps
+        )
+        norms = elastic_training(z, alpha, beta, momentum, nesterov, local_steps)
+        late = math.log(max(norms[100:])) - math.log(max(norms[60:80]))
+        assert late / 40 == pytest.approx(math.log(radius), abs=0.06)
+        stable = theory.elastic_is_stable(
+            alpha, beta, lr_times_curvature=z, momentum=momentum, nesterov=nesterov, local_steps=local_steps
+        )
+        if abs(radius - 1.0) > 0.01:
+            assert (norms[-1] < norms[20]) == stable
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), KINDS_OF_MOMENTUM)
+def test_local_steps_alone_are_stable_up_to_the_limit(momentum: float, nesterov: bool) -> None:
+    limit = theory.local_step_limit(momentum=momentum, nesterov=nesterov)
+    for share, stable in ((0.01, True), (0.5, True), (0.999, True), (1.001, False), (1.5, False)):
+        found = radius(theory.local_step_map(share * limit, momentum=momentum, nesterov=nesterov))
+        assert (found < 1.0) == stable
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), KINDS_OF_MOMENTUM)
+@pytest.mark.parametrize("local_steps", [1, 2, 4])
+def test_the_limit_with_a_pull_is_where_the_radius_passes_one(
+    local_steps: int, momentum: float, nesterov: bool
+) -> None:
+    alone = theory.local_step_limit(momentum=momentum, nesterov=nesterov)
+    for alpha, beta in ((0.225, 0.9), (0.9, 0.9), (0.0125, 0.2)):
+        given: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "local_steps": local_steps}
+        limit = theory.elastic_limit(alpha=alpha, beta=beta, **given)
+        assert 0.0 < limit <= alone
+        for share in (0.2, 0.7, 0.99):
+            assert theory.elastic_radius(share * limit, alpha=alpha, beta=beta, **given) <= 1.0 + 1e-9
+        if limit < alone:
+            assert theory.elastic_radius(limit + 1e-3, alpha=alpha, beta=beta, **given) > 1.0
+        assert theory.elastic_is_stable(alpha, beta, **given) == (limit == alone)
+        if momentum == 0.0:
+            assert limit == alone
+
+
+def test_momentum_of_local_steps_counts() -> None:
+    """Four workers, alpha = .9 / 4: by themselves steps of rate 3.5 on curvature 1 are stable, tied to a centre not."""
+    assert 3.5 < theory.local_step_limit(momentum=0.9)
+    assert theory.elastic_is_stable(0.225, 0.9)
+    assert not theory.elastic_is_stable(0.225, 0.9, momentum=0.9)
+    assert not theory.elastic_is_stable(0.225, 0.9, momentum=0.9, lr_times_curvature=3.5)
+    assert theory.elastic_is_stable(0.225, 0.9, momentum=0.9, lr_times_curvature=0.1)
+    for wrong in ({"momentum": 1.0}, {"local_steps": 0}, {"lr_times_curvature": -1.0}):
+        with pytest.raises(ConfigError):
+            theory.elastic_is_stable(0.2, 0.9, **wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("select", ["top", "random"])

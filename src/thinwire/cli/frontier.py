@@ -190,8 +190,8 @@ def _best(data: Input, asked: str, kind: KindChoice, draws: int, lines: TextIO |
 def _choice_json(data: Input, choice: Choice) -> dict[str, object]:
     return {
         "input": data.name, "compressor": to_json(choice.compressor), "granularity": to_json(choice.granularity),
-        "bits": choice.bits_per_entry, "error": choice.error, "unbiased": choice.unbiased,
-        "contraction": choice.contraction,
+        "bits": choice.bits_per_entry, "error": choice.error, "error_low": choice.error_low,
+        "error_high": choice.error_high, "unbiased": choice.unbiased, "contraction": choice.contraction,
     }  # fmt: skip
 
 

@@ -24,13 +24,14 @@ class EDEN:
     largest that fit first. ``S = ||x||^2 / <r, q>`` for each block makes ``<C(x), x> = ||x||^2``;
     ``scale="contraction"`` has ``S = <r, q> / <q, q>`` instead, which has the least error and shrinks. With ``bits``
     between two whole numbers a random share of the entries of each block gets the larger codebook: a key draws them, so
-    their places do not travel. Below 1 bit the share ``bits`` of the entries is kept, with one bit each.
+    their places do not travel. Both codebooks then have one ``S``, or one each with
+    ``scale="contraction"``. Below 1 bit the share ``bits`` of the entries is kept, with one bit each.
 
     Constant: on a vector that the rotation makes Gaussian omega is .571, .133, .0358, .0096 for 1, 2, 3, 4 bits,
-        ``1/(1 - D) - 1`` with D the squared error of the codebook, and ``1.571 / bits - 1`` below 1 bit; the
-        contraction has error D: .363, .117, .0345, .0095, and ``1 - .637 bits`` below 1 bit. What holds for every
-        vector is weaker and is what ``traits`` says: ``omega <= n - 1``, and error at most .5, .306, .0968, .0275 for
-        the contraction.
+        ``1/(1 - D) - 1`` with D the squared error of the codebook, between whole numbers the mean of two (.317 for 1.5
+        bits), and ``1.571 / bits - 1`` below 1 bit; the contraction has error D: .363, .117, .0345, .0095, and
+        ``1 - .637 bits`` below 1 bit. What holds for every vector is weaker and is what ``traits`` says:
+        ``omega <= n - 1``, and error at most .5, .306, .0968, .0275 for the contraction.
     Bits: ``sum over blocks of (floor(bits) n + k + 32)``, ``k = floor((bits - floor(bits)) n)``, and 32 more a block if
         bits is above 1 and no whole number; ``k + 32`` a block below 1 bit, k at least 1. A segment that is not a power
         of two long has up to log2 d blocks.
@@ -43,8 +44,9 @@ class EDEN:
     entries: one round on ``(1, 1/2, 1/4, ...)`` has ``|bias|^2 = .333 ||x||^2`` at 1 bit and .023 at 2 bits. Two rounds
     bring it below what 2000 draws can show from some 64 entries on. Blocks of fewer entries stay biased (``(3, 2, 1, 0,
     ...)`` at 1 bit: .003 of 32 entries, .01 of 8, .04 of 4), the last few entries of a long segment too; ``traits``
-    calls two rounds unbiased from 16 entries on, on this evidence and no proof. Fractional bits differ from the paper
-    in that a fixed number of entries gets the larger codebook, not a binomial one.
+    calls two rounds unbiased where no block has fewer than 64 entries, on this evidence and no proof: of 65,540 entries
+    the last block has 4, and a vector may lie there. Fractional bits differ from the paper in that a fixed number of
+    entries gets the larger codebook, not a binomial one.
 
     Args:
         bits: .05 to 8, an entry.

@@ -1,6 +1,7 @@
 """Quantization of a rotated vector to a Gaussian codebook: what EDEN and DRIVE share."""
 
 import functools
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ from thinwire.payloads import Codebook, Drawn, Joined, Payload, Rotated, Total
 from thinwire.random import Key
 
 Scale = Literal["unbiased", "contraction"]
+LEAST_BLOCK = 64
+"""Entries of a block from which on two rounds leave no bias that many draws could show."""
 
 _WORST = (0.5, 0.3064, 0.0968, 0.0275, 0.00748, 0.00208, 0.000618, 0.000222)
 """Bounds of ``E (z - Q(z))**2`` for 1 to 8 bits over all ``z = sum a_j s_j`` with ``sum a_j**2 = 1`` and random signs.
@@ -54,16 +57,23 @@ def worst_error(numel: int, bits: float, scale: Scale) -> float:
     """The least proven bound of the error for one segment, over all vectors.
 
     A magnitude and its number ascend together, so ``<r, q>**2 >= sum r_i**2 q_i**2 >= ||r||**2 ||q||**2 / n`` for a
-    block of n entries (Chebyshev's sum inequality). With the unbiased scale the error is thus at most ``n - 1``. With
-    the other it is at most the mean of the two codebooks' :data:`_WORST`, and ``1 - (k/n) / 2`` where k
+    block of n entries (Chebyshev's sum inequality). With the unbiased scale the error is thus at most ``n - 1``. Two
+    codebooks do not ascend together, but the bound stays: with ``z = r sqrt(n) / ||r||`` it says
+    ``<z, q>**2 >= ||q||**2``. An entry of magnitude at most 1 has too little on the left only if its number is larger
+    than that of an entry above 1; then their product, which is on the left twice, is more than what is missing. With
+    the other scale the error is at most the mean of the two codebooks' :data:`_WORST`, and ``1 - (k/n) / 2`` where k
     entries are kept.
     """
     return max((_block_error(size, bits, scale) for size in set(_block_sizes(numel, None))), default=0.0)
 
 
 def is_unbiased(numel: int, rounds: int, scale: Scale) -> bool:
-    """Whether the mean is the vector, as far as can be measured: two rounds, and blocks that are not tiny."""
-    return numel <= 1 or (scale == "unbiased" and rounds == 2 and numel >= 16)
+    """Whether the mean is the vector, as far as can be measured: two rounds, and no block that is small.
+
+    All of a vector may lie in its smallest block: of 65,540 entries in the last four.
+    """
+    sizes = [size for size in _block_sizes(numel, None) if size > 1]
+    return not sizes or (scale == "unbiased" and rounds == 2 and min(sizes) >= LEAST_BLOCK)
 
 
 def split_counts(size: int, bits: float) -> tuple[int, int]:
@@ -110,26 +120,34 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
     address = key.fold("rotation").bits64()
     rotated = hadamard_rotate(x, address, rounds, block=block, out=_scratch(x))
     blocks = _blocks(x.numel(), block)
-    sizes = blocks.offsets().diff().to(torch.float64)
+    sizes = blocks.offsets().diff()
     norms = segment_sums(rotated, blocks.offsets(), 2)
-    units = (norms / sizes).sqrt_().to(torch.float32)
-    quantize = functools.partial(_quantize, units=units, scale=scale)
+    units = (norms / sizes.to(torch.float64)).sqrt_().to(torch.float32)
     if bits >= 1 and float(bits).is_integer():
-        return Rotated(quantize(rotated, blocks, norms, int(bits)), address, rounds, block)
+        whole = _Coded.of(rotated, blocks, int(bits), units)
+        scales = whole.fits / whole.squares if scale == "contraction" else norms / whole.fits
+        return Rotated(whole.scaled(scales), address, rounds, block)
     drawn = key.fold("drawn").bits64()
     counts = [split_counts(size, bits) for size in _block_sizes(x.numel(), block)]
     few, many = (Segments.of_sizes([count[place] for count in counts]) for place in (1, 0))
     if bits < 1:
         values = rotated.index_select(0, segment_subsets(drawn, blocks.offsets(), few.offsets().diff()))
-        factors = blocks.offsets().diff() / few.offsets().diff().clamp_min(1)
-        return Rotated(
-            Drawn(quantize(values, few, None, 1, factors=factors), few, drawn, blocks), address, rounds, block
-        )
+        kept = _Coded.of(values, few, 1, units)
+        factors = sizes / few.offsets().diff().clamp_min(1)
+        norms = segment_sums(values, few.offsets(), 2)
+        scales = kept.fits / kept.squares if scale == "contraction" else norms / kept.fits * factors
+        return Rotated(Drawn(kept.scaled(scales), few, drawn, blocks), address, rounds, block)
     # Of more than half of a block the same key draws just the rest.
     larger, smaller = split_marked(rotated, subset_marks(drawn, blocks.offsets(), few.offsets().diff()))
+    coarse, fine = _Coded.of(smaller, many, int(bits), units), _Coded.of(larger, few, int(bits) + 1, units)
+    if scale == "contraction":
+        of_coarse, of_fine = coarse.fits / coarse.squares, fine.fits / fine.squares
+    else:
+        # One scale for both, as in the paper: that is what <C(x), x> = ||x||^2 asks for, at the least error.
+        of_coarse = of_fine = norms / (coarse.fits + fine.fits)
     parts = (
-        Drawn(quantize(smaller, many, None, int(bits)), many, drawn, blocks),
-        Drawn(quantize(larger, few, None, int(bits) + 1), few, drawn, blocks),
+        Drawn(coarse.scaled(of_coarse), many, drawn, blocks),
+        Drawn(fine.scaled(of_fine), few, drawn, blocks),
     )
     return Rotated(Total(parts), address, rounds, block)
 
@@ -143,24 +161,23 @@ def _scratch(x: Tensor) -> Tensor | None:
     return room[skip : skip + x.numel()]
 
 
-def _quantize(
-    rotated: Tensor,
-    segments: Segments,
-    norms: Tensor | None,
-    bits: int,
-    *,
-    units: Tensor,
-    scale: Scale,
-    factors: Tensor | None = None,
-) -> Codebook:
-    """Codes of what is nearest to ``rotated / units``, and a scale for each segment; ``norms`` are squared."""
-    table = gaussian_table(bits)
-    codes, fits, squares = nearest_codes(rotated, segments.offsets(), units, table)
-    if scale == "contraction":
-        scales = fits / squares
-    else:
-        norms = segment_sums(rotated, segments.offsets(), 2) if norms is None else norms
-        scales = norms / fits if factors is None else norms / fits * factors
-    # Of nothing, and of nothing but zeros.
-    scales = torch.where((squares > 0) & (fits != 0), scales, 0.0)
-    return Codebook(codes, table, scales.to(torch.float32), segments)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Coded:
+    """Codes of what is nearest to ``rotated / units``, and for each segment ``<r, q>`` and ``<q, q>``, f64."""
+
+    codes: Tensor
+    table: Tensor
+    fits: Tensor
+    squares: Tensor
+    segments: Segments
+
+    @staticmethod
+    def of(rotated: Tensor, segments: Segments, bits: int, units: Tensor) -> "_Coded":
+        table = gaussian_table(bits)
+        codes, fits, squares = nearest_codes(rotated, segments.offsets(), units, table)
+        return _Coded(codes, table, fits, squares, segments)
+
+    def scaled(self, scales: Tensor) -> Codebook:
+        # Of nothing, and of nothing but zeros.
+        known = torch.where((self.squares > 0) & (self.fits != 0), scales, 0.0)
+        return Codebook(self.codes, self.table, known.to(torch.float32), self.segments)

@@ -13,6 +13,7 @@ from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.graphs import Graph, Ring, mixing_row
 from thinwire.exchanges.recompression import decode_part
 from thinwire.kernels.buffers import zeros
+from thinwire.kernels.compensated import split_rounding
 from thinwire.kernels.finite import is_finite
 from thinwire.layout import State
 from thinwire.payloads import Payload
@@ -26,6 +27,8 @@ class Gossip:
     """``mean_i = sum_j w_ij q_j`` over the worker's neighbours and itself, in rank order, ``w`` Metropolis weights.
 
     Each worker has a mean of its own; it sends its message once to each neighbour, whatever the number of workers.
+    What rounding to f32 takes from a mean is added to the next one, so that the means of any number of exchanges add up
+    to the weighted sum of all messages: workers that keep such sums would else drift, a little at every exchange.
 
     A vector that is not finite is seen by the worker's neighbours in the same exchange, and not by workers further
     away, which would wait for them in the next. In a simulation the first that raises ends the run. Over processes
@@ -51,13 +54,13 @@ class Gossip:
         return False
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
-        """Nothing is remembered.
+        """What rounding has taken from the means so far: zeros.
 
         Raises:
             ConfigError: there is no such graph on so many workers, or it is not connected.
         """
         mixing_row(self.graph, ctx.size, ctx.rank)
-        return {}
+        return {"rounding": zeros(ctx.layout.numel)}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message to each neighbour."""
@@ -73,9 +76,10 @@ class Gossip:
             payloads[rank] = yield from receive(
                 rank, functools.partial(_read, numel=numel, source=rank), ctx.max_num_bytes
             )
-        mean = zeros(numel)
+        exact = state["rounding"].to(torch.float64)
         for rank, weight in row.items():
-            payloads[rank].add_to(mean, weight)
+            exact.add_(payloads[rank].to_dense(), alpha=weight)
+        mean, rounding = split_rounding(exact)
         finite = is_finite(mean)
         if self.agree:
             num_ill = yield from all_reduce(torch.tensor([0.0 if finite else 1.0]))
@@ -84,7 +88,7 @@ class Gossip:
                     "NaN or inf in the vector of a worker that is no neighbour of this one; the exchange was not "
                     "applied. Lower the learning rate, clip gradients, or look for bad input data"
                 )
-        return Aggregate(mean, finite, message.numel(), sent, len(row))
+        return Aggregate(mean, finite, message.numel(), sent, len(row), {"rounding": rounding})
 
 
 def _read(message: Tensor, numel: int, source: int) -> Payload:

@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from thinwire.steps import Steps, all_reduce
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PowerIteration:
     """``P = orth(mean M Q)``, ``Q = mean M^T P``, mean ``P Q^T``: one step of power iteration an exchange (PowerSGD).
 
@@ -34,24 +35,40 @@ class PowerIteration:
     take as many numbers, are all-reduced as they are. Q is where the next exchange begins, made orthonormal, which
     changes nothing but the range of numbers; directions that have vanished are drawn anew, alike on all workers.
 
-    What counts as sent is, of a matrix, ``P Q^T``, the decoded mean, on every worker, so that a memory keeps
-    ``M - P Q^T`` (Vogels et al. 2019, Alg. 1); of what is sent as it is, the worker's own entries. The mean over
-    workers of what is sent is the aggregate. ``message_bytes`` are those of the f32 that are all-reduced.
+    What counts as sent is, of a matrix, the worker's own part of the mean, ``P P^T M``, so that a memory keeps what the
+    directions leave out of the worker's own matrix; of what is sent as it is, the worker's own entries. The mean over
+    workers of what is sent is the aggregate. The paper takes the mean ``P Q^T`` as sent by every worker (Vogels et al.
+    2019, Alg. 1): ``counts_as_sent="mean"``. The iterates are the same, since they depend on the mean of the memories
+    alone; but what the workers' matrices do not have in common then stays in their memories for ever and grows with
+    every exchange, until f32 is too coarse for what is to be sent. ``message_bytes`` are those of the f32 that are
+    all-reduced.
 
     Args:
         rank: of the approximation, 1 or more.
         warm_start: whether Q is kept; else each exchange begins with random directions.
+        counts_as_sent: ``"own"`` or ``"mean"``, see above.
 
     Raises:
-        ConfigError: a rank below 1.
+        ConfigError: a rank below 1, an unknown share.
     """
 
     rank: int = 2
     warm_start: bool = True
+    counts_as_sent: Literal["own", "mean"] = "own"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ConfigError(f"matrices of rank {self.rank} were asked for; a rank is 1 or more")
+        if self.counts_as_sent not in ("own", "mean"):
+            raise ConfigError(f"counts_as_sent = {self.counts_as_sent!r} was given; it is 'own' or 'mean'")
+
+    def __repr__(self) -> str:
+        """As Python writes it, without the last field where it has its default.
+
+        A saved state knows its method by this text, and those of before there was a choice are to be loaded.
+        """
+        last = "" if self.counts_as_sent == "own" else f", counts_as_sent={self.counts_as_sent!r}"
+        return f"PowerIteration(rank={self.rank}, warm_start={self.warm_start}{last})"
 
     @property
     def needs_linear(self) -> bool:
@@ -97,11 +114,10 @@ class PowerIteration:
             mean_right = yield from all_reduce(torch.cat(rights), divisor=ctx.size)
         widths = [self.rank * matrix.shape[1] for matrix in matrices]
         factors = [part.view(self.rank, -1) for part in torch.split(mean_right, widths)]
-        products = [
-            LowRank(basis.T.contiguous(), right.T.contiguous(), matrix.numel())
-            for matrix, basis, right in zip(matrices, bases, factors, strict=True)
-        ]
+        products = _products(bases, factors, matrices)
         mean = _in_order(parts, [product.to_dense() for product in products], rest)
+        if self.counts_as_sent == "own":
+            products = _products(bases, [right.view(self.rank, -1) for right in rights], matrices)
         sent = _sent(parts, products, intended)
         finite = is_finite(mean)
         if finite:
@@ -166,6 +182,14 @@ def _random(key: Key, number: int, count: int) -> Tensor:
     """Symmetric about 0 and never 0, the same on all workers."""
     draws = uniform(common_key(key).fold("directions", number).bits64(), 0, count)
     return draws * 2.0 - (1.0 - 2.0**-24)
+
+
+def _products(bases: Sequence[Tensor], factors: Sequence[Tensor], matrices: Sequence[Tensor]) -> list[LowRank]:
+    """``P Q^T`` of each matrix."""
+    return [
+        LowRank(basis.T.contiguous(), factor.T.contiguous(), matrix.numel())
+        for matrix, basis, factor in zip(matrices, bases, factors, strict=True)
+    ]
 
 
 def _in_order(parts: Sequence[Part], matrices: Sequence[Tensor], rest: Tensor) -> Tensor:

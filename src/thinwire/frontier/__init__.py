@@ -4,7 +4,7 @@ from thinwire.frontier.best import Choice, best_operator
 from thinwire.frontier.inputs import Input, make_input
 from thinwire.frontier.page import write_page
 from thinwire.frontier.pairs import Pair, pairs
-from thinwire.frontier.search import Point, pareto
+from thinwire.frontier.points import Point, pareto
 from thinwire.frontier.sweep import Frontier, Row, frontier
 from thinwire.frontier.tables import Line, budget_table, reference_table
 

@@ -9,7 +9,10 @@ from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
 from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.problems import Problem
-from thinwire.frontier.search import KINDS, Kind, Point, Search
+from thinwire.frontier.climb import Aim
+from thinwire.frontier.finalists import Confirmed, confirmed, refined
+from thinwire.frontier.points import KINDS, Kind
+from thinwire.frontier.search import Search
 from thinwire.layout import Granularity
 
 
@@ -20,9 +23,11 @@ class Choice:
     Args:
         compressor: ready to be used in a method.
         granularity: how to cut the vector for it.
-        bits_per_entry: of its message, frame and all; mean over the vectors.
-        error: ``||C(x) - x||^2 / ||x||^2``, mean over draws and vectors.
-        unbiased: so it is proven.
+        bits_per_entry: of its message, frame and all; mean over draws and vectors.
+        error: ``||C(x) - x||^2 / ||x||^2``, mean over draws and vectors. The draws are 64 that had no part in the choice.
+        error_low: lower end of the 95 % interval of that mean.
+        error_high: its upper end.
+        unbiased: so its traits say.
         contraction: its error is proven to be below 1 for every vector of that length.
         num_measured: configurations that were compared.
     """
@@ -31,6 +36,8 @@ class Choice:
     granularity: Granularity
     bits_per_entry: float
     error: float
+    error_low: float
+    error_high: float
     unbiased: bool
     contraction: bool
     num_measured: int
@@ -39,7 +46,8 @@ class Choice:
         what = Configuration(self.compressor, getattr(self.granularity, "length", None))
         proven = [name for name, holds in (("unbiased", self.unbiased), ("contraction", self.contraction)) if holds]
         kind = " and ".join(proven) or "neither unbiased nor a proven contraction: not for error feedback"
-        return f"{what}: {self.bits_per_entry:.4g} bits an entry, error {self.error:.4g} ({kind})"
+        within = "" if self.error_low == self.error_high else f" ({self.error_low:.4g} to {self.error_high:.4g})"
+        return f"{what}: {self.bits_per_entry:.4g} bits an entry, error {self.error:.4g}{within} ({kind})"
 
 
 def best_operator(
@@ -48,10 +56,13 @@ def best_operator(
 ) -> Choice:  # fmt: skip
     """The operator of least error whose message takes at most ``bits_per_entry``; or of fewest bits for ``error``.
 
-    Every registered compressor is tried, along its parameters, with the quantizers that are worth nesting in it, and
-    the best are refined until the budget is used up. So the choice is at least as good as each of them alone, on these
-    vectors and up to the refinement. The same vectors give the same choice. Takes some thousands of compressions of
-    ``draws`` copies of each vector: seconds for 16,384 entries, in proportion for longer ones; give a part of them.
+    Every registered compressor is tried, along its parameters, with the quantizers that are worth nesting in it; so are
+    sums of two messages, the second about what the first leaves out. The best are refined, all their numbers together,
+    until the budget is used up. The best dozen of that are compared on fresh draws, and the numbers of the choice are
+    measured on others again. It is a search, not a proof: it finds what is as good as each operator alone on these
+    vectors, up to the refinement, and among compositions the best that it meets. The same vectors give the same choice.
+    Takes some thousands of compressions of ``draws`` copies of each vector: about a minute for 16,384 entries, in
+    proportion for longer ones; give a part of them.
 
     Args:
         vectors: f32 ``[d]``, one or several, such as recorded gradients; bits and errors are means over them.
@@ -60,7 +71,7 @@ def best_operator(
         kind: ``"unbiased"`` (for use without memory), ``"contraction"`` (proven safe under error feedback) or
             ``"any"``: the least error of one message, of an operator that may be neither; see ``contraction`` of the
             result before it is given a memory.
-        draws: independent draws of each operator's randomness over which the error is averaged.
+        draws: independent draws of each operator's randomness with which is searched.
 
     Raises:
         ConfigError: both or neither of budget and error; vectors that are empty, zero or not finite; nothing is
@@ -75,17 +86,18 @@ def best_operator(
     if kind not in KINDS:
         raise ConfigError(f"kind {kind!r} is not known; it is one of {', '.join(KINDS)}")
     search = Search(Problem([vector.unsqueeze(0) for vector in given], draws))
-    found = search.best(limit, kind) if error is None else search.cheapest(limit, kind)
+    aim = Aim(limit, of_bits=error is None, kind=kind)
+    found = confirmed(search, aim, given) if refined(search, aim) is not None else None
     if found is None:
         asked = f"{limit:g} bits an entry" if error is None else f"an error of {limit:g}"
         raise ConfigError(f"no operator of kind {kind!r} reaches {asked} on these vectors; allow more")
-    return choice_of(found, search)
+    return _choice(found, search)
 
 
-def choice_of(point: Point, search: Search) -> Choice:
-    """A point of a search as a choice."""
+def _choice(found: Confirmed, search: Search) -> Choice:
+    point = found.point
     return Choice(
         compressor=point.configuration.compressor, granularity=point.configuration.granularity,
-        bits_per_entry=point.bits, error=point.error, unbiased=point.unbiased, contraction=point.contraction,
-        num_measured=search.problem.num_measured,
+        bits_per_entry=point.bits, error=point.error, error_low=found.low, error_high=found.high,
+        unbiased=point.unbiased, contraction=point.contraction, num_measured=search.problem.num_measured,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from thinwire.files import StrPath, write_atomically
-from thinwire.frontier.search import KINDS, Kind, pareto
+from thinwire.frontier.points import KINDS, Kind, pareto
 from thinwire.frontier.sweep import Frontier, Row
 from thinwire.report.formats import significant
 from thinwire.report.styles import line_style

@@ -14,6 +14,8 @@ from thinwire.wire import encoded_num_bytes
 _KEY = Key(0).fold("frontier")
 _LEAST_OVERLAP = 0.5
 _NUM_ENCODED = 4  # clients whose messages are counted
+_FEW_DRAWS = 16  # fewer choose what to look at; their spread is not known well
+_SURE, _SMALL = 6.0, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +27,27 @@ class Measured:
         error: ``||mean C(x_i) - mean x_i||^2 / ||mean x_i||^2``, mean over draws and vectors.
         overlap: ``<mean C(x_i), mean x_i> / ||mean x_i||^2``, mean over draws and vectors: 1 on average for an
             unbiased operator.
+        error_deviation: standard error of ``error``, from how it differs between draws; 0 where nothing is random.
+        overlap_deviation: that of ``overlap``.
     """
 
     bits: float
     error: float
     overlap: float
+    error_deviation: float = 0.0
+    overlap_deviation: float = 0.0
 
     @property
     def is_typical(self) -> bool:
         """Whether the draws of an unbiased operator show its error.
 
         One that keeps an entry in a thousand draws, times a thousand, says 0 in nearly all: its error would be taken
-        for 1. Such draws hardly overlap with the vector.
+        for 1. Such draws hardly overlap with the vector. Where there are many draws, an overlap that differs from 1 by
+        more than their spread can explain says that large errors have not been seen.
         """
-        return self.overlap >= _LEAST_OVERLAP
+        if not self.overlap_deviation:
+            return self.overlap >= _LEAST_OVERLAP
+        return self.overlap >= max(_LEAST_OVERLAP, 1.0 - _SURE * self.overlap_deviation - _SMALL)
 
 
 class Problem:
@@ -50,12 +59,13 @@ class Problem:
     Args:
         cases: f32 ``[n, d]`` each: the vectors of n clients. Errors are means over the cases.
         draws: independent draws of the operator's randomness.
+        purpose: other draws for every name.
 
     Raises:
         ConfigError: no case, an empty or zero vector, or no draw.
     """
 
-    def __init__(self, cases: list[Tensor], draws: int = 4) -> None:
+    def __init__(self, cases: list[Tensor], draws: int = 4, purpose: str = "") -> None:
         if not cases or draws < 1:
             raise ConfigError(f"{len(cases)} vectors and {draws} draws were given; at least one of each is needed")
         for case in cases:
@@ -65,12 +75,13 @@ class Problem:
                 raise ConfigError("a vector of zeros, or one that is not finite, was given; its error is not defined")
         self._cases = cases
         self._draws = draws
+        self._key = _KEY.fold(purpose) if purpose else _KEY
         self._known: dict[Configuration, Measured | None] = {}
 
     @property
-    def numel(self) -> int:
-        """Length of the first vector, by which traits are judged."""
-        return self._cases[0].shape[1]
+    def numels(self) -> list[int]:
+        """The lengths of the vectors, for which traits must hold."""
+        return sorted({case.shape[1] for case in self._cases})
 
     @property
     def num_measured(self) -> int:
@@ -93,25 +104,30 @@ class Problem:
             each = [self._measure_case(configuration, case) for case in self._cases]
         except ConfigError:
             return None
-        return Measured(*(math.fsum(part) / len(each) for part in zip(*each, strict=True)))
+        bits, errors, overlaps = (list(part) for part in zip(*each, strict=True))
+        return Measured(
+            _mean(list(map(_mean, bits))), *(_mean(list(map(_mean, part))) for part in (errors, overlaps)),
+            *(_deviation(part) if self._draws >= _FEW_DRAWS else 0.0 for part in (errors, overlaps)),
+        )  # fmt: skip
 
-    def _measure_case(self, configuration: Configuration, case: Tensor) -> tuple[float, float, float]:
+    def _measure_case(self, configuration: Configuration, case: Tensor) -> tuple[list[float], list[float], list[float]]:
         mean = case.double().mean(0)
         square = float(mean.square().sum())
-        bits, errors, overlaps = [], [], []
+        bits: list[float] = []
+        errors: list[float] = []
+        overlaps: list[float] = []
         before: Tensor | None = None
         for draw in range(self._draws):
-            message_bits, decoded = self._draw(configuration, case, _KEY.fold("draw", draw))
-            if before is not None and torch.equal(before, decoded):
-                break  # nothing is random in it
+            message_bits, decoded = self._draw(configuration, case, self._key.fold("draw", draw))
+            if self._draws < _FEW_DRAWS and before is not None and torch.equal(before, decoded):
+                break  # nothing seems random in it; where it counts that is not concluded from two draws
             before = decoded
             bits.append(message_bits)
             errors.append(float((decoded - mean).square().sum()) / square)
             overlaps.append(float((decoded * mean).sum()) / square)
-        error = math.fsum(errors) / len(errors)
-        if not math.isfinite(error):
-            return math.fsum(bits) / len(bits), math.inf, 0.0
-        return math.fsum(bits) / len(bits), error, math.fsum(overlaps) / len(overlaps)
+        if not all(map(math.isfinite, errors)):
+            return bits, [math.inf], [0.0]
+        return bits, errors, overlaps
 
     def _draw(self, configuration: Configuration, case: Tensor, key: Key) -> tuple[float, Tensor]:
         """Bits of a message, and the mean of what all clients' messages say."""
@@ -127,6 +143,20 @@ class Problem:
         every = configuration.segments(numel, clients)
         payload = configuration.compressor.compress(case.flatten(), key.fold("clients"), every)
         return bits, payload.to_dense().view(clients, numel).double().mean(0)
+
+
+def _mean(numbers: list[float]) -> float:
+    return math.fsum(numbers) / len(numbers)
+
+
+def _deviation(cases: list[list[float]]) -> float:
+    """Standard error of the mean over cases of each one's mean over draws."""
+    variance = 0.0
+    for draws in cases:
+        if len(draws) > 1 and math.isfinite(draws[0]):
+            mean = _mean(draws)
+            variance += math.fsum((one - mean) ** 2 for one in draws) / (len(draws) - 1) / len(draws)
+    return math.sqrt(variance) / len(cases)
 
 
 def running_sum_error(configuration: Configuration, steps: list[Tensor], *, memory: bool) -> float:

@@ -10,13 +10,17 @@ from thinwire.errors import ConfigError
 from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.inputs import Input
 from thinwire.frontier.problems import Measured, Problem, running_sum_error
-from thinwire.frontier.search import KINDS, Kind, Point, Search, pareto
+from thinwire.frontier.compositions import composed
+from thinwire.frontier.finalists import NUM_CHOOSING, interval
+from thinwire.frontier.points import KINDS, Kind, Point, pareto
+from thinwire.frontier.search import Search
 
 BUDGETS = (0.1, 0.5, 1.0, 2.0, 4.0)
 LEAST_BITS, MOST_BITS = 0.01, 8.0
 NUM_STEPS = 100
 _NUM_LEADERS = 4  # operators at each budget whose running sum is measured
 _SLACK = 1.02
+_NUM_OF_CLIENTS = 2  # draws of several clients, whose mean is a mean over draws already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +37,10 @@ class Row:
         json: all of it, for :func:`thinwire.config.from_json`.
         chunk: entries of the chunks it is applied to; the whole vector if none.
         bits: true bits of a message for each entry.
-        error: of the mean of the clients' messages.
-        unbiased: so it is proven.
+        error: of the mean of the clients' messages, on draws that had no part in the choice.
+        error_low: lower end of its 95 % interval; the error itself where there were too few draws.
+        error_high: the upper end.
+        unbiased: so its traits say.
         contraction: its error is proven to be below 1.
         running_sum: error of the sum over 100 steps, with memory for contractions, else without; of the four best
             operators at each budget, single clients.
@@ -50,6 +56,8 @@ class Row:
     chunk: int | None
     bits: float
     error: float
+    error_low: float
+    error_high: float
     unbiased: bool
     contraction: bool
     running_sum: float | None = None
@@ -86,9 +94,9 @@ def frontier(
 ) -> Frontier:  # fmt: skip
     """Measure every operator on an input.
 
-    Single messages are searched as by :func:`thinwire.frontier.best_operator`. Of each operator the members on its own
-    fronts, of any kind and unbiased, are then measured for several clients, and the four best at a budget over
-    ``num_steps`` steps (0: not at all).
+    Single messages are searched as by :func:`thinwire.frontier.best_operator`, but for the climbs from the best of all.
+    Of each operator the members on its own fronts, of any kind and unbiased, are then measured for several clients, and
+    the four best at a budget over ``num_steps`` steps (0: not at all). What is chosen is measured again, on fresh draws.
 
     Raises:
         ConfigError: no budgets or clients, or out of range.
@@ -99,6 +107,7 @@ def frontier(
     best: list[tuple[float, Kind, int, Point]] = []
     for number, budget in enumerate(budgets):
         for kind in KINDS:
+            composed(search, budget, kind)
             found = search.best_of_operators(budget, kind)
             best += [(budget, kind, 1, point) for point in found.values()]
         watch("budgets", number + 1, len(budgets))
@@ -110,14 +119,20 @@ def frontier(
     for number, point in enumerate(wanted if steps else ()):
         sums[point.configuration] = running_sum_error(point.configuration, steps, memory=point.contraction)
         watch("running sums", number + 1, len(wanted))
+    draws_again = {count: NUM_CHOOSING if count == 1 else _NUM_OF_CLIENTS for count in clients}
+    again = {count: Problem([data.clients(count)], number, "rows") for count, number in draws_again.items()}
     rows = tuple(
         Row(
             input=data.name, budget=budget, kind=kind, clients=count, operator=point.operator,
             configuration=str(point.configuration), json=to_json(point.configuration.compressor),
-            chunk=point.configuration.chunk, bits=point.bits, error=point.error, unbiased=point.unbiased,
+            chunk=point.configuration.chunk, bits=point.bits, error=measured.error,
+            error_low=interval(measured)[0], error_high=interval(measured)[1], unbiased=point.unbiased,
             contraction=point.contraction, running_sum=sums.get(point.configuration) if count == 1 else None,
         )
-        for budget, kind, count, point in best if count in clients
+        for budget, kind, count, point in best
+        if count in clients
+        and (measured := again[count].measure(point.configuration)) is not None
+        and (measured.is_typical or not point.unbiased)
     )  # fmt: skip
     points = tuple(point for point in search.points if LEAST_BITS <= point.bits <= MOST_BITS)
     return Frontier(data.name, data.numel, points, rows)

@@ -166,13 +166,18 @@ def _check_server(method: ModelAveraging) -> None:
 
 
 def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
-    """Where no mean is common to all, something else must bring the workers' models together."""
-    if method.exchange.is_common or isinstance(method.exchange, AsynchronousServer):
-        return
-    if not isinstance(method, ModelAveraging) or not isinstance(method.update, Consensus):
+    """Where no mean is common to all, something else must bring the workers' models together, and only there."""
+    seeks_consensus = isinstance(method, ModelAveraging) and isinstance(method.update, Consensus)
+    of_all = method.exchange.is_common or isinstance(method.exchange, AsynchronousServer)
+    if not of_all and not seeks_consensus:
         raise ConfigError(
             f"under {method.exchange} each worker gets a mean of its own, and models would drift apart; use "
             "ModelAveraging with update=Consensus()"
+        )
+    if seeks_consensus and of_all:
+        raise ConfigError(
+            f"Consensus adds up means for ever, and {method.exchange} rounds each of them to f32, so that the models "
+            "would drift; use exchange=Gossip(graph=Complete()), which has the same neighbours and loses nothing"
         )
 
 

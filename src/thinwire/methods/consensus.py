@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.kernels.buffers import copy_of
+from thinwire.kernels.compensated import add_compensated
 from thinwire.layout import State
 
 
@@ -22,6 +24,10 @@ class Consensus:
     It is a memory of its own: what a message leaves out is in the next difference. A worker stores ``xhat_i`` and
     ``s_i = sum_j w_ij xhat_j``, not its neighbours' models. The mean of the models is that of the ``x_i'``, whatever
     the compressor. With exact messages and ``gamma = 1`` it is ``x = W x'``: D-PSGD (Lian et al. 2017).
+
+    Both sums grow by every message, and what they say of each other must stay true: an error of theirs would move the
+    models again at every exchange, for ever. So each is kept with what rounding took from it, and they go with an
+    exchange that loses nothing either (:class:`thinwire.exchanges.Gossip`).
 
     ``xhat`` starts at the common initial parameters, where the paper starts at 0 and sends those first.
 
@@ -41,15 +47,22 @@ class Consensus:
 
     def init(self, params: Tensor) -> State:
         """What is public of the worker itself, and the weighted sum of what is of its neighbours (itself included)."""
-        return {"public": copy_of(params), "neighbours": copy_of(params)}
+        return {
+            "public": copy_of(params),
+            "public_rounding": torch.zeros_like(params),
+            "neighbours": copy_of(params),
+            "neighbours_rounding": torch.zeros_like(params),
+        }
 
     def signal(self, params: Tensor, state: State) -> Tensor:
         """``params - public``, written over ``params``."""
-        return params.sub_(state["public"])
+        return params.sub_(state["public"]).sub_(state["public_rounding"])
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """Take up the messages, then a step towards the neighbours."""
         public, neighbours = state["public"], state["neighbours"]
-        aggregate.sent.add_to(public)
-        aggregate.add_to(neighbours)
-        return local().add_(neighbours - public, alpha=self.gamma)
+        add_compensated(public, state["public_rounding"], aggregate.sent.to_dense())
+        add_compensated(neighbours, state["neighbours_rounding"], aggregate.mean)
+        # The difference of the vectors is exact where they are close, and then what rounding took from them counts.
+        pull = torch.sub(neighbours, public).add_(state["neighbours_rounding"]).sub_(state["public_rounding"])
+        return local().add_(pull, alpha=self.gamma)

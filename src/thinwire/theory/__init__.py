@@ -1,7 +1,14 @@
 """What the papers prove, as functions of numbers: step sizes, averages, bounds, limits of stability."""
 
 from thinwire.theory.averages import RunningAverage, quadratic_weight_sum
-from thinwire.theory.elastic import easgd_alpha_limit, elastic_is_stable
+from thinwire.theory.elastic import (
+    easgd_alpha_limit,
+    elastic_is_stable,
+    elastic_limit,
+    elastic_radius,
+    local_step_limit,
+    local_step_map,
+)
 from thinwire.theory.gossip import choco_consensus_step, choco_gossip_factor, choco_shift, topology_gap
 from thinwire.theory.local_steps import max_local_steps
 from thinwire.theory.memory import local_memory_bound, memory_bound
@@ -28,8 +35,12 @@ __all__ = [
     "choco_shift",
     "easgd_alpha_limit",
     "elastic_is_stable",
+    "elastic_limit",
+    "elastic_radius",
     "local_memory_bound",
     "local_sgd_shift",
+    "local_step_limit",
+    "local_step_map",
     "max_local_steps",
     "mem_sgd_shift",
     "memory_bound",

@@ -49,11 +49,16 @@ def load_tensors(
 ) -> None:
     """Copy what :func:`named_tensors` gave into the channels.
 
+    What rounding took from sums (a kind that ends in ``rounding``) may be missing: states of before it was kept have
+    none, and it begins at zero.
+
     Raises:
         ConfigError: tensors of another model; nothing is changed.
     """
     own = {name: tensor.shape for name, tensor in named_tensors(channels, layout).items() if not _waits(name)}
     given = {name: tensor.shape for name, tensor in saved.items() if not _waits(name)}
+    missing = {name for name in own.keys() - given.keys() if _is_rounding(name)}
+    own = {name: shape for name, shape in own.items() if name not in missing}
     if own != given:
         differing = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name] != given[name]]
         raise ConfigError(
@@ -63,6 +68,9 @@ def load_tensors(
     sizes = [channel.layout.numel for channel in channels]
     for place, pieces in _pieces(channels).items():
         if vectors := _as_vectors(channels, pieces):
+            if any(f"{place}.{name}" in missing for name in layout.names):
+                torch._foreach_zero_(vectors)
+                continue
             flat = torch.cat([saved[f"{place}.{name}"].reshape(-1) for name in layout.names])
             for vector, source in zip(vectors, torch.split(flat, sizes), strict=True):
                 vector.copy_(source)
@@ -75,6 +83,10 @@ def load_tensors(
         if due is not None:
             mean, sent = (saved[f"pending.{what}.#{number}"].clone() for what in ("mean", "sent"))
             channel.pending = Pending(Aggregate(mean, True, 0, Dense(sent), channel.size), due)
+
+
+def _is_rounding(name: str) -> bool:
+    return name.split(".")[1].endswith("rounding")
 
 
 def _waits(name: str) -> bool:

@@ -155,9 +155,13 @@ def ef21(
     )  # fmt: skip
 
 
-def powersgd(rank: int = 2, warm: bool = True, memory: Remember = "error-feedback") -> Method:
+def powersgd(
+    rank: int = 2, warm: bool = True, memory: Remember = "error-feedback", sent: Literal["own", "mean"] = "own"
+) -> Method:
     """Two thin factors of each matrix."""
-    return GradientAveraging(memory=MEMORIES[memory], exchange=PowerIteration(rank=rank, warm_start=warm))
+    return GradientAveraging(
+        memory=MEMORIES[memory], exchange=PowerIteration(rank=rank, warm_start=warm, counts_as_sent=sent)
+    )
 
 
 def demo(k: int = 32, side: int = 64, decay: Fraction = _DECAY, signed: bool = True) -> Method:
@@ -242,7 +246,9 @@ ROWS: tuple[Row, ...] = (
         name="powersgd",
         paper="Vogels, Karimireddy, Jaggi 2019",
         summary="two factors of rank r of each matrix, all-reduced in turn, with error feedback; biases exact",
-        departs=f"momentum is the optimizer's, after decompression; both factors every step; {_UNITS}",
+        departs="a memory keeps what is left of the worker's own matrix; the paper's, sent=mean, has the same iterates but "
+        "grows where data differ; momentum is the optimizer's, after decompression; both factors every step; "
+        f"{_UNITS}",
         build=powersgd,
     ),
     Row(
