@@ -93,12 +93,12 @@ def _num_processes(comparison: Comparison) -> int:
 
 
 def _compare(comparison: Comparison, task: Task, settings: Settings, crew: Crew) -> None:
-    if crew.is_main and settings.json_file != "-":
-        with open_lines(settings.json_file, "a"):
-            pass  # it can be written, which is known now and not after hours
     with Meter(enabled=crew.is_main) as meter:
         watch = functools.partial(_show, meter)
         comparer = Comparer(comparison, task, settings.folder, crew, command=settings.command, watch=watch)
+        if crew.is_main and settings.json_file != "-":
+            with open_lines(settings.json_file, "a"):
+                pass  # it can be written, which is known now and not after hours
         taken = comparer.run()
     if crew.is_main:
         if settings.json_file != "-":
