@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from typing import Any, TypeVar
 
 from thinwire.errors import ConfigError
@@ -89,3 +90,44 @@ def suggest(given: str, known: list[str]) -> str:
     """
     near = difflib.get_close_matches(given, known, n=1)
     return (f"; did you mean {near[0]}?" if near else ";") + f" Known: {', '.join(sorted(known))}"
+
+
+def read_share(text: str) -> float:
+    """A share that is written ``1%`` or ``0.01``.
+
+    Raises:
+        ConfigError: 1 or more without a percent sign, which may be meant as percent or not; or no number.
+
+    Example:
+        >>> read_share("1%"), read_share("0.01"), read_share("100%")
+        (0.01, 0.01, 1.0)
+        >>> read_share("1")
+        Traceback (most recent call last):
+        ...
+        thinwire.errors.ConfigError: 1 alone is a share of 100 %; write 1% or 100%, whichever is meant
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise ConfigError(f"{text} is no share; write one such as 1% or 0.01") from None
+    if not text.endswith("%") and 1 <= share < math.inf:
+        raise ConfigError(
+            f"{text} alone is a share of {100 * share:g} %; write {text}% or {100 * share:g}%, whichever is meant"
+        )
+    return share
+
+
+def check_is(value: object, kind: type, what: str, wanted: str) -> None:
+    """Refuse a value of another type, such as an argument that took another's place.
+
+    Raises:
+        ConfigError: it is no ``kind``.
+
+    Example:
+        >>> check_is(None, str, "a method", "a string such as topk:density=1%")
+        Traceback (most recent call last):
+        ...
+        thinwire.errors.ConfigError: a method must be a string such as topk:density=1%; a NoneType was given: None
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{what} must be {wanted}; a {type(value).__name__} was given: {value!r:.80}")

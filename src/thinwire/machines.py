@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from thinwire.config import read_share
 from thinwire.errors import ConfigError
 from thinwire.random import Key
 
@@ -54,18 +55,23 @@ class Machines:
     def parse(text: str) -> "Machines":
         """Machines from ``10ms`` or ``10ms,jitter=20%,stall=1%x8,slow=0x2/3x5``.
 
-        A number without a unit is milliseconds.
+        Raises:
+            ConfigError: it cannot be read, or has a time other than 0 without a unit.
         """
         first, *others = (part.strip() for part in text.split(","))
         try:
             match = re.fullmatch(r"([-+.\dnaif]+)\s*(us|ms|s)?", first)
             assert match is not None
+            if match[2] is None and float(match[1]) != 0:
+                raise ConfigError(f"{first} has no unit; write {first}ms or {first}s")
             values: dict[str, Any] = {
                 "compute_s": float(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[2] or "ms"]
             }
             for other in others:
                 name, _, value = other.partition("=")
                 values |= _READ[name.strip()](value.strip())
+        except ConfigError as error:
+            raise ConfigError(f"the compute time {text!r} cannot be read: {error}") from None
         except (AssertionError, KeyError, ValueError):
             raise ConfigError(
                 f"cannot read the compute time {text!r}; give it such as 10ms, then, if wanted, ,jitter=20% (standard "
@@ -94,13 +100,9 @@ class Machines:
         return seconds * self.stall_factor if third < self.stall_share else seconds
 
 
-def _share(text: str) -> float:
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-
-
 def _stall(text: str) -> dict[str, Any]:
     share, _, factor = text.partition("x")
-    return {"stall_share": _share(share), "stall_factor": float(factor)}
+    return {"stall_share": read_share(share), "stall_factor": float(factor)}
 
 
 def _slow(text: str) -> dict[str, Any]:
@@ -108,4 +110,4 @@ def _slow(text: str) -> dict[str, Any]:
     return {"slow": tuple((int(rank), float(factor)) for rank, _, factor in pairs)}
 
 
-_READ = {"jitter": lambda text: {"jitter": _share(text)}, "stall": _stall, "slow": _slow}
+_READ = {"jitter": lambda text: {"jitter": read_share(text)}, "stall": _stall, "slow": _slow}

@@ -39,7 +39,22 @@ def everything(folder: Path) -> dict[Path, bytes]:
         (["sgd:every=2", *TINY], ["sgd has no option 'every'", "it takes none"]),
         (["topk:density=one", *TINY], ["topk: density=one cannot be read", "1% or 0.01"]),
         (["topk:density=0", *TINY], ["density 0.0 was given", "above 0, at most 1"]),
-        (["topk:density=1.5", *TINY], ["density 1.5 was given", "above 0, at most 1"]),
+        (["topk:density=1.5", *TINY], ["topk: density=1.5 cannot be read", "a share of 150 %", "1.5% or 150%"]),
+        (["topk:density=1", *TINY], ["density=1 cannot be read", "a share of 100 %", "write 1% or 100%"]),
+        (["topk:density=150%", *TINY], ["density 1.5 was given", "above 0, at most 1"]),
+        (["digits", "--task", "digits"], ["digits is a task, not a method", "--task digits"]),
+        (["sgd", "--task", "topk:density=1%"], ["topk:density=1% is a method, not a task", "stdlib-lm"]),
+        (["sgd", "--task", "digits", "--target", "86"], ["a target of 86", "accuracy is at most 1", "0.86?"]),
+        (["sgd", "--task", "digits", "--batch-size", "100000"], ["a batch size of 100000", "8 workers has 162 of"]),
+        (["sgd", *TINY, "--batch-size", "33"], ["a batch size of 33", "2 workers has 32 of the 64", "at most 32"]),
+        (["sgd", *TINY, "--network", "1Mbit,1ms;99:1Mbit,1s"], ["a link was given for worker 99", "from 0 to 1"]),
+        (["sgd", *TINY, "--network", "1Mbit,1ms;2:1Mbit,1s"], ["a link was given for worker 2"]),
+        (["easgd-async", *TINY, "--network", "1Mbit,1ms;3:1Mbit,1s"], ["worker 3", "and 2 is the server"]),
+        (["sgd", *TINY, "--compute", "10ms,slow=2x5"], ["a speed was given for worker 2"]),
+        (["sgd", *TINY, "--compute", "10"], ["10 has no unit", "write 10ms or 10s"]),
+        (["sgd", *TINY, "--compute", "10ms,jitter=20"], ["20 alone is a share of 2000 %", "write 20% or 2000%"]),
+        (["sgd", *TINY, "--compute", "10ms,stall=1x8"], ["1 alone is a share of 100 %"]),
+        (["sgd", *TINY, "--json", "none/rows"], ["--json none/rows cannot be written"]),
         (["topk:density=nan", *TINY], ["density nan was given"]),
         (["topk:k=3", *TINY], ["k = 3 entries were asked for", "only 2"]),
         (["topk:k=inf", *TINY], ["k = inf"]),
@@ -72,7 +87,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
         (["sgd", *TINY, "--steps", "-1"], ["steps = -1 was given"]),
         (["sgd", *TINY, "--jobs", "0"], ["--jobs 0 was given", "at least 1"]),
         (["sgd", *TINY, "--jobs", "-2"], ["--jobs -2 was given", "at least 1"]),
-        (["sgd", *TINY, "--compute", "nan"], ["a compute time of nan s"]),
+        (["sgd", *TINY, "--compute", "nanms"], ["a compute time of nan s"]),
         (["sgd", *TINY, "--target", "nan"], ["a target of nan"]),
         (["sgd", *TINY, "--network", "fast"], ["cannot read the network 'fast'", "100Mbit,20ms"]),
         (["sgd", *TINY, "--network", "0Mbit,1ms"], ["bandwidth must be above 0"]),
@@ -172,7 +187,7 @@ def test_simulated_settings_have_no_effect_on_processes(
         taken.bind(("localhost", 0))
         taken.listen()
         # The port is refused after the warnings and before any process starts.
-        arguments = ("--engine", "processes", "--port", str(taken.getsockname()[1]), "--compute", "5")
+        arguments = ("--engine", "processes", "--port", str(taken.getsockname()[1]), "--compute", "5ms")
         assert thinwire(monkeypatch, "compare", "sgd", *TINY[:-4], *arguments, "--network", "1Mbit,1ms") == 2
     shown = capsys.readouterr().err
     assert shown.count("warning: ") == 2

@@ -14,6 +14,7 @@ from thinwire import cli
 from thinwire.cli.probing import DENSE, Row, make_table, verdict
 from thinwire.distributed.probe import Cost
 from thinwire.network import Network, all_reduce_traffic
+from thinwire.report import print_fitted
 
 FIELDS = {
     "method", "numel", "processes", "bandwidth_Bps", "latency_s", "compute_s", "bytes_sent", "bytes_received",
@@ -32,7 +33,7 @@ def row(method: str, seconds: float, *, overlaps: bool = True, compute_s: float 
 def shown(rows: list[Row]) -> str:
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(make_table(rows))
+        print_fitted(make_table(rows), console)
     return capture.get()
 
 
@@ -43,7 +44,7 @@ def test_under_torchrun_it_tells_of_each_method_and_which_to_use(tmp_path: Path)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "60,000 entries, 2 processes" in out
-    assert all(out.count(f" {method} ") == 1 for method in (DENSE, *METHODS))
+    assert all(out.count(f"\n{method} ") == 1 for method in (DENSE, *METHODS))
     last = out.splitlines()[-1]
     assert last.startswith("use ") or "train with plain DDP" in last
     lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]

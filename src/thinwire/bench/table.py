@@ -2,53 +2,43 @@
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from thinwire.bench.rows import Row
+from thinwire.report import TerminalColumn, TerminalTable
 
 _MISSING = "-"
 TOPK_STEP = "torch-topk"
 _TOPK_DENSITY = 0.01
 
 
-def make_tables(rows: Sequence[Row]) -> list[Table]:
+def make_tables(rows: Sequence[Row]) -> list[TerminalTable]:
     """One table for each length and input, in the order of the rows."""
     pages = dict.fromkeys((row.numel, row.input) for row in rows)
     return [_page([row for row in rows if (row.numel, row.input) == page]) for page in pages]
 
 
-def _page(rows: Sequence[Row]) -> Table:
+def _page(rows: Sequence[Row]) -> TerminalTable:
     threads = sorted({row.threads for row in rows})
     memcpy = sorted(row.memcpy_seconds for row in rows)[len(rows) // 2]
     speed = 8 * rows[0].numel / memcpy / 1e9
-    table = Table(
-        title=Text(
-            f"{rows[0].numel:,} entries, {rows[0].input}; memcpy {_ms(memcpy)} ms ({speed:.1f} GB/s read and written)"
-        ),
-        title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True,
-    )  # fmt: skip
-    table.add_column("step", no_wrap=True, vertical="bottom")
-    table.add_column("of", overflow="fold", min_width=12, vertical="bottom")
-    for head in (
-        *(f"ms\n{count}t" for count in threads),
-        *(f"memcpy\n{count}t" for count in threads),
+    heads = (
+        "step", "of", *(f"ms\n{count}t" for count in threads), *(f"memcpy\n{count}t" for count in threads),
         "topk", "bits\nentry", "entropy", "bits\nindex", "bound", "extra",
-    ):  # fmt: skip
-        table.add_column(Text(head), justify="right", no_wrap=True, vertical="bottom")
+    )  # fmt: skip
     baseline = {(row.density, row.threads): row.seconds for row in rows if row.step == TOPK_STEP}
+    lines = []
     # In order of first appearance of the step, all of one name together.
-    order = list(dict.fromkeys(row.step for row in rows))
-    for step in order:
+    for step in dict.fromkeys(row.step for row in rows):
         own = [row for row in rows if row.step == step]
-        lines = dict.fromkeys((row.density, row.variant) for row in own)
-        for number, (density, variant) in enumerate(lines):
+        for number, (density, variant) in enumerate(dict.fromkeys((row.density, row.variant) for row in own)):
             line = {row.threads: row for row in own if (row.density, row.variant) == (density, variant)}
-            table.add_row(
-                Text(step if number == 0 else ""), Text(_of(density, variant)), *_cells(line, threads, baseline)
-            )
-    return table
+            lines.append([step if number == 0 else "", _of(density, variant), *_cells(line, threads, baseline)])
+    return TerminalTable(
+        columns=[
+            TerminalColumn(header=head, cells=[line[place] for line in lines], is_name=place < 2)
+            for place, head in enumerate(heads)
+        ],
+        title=f"{rows[0].numel:,} entries, {rows[0].input}; memcpy {_ms(memcpy)} ms ({speed:.1f} GB/s read and written)",
+    )
 
 
 def _cells(line: dict[int, Row], threads: Sequence[int], baseline: dict[tuple[float | None, int], float]) -> list[str]:

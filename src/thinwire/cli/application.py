@@ -1,6 +1,7 @@
-"""The application that commands register with, and what they share."""
+"""The application that commands register with, and what they share. Nothing here waits for torch."""
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable
 from typing import TextIO, TypeVar
@@ -11,9 +12,14 @@ from rich.console import Console
 from thinwire.errors import ConfigError
 
 T = TypeVar("T")
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-# A pipe or a log has no width of its own; 120 columns hold the result table.
-console = Console(width=None if sys.stdout.isatty() else 120)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+# A pipe or a log has no width of its own, unless COLUMNS says so; 120 columns hold the result table.
+console = Console(width=None if sys.stdout.isatty() else shutil.get_terminal_size((120, 25)).columns)
 
 
 class Interrupted(Exception):
@@ -22,6 +28,11 @@ class Interrupted(Exception):
 
 class Refused(Exception):
     """A command has shown all there is to say, and ends with status 1."""
+
+
+def say(text: str) -> None:
+    """Print a line of plain text, which no terminal's width cuts."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
@@ -38,8 +49,12 @@ def numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
         raise ConfigError(f"{option} {text} cannot be read; give numbers separated by commas") from None
 
 
-def open_lines(name: str) -> contextlib.AbstractContextManager[TextIO | None]:
+def open_lines(name: str, mode: str = "w") -> contextlib.AbstractContextManager[TextIO | None]:
     """Where ``--json`` goes: a file, standard output for ``-``, nowhere if it was not given.
+
+    Args:
+        name: what was given.
+        mode: ``a`` to see, before long work, whether it can be written.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -47,6 +62,6 @@ def open_lines(name: str) -> contextlib.AbstractContextManager[TextIO | None]:
     if name in ("", "-"):
         return contextlib.nullcontext(sys.stdout if name else None)
     try:
-        return open(name, "w")
+        return open(name, mode)
     except OSError as error:
         raise ConfigError(f"--json {name} cannot be written ({error.strerror}); give another file, or -") from error

@@ -6,28 +6,23 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Literal, TextIO
 
 import torch
-import typer
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
-from thinwire.cli.application import app, console, numbers, open_lines
+from thinwire.cli.application import console, numbers, say
+from thinwire.cli.progress import Meter
 from thinwire.config import to_json
 from thinwire.errors import ConfigError
 from thinwire.experiments.processes import process_context
 from thinwire.experiments.session import one_torch_thread
 from thinwire.frontier import Choice, Frontier, Input, Line, Row, best_operator, frontier, make_input, pairs, write_page
-from thinwire.frontier.inputs import DEFAULT_NUMEL, SYNTHETIC
+from thinwire.frontier.inputs import SYNTHETIC
 from thinwire.frontier.pairs import exact_num_bytes
-from thinwire.frontier.sweep import BUDGETS
 from thinwire.frontier.tables import BUDGETED_SEED, budget_table, reference_table
+from thinwire.report import TerminalColumn, TerminalTable, print_fitted
 
 _LEGEND = (
     "error: ||C(x) - x||^2 / ||x||^2 of the best member of each operator within the budget; of the mean of several "
@@ -36,88 +31,75 @@ _LEGEND = (
 )
 
 
-class TableChoice(StrEnum):
-    """Tables of well-known operators."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What ``thinwire frontier`` was asked, as it was given."""
 
-    reference = "reference"
-    budget = "budget"
+    inputs: tuple[str, ...]
+    bits: str
+    clients: str
+    kind: Literal["any", "unbiased", "contraction"]
+    numel: int
+    draws: int
+    best: str
+    table: Literal["reference", "budget"] | None
+    gamma: str
+    html: Path | None
 
 
-class KindChoice(StrEnum):
-    """What may be chosen."""
+def show_frontier(request: Request, lines: TextIO | None) -> None:
+    """Measure and print what was asked for.
 
-    any = "any"
-    unbiased = "unbiased"
-    contraction = "contraction"
+    Args:
+        request: what was asked.
+        lines: where JSON goes; with standard output nothing else is printed there.
 
-
-@app.command("frontier")
-def show_frontier(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="gaussian, lognormal, student, or a file of thinwire record [default: the three]"),
-    ] = None,
-    bits: Annotated[str, typer.Option(help="budgets, in bits an entry")] = ",".join(f"{b:g}" for b in BUDGETS),
-    clients: Annotated[str, typer.Option(help="how many messages are averaged")] = "1,8,32",
-    kind: Annotated[KindChoice, typer.Option(help="which operators the tables and --best look at")] = KindChoice.any,
-    numel: Annotated[int, typer.Option(help="entries of the vectors; of a longer recording, blocks")] = DEFAULT_NUMEL,
-    draws: Annotated[int, typer.Option(help="draws over which an error is averaged")] = 2,
-    best: Annotated[str, typer.Option(help="only the best operator: bits=1, or error=0.1")] = "",
-    table: Annotated[TableChoice | None, typer.Option(help="only a table of well-known operators")] = None,
-    gamma: Annotated[
-        str, typer.Option(help="only the search of (s, k) for scaled QSGD of top-k: gamma=0.01,... of --numel entries")
-    ] = "",
-    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a row; - is standard output")] = "",
-    html: Annotated[Path | None, typer.Option(help="file for the figures")] = None,
-) -> None:
-    """Which operator has the least error for a number of bits on the wire: every registered one, with true bytes."""
-    if sum(map(bool, (best, table, gamma))) > 1:
-        raise ConfigError("--best, --table and --gamma exclude each other; give one of them")
-    with open_lines(json_file) as lines, one_torch_thread():
-        quiet = lines is sys.stdout
-        if gamma:
-            _pairs(numbers(gamma.removeprefix("gamma="), float, "--gamma"), numel, lines)
+    Raises:
+        ConfigError: something that cannot be read, or a file that cannot be written.
+    """
+    quiet = lines is sys.stdout
+    with one_torch_thread():
+        if request.gamma:
+            _pairs(numbers(request.gamma.removeprefix("gamma="), float, "--gamma"), request.numel, lines)
             return
-        seed = BUDGETED_SEED if table is TableChoice.budget else 1
-        made = [make_input(name, numel, seed=seed) for name in inputs or SYNTHETIC]
-        if table is not None:
-            budgets = numbers(bits, float, "--bits")
-            found = reference_table(made) if table is TableChoice.reference else budget_table(made, budgets)
+        seed = BUDGETED_SEED if request.table == "budget" else 1
+        made = [make_input(name, request.numel, seed=seed) for name in request.inputs or SYNTHETIC]
+        if request.table is not None:
+            budgets = numbers(request.bits, float, "--bits")
+            found = reference_table(made) if request.table == "reference" else budget_table(made, budgets)
             _print_lines(found, made, lines, quiet)
-        elif best:
+        elif request.best:
             for data in made:
-                _best(data, best, kind, draws, lines, quiet)
+                _best(data, request, lines, quiet)
         else:
-            _frontier(
-                made, numbers(bits, float, "--bits"), numbers(clients, int, "--clients"), kind, draws, lines, html
-            )
+            _frontier(made, request, lines)
 
 
-def _frontier(
-    made: Sequence[Input], budgets: Sequence[float], clients: Sequence[int], kind: KindChoice, draws: int,
-    lines: TextIO | None, html: Path | None,
-) -> None:  # fmt: skip
-    with _progress() as progress:
-        task = progress.add_task(f"measuring {', '.join(data.name for data in made)}", total=len(made))
+def _frontier(made: Sequence[Input], request: Request, lines: TextIO | None) -> None:
+    budgets, clients = numbers(request.bits, float, "--bits"), numbers(request.clients, int, "--clients")
+    what = f"measuring {', '.join(data.name for data in made)}"
+    with Meter() as meter:
+        meter.show(what, 0, len(made), "inputs")
         found: list[Frontier] = []
-        for one in _each(made, functools.partial(frontier, budgets=budgets, clients=clients, draws=draws)):
+        for one in _each(made, functools.partial(frontier, budgets=budgets, clients=clients, draws=request.draws)):
             found.append(one)
-            progress.advance(task)
+            meter.show(what, len(found), len(made), "inputs")
             for row in one.rows if lines is not None else ():
                 print(json.dumps(row.to_json()), file=lines, flush=True)
     if lines is not sys.stdout:
         for one in found:
             for count in clients:
-                console.print(_rows_table(one, count, kind))
-                for line in _best_lines(one, count, kind):
-                    console.print(line, markup=False, highlight=False, soft_wrap=True)
+                print_fitted(_rows_table(one, count, request.kind), console)
+                for line in _best_lines(one, count, request.kind):
+                    say(line)
         console.print(_LEGEND, markup=False, highlight=False)
-    if html is not None:
+    if request.html is not None:
         try:
-            write_page(found, html)
+            write_page(found, request.html)
         except OSError as error:
-            raise ConfigError(f"--html {html} cannot be written ({error.strerror}); give another file") from error
-        console.print(f"wrote {html}", markup=False, highlight=False, soft_wrap=True)
+            raise ConfigError(f"--html {request.html} cannot be written ({error.strerror}); give another file") from error
+        if lines is not sys.stdout:
+            say(f"wrote {request.html}")
 
 
 def _each(made: Sequence[Input], measure: Callable[[Input], Frontier]) -> Iterable[Frontier]:
@@ -129,34 +111,29 @@ def _each(made: Sequence[Input], measure: Callable[[Input], Frontier]) -> Iterab
         return list(pool.map(measure, made))
 
 
-def _rows_table(found: Frontier, count: int, kind: KindChoice) -> Table:
-    rows = [row for row in found.rows if row.clients == count and row.kind == kind.value]
+def _rows_table(found: Frontier, count: int, kind: str) -> TerminalTable:
+    rows = [row for row in found.rows if row.clients == count and row.kind == kind]
     budgets = sorted({row.budget for row in rows})
-    what = "one message" if count == 1 else f"mean of {count} clients"
-    console.print(
-        f"{found.input}, {found.numel:,} entries, {what}: error for at most that many bits an entry",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("operator", no_wrap=True)
+    operators = sorted({row.operator for row in rows})
+    known = {(row.operator, row.budget): row for row in rows}
+    columns = [TerminalColumn(header="operator", cells=operators, is_name=True)]
     for budget in budgets:
-        table.add_column(f"{budget:g}", justify="right", no_wrap=True)
-    if count == 1:
-        table.add_column(f"sum at {budgets[-1]:g}" if budgets else "sum", justify="right", no_wrap=True)
-    best = {budget: min((row for row in rows if row.budget == budget), key=_rank) for budget in budgets}
-    for operator in sorted({row.operator for row in rows}):
-        own = {row.budget: row for row in rows if row.operator == operator}
-        cells = [_cell(own.get(budget), best[budget]) for budget in budgets]
-        last = own.get(budgets[-1])
-        sums = (
-            [] if count != 1 else [Text("-" if last is None or last.running_sum is None else f"{last.running_sum:.2e}")]
-        )
-        table.add_row(Text(operator), *cells, *sums)
-    return table
+        best = min((row for row in rows if row.budget == budget), key=_rank).operator
+        cells = [_cell(known.get((operator, budget))) for operator in operators]
+        bold = frozenset(place for place, operator in enumerate(operators) if operator == best)
+        columns.append(TerminalColumn(header=f"{budget:g}", cells=cells, bold=bold))
+    if count == 1 and budgets:
+        sums = [_sum(known.get((operator, budgets[-1]))) for operator in operators]
+        columns.append(TerminalColumn(header=f"sum at\n{budgets[-1]:g}", cells=sums))
+    what = "one message" if count == 1 else f"mean of {count} clients"
+    return TerminalTable(
+        columns=columns,
+        title=f"{found.input}, {found.numel:,} entries, {what}: error for at most that many bits an entry",
+    )
 
 
-def _best_lines(found: Frontier, count: int, kind: KindChoice) -> list[str]:
-    rows = [row for row in found.rows if row.clients == count and row.kind == kind.value]
+def _best_lines(found: Frontier, count: int, kind: str) -> list[str]:
+    rows = [row for row in found.rows if row.clients == count and row.kind == kind]
     best = [
         min((row for row in rows if row.budget == budget), key=_rank) for budget in sorted({r.budget for r in rows})
     ]
@@ -167,24 +144,28 @@ def _rank(row: Row) -> tuple[float, float]:
     return row.error, row.bits
 
 
-def _cell(row: Row | None, best: Row) -> Text:
+def _cell(row: Row | None) -> str:
     if row is None:
-        return Text("-")
+        return "-"
     marks = ("u" if row.unbiased else "") + ("c" if row.contraction else "")
-    return Text(f"{row.error:.3g} {marks}", style="bold" if row.operator == best.operator else "")
+    return f"{row.error:.3g} {marks}"
 
 
-def _best(data: Input, asked: str, kind: KindChoice, draws: int, lines: TextIO | None, quiet: bool) -> None:
-    what, _, given = asked.partition("=")
+def _sum(row: Row | None) -> str:
+    return "-" if row is None or row.running_sum is None else f"{row.running_sum:.2e}"
+
+
+def _best(data: Input, request: Request, lines: TextIO | None, quiet: bool) -> None:
+    what, _, given = request.best.partition("=")
     if what not in ("bits", "error") or not given:
-        raise ConfigError(f"--best {asked} was given; write --best bits=1, or --best error=0.1")
+        raise ConfigError(f"--best {request.best} was given; write --best bits=1, or --best error=0.1")
     (limit,) = numbers(given, float, "--best") or (0.0,)
     bits, error = (limit, None) if what == "bits" else (None, limit)
-    choice = best_operator(data.signal, bits_per_entry=bits, error=error, kind=kind.value, draws=draws)
+    choice = best_operator(data.signal, bits_per_entry=bits, error=error, kind=request.kind, draws=request.draws)
     if lines is not None:
         print(json.dumps(_choice_json(data, choice)), file=lines, flush=True)
     if not quiet:
-        console.print(f"{data.name}: {choice}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{data.name}: {choice}")
 
 
 def _choice_json(data: Input, choice: Choice) -> dict[str, object]:
@@ -200,40 +181,36 @@ def _print_lines(found: Sequence[Line], made: Sequence[Input], lines: TextIO | N
         print(json.dumps(line.to_json()), file=lines, flush=True)
     if quiet:
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for head in (
-        "operator",
-        "budget",
-        *(f"{data.name}: bits" for data in made),
-        *(f"{data.name}: error" for data in made),
-    ):
-        table.add_column(Text(head), justify="left" if head == "operator" else "right")
-    for name, budget in dict.fromkeys((line.name, line.budget) for line in found):
-        own = {line.input: line for line in found if (line.name, line.budget) == (name, budget)}
-        table.add_row(
-            Text(name), "-" if budget is None else f"{budget:g}",
-            *(f"{own[data.name].bits:.3f}" if data.name in own else "-" for data in made),
-            *(f"{own[data.name].error:.3g}" if data.name in own else "-" for data in made),
-        )  # fmt: skip
-    console.print(table)
+    keys = list(dict.fromkeys((line.name, line.budget) for line in found))
+    known = {(line.name, line.budget, line.input): line for line in found}
+    columns = [
+        TerminalColumn(header="operator", cells=[name for name, _ in keys], is_name=True),
+        TerminalColumn(header="budget", cells=["-" if budget is None else f"{budget:g}" for _, budget in keys]),
+    ]
+    for data in made:
+        own = [known.get((*key, data.name)) for key in keys]
+        bits = ["-" if line is None else f"{line.bits:.3f}" for line in own]
+        errors = ["-" if line is None else f"{line.error:.3g}" for line in own]
+        columns.append(TerminalColumn(header=f"{data.name}\nbits", cells=bits))
+        columns.append(TerminalColumn(header=f"{data.name}\nerror", cells=errors))
+    print_fitted(TerminalTable(columns=columns), console)
 
 
 def _pairs(gammas: Sequence[float], numel: int, lines: TextIO | None) -> None:
     data = make_input("gaussian", numel)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for head in ("gamma", "levels s", "k", "bits by formula", "bits encoded", "as f32 top-k"):
-        table.add_column(head, justify="right")
+    heads = ("gamma", "levels s", "k", "bits by\nformula", "bits\nencoded", "as f32\ntop-k")
+    rows: list[tuple[str, ...]] = []
     for gamma in gammas:
         for pair in pairs(numel, gamma)[:3]:
             encoded, dense = 8 * pair.num_bytes(data.signal), 8 * exact_num_bytes(data.signal, gamma)
-            table.add_row(f"{gamma:g}", f"{pair.levels}", f"{pair.k}", f"{pair.formula_bits}", f"{encoded}", f"{dense}")
+            rows.append((f"{gamma:g}", *map(str, (pair.levels, pair.k, pair.formula_bits, encoded, dense))))
             if lines is not None:
                 shown = {"gamma": gamma, "levels": pair.levels, "k": pair.k, "formula_bits": pair.formula_bits}
                 print(json.dumps({**shown, "encoded_bits": encoded, "topk_bits": dense}), file=lines, flush=True)
     if lines is not sys.stdout:
-        console.print(table)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True))
+        cells = list(zip(*rows, strict=True)) or [()] * len(heads)
+        columns = [
+            TerminalColumn(header=head, cells=own, is_name=head == "gamma")
+            for head, own in zip(heads, cells, strict=True)
+        ]
+        print_fitted(TerminalTable(columns=columns), console)

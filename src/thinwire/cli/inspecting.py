@@ -1,34 +1,41 @@
 """``thinwire inspect``."""
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TextIO
 
 import torch
-import typer
 from torch import Tensor
 
-from thinwire.cli.application import Refused, app, console
+from thinwire.cli.application import Refused, say
 from thinwire.errors import ConfigError
 from thinwire.wire.explain import explain
 
 
-@app.command("inspect")
-def inspect_message(
-    file: Annotated[str, typer.Argument(help="a file that holds one message, as encode gives it; - is standard input")],
-    is_hex: Annotated[bool, typer.Option("--hex", help="the bytes are written as hex digits, as in FORMAT.md")] = False,
-) -> None:
-    """Explain a saved message: what every byte is for, and how small it is.
+def show_message(file: str, is_hex: bool, lines: TextIO | None) -> None:
+    """Print what is in a message.
 
-    A damaged message is shown up to where it breaks; the status is then 1. A file whose name ends in .hex is read as
-    hex digits.
+    Args:
+        file: that holds it; ``-`` is standard input.
+        is_hex: whether its bytes are written as hex digits, if its name does not say so.
+        lines: where JSON goes; with standard output nothing else is printed there.
+
+    Raises:
+        ConfigError: it cannot be read.
+        Refused: it is no valid message; what there is of one is shown.
     """
     content = _read(file)
     if is_hex or file.endswith(".hex"):
         content = _from_hex(content, file)
     explanation = explain(_tensor(content))
-    for line in explanation.lines():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if lines is not None:
+        names = ("num_bytes", "numel", "checksum_is_right", "bits_per_entry", "error")
+        fields = [dataclasses.asdict(field) for field in explanation.fields]
+        print(json.dumps({**{name: getattr(explanation, name) for name in names}, "fields": fields}), file=lines)
+    for line in explanation.lines() if lines is not sys.stdout else ():
+        say(line)
     if explanation.error is not None:
         raise Refused
 

@@ -3,17 +3,15 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TextIO
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from thinwire.bench import Input, Plan, Row, make_tables, measure, read_numel
-from thinwire.cli.application import Interrupted, app, console, numbers, open_lines
+from thinwire.bench import Input, Plan, Row, make_tables, measure
+from thinwire.cli.application import Interrupted, console, open_lines, say
+from thinwire.cli.progress import Meter
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.recording import Recorder, Recording, RecordingPlan
-from thinwire.experiments.tasks import load_task, task_names
+from thinwire.experiments.tasks import Task
+from thinwire.report import print_fitted
 
 _LEGEND = (
     "Medians. memcpy: as often as copying the vector takes on one thread; topk: as often as torch.topk of |x| at that "
@@ -22,94 +20,42 @@ _LEGEND = (
 )
 
 
-@app.command()
-def record(
-    task: Annotated[str, typer.Argument(help=f"one of {', '.join(task_names())}, or package.module:function")],
-    out: Annotated[Path, typer.Option(help="the file to write")] = Path("gradients.pt"),
-    method: Annotated[str, typer.Option(help="what the workers train with, see: thinwire methods")] = "topk:density=1%",
-    workers: Annotated[int, typer.Option(help="number of simulated workers")] = 4,
-    steps: Annotated[int, typer.Option(help="training steps")] = 200,
-    every: Annotated[int, typer.Option(help="steps from one recorded step to the next")] = 20,
-    lr: Annotated[float | None, typer.Option(help="learning rate [default: in the middle of the task's]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
-    optimizer: Annotated[str, typer.Option(help="of torch.optim: sgd:momentum=0.9, adam:betas=0.9/0.95")] = "sgd",
-    seed: Annotated[int, typer.Option(help="of model, batches and exchanges")] = 0,
-    all_workers: Annotated[bool, typer.Option("--all-workers", help="record every worker, not only worker 0")] = False,
-    data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
-) -> None:
-    """Train a task and keep gradients, for: thinwire bench --input recorded:FILE.
+def record_gradients(plan: RecordingPlan, task: Task, name: str, out: Path) -> None:
+    """Train and keep gradients in a file; what there is by then if it ends early.
 
-    The file also holds what the method compressed (gradient or displacement plus residual), if it has a memory. It
-    is a plain dict, which torch.load reads with weights_only=True. Ctrl-C keeps what is recorded by then.
+    Args:
+        plan: what is trained and kept.
+        task: is trained.
+        name: by which the user knows it.
+        out: the file, which :func:`refuse_out` has accepted.
     """
-    _refuse_out(out)
-    loaded = load_task(task, data=data)
-    plan = RecordingPlan(
-        method=method,
-        workers=workers,
-        steps=steps,
-        every=every,
-        lr=loaded.learning_rates[len(loaded.learning_rates) // 2] if lr is None else lr,
-        batch_size=loaded.batch_size if batch_size is None else batch_size,
-        optimizer=optimizer,
-        seed=seed,
-        all_workers=all_workers,
-    )
-    recorder = Recorder(plan, loaded)
+    recorder = Recorder(plan, task)
+    what = f"training {name} with {plan.method}"
     try:
-        with _progress() as progress:
-            shown = progress.add_task(f"training {task} with {method}", total=steps, unit="steps")
-            recorder.run(lambda step: progress.update(shown, completed=step))
+        with Meter() as meter:
+            recorder.run(lambda step: meter.show(what, step, plan.steps, "steps"))
     except KeyboardInterrupt:
         raise Interrupted(_save_part(recorder, out)) from None
     except ThinwireError as error:
         raise type(error)(f"{error}; {_save_part(recorder, out)}") from error
     recording = recorder.recording()
     recording.save(out)
-    console.print(
-        f"wrote {out}: {_contents(recording)}, {recorder.num_bytes / 1e6:.1f} MB",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    say(f"wrote {out}: {_contents(recording)}, {recorder.num_bytes / 1e6:.1f} MB")
 
 
-@app.command()
-def bench(
-    numel: Annotated[str, typer.Option(help="lengths; 25M is ResNet-50, 124M GPT-2 [default: 1M,25M]")] = "",
-    threads: Annotated[str, typer.Option(help="numbers of threads")] = "1,2",
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="heavy, or recorded:FILE; may be repeated [default: heavy]")
-    ] = None,
-    steps: Annotated[
-        str, typer.Option(help="only these, separated by commas; operators: each compressor; an unknown one lists all")
-    ] = "",
-    repeats: Annotated[int | None, typer.Option(help="calls of each [default: 30, 11 or 5, by length]")] = None,
-    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a row; - is standard output")] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="1M, few repeats: that it works, not what it costs")] = False,
-) -> None:
-    """Time kernels and whole steps against memcpy, torch.topk and the entropy, all in one run.
-
-    Close other programs first. Ctrl-C prints what is measured by then.
-    """
-    plan = Plan(
-        numels=numbers(numel or ("1M" if quick else "1M,25M"), read_numel, "--numel"),
-        threads=numbers(threads, int, "--threads"),
-        inputs=tuple(inputs or ["heavy"]),
-        steps=tuple(step.strip() for step in steps.split(",") if step.strip()),
-        repeats=3 if quick and repeats is None else repeats,
-        warmups=1 if quick else 3,
-        sweep_num_bytes=1 << 24 if quick else 1 << 27,
-    )
-    with open_lines(json_file) as lines, _progress() as progress:
-        watcher = _Watcher(plan, progress, lines)
+def time_steps(plan: Plan, json_file: str) -> None:
+    """Measure what is planned, and print it; what there is by then on Ctrl-C."""
+    with open_lines(json_file) as lines, Meter() as meter:
+        watcher = _Watcher(plan, meter, lines)
         try:
             measure(plan, watcher)
         except KeyboardInterrupt:
             watcher.interrupted = True
     if json_file != "-":
         for note in watcher.notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+            say(note)
         for table in make_tables(watcher.rows):
-            console.print(table)
+            print_fitted(table, console)
         console.print(_LEGEND, markup=False, highlight=False)
     if watcher.interrupted:
         raise Interrupted(f"{len(watcher.rows)} of {plan.num_rows} rows are measured")
@@ -118,17 +64,17 @@ def bench(
 class _Watcher:
     """Keeps rows, writes them as they come, shows how far it is."""
 
-    def __init__(self, plan: Plan, progress: Progress, lines: TextIO | None) -> None:
+    def __init__(self, plan: Plan, meter: Meter, lines: TextIO | None) -> None:
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.interrupted = False
-        self._progress = progress
-        self._shown = progress.add_task("bench", total=plan.num_rows, unit="rows")
+        self._meter = meter
+        self._total = plan.num_rows
         self._lines = lines
 
     def announce(self, what: str) -> None:
         """See :class:`thinwire.bench.Listener`."""
-        self._progress.update(self._shown, description=what)
+        self._meter.show("bench", len(self.rows), self._total, "rows", what)
 
     def note(self, data: Input) -> None:
         """See :class:`thinwire.bench.Listener`."""
@@ -137,21 +83,9 @@ class _Watcher:
     def row(self, row: Row) -> None:
         """See :class:`thinwire.bench.Listener`."""
         self.rows.append(row)
-        self._progress.advance(self._shown)
+        self._meter.show("bench", len(self.rows), self._total, "rows")
         if self._lines is not None:
             print(json.dumps(row.to_json()), file=self._lines, flush=True)
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-    )
-    # Standard output is for what a command finds.
-    return Progress(*columns, console=Console(stderr=True))
 
 
 def _save_part(recorder: Recorder, out: Path) -> str:
@@ -168,7 +102,7 @@ def _contents(recording: Recording) -> str:
     return f"{counts} of {recording.layout.numel:,} entries"
 
 
-def _refuse_out(out: Path) -> None:
+def refuse_out(out: Path) -> None:
     """Before anything is trained, refuse a file that could not or should not be written."""
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder; give a file")

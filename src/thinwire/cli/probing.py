@@ -2,21 +2,16 @@
 
 import functools
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, Any, TextIO
+from typing import Any, TextIO
 
 import torch.distributed as dist
-import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from thinwire.bench.inputs import heavy
 from thinwire.bench.shapes import gpt2_sizes, read_numel, resnet50_sizes
-from thinwire.cli.application import Refused, app, console, open_lines
+from thinwire.cli.application import Refused, console, open_lines, say
 from thinwire.distributed import Transport
 from thinwire.distributed.comm_hook import can_overlap
 from thinwire.distributed.link_speed import measure_link
@@ -26,6 +21,7 @@ from thinwire.experiments.launch import is_lead, join
 from thinwire.machines import Machines
 from thinwire.methods import parse_method
 from thinwire.network import Network
+from thinwire.report import TerminalColumn, TerminalTable, print_fitted
 
 DENSE = "dense"
 LEAST_SAVING = 0.05
@@ -35,13 +31,6 @@ _LEGEND = (
     "over all local steps, median of the slowest process. step: compute, then exchange; overlapped: as DDP's hook, the "
     "longer of both. How many steps training takes with a method is another question: thinwire compare."
 )
-
-
-class Like(StrEnum):
-    """Models whose tensors are known."""
-
-    resnet50 = "resnet50"
-    gpt2 = "gpt2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,20 +90,22 @@ class Row:
         }
 
 
-@app.command()
-def probe(
-    methods: Annotated[list[str], typer.Argument(help="method strings, see: thinwire methods")],
-    numel: Annotated[str, typer.Option(help="entries of the gradient: 5M, 500k")] = "",
-    like: Annotated[Like | None, typer.Option(help="a gradient of this model [default: resnet50]")] = None,
-    compute: Annotated[str, typer.Option(help="time of a step without communication: 50ms")] = "0ms",
-    limit: Annotated[float, typer.Option(help="seconds for each method; what takes longer is predicted")] = 10.0,
-    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a method; - is standard output")] = "",
+def probe_link(
+    methods: Sequence[str], numel: str, like: str | None, compute: str, limit_s: float, json_file: str
 ) -> None:
-    """Measure the link and what methods would cost on it, and say which to use.
+    """Measure the link and the methods in all processes that torchrun started, and say in the first which to use.
 
-    Start it in every process of a training, on the machines and over the link that it will use:
+    Args:
+        methods: method strings.
+        numel: entries of the gradient; empty for those of ``like``.
+        like: ``resnet50``, ``gpt2``, or None for the first.
+        compute: time of a step without communication.
+        limit_s: for each method.
+        json_file: where lines go.
 
-    torchrun --nproc-per-node 2 -m thinwire probe signtopk:density=1% signtopk:density=1%,every=8 --compute 50ms
+    Raises:
+        ConfigError: what cannot be read, or processes that torchrun did not start.
+        Refused: the same, in all processes but the first.
     """
     try:
         if not dist.is_torchelastic_launched():
@@ -124,16 +115,16 @@ def probe(
             )
         if numel and like:
             raise ConfigError(f"--numel {numel} and --like {like} were given; give one of them")
-        entries = read_numel(numel) if numel else sum(gpt2_sizes() if like is Like.gpt2 else resnet50_sizes())
+        entries = read_numel(numel) if numel else sum(gpt2_sizes() if like == "gpt2" else resnet50_sizes())
         compute_s = Machines.parse(compute).compute_s
         if Machines.parse(compute) != Machines(compute_s):
             raise ConfigError(f"--compute {compute} was given; it is one time, such as 50ms")
         for method in methods:
             parse_method(method)
-        if not limit >= 0:
-            raise ConfigError(f"--limit {limit} was given; it is a number of seconds, 0 or more")
+        if not limit_s >= 0:
+            raise ConfigError(f"--limit {limit_s} was given; it is a number of seconds, 0 or more")
         with open_lines(json_file if is_lead() else "") as lines:
-            join(functools.partial(_probe, methods, entries, compute_s, limit, lines))
+            join(functools.partial(_probe, methods, entries, compute_s, limit_s, lines))
     except ConfigError:
         if is_lead():
             raise
@@ -144,13 +135,14 @@ def _probe(
     methods: Sequence[str], numel: int, compute_s: float, limit_s: float, lines: TextIO | None, transport: Transport
 ) -> None:
     is_main = transport.rank == 0
-    notes = Console(stderr=True, quiet=not is_main)
     network = measure_link(transport)
     data = heavy(numel, transport.rank)
     prober = Prober(transport, network, data.vectors, data.tensors.offsets().diff().tolist(), limit_s)
     rows: list[Row] = []
-    for name in dict.fromkeys((DENSE, *methods)):
-        notes.print(f"measuring {name}", markup=False, highlight=False)
+    names = list(dict.fromkeys((DENSE, *methods)))
+    for number, name in enumerate(names, start=1):
+        if is_main:
+            print(f"measuring {number} of {len(names)}: {name}", file=sys.stderr, flush=True)
         method = None if name == DENSE else parse_method(name)
         cost = prober.dense() if method is None else prober.step(method)
         row = Row(
@@ -161,31 +153,32 @@ def _probe(
         if lines is not None:
             print(json.dumps(row.to_json()), file=lines, flush=True)
     if is_main and not (lines is not None and lines.name == "<stdout>"):
-        console.print(make_table(rows))
+        print_fitted(make_table(rows), console)
         console.print(_LEGEND, markup=False, highlight=False)
-        console.print(verdict(rows), markup=False, highlight=False, soft_wrap=True)
+        say(verdict(rows))
 
 
-def make_table(rows: Sequence[Row]) -> Table:
+def make_table(rows: Sequence[Row]) -> TerminalTable:
     """A line for each method."""
     first = rows[0]
-    table = Table(
-        title=Text(
+    columns = (
+        ("sent", [_size(row.cost.bytes_sent) for row in rows]),
+        ("received", [_size(row.cost.bytes_received) for row in rows]),
+        ("exchange", [_time(row.cost.seconds) for row in rows]),
+        ("step", [_time(row.step_s) for row in rows]),
+        ("overlapped", ["-" if row.overlapped_step_s is None else _time(row.overlapped_step_s) for row in rows]),
+        ("", ["predicted" if row.cost.is_predicted else "" for row in rows]),
+    )
+    return TerminalTable(
+        columns=[
+            TerminalColumn(header="method", cells=[row.method for row in rows], is_name=True),
+            *(TerminalColumn(header=head, cells=cells) for head, cells in columns if head or any(cells)),
+        ],
+        title=(
             f"{first.numel:,} entries, {first.processes} processes; {8e-6 * first.network.bandwidth_Bps:.4g} Mbit/s, "
             f"{_time(first.network.latency_s)}; {_time(first.compute_s)} of compute"
         ),
-        title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True,
-    )  # fmt: skip
-    table.add_column("method", overflow="fold")
-    for head in ("sent", "received", "exchange", "step", "overlapped", ""):
-        table.add_column(head, justify="right", no_wrap=True)
-    for row in rows:
-        overlapped = "-" if row.overlapped_step_s is None else _time(row.overlapped_step_s)
-        table.add_row(
-            Text(row.method), _size(row.cost.bytes_sent), _size(row.cost.bytes_received), _time(row.cost.seconds),
-            _time(row.step_s), overlapped, "predicted" if row.cost.is_predicted else "",
-        )  # fmt: skip
-    return table
+    )
 
 
 def verdict(rows: Sequence[Row]) -> str:

@@ -6,7 +6,7 @@ from thinwire.distributed.dense_watch import SlowerThanDense
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.optimizer import DistributedOptimizer
-from thinwire.distributed.policy import DensePolicy
+from thinwire.distributed.policy import DensePolicy, NothingCompressed
 from thinwire.distributed.serving import serve
 from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.distributed.transport import Transport
@@ -17,6 +17,7 @@ __all__ = [
     "DensePolicy",
     "DistributedOptimizer",
     "LinkOptions",
+    "NothingCompressed",
     "ReplicaGuard",
     "SlowerThanDense",
     "Synchronizer",

@@ -86,8 +86,9 @@ class CompressedGradients:
         with contextlib.ExitStack() as undo:  # what cannot begin leaves nothing behind
             undo.callback(self.transport.close)
             self._buckets = BucketChannels(
-                method, list(self._names.values()), policy.dense_names(model.module), self._key, self.transport.rank,
-                self.transport.size, self._clock,
+                method, list(self._names.values()),
+                policy.names_for(method, model.module, warns=self.transport.rank == 0),
+                self._key, self.transport.rank, self.transport.size, self._clock,
             )  # fmt: skip
             self._check(model.module)
             begin_alike(self.transport, model.module)

@@ -1,17 +1,25 @@
 """Which parameters are compressed, and which are sent as they are beside them."""
 
 import fnmatch
+import warnings
+from collections import Counter
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor, nn
 
-from thinwire.compressors import Compressor, Traits, segment_traits
+from thinwire.compressors import Compressor, Identity, Traits, segment_traits
 from thinwire.compressors.base import compress_residual
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
+from thinwire.methods import GradientAveraging
 from thinwire.payloads import Dense, Joined, Payload
 from thinwire.random import Key
+
+
+class NothingCompressed(UserWarning):
+    """All that is trained is sent in full, so that compression saves nothing; the message holds the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +56,69 @@ class DensePolicy:
                     f"the pattern {pattern!r} fits no parameter of the model; its first are "
                     f"{', '.join(list(named)[:5])}"
                 )
+        return frozenset(self._reasons(model))
+
+    def names_for(self, method: GradientAveraging, model: nn.Module, *, warns: bool) -> frozenset[str]:
+        """:meth:`dense_names`; a :class:`NothingCompressed` warning says so if nothing that is trained is left.
+
+        Args:
+            method: what is to compress the rest.
+            model: whose parameters are exchanged.
+            warns: whether this process is the one that says it.
+        """
+        names = self.dense_names(model)
+        trained = {name: param.numel() for name, param in model.named_parameters() if param.requires_grad}
+        # A method that sends everything as it is has nothing to lose, and one that sums messages takes no policy.
+        is_meant = not isinstance(method.compressor, Identity) and not method.exchange.needs_linear
+        if warns and is_meant and trained and names.issuperset(trained):
+            reasons = self._reasons(model)
+            entries = Counter[_Reason]()
+            for name, numel in trained.items():
+                entries[reasons[name]] += numel
+            counts = Counter(reasons[name] for name in trained)
+            listed = "; ".join(f"{counts[why]} ({entries[why]:,} entries) {why.value}" for why in entries)
+            warnings.warn(
+                f"all that is trained, {len(trained)} parameters of {entries.total():,} entries, is sent in full by "
+                f"{self}, so that compression saves nothing: {listed}. Give a policy= that leaves more to compress, "
+                f"such as thinwire.DensePolicy({_REMEDIES[entries.most_common(1)[0][0]]}), or train with plain DDP",
+                NothingCompressed,
+                stacklevel=4,
+            )
+        return names
+
+    def _reasons(self, model: nn.Module) -> "dict[str, _Reason]":
+        """Why each parameter that is sent in full is."""
         embedded = {
             id(module.weight) for module in model.modules() if self.embeddings and isinstance(module, nn.Embedding)
         }
-        return frozenset(
-            name
-            for name, param in named.items()
-            if (self.vectors and param.dim() < 2)
-            or param.numel() < self.below
-            or id(param) in embedded
-            or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)
-        )
+        found = {}
+        for name, param in model.named_parameters():
+            if self.vectors and param.dim() < 2:
+                found[name] = _Reason.VECTOR
+            elif id(param) in embedded:
+                found[name] = _Reason.EMBEDDING
+            elif param.numel() < self.below:
+                found[name] = _Reason.SMALL
+            elif any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns):
+                found[name] = _Reason.PATTERN
+        return found
+
+
+class _Reason(Enum):
+    """Why a parameter is sent in full."""
+
+    VECTOR = "of fewer than two dimensions"
+    EMBEDDING = "of embeddings"
+    SMALL = "of few entries (below=)"
+    PATTERN = "named by patterns="
+
+
+_REMEDIES = {
+    _Reason.VECTOR: "vectors=False, below=0",
+    _Reason.EMBEDDING: "embeddings=False",
+    _Reason.SMALL: "below=0",
+    _Reason.PATTERN: "patterns=()",
+}
 
 
 @dataclass(frozen=True, slots=True)

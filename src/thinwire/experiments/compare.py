@@ -15,6 +15,7 @@ from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.experiments.crews import Crew, run_folder
 from thinwire.experiments.optimizers import make_optimizer
+from thinwire.experiments.plausible import check_plausible
 from thinwire.experiments.session import Record, is_finished, read_records, read_run
 from thinwire.experiments.sharding import make_shards
 from thinwire.experiments.spec import Comparison, Run
@@ -41,7 +42,7 @@ class Comparer:
 
     Raises:
         ConfigError: the folder holds another comparison or cannot be written, a method or optimizer does not fit
-            the task's model, or there are more workers than examples.
+            the task's model, there are more workers than examples, or what was asked for cannot be meant.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Comparer:
             check_method(parse_method(method), layout)
         make_optimizer(comparison.optimizer, model.parameters(), comparison.lrs[0])
         make_shards(task.labels, comparison.workers, comparison.sharding, Key(0))
+        check_plausible(comparison, task)
         self._lock = FolderLock(self.out)
         self._agree(self._second(self._lock.holder()) if crew.is_main else "")
         self._before = self._read_description()

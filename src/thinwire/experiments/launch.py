@@ -19,11 +19,8 @@ import torch.distributed as dist
 
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
+from thinwire.experiments.ending import Terminated
 from thinwire.experiments.processes import start_method
-
-
-class Terminated(BaseException):
-    """SIGTERM ended the launcher; its workers are gone. Like KeyboardInterrupt, nothing but the end answers it."""
 
 
 LINGER_S = 5.0

@@ -14,6 +14,7 @@ from thinwire.compressors import Compressor, Traits
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.experiments.compare import made_by
 from thinwire.experiments.optimizers import make_optimizer
+from thinwire.experiments.plausible import check_batch_size
 from thinwire.experiments.session import one_torch_thread, private_torch_randomness
 from thinwire.experiments.sharding import Batches, make_shards
 from thinwire.experiments.spec import check_counts
@@ -184,6 +185,7 @@ class Recorder:
         self._task = task
         self._key = Key(plan.seed)
         shards = make_shards(task.labels, plan.workers, "random", self._key.fold("shards"))
+        check_batch_size(task, plan.workers, plan.batch_size)
         self._batches = [
             Batches(shard, plan.batch_size, self._key.fold("batches", rank)) for rank, shard in enumerate(shards)
         ]

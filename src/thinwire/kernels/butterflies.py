@@ -6,10 +6,7 @@ step save passes over memory and change no rounding, because each sum has the sa
 
 from typing import Any
 
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from thinwire.kernels.compiling import cgutils, intrinsic, types
 from thinwire.kernels.lanes import LANES, address, constants, load, spread, store, vector
 
 LARGEST_STEP = 4

@@ -10,12 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels import buffers
+from thinwire.kernels.compiling import intrinsic, types
 from thinwire.kernels.lanes import LANES, address, load, spread, store, vector
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.offsets import check_entries

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from thinwire.kernels.compiling import cgutils, intrinsic, types
 from thinwire.kernels.lanes import LANES, address, ask_for, constants, load, spread, store, variable, vector
 
 

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
 
 from thinwire.errors import WireError
 from thinwire.kernels.bits import num_packed_bytes, pack_block, pack_torch, unpack_block, unpack_torch
+from thinwire.kernels.compiling import intrinsic, types
 from thinwire.kernels.numba_tools import array_of, count_leading_zeros, kernel, load_word_padded, tensor_of
 
 MAX_NUM_BITS = 43

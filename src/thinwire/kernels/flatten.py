@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba.np.numpy_support import carray
 from torch import Tensor
 
 from thinwire.errors import ConfigError
+from thinwire.kernels.compiling import carray
 from thinwire.kernels.finite import is_finite_torch
 from thinwire.kernels.numba_tools import array_of, kernel, pointer
 from thinwire.kernels.threads import run, shares

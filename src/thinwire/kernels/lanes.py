@@ -7,9 +7,7 @@ checked: what is read and written must lie inside the arrays.
 from collections.abc import Callable
 from typing import Any
 
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from thinwire.kernels.compiling import cgutils, intrinsic, types
 
 LANES = 16
 """Entries of one group. Sixteen codes of any width are whole bytes."""

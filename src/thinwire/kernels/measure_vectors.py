@@ -7,10 +7,7 @@ Nothing is checked: what is read and written must lie inside the arrays.
 from collections.abc import Callable
 from typing import Any, Final
 
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from thinwire.kernels.compiling import cgutils, intrinsic, types
 from thinwire.kernels.lanes import LANES, address, ask_for, constants, load, spread, store, variable, vector
 
 AHEAD: Final = 1024

@@ -1,22 +1,13 @@
-"""What the Numba kernels share: the compile options, and instructions that Numba does not offer."""
+"""What the Numba kernels share: conversions, and instructions that Numba does not offer."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, types
-from numba.extending import intrinsic
 from torch import Tensor
 
-
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compile ``function`` when it is first called, once a machine (kept on disk), without the GIL.
-
-    Floats follow IEEE 754 strictly: no fused or reordered operations, so a kernel and its torch twin round
-    alike.
-    """
-    return njit(cache=True, nogil=True, error_model="numpy")(function)
+from thinwire.kernels.compiling import intrinsic, types
+from thinwire.kernels.compiling import kernel as kernel
 
 
 def array_of(tensor: Tensor) -> "np.ndarray[Any, Any]":

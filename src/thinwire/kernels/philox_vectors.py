@@ -2,10 +2,7 @@
 
 from typing import Any, Final
 
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from thinwire.kernels.compiling import cgutils, intrinsic, types
 from thinwire.kernels.lanes import address, constants, spread, store, vector
 
 MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)

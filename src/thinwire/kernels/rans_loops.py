@@ -7,10 +7,9 @@ they are unpacked, coded and packed, and a tile in rows of 32, an entry of each 
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from thinwire.kernels.bits import pack_block, unpack_block
+from thinwire.kernels.compiling import intrinsic, types
 from thinwire.kernels.numba_tools import copy_to, kernel
 from thinwire.kernels.rans_vectors import has_vectors, pull_vectors, push_vectors
 from thinwire.kernels.vector_width import prefer_wide_vectors

@@ -8,8 +8,7 @@ of AVX-512 (F, BW and VBMI2); elsewhere, :func:`has_vectors` is false and plain 
 
 from typing import Any
 
-from numba import types
-from numba.extending import intrinsic
+from thinwire.kernels.compiling import intrinsic, types
 
 _WIDTH = 16
 """States that one instruction handles."""

@@ -8,10 +8,8 @@ as bits of a word. The code is LLVM's own for vectors of 16, so it runs on any p
 
 from typing import Any
 
-from numba import types
-from numba.extending import intrinsic
-
 from thinwire.kernels import lanes
+from thinwire.kernels.compiling import intrinsic, types
 from thinwire.kernels.lanes import LANES
 
 MAGNITUDE = 0x7FFFFFFF

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba.np.numpy_support import carray
 from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import empty
+from thinwire.kernels.compiling import carray
 from thinwire.kernels.numba_tools import (
     TAKEN_AT_ONCE,
     array_of,

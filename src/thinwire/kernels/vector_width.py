@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from numba import types
-from numba.extending import intrinsic
+from thinwire.kernels.compiling import intrinsic, types
 
 
 def _prefer_wide_vectors(typing_context: Any) -> Any:

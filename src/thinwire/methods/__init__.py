@@ -1,7 +1,7 @@
 """Methods of the literature as products of parts."""
 
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, check_method
-from thinwire.methods.catalog import CATALOG, Row, parse_method
+from thinwire.methods.catalog import CATALOG, Row, find_row, parse_method
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
@@ -27,5 +27,6 @@ __all__ = [
     "Staggered",
     "Update",
     "check_method",
+    "find_row",
     "parse_method",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NewType, get_args, get_origin, get_type_hints
 
-from thinwire.config import suggest
+from thinwire.config import read_share, suggest
 from thinwire.errors import ConfigError
 from thinwire.layout import Chunks, Granularity, PerRow, PerTensor, Whole
 
@@ -31,6 +31,12 @@ class Option:
         if self.default is None:
             return f"[{self.name}]"
         return f"{self.name}={_show(self.default)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Its name, its default as it is written (None: not set), and what may be chosen, if that is a list."""
+        choices = list(get_args(self.kind)) if get_origin(self.kind) is Literal else None
+        default = None if self.default is None else _show(self.default)
+        return {"name": self.name, "default": default, "choices": choices}
 
 
 def options_of(row: Callable[..., Any]) -> dict[str, Option]:
@@ -71,12 +77,15 @@ def _read(text: str, kind: Any, where: str) -> Any:
         if text in ("yes", "no"):
             return text == "yes"
         raise ConfigError(f"{where}={text} cannot be read; write yes or no")
+    if kind is Density:
+        try:
+            return read_share(text)
+        except ConfigError as error:
+            raise ConfigError(f"{where}={text} cannot be read: {error}") from None
     try:
-        if kind is Density:
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
         return _whole(text, where) if kind is int else float(text)
     except ValueError:
-        form = {Density: "a share such as 1% or 0.01", int: "a whole number"}.get(kind, "a number")
+        form = "a whole number" if kind is int else "a number"
         raise ConfigError(f"{where}={text} cannot be read; write {form}") from None
 
 

@@ -4,6 +4,7 @@ from thinwire.report.page import write_page
 from thinwire.report.records import Comparison, Metric, Network, Record, load
 from thinwire.report.rows import Row, effective_target, summarise
 from thinwire.report.tables import print_table
+from thinwire.report.terminal import TerminalColumn, TerminalTable, plain, print_fitted
 
 __all__ = [
     "Comparison",
@@ -11,8 +12,12 @@ __all__ = [
     "Network",
     "Record",
     "Row",
+    "TerminalColumn",
+    "TerminalTable",
     "effective_target",
     "load",
+    "plain",
+    "print_fitted",
     "print_table",
     "summarise",
     "write_page",

@@ -1,8 +1,10 @@
 """One row per method: how good it ended, and what it took to reach the target."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import fmean, stdev
+from typing import Any
 
 from thinwire.report.records import Comparison, Metric, Record
 
@@ -56,6 +58,14 @@ class Row:
     def reliable(self) -> bool:
         """Whether every run reached the target."""
         return 0 < self.num_runs == self.num_reached
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields in plain values, the metric by its name; what is NaN or infinite is null."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in {**plain, "metric": self.metric.name}.items()
+        }
 
 
 def diverged(run: Sequence[Record]) -> bool:

@@ -10,33 +10,25 @@ from thinwire.report.columns import best_methods, columns
 from thinwire.report.formats import MISSING, metric_value
 from thinwire.report.records import Comparison
 from thinwire.report.rows import Row
+from thinwire.report.terminal import TerminalColumn, TerminalTable, print_fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def print_table(rows: Sequence[Row], console: "Console") -> None:
-    """Print the rows; the best of every column is bold. Needs about 120 columns."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+    """Print the rows, the best of every column bold; columns for which there is no room follow below."""
     shown = columns(rows)
-    best = [best_methods(column, rows) for column in shown]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
-    table.add_column("method", overflow="fold", vertical="bottom", min_width=16)
-    for column in shown:
-        table.add_column(Text(column.short_header), justify="right", no_wrap=True, vertical="top")
-    for row in rows:
-        # Text, not str: a method string may hold brackets, which rich would take for markup.
-        table.add_row(
-            Text(row.method),
-            *(
-                Text(column.short_text(row), style="bold" if row.method in winners else "")
-                for column, winners in zip(shown, best, strict=True)
-            ),
+    numbers = [
+        TerminalColumn(
+            header=column.short_header,
+            cells=[column.short_text(row) for row in rows],
+            bold=frozenset(place for place, row in enumerate(rows) if row.method in best_methods(column, rows)),
         )
-    console.print(table)
+        for column in shown
+    ]
+    names = TerminalColumn(header="method", cells=[row.method for row in rows], is_name=True)
+    print_fitted(TerminalTable(columns=[names, *numbers]), console)
 
 
 def summary_table(rows: Sequence[Row], swatches: Mapping[str, str]) -> str:

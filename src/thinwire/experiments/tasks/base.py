@@ -16,11 +16,13 @@ class Metric:
         name: one or two words, such as ``accuracy``.
         higher_is_better: the direction of progress.
         logarithmic: whether a log axis shows it best (a suboptimality).
+        best: the best value that there can be; None if none is known.
     """
 
     name: str
     higher_is_better: bool
     logarithmic: bool = False
+    best: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

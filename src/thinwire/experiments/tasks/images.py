@@ -58,7 +58,7 @@ class ImageTask:
     @property
     def metric(self) -> Metric:
         """Accuracy."""
-        return Metric("accuracy", higher_is_better=True)
+        return Metric("accuracy", higher_is_better=True, best=1.0)
 
     @property
     def num_train(self) -> int:

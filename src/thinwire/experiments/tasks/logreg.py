@@ -63,7 +63,7 @@ class LogisticRegression:
     @property
     def metric(self) -> Metric:
         """Suboptimality, best shown on a log axis."""
-        return Metric("suboptimality", higher_is_better=False, logarithmic=True)
+        return Metric("suboptimality", higher_is_better=False, logarithmic=True, best=0.0)
 
     @property
     def num_train(self) -> int:

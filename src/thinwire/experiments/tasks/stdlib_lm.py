@@ -65,7 +65,7 @@ class LanguageModelTask:
     @property
     def metric(self) -> Metric:
         """Bits per byte: 8 is no knowledge at all."""
-        return Metric("bits per byte", higher_is_better=False)
+        return Metric("bits per byte", higher_is_better=False, best=0.0)
 
     @property
     def num_train(self) -> int:

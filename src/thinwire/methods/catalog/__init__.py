@@ -1,15 +1,31 @@
 """The literature as a table: each row is a name, its options, and a product of parts."""
 
-from thinwire.config import suggest
+from thinwire.config import check_is, suggest
 from thinwire.errors import ConfigError
 from thinwire.methods.base import Method
 from thinwire.methods.catalog import asynchronous, averaging, decentralised, gradients, models
 from thinwire.methods.catalog.row import Row
 from thinwire.methods.options import read_options
 
-__all__ = ["CATALOG", "Row", "parse_method"]
+__all__ = ["CATALOG", "Row", "find_row", "parse_method"]
 
 CATALOG: tuple[Row, ...] = (*averaging.ROWS, *gradients.ROWS, *models.ROWS, *decentralised.ROWS, *asynchronous.ROWS)
+
+
+def find_row(name: str) -> Row:
+    """The row of that name.
+
+    Raises:
+        ConfigError: there is none.
+
+    Example:
+        >>> find_row("topk").options["density"].name
+        'density'
+    """
+    rows = {row.name: row for row in CATALOG}
+    if name.strip() not in rows:
+        raise ConfigError(f"unknown method {name!r}{suggest(name, list(rows))}. See: thinwire methods")
+    return rows[name.strip()]
 
 
 def parse_method(text: str) -> Method:
@@ -22,11 +38,9 @@ def parse_method(text: str) -> Method:
         >>> parse_method("local-sgd:every=4").schedule
         Every(steps=4)
     """
+    check_is(text, str, "a method", "a string such as topk:density=1%")
     name, _, rest = text.partition(":")
-    rows = {row.name: row for row in CATALOG}
-    if name.strip() not in rows:
-        raise ConfigError(f"unknown method {name!r}{suggest(name, list(rows))}. See: thinwire methods")
-    row = rows[name.strip()]
+    row = find_row(name)
     options = read_options(rest, row.name, row.options)
     try:
         return row.build(**options)

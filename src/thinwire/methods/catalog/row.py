@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from thinwire.methods.base import Method
 from thinwire.methods.options import Option, options_of
@@ -29,3 +30,13 @@ class Row:
     def options(self) -> dict[str, Option]:
         """The options that a method string may set."""
         return options_of(self.build)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that it says, in plain values."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "paper": self.paper,
+            "departs": self.departs or None,
+            "options": [option.to_json() for option in self.options.values()],
+        }

@@ -1,0 +1,50 @@
+"""``thinwire methods``."""
+
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import TextIO
+
+from thinwire.cli.application import console, say
+from thinwire.methods import CATALOG, Row, find_row, parse_method
+from thinwire.report import plain
+
+_WIDEST = 100
+"""Longer lines are hard to read."""
+
+
+def show_methods(names: Sequence[str], lines: TextIO | None) -> None:
+    """Print the catalog, or more of some of its rows.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    rows = [find_row(name.partition(":")[0]) for name in names] or list(CATALOG)
+    for row in rows if lines is not None else ():
+        print(json.dumps(row.to_json()), file=lines)
+    if lines is sys.stdout:
+        return
+    for row in rows:
+        _show(row, is_alone=bool(names))
+    say("Write NAME or NAME:OPTION=VALUE,..., such as  qsparse:density=1%,levels=15,every=8")
+
+
+def _show(row: Row, *, is_alone: bool) -> None:
+    console.print(row.name, style="bold", markup=False, highlight=False)
+    entries = [("sends", row.summary), ("paper", row.paper)]
+    if row.departs:
+        entries.append(("departs", row.departs))
+    options = [option.describe() for option in row.options.values()]
+    if is_alone:
+        entries.append(("made of", repr(parse_method(row.name))))
+        entries += [("option", text) for text in options] or [("options", "none")]
+    else:
+        entries.append(("options", "  ".join(options) or "none"))
+    for head, text in entries:
+        wrapped = textwrap.wrap(
+            plain(text, console.encoding), min(console.width, _WIDEST), initial_indent=f"  {head:8} ",
+            subsequent_indent=" " * 11, break_on_hyphens=False,
+        )  # fmt: skip
+        say("\n".join(wrapped))
+    say("")
