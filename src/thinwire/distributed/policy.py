@@ -12,6 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Joined, Payload
 from thinwire.random import Key
+from thinwire.worker.parameters import plain_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class DensePolicy:
     """Parameters that are sent in full: what is small, and what compression tends to harm.
 
     Args:
-        patterns: names, with ``*`` and ``?``, of parameters that are sent in full.
+        patterns: names, with ``*`` and ``?``, of parameters that are sent in full; without what wrappers, as of
+            ``torch.compile``, put before names.
         vectors: whether parameters of fewer than two dimensions are (biases, scales of normalisation layers).
         embeddings: whether the weights of ``nn.Embedding`` are.
         below: parameters of fewer entries are.
@@ -41,8 +43,9 @@ class DensePolicy:
         Raises:
             ConfigError: a pattern that fits no parameter.
         """
-        named = dict(model.named_parameters())
-        for pattern in self.patterns:
+        named = {plain_name(name): param for name, param in model.named_parameters()}
+        patterns = [plain_name(pattern) for pattern in self.patterns]
+        for pattern in patterns:
             if not fnmatch.filter(named, pattern):
                 raise ConfigError(
                     f"the pattern {pattern!r} fits no parameter of the model; its first are "
@@ -57,7 +60,7 @@ class DensePolicy:
             if (self.vectors and param.dim() < 2)
             or param.numel() < self.below
             or id(param) in embedded
-            or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)
+            or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
         )
 
 
