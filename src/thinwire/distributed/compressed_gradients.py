@@ -28,7 +28,7 @@ from thinwire.distributed.starting_point import begin_alike, common_terms
 from thinwire.distributed.step_notices import StepNotices, is_step_of_scaler
 from thinwire.distributed.trained_model import TrainedModel, named_parameters
 from thinwire.distributed.transport import Transport
-from thinwire.errors import ConfigError, ThinwireError, WorkerError
+from thinwire.errors import ConfigError, WorkerError
 from thinwire.methods import GradientAveraging
 from thinwire.network import Traffic
 from thinwire.random import Key
@@ -138,17 +138,22 @@ class CompressedGradients:
         return median_times(self._clock)
 
     def before_forward(self, model: nn.Module) -> None:
-        """Before a forward pass: what became of the last gradients is known now, and what is trained is asked again.
+        """Before a forward pass: what was thrown away is gone by now, and what is trained is asked again.
 
         Raises:
             ConfigError: the processes do not train the same parameters from now on.
         """
         own = self._trained.model
-        if own is None or model is not own or not (torch.is_grad_enabled() and own.require_backward_grad_sync):
+        if own is None or model is not own or not torch.is_grad_enabled():
+            return
+        self._exchange.settling.look()
+        if not own.require_backward_grad_sync:
             return
         self._is_under_way = False
-        self._exchange.settle()
-        self._trained.before_step(own, self, self.num_steps + 1)
+        if self._trained.differs(own):
+            self._exchange.settle()
+            self._trained.go_on_with_others(own, self, self.num_steps + 1)
+        self._trained.take_loaded(own.module)
 
     def exchange(self, bucket: Any) -> torch.futures.Future[Tensor]:
         """Begin the exchange of a bucket; the future's value is its buffer with the mean in it.
@@ -161,14 +166,18 @@ class CompressedGradients:
         is_inside = is_inside_backward()
         if is_inside and is_last:
             self._end.expect()
-        kept = functools.partial(self._keep, promise, buffer, is_inside)
+        done: Future[Tensor] = Future()
         try:
             self._check_open()
-        except ThinwireError as error:
-            failed: Future[Tensor] = Future()
-            failed.set_exception(error)
-            kept(failed)
-            return promise
+            done = self._submit(params, grads, buffer, is_last)
+        except Exception as error:  # it has to come out of the end of backward, like those of the thread
+            done.set_exception(error)
+        done.add_done_callback(functools.partial(self._keep, promise, buffer, is_inside))
+        return promise
+
+    def _submit(
+        self, params: Sequence[Tensor], grads: Sequence[Tensor], buffer: Tensor, is_last: bool
+    ) -> "Future[Tensor]":
         self._interrupts.came()  # what came before this is Python's own matter
         if not self._is_under_way:
             self._exchange.settle()
@@ -177,9 +186,7 @@ class CompressedGradients:
         self._exchange.settling.begin(dict(zip(names, params, strict=True)))
         handed_s = self._exchange.watch.hand_over() if self._exchange.watch else 0.0
         program = self._exchange.program(dict(zip(names, grads, strict=True)))
-        finish = functools.partial(self._exchange.finish, buffer, is_last, handed_s)
-        self._pipeline.submit(program, finish).add_done_callback(kept)
-        return promise
+        return self._pipeline.submit(program, functools.partial(self._exchange.finish, buffer, is_last, handed_s))
 
     def _check_open(self) -> None:
         if self.is_closed:

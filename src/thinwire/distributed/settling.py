@@ -19,6 +19,8 @@ class _Mark:
     grad_version: int
     version: int
     is_applied: bool = False
+    is_gone: bool = False
+    """It was seen to be thrown away."""
 
     @property
     def is_dropped(self) -> bool:
@@ -37,7 +39,7 @@ class _Mark:
             return False
         if self.is_written:
             return True
-        if self.param.grad is not self.grad:
+        if self.is_gone or self.param.grad is not self.grad:
             return False
         return self.grad._version == self.grad_version or bool(self.grad.any())
 
@@ -86,6 +88,11 @@ class Settling:
         for mark in marks:
             mark.is_applied |= mark.param.grad is not None
         return bool(marks)
+
+    def look(self) -> None:
+        """Notice gradients that are gone: the next backward may put others in the same place."""
+        for mark in self._marks.values():
+            mark.is_gone |= not mark.counts
 
     @property
     def are_all_written(self) -> bool:

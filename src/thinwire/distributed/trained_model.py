@@ -57,25 +57,21 @@ class TrainedModel:
         """The parameter's name."""
         return self._names[id(param)]
 
-    def before_step(self, model: DistributedDataParallel, exchanger: Exchanger, step: int) -> None:
-        """Notice layers that were frozen, unfrozen or replaced, and, before the first step, weights that were loaded.
+    def differs(self, model: DistributedDataParallel) -> bool:
+        """Whether layers were frozen, unfrozen or replaced, so that the model needs another reducer."""
+        return self._trained.differ(model)
 
-        What joins begins with an empty memory, at process 0's values; what a frozen layer is owed stays owed.
+    def go_on_with_others(self, model: DistributedDataParallel, exchanger: Exchanger, step: int) -> None:
+        """Exchange what is trained now: what joins begins with an empty memory, at process 0's values.
 
         Args:
             model: the model itself.
-            exchanger: what its reducer hands buckets to.
+            exchanger: what its new reducer hands buckets to.
             step: which step follows.
 
         Raises:
             ConfigError: the processes do not train the same parameters from now on, or ones that cannot be exchanged.
         """
-        if self._trained.differ(model):
-            self._go_on_with_others(model, exchanger, step)
-        if self._first_versions is not None:
-            self._take_loaded(model.module)
-
-    def _go_on_with_others(self, model: DistributedDataParallel, exchanger: Exchanger, step: int) -> None:
         refuse_unfit(model)
         mine = torch.frombuffer(bytearray(model_terms(model.module).encode()), dtype=torch.uint8)
         if any(not torch.equal(other, mine) for other in self._transport.share_bytes(mine)):
@@ -93,7 +89,14 @@ class TrainedModel:
         joined = self._trained.take_over(model, exchanger)
         begin_alike(self._transport, nn.ParameterList(joined))
 
-    def _take_loaded(self, module: nn.Module) -> None:
+    def take_loaded(self, module: nn.Module) -> None:
+        """Before the first step: take process 0's weights if some process has loaded others meanwhile.
+
+        Warns:
+            UserWarning: weights were not equal on all processes.
+        """
+        if self._first_versions is None:
+            return
         params = list(module.parameters())
         is_written = [param._version for param in params] != self._first_versions
         self._first_versions = None
