@@ -42,10 +42,10 @@ def train(link: Network | None, warn_if_slower: bool = True) -> dict[str, Any]:
     model = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 3))
     wrapped = DistributedDataParallel(model, bucket_cap_mb=0.0005)
     hook = thinwire.compress_ddp(wrapped, METHOD, warn_if_slower=warn_if_slower)
-    network = None if hook._watch is None else hook._watch.network
+    network = None if hook._exchange.watch is None else hook._exchange.watch.network
     if link is not None:
         transport = hook.transport
-        hook._watch = DenseWatch(link, transport.size, transport.rank == 0, transport.share)
+        hook._exchange.watch = DenseWatch(link, transport.size, transport.rank == 0, transport.share)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(STEPS):

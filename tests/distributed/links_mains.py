@@ -614,9 +614,7 @@ def trains_until(rank: int, size: int, form: str, victim: int, end: str, timeout
     called: Callable[[Tensor], Tensor] = model
     if form == "hook":
         called = DistributedDataParallel(model, bucket_cap_mb=0.0003)
-        handle: Any = contextlib.closing(
-            thinwire.compress_ddp(called, "topk:density=10%", warn_if_slower=False, links=links)  # type: ignore[arg-type]
-        )
+        handle: Any = thinwire.compress_ddp(called, "topk:density=10%", warn_if_slower=False, links=links)
     else:
         handle = thinwire.synchronize(optimizer, model, METHODS[form], links=links)
     with handle:

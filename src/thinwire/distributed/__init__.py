@@ -1,7 +1,8 @@
 """The same programs over links between processes."""
 
 from thinwire.distributed.checkpoints import Checkpoints
-from thinwire.distributed.comm_hook import CompressedGradients, compress_ddp
+from thinwire.distributed.comm_hook import compress_ddp
+from thinwire.distributed.compressed_gradients import CompressedGradients
 from thinwire.distributed.dense_watch import SlowerThanDense
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions

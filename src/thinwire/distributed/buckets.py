@@ -14,6 +14,7 @@ from thinwire.layout import Granularity, Layout, PerTensor, Whole
 from thinwire.methods import GradientAveraging
 from thinwire.random import Key
 from thinwire.worker.channel import Channel
+from thinwire.worker.parameters import plain_name
 from thinwire.worker.step_times import StepClock
 
 Cut = tuple[str, ...]
@@ -91,6 +92,20 @@ class BucketChannels:
                 stacklevel=2,
             )
 
+    def retrain(self, names: Sequence[str], dense: frozenset[str], gone: frozenset[str]) -> None:
+        """Go on with other parameters: what these have kept waits until they come again.
+
+        Args:
+            names: of all parameters now.
+            dense: those that are sent in full.
+            gone: names whose parameters are no more, or others; what was kept of them is forgotten.
+        """
+        kept = self.tensors()
+        cuts = [cut for cut in self.cuts() if gone.isdisjoint(cut)]
+        self.names, self.dense = names, dense
+        self._places = {name: place for place, name in enumerate(names)}
+        self.load({name: tensor for name, tensor in kept.items() if parameter_of(name) not in gone}, cuts)
+
     def fitted(self, layout: Layout) -> GradientAveraging:
         """The method for one bucket, whose last tensors are sent in full."""
         method = dataclasses.replace(self.method, granularity=_within_buckets(self.method.granularity))
@@ -154,3 +169,25 @@ def _restore(channel: Channel, known: dict[str, Tensor]) -> None:
     for name, view in _named(channel).items():
         if name in known and known[name].shape == view.shape:
             view.copy_(known.pop(name))
+
+
+def parameter_of(name: str) -> str:
+    """The parameter that a saved tensor is of, or the first one of its bucket.
+
+    Example:
+        >>> parameter_of("memory.residual.0.weight"), parameter_of("exchange.residual.#0.weight")
+        ('0.weight', '0.weight')
+    """
+    return name.split(".", 2)[2].removeprefix("#")
+
+
+def plain_key(name: str) -> str:
+    """A saved tensor's name without the marks of wrappers.
+
+    Example:
+        >>> plain_key("memory.residual._orig_mod.0.weight"), plain_key("exchange.residual.#_orig_mod.0.weight")
+        ('memory.residual.0.weight', 'exchange.residual.#0.weight')
+    """
+    part, kind, rest = name.split(".", 2)
+    mark = "#" if rest.startswith("#") else ""
+    return f"{part}.{kind}.{mark}{plain_name(rest.removeprefix('#'))}"

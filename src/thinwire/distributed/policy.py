@@ -16,6 +16,7 @@ from thinwire.layout import Segments
 from thinwire.methods import GradientAveraging
 from thinwire.payloads import Dense, Joined, Payload
 from thinwire.random import Key
+from thinwire.worker.parameters import plain_name
 
 
 class NothingCompressed(UserWarning):
@@ -27,7 +28,8 @@ class DensePolicy:
     """Parameters that are sent in full: what is small, and what compression tends to harm.
 
     Args:
-        patterns: names, with ``*`` and ``?``, of parameters that are sent in full.
+        patterns: names, with ``*`` and ``?``, of parameters that are sent in full; without what wrappers, as of
+            ``torch.compile``, put before names.
         vectors: whether parameters of fewer than two dimensions are (biases, scales of normalisation layers).
         embeddings: whether the weights of ``nn.Embedding`` are.
         below: parameters of fewer entries are.
@@ -49,8 +51,8 @@ class DensePolicy:
         Raises:
             ConfigError: a pattern that fits no parameter.
         """
-        named = dict(model.named_parameters())
-        for pattern in self.patterns:
+        named = _named(model)
+        for pattern in map(plain_name, self.patterns):
             if not fnmatch.filter(named, pattern):
                 raise ConfigError(
                     f"the pattern {pattern!r} fits no parameter of the model; its first are "
@@ -67,7 +69,7 @@ class DensePolicy:
             warns: whether this process is the one that says it.
         """
         names = self.dense_names(model)
-        trained = {name: param.numel() for name, param in model.named_parameters() if param.requires_grad}
+        trained = {name: param.numel() for name, param in _named(model).items() if param.requires_grad}
         # A method that sends everything as it is has nothing to lose, and one that sums messages takes no policy.
         is_meant = not isinstance(method.compressor, Identity) and not method.exchange.needs_linear
         if warns and is_meant and trained and names.issuperset(trained):
@@ -91,17 +93,22 @@ class DensePolicy:
         embedded = {
             id(module.weight) for module in model.modules() if self.embeddings and isinstance(module, nn.Embedding)
         }
+        patterns = [plain_name(pattern) for pattern in self.patterns]
         found = {}
-        for name, param in model.named_parameters():
+        for name, param in _named(model).items():
             if self.vectors and param.dim() < 2:
                 found[name] = _Reason.VECTOR
             elif id(param) in embedded:
                 found[name] = _Reason.EMBEDDING
             elif param.numel() < self.below:
                 found[name] = _Reason.SMALL
-            elif any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns):
+            elif any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
                 found[name] = _Reason.PATTERN
         return found
+
+
+def _named(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {plain_name(name): param for name, param in model.named_parameters()}
 
 
 class _Reason(Enum):

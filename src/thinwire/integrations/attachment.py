@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.checkpoints import Checkpoints
-from thinwire.distributed.comm_hook import CompressedGradients, GradScaler, can_overlap, compress_ddp
+from thinwire.distributed.bucket_exchange import GradScaler
+from thinwire.distributed.comm_hook import can_overlap, compress_ddp
+from thinwire.distributed.compressed_gradients import CompressedGradients
 from thinwire.distributed.parts import Stateful
 from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.errors import ConfigError

@@ -1,0 +1,141 @@
+"""The exchanges of a step under the hook of DDP, bucket by bucket, and what they leave in the memories."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from thinwire.distributed.buckets import BucketChannels
+from thinwire.distributed.dense_watch import DenseWatch
+from thinwire.distributed.guard import GuardedReplicas
+from thinwire.distributed.settling import Settling
+from thinwire.errors import NumericsError
+from thinwire.steps import Steps
+from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.observing import LayerReport
+from thinwire.worker.step_times import StepClock
+
+
+class GradScaler(Protocol):
+    """What is asked of ``torch.amp.GradScaler``."""
+
+    def get_scale(self) -> float:
+        """The factor that the loss is multiplied by."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exchanged:
+    """A bucket that has its mean: what came of it, when it began, and whether later ones are alike."""
+
+    outcomes: list[tuple[Channel, Outcome]]
+    begun_s: float
+    counts: bool
+
+
+class BucketExchange:
+    """Programs that exchange a bucket each; all of a step's exchanges may count, or none does.
+
+    Args:
+        buckets: the memories.
+        rank: of this process.
+        scaler: of the loss; without one a gradient that is not finite is an error.
+        guard: compares the replicas, if it is wanted.
+        report: is told how each parameter fared, if it is wanted.
+        clock: what the time of exchanges is measured by, if it is.
+    """
+
+    def __init__(
+        self, buckets: BucketChannels, rank: int, scaler: GradScaler | None, guard: GuardedReplicas | None,
+        report: LayerReport | None, clock: StepClock | None,
+    ) -> None:  # fmt: skip
+        self.num_steps = 0
+        self.message_bytes = 0
+        self.settling = Settling()
+        self.watch: DenseWatch | None = None
+        self._buckets = buckets
+        self._rank = rank
+        self._scaler = scaler
+        self._guard = guard
+        self._report = report
+        self._clock = clock
+        self._outcomes: list[tuple[Channel, Outcome]] = []
+
+    @torch.no_grad()
+    def program(self, named: Mapping[str, Tensor]) -> Steps[Exchanged]:
+        """The exchange of a bucket's gradients, by name; they are overwritten with the mean."""
+        begun_s = self.watch.begin() if self.watch else 0.0
+        if self._clock:
+            self._clock.switch("apply")
+        scale = self._scaler.get_scale() if self._scaler else 1.0
+        is_watched = self._report is not None and self._report.is_due(self.num_steps, self._rank)
+        outcomes, counts = [], True
+        for channel in self._buckets.of(named):
+            ordered = [named[name] for name in channel.layout.names]
+            x, finite = channel.gather(ordered)
+            if scale != 1.0:
+                x.div_(scale)
+            compressor = channel.method.compressor_at(self.num_steps)
+            counts &= compressor is channel.method.compressor
+            outcome = yield from channel.run(x, compressor, finite, self.num_steps, is_watched)
+            channel.write_result(outcome.aggregate, ordered, scale)
+            outcomes.append((channel, outcome))
+        return Exchanged(outcomes, begun_s, counts)
+
+    @torch.no_grad()
+    def finish(self, buffer: Tensor, is_last: bool, handed_s: float, exchanged: Exchanged) -> Tensor:
+        """What is left to do once the exchanges of all buckets before this one are over too.
+
+        Raises:
+            NumericsError: without a scaler, at the last bucket, on every process.
+            DivergenceError: the guard has found that the replicas differ.
+        """
+        self._outcomes += exchanged.outcomes
+        if is_last:
+            self._end_exchanges()
+        if self._clock:
+            self._clock.switch("compute")
+            if is_last:
+                self._clock.end_step()
+        if self.watch:
+            self.watch.end(handed_s, exchanged.begun_s, buffer.nbytes, is_last=is_last, counts=exchanged.counts)
+        return buffer
+
+    def _end_exchanges(self) -> None:
+        """The means are common, so all workers decide alike."""
+        outcomes, self._outcomes = self._outcomes, []
+        if self._guard:  # parameters do not change before the last bucket is back
+            self._guard.after_step(self.num_steps)
+        spoilt = next((each for each in outcomes if not each[1].aggregate.finite), None)
+        if spoilt is None:
+            self.message_bytes += sum(outcome.aggregate.message_bytes for _, outcome in outcomes)
+            self.settling.hold(outcomes)
+        elif self._scaler is None:
+            raise _numerics_error(*spoilt, self.num_steps + 1)
+
+    def settle(self) -> None:
+        """It is known what became of the last gradients."""
+        counting = self.settling.settle()
+        if not counting:
+            return
+        self.num_steps += 1
+        if self._report:
+            for channel, outcome in counting:
+                self._report.take(channel, outcome, self.num_steps)
+
+    def forget(self) -> None:
+        """The exchanges of this step, or those that wait, are as if they had not been."""
+        self.settling.clear()
+        self._outcomes = []
+
+
+def _numerics_error(channel: Channel, outcome: Outcome, step: int) -> NumericsError:
+    views = channel.layout.unflatten(outcome.aggregate.mean)
+    name = next(name for name, view in views.items() if not torch.isfinite(view).all())
+    return NumericsError(
+        f"NaN or inf in the gradient of at least one worker, in {name!r}, found at step {step}; no memory has taken "
+        "anything of it. Lower the learning rate, clip gradients, or look for bad input data; a GradScaler that is to "
+        "skip such steps must be given to compress_ddp as scaler="
+    )

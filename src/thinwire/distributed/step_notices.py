@@ -1,0 +1,51 @@
+"""Hears of every step that an optimizer of the process makes."""
+
+import inspect
+import weakref
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+
+class HearsOfSteps(Protocol):
+    """What is told of steps."""
+
+    def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer, which need not be of this model, has made a step."""
+        ...
+
+
+class StepNotices:
+    """Tells of the steps of all optimizers, so that a script need not say which one trains a model.
+
+    Args:
+        listener: is told after each step; it is not kept alive.
+    """
+
+    def __init__(self, listener: HearsOfSteps) -> None:
+        self._listener = weakref.ref(listener)
+        self._handle = register_optimizer_step_post_hook(self._tell)
+        weakref.finalize(listener, self._handle.remove)
+
+    def _tell(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[Any, Any]) -> None:
+        listener = self._listener()
+        if listener is not None:
+            listener.optimizer_stepped(optimizer)
+
+    def close(self) -> None:
+        """Tell of no more."""
+        self._handle.remove()
+
+
+def is_step_of_scaler() -> bool:
+    """Whether a ``GradScaler`` makes the present step.
+
+    It leaves no mark on an optimizer that it steps, so it is looked for among the callers.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is torch.amp.GradScaler.step.__code__:
+            return True
+        frame = frame.f_back
+    return False
