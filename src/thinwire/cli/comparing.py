@@ -94,7 +94,7 @@ def compare(
     data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for results [default: runs/TASK]")] = None,
     jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
-    port: Annotated[int | None, typer.Option(help="where local processes meet [default: a free one]")] = None,
+    port: Annotated[int | None, typer.Option(help="without effect: local processes meet in a private folder")] = None,
 ) -> None:
     """Compare methods: tune each, run each with every seed, write results.jsonl and report.html.
 
@@ -141,7 +141,7 @@ def compare(
         # Everything that can be refused is refused here, once, before any process starts.
         Comparer(comparison, loaded, folder, LocalCrew(1), command=command, watch=lambda *_: None)
         del loaded  # every process loads its own; one here would only take memory
-        launch(_num_processes(comparison), functools.partial(_compare_in_child, comparison, folder, command), port)
+        launch(_num_processes(comparison), functools.partial(_compare_in_child, comparison, folder, command))
 
 
 @app.command("report")
@@ -219,5 +219,5 @@ def _warn_without_effect(
         for name, given in (("--network", network), ("--compute", compute), ("--jobs", jobs)):
             if given is not None:
                 warnings.warn(f"{name} has no effect with --engine processes", stacklevel=2)
-    elif port is not None:
-        warnings.warn("--port has no effect with --engine simulate", stacklevel=2)
+    if port is not None:
+        warnings.warn("--port has no effect: local processes meet in a private folder, without a port", stacklevel=2)
