@@ -71,14 +71,14 @@ class Gossip:
         payloads: dict[int, Payload] = {ctx.rank: sent}
         for rank in others:
             payloads[rank] = yield from receive(
-                rank, functools.partial(_read, numel=numel, source=rank), ctx.max_num_bytes
+                rank, functools.partial(_read, numel=numel, source=rank, kinds=ctx.kinds), ctx.max_num_bytes
             )
         mean = zeros(numel)
         for rank, weight in row.items():
             payloads[rank].add_to(mean, weight)
         finite = is_finite(mean)
         if self.agree:
-            num_ill = yield from all_reduce(torch.tensor([0.0 if finite else 1.0]))
+            num_ill = yield from all_reduce(torch.tensor([0.0 if finite else 1.0], dtype=torch.float32))
             if finite and float(num_ill) > 0.0:
                 raise NumericsError(
                     "NaN or inf in the vector of a worker that is no neighbour of this one; the exchange was not "
@@ -87,10 +87,10 @@ class Gossip:
         return Aggregate(mean, finite, message.numel(), sent, len(row))
 
 
-def _read(message: Tensor, numel: int, source: int) -> Payload:
+def _read(message: Tensor, numel: int, source: int, kinds: frozenset[int] | None) -> Payload:
     if not message.numel():
         raise ProtocolError(
             f"worker {source} has stopped, probably at NaN or inf, of which only its neighbours know in the same "
             "exchange. Lower the learning rate, or use Gossip(agree=True)"
         )
-    return decode_part(message, numel, f"the message of worker {source}")
+    return decode_part(message, numel, f"the message of worker {source}", kinds)

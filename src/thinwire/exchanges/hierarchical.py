@@ -86,7 +86,7 @@ class Hierarchical:
             messages[other] = yield from receive(other, as_it_is, ctx.max_num_bytes)
         total = zeros(numel)
         for each in leaders:
-            decode_part(messages[each], numel, f"the message of worker {each}").add_to(total)
+            decode_part(messages[each], numel, f"the message of worker {each}", ctx.kinds).add_to(total)
         divide_finite(total, ctx.size)
         broadcast = encode(smallest_exact(total))
         for member in members:
