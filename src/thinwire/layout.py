@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.memo import Memo
 
@@ -207,6 +207,7 @@ class Chunks:
     length: int
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.length < 1:
             raise ConfigError(f"chunks of {self.length} entries were asked for; at least 1 is needed")
 

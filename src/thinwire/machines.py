@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from thinwire.config import check_types, read_share
 from thinwire.errors import ConfigError
 from thinwire.random import Key
 
@@ -39,6 +40,7 @@ class Machines:
     slow: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 <= self.compute_s < math.inf:
             raise ConfigError(f"a compute time of {self.compute_s} s was given; it must be at least 0 and finite")
         if not 0 <= self.jitter < math.inf or not 0 <= self.stall_share <= 1:
@@ -56,6 +58,8 @@ class Machines:
 
         A number without a unit is milliseconds.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"Machines.parse reads text such as '10ms'; a {type(text).__name__} was given")
         first, *others = (part.strip() for part in text.split(","))
         try:
             match = re.fullmatch(r"([-+.\dnaif]+)\s*(us|ms|s)?", first)
@@ -94,13 +98,9 @@ class Machines:
         return seconds * self.stall_factor if third < self.stall_share else seconds
 
 
-def _share(text: str) -> float:
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-
-
 def _stall(text: str) -> dict[str, Any]:
     share, _, factor = text.partition("x")
-    return {"stall_share": _share(share), "stall_factor": float(factor)}
+    return {"stall_share": read_share(share), "stall_factor": float(factor)}
 
 
 def _slow(text: str) -> dict[str, Any]:
@@ -108,4 +108,4 @@ def _slow(text: str) -> dict[str, Any]:
     return {"slow": tuple((int(rank), float(factor)) for rank, _, factor in pairs)}
 
 
-_READ = {"jitter": lambda text: {"jitter": _share(text)}, "stall": _stall, "slow": _slow}
+_READ = {"jitter": lambda text: {"jitter": read_share(text)}, "stall": _stall, "slow": _slow}

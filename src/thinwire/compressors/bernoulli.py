@@ -10,7 +10,7 @@ from thinwire.compressors.amount import kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import draw_entries
 from thinwire.kernels.probabilities import MANY, density_bounds
@@ -60,12 +60,13 @@ class Bernoulli:
         [2.0, 2.0, 2.0]
     """
 
-    density: float
+    density: Share
     probabilities: Literal["uniform", "optimal"] = "uniform"
     center: Literal["zero", "mean", "optimal"] = "zero"
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 < self.density <= 1.0:
             raise ConfigError(f"density {self.density} was given; it is the expected kept share, above 0, at most 1")
         check_choice("probabilities", self.probabilities, ("uniform", "optimal"))

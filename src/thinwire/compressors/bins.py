@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.bins import fill_bins
 from thinwire.kernels.moments import segment_moments
@@ -52,6 +52,7 @@ class Bins:
     bits: int = 2
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.bits not in range(2, 9):
             raise ConfigError(f"{self.bits} bits were asked for; bins take 2 to 8")
 

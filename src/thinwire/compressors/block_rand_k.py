@@ -11,7 +11,7 @@ from thinwire.compressors.bernoulli import sampled
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.seeded_rand_k import common_key
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
@@ -51,13 +51,14 @@ class BlockRandK:
         True
     """
 
-    density: float
+    density: Share
     block: int = 256
     values: Compressor = Identity()
     unbiased: bool = False
     shared: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 < self.density <= 1.0:
             raise ConfigError(f"density {self.density} was given; it is the kept share of the blocks, in (0, 1]")
         if self.block < 1:

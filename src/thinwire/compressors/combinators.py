@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor, Traits
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.kernels.buffers import copy_of
 from thinwire.kernels.sums import segment_sums
 from thinwire.layout import Segments
@@ -44,6 +44,9 @@ class BetterOf:
 
     first: Compressor
     second: Compressor
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The better message, or those of all segments one after another."""
@@ -100,6 +103,9 @@ class Successive:
 
     first: Compressor
     second: Compressor
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         """Both messages."""

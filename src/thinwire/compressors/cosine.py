@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor, Traits
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.cosine import cosine_transform
 from thinwire.layout import Segments
@@ -51,6 +51,7 @@ class Cosine:
     side: int = 64
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 1 <= self.side <= LARGEST_SIDE:
             raise ConfigError(f"squares of side {self.side} were asked for; 1 to {LARGEST_SIDE} are possible")
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Traits, outline_of_zeros
 from thinwire.compressors.rotation import Scale, is_unbiased, rotate_and_quantize, worst_error
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.gaussian_tables import LARGEST_BITS
 from thinwire.layout import Segments
@@ -66,6 +66,7 @@ class EDEN:
     scale: Scale = "unbiased"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.05 <= self.bits <= LARGEST_BITS:
             raise ConfigError(f"{self.bits} bits an entry were asked for; EDEN takes .05 to {LARGEST_BITS}")
         if self.rounds not in (1, 2):

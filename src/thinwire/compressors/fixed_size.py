@@ -11,7 +11,7 @@ from thinwire.compressors.base import Compressor, Traits
 from thinwire.compressors.bernoulli import check_choice, sampled, segment_means
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.seeded_rand_k import upscales
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
@@ -50,12 +50,13 @@ class FixedSize:
         [2.0, 2.0, 2.0]
     """
 
-    density: float | None = None
+    density: Share | None = None
     k: float | None = None
     center: Literal["zero", "mean"] = "zero"
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(self.k, self.density)
         check_choice("center", self.center, ("zero", "mean"))
         if self.k is not None and self.k < 1.0:

@@ -10,7 +10,7 @@ from thinwire.compressors.amount import kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.sign import Sign
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import split_draws
 from thinwire.kernels.probabilities import density_bounds, variance_bounds
@@ -59,12 +59,13 @@ class GSpar:
         True
     """
 
-    density: float | None = None
+    density: Share | None = None
     variance: float | None = None
     rounds: int = 2
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if (self.density is None) == (self.variance is None):
             raise ConfigError(
                 f"give either density or variance, not {'both' if self.density is not None else 'neither'}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.grid import MOST_CODES, round_to_grid
 from thinwire.kernels.signed_measures import segment_extents
@@ -58,6 +58,7 @@ class KLevel:
     coding: Literal["packed", "entropy"] = "packed"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 2 <= self.levels <= MOST_CODES:
             raise ConfigError(f"{self.levels} levels were asked for; KLevel takes 2 to {MOST_CODES}")
         if self.span not in ("range", "norm"):

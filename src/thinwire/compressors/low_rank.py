@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import copy_of
 from thinwire.kernels.matrix import columns_times, orthonormal, rows_times
@@ -59,6 +59,7 @@ class LowRank:
     columns: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rank < 1 or self.rounds < 1 or (self.columns is not None and self.columns < 1):
             raise ConfigError(
                 f"rank {self.rank}, {self.rounds} rounds, {self.columns} columns were asked for; each is 1 or more"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.powers import MOST_LEVELS, round_to_powers
 from thinwire.kernels.sums import segment_max, segment_sums
@@ -83,6 +83,7 @@ class NaturalDithering:
     norm: Literal["l2", "max"] = "l2"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 1 <= self.levels <= MOST_LEVELS:
             raise ConfigError(f"{self.levels} levels were asked for; natural dithering takes 1 to {MOST_LEVELS}")
         if self.norm not in ("l2", "max"):

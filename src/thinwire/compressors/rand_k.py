@@ -15,7 +15,7 @@ from thinwire.compressors.amount import (
 )
 from thinwire.compressors.base import Compressor, Traits, sparsified
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.accumulate import accumulate_take
 from thinwire.kernels.subset import segment_subsets
@@ -55,12 +55,13 @@ class RandK:
         2.0
     """
 
-    density: float | None = None
+    density: Share | None = None
     k: float | None = None
     values: Compressor = Identity()
     unbiased: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(self.k, self.density)
         if self.unbiased and self.k is not None and self.k < 1.0:
             raise ConfigError(f"unbiased rand-k with k = {self.k} was asked for; it needs k of at least 1")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor, Traits
 from thinwire.compressors.k_level import KLevel
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
@@ -57,6 +57,7 @@ class Rotate:
     block: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rounds not in (1, 2):
             raise ConfigError(f"{self.rounds} rounds were asked for; a rotation has 1 or 2")
         hadamard_blocks(0, self.block)

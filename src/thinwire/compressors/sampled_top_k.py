@@ -10,7 +10,7 @@ from thinwire.compressors.base import Compressor, Traits
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.threshold import LEAST_SAMPLE, check_sample, sample_quantiles
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import entries_above
 from thinwire.kernels.philox import uniform
@@ -58,13 +58,14 @@ class SampledTopK:
         [0.0, -3.0, 2.0, 0.0]
     """
 
-    density: float
-    sample: float = 0.01
+    density: Share
+    sample: Share = 0.01
     adaptations: int = 10
     resample: bool = True
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(None, self.density)
         check_sample(self.sample)
         if self.adaptations < 0:

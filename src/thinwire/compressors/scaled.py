@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor, Traits
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.hadamard import hadamard_blocks
 from thinwire.layout import Segments
@@ -62,6 +62,7 @@ class Scaled:
     inner: Compressor
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.inner.traits(_PROBE).unbiased:
             raise ConfigError(
                 f"{self.inner} is biased; Scaled takes unbiased operators (error feedback takes any contraction)"

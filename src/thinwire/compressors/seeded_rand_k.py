@@ -9,7 +9,7 @@ from thinwire.compressors.amount import check_amount, draw_counts, kept_segments
 from thinwire.compressors.base import Compressor, Traits, sparsified
 from thinwire.compressors.bernoulli import sampled
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
@@ -50,13 +50,14 @@ class SharedSeedRandK:
         True
     """
 
-    density: float | None = None
+    density: Share | None = None
     k: float | None = None
     values: Compressor = Identity()
     unbiased: bool = False
     shared: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(self.k, self.density)
         if self.unbiased and self.k is not None and self.k < 1.0:
             raise ConfigError(f"unbiased rand-k with k = {self.k} was asked for; it needs k of at least 1")

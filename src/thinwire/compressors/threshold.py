@@ -10,7 +10,7 @@ from thinwire.compressors.amount import kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, sparsified
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import entries_above
 from thinwire.kernels.select import top_k_entries
@@ -56,12 +56,13 @@ class Threshold:
         [0.0, -3.0, 2.0]
     """
 
-    density: float | None = None
+    density: Share | None = None
     threshold: float | None = None
-    sample: float = 0.001
+    sample: Share = 0.001
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if (self.density is None) == (self.threshold is None):
             raise ConfigError(
                 f"give either density or threshold, not {'both' if self.density is not None else 'neither'}"

@@ -14,7 +14,7 @@ from thinwire.compressors.amount import (
 )
 from thinwire.compressors.base import Compressor, Traits, sparsified
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.kernels.accumulate import accumulate_top_k
 from thinwire.kernels.select import top_k_entries
 from thinwire.layout import Segments
@@ -54,11 +54,12 @@ class TopK:
         [0.0, -3.0, 2.0]
     """
 
-    density: float | None = None
+    density: Share | None = None
     k: float | None = None
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(self.k, self.density)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes
@@ -47,6 +47,7 @@ class AsynchronousServer:
     max_staleness: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.max_staleness is not None and self.max_staleness < 0:
             raise ConfigError(f"a staleness of at most {self.max_staleness} was asked for; it must be 0 or more")
 

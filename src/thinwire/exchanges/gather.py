@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
@@ -48,6 +48,7 @@ class Gather:
     clip: Literal["none", "median"] = "none"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.mean not in ("all", "contributors"):
             raise ConfigError(f"mean = {self.mean!r} was given; it is 'all' or 'contributors'")
         if self.clip not in ("none", "median"):

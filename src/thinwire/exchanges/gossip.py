@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import NumericsError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.graphs import Graph, Ring, mixing_row
@@ -39,6 +39,9 @@ class Gossip:
 
     graph: Graph = Ring()
     agree: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def needs_linear(self) -> bool:

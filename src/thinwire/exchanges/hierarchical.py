@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes, read_mean, smallest_exact
@@ -39,6 +39,7 @@ class Hierarchical:
     island: int
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.island < 1:
             raise ConfigError(f"islands of {self.island} workers were asked for; at least 1 is needed")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
@@ -46,6 +46,7 @@ class MajorityVote:
     server: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.route not in ("server", "gather"):
             raise ConfigError(f"votes by {self.route!r} were asked for; they go by 'server' or 'gather'")
 

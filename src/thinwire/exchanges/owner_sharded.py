@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import (
@@ -64,6 +64,7 @@ class OwnerSharded:
     balanced: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_remember(self.select, self.remember, "select")
         if self.balanced and self.select is not None and self.remember:
             raise ConfigError("an owner remembers what it left out of its own region, which balanced=True would move")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
@@ -53,6 +53,7 @@ class ParameterServer:
     remember: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_remember(self.downlink, self.remember, "downlink")
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 from thinwire.compressors import Identity
 from thinwire.compressors.base import Compressor
 from thinwire.compressors.seeded_rand_k import common_key
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.remembered import recall, settle
@@ -50,6 +50,7 @@ class PowerIteration:
     warm_start: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rank < 1:
             raise ConfigError(f"matrices of rank {self.rank} were asked for; a rank is 1 or more")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor, Traits
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
@@ -50,6 +50,9 @@ class SharedScale:
     """
 
     exchange: Exchange = Gather()
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def needs_linear(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import (
@@ -55,6 +55,7 @@ class Tree:
     remember: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.arity < 1:
             raise ConfigError(f"a tree whose nodes have {self.arity} children was asked for; at least 1 is needed")
         check_remember(self.merge, self.remember, "merge")

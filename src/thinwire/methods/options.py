@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NewType, get_args, get_origin, get_type_hints
 
-from thinwire.config import suggest
+from thinwire.config import read_share, suggest
 from thinwire.errors import ConfigError
 from thinwire.layout import Chunks, Granularity, PerRow, PerTensor, Whole
 
@@ -73,7 +73,7 @@ def _read(text: str, kind: Any, where: str) -> Any:
         raise ConfigError(f"{where}={text} cannot be read; write yes or no")
     try:
         if kind is Density:
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+            return read_share(text)
         return int(text) if kind is int else float(text)
     except ValueError:
         form = {Density: "a share such as 1% or 0.01", int: "a whole number"}.get(kind, "a number")
