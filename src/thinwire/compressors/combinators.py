@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
+from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.kernels.buffers import copy_of
 from thinwire.kernels.sums import segment_sums
@@ -50,6 +51,7 @@ class BetterOf:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The better message, or those of all segments one after another."""
+        check_vector(x, segments)
         if segments.count == 1:
             return self._better(x, key, segments)
         parts = tuple(
@@ -109,6 +111,10 @@ class Successive:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         """Both messages."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         first = self.first.compress(x, key.fold("first"), segments)
         rest = copy_of(x)
         first.add_to(rest, -1.0)

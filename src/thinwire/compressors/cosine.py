@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
+from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.cosine import cosine_transform
@@ -57,6 +58,10 @@ class Cosine:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The compressed coefficients."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         if self._follows(segments):
             return CosinePayload(self.values.compress(cosine_transform(x, self.side), key, segments), self.side)
         sizes: list[int] = segments.offsets().diff().tolist()

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
 from thinwire.compressors.rotation import Scale, is_unbiased, rotate_and_quantize, worst_error
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -76,6 +76,7 @@ class EDEN:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Codes of the rotated entries and a scale for each block."""
+        check_vector(x, segments)
         return rotate_and_quantize(x, key, segments, self.bits, self.rounds, self.scale)
 
     def outline(self, segments: Segments) -> Payload:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import kept_segments, sparse_outline
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.sign import Sign
+from thinwire.compressors.shortening import shortened
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import split_draws
@@ -79,6 +80,10 @@ class GSpar:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         """The certain entries, and the signs of the drawn ones: no entry is in both."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         offsets = segments.offsets()
         if self.density is not None:
             bounds = density_bounds(x, offsets, x.new_zeros(segments.count), self.density, self.rounds)

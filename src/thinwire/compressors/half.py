@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.philox import random_words
@@ -59,6 +59,7 @@ class Half:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
         """The rounded values."""
+        check_vector(x, segments)
         dtype = _DTYPES[self.format]
         if self.rounding == "stochastic":
             x = _truncated_at_random(x, key)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import copy_of
@@ -67,6 +68,10 @@ class LowRank:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Two thin factors for each segment, or the segment itself."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         if segments.count == 1:
             return self._one(x, key)
         sizes: list[int] = segments.offsets().diff().tolist()

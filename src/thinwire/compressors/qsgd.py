@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits
+from thinwire.compressors.base import Traits, check_vector
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.bits import num_packed_bytes
@@ -87,6 +87,7 @@ class QSGD:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
         """One level an entry, and the norm of each segment."""
+        check_vector(x, segments)
         codes, scales = quantize(x, segments.offsets(), self.levels, self.norm, key.bits64(), _shrink(self, segments))
         return Levels(codes, scales, self.levels, segments, self.coding)
 
@@ -94,6 +95,7 @@ class QSGD:
         self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
     ) -> Levels:
         """Compress ``u = decay * residual + x``, leave ``u`` minus what is decoded in ``out``: one pass over memory."""
+        check_vector(x, segments)
         offsets, shrink = segments.offsets(), _shrink(self, segments)
         codes, scales = accumulate_quantize(
             x, residual, decay, out, offsets, self.levels, self.norm, key.bits64(), shrink
@@ -104,7 +106,7 @@ class QSGD:
         """A code an entry and an f32 a segment."""
         num_bytes = num_packed_bytes(segments.numel, (2 * self.levels).bit_length())
         codes = torch.empty(num_bytes, dtype=torch.uint8, device="meta")
-        return Levels(codes, torch.empty(segments.count, device="meta"), self.levels, segments, self.coding)
+        return Levels(codes, torch.empty(segments.count, dtype=torch.float32, device="meta"), self.levels, segments, self.coding)
 
     def traits(self, numel: int) -> Traits:
         """Unbiased with omega, or a contraction with ``1 - gamma = omega / (1 + omega)`` when scaled."""

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.k_level import KLevel
+from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.hadamard import hadamard_blocks, hadamard_rotate
@@ -64,6 +65,10 @@ class Rotate:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The compressed rotated entries and the key of the rotation; several of these for uneven segments."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         if segments.sizes is None and self._follows(segments):
             return self._rotated(x, key, segments.length)
         sizes = segments.offsets().diff().tolist()

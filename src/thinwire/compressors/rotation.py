@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.compressors.shortening import shortened
 from thinwire.kernels import buffers
 from thinwire.kernels.codebook import nearest_codes
 from thinwire.kernels.gaussian_tables import LARGEST_BITS, gaussian_table
@@ -38,6 +39,12 @@ def rotate_and_quantize(
     Blocks of a rotation must not reach over the border of a segment. One segment, or equal ones of a power of two, are
     rotated in one go; of other cuts each segment is a part of its own.
     """
+    return shortened(lambda x: _all_segments(x, key, segments, bits, rounds, scale), x)
+
+
+def _all_segments(
+    x: Tensor, key: Key, segments: Segments, bits: float, rounds: Literal[1, 2], scale: Scale
+) -> Payload:
     block = _common_block(segments)
     if segments.count <= 1 or block is not None:
         return _one(x, key, block, bits, rounds, scale)
@@ -121,7 +128,7 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
     few, many = (Segments.of_sizes([count[place] for count in counts]) for place in (1, 0))
     if bits < 1:
         values = rotated.index_select(0, segment_subsets(drawn, blocks.offsets(), few.offsets().diff()))
-        factors = blocks.offsets().diff() / few.offsets().diff().clamp_min(1)
+        factors = blocks.offsets().diff().to(torch.float32) / few.offsets().diff().clamp_min(1).to(torch.float32)
         return Rotated(
             Drawn(quantize(values, few, None, 1, factors=factors), few, drawn, blocks), address, rounds, block
         )

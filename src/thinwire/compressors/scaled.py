@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.hadamard import hadamard_blocks
@@ -70,6 +70,7 @@ class Scaled:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The message of U, its scales multiplied by ``1 / (1 + omega)``."""
+        check_vector(x, segments)
         factors = _factors(self, segments)
         return shrink(self.inner.compress(x, key, segments), factors.to(x.device), segments.offsets())
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, kept_share, most_counts
-from thinwire.compressors.base import Compressor, Traits, sparsified
+from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
 from thinwire.compressors.bernoulli import sampled
 from thinwire.compressors.identity import Identity
+from thinwire.compressors.shortening import magnified
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.subset import segment_subsets
@@ -64,12 +65,13 @@ class SharedSeedRandK:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Drawn:
         """The compressed values of the drawn entries."""
+        check_vector(x, segments)
         support = common_key(key) if self.shared else key
         counts = draw_counts(self.k, self.density, segments, support)
         address = support.fold("indices").bits64()
         kept = x.index_select(0, segment_subsets(address, segments.offsets(), counts).to(x.device))
         if self.unbiased:
-            kept *= upscales(segments, counts).to(x.device)
+            kept = magnified(kept, upscales(segments, counts).to(x.device))
         # As many segments as the vector has, even where nothing is kept of the only one.
         cut = kept_segments(segments, counts) if kept.numel() else Segments.of_sizes(counts.tolist())
         return Drawn(self.values.compress(kept, key.fold("values"), cut), cut, address, segments)
@@ -99,7 +101,7 @@ def common_key(key: Key) -> Key:
     """
     path = key.path
     for place in range(len(path) - 2, -1, -1):
-        if path[place] == "rank" and isinstance(path[place + 1], int):
+        if path[place] == "rank" and not isinstance(path[place + 1], str):
             return Key(key.seed, path[:place] + path[place + 2 :])
     return key
 
@@ -111,5 +113,5 @@ def upscales(segments: Segments, counts: Tensor) -> Tensor:
         >>> upscales(Segments.of_sizes([4, 3]), torch.tensor([2, 1])).tolist()
         [2.0, 2.0, 3.0]
     """
-    factors = (segments.offsets().diff() / counts.clamp(min=1)).to(torch.float32)
+    factors = segments.offsets().diff().to(torch.float32) / counts.clamp(min=1).to(torch.float32)
     return factors.repeat(int(counts[0])) if segments.count == 1 else factors.repeat_interleave(counts)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.dither import quantize
@@ -64,6 +64,7 @@ class TernGrad:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
         """One of three levels an entry, and the scale of each segment."""
+        check_vector(x, segments)
         offsets = segments.offsets()
         if self.clip is None:
             codes, scales = quantize(x, offsets, 1, "max", key.bits64())

@@ -12,7 +12,7 @@ from thinwire.compressors.amount import (
     most_counts,
     sparse_outline,
 )
-from thinwire.compressors.base import Compressor, Traits, sparsified
+from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
 from thinwire.compressors.identity import Identity
 from thinwire.config import Share, check_types, register
 from thinwire.kernels.accumulate import accumulate_top_k
@@ -64,6 +64,7 @@ class TopK:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The kept indices, ascending, and their compressed values."""
+        check_vector(x, segments)
         counts = draw_counts(self.k, self.density, segments, key)
         indices, kept = top_k_entries(x, segments.offsets(), counts)
         return Sparse(
@@ -74,6 +75,7 @@ class TopK:
         self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
     ) -> Sparse:
         """Compress ``u = decay * residual + x``, leave ``u`` minus the decoded payload in ``out``: one pass."""
+        check_vector(x, segments)
         counts = draw_counts(self.k, self.density, segments, key)
         indices, kept = accumulate_top_k(x, residual, decay, out, segments.offsets(), counts)
         values = self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))

@@ -106,7 +106,7 @@ def check_second(compressor: Compressor | None, remember: bool, field: str, segm
     """
     if compressor is None:
         return
-    compressor.compress(torch.zeros(segments.numel), Key(0), segments)
+    compressor.compress(torch.zeros(segments.numel, dtype=torch.float32), Key(0), segments)
     error = segment_traits(compressor, segments).error
     if remember and error >= 1.0:
         raise ConfigError(

@@ -138,7 +138,7 @@ def check_method(method: Method, layout: Layout) -> Segments:
     segments = method.granularity.segments(layout)
     for compressor in method.all_compressors():
         # A trial on zeros lets every part refuse the size on its own terms, before any training.
-        compressor.compress(torch.zeros(layout.numel), Key(0), segments)
+        compressor.compress(torch.zeros(layout.numel, dtype=torch.float32), Key(0), segments)
         error = segment_traits(compressor, segments).error
         if method.memory.needs_contraction and error >= 1.0:
             raise ConfigError(
