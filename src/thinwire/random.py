@@ -21,6 +21,9 @@ class Key:
         seed: the experiment's seed, any integer.
         path: what the numbers are for, from the general to the particular, as integers and strings.
 
+    Raises:
+        ConfigError: a seed that is no integer.
+
     Example:
         >>> step = Key(seed=1).fold("step", 10)
         >>> step.fold("rank", 0).bits64() == step.fold("rank", 0).bits64()
@@ -32,6 +35,10 @@ class Key:
     seed: int
     path: tuple[int | str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if type(self.seed) is not int:
+            object.__setattr__(self, "seed", _integer(self.seed, "a seed"))
+
     def fold(self, *parts: int | str) -> "Key":
         """The key of a narrower purpose: the same seed, a longer path."""
         return Key(self.seed, self.path + parts)
@@ -42,13 +49,13 @@ class Key:
         They are the key of the counter-based generator in :mod:`thinwire.kernels.philox`.
 
         Raises:
-            ConfigError: a seed that is no integer, or a part of the path that is neither an integer nor a string.
+            ConfigError: a part of the path is neither an integer nor a string.
         """
-        seed, path = self.seed, self.path
+        path = self.path
         # numpy's integers, for one, are written otherwise than Python's.
-        if type(seed) is not int or not _PLAIN.issuperset(map(type, path)):
-            seed, path = _integer(seed, "a seed"), tuple([_plain(part) for part in path])
-        text = repr((seed, path)).encode()
+        if not _PLAIN.issuperset(map(type, path)):
+            path = tuple([_plain(part) for part in path])
+        text = repr((self.seed, path)).encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 

@@ -42,7 +42,10 @@ class Compressor(Protocol):
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Compress each segment of ``x`` (contiguous f32 ``[segments.numel]``, not modified) on its own.
 
-        The result depends on ``x``, ``key`` and ``segments`` alone.
+        The result depends on ``x``, ``key`` and ``segments`` alone. Of a finite vector it is finite.
+
+        Raises:
+            ConfigError: a tensor of another type or shape, see :func:`check_vector`.
         """
         ...
 

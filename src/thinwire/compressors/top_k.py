@@ -41,7 +41,7 @@ class TopK:
         value on heavy ones.
 
     Args:
-        density: kept share of each segment, in (0, 1]; at least one entry of a segment is kept.
+        density: kept share of each segment, in (0, 1], or text such as ``"1%"``; at least one entry of a segment is kept.
         k: kept entries of each segment, at most its size; or a probability below 1.
         values: what becomes of the k kept values, segment by segment.
 

@@ -70,7 +70,8 @@ def launch(num_workers: int, main: Callable[[Transport], None]) -> None:
                 raise _first_failure(exits, Path(folder))
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def join(main: Callable[[Transport], None]) -> None:
@@ -170,7 +171,8 @@ def _ending_signals() -> list[signal.Signals]:
     """Those that end a command and leave it time to end its workers; only the main thread may set handlers."""
     if threading.current_thread() is not threading.main_thread():
         return []
-    return [signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else [])]
+    found = [signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else [])]
+    return [number for number in found if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _first_failure(exits: dict[int, int], folder: Path) -> ThinwireError:

@@ -58,5 +58,8 @@ def reach(payload: Payload) -> float:
 
 
 def _largest(numbers: Tensor) -> float:
-    largest = float(numbers.abs().max()) if numbers.numel() else 0.0
+    if not numbers.numel():
+        return 0.0
+    least, most = numbers.aminmax()
+    largest = max(-float(least), float(most))
     return math.inf if math.isnan(largest) else largest

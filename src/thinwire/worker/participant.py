@@ -67,8 +67,8 @@ class Worker:
         self.method = method
         self.model = model
         self.optimizer = optimizer
-        self.rank = rank
-        self.size = size
+        self.rank = int(rank)
+        self.size = int(size)
         self.num_steps = 0
         self.num_exchanges = 0
         self.message_bytes = 0
