@@ -18,14 +18,24 @@ import signal
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 
+if TYPE_CHECKING:
+    from thinwire.payloads import Payload
+
+Result = TypeVar("Result")
+
 MEMORY_FACTOR = 1024
 MEMORY_FREE = 2**20
-"""``decode`` may take so many bytes for each byte of the message, and so many more."""
+"""``decode`` may take so many bytes for each byte of the message, and so many more; so may what makes its vector, for
+each entry too."""
+
+SHORT = 4096
+"""Of vectors up to this length the entries are computed too."""
 
 CHUNK = 1000
 LONGEST_S = 60
@@ -52,11 +62,35 @@ class Generator:
         kind = self.random.random()
         if kind < 0.5:
             return self.mutated(self.corpus[self.below(len(self.corpus))])
+        if kind < 0.55:
+            made = self.costly()
+            return self.mutated(made) if self.below(3) == 0 else made
         if kind < 0.9:
             made = self.made(1)
             return self.mutated(made) if self.below(3) == 0 else made
         length = self.below(60)
         return bytes([1 + self.below(15)]) + self.random.randbytes(length)
+
+    def costly(self) -> bytes:
+        """A few bytes that stand for much work or memory: a constant, transformed, added up and cut again and again."""
+        numel = (4, 9, 300, 4096, 65536, 10**6, 2**24)[self.below(7)]
+        body = b"\x0b" + varint(numel) + b"\0" + self.random.randbytes(4)
+        for _ in range(1 + self.below(8)):
+            kind = (8, 9, 10, 12, 14)[self.below(5)]
+            if kind == 8:
+                body = bytes([8]) + self.key() + bytes([1 + self.below(2), 0]) + body
+            elif kind == 9:
+                body = bytes([9]) + varint((2, 64, 255, 512, 4095, 4096)[self.below(6)]) + body
+            elif kind == 10:
+                # Of every segment of few entries, all.
+                length = 1 + self.below(3)
+                cut = b"\1" + varint(length) if length < numel else b"\0"
+                body = bytes([10]) + varint(numel) + cut + self.key() + body + cut
+            else:
+                count = min((2, 32, 64)[self.below(3)], max(1, 3000 // len(body)))
+                body = bytes([kind]) + varint(count) + body * count
+                numel *= count if kind == 14 else 1
+        return body
 
     def below(self, bound: int) -> int:
         """A number from 0 to ``bound - 1``."""
@@ -324,30 +358,47 @@ def check(message: torch.Tensor, max_numel: int | None) -> str:
             another round.
     """
     from thinwire.errors import WireError
-    from thinwire.wire import decode, encode
+    from thinwire.wire import decode, encode, kinds_in
 
-    allowed = MEMORY_FACTOR * message.numel() + MEMORY_FREE
-    # A kernel that is used for the first time is compiled or loaded; only then is there a second attempt.
-    for attempt in range(2):
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
+    def read() -> "tuple[Payload | None, str]":
         try:
-            payload = decode(message, max_numel=max_numel)
-            reason = "accepted"
+            return decode(message, max_numel=max_numel), "accepted"
         except WireError as error:
-            payload, reason = None, " ".join(word for word in str(error).split() if not word[:1].isdigit())[:60]
+            return None, " ".join(word for word in str(error).split() if not word[:1].isdigit())[:60]
         except BaseException as error:
             raise Failure(f"{type(error).__name__}: {error}") from error
-        taken = tracemalloc.get_traced_memory()[1] - before
-        if taken <= allowed:
-            break
-        if attempt:
-            raise Failure(f"{taken} bytes of memory for a message of {message.numel()}")
+
+    payload, reason = bounded(read, message.numel())
     if payload is not None:
         again = encode(payload)
-        if not torch.equal(encode(decode(again)), again):
+        kinds = kinds_in(payload)
+        if not torch.equal(encode(decode(again, kinds=kinds)), again):
             raise Failure("what was decoded changes when it is encoded and decoded again")
+        if payload.numel <= SHORT:
+            bounded(payload.to_dense, message.numel() + payload.numel)
+        try:
+            decode(message, kinds=kinds - {min(kinds)})
+        except WireError:
+            return reason
+        raise Failure(f"a payload of kind {min(kinds)} was accepted where it was not expected")
     return reason
+
+
+def bounded(work: Callable[[], Result], size: int) -> Result:
+    """What it returns.
+
+    Raises:
+        Failure: it took more memory than is allowed for so many bytes and entries.
+    """
+    # A kernel that is used for the first time is compiled or loaded; only then is there a second attempt.
+    for _ in range(2):
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        result = work()
+        taken = tracemalloc.get_traced_memory()[1] - before
+        if taken <= MEMORY_FACTOR * size + MEMORY_FREE:
+            return result
+    raise Failure(f"{taken} bytes of memory for {size} bytes and entries")
 
 
 def messages(seed: int, first: int, number: int) -> Iterator[tuple[int, torch.Tensor, int | None]]:

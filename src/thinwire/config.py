@@ -1,9 +1,12 @@
-"""Dataclasses to and from JSON, by the name of the class."""
+"""Dataclasses to and from JSON, by the name of the class, and of what types their fields are."""
 
 import dataclasses
 import difflib
+import functools
 import math
-from typing import Any, TypeVar
+import numbers
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from thinwire.errors import ConfigError
 
@@ -131,3 +134,105 @@ def check_is(value: object, kind: type, what: str, wanted: str) -> None:
     """
     if not isinstance(value, kind):
         raise ConfigError(f"{what} must be {wanted}; a {type(value).__name__} was given: {value!r:.80}")
+
+
+Share: TypeAlias = Annotated[float, "share"]
+"""The type of a field that is a share: a number or, as in method strings, text such as ``"1%"`` or ``"0.01"``."""
+
+
+def check_types(value: Any) -> None:
+    """Refuse a frozen dataclass with a field of the wrong type; for the beginning of its ``__post_init__``.
+
+    Numbers of other libraries become Python's own, lists become tuples, and the text of a :data:`Share` its number.
+
+    Raises:
+        ConfigError: with the field, what was given and what it takes.
+
+    Example:
+        >>> from thinwire.compressors import TopK
+        >>> TopK(density="1%")
+        TopK(density=0.01, k=None, values=Identity())
+    """
+    for name, hint in _hints(type(value)).items():
+        given = getattr(value, name)
+        fitting = _fitted(given, hint)
+        if fitting is _UNFIT:
+            shown = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r}"
+            raise ConfigError(f"{type(value).__name__} was given {name} = {shown}; it takes {_described(hint)}")
+        if fitting is not given:
+            object.__setattr__(value, name, fitting)
+
+
+_UNFIT = object()
+"""In place of a value: there is none of that type."""
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _fitted(given: Any, hint: Any) -> Any:
+    """The value as the type has it, or :data:`_UNFIT`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        each = (_fitted(given, arm) for arm in arguments)
+        return next((fitting for fitting in each if fitting is not _UNFIT), _UNFIT)
+    if hint == Share:
+        return _fitted_share(given)
+    if origin is Literal:
+        each = (_fitted(given, kind) for kind in {type(choice) for choice in arguments})
+        return next((fitting for fitting in each if fitting is not _UNFIT), _UNFIT)
+    if origin is tuple:
+        return _fitted_tuple(given, arguments)
+    if hint in (int, float):
+        return _fitted_number(given, hint)
+    if not isinstance(hint, type):
+        return given  # a function or the like: nothing to say before it is called
+    # A class has the methods of a protocol too.
+    return given if isinstance(given, hint) and not isinstance(given, type) else _UNFIT
+
+
+def _fitted_number(given: Any, hint: Any) -> Any:
+    if isinstance(given, bool) or type(given) in (int, float):
+        return given if type(given) in (int, hint) else _UNFIT
+    if isinstance(given, numbers.Integral):
+        return int(given)
+    return float(given) if isinstance(given, numbers.Real) and hint is float else _UNFIT
+
+
+def _fitted_share(given: Any) -> Any:
+    if not isinstance(given, str):
+        return _fitted_number(given, float)
+    try:
+        return read_share(given.strip())
+    except ValueError:
+        return _UNFIT
+
+
+def _fitted_tuple(given: Any, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(given, tuple | list):
+        return _UNFIT
+    kinds = arguments[:1] * len(given) if arguments[1:] == (...,) else arguments
+    if len(kinds) != len(given):
+        return _UNFIT
+    fitting = tuple(_fitted(item, kind) for item, kind in zip(given, kinds, strict=True))
+    if any(item is _UNFIT for item in fitting):
+        return _UNFIT
+    same = isinstance(given, tuple) and all(one is other for one, other in zip(fitting, given, strict=True))
+    return given if same else fitting
+
+
+def _described(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_described, arguments))
+    if hint == Share:
+        return 'a share such as 0.01 or "1%"'
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is tuple:
+        return "a tuple"
+    simple = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
+    return simple.get(hint, f"an object of {hint.__name__}" if isinstance(hint, type) else str(hint))

@@ -9,8 +9,9 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
+from thinwire.memo import Memo
 
 State: TypeAlias = dict[str, Tensor]
 """Named tensors that a worker owns on behalf of one of its parts, which keeps nothing else.
@@ -64,7 +65,7 @@ class Segments:
 
     def offsets(self) -> Tensor:
         """Where the segments begin, and the end: int64 of shape ``[count + 1]``; shared, do not write to it."""
-        return _offsets(self)
+        return _offsets(self) if self.count <= _FEW else _MANY_OFFSETS(self)
 
     def distinct_sizes(self) -> tuple[int, ...]:
         """The different sizes that occur, ascending, without 0."""
@@ -75,13 +76,26 @@ class Segments:
         return tuple(sorted(sizes | {self.length})) if full else tuple(sizes)
 
 
-@functools.lru_cache(maxsize=256)
-def _offsets(segments: Segments) -> Tensor:
+def _make_offsets(segments: Segments) -> Tensor:
     if segments.sizes is not None:
         ends = torch.tensor(segments.sizes, dtype=torch.int64).cumsum(0)
         return torch.cat([torch.zeros(1, dtype=torch.int64), ends])
     starts = torch.arange(0, segments.numel, segments.length, dtype=torch.int64)
-    return torch.cat([starts, torch.tensor([segments.numel])])
+    return torch.cat([starts, torch.tensor([segments.numel], dtype=torch.int64)])
+
+
+def _num_bytes(segments: Segments, offsets: Tensor) -> int:
+    return offsets.nbytes + _NUM_BYTES_OF_SIZE * len(segments.sizes or ())
+
+
+_FEW = 1024
+"""Up to so many segments the offsets are kept in a cache that counts results, which is quicker than one of bytes."""
+
+_NUM_BYTES_OF_SIZE = 40
+"""What a listed size takes as a Python integer in a tuple."""
+
+_offsets = functools.lru_cache(maxsize=256)(_make_offsets)
+_MANY_OFFSETS = Memo(_make_offsets, _num_bytes, 1 << 26)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +207,7 @@ class Chunks:
     length: int
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.length < 1:
             raise ConfigError(f"chunks of {self.length} entries were asked for; at least 1 is needed")
 

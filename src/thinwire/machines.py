@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thinwire.config import read_share
+from thinwire.config import check_types, read_share
 from thinwire.errors import ConfigError
 from thinwire.random import Key
 
@@ -40,6 +40,7 @@ class Machines:
     slow: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 <= self.compute_s < math.inf:
             raise ConfigError(f"a compute time of {self.compute_s} s was given; it must be at least 0 and finite")
         if not 0 <= self.jitter < math.inf or not 0 <= self.stall_share <= 1:
@@ -58,6 +59,8 @@ class Machines:
         Raises:
             ConfigError: it cannot be read, or has a time other than 0 without a unit.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"Machines.parse reads text such as '10ms'; a {type(text).__name__} was given")
         first, *others = (part.strip() for part in text.split(","))
         try:
             match = re.fullmatch(r"([-+.\dnaif]+)\s*(us|ms|s)?", first)

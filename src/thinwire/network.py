@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thinwire.config import check_types
 from thinwire.errors import ConfigError
 
 FRAME_NUM_BYTES = 8
@@ -53,6 +54,7 @@ class Link:
     uplink_Bps: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         up = self.bandwidth_Bps if self.uplink_Bps is None else self.uplink_Bps
         if not (self.bandwidth_Bps > 0 and up > 0) or not self.latency_s >= 0:
             raise ConfigError(
@@ -91,6 +93,7 @@ class Network:
     links: tuple[tuple[int, Link], ...] = ()
 
     def __post_init__(self) -> None:
+        check_types(self)
         _ = self.default  # refuses what cannot be
         ranks = [rank for rank, _ in self.links]
         if len(set(ranks)) < len(ranks) or any(rank < 0 for rank in ranks):
@@ -112,6 +115,8 @@ class Network:
         ``,up=BANDWIDTH`` gives the way up, and ``; RANK: BANDWIDTH,LATENCY`` one worker's own link, any number of
         times.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"Network.parse reads text such as '100Mbit,20ms'; a {type(text).__name__} was given")
         first, *others = text.split(";")
         default = _parse_link(first, text)
         links = []

@@ -31,7 +31,7 @@ from thinwire.config import from_json, register, registered, to_json
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Payload
 from thinwire.random import Key
-from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
+from thinwire.wire import decode, encode, encoded_num_bytes, kinds_in, max_num_bytes
 
 THREE = torch.tensor([3.0, 2.0, 1.0, 1.5])
 # The laws. Each takes a compressor, so that the toy compressor below can be put through all of them.
@@ -65,7 +65,7 @@ def law_of_the_message(compressor: Compressor) -> None:
         outline = compressor.outline(segments)
         assert outline.numel == x.numel()
         assert message.numel() <= max_num_bytes(outline)
-        decoded = decode(message, max_numel=x.numel())
+        decoded = decode(message, max_numel=x.numel(), kinds=kinds_in(outline))
         assert type(decoded) is type(payload)
         assert bits(decoded.to_dense()) == bits(dense)
         assert torch.equal(encode(decoded), message)

@@ -1,7 +1,6 @@
 """What a user may mistype: one message, status 2, and nothing written or lost."""
 
 import json
-import socket
 import sys
 import warnings
 from pathlib import Path
@@ -161,7 +160,7 @@ def test_a_comparison_made_by_other_code_is_not_gone_on_with(
     [
         (["--tune-steps", "1"], ["--tune-steps has no effect with a single learning rate"]),
         (["--lrs", "0.1,0.2,0.3", "--tune-steps", "1"], []),
-        (["--port", "1"], ["--port has no effect with --engine simulate"]),
+        (["--port", "1"], ["--port has no effect: local processes meet in a private folder"]),
         (["--data", "/nowhere"], ["--data /nowhere has no effect"]),
     ],
 )
@@ -182,29 +181,12 @@ def test_what_has_no_effect_is_told_once(
 def test_simulated_settings_have_no_effect_on_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as taken, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("default")
-        taken.bind(("localhost", 0))
-        taken.listen()
-        # The port is refused after the warnings and before any process starts.
-        arguments = ("--engine", "processes", "--port", str(taken.getsockname()[1]), "--compute", "5ms")
+        # No workers are refused after the warnings and before any process starts.
+        arguments = ("--engine", "processes", "--compute", "5ms", "--workers", "0")
         assert thinwire(monkeypatch, "compare", "sgd", *TINY[:-4], *arguments, "--network", "1Mbit,1ms") == 2
     shown = capsys.readouterr().err
     assert shown.count("warning: ") == 2
     assert "--compute has no effect with --engine processes" in shown
     assert "--network has no effect with --engine processes" in shown
-
-
-def test_a_taken_port_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        arguments = ("compare", "sgd", *TINY[:-4], "--engine", "processes", "--port", port)
-        assert thinwire(monkeypatch, *arguments) == 2
-    shown = capsys.readouterr().err
-    assert shown.startswith(f"error: port {port} cannot be used")
-    assert "give another --port, or none" in shown
-    assert not everything(tmp_path)

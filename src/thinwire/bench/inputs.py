@@ -111,7 +111,7 @@ def recorded(recording: Recording, name: str, numel: int) -> Input:
     wanted = min(num_vectors(numel), max(1, len(rows)))
     vectors = []
     for turn in range(wanted):
-        vector = torch.empty(numel)
+        vector = torch.empty(numel, dtype=torch.float32)
         for place, part in enumerate(torch.split(vector, recording.layout.numel)):
             part.copy_(rows[(turn * repeats + place) % len(rows)][: part.numel()])
         vectors.append(vector)

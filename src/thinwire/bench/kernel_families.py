@@ -111,7 +111,7 @@ def _vectors(data: Input, run: Callable[[Tensor], Any]) -> Prepared:
 
 def _vectors_onto(data: Input, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
     """What memory allows: error feedback cannot be faster than a sum in place, nor threads help more than with that."""
-    total = torch.zeros(data.numel)
+    total = torch.zeros(data.numel, dtype=torch.float32)
     return _vectors(data, lambda x: run(total, x))
 
 
@@ -154,25 +154,25 @@ def _accumulate_signs(data: Input, by_tensor: bool) -> Prepared:
 
 def _accumulated(data: Input, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
     """On a fresh vector each time, which the kernel writes over, and a residual."""
-    x, residual = torch.empty(data.numel), data.vector(0).clone()
+    x, residual = torch.empty(data.numel, dtype=torch.float32), data.vector(0).clone()
     return Prepared(case=Case(run=lambda: run(x, residual), refill=lambda turn: x.copy_(data.vector(turn + 1))))
 
 
 def _add_levels(data: Input) -> Prepared:
     levels, offsets = QSGD.bits_to_levels(_BITS), _buckets(data)
     codes, scales = quantize(data.vector(0), offsets, levels, "max", _KEY)
-    units, total = scales / levels, torch.zeros(data.numel)
+    units, total = scales / levels, torch.zeros(data.numel, dtype=torch.float32)
     return Prepared(case=Case(run=lambda: add_levels(codes, _BITS, levels, units, offsets, total)))
 
 
 def _add_signs(data: Input) -> Prepared:
-    offsets, total = _buckets(data), torch.zeros(data.numel)
+    offsets, total = _buckets(data), torch.zeros(data.numel, dtype=torch.float32)
     bits, scales = sign_bits(data.vector(0)), segment_max(data.vector(0), offsets)
     return Prepared(case=Case(run=lambda: add_signs(bits, scales, offsets, total)))
 
 
 def _scatter_add(data: Input, density: float) -> Prepared:
-    indices, total = _support(data, density), torch.zeros(data.numel)
+    indices, total = _support(data, density), torch.zeros(data.numel, dtype=torch.float32)
     values = data.vector(0)[indices]
     return Prepared(case=Case(run=lambda: scatter_add(indices, values, total)))
 
@@ -253,7 +253,7 @@ def _coder(encode: Callable[[], Any], decode: Callable[[], Any], encodes: bool, 
 
 
 def _hadamard(data: Input, rounds: int) -> Prepared:
-    out = torch.empty(data.numel)
+    out = torch.empty(data.numel, dtype=torch.float32)
     return _vectors(data, lambda x: hadamard_rotate(x, _KEY, rounds, out=out))
 
 

@@ -52,7 +52,7 @@ class Operator:
             return Prepared(case=Case(run=self.compress, refill=self._refill), facts=lambda: facts_of(self._decoded()))
         if not self._message.numel():
             self.compress()
-        total = torch.zeros(self._data.numel)
+        total = torch.zeros(self._data.numel, dtype=torch.float32)
         return Prepared(case=Case(run=lambda: self._decoded().add_to(total)), facts=lambda: facts_of(self._decoded()))
 
     def compress(self) -> Tensor:

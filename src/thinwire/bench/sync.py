@@ -79,7 +79,7 @@ class _Model(nn.Module):
     def __init__(self, data: Input) -> None:
         super().__init__()
         sizes = data.tensors.offsets().diff().tolist()
-        self.tensors = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
+        self.tensors = nn.ParameterList(nn.Parameter(torch.zeros(size, dtype=torch.float32)) for size in sizes)
 
 
 class _NoOptimizer(torch.optim.Optimizer):

@@ -58,7 +58,7 @@ class Stopwatch:
     def __init__(self, numel: int, repeats: int, warmups: int, sweep_num_bytes: int) -> None:
         self.repeats = repeats
         self.warmups = warmups
-        self._source, self._target = torch.ones(numel), torch.zeros(numel)
+        self._source, self._target = torch.ones(numel, dtype=torch.float32), torch.zeros(numel, dtype=torch.float32)
         self._sweep = torch.zeros(sweep_num_bytes, dtype=torch.uint8) if numel < SWEEP_BELOW else None
 
     def time(self, case: Case, threads: Sequence[int]) -> list[Times]:

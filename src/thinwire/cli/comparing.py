@@ -51,7 +51,7 @@ def refuse_swapped(task: str, methods: Sequence[str]) -> None:
         raise ConfigError(f"{task} is a method, not a task; the tasks are {', '.join(task_names())}")
 
 
-def start(comparison: Comparison, task: Task, settings: Settings, jobs: int | None, port: int | None) -> None:
+def start(comparison: Comparison, task: Task, settings: Settings, jobs: int | None) -> None:
     """Execute a comparison by its engine, in this process or in others, and report it."""
     if dist.is_torchelastic_launched() and comparison.engine == "processes":
         join(functools.partial(_compare_in_process, comparison, task, settings))
@@ -62,7 +62,7 @@ def start(comparison: Comparison, task: Task, settings: Settings, jobs: int | No
     # Everything that can be refused is refused here, once, before any process starts.
     Comparer(comparison, task, settings.folder, LocalCrew(1), command=settings.command, watch=lambda *_: None)
     del task  # every process loads its own; one here would only take memory
-    launch(_num_processes(comparison), functools.partial(_compare_in_child, comparison, settings), port)
+    launch(_num_processes(comparison), functools.partial(_compare_in_child, comparison, settings))
 
 
 def _compare_in_child(comparison: Comparison, settings: Settings, transport: Transport) -> None:

@@ -84,7 +84,6 @@ def compare(
     data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for results [default: runs/TASK]")] = None,
     jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
-    port: Annotated[int | None, typer.Option(help="where local processes meet [default: a free one]")] = None,
     json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
 ) -> None:
     """Compare methods: tune each, run each with every seed, write results.jsonl and report.html.
@@ -107,7 +106,7 @@ def compare(
     loaded = load_task(task, data=data)
     rates = numbers(lrs, float, "--lrs") or loaded.learning_rates
     _warn_without_effect(
-        engine, network=network or None, compute=compute or None, port=port, jobs=jobs, tune_steps=tune_steps,
+        engine, network=network or None, compute=compute or None, jobs=jobs, tune_steps=tune_steps,
         tuned=len(rates) > 1,
     )  # fmt: skip
     comparison = Comparison(
@@ -135,7 +134,7 @@ def compare(
         command=shlex.join(["thinwire", *sys.argv[1:]]),
         json_file=json_file,
     )
-    start(comparison, loaded, settings, jobs, port)
+    start(comparison, loaded, settings, jobs)
 
 
 @app.command()
@@ -150,8 +149,8 @@ def report(
 
 
 def _warn_without_effect(
-    engine: EngineChoice, *, network: str | None, compute: str | None, port: int | None, jobs: int | None,
-    tune_steps: int | None, tuned: bool,
+    engine: EngineChoice, *, network: str | None, compute: str | None, jobs: int | None, tune_steps: int | None,
+    tuned: bool,
 ) -> None:  # fmt: skip
     if tune_steps is not None and not tuned:
         warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
@@ -159,5 +158,3 @@ def _warn_without_effect(
         for name, given in (("--network", network), ("--compute", compute), ("--jobs", jobs)):
             if given is not None:
                 warnings.warn(f"{name} has no effect with --engine processes", stacklevel=2)
-    elif port is not None:
-        warnings.warn("--port has no effect with --engine simulate", stacklevel=2)

@@ -8,6 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.payloads import Payload
 from thinwire.random import Key
@@ -41,7 +42,10 @@ class Compressor(Protocol):
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Compress each segment of ``x`` (contiguous f32 ``[segments.numel]``, not modified) on its own.
 
-        The result depends on ``x``, ``key`` and ``segments`` alone.
+        The result depends on ``x``, ``key`` and ``segments`` alone. Of a finite vector it is finite.
+
+        Raises:
+            ConfigError: a tensor of another type or shape, see :func:`check_vector`.
         """
         ...
 
@@ -73,6 +77,26 @@ class FusedCompressor(Compressor, Protocol):
         ...
 
 
+def check_vector(x: Tensor, segments: Segments) -> None:
+    """Raise ConfigError unless ``x`` is a vector as :meth:`Compressor.compress` takes it: for its beginning.
+
+    Numbers of another type are not converted, since that would hide what is lost or made longer on the way.
+
+    Example:
+        >>> check_vector(torch.zeros(3), Segments.whole(3))
+    """
+    if not isinstance(x, Tensor):
+        raise ConfigError(f"a {type(x).__name__} was given; compressors take a tensor of float32, [d]")
+    if x.dtype != torch.float32:
+        raise ConfigError(f"a vector of {x.dtype} was given; compressors take float32: give x.float()")
+    if x.dim() != 1 or x.numel() != segments.numel or not x.is_contiguous():
+        raise ConfigError(
+            f"a tensor of shape {tuple(x.shape)}{'' if x.is_contiguous() else ', not contiguous,'} was given for segments "
+            f"of {segments.numel} entries together; compressors take a contiguous vector of that length: give "
+            "x.reshape(-1).contiguous()"
+        )
+
+
 def add_residual(x: Tensor, residual: Tensor, decay: float, out: Tensor) -> Tensor:
     """``out = decay * residual + x``; ``out`` may be ``x``."""
     return torch.add(residual if decay == 1.0 else residual * decay, x, out=out)
@@ -84,6 +108,7 @@ def compress_residual(
     """:meth:`FusedCompressor.compress_residual` of any compressor, in one pass if it can."""
     if _is_fused(type(compressor)):
         return cast(FusedCompressor, compressor).compress_residual(x, residual, decay, out, key, segments)
+    check_vector(x, segments)
     payload = compressor.compress(add_residual(x, residual, decay, out), key, segments)
     payload.add_to(out, -1.0)
     return payload
@@ -97,7 +122,7 @@ def _is_fused(kind: type) -> bool:
 
 def outline_of_zeros(compressor: Compressor, segments: Segments) -> Payload:
     """The payload of zeros: the outline of an operator whose payloads all have one shape, whatever the numbers are."""
-    return compressor.compress(torch.zeros(segments.numel), Key(0), segments)
+    return compressor.compress(torch.zeros(segments.numel, dtype=torch.float32), Key(0), segments)
 
 
 def segment_traits(compressor: Compressor, segments: Segments) -> Traits:

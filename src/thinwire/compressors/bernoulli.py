@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import kept_segments, sparse_outline
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.compressors.shortening import shortened
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import draw_entries
 from thinwire.kernels.probabilities import MANY, density_bounds
@@ -60,12 +61,13 @@ class Bernoulli:
         [2.0, 2.0, 2.0]
     """
 
-    density: float
+    density: Share
     probabilities: Literal["uniform", "optimal"] = "uniform"
     center: Literal["zero", "mean", "optimal"] = "zero"
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 < self.density <= 1.0:
             raise ConfigError(f"density {self.density} was given; it is the expected kept share, above 0, at most 1")
         check_choice("probabilities", self.probabilities, ("uniform", "optimal"))
@@ -73,6 +75,10 @@ class Bernoulli:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The centres, unless they are 0, and what the kept entries add to them."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         offsets = segments.offsets()
         centres = x.new_zeros(segments.count) if self.center == "zero" else segment_means(x, segments)
         if self.probabilities == "uniform":
@@ -94,7 +100,7 @@ class Bernoulli:
         kept = sparse_outline(segments.offsets().diff(), self.values, segments)
         if self.center == "zero":
             return kept
-        return Total((Constant(torch.empty(segments.count, device="meta"), segments), kept))
+        return Total((Constant(torch.empty(segments.count, dtype=torch.float32, device="meta"), segments), kept))
 
     def traits(self, numel: int) -> Traits:
         """Unbiased if the values are; of one entry the mean is all there is to know."""

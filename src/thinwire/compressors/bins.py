@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.bins import fill_bins
 from thinwire.kernels.moments import segment_moments
@@ -52,18 +52,20 @@ class Bins:
     bits: int = 2
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.bits not in range(2, 9):
             raise ConfigError(f"{self.bits} bits were asked for; bins take 2 to 8")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Codebook:
         """A code for each value and the table of the means."""
+        check_vector(x, segments)
         mean, spread = _mean_and_deviation(x)
         step = 6.0 * spread / (1 << self.bits)
         # All values alike: any step will do.
         codes, counts, sums = fill_bins(x, mean, step if step > 0.0 else 1.0, self.bits)
         table = _without_gaps(sums / counts, counts > 0)
         whole = Segments.whole(x.numel())
-        scales = torch.ones(whole.count, device=x.device)
+        scales = torch.ones(whole.count, dtype=torch.float32, device=x.device)
         return Codebook(codes, table.to(torch.float32), scales, whole)
 
     def outline(self, segments: Segments) -> Payload:
@@ -97,7 +99,7 @@ def _mean_and_deviation(x: Tensor) -> tuple[float, float]:
 
 def _without_gaps(table: Tensor, is_used: Tensor) -> Tensor:
     """The table with the number below (or else the one above) in each empty bin, so that it ascends."""
-    used: Tensor = torch.arange(table.numel(), device=table.device).where(is_used, -1).cummax(0).values
+    used: Tensor = torch.arange(table.numel(), dtype=torch.int64, device=table.device).where(is_used, -1).cummax(0).values
     if not bool(is_used.any()):
         return torch.zeros_like(table)
     first = is_used.to(torch.int64).argmax()

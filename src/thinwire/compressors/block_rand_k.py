@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import kept_segments, sparse_outline
-from thinwire.compressors.base import Compressor, Traits, sparsified
+from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
 from thinwire.compressors.bernoulli import sampled
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.seeded_rand_k import common_key
-from thinwire.config import register
+from thinwire.compressors.shortening import magnified
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
@@ -51,13 +52,14 @@ class BlockRandK:
         True
     """
 
-    density: float
+    density: Share
     block: int = 256
     values: Compressor = Identity()
     unbiased: bool = False
     shared: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 < self.density <= 1.0:
             raise ConfigError(f"density {self.density} was given; it is the kept share of the blocks, in (0, 1]")
         if self.block < 1:
@@ -65,26 +67,27 @@ class BlockRandK:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The entries of the drawn blocks, in order."""
+        check_vector(x, segments)
         offsets = segments.offsets()
         num_blocks = (offsets.diff() + (self.block - 1)) // self.block
         counts = self._count(num_blocks)
         cut = torch.cat([num_blocks.new_zeros(1), num_blocks.cumsum(0)])
         support = common_key(key) if self.shared else key
         blocks = segment_subsets(support.fold("indices").bits64(), cut, counts)
-        owner = torch.arange(segments.count).repeat_interleave(counts)
+        owner = torch.arange(segments.count, dtype=torch.int64).repeat_interleave(counts)
         starts = offsets[owner] + (blocks - cut[owner]) * self.block
         sizes = torch.minimum(offsets[owner + 1] - starts, starts.new_tensor(self.block))
         indices = _runs(starts, sizes, self.block)
         kept = x.index_select(0, indices.to(x.device))
         kept_counts = segment_counts(indices, segments)
         if self.unbiased:
-            scales = (num_blocks / counts.clamp(min=1)).to(torch.float32)
-            kept *= scales.repeat_interleave(kept_counts).to(x.device)
+            scales = num_blocks.to(torch.float32) / counts.clamp(min=1).to(torch.float32)
+            kept = magnified(kept, scales.repeat_interleave(kept_counts).to(x.device))
         values = self.values.compress(kept, key.fold("values"), kept_segments(segments, kept_counts))
         return Sparse(x.numel(), indices.to(x.device), values)
 
     def _count(self, num_blocks: Tensor) -> Tensor:
-        wanted = (self.density * num_blocks + 0.5).floor().to(torch.int64).clamp(min=1)
+        wanted = (self.density * num_blocks.to(torch.float32) + 0.5).floor().to(torch.int64).clamp(min=1)
         return torch.minimum(wanted, num_blocks)
 
     def outline(self, segments: Segments) -> Sparse:
@@ -95,7 +98,7 @@ class BlockRandK:
 
     def traits(self, numel: int) -> Traits:
         """A contraction in expectation, or unbiased; linear if shared."""
-        num_blocks = torch.tensor([-(-numel // self.block)])
+        num_blocks = torch.tensor([-(-numel // self.block)], dtype=torch.int64)
         share = int(self._count(num_blocks)) / max(int(num_blocks), 1) if numel else 1.0
         # The number of kept entries varies with the last block.
         values = self.values.traits(max(1, min(numel, int(self._count(num_blocks)) * self.block)))
@@ -105,5 +108,5 @@ class BlockRandK:
 
 def _runs(starts: Tensor, sizes: Tensor, longest: int) -> Tensor:
     """``starts[j], starts[j] + 1, ...``, ``sizes[j]`` of them (at most ``longest``), for each j."""
-    steps = torch.arange(longest)
+    steps = torch.arange(longest, dtype=torch.int64)
     return (starts[:, None] + steps)[steps < sizes[:, None]]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits
-from thinwire.config import register
+from thinwire.compressors.base import Compressor, Traits, check_vector
+from thinwire.compressors.shortening import shortened
+from thinwire.config import check_types, register
 from thinwire.kernels.buffers import copy_of
 from thinwire.kernels.sums import segment_sums
 from thinwire.layout import Segments
@@ -45,8 +46,12 @@ class BetterOf:
     first: Compressor
     second: Compressor
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The better message, or those of all segments one after another."""
+        check_vector(x, segments)
         if segments.count == 1:
             return self._better(x, key, segments)
         parts = tuple(
@@ -101,8 +106,15 @@ class Successive:
     first: Compressor
     second: Compressor
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         """Both messages."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         first = self.first.compress(x, key.fold("first"), segments)
         rest = copy_of(x)
         first.add_to(rest, -1.0)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits
-from thinwire.config import register
+from thinwire.compressors.base import Compressor, Traits, check_vector
+from thinwire.compressors.shortening import shortened
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.cosine import cosine_transform
 from thinwire.layout import Segments
@@ -51,11 +52,16 @@ class Cosine:
     side: int = 64
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 1 <= self.side <= LARGEST_SIDE:
             raise ConfigError(f"squares of side {self.side} were asked for; 1 to {LARGEST_SIDE} are possible")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The compressed coefficients."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         if self._follows(segments):
             return CosinePayload(self.values.compress(cosine_transform(x, self.side), key, segments), self.side)
         sizes: list[int] = segments.offsets().diff().tolist()

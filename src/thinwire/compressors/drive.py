@@ -5,9 +5,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
 from thinwire.compressors.rotation import Scale, is_unbiased, rotate_and_quantize, worst_error
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.payloads import Payload
@@ -51,6 +51,7 @@ class DRIVE:
     rounds: Literal[1, 2] = 1
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rounds not in (1, 2):
             raise ConfigError(f"{self.rounds} rounds were asked for; DRIVE takes 1 or 2")
         if self.scale not in ("unbiased", "contraction"):
@@ -58,6 +59,7 @@ class DRIVE:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Signs of the rotated entries and a scale for each block."""
+        check_vector(x, segments)
         return rotate_and_quantize(x, key, segments, 1, self.rounds, self.scale)
 
     def outline(self, segments: Segments) -> Payload:

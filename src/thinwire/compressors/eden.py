@@ -5,9 +5,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
 from thinwire.compressors.rotation import Scale, is_unbiased, rotate_and_quantize, worst_error
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.gaussian_tables import LARGEST_BITS
 from thinwire.layout import Segments
@@ -68,6 +68,7 @@ class EDEN:
     scale: Scale = "unbiased"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.05 <= self.bits <= LARGEST_BITS:
             raise ConfigError(f"{self.bits} bits an entry were asked for; EDEN takes .05 to {LARGEST_BITS}")
         if self.rounds not in (1, 2):
@@ -77,6 +78,7 @@ class EDEN:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Codes of the rotated entries and a scale for each block."""
+        check_vector(x, segments)
         return rotate_and_quantize(x, key, segments, self.bits, self.rounds, self.scale)
 
     def outline(self, segments: Segments) -> Payload:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, kept_share, most_counts
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.bernoulli import check_choice, sampled, segment_means
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.seeded_rand_k import upscales
-from thinwire.config import register
+from thinwire.compressors.shortening import shortened
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
@@ -50,12 +51,13 @@ class FixedSize:
         [2.0, 2.0, 2.0]
     """
 
-    density: float | None = None
+    density: Share | None = None
     k: float | None = None
     center: Literal["zero", "mean"] = "zero"
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(self.k, self.density)
         check_choice("center", self.center, ("zero", "mean"))
         if self.k is not None and self.k < 1.0:
@@ -63,6 +65,10 @@ class FixedSize:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The centres, unless they are 0, and what the drawn entries add to them."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         counts = draw_counts(self.k, self.density, segments, key)
         address = key.fold("indices").bits64()
         kept = x.index_select(0, segment_subsets(address, segments.offsets(), counts).to(x.device))
@@ -83,7 +89,7 @@ class FixedSize:
         drawn = Drawn(self.values.outline(cut), cut, 0, segments)
         if self.center == "zero":
             return drawn
-        return Total((Constant(torch.empty(segments.count, device="meta"), segments), drawn))
+        return Total((Constant(torch.empty(segments.count, dtype=torch.float32, device="meta"), segments), drawn))
 
     def traits(self, numel: int) -> Traits:
         """Unbiased if the values are; of one entry the mean is all there is to know."""

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import kept_segments, sparse_outline
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.sign import Sign
-from thinwire.config import register
+from thinwire.compressors.shortening import shortened
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import split_draws
 from thinwire.kernels.probabilities import density_bounds, variance_bounds
@@ -60,12 +61,13 @@ class GSpar:
         True
     """
 
-    density: float | None = None
+    density: Share | None = None
     variance: float | None = None
     rounds: int = 2
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if (self.density is None) == (self.variance is None):
             raise ConfigError(
                 f"give either density or variance, not {'both' if self.density is not None else 'neither'}"
@@ -79,6 +81,10 @@ class GSpar:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         """The certain entries, and the signs of the drawn ones: no entry is in both."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
         offsets = segments.offsets()
         if self.density is not None:
             bounds = density_bounds(x, offsets, x.new_zeros(segments.count), self.density, self.rounds)

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.philox import random_words
 from thinwire.layout import Segments
@@ -49,6 +49,7 @@ class Half:
     rounding: Literal["nearest", "stochastic"] = "nearest"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.format not in _DTYPES:
             raise ConfigError(f"format {self.format!r} is not known; Half takes 'bf16' or 'f16'")
         if self.rounding not in ("nearest", "stochastic"):
@@ -58,6 +59,7 @@ class Half:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
         """The rounded values."""
+        check_vector(x, segments)
         dtype = _DTYPES[self.format]
         if self.rounding == "stochastic":
             x = _truncated_at_random(x, key)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits
+from thinwire.compressors.base import Traits, check_vector
 from thinwire.config import register
 from thinwire.kernels.buffers import copy_of
 from thinwire.layout import Segments
@@ -31,11 +31,12 @@ class Identity:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
         """A copy of ``x``: a memory may write to ``x`` while the payload is still in use."""
+        check_vector(x, segments)
         return Dense(copy_of(x))
 
     def outline(self, segments: Segments) -> Dense:
         """As many f32 as entries."""
-        return Dense(torch.empty(segments.numel, device="meta"))
+        return Dense(torch.empty(segments.numel, dtype=torch.float32, device="meta"))
 
     def traits(self, numel: int) -> Traits:
         """No error; linear."""

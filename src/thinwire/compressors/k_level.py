@@ -7,18 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
+from thinwire.kernels.finite import LARGEST
 from thinwire.kernels.grid import MOST_CODES, round_to_grid
 from thinwire.kernels.signed_measures import segment_extents
 from thinwire.kernels.sums import segment_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Grid, Payload
 from thinwire.random import Key
-
-_LARGEST = torch.finfo(torch.float32).max * (1 - 2.0**-22)
-"""What a grid spans at most: its step is rounded to f32, and its last point must not overflow."""
 
 
 @register
@@ -58,6 +56,7 @@ class KLevel:
     coding: Literal["packed", "entropy"] = "packed"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 2 <= self.levels <= MOST_CODES:
             raise ConfigError(f"{self.levels} levels were asked for; KLevel takes 2 to {MOST_CODES}")
         if self.span not in ("range", "norm"):
@@ -67,13 +66,14 @@ class KLevel:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Grid:
         """One code an entry, and the least entry and the step of each segment."""
+        check_vector(x, segments)
         offsets = segments.offsets()
         lows, highs = segment_extents(x, offsets)
         if self.span == "range":
             span = highs.double() - lows.double()
         else:
             span = (2.0 * segment_sums(x, offsets, 2)).sqrt()
-        steps = (span / (self.levels - 1)).clamp_(max=_LARGEST / (self.levels - 1)).to(torch.float32)
+        steps = (span / (self.levels - 1)).clamp_(max=LARGEST / (self.levels - 1)).to(torch.float32)
         codes = round_to_grid(x, offsets, lows, steps, self.levels, key.bits64())
         return Grid(codes, self.levels, lows, steps, segments, self.coding)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.compressors.shortening import shortened
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import copy_of
 from thinwire.kernels.matrix import columns_times, orthonormal, rows_times
@@ -59,6 +60,7 @@ class LowRank:
     columns: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rank < 1 or self.rounds < 1 or (self.columns is not None and self.columns < 1):
             raise ConfigError(
                 f"rank {self.rank}, {self.rounds} rounds, {self.columns} columns were asked for; each is 1 or more"
@@ -66,6 +68,10 @@ class LowRank:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Two thin factors for each segment, or the segment itself."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         if segments.count == 1:
             return self._one(x, key)
         sizes: list[int] = segments.offsets().diff().tolist()

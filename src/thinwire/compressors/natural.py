@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
+from thinwire.kernels.finite import LARGEST, is_finite
 from thinwire.kernels.powers import MOST_LEVELS, round_to_powers
 from thinwire.kernels.sums import segment_max, segment_sums
 from thinwire.layout import Segments
@@ -39,6 +40,7 @@ class NaturalCompression:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Powers:
         """One byte an entry, and the power of two from the largest entry on upwards."""
+        check_vector(x, segments)
         offsets = segments.offsets()
         scales = _power_from(segment_max(x, offsets))
         return Powers(round_to_powers(x, offsets, scales, MOST_LEVELS, key.bits64()), MOST_LEVELS, scales, segments)
@@ -83,6 +85,7 @@ class NaturalDithering:
     norm: Literal["l2", "max"] = "l2"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 1 <= self.levels <= MOST_LEVELS:
             raise ConfigError(f"{self.levels} levels were asked for; natural dithering takes 1 to {MOST_LEVELS}")
         if self.norm not in ("l2", "max"):
@@ -90,8 +93,9 @@ class NaturalDithering:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Powers:
         """One code an entry, and the norm of each segment."""
+        check_vector(x, segments)
         offsets = segments.offsets()
-        scales = segment_max(x, offsets) if self.norm == "max" else segment_sums(x, offsets, 2).sqrt().to(torch.float32)
+        scales = segment_max(x, offsets) if self.norm == "max" else _narrowed(segment_sums(x, offsets, 2).sqrt())
         return Powers(round_to_powers(x, offsets, scales, self.levels, key.bits64()), self.levels, scales, segments)
 
     def outline(self, segments: Segments) -> Payload:
@@ -110,6 +114,14 @@ class NaturalDithering:
         # All entries equal: a = 4 p / 9 with the rest of the norm at 1/8; or, where that is too long, a = 1 / sqrt(d).
         q = math.sqrt(numel) * least
         return Traits(unbiased=True, error=0.125 + 2.0 / 9.0 * q * q if q <= 2.25 else q - 1.0)
+
+
+def _narrowed(norms: Tensor) -> Tensor:
+    """Norms of finite vectors in f32, where they are finite too."""
+    scales = norms.to(torch.float32)
+    if is_finite(scales):
+        return scales
+    return torch.where(torch.isfinite(norms), norms.clamp(max=LARGEST), norms).to(torch.float32)
 
 
 def _power_from(numbers: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
 from thinwire.config import register
 from thinwire.kernels.bits import num_packed_bytes
 from thinwire.kernels.signed_measures import segment_sides
@@ -39,6 +39,7 @@ class OneBit:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Grid:
         """A bit for each entry that is not negative; the two means as a grid of two points."""
+        check_vector(x, segments)
         above, below, num_below = segment_sides(x, segments.offsets())
         num_above = segments.offsets().to(x.device).diff() - num_below
         low = (below / num_below.clamp(min=1)).to(torch.float32)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
 from thinwire.config import register
 from thinwire.kernels.signs import sign_bits
 from thinwire.layout import Segments
@@ -33,7 +33,8 @@ class PlainSign:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Signs:
         """A bit for each negative entry, and a scale of 1 for each segment."""
-        return Signs(sign_bits(x), torch.ones(segments.count, device=x.device), segments)
+        check_vector(x, segments)
+        return Signs(sign_bits(x), torch.ones(segments.count, dtype=torch.float32, device=x.device), segments)
 
     def outline(self, segments: Segments) -> Payload:
         """Every payload for one cut has the same shape."""

@@ -2,14 +2,15 @@
 
 import functools
 import math
-from dataclasses import dataclass
+import numbers
+from dataclasses import InitVar, dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits
-from thinwire.config import register
+from thinwire.compressors.base import Traits, check_vector
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.bits import num_packed_bytes
 from thinwire.kernels.dither import accumulate_quantize, quantize
@@ -38,28 +39,39 @@ class QSGD:
 
     Args:
         levels: s, the number of positive levels, 1 to 32767.
+        bits: of a packed code, 2 to 16, in place of ``levels``: see :meth:`bits_to_levels`.
         norm: ``"l2"`` as in the paper or ``"max"``.
         scaled: divide by ``1 + omega`` of the segment's length.
         coding: how the wire writes the levels: ``"packed"``, ``"elias"`` (omega, as in the paper) or ``"entropy"``.
 
     Raises:
-        ConfigError: ``levels`` out of range, an unknown norm or coding.
+        ConfigError: neither or both of ``levels`` and ``bits``, one of them out of range, an unknown norm or coding.
 
     Example:
         >>> import torch
+        >>> QSGD(bits=4)
+        QSGD(levels=7, norm='l2', scaled=False, coding='packed')
         >>> payload = QSGD(levels=1, norm="max").compress(torch.tensor([0.0, -3.0]), Key(0), Segments.whole(2))
         >>> payload.to_dense().tolist()
         [0.0, -3.0]
     """
 
-    levels: int
+    levels: int = 0
     norm: Literal["l2", "max"] = "l2"
     scaled: bool = False
     coding: Literal["packed", "elias", "entropy"] = "packed"
+    bits: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, bits: int | None) -> None:
+        check_types(self)
+        if bits is not None:
+            if self.levels:
+                raise ConfigError(f"QSGD was given levels={self.levels} and bits={bits}; give one of them")
+            object.__setattr__(self, "levels", self.bits_to_levels(bits))
         if not 1 <= self.levels <= 32767:
-            raise ConfigError(f"{self.levels} levels were asked for; QSGD takes 1 to 32767")
+            raise ConfigError(
+                f"{self.levels} levels were asked for; QSGD takes 1 to 32767, or bits=2 to bits=16 in their place"
+            )
         if self.norm not in ("l2", "max"):
             raise ConfigError(f"norm {self.norm!r} is not known; QSGD takes 'l2' or 'max'")
 
@@ -69,12 +81,13 @@ class QSGD:
     @staticmethod
     def bits_to_levels(bits: int) -> int:
         """``s = 2^(bits-1) - 1``: a sign and ``bits - 1`` level bits; 2, 4, 8 bits give s = 1, 7, 127."""
-        if not 2 <= bits <= 16:
-            raise ConfigError(f"{bits} bits were asked for; QSGD takes 2 to 16")
-        return int(2 ** (bits - 1) - 1)
+        if not isinstance(bits, numbers.Integral) or not 2 <= bits <= 16:
+            raise ConfigError(f"{bits} bits were asked for; QSGD takes 2 to 16, a whole number")
+        return (1 << (int(bits) - 1)) - 1
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
         """One level an entry, and the norm of each segment."""
+        check_vector(x, segments)
         codes, scales = quantize(x, segments.offsets(), self.levels, self.norm, key.bits64(), _shrink(self, segments))
         return Levels(codes, scales, self.levels, segments, self.coding)
 
@@ -82,6 +95,7 @@ class QSGD:
         self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
     ) -> Levels:
         """Compress ``u = decay * residual + x``, leave ``u`` minus what is decoded in ``out``: one pass over memory."""
+        check_vector(x, segments)
         offsets, shrink = segments.offsets(), _shrink(self, segments)
         codes, scales = accumulate_quantize(
             x, residual, decay, out, offsets, self.levels, self.norm, key.bits64(), shrink
@@ -92,7 +106,7 @@ class QSGD:
         """A code an entry and an f32 a segment."""
         num_bytes = num_packed_bytes(segments.numel, (2 * self.levels).bit_length())
         codes = torch.empty(num_bytes, dtype=torch.uint8, device="meta")
-        return Levels(codes, torch.empty(segments.count, device="meta"), self.levels, segments, self.coding)
+        return Levels(codes, torch.empty(segments.count, dtype=torch.float32, device="meta"), self.levels, segments, self.coding)
 
     def traits(self, numel: int) -> Traits:
         """Unbiased with omega, or a contraction with ``1 - gamma = omega / (1 + omega)`` when scaled."""

@@ -13,9 +13,10 @@ from thinwire.compressors.amount import (
     most_counts,
     sparse_outline,
 )
-from thinwire.compressors.base import Compressor, Traits, sparsified
+from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.compressors.shortening import magnified
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.accumulate import accumulate_take
 from thinwire.kernels.subset import segment_subsets
@@ -55,18 +56,20 @@ class RandK:
         2.0
     """
 
-    density: float | None = None
+    density: Share | None = None
     k: float | None = None
     values: Compressor = Identity()
     unbiased: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(self.k, self.density)
         if self.unbiased and self.k is not None and self.k < 1.0:
             raise ConfigError(f"unbiased rand-k with k = {self.k} was asked for; it needs k of at least 1")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The drawn indices, ascending, and their compressed values."""
+        check_vector(x, segments)
         counts = draw_counts(self.k, self.density, segments, key)
         indices = segment_subsets(key.fold("indices").bits64(), segments.offsets(), counts)
         return self._payload(indices, x.index_select(0, indices), counts, key, segments)
@@ -75,6 +78,7 @@ class RandK:
         self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
     ) -> Sparse:
         """Compress ``u = decay * residual + x``, leave ``u`` minus the decoded payload in ``out``: one pass."""
+        check_vector(x, segments)
         counts = draw_counts(self.k, self.density, segments, key)
         indices = segment_subsets(key.fold("indices").bits64(), segments.offsets(), counts)
         payload = self._payload(indices, accumulate_take(x, residual, decay, out, indices), counts, key, segments)
@@ -85,7 +89,8 @@ class RandK:
         """The message that has the entries ``kept``, which it may overwrite."""
         if self.unbiased:
             sizes = segments.offsets().diff()
-            kept *= (sizes / counts.clamp_min(1)).to(torch.float32).repeat_interleave(counts)
+            factors = sizes.to(torch.float32) / counts.clamp_min(1).to(torch.float32)
+            kept = magnified(kept, factors.repeat_interleave(counts))
         values = self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))
         return Sparse(segments.numel, indices, values)
 

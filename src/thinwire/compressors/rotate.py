@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.k_level import KLevel
-from thinwire.config import register
+from thinwire.compressors.shortening import shortened
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
@@ -57,12 +58,17 @@ class Rotate:
     block: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rounds not in (1, 2):
             raise ConfigError(f"{self.rounds} rounds were asked for; a rotation has 1 or 2")
         hadamard_blocks(0, self.block)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The compressed rotated entries and the key of the rotation; several of these for uneven segments."""
+        check_vector(x, segments)
+        return shortened(lambda x: self._compress(x, key, segments), x)
+
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         if segments.sizes is None and self._follows(segments):
             return self._rotated(x, key, segments.length)
         sizes = segments.offsets().diff().tolist()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.compressors.shortening import shortened
 from thinwire.kernels import buffers
 from thinwire.kernels.codebook import nearest_codes
 from thinwire.kernels.gaussian_tables import LARGEST_BITS, gaussian_table
@@ -41,6 +42,12 @@ def rotate_and_quantize(
     Blocks of a rotation must not reach over the border of a segment. One segment, or equal ones of a power of two, are
     rotated in one go; of other cuts each segment is a part of its own.
     """
+    return shortened(lambda x: _all_segments(x, key, segments, bits, rounds, scale), x)
+
+
+def _all_segments(
+    x: Tensor, key: Key, segments: Segments, bits: float, rounds: Literal[1, 2], scale: Scale
+) -> Payload:
     block = _common_block(segments)
     if segments.count <= 1 or block is not None:
         return _one(x, key, block, bits, rounds, scale)
@@ -133,7 +140,7 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
     if bits < 1:
         values = rotated.index_select(0, segment_subsets(drawn, blocks.offsets(), few.offsets().diff()))
         kept = _Coded.of(values, few, 1, units)
-        factors = sizes / few.offsets().diff().clamp_min(1)
+        factors = sizes.to(torch.float64) / few.offsets().diff().clamp_min(1).to(torch.float64)
         norms = segment_sums(values, few.offsets(), 2)
         scales = kept.fits / kept.squares if scale == "contraction" else norms / kept.fits * factors
         return Rotated(Drawn(kept.scaled(scales), few, drawn, blocks), address, rounds, block)

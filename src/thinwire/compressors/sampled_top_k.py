@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, most_counts, sparse_outline
-from thinwire.compressors.base import Compressor, Traits
+from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.threshold import LEAST_SAMPLE, check_sample, sample_quantiles
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import entries_above
 from thinwire.kernels.philox import uniform
@@ -58,13 +58,14 @@ class SampledTopK:
         [0.0, -3.0, 2.0, 0.0]
     """
 
-    density: float
-    sample: float = 0.01
+    density: Share
+    sample: Share = 0.01
     adaptations: int = 10
     resample: bool = True
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(None, self.density)
         check_sample(self.sample)
         if self.adaptations < 0:
@@ -72,6 +73,7 @@ class SampledTopK:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The selected entries, in order."""
+        check_vector(x, segments)
         targets = draw_counts(None, self.density, segments, key)
         bounds = self._thresholds(x, key, segments, targets)
         bounds = self._adapt(x, segments, bounds, targets.to(x.device))
@@ -85,17 +87,17 @@ class SampledTopK:
     def _thresholds(self, x: Tensor, key: Key, segments: Segments, targets: Tensor) -> Tensor:
         offsets = segments.offsets()
         sizes = offsets.diff()
-        wanted = torch.minimum(sizes, (sizes * self.sample).ceil().to(torch.int64).clamp(min=LEAST_SAMPLE))
+        wanted = torch.minimum(sizes, (sizes.to(torch.float32) * self.sample).ceil().to(torch.int64).clamp(min=LEAST_SAMPLE))
         if torch.equal(wanted, sizes):
             return sample_quantiles(x, sizes, targets)
         strides = sizes // wanted.clamp(min=1)
         # From a place that varies, so that no entry is left out at every step.
         begin = (uniform(key.fold("sample").bits64(), 0, segments.count) * strides).to(torch.int64)
         counts = torch.where(sizes > 0, (sizes - begin - 1) // strides.clamp(min=1) + 1, sizes)
-        owner = torch.arange(segments.count).repeat_interleave(counts)
-        rank = torch.arange(owner.numel()) - (counts.cumsum(0) - counts)[owner]
+        owner = torch.arange(segments.count, dtype=torch.int64).repeat_interleave(counts)
+        rank = torch.arange(owner.numel(), dtype=torch.int64) - (counts.cumsum(0) - counts)[owner]
         places = offsets[owner] + begin[owner] + rank * strides[owner]
-        large = torch.minimum((counts * self.density).ceil().to(torch.int64), counts)
+        large = torch.minimum((counts.to(torch.float32) * self.density).ceil().to(torch.int64), counts)
         return sample_quantiles(x.index_select(0, places.to(x.device)), counts, large)
 
     def _adapt(self, x: Tensor, segments: Segments, bounds: Tensor, targets: Tensor) -> Tensor:
@@ -104,7 +106,8 @@ class SampledTopK:
         centres = torch.zeros_like(bounds)
         for _ in range(self.adaptations):
             counts = sizes - tail_sums(x, offsets, centres, bounds)[:, 0].to(torch.int64)
-            few, many = counts < _LOWER * targets, counts > _UPPER * targets
+            wanted = targets.to(torch.float32)
+            few, many = counts < _LOWER * wanted, counts > _UPPER * wanted
             factors = torch.ones_like(bounds)
             factors[few] = _LOWER
             if not self.resample:
@@ -120,12 +123,12 @@ class SampledTopK:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """At most the wanted number of each segment: the largest of far too many, else the first."""
         if self.resample:
-            reduced = torch.where(counts > _UPPER * targets, targets, counts)
+            reduced = torch.where(counts > _UPPER * targets.to(torch.float32), targets, counts)
             offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
             chosen, kept = top_k_entries(kept, offsets, reduced)
             indices, counts = indices[chosen], reduced
         first = counts.cumsum(0) - counts
-        rank = torch.arange(indices.numel()) - first.repeat_interleave(counts)
+        rank = torch.arange(indices.numel(), dtype=torch.int64) - first.repeat_interleave(counts)
         left = (rank < targets.repeat_interleave(counts)).to(indices.device)
         return indices[left], kept[left], torch.minimum(counts, targets)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits
-from thinwire.config import register
+from thinwire.compressors.base import Compressor, Traits, check_vector
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.hadamard import hadamard_blocks
 from thinwire.layout import Segments
@@ -62,6 +62,7 @@ class Scaled:
     inner: Compressor
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.inner.traits(_PROBE).unbiased:
             raise ConfigError(
                 f"{self.inner} is biased; Scaled takes unbiased operators (error feedback takes any contraction)"
@@ -69,6 +70,7 @@ class Scaled:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The message of U, its scales multiplied by ``1 / (1 + omega)``."""
+        check_vector(x, segments)
         factors = _factors(self, segments)
         return shrink(self.inner.compress(x, key, segments), factors.to(x.device), segments.offsets())
 

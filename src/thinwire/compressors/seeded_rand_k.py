@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, kept_share, most_counts
-from thinwire.compressors.base import Compressor, Traits, sparsified
+from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
 from thinwire.compressors.bernoulli import sampled
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.compressors.shortening import magnified
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
@@ -50,25 +51,27 @@ class SharedSeedRandK:
         True
     """
 
-    density: float | None = None
+    density: Share | None = None
     k: float | None = None
     values: Compressor = Identity()
     unbiased: bool = False
     shared: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(self.k, self.density)
         if self.unbiased and self.k is not None and self.k < 1.0:
             raise ConfigError(f"unbiased rand-k with k = {self.k} was asked for; it needs k of at least 1")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Drawn:
         """The compressed values of the drawn entries."""
+        check_vector(x, segments)
         support = common_key(key) if self.shared else key
         counts = draw_counts(self.k, self.density, segments, support)
         address = support.fold("indices").bits64()
         kept = x.index_select(0, segment_subsets(address, segments.offsets(), counts).to(x.device))
         if self.unbiased:
-            kept *= upscales(segments, counts).to(x.device)
+            kept = magnified(kept, upscales(segments, counts).to(x.device))
         # As many segments as the vector has, even where nothing is kept of the only one.
         cut = kept_segments(segments, counts) if kept.numel() else Segments.of_sizes(counts.tolist())
         return Drawn(self.values.compress(kept, key.fold("values"), cut), cut, address, segments)
@@ -98,7 +101,7 @@ def common_key(key: Key) -> Key:
     """
     path = key.path
     for place in range(len(path) - 2, -1, -1):
-        if path[place] == "rank" and isinstance(path[place + 1], int):
+        if path[place] == "rank" and not isinstance(path[place + 1], str):
             return Key(key.seed, path[:place] + path[place + 2 :])
     return key
 
@@ -110,5 +113,5 @@ def upscales(segments: Segments, counts: Tensor) -> Tensor:
         >>> upscales(Segments.of_sizes([4, 3]), torch.tensor([2, 1])).tolist()
         [2.0, 2.0, 3.0]
     """
-    factors = (segments.offsets().diff() / counts.clamp(min=1)).to(torch.float32)
+    factors = segments.offsets().diff().to(torch.float32) / counts.clamp(min=1).to(torch.float32)
     return factors.repeat(int(counts[0])) if segments.count == 1 else factors.repeat_interleave(counts)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits
+from thinwire.compressors.base import Traits, check_vector
 from thinwire.config import register
 from thinwire.kernels.bits import num_packed_bytes
 from thinwire.kernels.signs import accumulate_signs, mean_signs
@@ -35,18 +35,20 @@ class Sign:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Signs:
         """A bit for each negative entry, and the mean magnitude of each segment."""
+        check_vector(x, segments)
         return Signs(*mean_signs(x, segments.offsets()), segments)
 
     def compress_residual(
         self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
     ) -> Signs:
         """Compress ``u = decay * residual + x``, leave ``u`` minus what is decoded in ``out``, in one pass."""
+        check_vector(x, segments)
         return Signs(*accumulate_signs(x, residual, decay, out, segments.offsets()), segments)
 
     def outline(self, segments: Segments) -> Signs:
         """A bit an entry and an f32 a segment."""
         bits = torch.empty(num_packed_bytes(segments.numel, 1), dtype=torch.uint8, device="meta")
-        return Signs(bits, torch.empty(segments.count, device="meta"), segments)
+        return Signs(bits, torch.empty(segments.count, dtype=torch.float32, device="meta"), segments)
 
     def traits(self, numel: int) -> Traits:
         """A contraction with ``gamma >= 1/d``."""

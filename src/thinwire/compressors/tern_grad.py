@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros
-from thinwire.config import register
+from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.dither import quantize
 from thinwire.kernels.grid import round_to_levels
@@ -54,6 +54,7 @@ class TernGrad:
     coding: Literal["packed", "elias", "entropy"] = "packed"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.clip is not None and not 0.0 < self.clip < math.inf:
             raise ConfigError(
                 f"clipping at {self.clip} deviations was asked for; TernGrad takes a number above 0, or None"
@@ -63,6 +64,7 @@ class TernGrad:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
         """One of three levels an entry, and the scale of each segment."""
+        check_vector(x, segments)
         offsets = segments.offsets()
         if self.clip is None:
             codes, scales = quantize(x, offsets, 1, "max", key.bits64())

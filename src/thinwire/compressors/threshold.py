@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import kept_segments, sparse_outline
-from thinwire.compressors.base import Compressor, Traits, sparsified
+from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import entries_above
 from thinwire.kernels.select import top_k_entries
@@ -56,12 +56,13 @@ class Threshold:
         [0.0, -3.0, 2.0]
     """
 
-    density: float | None = None
+    density: Share | None = None
     threshold: float | None = None
-    sample: float = 0.001
+    sample: Share = 0.001
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if (self.density is None) == (self.threshold is None):
             raise ConfigError(
                 f"give either density or threshold, not {'both' if self.density is not None else 'neither'}"
@@ -74,6 +75,7 @@ class Threshold:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The large entries, in order."""
+        check_vector(x, segments)
         if self.threshold is not None:
             bounds = x.new_full((segments.count,), max(self.threshold, _LEAST))
         else:
@@ -85,14 +87,14 @@ class Threshold:
     def _quantiles(self, x: Tensor, key: Key, segments: Segments) -> Tensor:
         offsets = segments.offsets()
         sizes = offsets.diff()
-        counts = torch.minimum(sizes, (sizes * self.sample).ceil().to(torch.int64).clamp(min=LEAST_SAMPLE))
+        counts = torch.minimum(sizes, (sizes.to(torch.float32) * self.sample).ceil().to(torch.int64).clamp(min=LEAST_SAMPLE))
         if torch.equal(counts, sizes):
             return sample_quantiles(x, sizes, self._wanted(sizes))
         places = segment_subsets(key.fold("sample").bits64(), offsets, counts)
         return sample_quantiles(x.index_select(0, places.to(x.device)), counts, self._wanted(counts))
 
     def _wanted(self, counts: Tensor) -> Tensor:
-        wanted = (counts * (self.density or 1.0) + 0.5).floor().to(torch.int64).clamp(min=1)
+        wanted = (counts.to(torch.float32) * (self.density or 1.0) + 0.5).floor().to(torch.int64).clamp(min=1)
         return torch.minimum(wanted, counts)
 
     def outline(self, segments: Segments) -> Sparse:
@@ -104,7 +106,7 @@ class Threshold:
         if self.density is None:
             return Traits(unbiased=False, error=max(1.0, self.values.traits(max(numel, 1)).error))
         sampled = min(numel, max(math.ceil(numel * self.sample), LEAST_SAMPLE))
-        share = int(self._wanted(torch.tensor([sampled]))) / max(numel, 1)
+        share = int(self._wanted(torch.tensor([sampled], dtype=torch.int64))) / max(numel, 1)
         # Ties are all kept, so any number of entries may be.
         return sparsified(min(1.0, share), self.values.traits(max(numel, 1)))
 
@@ -129,6 +131,6 @@ def sample_quantiles(sampled: Tensor, sizes: Tensor, wanted: Tensor) -> Tensor:
     """
     offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
     magnitudes = top_k_entries(sampled, offsets, wanted)[1].abs()
-    least = torch.full((sizes.numel(),), torch.inf, device=sampled.device)
-    owner = torch.arange(sizes.numel()).repeat_interleave(wanted).to(sampled.device)
+    least = torch.full((sizes.numel(),), torch.inf, dtype=torch.float32, device=sampled.device)
+    owner = torch.arange(sizes.numel(), dtype=torch.int64).repeat_interleave(wanted).to(sampled.device)
     return least.scatter_reduce_(0, owner, magnitudes, "amin").clamp_(min=_LEAST)

@@ -12,9 +12,9 @@ from thinwire.compressors.amount import (
     most_counts,
     sparse_outline,
 )
-from thinwire.compressors.base import Compressor, Traits, sparsified
+from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
 from thinwire.compressors.identity import Identity
-from thinwire.config import register
+from thinwire.config import Share, check_types, register
 from thinwire.kernels.accumulate import accumulate_top_k
 from thinwire.kernels.select import top_k_entries
 from thinwire.layout import Segments
@@ -41,7 +41,7 @@ class TopK:
         value on heavy ones.
 
     Args:
-        density: kept share of each segment, in (0, 1]; at least one entry of a segment is kept.
+        density: kept share of each segment, in (0, 1], or text such as ``"1%"``; at least one entry of a segment is kept.
         k: kept entries of each segment, at most its size; or a probability below 1.
         values: what becomes of the k kept values, segment by segment.
 
@@ -54,15 +54,17 @@ class TopK:
         [0.0, -3.0, 2.0]
     """
 
-    density: float | None = None
+    density: Share | None = None
     k: float | None = None
     values: Compressor = Identity()
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_amount(self.k, self.density)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The kept indices, ascending, and their compressed values."""
+        check_vector(x, segments)
         counts = draw_counts(self.k, self.density, segments, key)
         indices, kept = top_k_entries(x, segments.offsets(), counts)
         return Sparse(
@@ -73,6 +75,7 @@ class TopK:
         self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
     ) -> Sparse:
         """Compress ``u = decay * residual + x``, leave ``u`` minus the decoded payload in ``out``: one pass."""
+        check_vector(x, segments)
         counts = draw_counts(self.k, self.density, segments, key)
         indices, kept = accumulate_top_k(x, residual, decay, out, segments.offsets(), counts)
         values = self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))

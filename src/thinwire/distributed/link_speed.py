@@ -41,7 +41,7 @@ def measure_link(
         raise ConfigError("a link between 1 process and itself was to be measured; start 2 or more, as with torchrun")
 
     def round_s(num_bytes: int) -> float:
-        tensor = torch.zeros(num_bytes // 4)
+        tensor = torch.zeros(num_bytes // 4, dtype=torch.float32)
         transport.share([])  # nobody waits for one that comes late
         begin = clock()
         dist.all_reduce(tensor, group=group)

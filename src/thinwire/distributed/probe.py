@@ -180,7 +180,7 @@ class _Subject:
 
     def begin(self, sizes: Sequence[int]) -> None:
         """A new worker, for vectors of this length."""
-        self._model = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
+        self._model = nn.ParameterList(nn.Parameter(torch.zeros(size, dtype=torch.float32)) for size in sizes)
         self._params = list(self._model.parameters())
         rank, size = self._transport.rank, self._transport.size
         optimizer = _NoOptimizer(self._params)

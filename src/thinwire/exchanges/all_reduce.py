@@ -70,7 +70,7 @@ def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
     total = yield from all_reduce(handed_over, divisor=ctx.size)
     if float(total[most]) > 0.0:
         told = encode(_nothing(payload.numel) if is_fine else payload)
-        mean = yield from all_gather(told, functools.partial(_sum, numel=payload.numel), ctx.max_num_bytes)
+        mean = yield from all_gather(told, functools.partial(_sum, numel=payload.numel, kinds=ctx.kinds), ctx.max_num_bytes)
     else:
         mean = zeros(payload.numel)
         scatter_write(sparse.indices, total[: values.numel()], mean)
@@ -78,11 +78,11 @@ def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
 
 
 def _nothing(numel: int) -> Sparse:
-    return Sparse(numel, torch.zeros(0, dtype=torch.int64), Dense(torch.zeros(0)))
+    return Sparse(numel, torch.zeros(0, dtype=torch.int64), Dense(torch.zeros(0, dtype=torch.float32)))
 
 
-def _sum(messages: Sequence[Tensor], numel: int) -> Tensor:
+def _sum(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> Tensor:
     total = zeros(numel)
     for rank, message in enumerate(messages):
-        decode_part(message, numel, f"the message of worker {rank}").add_to(total)
+        decode_part(message, numel, f"the message of worker {rank}", kinds).add_to(total)
     return total

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes
@@ -47,6 +47,7 @@ class AsynchronousServer:
     max_staleness: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.max_staleness is not None and self.max_staleness < 0:
             raise ConfigError(f"a staleness of at most {self.max_staleness} was asked for; it must be 0 or more")
 
@@ -62,7 +63,7 @@ class AsynchronousServer:
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Whether the server told this worker to pause."""
-        return {"paused": torch.zeros(1)}
+        return {"paused": torch.zeros(1, dtype=torch.float32)}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message up, one model down: ``aggregate.mean`` is the model."""
@@ -70,9 +71,9 @@ class AsynchronousServer:
         message = encode(sent)
         yield from send(ctx.size, message)
         answer = yield from receive(ctx.size, as_it_is, max_answer_num_bytes(x.numel()))
-        control, payload = read_answer(answer, x.numel())
+        control, payload = read_answer(answer, x.numel(), ctx.kinds)
         model = payload.values if isinstance(payload, Dense) else payload.to_dense()
-        paused = torch.tensor([float(control is Control.PAUSE)])
+        paused = torch.tensor([float(control is Control.PAUSE)], dtype=torch.float32)
         finite = control is not Control.STOP and is_finite(model)
         return Aggregate(model, finite, message.numel(), sent, ctx.size, {"paused": paused})
 
@@ -82,8 +83,8 @@ def write_answer(control: Control, payload: Payload) -> Tensor:
     return torch.cat([torch.tensor([int(control)], dtype=torch.uint8), encode(payload)])
 
 
-def read_answer(answer: Tensor, numel: int) -> tuple[Control, Payload]:
-    """What :func:`write_answer` was given.
+def read_answer(answer: Tensor, numel: int, kinds: frozenset[int] | None = None) -> tuple[Control, Payload]:
+    """What :func:`write_answer` was given, a payload of one of the ``kinds``.
 
     Raises:
         ProtocolError: an empty answer, an unknown first byte or a vector of another length.
@@ -96,7 +97,7 @@ def read_answer(answer: Tensor, numel: int) -> tuple[Control, Payload]:
     """
     if answer.numel() == 0 or int(answer[0]) not in set(Control):
         raise ProtocolError("the server's answer does not begin with a byte from 0 to 2; is it of the same version?")
-    payload = decode_part(answer[1:], numel, "the server's model")
+    payload = decode_part(answer[1:], numel, "the server's model", kinds)
     return Control(int(answer[0])), payload
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
@@ -48,6 +48,7 @@ class Gather:
     clip: Literal["none", "median"] = "none"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.mean not in ("all", "contributors"):
             raise ConfigError(f"mean = {self.mean!r} was given; it is 'all' or 'contributors'")
         if self.clip not in ("none", "median"):
@@ -72,27 +73,34 @@ class Gather:
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         combine: Callable[[Sequence[Tensor]], tuple[Tensor | Sparse, bool]]
-        combine = functools.partial(_combine, numel=x.numel())
+        combine = functools.partial(_combine, numel=x.numel(), kinds=ctx.kinds)
         if self.mean != "all" or self.clip != "none":
             tensors = Segments.of_sizes(ctx.layout.sizes) if self.clip == "median" else None
-            combine = functools.partial(_robust_mean_of, numel=x.numel(), clipped=tensors, by_entry=self.mean != "all")
+            combine = functools.partial(
+                _robust_mean_of, numel=x.numel(), kinds=ctx.kinds, clipped=tensors, by_entry=self.mean != "all"
+            )
         result, finite = yield from all_gather(message, combine, ctx.max_num_bytes)
         return Aggregate(result, finite, message.numel(), sent, ctx.size)
 
 
-def mean_of(messages: Sequence[Tensor], numel: int) -> tuple[Tensor, bool]:
+def mean_of(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> tuple[Tensor, bool]:
     """The mean of the vectors (``[numel]`` each) that the messages stand for, added up in order; whether it is finite.
+
+    Args:
+        messages: of all workers.
+        numel: entries of the vector.
+        kinds: of payloads that messages may hold, as :func:`thinwire.wire.decode` takes them.
 
     Raises:
         WireError: a message is not valid.
         ProtocolError: a message stands for a vector of another length.
     """
-    return _dense_mean(_decoded(messages, numel), numel)
+    return _dense_mean(_decoded(messages, numel, kinds), numel)
 
 
-def _combine(messages: Sequence[Tensor], numel: int) -> tuple[Tensor | Sparse, bool]:
+def _combine(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> tuple[Tensor | Sparse, bool]:
     """:func:`mean_of`, sparse where the messages together say something of few entries."""
-    decoded = _decoded(messages, numel)
+    decoded = _decoded(messages, numel, kinds)
     payloads: list[Payload] = []
     count = 0
     for payload in decoded:
@@ -105,9 +113,11 @@ def _combine(messages: Sequence[Tensor], numel: int) -> tuple[Tensor | Sparse, b
     return Sparse(numel, indices, Dense(means)), finite
 
 
-def _decoded(messages: Sequence[Tensor], numel: int) -> Iterator[Payload]:
+def _decoded(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> Iterator[Payload]:
     """One at a time: together they may be as long as the vector many times over."""
-    return (decode_part(message, numel, f"the message of worker {rank}") for rank, message in enumerate(messages))
+    return (
+        decode_part(message, numel, f"the message of worker {rank}", kinds) for rank, message in enumerate(messages)
+    )
 
 
 def _dense_mean(payloads: Iterable[Payload], numel: int) -> tuple[Tensor, bool]:
@@ -120,10 +130,10 @@ def _dense_mean(payloads: Iterable[Payload], numel: int) -> tuple[Tensor, bool]:
 
 
 def _robust_mean_of(
-    messages: Sequence[Tensor], numel: int, clipped: Segments | None, by_entry: bool
+    messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None, clipped: Segments | None, by_entry: bool
 ) -> tuple[Tensor, bool]:
     """:func:`mean_of`, of clipped vectors or over the contributors of each entry."""
-    payloads = [decode_part(message, numel, f"the message of worker {rank}") for rank, message in enumerate(messages)]
+    payloads = list(_decoded(messages, numel, kinds))
     factors = [None] * len(payloads) if clipped is None else _clip_factors(payloads, clipped)
     total, counts = zeros(numel), zeros(numel)
     for payload, factor in zip(payloads, factors, strict=True):
@@ -153,6 +163,6 @@ def _clip_factors(payloads: Sequence[Payload], tensors: Segments) -> list[Tensor
 def _count(payload: Payload, counts: Tensor) -> None:
     """Add 1 where the message has an entry: what a sparse one kept, what is not zero in any other."""
     if isinstance(payload, Sparse):
-        counts.index_add_(0, payload.indices, torch.ones(len(payload.indices)))
+        counts.index_add_(0, payload.indices, torch.ones(len(payload.indices), dtype=torch.float32))
     else:
         counts += payload.to_dense() != 0

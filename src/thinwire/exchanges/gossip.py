@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import NumericsError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.graphs import Graph, Ring, mixing_row
@@ -43,6 +43,9 @@ class Gossip:
     graph: Graph = Ring()
     agree: bool = False
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
     @property
     def needs_linear(self) -> bool:
         """Messages are decoded before they are added."""
@@ -74,7 +77,7 @@ class Gossip:
         payloads: dict[int, Payload] = {ctx.rank: sent}
         for rank in others:
             payloads[rank] = yield from receive(
-                rank, functools.partial(_read, numel=numel, source=rank), ctx.max_num_bytes
+                rank, functools.partial(_read, numel=numel, source=rank, kinds=ctx.kinds), ctx.max_num_bytes
             )
         exact = state["rounding"].to(torch.float64)
         for rank, weight in row.items():
@@ -82,7 +85,7 @@ class Gossip:
         mean, rounding = split_rounding(exact)
         finite = is_finite(mean)
         if self.agree:
-            num_ill = yield from all_reduce(torch.tensor([0.0 if finite else 1.0]))
+            num_ill = yield from all_reduce(torch.tensor([0.0 if finite else 1.0], dtype=torch.float32))
             if finite and float(num_ill) > 0.0:
                 raise NumericsError(
                     "NaN or inf in the vector of a worker that is no neighbour of this one; the exchange was not "
@@ -91,10 +94,10 @@ class Gossip:
         return Aggregate(mean, finite, message.numel(), sent, len(row), {"rounding": rounding})
 
 
-def _read(message: Tensor, numel: int, source: int) -> Payload:
+def _read(message: Tensor, numel: int, source: int, kinds: frozenset[int] | None) -> Payload:
     if not message.numel():
         raise ProtocolError(
             f"worker {source} has stopped, probably at NaN or inf, of which only its neighbours know in the same "
             "exchange. Lower the learning rate, or use Gossip(agree=True)"
         )
-    return decode_part(message, numel, f"the message of worker {source}")
+    return decode_part(message, numel, f"the message of worker {source}", kinds)

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 
 Pairs = tuple[tuple[int, int], ...]
@@ -58,6 +58,9 @@ class Torus:
     """
 
     rows: int | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def pairs(self, size: int) -> Pairs:
         """The edges to the right and downwards.
@@ -110,6 +113,9 @@ class Edges:
     """
 
     given: Pairs
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def pairs(self, size: int) -> Pairs:
         """As given.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes, read_mean, smallest_exact
@@ -39,6 +39,7 @@ class Hierarchical:
     island: int
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.island < 1:
             raise ConfigError(f"islands of {self.island} workers were asked for; at least 1 is needed")
 
@@ -86,7 +87,7 @@ class Hierarchical:
             messages[other] = yield from receive(other, as_it_is, ctx.max_num_bytes)
         total = zeros(numel)
         for each in leaders:
-            decode_part(messages[each], numel, f"the message of worker {each}").add_to(total)
+            decode_part(messages[each], numel, f"the message of worker {each}", ctx.kinds).add_to(total)
         divide_finite(total, ctx.size)
         broadcast = encode(smallest_exact(total))
         for member in members:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
@@ -46,6 +46,7 @@ class MajorityVote:
     server: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.route not in ("server", "gather"):
             raise ConfigError(f"votes by {self.route!r} were asked for; they go by 'server' or 'gather'")
 
@@ -76,25 +77,25 @@ class MajorityVote:
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         if self.route == "gather":
-            combine = functools.partial(_count, numel=x.numel())
+            combine = functools.partial(_count, numel=x.numel(), kinds=ctx.kinds)
             outcome = yield from all_gather(message, combine, ctx.max_num_bytes)
         elif ctx.rank != self.server:
             yield from send(self.server, message)
-            read = functools.partial(decode_part, numel=x.numel(), what="the outcome of the votes")
+            read = functools.partial(decode_part, numel=x.numel(), what="the outcome of the votes", kinds=ctx.kinds)
             outcome = yield from receive(self.server, read, ctx.max_num_bytes)
         else:
-            outcome = _count((yield from collect(message, ctx)), x.numel())
+            outcome = _count((yield from collect(message, ctx)), x.numel(), ctx.kinds)
             yield from spread(encode(outcome), ctx)
         return Aggregate(outcome.to_dense(), isinstance(outcome, Signs), message.numel(), sent, ctx.size)
 
 
-def _count(messages: Sequence[Tensor], numel: int) -> Payload:
+def _count(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> Payload:
     """The outcome; if a worker had no signs to send, its first offending entry."""
     total = zeros(numel)
     whole = Segments.whole(numel)
-    ones = torch.ones(whole.count)
+    ones = torch.ones(whole.count, dtype=torch.float32)
     for message in messages:
-        vote = decode_part(message, numel, "a vote")
+        vote = decode_part(message, numel, "a vote", kinds)
         if isinstance(vote, Signs):
             add_signs(vote.bits, ones, whole.offsets(), total)
         else:

@@ -81,7 +81,7 @@ class OwnerQuantized:
             for rank in range(ctx.size):
                 own = rank == ctx.rank
                 got.append(messages[rank] if own else (yield from receive(rank, as_it_is, ctx.max_num_bytes)))
-            total = mean_of(got, left.numel())[0].add_(left)
+            total = mean_of(got, left.numel(), ctx.kinds)[0].add_(left)
             if is_sound and is_finite(total):
                 answer = alone.compress(total, ctx.key.fold("owner"), dealt[ctx.rank].cut)
                 left = copy_of(total)
@@ -89,7 +89,7 @@ class OwnerQuantized:
                 outcome = encode(answer)
             else:
                 outcome = encode(offence(total))
-        combine = functools.partial(_join, dealt=dealt)
+        combine = functools.partial(_join, dealt=dealt, kinds=ctx.kinds)
         mean, finite = yield from all_gather(outcome, combine, ctx.max_num_bytes)
         sent = Joined(tuple(pieces.values()))
         if finite:
@@ -116,7 +116,7 @@ def shards(segments: Segments, size: int) -> tuple[Shard, ...]:
         [(0, 4), (4, 10)]
     """
     offsets = segments.offsets()
-    ideal = torch.tensor([segments.numel * rank // size for rank in range(size + 1)])
+    ideal = torch.tensor([segments.numel * rank // size for rank in range(size + 1)], dtype=torch.int64)
     after = torch.searchsorted(offsets, ideal).clamp_(max=segments.count)
     before = (after - 1).clamp_(min=0)
     nearest = torch.where(ideal - offsets[before] <= offsets[after] - ideal, before, after)
@@ -136,10 +136,10 @@ def _cut(segments: Segments, first: int, last: int) -> Segments:
     return Segments.of_sizes(sizes.tolist())
 
 
-def _join(messages: Sequence[Tensor], dealt: Sequence[Shard]) -> tuple[Tensor, bool]:
+def _join(messages: Sequence[Tensor], dealt: Sequence[Shard], kinds: frozenset[int] | None) -> tuple[Tensor, bool]:
     """The owners' answers one after another; whether they are finite."""
     mean = zeros(dealt[-1].stop)
     for message, shard in zip(messages, dealt, strict=True):
         if shard.stop > shard.start:
-            mean[shard.start : shard.stop] = mean_of([message], shard.stop - shard.start)[0]
+            mean[shard.start : shard.stop] = mean_of([message], shard.stop - shard.start, kinds)[0]
     return mean, is_finite(mean)

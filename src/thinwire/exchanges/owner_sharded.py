@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import (
+    EXACT_KINDS,
     check_remember,
     check_second,
     decode_part,
     max_exact_num_bytes,
     max_relayed_num_bytes,
     recompress,
+    relayed_kinds,
     smaller,
     smallest_exact,
 )
@@ -62,6 +64,7 @@ class OwnerSharded:
     balanced: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_remember(self.select, self.remember, "select")
         if self.balanced and self.select is not None and self.remember:
             raise ConfigError("an owner remembers what it left out of its own region, which balanced=True would move")
@@ -114,7 +117,7 @@ class OwnerSharded:
         else:
             answer = encode(recompress(total, self.select, ctx.key.fold("select"), Segments.whole(own)))
         mean, finite = yield from all_gather(
-            answer, functools.partial(_join, bounds=tuple(bounds)), self._max_num_bytes(bounds)
+            answer, functools.partial(_join, bounds=tuple(bounds), kinds=self._kinds(bounds)), self._max_num_bytes(bounds)
         )
         next_state: State = {"left": total} if "left" in state else {}
         if self.balanced:
@@ -127,6 +130,12 @@ class OwnerSharded:
         if self.select is None:
             return exact
         return max(exact, *(max_relayed_num_bytes(self.select, Segments.whole(size)) for size in sizes if size))
+
+    def _kinds(self, bounds: Sequence[int]) -> frozenset[int]:
+        if self.select is None:
+            return EXACT_KINDS
+        cuts = [Segments.whole(size) for size in _distinct_sizes(bounds) if size]
+        return EXACT_KINDS.union(*(relayed_kinds(self.select, cut) for cut in cuts))
 
 
 def balanced_bounds(mean: Tensor, size: int) -> Tensor:
@@ -157,7 +166,7 @@ def _cut(payload: Payload, bounds: Sequence[int]) -> list[Payload]:
         dense = payload.to_dense()
         return [smallest_exact(dense[start:stop]) for start, stop in itertools.pairwise(bounds)]
     values = sparse.values.values if isinstance(sparse.values, Dense) else sparse.values.to_dense()
-    places: list[int] = torch.searchsorted(sparse.indices, torch.tensor(bounds)).tolist()
+    places: list[int] = torch.searchsorted(sparse.indices, torch.tensor(bounds, dtype=torch.int64)).tolist()
     pieces: list[Payload] = []
     for region, (first, last) in enumerate(itertools.pairwise(places)):
         start, stop = bounds[region], bounds[region + 1]
@@ -167,10 +176,10 @@ def _cut(payload: Payload, bounds: Sequence[int]) -> list[Payload]:
     return pieces
 
 
-def _join(messages: Sequence[Tensor], bounds: Sequence[int]) -> tuple[Tensor, bool]:
+def _join(messages: Sequence[Tensor], bounds: Sequence[int], kinds: frozenset[int]) -> tuple[Tensor, bool]:
     """The mean whose regions, times the number of workers, the messages stand for; whether it is finite."""
     mean = zeros(bounds[-1])
     for rank, message in enumerate(messages):
         region = mean[bounds[rank] : bounds[rank + 1]]
-        decode_part(message, region.numel(), f"the sum of worker {rank}").add_to(region)
+        decode_part(message, region.numel(), f"the sum of worker {rank}", kinds).add_to(region)
     return mean, divide_finite(mean, len(messages))

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
 from thinwire.exchanges.recompression import (
+    EXACT_KINDS,
     check_remember,
     check_second,
     max_exact_num_bytes,
     max_relayed_num_bytes,
     read_mean,
     recompress,
+    relayed_kinds,
     smallest_exact,
 )
 from thinwire.exchanges.star import collect, spread
@@ -51,6 +53,7 @@ class ParameterServer:
     remember: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_remember(self.downlink, self.remember, "downlink")
 
     @property
@@ -79,12 +82,12 @@ class ParameterServer:
         """One round up and down."""
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
-        read = functools.partial(read_mean, numel=x.numel())
+        read = functools.partial(read_mean, numel=x.numel(), kinds=self._kinds(ctx))
         if ctx.rank != self.server:
             yield from send(self.server, message)
             mean, finite = yield from receive(self.server, read, self._max_num_bytes(ctx))
         else:
-            total, _ = mean_of((yield from collect(message, ctx)), x.numel())
+            total, _ = mean_of((yield from collect(message, ctx)), x.numel(), ctx.kinds)
             if self.downlink is None:
                 broadcast = encode(smallest_exact(total))
             else:
@@ -100,3 +103,6 @@ class ParameterServer:
         if self.downlink is None:
             return max_exact_num_bytes(ctx.segments.numel)
         return max_relayed_num_bytes(self.downlink, ctx.segments)
+
+    def _kinds(self, ctx: Context) -> frozenset[int]:
+        return EXACT_KINDS if self.downlink is None else relayed_kinds(self.downlink, ctx.segments)

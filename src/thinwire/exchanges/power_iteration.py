@@ -12,7 +12,7 @@ from torch import Tensor
 from thinwire.compressors import Identity
 from thinwire.compressors.base import Compressor
 from thinwire.compressors.seeded_rand_k import common_key
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.remembered import recall, settle
@@ -57,6 +57,7 @@ class PowerIteration:
     counts_as_sent: Literal["own", "mean"] = "own"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rank < 1:
             raise ConfigError(f"matrices of rank {self.rank} were asked for; a rank is 1 or more")
         if self.counts_as_sent not in ("own", "mean"):
@@ -211,7 +212,7 @@ def _spoilt(parts: Sequence[Part], lefts: Sequence[Tensor], rest: Tensor) -> Ten
     """Zeros with the entries that are not finite; all of a matrix whose factor is not."""
     numels = [part.stop - part.start for part in parts if part.rows]
     filled = [
-        torch.zeros(numel) if is_finite(left) else torch.full((numel,), torch.nan)
+        torch.zeros(numel, dtype=torch.float32) if is_finite(left) else torch.full((numel,), torch.nan, dtype=torch.float32)
         for numel, left in zip(numels, lefts, strict=True)
     ]
     return _in_order(parts, filled, rest)

@@ -10,7 +10,10 @@ from thinwire.kernels.finite import is_finite
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
-from thinwire.wire import decode, encoded_num_bytes, max_num_bytes
+from thinwire.wire import decode, encoded_num_bytes, kinds_in, max_num_bytes
+
+EXACT_KINDS = frozenset((1, 2, 14))
+"""Numbers of the kinds of messages that are exact: dense and sparse ones, one after another."""
 
 
 def recompress(vector: Tensor, compressor: Compressor, key: Key, segments: Segments) -> Payload:
@@ -41,13 +44,24 @@ def max_relayed_num_bytes(compressor: Compressor, segments: Segments) -> int:
         67
     """
     index = torch.empty(min(1, segments.numel), dtype=torch.int64, device="meta")
-    entry = Sparse(segments.numel, index, Dense(torch.empty(index.numel(), device="meta")))
+    entry = Sparse(segments.numel, index, Dense(torch.empty(index.numel(), dtype=torch.float32, device="meta")))
     return max(max_num_bytes(compressor.outline(segments)), max_num_bytes(entry))
+
+
+def relayed_kinds(compressor: Compressor, segments: Segments) -> frozenset[int]:
+    """The kinds of payloads that a message of :func:`recompress` holds, or that of a part of the vector.
+
+    Example:
+        >>> from thinwire.compressors import Sign
+        >>> sorted(relayed_kinds(Sign(), Segments.whole(1000)))
+        [1, 2, 4, 14]
+    """
+    return kinds_in(compressor.outline(segments)) | EXACT_KINDS
 
 
 def max_exact_num_bytes(numel: int) -> int:
     """What a message of :func:`smallest_exact` or :func:`smaller` takes at most: the dense vector is never longer."""
-    return max_num_bytes(Dense(torch.empty(numel, device="meta")))
+    return max_num_bytes(Dense(torch.empty(numel, dtype=torch.float32, device="meta")))
 
 
 def smallest_exact(vector: Tensor) -> Payload:
@@ -62,14 +76,14 @@ def smaller(sparse: Sparse, dense: Dense) -> Payload:
     return sparse if encoded_num_bytes(sparse) < encoded_num_bytes(dense) else dense
 
 
-def decode_part(message: Tensor, numel: int, what: str) -> Payload:
-    """The payload of a message that must stand for ``numel`` entries.
+def decode_part(message: Tensor, numel: int, what: str, kinds: frozenset[int] | None = EXACT_KINDS) -> Payload:
+    """The payload of a message that must stand for ``numel`` entries, of one of the ``kinds``.
 
     Raises:
         WireError: the message is not valid.
         ProtocolError: it stands for a vector of another length.
     """
-    payload = decode(message, max_numel=numel)
+    payload = decode(message, max_numel=numel, kinds=kinds)
     if payload.numel != numel:
         raise ProtocolError(
             f"{what} stands for a vector of {payload.numel} entries where {numel} were expected; all workers must "
@@ -78,9 +92,9 @@ def decode_part(message: Tensor, numel: int, what: str) -> Payload:
     return payload
 
 
-def read_mean(message: Tensor, numel: int) -> tuple[Tensor, bool]:
-    """The mean that a message stands for, and whether it is finite."""
-    mean = decode(message, max_numel=numel).to_dense()
+def read_mean(message: Tensor, numel: int, kinds: frozenset[int] | None = EXACT_KINDS) -> tuple[Tensor, bool]:
+    """The mean that a message stands for, of one of the ``kinds``, and whether it is finite."""
+    mean = decode(message, max_numel=numel, kinds=kinds).to_dense()
     return mean, is_finite(mean)
 
 
@@ -92,7 +106,7 @@ def check_second(compressor: Compressor | None, remember: bool, field: str, segm
     """
     if compressor is None:
         return
-    compressor.compress(torch.zeros(segments.numel), Key(0), segments)
+    compressor.compress(torch.zeros(segments.numel, dtype=torch.float32), Key(0), segments)
     error = segment_traits(compressor, segments).error
     if remember and error >= 1.0:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """All workers quantize against one scale."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor, Traits
-from thinwire.config import register
-from thinwire.errors import ConfigError
+from thinwire.config import check_types, register
+from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
+from thinwire.exchanges.recompression import EXACT_KINDS
 from thinwire.exchanges.remembered import offence, recall, settle
 from thinwire.kernels.finite import is_finite
 from thinwire.layout import Segments, State
@@ -49,6 +51,9 @@ class SharedScale:
 
     exchange: Exchange = Gather()
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
     @property
     def needs_linear(self) -> bool:
         """As the inner exchange."""
@@ -74,8 +79,9 @@ class SharedScale:
         intended, alone = recall(x, compressor)
         own = alone.scales(intended, ctx.segments) if isinstance(alone, Scalable) and is_finite(intended) else None
         message = encode(Dense(own) if own is not None else offence(intended))
-        longest = max_num_bytes(Dense(torch.empty(ctx.segments.count, device="meta")))
-        found = yield from all_gather(message, _largest, max(longest, ctx.max_num_bytes))
+        longest = max_num_bytes(Dense(torch.empty(ctx.segments.count, dtype=torch.float32, device="meta")))
+        combine = functools.partial(_largest, numel=x.numel(), num_scales=ctx.segments.count)
+        found = yield from all_gather(message, combine, max(longest, ctx.max_num_bytes))
         if isinstance(found, Sparse):
             return Aggregate(found.to_dense(), False, message.numel(), found, ctx.size)
         assert own is not None and isinstance(alone, Scalable)  # noqa: PT018 (else found would have been sparse)
@@ -102,9 +108,16 @@ class _AtScale:
         return self.inner.traits(numel)
 
 
-def _largest(messages: Sequence[Tensor]) -> Tensor | Sparse:
+def _largest(messages: Sequence[Tensor], numel: int, num_scales: int) -> Tensor | Sparse:
     """The largest scale of each segment; if some worker's vector is not finite, the first such entry."""
-    payloads = [decode(message) for message in messages]
+    payloads = [decode(message, max_numel=max(numel, num_scales), kinds=EXACT_KINDS) for message in messages]
+    for rank, payload in enumerate(payloads):
+        expected = numel if isinstance(payload, Sparse) else num_scales
+        if payload.numel != expected:
+            raise ProtocolError(
+                f"worker {rank} sent {payload.numel} scales or entries where {expected} were expected; all workers must "
+                "train the same model with the same method"
+            )
     for payload in payloads:
         if isinstance(payload, Sparse):
             return payload

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
 from thinwire.layout import State
@@ -24,6 +24,9 @@ class SignOf:
     """
 
     exchange: Exchange = Gather()
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def needs_linear(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import (
@@ -16,6 +16,7 @@ from thinwire.exchanges.recompression import (
     max_exact_num_bytes,
     max_relayed_num_bytes,
     recompress,
+    relayed_kinds,
     smallest_exact,
 )
 from thinwire.kernels.buffers import copy_of, zeros
@@ -54,6 +55,7 @@ class Tree:
     remember: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.arity < 1:
             raise ConfigError(f"a tree whose nodes have {self.arity} children was asked for; at least 1 is needed")
         check_remember(self.merge, self.remember, "merge")
@@ -84,13 +86,16 @@ class Tree:
         sent = compressor.compress(x, ctx.key, ctx.segments)
         message = up = encode(sent)
         longest = max_exact_num_bytes(numel) if self.merge is None else max_relayed_num_bytes(self.merge, ctx.segments)
+        kinds = ctx.kinds
+        if kinds is not None and self.merge is not None:
+            kinds |= relayed_kinds(self.merge, ctx.segments)
         if children:
             total = copy_of(state["left"]) if state else zeros(numel)
             sent.add_to(total)
             for child in children:
                 payload: Payload = yield from receive(
                     child,
-                    functools.partial(decode_part, numel=numel, what=f"the message of worker {child}"),
+                    functools.partial(decode_part, numel=numel, what=f"the message of worker {child}", kinds=kinds),
                     max(longest, ctx.max_num_bytes),
                 )
                 payload.add_to(total)
@@ -99,7 +104,7 @@ class Tree:
             else:
                 up = encode(recompress(total, self.merge, ctx.key.fold("merge"), ctx.segments))
             state = {"left": total} if state else {}
-        read = functools.partial(_read, numel=numel, size=ctx.size)
+        read = functools.partial(_read, numel=numel, size=ctx.size, kinds=kinds)
         if ctx.rank == 0:
             down, mean, finite = read(up)
         else:
@@ -115,6 +120,6 @@ class Tree:
         return range(min(first, ctx.size), min(first + self.arity, ctx.size))
 
 
-def _read(message: Tensor, numel: int, size: int) -> tuple[Tensor, Tensor, bool]:
-    mean = decode(message, max_numel=numel).to_dense()
+def _read(message: Tensor, numel: int, size: int, kinds: frozenset[int] | None) -> tuple[Tensor, Tensor, bool]:
+    mean = decode(message, max_numel=numel, kinds=kinds).to_dense()
     return message, mean, divide_finite(mean, size)

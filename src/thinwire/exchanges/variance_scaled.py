@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
@@ -39,6 +39,7 @@ class VarianceScaled:
     ratio: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.ratio is not None and not 1.0 <= self.ratio < math.inf:
             raise ConfigError(
                 f"a ratio of {self.ratio} was given; messages of an unbiased operator have a second moment of at least "
@@ -67,7 +68,7 @@ class VarianceScaled:
             return aggregate
         if self.ratio is not None:
             return replace(aggregate, result=aggregate.mean / self.ratio)
-        ratio = yield from all_reduce(torch.tensor([_ratio(aggregate.sent, square)]), divisor=ctx.size)
+        ratio = yield from all_reduce(torch.tensor([_ratio(aggregate.sent, square)], dtype=torch.float32), divisor=ctx.size)
         # Nothing is sent at all where all ratios are 0.
         mean = aggregate.mean / ratio if float(ratio) else aggregate.mean
         return replace(aggregate, result=mean, message_bytes=aggregate.message_bytes + 4)

@@ -293,7 +293,7 @@ class _Shelf:
     """Rows that are filled one after the other; memory is used as they are."""
 
     def __init__(self, count: int, numel: int) -> None:
-        self.vectors = torch.empty(count, numel)
+        self.vectors = torch.empty(count, numel, dtype=torch.float32)
         self._labels: list[tuple[int, int]] = []
 
     def free_row(self) -> Tensor:

@@ -109,7 +109,7 @@ def _recorded(name: str, numel: int, num_noises: int, seed: int) -> Input:
     signal = rows[middle][chosen].clone()
     others = [row for row in range(len(rows)) if row != middle] or [middle]
     generator = np.random.default_rng(seed)
-    noise = torch.empty(num_noises, signal.numel())
+    noise = torch.empty(num_noises, signal.numel(), dtype=torch.float32)
     for number, out in enumerate(noise):
         signs = np.sign(generator.random(signal.numel()) - 0.5).astype(np.float32)
         out.copy_(rows[others[number % len(others)]][chosen]).mul_(torch.from_numpy(signs))
@@ -119,8 +119,8 @@ def _recorded(name: str, numel: int, num_noises: int, seed: int) -> Input:
 def _spread(length: int, numel: int) -> Tensor:
     """Indices of ``numel`` of ``length`` entries, in evenly spread blocks; all where there are no more."""
     if length <= numel:
-        return torch.arange(length)
+        return torch.arange(length, dtype=torch.int64)
     block = min(_BLOCK, numel)
     count = numel // block
     starts = torch.linspace(0, length - block, count, dtype=torch.float64).to(torch.int64)
-    return (starts.unsqueeze(1) + torch.arange(block)).reshape(-1)
+    return (starts.unsqueeze(1) + torch.arange(block, dtype=torch.int64)).reshape(-1)

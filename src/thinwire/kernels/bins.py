@@ -64,7 +64,7 @@ def fill_bins_torch(x: Tensor, centre: float, step: float, width: int) -> tuple[
     """:func:`fill_bins` in torch operations, on any device."""
     num_bins, values = 1 << width, x.to(torch.float64)
     bins = ((values - centre) / step).add_(num_bins / 2).round_().clamp_(0, num_bins - 1).nan_to_num_().to(torch.int64)
-    place = torch.arange(x.numel(), device=x.device)
+    place = torch.arange(x.numel(), dtype=torch.int64, device=x.device)
     rows = place // _CHUNK * _LANES + place % _LANES
     num_rows = -(-x.numel() // _CHUNK) * _LANES
     parts = values.new_zeros(num_rows * num_bins).index_add_(0, rows * num_bins + bins, values)

@@ -64,9 +64,9 @@ def pack(codes: Tensor, width: int) -> Tensor:
 
 def pack_torch(codes: Tensor, width: int) -> Tensor:
     """:func:`pack` in torch operations, on any device."""
-    bits = (codes.to(torch.int64).unsqueeze(1) >> torch.arange(width, device=codes.device)) & 1
+    bits = (codes.to(torch.int64).unsqueeze(1) >> torch.arange(width, dtype=torch.int64, device=codes.device)) & 1
     padded = torch.nn.functional.pad(bits.reshape(-1), (0, -bits.numel() % 8)).view(-1, 8)
-    return (padded << torch.arange(8, device=codes.device)).sum(1).to(torch.uint8)
+    return (padded << torch.arange(8, dtype=torch.int64, device=codes.device)).sum(1).to(torch.uint8)
 
 
 def unpack(packed: Tensor, count: int, width: int) -> Tensor:

@@ -4,7 +4,6 @@ Products with the whole matrix, not a fast transform: for the sides in use (64) 
 vector three times, and their sums have one order that is easily stated.
 """
 
-import functools
 import math
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
 from thinwire.kernels.offsets import check_entries
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
+from thinwire.memo import Memo
 
 _ROWS: Final = 8
 _COLUMNS: Final = 2 * LANES
@@ -54,11 +54,13 @@ def cosine_transform(x: Tensor, side: int, *, inverse: bool = False) -> Tensor:
         raise ConfigError(f"squares of side {side} were asked for; a side is 1 or more")
     if not x.is_cpu:
         return cosine_transform_torch(x, side, inverse=inverse)
-    left, right = _padded_bases(side, inverse)
     source, target = array_of(x), buffers.empty(x.numel(), np.float32)
     area = side * side
     whole = source.size // area * area
     target[whole:] = source[whole:]
+    if not whole:
+        return tensor_of(target)  # the matrix of a large side must not be made for a short vector
+    left, right = _PADDED_BASES((side, inverse))
     calls = [(source, target, side, a, b, left, right) for a, b in shares(whole, area)]
     run(_transform_range, calls)
     return tensor_of(target)
@@ -77,7 +79,6 @@ def cosine_transform_torch(x: Tensor, side: int, *, inverse: bool = False) -> Te
     return torch.cat([mixed.reshape(-1), x[whole:]])
 
 
-@functools.lru_cache(maxsize=16)
 def cosine_basis(side: int) -> Tensor:
     """The orthonormal DCT-II matrix: row ``k`` is ``c_k cos(pi (2 j + 1) k / (2 n))``, f32; do not write to it.
 
@@ -85,6 +86,10 @@ def cosine_basis(side: int) -> Tensor:
         >>> bool((cosine_basis(8) @ cosine_basis(8).T - torch.eye(8)).abs().max() < 1e-6)
         True
     """
+    return _BASES(side)
+
+
+def _make_basis(side: int) -> Tensor:
     k = torch.arange(side, dtype=torch.float64)
     rows = torch.cos(math.pi * (2 * k + 1) * k.unsqueeze(1) / (2 * side)) * math.sqrt(2 / side)
     rows[0] /= math.sqrt(2)
@@ -99,9 +104,9 @@ def _mix(matrix: Tensor, chunks: Tensor) -> Tensor:
     return total
 
 
-@functools.lru_cache(maxsize=16)
-def _padded_bases(side: int, inverse: bool) -> tuple[Any, Any]:
+def _make_padded_bases(side_and_inverse: tuple[int, bool]) -> tuple[Any, Any]:
     """The matrix before a chunk and the one after it, with zeros up to whole tiles."""
+    side, inverse = side_and_inverse
     basis = cosine_basis(side).T if inverse else cosine_basis(side)
     left = np.zeros((_up(side, _ROWS), side), np.float32)
     right = np.zeros((side, _up(side, _COLUMNS)), np.float32)
@@ -111,6 +116,10 @@ def _padded_bases(side: int, inverse: bool) -> tuple[Any, Any]:
 
 def _up(number: int, unit: int) -> int:
     return -(-number // unit) * unit
+
+
+_BASES = Memo(_make_basis, lambda _, basis: basis.nbytes, 1 << 22)
+_PADDED_BASES = Memo(_make_padded_bases, lambda _, bases: sum(each.nbytes for each in bases), 1 << 23)
 
 
 def _multiply_tile(

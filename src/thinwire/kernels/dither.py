@@ -10,6 +10,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels import buffers
 from thinwire.kernels.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.dither_blocks import quantize_range
+from thinwire.kernels.finite import LARGEST
 from thinwire.kernels.measures import BLOCK, Source, check_residual, measure_ahead
 from thinwire.kernels.numba_tools import array_of, tensor_of
 from thinwire.kernels.offsets import check_entries, offsets_array
@@ -166,10 +167,8 @@ def _levels_torch(
     u: Tensor, offsets: Tensor, num_levels: int, norm: Norm, key: int, shrink: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The signed levels as int32, and the scales."""
-    if norm == "max":
-        norms = segment_max_torch(u, offsets)
-    else:
-        norms = segment_sums_torch(u, offsets, 2).sqrt().to(torch.float32)
+    measures = segment_max_torch(u, offsets) if norm == "max" else segment_sums_torch(u, offsets, 2).sqrt()
+    norms = torch.where(torch.isfinite(measures), measures.clamp(max=LARGEST), measures).to(torch.float32)
     units = norms / num_levels
     inverses = 1 / units
     usual = (units > 2.0**-100) & (units < 2.0**100)
@@ -201,7 +200,7 @@ def dither_torch(key: int, count: int, device: torch.device | str = "cpu") -> tu
         (torch.Size([3000]), True)
     """
     num_groups = -(-count // BLOCK)
-    blocks = torch.arange(num_groups * 128, device=device)
+    blocks = torch.arange(num_groups * 128, dtype=torch.int64, device=device)
     both = []
     for stage in (0, 1):
         counter = (blocks & 0xFFFFFFFF, blocks >> 32, torch.zeros_like(blocks), torch.full_like(blocks, stage))

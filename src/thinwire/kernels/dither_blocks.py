@@ -1,17 +1,20 @@
 """The loops of :mod:`thinwire.kernels.dither`: a block of 1024 entries at a time, all of it in the nearest cache."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from thinwire.kernels.bits import pack_block
 from thinwire.kernels.dither_vectors import round_groups, round_groups_asking
+from thinwire.kernels.finite import LARGEST
 from thinwire.kernels.measure_vectors import AHEAD
 from thinwire.kernels.measures import load, load_measured, measure, near
 from thinwire.kernels.numba_tools import kernel
 from thinwire.kernels.philox import fill_pairs
 from thinwire.kernels.philox_vectors import philox_pairs
 from thinwire.kernels.vector_width import always_inline, borrowed, prefer_wide_vectors
+
+_LARGEST: Final = np.float32(LARGEST)
 
 
 @kernel
@@ -65,6 +68,8 @@ def _quantize_range(
         else:
             measured = measures[segment]
         norm = np.float32(np.sqrt(measured)) if power == 2 else np.float32(measured)
+        if norm > _LARGEST and measured < np.inf:
+            norm = _LARGEST  # of finite entries; they are clipped there
         unit = norm / num_levels
         scale = norm * factors[segment if factors.size > 1 else 0]
         sent = scale / num_levels

@@ -74,7 +74,7 @@ def elias_encode_torch(packed: Tensor, count: int, num_levels: int) -> Tensor:
     strings, lengths = _strings_torch(packed, count, num_levels)
     ends = lengths.cumsum(0)
     total = int(ends[-1]) if count else 0
-    places = torch.arange(total, device=packed.device) - (ends - lengths).repeat_interleave(lengths)
+    places = torch.arange(total, dtype=torch.int64, device=packed.device) - (ends - lengths).repeat_interleave(lengths)
     return pack_torch(strings.repeat_interleave(lengths) >> places & 1, 1)
 
 
@@ -115,7 +115,7 @@ def elias_decode_torch(data: Tensor, count: int, num_levels: int) -> Tensor:
     bits = (data.unsqueeze(1) >> shifts & 1).reshape(-1).to(torch.int64)
     num_bits = bits.numel()
     bits = torch.nn.functional.pad(bits, (0, MAX_NUM_BITS + 1))
-    starts = torch.arange(num_bits, device=data.device)
+    starts = torch.arange(num_bits, dtype=torch.int64, device=data.device)
     position, number = starts.clone(), torch.ones_like(starts)
     # Levels of 16 digits are preceded by 2 and 4 digits, those of 17 to 31 by 2, 3 and 5.
     for most in (2, 4, 16, 31):

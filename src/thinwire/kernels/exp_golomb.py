@@ -98,7 +98,7 @@ def orders_of_gaps_torch(gaps: Tensor) -> tuple[Tensor, int]:
     if gaps.numel() and bool(((gaps < 0) | (gaps >= 2**MAX_WIDTH)).any()):
         raise _out_of_range()
     num_blocks = num_blocks_of(gaps.numel())
-    orders = torch.arange(MAX_ORDER + 1, device=gaps.device)
+    orders = torch.arange(MAX_ORDER + 1, dtype=torch.int64, device=gaps.device)
     bits = 2 * _floor_log2(gaps.unsqueeze(1) + (1 << orders)) - orders + 1
     padded = torch.nn.functional.pad(bits, (0, 0, 0, num_blocks * BLOCK - gaps.numel()))
     per_block = padded.view(num_blocks, BLOCK, MAX_ORDER + 1).sum(1)
@@ -242,7 +242,7 @@ def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:
     start = (int(ones[-1]) // 8 + 1) * 8 if count else 0
     places = _places(widths)
     raw = bits[start : start + places.numel()].to(torch.int64) << places
-    owners = torch.arange(count, device=data.device).repeat_interleave(widths)
+    owners = torch.arange(count, dtype=torch.int64, device=data.device).repeat_interleave(widths)
     numbers = (torch.ones_like(widths) << widths).index_add(0, owners, raw)
     return (numbers - (1 << orders) + 1).cumsum(0) - 1
 
@@ -287,4 +287,4 @@ def _places(widths: Tensor) -> Tensor:
     """``0, 1, ..., w_0 - 1, 0, 1, ..., w_1 - 1, ...``."""
     ends = widths.cumsum(0)
     total = int(ends[-1]) if ends.numel() else 0
-    return torch.arange(total, device=widths.device) - (ends - widths).repeat_interleave(widths)
+    return torch.arange(total, dtype=torch.int64, device=widths.device) - (ends - widths).repeat_interleave(widths)

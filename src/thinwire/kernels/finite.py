@@ -11,6 +11,9 @@ from thinwire.kernels.numba_tools import array_of, kernel
 from thinwire.kernels.offsets import check_entries
 from thinwire.kernels.threads import run, shares
 
+LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
+"""What a scale is at most: a part of it, rounded to f32, times the number of parts must not overflow."""
+
 _BLOCK = 4096
 _INF = 0x7F800000
 
@@ -71,7 +74,7 @@ def divide_finite(x: Tensor, divisor: int) -> bool:
 def divide_finite_torch(x: Tensor, divisor: int) -> bool:
     """:func:`divide_finite` in torch operations, on any device."""
     # A tensor, not a number: some devices multiply by the reciprocal of a number, which rounds otherwise.
-    return is_finite_torch(x.div_(torch.tensor(float(divisor), device=x.device)))
+    return is_finite_torch(x.div_(torch.tensor(float(divisor), dtype=torch.float32, device=x.device)))
 
 
 @kernel

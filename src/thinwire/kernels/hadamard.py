@@ -99,7 +99,7 @@ def hadamard_rotate_torch(
 ) -> Tensor:
     """:func:`hadamard_rotate` in torch operations, on any device."""
     _check(x, key, rounds, block, None)
-    places = torch.arange(32, device=x.device)
+    places = torch.arange(32, dtype=torch.int64, device=x.device)
     for number in range(rounds)[:: -1 if inverse else 1]:
         words = random_words_torch(key, number * _ROUND, (x.numel() + 31) // 32, x.device)
         negated = ((words.unsqueeze(1) >> places) & 1).view(-1)[: x.numel()] != 0
@@ -126,8 +126,8 @@ def hadamard_blocks(numel: int, block: int | None = None) -> Tensor:
         [0, 8, 10, 11]
     """
     _check_block(numel, block)
-    starts = [torch.arange(start, stop, size) for start, stop, size in _runs(numel, block)]
-    return torch.cat([*starts, torch.tensor([numel])])
+    starts = [torch.arange(start, stop, size, dtype=torch.int64) for start, stop, size in _runs(numel, block)]
+    return torch.cat([*starts, torch.tensor([numel], dtype=torch.int64)])
 
 
 def _check(x: Tensor, key: int, rounds: int, block: int | None, out: Tensor | None) -> None:

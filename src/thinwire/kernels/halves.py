@@ -62,7 +62,7 @@ def subset_marks_torch(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
     flags = torch.zeros((numel + 63) // 64 * 64, dtype=torch.int64, device=offsets.device)
     flags[segment_subsets_torch(key, offsets, counts)] = 1
     # The highest bit is the sign; a sum of different powers of two has no carry.
-    return (flags.view(-1, 64) << torch.arange(64, device=offsets.device)).sum(1)
+    return (flags.view(-1, 64) << torch.arange(64, dtype=torch.int64, device=offsets.device)).sum(1)
 
 
 def split_marked(x: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ def merge_marked(first: Tensor, second: Tensor, marks: Tensor) -> Tensor:
     numel = first.numel() + second.numel()
     for part in (first, second):
         check_entries(part)
-    _check(torch.empty(0), marks, numel)
+    _check(torch.empty(0, dtype=torch.float32), marks, numel)
     if not first.is_cpu:
         return merge_marked_torch(first, second, marks)
     words = array_of(marks).view(np.uint64)
@@ -143,13 +143,13 @@ def merge_marked(first: Tensor, second: Tensor, marks: Tensor) -> Tensor:
 def merge_marked_torch(first: Tensor, second: Tensor, marks: Tensor) -> Tensor:
     """:func:`merge_marked` in torch operations, on any device."""
     flags = _flags_torch(marks, first.numel() + second.numel())
-    out = torch.empty(flags.numel(), device=first.device)
+    out = torch.empty(flags.numel(), dtype=torch.float32, device=first.device)
     out[flags], out[~flags] = first, second + 0.0
     return out
 
 
 def _flags_torch(marks: Tensor, numel: int) -> Tensor:
-    return ((marks.unsqueeze(1) >> torch.arange(64, device=marks.device)) & 1).view(-1)[:numel].to(torch.bool)
+    return ((marks.unsqueeze(1) >> torch.arange(64, dtype=torch.int64, device=marks.device)) & 1).view(-1)[:numel].to(torch.bool)
 
 
 def _check(x: Tensor, marks: Tensor, numel: int | None = None) -> None:

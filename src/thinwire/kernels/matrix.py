@@ -176,7 +176,7 @@ def outer_products(left: Tensor, right: Tensor, numel: int) -> Tensor:
 
 def outer_products_torch(left: Tensor, right: Tensor, numel: int) -> Tensor:
     """:func:`outer_products` in torch operations, on any device."""
-    total = torch.zeros(left.shape[0], right.shape[0], device=left.device)
+    total = torch.zeros(left.shape[0], right.shape[0], dtype=torch.float32, device=left.device)
     for rank in range(left.shape[1]):
         # Not addr or matmul: they may fuse the product with the sum, which rounds otherwise.
         total += left[:, rank : rank + 1] * right[:, rank]

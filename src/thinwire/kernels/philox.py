@@ -47,7 +47,7 @@ def random_words(key: int, start: int, count: int, device: torch.device | str = 
 def random_words_torch(key: int, start: int, count: int, device: torch.device | str = "cpu") -> Tensor:
     """:func:`random_words` in torch operations, on any device."""
     first, end = start // 4, (start + count + 3) // 4
-    blocks = torch.arange(first, max(first, end), device=device)
+    blocks = torch.arange(first, max(first, end), dtype=torch.int64, device=device)
     zeros = torch.zeros_like(blocks)
     words = philox_blocks_torch((blocks & _LOW, blocks >> 32, zeros, zeros), key)
     return torch.stack(words, 1).view(-1)[start - 4 * first :][:count]

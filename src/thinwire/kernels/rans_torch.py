@@ -29,7 +29,7 @@ def rans_encode_torch(packed: Tensor, count: int, width: int, frequencies: Tenso
     padded = torch.nn.functional.pad(codes >> shift, (0, num_blocks * num_rows * _LANES - count), value=-1)
     # [rows, blocks, lanes]: entry 32 * row + lane of a block.
     rows = padded.to(torch.int64).view(num_blocks, num_rows, _LANES).transpose(0, 1)
-    states = torch.full((num_blocks, _LANES), _START, device=codes.device)
+    states = torch.full((num_blocks, _LANES), _START, dtype=torch.int64, device=codes.device)
     words = torch.empty(num_rows, num_blocks, _LANES, dtype=torch.int64, device=codes.device)
     written = torch.empty(num_rows, num_blocks, _LANES, dtype=torch.bool, device=codes.device)
     for row in range(num_rows - 1, -1, -1):
@@ -56,7 +56,7 @@ def rans_decode_torch(data: Tensor, count: int, width: int, frequencies: Tensor)
     """
     shift = max(0, width - 8)
     sizes = frequencies.to(data.device)
-    owners = torch.arange(len(sizes), device=data.device).repeat_interleave(sizes)
+    owners = torch.arange(len(sizes), dtype=torch.int64, device=data.device).repeat_interleave(sizes)
     begins = sizes.cumsum(0) - sizes
     num_rows = min(_BLOCK, count + -count % _LANES) // _LANES
     num_blocks = -(-count // _BLOCK)
@@ -64,11 +64,11 @@ def rans_decode_torch(data: Tensor, count: int, width: int, frequencies: Tensor)
     num_words = _numbers_of(data[first : first + 4 * num_blocks], 4)
     # Where the block's words begin, and where its next word lies.
     next_word = first + 4 * num_blocks + 128 + (2 * num_words + 128).cumsum(0) - (2 * num_words + 128)
-    lanes = torch.arange(_LANES, device=data.device)
-    state_bytes = (next_word - 128).view(-1, 1) + torch.arange(128, device=data.device)
+    lanes = torch.arange(_LANES, dtype=torch.int64, device=data.device)
+    state_bytes = (next_word - 128).view(-1, 1) + torch.arange(128, dtype=torch.int64, device=data.device)
     states = _numbers_of(data[state_bytes.reshape(-1)], 4).view(num_blocks, _LANES)
     # The number of entries of a block: only the last may be shorter than the others.
-    ends = (count - _BLOCK * torch.arange(num_blocks, device=data.device)).clamp(max=_BLOCK).view(-1, 1)
+    ends = (count - _BLOCK * torch.arange(num_blocks, dtype=torch.int64, device=data.device)).clamp(max=_BLOCK).view(-1, 1)
     symbols = torch.empty(num_rows, num_blocks, _LANES, dtype=torch.int64, device=data.device)
     for row in range(num_rows):
         here = row * _LANES + lanes < ends
@@ -89,10 +89,10 @@ def rans_decode_torch(data: Tensor, count: int, width: int, frequencies: Tensor)
 
 
 def _bytes_of(numbers: Tensor, num_bytes: int) -> Tensor:
-    shifts = 8 * torch.arange(num_bytes, device=numbers.device)
+    shifts = 8 * torch.arange(num_bytes, dtype=torch.int64, device=numbers.device)
     return (numbers.unsqueeze(1) >> shifts & 0xFF).to(torch.uint8).reshape(-1)
 
 
 def _numbers_of(data: Tensor, num_bytes: int) -> Tensor:
-    shifts = 8 * torch.arange(num_bytes, device=data.device)
+    shifts = 8 * torch.arange(num_bytes, dtype=torch.int64, device=data.device)
     return (data.view(-1, num_bytes).to(torch.int64) << shifts).sum(1)

@@ -132,7 +132,7 @@ def encode_gaps(gaps: Tensor, parameter: int, num_bytes: int) -> Tensor:
 def rice_encode_torch(indices: Tensor, parameter: int) -> Tensor:
     """:func:`rice_encode` in torch operations, on any device."""
     gaps = gaps_of(indices)
-    ones = (gaps >> parameter).cumsum(0) + torch.arange(gaps.numel(), device=gaps.device)
+    ones = (gaps >> parameter).cumsum(0) + torch.arange(gaps.numel(), dtype=torch.int64, device=gaps.device)
     num_bits = int(ones[-1]) + 1 if ones.numel() else 0
     unary = torch.zeros(num_bits, dtype=torch.uint8, device=gaps.device)
     unary[ones] = 1
@@ -216,7 +216,7 @@ def rice_decode_torch(data: Tensor, count: int, numel: int, parameter: int) -> T
     ones = bits[8 * num_remainder_bytes :].nonzero().squeeze(1)
     quotients = ones.diff(prepend=ones.new_full((1,), -1)) - 1
     per_code = bits[: count * parameter].view(count, parameter).to(torch.int64)
-    remainders = (per_code << torch.arange(parameter, device=data.device)).sum(1)
+    remainders = (per_code << torch.arange(parameter, dtype=torch.int64, device=data.device)).sum(1)
     return ((quotients << parameter) + remainders + 1).cumsum(0) - 1
 
 

@@ -66,7 +66,7 @@ def scatter_add_signs_torch(
 ) -> None:
     """:func:`scatter_add_signs` in torch operations, on any device."""
     _check(indices, bits, scales, offsets, out)
-    values = torch.empty(indices.numel(), device=out.device)
+    values = torch.empty(indices.numel(), dtype=torch.float32, device=out.device)
     write_signs_torch(bits, scales, offsets, values)
     scatter_add_torch(indices, values, out, factor)
 

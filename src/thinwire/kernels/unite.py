@@ -83,13 +83,13 @@ def unite_means_torch(
     """:func:`unite_means` in torch operations, on any device."""
     _check(indices, values, numel, divisor)
     if not indices:
-        return torch.empty(0, dtype=torch.int64), torch.empty(0), True
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float32), True
     united = torch.unique(torch.cat(list(indices)))
-    sums = torch.zeros(united.numel(), device=united.device)
+    sums = torch.zeros(united.numel(), dtype=torch.float32, device=united.device)
     for places, found in zip(indices, values, strict=True):
         # A vector has a place once, so that the order of additions is that of the vectors on any device.
         sums[torch.searchsorted(united, places)] += found
-    means = sums / torch.tensor(float(divisor), device=sums.device)
+    means = sums / torch.tensor(float(divisor), dtype=torch.float32, device=sums.device)
     return united, means, bool(torch.isfinite(means).all())
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor, add_residual, compress_residual
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments, State
@@ -42,6 +42,7 @@ class ErrorFeedback:
     decay: float = 1.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 < self.decay <= 1.0:
             raise ConfigError(f"decay {self.decay} was given; error feedback takes a factor above 0, at most 1")
 

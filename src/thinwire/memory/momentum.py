@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments, State
@@ -39,6 +39,7 @@ class Momentum:
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 <= self.momentum < 1.0:
             raise ConfigError(f"momentum {self.momentum} was given; a running mean takes a factor from 0 to below 1")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.base import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.buffers import empty, zeros
 from thinwire.kernels.numba_tools import tensor_of
@@ -52,6 +52,7 @@ class MomentumCorrection:
     factor_masking: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0.0 <= self.momentum < 1.0:
             raise ConfigError(f"momentum {self.momentum} was given; a velocity takes a factor from 0 to below 1")
         if self.nesterov and self.momentum == 0.0:

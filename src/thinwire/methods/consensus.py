@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.kernels.buffers import copy_of
@@ -42,6 +42,7 @@ class Consensus:
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.gamma > 0.0:
             raise ConfigError(f"a consensus step of gamma = {self.gamma} was given; it must be above 0")
 

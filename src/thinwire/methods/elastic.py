@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.kernels.buffers import copy_of
@@ -44,6 +44,7 @@ class Elastic:
     alpha: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         alpha = self.beta if self.alpha is None else self.alpha
         if not self.beta > 0.0 or not alpha > 0.0:
             raise ConfigError(f"beta = {self.beta}, alpha = {self.alpha} were given; both must be above 0")

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.random import Key
 
@@ -37,6 +37,7 @@ class Every:
     steps: int = 1
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_steps("every", self.steps)
 
     @property
@@ -70,6 +71,7 @@ class PostLocal:
     steps: int
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_steps("every", self.steps)
         if self.switch < 0:
             raise ConfigError(f"switch = {self.switch} was given; local steps begin after 0, 1, 2, ... steps")
@@ -108,6 +110,7 @@ class RandomGaps:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_steps("max_gap", self.max_gap)
 
     @property
@@ -146,6 +149,7 @@ class Staggered:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_steps("every", self.steps)
         if self.gaps not in ("fixed", "random"):
             raise ConfigError(f"gaps = {self.gaps!r} was given; gaps are 'fixed' or 'random'")

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.kernels.buffers import copy_of
@@ -90,6 +90,7 @@ class ElasticFollow:
     alpha: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, rate in (("beta", self.beta), ("alpha", self.alpha)):
             if rate is not None and not 0.0 < rate < 1.0:
                 raise ConfigError(f"{name} = {rate} was given; elastic averaging takes rates between 0 and 1")

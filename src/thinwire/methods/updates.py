@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.kernels.buffers import copy_of
@@ -62,6 +62,7 @@ class Outer:
     mix: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.lr > 0.0 or not 0.0 <= self.momentum < 1.0:
             raise ConfigError(
                 f"an outer step with lr {self.lr} and momentum {self.momentum} was given; "

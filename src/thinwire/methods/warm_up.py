@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from thinwire.compressors import Compressor
-from thinwire.config import register
+from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 
 
@@ -27,6 +27,7 @@ class WarmUp:
     exchanges: int
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.compressors or self.exchanges < 1:
             raise ConfigError(
                 f"a warm-up of {len(self.compressors)} compressors for {self.exchanges} exchanges each was given; "

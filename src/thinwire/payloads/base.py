@@ -44,7 +44,7 @@ def empty_vector(numel: int, like: Tensor) -> Tensor:
         >>> empty_vector(3, torch.zeros(1, dtype=torch.uint8)).shape
         torch.Size([3])
     """
-    return tensor_of(buffers.empty(numel, np.float32)) if like.is_cpu else torch.empty(numel, device=like.device)
+    return tensor_of(buffers.empty(numel, np.float32)) if like.is_cpu else torch.empty(numel, dtype=torch.float32, device=like.device)
 
 
 def zero_vector(numel: int, like: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def zero_vector(numel: int, like: Tensor) -> Tensor:
         >>> zero_vector(2, torch.tensor([7])).tolist()
         [0.0, 0.0]
     """
-    return buffers.zeros(numel) if like.is_cpu else torch.zeros(numel, device=like.device)
+    return buffers.zeros(numel) if like.is_cpu else torch.zeros(numel, dtype=torch.float32, device=like.device)
 
 
 def per_entry(values: Tensor, segments: Segments) -> Tensor:

@@ -51,7 +51,7 @@ def entries(payload: Payload) -> tuple[Tensor, Tensor]:
                 begin += part.numel
             return torch.cat(places), torch.cat([values for _, values in found])
         case Dense(values):
-            return torch.arange(values.numel(), device=values.device), values.to(torch.float32)
+            return torch.arange(values.numel(), dtype=torch.int64, device=values.device), values.to(torch.float32)
         case _:
             values = payload.to_dense()
-            return torch.arange(values.numel(), device=values.device), values
+            return torch.arange(values.numel(), dtype=torch.int64, device=values.device), values

@@ -78,4 +78,4 @@ class Powers:
 def _multiples(num_levels: int) -> Tensor:
     """The multiple of the scale for every code; do not write to it."""
     powers = [2.0**-place for place in range(num_levels)]
-    return torch.tensor([0.0, *powers, *(-power for power in powers)])
+    return torch.tensor([0.0, *powers, *(-power for power in powers)], dtype=torch.float32)

@@ -1,6 +1,7 @@
 """Many workers in one process, under a virtual clock."""
 
 import heapq
+import numbers
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Simulation:
         num_workers: how many programs run together.
         network: bandwidth and latency of every link.
 
+    Raises:
+        ConfigError: no whole number of workers from 1 on, or something else than a network.
+
     Example:
         >>> from torch import Tensor
         >>> from thinwire.steps import receive, send
@@ -63,8 +67,13 @@ class Simulation:
     """
 
     def __init__(self, num_workers: int, network: Network | None = None) -> None:
-        if num_workers < 1:
-            raise ConfigError(f"a simulation of {num_workers} workers was asked for; at least 1 is needed")
+        if not isinstance(num_workers, numbers.Integral) or num_workers < 1:
+            raise ConfigError(f"a simulation of {num_workers!r} workers was asked for; it takes 1 or more")
+        if network is not None and not isinstance(network, Network):
+            raise ConfigError(
+                f"{network!r} was given as the network of a simulation; it takes a Network, such as "
+                "Network.parse('100Mbit,20ms')"
+            )
         self.network = network or Network()
         self.clocks = [0.0] * num_workers
         self.traffic = [Traffic()] * num_workers

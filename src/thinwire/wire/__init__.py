@@ -3,5 +3,6 @@
 from thinwire.wire.bounds import max_num_bytes
 from thinwire.wire.codec import decode, encode, encoded_num_bytes
 from thinwire.wire.explain import Explanation, Field, explain
+from thinwire.wire.kinds import kinds_in
 
-__all__ = ["Explanation", "Field", "decode", "encode", "encoded_num_bytes", "explain", "max_num_bytes"]
+__all__ = ["Explanation", "Field", "decode", "encode", "encoded_num_bytes", "explain", "kinds_in", "max_num_bytes"]

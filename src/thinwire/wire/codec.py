@@ -5,7 +5,7 @@ from torch import Tensor
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.base import Payload
 from thinwire.wire.header import FRAME_NUM_BYTES, MAX_NUMEL, Parts, Reader, frame, unframe
-from thinwire.wire.kinds import MAX_DEPTH, kind_of, numbered
+from thinwire.wire.kinds import MAX_DEPTH, NAMES, kind_of, numbered
 
 
 def encode(payload: Payload) -> Tensor:
@@ -43,19 +43,22 @@ def encoded_num_bytes(payload: Payload) -> int:
     return FRAME_NUM_BYTES + _body_num_bytes(payload, 1)
 
 
-def decode(message: Tensor, *, max_numel: int | None = None) -> Payload:
+def decode(message: Tensor, *, max_numel: int | None = None, kinds: frozenset[int] | None = None) -> Payload:
     """The payload that :func:`encode` was given, bit for bit.
 
     What a message declares is compared with its length before memory is taken, so a damaged or hostile
-    message costs at most a bounded multiple of its own length. A few bytes may stand for a long vector: memory for
-    its ``numel``, which ``max_numel`` bounds, is taken by ``to_dense`` and ``add_to``, not here.
+    message costs at most a bounded multiple of its own length. A few bytes may stand for a long vector: memory and time
+    in proportion to its ``numel``, which ``max_numel`` bounds, are taken by ``to_dense`` and ``add_to``, not here.
 
     Args:
         message: uint8 ``[n]`` on the CPU. The payload's tensors may be views of it, which makes dense codes
             free to decode: do not write to the message as long as the payload is used.
         max_numel: longest vector to accept; ``2**48`` if not given.
+        kinds: numbers of the kinds of payloads to accept, inside others too; :func:`kinds_in` has those of an outline.
+            All if not given.
 
     Raises:
+        ConfigError: no tensor.
         WireError: anything but one whole valid message.
 
     Example:
@@ -64,10 +67,11 @@ def decode(message: Tensor, *, max_numel: int | None = None) -> Payload:
         >>> decode(encode(Dense(torch.tensor([1.0, -2.0])))).to_dense().tolist()
         [1.0, -2.0]
     """
-    reader = Reader(unframe(message), MAX_NUMEL if max_numel is None else min(max_numel, MAX_NUMEL))
+    reader = Reader(unframe(message), MAX_NUMEL if max_numel is None else min(max_numel, MAX_NUMEL), kinds)
     payload = _read_body(reader, 1)
     if reader.num_left:
         raise WireError(f"{reader.num_left} bytes follow the end of the payload")
+    reader.check_operations(payload.numel, message.numel())
     return payload
 
 
@@ -85,7 +89,16 @@ def _body_num_bytes(payload: Payload, depth: int) -> int:
 def _read_body(reader: Reader, depth: int) -> Payload:
     if depth > MAX_DEPTH:
         raise WireError(f"payloads are nested more than {MAX_DEPTH} deep")
-    return numbered(reader.byte()).read(reader, lambda inner: _read_body(inner, depth + 1))
+    number = reader.byte()
+    kind = numbered(number)
+    if reader.kinds is not None and number not in reader.kinds:
+        raise WireError(
+            f"a payload of kind {number} ({kind.name}) came where {_names(reader.kinds)} are expected; all workers must "
+            "train the same model with the same method"
+        )
+    payload = kind.read(reader, lambda inner: _read_body(inner, depth + 1))
+    reader.num_operations += payload.numel
+    return payload
 
 
 def _check_depth(depth: int) -> None:
@@ -93,6 +106,11 @@ def _check_depth(depth: int) -> None:
         raise ConfigError(f"payloads are nested more than {MAX_DEPTH} deep")
 
 
+def _names(kinds: frozenset[int]) -> str:
+    return ", ".join(f"{number} ({NAMES[number]})" for number in sorted(kinds))
+
+
 def _check_numel(payload: Payload) -> None:
+    kind_of(payload)  # refuses what has no length before it is asked for it
     if payload.numel > MAX_NUMEL:
         raise ConfigError(f"a vector of {payload.numel} entries was given; a message holds at most 2**48")

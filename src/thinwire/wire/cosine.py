@@ -25,7 +25,9 @@ def cosine_num_bytes(payload: Cosine, body_num_bytes: Callable[[Payload], int]) 
 def read_cosine(reader: Reader, read_body: Callable[[Reader], Payload]) -> Cosine:
     """Read what :func:`cosine_parts` wrote."""
     side = read_side(reader)
-    return Cosine(read_body(reader), side)
+    inner = read_body(reader)
+    reader.num_operations += cosine_operations(inner.numel, side)
+    return Cosine(inner, side)
 
 
 def read_side(reader: Reader) -> int:
@@ -34,6 +36,11 @@ def read_side(reader: Reader) -> int:
     if not 1 <= side <= _MAX_SIDE:
         raise WireError(f"squares of side {side} are declared; 1 to {_MAX_SIDE} are possible")
     return side
+
+
+def cosine_operations(numel: int, side: int) -> int:
+    """What two products of matrices cost; nothing where no chunk is whole."""
+    return 2 * side * numel if side * side <= numel else 0
 
 
 def _check(payload: Cosine) -> None:

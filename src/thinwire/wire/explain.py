@@ -99,6 +99,7 @@ def explain(message: Tensor) -> Explanation:
         walk.numel = walk.body(1)
         if walk.reader.num_left:
             raise WireError(f"{walk.reader.num_left} bytes follow the end of the payload")
+        walk.reader.check_operations(walk.numel, len(data))
     except WireError as stopped:
         error = str(stopped)
     if len(data) >= FRAME_NUM_BYTES:

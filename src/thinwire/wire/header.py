@@ -1,5 +1,6 @@
 """The frame of a message: magic, version, body, checksum; and how integers are written."""
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,10 @@ KEY_NUM_BYTES = 8
 
 MAX_NUMEL = 2**48
 """Longest vector that a message may declare."""
+
+MAX_OPERATIONS = 1024
+"""Of which a message may cost, for each entry of its vector and for each byte of its own: a few bytes could say that a
+long vector is to be transformed or added up for hours."""
 
 _BEGINNING = MAGIC + bytes([VERSION])
 _NUMPY_DTYPES = frozenset((torch.uint8, torch.float32))
@@ -119,8 +124,14 @@ def check_is_bytes(message: Tensor) -> None:
     """Refuse what is no message at all.
 
     Raises:
+        ConfigError: no tensor.
         WireError: not a vector of bytes.
     """
+    if not isinstance(message, Tensor):
+        raise ConfigError(
+            f"a {type(message).__name__} was given; a message is a uint8 vector on the CPU, which bytes become by "
+            "torch.frombuffer(bytearray(data), dtype=torch.uint8)"
+        )
     if message.dtype != torch.uint8 or message.dim() != 1 or not message.is_cpu:
         raise WireError(f"a message is a uint8 vector on the CPU, got {message.dtype}, shape {tuple(message.shape)}")
 
@@ -129,6 +140,7 @@ def unframe(message: Tensor) -> Bytes:
     """The body of a message whose frame is right.
 
     Raises:
+        ConfigError: no tensor at all.
         WireError: not a vector of bytes, too short, another magic, an unknown version, or a wrong checksum.
     """
     check_is_bytes(message)
@@ -153,12 +165,15 @@ def unframe(message: Tensor) -> Bytes:
 class Reader:
     """A place in the body of a message; every method reads on from there, or raises WireError.
 
-    ``max_numel`` is the longest vector that the receiver accepts.
+    ``max_numel`` is the longest vector that the receiver accepts, ``kinds`` the numbers of the kinds of bodies, all if
+    not given. ``num_operations`` counts what the vector will cost.
     """
 
     data: Bytes
     max_numel: int
+    kinds: frozenset[int] | None = None
     position: int = 0
+    num_operations: int = 0
     _view: memoryview = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -211,6 +226,14 @@ class Reader:
         if numel > self.max_numel:
             raise WireError(f"a vector of {numel} entries is declared; at most {self.max_numel} are accepted")
 
+    def check_operations(self, numel: int, num_bytes: int) -> None:
+        """Refuse a message of ``num_bytes`` that costs out of proportion to them and to the ``numel`` of its vector."""
+        if self.num_operations > MAX_OPERATIONS * (numel + num_bytes):
+            raise WireError(
+                f"{self.num_operations} operations are declared for a vector of {numel} entries in {num_bytes} bytes; "
+                f"at most {MAX_OPERATIONS} for each entry and each byte are accepted"
+            )
+
     def key(self) -> int:
         """The next key."""
         return int.from_bytes(self.take(KEY_NUM_BYTES).tobytes(), "little")
@@ -223,9 +246,15 @@ class Reader:
         """The next ``count`` numbers: a view of the message if they lie at a multiple of their size, else a copy."""
         if count == 0:
             # An empty array's strides are arbitrary, and torch refuses to reinterpret some of them.
-            return torch.empty(0, dtype=dtype)
+            return _nothing(dtype)
         taken = self.take(count * dtype.itemsize)
         numbers = taken.view(np.float32) if dtype == torch.float32 else taken.view(_OF_SIZE[dtype.itemsize])
         # A copy is numpy's, see `tensor_of`.
         tensor = tensor_of(numbers if numbers.flags.aligned else numbers.copy())
         return tensor if tensor.dtype == dtype else tensor.view(dtype)
+
+
+@functools.lru_cache(maxsize=8)
+def _nothing(dtype: torch.dtype) -> Tensor:
+    """One for all: a message of three bytes a part would otherwise take hundreds for each."""
+    return torch.empty(0, dtype=dtype)

@@ -90,6 +90,31 @@ def numbered(number: int) -> Kind:
     return kind
 
 
+def kinds_in(payload: Payload) -> frozenset[int]:
+    """The numbers of the kinds that a payload, or an outline of some, is written as, those of bodies inside included.
+
+    Raises:
+        ConfigError: a payload of a kind that has no code.
+
+    Example:
+        >>> import torch
+        >>> some = torch.empty(1, dtype=torch.int64, device="meta")
+        >>> sorted(kinds_in(Sparse(10, some, Dense(torch.empty(1, dtype=torch.float32, device="meta")))))
+        [1, 2]
+    """
+    inside: tuple[Payload, ...]
+    match payload:
+        case Sparse() | Drawn():
+            inside = (payload.values,)
+        case Rotated() | Cosine():
+            inside = (payload.inner,)
+        case Total() | Joined():
+            inside = payload.parts
+        case _:
+            inside = ()
+    return frozenset((kind_of(payload).number,)).union(*map(kinds_in, inside))
+
+
 def _alone(
     number: int,
     name: str,

@@ -27,7 +27,9 @@ def read_rotated(reader: Reader, read_body: Callable[[Reader], Payload]) -> Rota
     key = reader.key()
     rounds = read_rounds(reader)
     block = read_block(reader)
-    return Rotated(read_body(reader), key, rounds, block)
+    inner = read_body(reader)
+    reader.num_operations += rotated_operations(inner.numel, rounds)
+    return Rotated(inner, key, rounds, block)
 
 
 def read_rounds(reader: Reader) -> int:
@@ -46,6 +48,11 @@ def read_block(reader: Reader) -> int | None:
     if not _is_block(block):
         raise WireError(f"blocks of {block} entries are declared; they are 0 or a power of two up to 2**48")
     return block
+
+
+def rotated_operations(numel: int, rounds: int) -> int:
+    """What the sums and differences of each round cost, at most."""
+    return rounds * numel * numel.bit_length()
 
 
 def _is_block(number: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from thinwire.errors import WireError
 from thinwire.layout import Segments
 from thinwire.wire.codebook import read_codebook, read_table
-from thinwire.wire.cosine import read_side
+from thinwire.wire.cosine import cosine_operations, read_side
 from thinwire.wire.drawn import read_kept
 from thinwire.wire.grid import read_grid
 from thinwire.wire.header import MAGIC, VERSION, Reader
@@ -17,7 +17,7 @@ from thinwire.wire.kinds import MAX_DEPTH, NAMES, numbered
 from thinwire.wire.levels import read_levels
 from thinwire.wire.low_rank import read_columns, read_rank
 from thinwire.wire.powers import read_powers
-from thinwire.wire.rotated import read_block, read_rounds
+from thinwire.wire.rotated import read_block, read_rounds, rotated_operations
 from thinwire.wire.segments import read_segments
 from thinwire.wire.total import check_lengths, read_num_terms
 
@@ -65,7 +65,9 @@ class Walk:
             raise WireError(f"payloads are nested more than {MAX_DEPTH} deep")
         number = self._named("kind", NAMES)
         numbered(number)
-        return _FIELDS_OF[number](self, depth)
+        numel = _FIELDS_OF[number](self, depth)
+        self.reader.num_operations += numel
+        return numel
 
     def dense(self, _: int) -> int:
         """Kind 1."""
@@ -154,18 +156,22 @@ class Walk:
     def rotated(self, depth: int) -> int:
         """Kind 8."""
         self._key()
-        self._note("rounds", lambda: read_rounds(self.reader))
+        rounds = self._note("rounds", lambda: read_rounds(self.reader))
         self._note(
             "block",
             lambda: read_block(self.reader),
             lambda block, _: "as large as possible" if block is None else f"{block} entries",
         )
-        return self._inside("rotated vector", depth)
+        numel = self._inside("rotated vector", depth)
+        self.reader.num_operations += rotated_operations(numel, rounds)
+        return numel
 
     def cosine(self, depth: int) -> int:
         """Kind 9."""
-        self._note("side", lambda: read_side(self.reader))
-        return self._inside("transformed vector", depth)
+        side = self._note("side", lambda: read_side(self.reader))
+        numel = self._inside("transformed vector", depth)
+        self.reader.num_operations += cosine_operations(numel, side)
+        return numel
 
     def drawn(self, depth: int) -> int:
         """Kind 10."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from thinwire.compressors import Compressor, Traits
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
-from thinwire.exchanges.recompression import max_relayed_num_bytes
+from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.exchanges.remembered import offence
 from thinwire.kernels.buffers import copy_of, empty, zeros
 from thinwire.kernels.flatten import flatten_finite
@@ -93,7 +93,8 @@ class Channel:
         numel = self.layout.numel
         segments = check_method(self.method, self.layout)
         longest = max(max_relayed_num_bytes(each, segments) for each in self.method.all_compressors())
-        self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout)
+        kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in self.method.all_compressors()))
+        self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout, kinds)
         self._flat = zeros(numel)
         self._viewed = (self._flat, [])
         self.memory = self.method.memory.init(numel)
@@ -151,7 +152,7 @@ class Channel:
         """
         ctx = Context(
             self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
-            self._context.segments, self._context.max_num_bytes, self.layout,
+            self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds,
         )  # fmt: skip
         remembering = Remembering(compressor, self.method.memory, self.memory)
         # Of a copy: what is exchanged is written over.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.exchanges.asynchronous import AsynchronousServer, Control, write_answer
-from thinwire.exchanges.recompression import decode_part, max_relayed_num_bytes
+from thinwire.exchanges.recompression import decode_part, max_relayed_num_bytes, relayed_kinds
 from thinwire.kernels.buffers import copy_of
 from thinwire.kernels.finite import is_finite
 from thinwire.layout import Layout
@@ -57,6 +57,7 @@ class Server:
         self.layout = Layout.of(named)
         segments = check_method(method, self.layout)
         self._longest = max(max_relayed_num_bytes(each, segments) for each in method.all_compressors())
+        self._kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in method.all_compressors()))
         # Replaced by each message, never written to: an answer may still hold the one before.
         self._model = copy_of(self.layout.flatten(list(named.values())))
         self.num_merged = 0
@@ -90,7 +91,7 @@ class Server:
         turn = _Turn({rank for rank in range(self.size) if self._counts[rank] < leaves_at[rank]})
         while turn.active:
             source, message = yield from receive_any(as_it_is, self._longest, tuple(turn.active))
-            payload = decode_part(message, self.layout.numel, f"the message of worker {source}")
+            payload = decode_part(message, self.layout.numel, f"the message of worker {source}", self._kinds)
             before = Dense(self._model) if self._update.answers_before else None
             if turn.offender is None:
                 self._merge(turn, source, payload)

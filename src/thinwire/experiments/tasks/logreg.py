@@ -134,7 +134,7 @@ class LogisticRegression:
 
     def _hessian(self, weights: Tensor) -> Tensor:
         d = len(weights)
-        hessian = torch.zeros(d, d)
+        hessian = torch.zeros(d, d, dtype=torch.float32)
         for chunk in torch.split(self.signed_rows, _CHUNK):
             probabilities = torch.sigmoid(chunk @ weights.float())
             curvature = (probabilities * (1 - probabilities)).sqrt()

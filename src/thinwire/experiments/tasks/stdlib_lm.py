@@ -120,8 +120,8 @@ def stdlib_lm(*, context: int = 128, dropout: float = 0.0, folder: StrPath | Non
     if short:
         raise ConfigError(f"{root} has no {context + 1} bytes for {' and '.join(short)}; lower the context.")
     windows = _windows(splits["train"], context)
-    ends = torch.tensor([len(text) for text in splits["train"]]).cumsum(0)
-    starts = torch.arange(len(windows)) * context
+    ends = torch.tensor([len(text) for text in splits["train"]], dtype=torch.int64).cumsum(0)
+    starts = torch.arange(len(windows), dtype=torch.int64) * context
     return LanguageModelTask(
         name="stdlib-lm",
         windows=windows,
@@ -170,7 +170,7 @@ def _windows(files: list[bytes], context: int) -> Tensor:
 
 def _spread(windows: Tensor) -> Tensor:
     count = min(_EVALUATION_WINDOWS, len(windows))
-    return windows.index_select(0, torch.arange(count) * len(windows) // count)
+    return windows.index_select(0, torch.arange(count, dtype=torch.int64) * len(windows) // count)
 
 
 def _cross_entropy(model: nn.Module, windows: Tensor) -> Tensor:
