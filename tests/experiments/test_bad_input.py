@@ -160,7 +160,6 @@ def test_a_comparison_made_by_other_code_is_not_gone_on_with(
     [
         (["--tune-steps", "1"], ["--tune-steps has no effect with a single learning rate"]),
         (["--lrs", "0.1,0.2,0.3", "--tune-steps", "1"], []),
-        (["--port", "1"], ["--port has no effect: local processes meet in a private folder"]),
         (["--data", "/nowhere"], ["--data /nowhere has no effect"]),
     ],
 )

@@ -178,14 +178,6 @@ def test_an_unwritable_folder_is_one_message(
     assert "cannot be written (" in refusal(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("port", ["65536", "-1", "9" * 400])
-def test_a_port_out_of_range_is_one_message(
-    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert thinwire(monkeypatch, *TINY, "--engine", "processes", "--out", "out", "--port", port) == 2
-    assert "port" in refusal(capsys.readouterr().err.replace("Error: ", "error: "))
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 @pytest.mark.parametrize("arguments", [("record", "user_tasks:bowl", "--out", "/dev/full/x"), ("report", "/dev/full")])
 def test_a_device_is_no_place_for_results(
