@@ -49,8 +49,8 @@ class Agreement:
         """Whether what is not finite on one worker is so on all, which makes all tell."""
         return self.method.exchange.is_common and not needs_server(self.method)
 
-    def look(self, common: Callable[[], Mapping[str, Tensor]], stands: bool) -> None:
-        """Notice what the script has done since the last step.
+    def look(self, common: Callable[[], Mapping[str, Tensor]], stands: bool) -> bool:
+        """Notice what the script has done since the last step; whether it has written to parameters.
 
         Args:
             common: gives the parameters that all workers have in common.
@@ -61,7 +61,7 @@ class Agreement:
             self._values_at_start = checksum(common())
         written = self.trained.written()
         if not written or self._num_writes > MOST_CHANGES:
-            return
+            return False
         values = {name: local_part(self.trained.named[name].detach()) for name in written}
         if stands:
             shared = common()
@@ -70,6 +70,7 @@ class Agreement:
         if values:
             self._num_writes += 1
             self._written |= {name: value.clone() for name, value in values.items()}
+        return bool(values)
 
     def begin(self, layout: Layout, seed: int, size: int) -> Steps[None]:
         """Compare, before the first exchange, what all workers must have in common.
@@ -108,7 +109,7 @@ class Agreement:
 
     def tell(
         self, has_news: bool, offence: str, used: Sequence[str], exchanged: Mapping[str, Tensor],
-        common: Mapping[str, Tensor],
+        common: Mapping[str, Tensor], known: Collection[str],
     ) -> Steps[Conclusion]:  # fmt: skip
         """Say why the exchange cannot count, and hear what all conclude.
 
@@ -118,6 +119,7 @@ class Agreement:
             used: what has a gradient.
             exchanged: the parameters that are exchanged so far.
             common: the parameters that all workers have in common.
+            known: those whose common values are known.
 
         Raises:
             ConfigError: on all workers, if they cannot go on together.
@@ -131,7 +133,7 @@ class Agreement:
             offence=offence,
             trained=_descriptions(named),
             used=used,
-            begins=_checksums(self.joining(exchanged)),
+            begins=_checksums(self.joining(known)),
             written=_checksums(self._written),
             is_sure=self._is_sure,
             adrift=[name for name in left if not is_equal(common[name], local_part(exchanged[name].detach()))],
@@ -139,12 +141,15 @@ class Agreement:
         )
         return conclude((yield from tell(own.to_text())))
 
-    def joining(self, exchanged: Collection[str]) -> dict[str, Tensor]:
-        """The values of parameters that join those which are exchanged, before their first step."""
+    def joining(self, known: Collection[str]) -> dict[str, Tensor]:
+        """The values of parameters that join, before their first step; but for those whose common values are known."""
         trained = self.trained
-        return {
-            name: value for name, value in trained.begins.items() if name not in exchanged or name in trained.replaced
-        }
+        return {name: value for name, value in trained.begins.items() if name not in known or name in trained.replaced}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was noticed and could not be told yet, by name, for the state."""
+        begins = {f"noticed.begins.{name}": value for name, value in self.trained.begins.items()}
+        return begins | {f"noticed.written.{name}": value for name, value in self._written.items()}
 
     def settle(self, concluded: Conclusion, used: Sequence[str]) -> dict[str, Tensor]:
         """All know by now; which values are the common ones from now on."""
@@ -160,11 +165,22 @@ class Agreement:
         self.trained.replaced.clear()
         return common
 
-    def resume(self, used: Sequence[str], exchanged: Sequence[str]) -> None:
-        """A state was loaded: all are alike, and the model may be loaded next."""
-        self.trained.restrict(exchanged)
+    def resume(self, used: Sequence[str], exchanged: Sequence[str], noticed: Mapping[str, Tensor]) -> None:
+        """A state was loaded: all are alike, and the model may be loaded next.
+
+        Args:
+            used: as :attr:`used`.
+            exchanged: the names of the parameters that are exchanged.
+            noticed: of :meth:`tensors`.
+        """
+        begins, written = (
+            {name.split(".", 2)[2]: each.clone() for name, each in noticed.items() if name.startswith(f"noticed.{kind}.")}
+            for kind in ("begins", "written")
+        )
+        self.trained.restrict(exchanged, {})
         self.used, self._told = list(used), _descriptions(self.trained.named)
-        self._written, self._is_sure, self.has_begun = {}, False, True
+        self.trained.restrict({*exchanged, *begins}, begins)
+        self._written, self._is_sure, self.has_begun = written, False, True
         self.trained.forget_values()
 
 

@@ -104,6 +104,7 @@ class Worker:
         self._take(group(method, trained.named, self.rank, self.size, self._key), trained.named)
         self._exchanged_at = [0] * len(self.channels)
         self._leaves_at: int | None = None
+        self._overtaken = False
         self._is_idle = False
         self._stands = all("reference" in channel.update for channel in self.channels)
         self._stepped = _Counter()
@@ -164,7 +165,8 @@ class Worker:
             NumericsError: NaN or inf in the gradient of some worker, unless ``skips``.
             ConfigError: workers have frozen, unfrozen or replaced different parameters, or hold different values.
         """
-        self.agreement.look(self.shared_parameters, self._stands)
+        if self.agreement.look(self.shared_parameters, self._stands):
+            self._overtaken |= any(channel.pending is not None for channel in self.channels)
         check_in_place(self._viewed, self._addresses)
         self._notice_lr_drop()
         if isinstance(self.method, ModelAveraging):
@@ -307,24 +309,27 @@ class Worker:
         own = self.parameters()
         by_gradient = isinstance(self.method, GradientAveraging)
         offence = "" if finite or has_news else find_offence(own, by_gradient=by_gradient)
-        concluded = yield from self.agreement.tell(has_news, offence, used, own, self.shared_parameters())
+        known = self._group.known()
+        concluded = yield from self.agreement.tell(has_news, offence, used, own, self.shared_parameters(), known)
         if concluded.is_new:
             if isinstance(self.method, ModelAveraging):
                 self._end_waits(self.method)
             self._leaves_at = self.num_exchanges + len(self.channels) if concluded.adrift else None
             self._is_idle = not concluded.used
             exchanged = {*concluded.used, *concluded.adrift} or {*self.layout.names}
-            begins = self.agreement.joining(own)
-            if begins or exchanged != {*self.layout.names}:
+            begins = self.agreement.joining(known)
+            if begins or self.agreement.trained.replaced or exchanged != {*self.layout.names}:
                 self._regroup([name for name in _in_order(self.model) if name in exchanged], begins)
             self._begin_at(self.agreement.settle(concluded, used))
+            self._overtaken = False
         return concluded
 
     def _regroup(self, names: Sequence[str], begins: Mapping[str, Tensor]) -> None:
         """From now on these are exchanged."""
         known = {**self.parameters(), **self.agreement.trained.named}
         named = {name: known[name] for name in names}
-        grouped = regroup(self._group, named, begins, self.agreement.trained.replaced, self._key)
+        replaced = self.agreement.trained.replaced
+        grouped = regroup(self._group, named, begins, replaced, self._key, stands=self._stands)
         self._take(grouped, known)
         self._exchanged_at = [min(self._exchanged_at)] * len(self.channels)
 
@@ -345,6 +350,8 @@ class Worker:
             for kind, following in (("update.reference", value.float()), ("rounding.lost", torch.zeros(value.shape))):
                 if f"{kind}.{name}" in tensors:
                     tensors[f"{kind}.{name}"] = following
+            if self._overtaken:  # by a mean of what was there before it was written
+                local_part(self.parameters()[name]).copy_(value)
         if values:
             load_tensors(self.channels, self.layout, tensors, [None] * len(self.channels))
 
@@ -403,7 +410,7 @@ class Worker:
             "exchanged_at": list(self._exchanged_at),
             "leaves_at": self._leaves_at,
         }
-        return {"counters": counters, "tensors": self._group.tensors()}
+        return {"counters": counters, "tensors": self._group.tensors() | self.agreement.tensors()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken; the bits are those of an uninterrupted run.
@@ -419,12 +426,14 @@ class Worker:
         found = self._group
         if {*names} != {*self.layout.names} and {*names} <= {*held}:
             found = group(self.method, {name: held[name] for name in names}, self.rank, self.size, self._key)
-        parked = {name: tensor for name, tensor in tensors.items() if _is_parked(name, names, held)}
-        live = {name: tensor for name, tensor in tensors.items() if name not in parked}
+        noticed = {name: tensor for name, tensor in tensors.items() if name.startswith("noticed.")}
+        others = {name: tensor for name, tensor in tensors.items() if name not in noticed}
+        parked = {name: tensor for name, tensor in others.items() if _is_parked(name, names, held)}
+        live = {name: tensor for name, tensor in others.items() if name not in parked}
         load_tensors(found.channels, found.layout, live, counters["pending"])
         owed = {name: tensor.clone() for name, tensor in parked.items()}
         self._take(Grouped(found.layout, found.channels, owed), held)
-        self.agreement.resume(counters.get("used", self.agreement.used), names)
+        self.agreement.resume(counters.get("used", self.agreement.used), names, noticed)
         self._leaves_at = counters.get("leaves_at")
         self._exchanged_at = list(counters.get("exchanged_at", [-1] * len(self.channels)))
         self._stands = False

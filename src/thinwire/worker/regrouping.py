@@ -37,6 +37,10 @@ class Grouped:
         """The whole state by name."""
         return self.parked | named_tensors(self.channels, self.layout)
 
+    def known(self) -> set[str]:
+        """The parameters whose common values are known here: they need not say where they begin."""
+        return {*self.layout.names, *(owner(name) for name in self.parked if name.startswith("update."))}
+
 
 def group(method: Method, named: Mapping[str, Tensor], rank: int, size: int, key: Key) -> Grouped:
     """Parameters that begin together.
@@ -50,8 +54,9 @@ def group(method: Method, named: Mapping[str, Tensor], rank: int, size: int, key
 
 @torch.no_grad()
 def regroup(
-    before: Grouped, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], replaced: Collection[str], key: Key
-) -> Grouped:
+    before: Grouped, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], replaced: Collection[str], key: Key,
+    *, stands: bool,
+) -> Grouped:  # fmt: skip
     """The same for other parameters.
 
     Those that stay keep what they have. Those that leave are owed what they were, should they come back. Those that
@@ -63,6 +68,7 @@ def regroup(
         begins: the common values of those that join.
         replaced: names that belong to other parameters than before, to which nothing is owed.
         key: that of :func:`group`.
+        stands: whether the parameters are at their common point, which need not be kept then for those that leave.
 
     Raises:
         ConfigError: the method keeps something that is bound to the places of parameters in the vector.
@@ -89,10 +95,9 @@ def regroup(
         for name, tensor in fresh.items()
     }
     load_tensors(after.channels, after.layout, found, [None] * len(after.channels))
+    owed = _OWED if stands else (*_OWED, "update.")
     parked = {
-        name: tensor.clone()
-        for name, tensor in kept.items()
-        if owner(name) not in named and name.startswith(_OWED)
+        name: tensor.clone() for name, tensor in kept.items() if owner(name) not in named and name.startswith(owed)
     }
     return Grouped(after.layout, after.channels, parked)
 

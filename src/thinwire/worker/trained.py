@@ -1,6 +1,6 @@
 """What a worker trains now: asked before every step, for scripts freeze, unfreeze, replace and load what they train."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -60,11 +60,11 @@ class Trained:
         self.begins = {name: value for name, value in self.begins.items() if name in named}
         self._held, self.named = held, named
 
-    def restrict(self, names: Iterable[str]) -> None:
-        """Only these were trained so far; what else is found at the next look joins."""
-        wanted = {*names}
-        self._held, self.begins = [], {}
-        self.named = {name: param for name, param in self.named.items() if name in wanted}
+    def restrict(self, names: Collection[str], begins: Mapping[str, Tensor]) -> None:
+        """Only these were trained so far, of which some have just begun; what else is found at the next look joins."""
+        found = trained_parameters(self.model, self.optimizer)
+        self._held, self.begins = [], dict(begins)
+        self.named = {name: param for name, param in found.items() if name in names}
 
     def with_gradients(self, known: Iterable[str]) -> list[str]:
         """Those that have a gradient; one whose gradient came and went too often counts as having it.
