@@ -379,7 +379,9 @@ def _frozen_moves(rank: int) -> Any:
             optimizer.step()
             optimizer.zero_grad()
     return {
-        layer: max(float((param - kept[f"{layer}.{name}"]).abs().max()) for name, param in model[layer].named_parameters())
+        layer: max(
+            float((param - kept[f"{layer}.{name}"]).abs().max()) for name, param in model[layer].named_parameters()
+        )
         for layer in ("used", "spare", "frozen")
     }
 

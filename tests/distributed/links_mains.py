@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
-from thinwire.distributed import LinkOptions, Transport
+from thinwire.distributed import LinkOptions, Transport, introduction
 from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Tag
 from thinwire.distributed.starting_point import begin_alike
@@ -33,7 +33,7 @@ from thinwire.steps import Steps, all_gather, all_reduce
 DEADLINE_S = 60.0
 """What takes longer hangs."""
 
-SOON_S = 15.0
+SOON_S = 45.0
 """Within which an end is noticed, on the slowest machine."""
 
 # How processes are started.
@@ -602,6 +602,19 @@ METHODS = {
     "gather": "topk:density=10%", "local steps": "signtopk:density=10%,every=3",
     "server exchange": "topk:density=10%,exchange=server", "serve": "qsparse-async:every=2,density=50%",
 }  # fmt: skip
+
+
+def dies_while_they_meet(rank: int, size: int) -> tuple[str, str, float]:
+    """Process 0 has greeted the other one, which has reached it too, and is killed before it welcomes."""
+
+    def die(door: Any, peers: Any, *others: object) -> None:
+        (peer,) = peers.values()
+        assert peer.monitor.poll(int(1000 * DEADLINE_S))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if rank == 0:
+        introduction._meet = die
+    return raised(Transport)
 
 
 def trains_until(rank: int, size: int, form: str, victim: int, end: str, timeout_s: float) -> Any:

@@ -147,7 +147,9 @@ def test_a_save_that_fails_leaves_nothing_and_the_next_one_works(
         patch.setattr(os, "replace", replace)
         patch.setattr(os, "rename", rename)
         refused = "could not be written to .* by processes .0.: .*No space left on device.*What was there still counts"
-        with pytest.raises(*((KeyboardInterrupt,) if isinstance(failure, KeyboardInterrupt) else (ConfigError,))) as raised:
+        with pytest.raises(
+            *((KeyboardInterrupt,) if isinstance(failure, KeyboardInterrupt) else (ConfigError,))
+        ) as raised:
             training.save(5, 2.0)
         assert isinstance(failure, KeyboardInterrupt) or re.search(refused, str(raised.value))
     assert {path: path.read_bytes() for path in training.folder.rglob("*") if path.is_file()} == before
@@ -230,7 +232,9 @@ def test_a_model_that_is_not_finite_is_refused_unless_told(bad: float, training:
     training.save(1, 1.0)
     with torch.no_grad():
         training.model.bias[1] = bad
-    with pytest.raises(NumericsError, match="'bias' of the part 'model' holds NaN or inf on process 0, .*needs_finite=F"):
+    with pytest.raises(
+        NumericsError, match="'bias' of the part 'model' holds NaN or inf on process 0, .*needs_finite=F"
+    ):
         training.checkpoints.save(2)
     assert training.checkpoints.steps() == [1]
     training.checkpoints.save(2, needs_finite=False)

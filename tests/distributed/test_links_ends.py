@@ -85,6 +85,16 @@ def test_ctrl_c_ends_who_waits_for_one_that_stopped(form: str, tmp_path: Path) -
     assert outcome.seconds < mains.SOON_S
 
 
+def test_one_that_ends_while_the_processes_meet_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    killed, outcome = mains.run(tmp_path, mains.dies_while_they_meet, 2)
+    assert killed.error == "exit code -9"
+    error, text, seconds = outcome.value
+    assert error == "WorkerError"
+    assert "worker 1 lost worker 0" in text
+    assert "while the processes met" in text
+    assert seconds < mains.SOON_S
+
+
 def test_a_handle_is_refused_in_a_copy_of_its_process(tmp_path: Path) -> None:
     for outcome in mains.run(tmp_path, mains.after_a_fork, 2, str(tmp_path)):
         assert (outcome.error, outcome.text) == ("", "")

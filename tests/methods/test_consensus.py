@@ -169,7 +169,10 @@ def test_a_state_of_before_rounding_was_kept_is_loaded(text: str) -> None:
     crew = Crew(parse_method(text), 4).run(5)
     states = [worker.state_dict() for worker in crew.workers]
     older = [
-        {**state, "tensors": {name: tensor.clone() for name, tensor in state["tensors"].items() if "rounding" not in name}}
+        {
+            **state,
+            "tensors": {name: tensor.clone() for name, tensor in state["tensors"].items() if "rounding" not in name},
+        }
         for state in states
     ]
     assert {name.split(".")[1] for name in older[0]["tensors"]} == {"public", "neighbours"}

@@ -389,7 +389,7 @@ def test_sparse_gradients_are_averaged_as_dense_ones() -> None:
         models[1].load_state_dict(models[0].state_dict())
         workers = [
             Worker(
-                parse_method("topk:density=50%"),
+                parse_method("qsgd:bits=4"),
                 model,
                 torch.optim.SGD(model.parameters(), lr=0.1),
                 rank=rank,

@@ -131,7 +131,9 @@ class CheckpointFolder:
         manifest = Manifest(step, tuple((num_bytes, crc) for num_bytes, crc in files), saved)
         for rank, (name, (num_bytes, _)) in enumerate(zip(manifest.names(), manifest.files, strict=True)):
             if not (partial / name).is_file() or (partial / name).stat().st_size != num_bytes:
-                raise ConfigError(f"process {rank} wrote to a folder that process 0 does not see; use one that all share")
+                raise ConfigError(
+                    f"process {rank} wrote to a folder that process 0 does not see; use one that all share"
+                )
         content = {"step": step, "saved": saved, "files": manifest.files}
         write_atomically(partial / _COMPLETE, json.dumps(content).encode())
         taken = [place.number for place in map(Place.of, os.listdir(self.path)) if place and place.step == step]

@@ -99,9 +99,7 @@ def _parsed(method: object) -> Method:
         return parse_method(method)
     if isinstance(method, GradientAveraging | ModelAveraging):
         return method
-    raise ConfigError(
-        f'method = {method!r} was given; give a method string such as "signtopk:density=1%", or a method'
-    )
+    raise ConfigError(f'method = {method!r} was given; give a method string such as "signtopk:density=1%", or a method')
 
 
 def _had_hook(model: DistributedDataParallel) -> bool:

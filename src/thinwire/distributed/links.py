@@ -10,7 +10,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -154,6 +154,7 @@ class Links:
                 if found is not None:
                     rank, tag = found
                     return rank, tag, self.peers[rank].mail.take(tag)
+                self._heed_failures(ranks)
                 if begun is not None and all(self.peers[rank].mail.has_begun(tags) for rank in ranks):
                     begun()
                 if self._wait(ranks, tags, needs_all):
@@ -177,6 +178,7 @@ class Links:
         deadline = time.monotonic() + self._timeout_s
         try:
             while blocked := [peer.rank for peer in self.peers.values() if peer.outgoing]:
+                self._heed_failures(blocked)
                 if self._wait(blocked, [], True):
                     deadline = time.monotonic() + self._timeout_s
                 elif time.monotonic() > deadline:
@@ -249,9 +251,16 @@ class Links:
                         pass
                 except ThinwireError:
                     others.discard(peer)
-                if peer.mail.has_left or peer.num_ended:
+                if peer.mail.has_left or peer.mail.failure or peer.num_ended:
                     others.discard(peer)
         return not others
+
+    def _heed_failures(self, ranks: Iterable[int]) -> None:
+        """Raise what one of these processes has said of itself: it comes after all that it sent."""
+        for rank in ranks:
+            failure = self.peers[rank].mail.failure
+            if failure is not None:
+                raise failure
 
     def _first(self, ranks: Collection[int], tags: Sequence[Tag], max_num_bytes: int | None) -> tuple[int, Tag] | None:
         best: tuple[int, int, Tag] | None = None
@@ -366,7 +375,9 @@ class Links:
                     raise
                 # It is not there any more; why, it may have said.
                 self._fetch(peer)
-                lost = WorkerError(f"worker {self.rank} lost {peer}: it takes no messages any more")
+                lost = peer.mail.failure or WorkerError(
+                    f"worker {self.rank} lost {peer}: it takes no messages any more"
+                )
                 self._fail(lost)
                 raise lost from None
             peer.num_under_way += len(body)

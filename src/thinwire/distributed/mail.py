@@ -110,6 +110,8 @@ class Mailbox:
         self.rank = rank
         self.has_left = False
         """Whether the peer has said that nothing more will come."""
+        self.failure: WorkerError | None = None
+        """Why the peer cannot go on, if it has said so; what it sent before that is there to be taken."""
         self._by_tag: dict[int, deque[Incoming]] = {}
         self._arriving: Incoming | None = None
         self._next_number = 0
@@ -124,7 +126,7 @@ class Mailbox:
             stamp: greater than that of everything before it.
 
         Raises:
-            WorkerError: a part is missing or came twice, or the peer says why it cannot go on.
+            WorkerError: a part is missing or came twice.
             ProtocolError: this is no part of a message.
         """
         head = frames[0].buffer
@@ -197,4 +199,4 @@ class Mailbox:
             self.has_left = True
         elif incoming.tag == Tag.FAILED:
             text = bytes(incoming.message().tolist()).decode(errors="replace")
-            raise WorkerError(f"{text} (so said worker {self.rank})")
+            self.failure = WorkerError(f"{text} (so said worker {self.rank})")

@@ -174,7 +174,11 @@ class Agreement:
             noticed: of :meth:`tensors`.
         """
         begins, written = (
-            {name.split(".", 2)[2]: each.clone() for name, each in noticed.items() if name.startswith(f"noticed.{kind}.")}
+            {
+                name.split(".", 2)[2]: each.clone()
+                for name, each in noticed.items()
+                if name.startswith(f"noticed.{kind}.")
+            }
             for kind in ("begins", "written")
         )
         self.trained.restrict(exchanged, {})

@@ -14,7 +14,6 @@ from thinwire.worker.channel import Channel, make_channels
 from thinwire.worker.parameters import local_part
 from thinwire.worker.state import load_tensors, named_tensors
 
-
 _OWED = ("memory.", "exchange.")
 """What a parameter finds again that comes back."""
 
