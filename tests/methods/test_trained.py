@@ -67,13 +67,13 @@ def test_a_frozen_layer_stays_where_it_is_and_is_owed_what_it_was(name: str) -> 
         with pytest.raises(ConfigError, match="by the places"):
             crew.run(4)
         return
-    try:
-        while "0.weight" in crew.workers[0].layout.names:
-            crew.step()  # what was trained before is still averaged, once
-            assert crew.num_steps < 20
-    except ConfigError as error:
-        assert "is not a contraction on segments of 12 entries" in str(error)
+    if "sparseloco" in name:
+        with pytest.raises(ConfigError, match="is not a contraction on segments of 12 entries"):
+            crew.run(4)
         return
+    while "0.weight" in crew.workers[0].layout.names:
+        crew.step()  # what was trained before is still averaged, once
+        assert crew.num_steps < 20
     held, debts = [layer(model) for model in crew.models], [owed(worker) for worker in crew.workers]
     crew.run(7)
     for model, worker, before, debt in zip(crew.models, crew.workers, held, debts, strict=True):
