@@ -143,7 +143,9 @@ def test_records_that_do_not_reach_the_checkpoint_begin_the_run_anew(monkeypatch
     assert results() == whole
 
 
-@pytest.mark.parametrize("place", ["comparison.json", "records.jsonl", "results.jsonl", "engine-0000.pt", "report.html"])
+@pytest.mark.parametrize(
+    "place", ["comparison.json", "records.jsonl", "results.jsonl", "engine-0000.pt", "report.html"]
+)
 def test_a_full_disk_is_one_message_and_the_same_command_goes_on(
     place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,7 +200,9 @@ def test_a_device_is_no_place_for_results(
 HUGE = "1" + "0" * 400
 
 
-@pytest.mark.parametrize("option", ["--workers", "--steps", "--tune-steps", "--evaluate-every", "--batch-size", "--seeds"])
+@pytest.mark.parametrize(
+    "option", ["--workers", "--steps", "--tune-steps", "--evaluate-every", "--batch-size", "--seeds"]
+)
 def test_a_number_of_400_digits_is_one_message(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,7 +55,7 @@ class Checkpoints:
     def __init__(self, folder: StrPath, parts: Mapping[str, Stateful], *, keep: int = 2) -> None:
         if keep < 1:
             raise ConfigError(f"keep = {keep} was given; at least one checkpoint is kept")
-        self._folder = CheckpointFolder(Path(folder))
+        self._folder = CheckpointFolder(folder)
         self._lock = FolderLock(folder)
         self._parts = Parts(parts)
         # Islands must agree on what counts, and a handle's transport ends at its own.
