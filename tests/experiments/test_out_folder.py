@@ -177,7 +177,22 @@ def test_an_unwritable_folder_is_one_message(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert thinwire(monkeypatch, *command, "--out", "/proc/self/nothing/here") == 2
-    assert "cannot be written (" in refusal(capsys.readouterr().err)
+    assert "must not be written" in refusal(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "name", ["comparison.json", "results.jsonl", "tuning.jsonl", "report.html", "runs", ".thinwire.lock"]
+)
+def test_what_is_in_the_way_is_one_message(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "runs":
+        Path("out").mkdir()
+        Path("out", name).write_text("")
+    else:
+        Path("out", name).mkdir(parents=True)
+    assert thinwire(monkeypatch, *HERE) == 2
+    assert f"out{'' if name == '.thinwire.lock' else f'/{name}'}" in refusal(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("port", ["65536", "-1", "9" * 400])
