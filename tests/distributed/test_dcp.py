@@ -52,7 +52,7 @@ def test_what_is_read_from_is_any_path_and_must_be_there(kind: type, tmp_path: P
         parts = {"model": model, "thinwire": sync}
         dcp.save(dict(rank_state(parts)), checkpoint_id=str(tmp_path / "ours"))
         load_rank_state(parts, kind(tmp_path / "ours"))
-        with pytest.raises(ConfigError, match="none is no checkpoint of torch.distributed.checkpoint"):
+        with pytest.raises(ConfigError, match=r"none is no checkpoint of torch.distributed.checkpoint"):
             load_rank_state(parts, kind(tmp_path / "none"))
         with pytest.raises(ConfigError, match="neither a folder nor a reader was given"):
             load_rank_state(parts)

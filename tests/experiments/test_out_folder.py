@@ -143,7 +143,9 @@ def test_records_that_do_not_reach_the_checkpoint_begin_the_run_anew(monkeypatch
     assert results() == whole
 
 
-@pytest.mark.parametrize("place", ["comparison.json", "records.jsonl", "results.jsonl", "engine-0000.pt", "report.html"])
+@pytest.mark.parametrize(
+    "place", ["comparison.json", "records.jsonl", "results.jsonl", "engine-0000.pt", "report.html"]
+)
 def test_a_full_disk_is_one_message_and_the_same_command_goes_on(
     place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +177,22 @@ def test_an_unwritable_folder_is_one_message(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert thinwire(monkeypatch, *command, "--out", "/proc/self/nothing/here") == 2
-    assert "cannot be written (" in refusal(capsys.readouterr().err)
+    assert "must not be written" in refusal(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "name", ["comparison.json", "results.jsonl", "tuning.jsonl", "report.html", "runs", ".thinwire.lock"]
+)
+def test_what_is_in_the_way_is_one_message(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "runs":
+        Path("out").mkdir()
+        Path("out", name).write_text("")
+    else:
+        Path("out", name).mkdir(parents=True)
+    assert thinwire(monkeypatch, *HERE) == 2
+    assert f"out{'' if name == '.thinwire.lock' else f'/{name}'}" in refusal(capsys.readouterr().err)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
@@ -190,7 +207,9 @@ def test_a_device_is_no_place_for_results(
 HUGE = "1" + "0" * 400
 
 
-@pytest.mark.parametrize("option", ["--workers", "--steps", "--tune-steps", "--evaluate-every", "--batch-size", "--seeds"])
+@pytest.mark.parametrize(
+    "option", ["--workers", "--steps", "--tune-steps", "--evaluate-every", "--batch-size", "--seeds"]
+)
 def test_a_number_of_400_digits_is_one_message(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

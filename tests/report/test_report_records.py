@@ -8,6 +8,7 @@ import pytest
 
 from thinwire.errors import ConfigError
 from thinwire.report import load, summarise, write_page
+from thinwire.report.curves import axes, mean_curve
 from thinwire.report.figures import panels
 from thinwire.report.prose import headline, setup
 from thinwire.report.tables import summary_table
@@ -147,11 +148,23 @@ def changed(entry, path, value):
     return entry
 
 
-def shown(folder):
-    """All that is computed of the files."""
+def shown(folder, *, with_figures=True):
+    """All that is computed of the files; the figures' library takes its time."""
     data = load(folder)
     rows = summarise(data)
-    return [headline(data, rows), setup(data), summary_table(rows, dict.fromkeys(data.methods, "")), panels(data)]
+    text = [headline(data, rows), setup(data), summary_table(rows, dict.fromkeys(data.methods, ""))]
+    drawn = (
+        panels(data) if with_figures else [mean_curve(data, name, axis) for name in data.methods for axis in axes(data)]
+    )
+    return [*text, drawn]
+
+
+def refusal(folder, *, with_figures):
+    try:
+        shown(folder, with_figures=with_figures)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 NUMBERS = ["9" * 400, "-" + "9" * 400, "9" * 5000, "1e308", "-1e308", "1e-320", "1e400", "0", "-1", "NaN"]
@@ -167,11 +180,9 @@ def test_no_number_in_a_file_is_more_than_a_message(digits, write):
         for place in numbers(first):
             line = json.dumps(changed(first, place, "XX")).replace('"XX"', digits)
             (folder.path / name).write_text("\n".join([line, *whole[1:]]) + "\n")
-            try:
-                shown(folder.path)
-            except ConfigError as error:
-                assert name in str(error), place
-                assert len(str(error)) < 600, place
+            said = refusal(folder.path, with_figures=digits == "1e-320")
+            assert not said or name in said, place
+            assert len(said) < 600, place
         (folder.path / name).write_text(text)
 
 
@@ -188,16 +199,22 @@ ESCAPES = ["\x1b[31m", "\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x1b]8;;http://ther
            "\x9b", "\x07", "\x00", "\r", "\u202e", "\u2066", "\ud800"]  # fmt: skip
 
 
-@pytest.mark.parametrize("escape", ESCAPES, ids=lambda escape: escape.encode("unicode_escape", "surrogatepass").decode())
+@pytest.mark.parametrize(
+    "escape", ESCAPES, ids=lambda escape: escape.encode("unicode_escape", "surrogatepass").decode()
+)
 def test_what_steers_a_terminal_is_stripped_from_every_text(escape, write):
     folder = write(methods=["sgd", "signsgd"], changes={"baseline": "sgd"})
     clean = shown(folder.path)
     text = json.dumps(escape)[1:-1]
     for name in ("comparison.json", "results.jsonl", "tuning.jsonl"):
         path = folder.path / name
-        path.write_text(path.read_text().replace('"signsgd"', f'"sign{text}sgd"').replace('"digits"', f'"digits{text}"'))
+        path.write_text(
+            path.read_text().replace('"signsgd"', f'"sign{text}sgd"').replace('"digits"', f'"digits{text}"')
+        )
     found = shown(folder.path)
-    assert str(found).replace("sign sgd", "signsgd").replace("digits ", "digits") == str(clean).replace("digits ", "digits")
+    assert str(found).replace("sign sgd", "signsgd").replace("digits ", "digits") == str(clean).replace(
+        "digits ", "digits"
+    )
     assert escape.strip() == "" or escape not in str(found)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.errors import ConfigError
-from thinwire.files import sync_folder, write_atomically
+from thinwire.files import StrPath, sync_folder, write_atomically
 
 _COMPLETE = "complete.json"
 _PARTIAL = ".thinwire-"
@@ -68,8 +68,8 @@ class Manifest:
 class CheckpointFolder:
     """The checkpoints in a folder, which may hold files and folders of the script's own beside them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: StrPath) -> None:
+        self.path = Path(path)
 
     def sound(self) -> dict[Place, Manifest]:
         """Everything that counts, in the order in which it was saved."""
@@ -114,7 +114,7 @@ class CheckpointFolder:
         return self.path / f"{_PARTIAL}{token}"
 
     def begin(self) -> str:
-        """A token for a new checkpoint; what one that failed has left is removed. Only the lock's holder may call it."""
+        """A token for a new checkpoint; what one that failed has left is removed. The lock must be held."""
         for left in self.path.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left, ignore_errors=True)
         return secrets.token_hex(6)

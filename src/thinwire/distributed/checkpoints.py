@@ -55,7 +55,7 @@ class Checkpoints:
     def __init__(self, folder: StrPath, parts: Mapping[str, Stateful], *, keep: int = 2) -> None:
         if keep < 1:
             raise ConfigError(f"keep = {keep} was given; at least one checkpoint is kept")
-        self._folder = CheckpointFolder(Path(folder))
+        self._folder = CheckpointFolder(folder)
         self._lock = FolderLock(folder)
         self._parts = Parts(parts)
         # Islands must agree on what counts, and a handle's transport ends at its own.
@@ -79,7 +79,9 @@ class Checkpoints:
                 folder; on every process. What was there is as it was.
             NumericsError: some process's model is not finite; on every process.
         """
-        contents, token, error = memoryview(b""), "", None
+        self._transport.check()
+        contents, token = memoryview(b""), ""
+        error: ConfigError | NumericsError | None = None
         try:
             if needs_finite:
                 self._parts.check_finite()
@@ -114,7 +116,8 @@ class Checkpoints:
         names = [place.name for place in self._folder.candidates(step)] if is_main else []
         problems: list[str] = []
         for place in filter(None, map(Place.of, self._agree(None, names)[0])):
-            contents, problem = {}, ""
+            contents: dict[int, bytes] = {}
+            problem = ""
             try:
                 contents = self._read(place)
             except ConfigError as error:

@@ -83,13 +83,14 @@ class Parts:
             NumericsError: a parameter holds NaN or inf, or a buffer NaN; masks are often -inf.
         """
         for name, model in self._models().items():
-            held = [(each, tensor, torch.isfinite) for each, tensor in model.named_parameters()]
-            held += [(each, tensor, _is_number) for each, tensor in model.named_buffers()]
+            held: list[tuple[str, Tensor, Callable[[Tensor], Tensor]]] = []
+            held += [(each, param, torch.isfinite) for each, param in model.named_parameters()]
+            held += [(each, buffer, _is_number) for each, buffer in model.named_buffers()]
             for each, tensor, is_sound in held:
                 if not bool(is_sound(local_part(tensor.detach())).all()):
                     raise NumericsError(
-                        f"{each!r} of the part {name!r} holds NaN or inf on process {self.rank}, and a checkpoint of it "
-                        "would in time take the place of every sound one; load() the one before, or "
+                        f"{each!r} of the part {name!r} holds NaN or inf on process {self.rank}, and a checkpoint of "
+                        "it would in time take the place of every sound one; load() the one before, or "
                         "save(..., needs_finite=False)"
                     )
 

@@ -89,7 +89,10 @@ class Checkpoints:
             try:
                 states.append(torch.load(path, weights_only=True))
             except Exception as error:  # torch raises all kinds for a damaged file
-                return [], f"the checkpoint {path} cannot be read ({str(error).splitlines()[0] if str(error) else error!r})"
+                return (
+                    [],
+                    f"the checkpoint {path} cannot be read ({str(error).splitlines()[0] if str(error) else error!r})",
+                )
         return states, ""
 
     def _own_steps(self) -> list[int]:

@@ -223,7 +223,7 @@ class Comparer:
         try:
             description = json.loads(path.read_text())
             Comparison.from_json(description)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ConfigError(f"{path} is not a comparison of this version ({error}); choose another --out") from error
         return dict(description)
 

@@ -159,7 +159,8 @@ def _begin_in_pool() -> None:
 
 
 def _simulate_in_pool(comparison: Comparison, run: Run, out: StrPath) -> None:
-    _simulate(comparison, _task(comparison.task, comparison.data), run, out)
+    data = None if comparison.data is None else os.fspath(comparison.data)
+    _simulate(comparison, _task(comparison.task, data), run, out)
 
 
 def _simulate(comparison: Comparison, task: Task, run: Run, out: StrPath, watch: Watch | None = None) -> None:
@@ -185,6 +186,6 @@ def _follow(session: Session, watch: Watch | None) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _task(name: str, data: StrPath | None) -> Task:
+def _task(name: str, data: str | None) -> Task:
     """A process executes many runs of one task; its data are loaded once."""
     return load_task(name, data=data)

@@ -256,6 +256,9 @@ def read_records(path: StrPath) -> list[Record]:
     """The complete lines of a records file; none if it is not there. A line cut off by a crash is left out.
 
     None either if it is damaged: what cannot be trusted is made again.
+
+    Raises:
+        ConfigError: something else than a file is there, or it must not be read.
     """
     file = Path(path)
     if not file.exists():
@@ -263,6 +266,8 @@ def read_records(path: StrPath) -> list[Record]:
     try:
         records: list[Record] = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
         sound = all(type(record["step"]) is int and "value" in record and "method" in record for record in records)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}); give another --out") from error
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
     return records if sound else []

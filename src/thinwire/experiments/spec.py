@@ -4,8 +4,8 @@ import dataclasses
 import math
 import os
 import re
-from dataclasses import dataclass
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from thinwire.errors import ConfigError

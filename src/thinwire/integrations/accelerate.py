@@ -96,7 +96,7 @@ def prepare(
         accelerator: of several processes, started by ``torchrun`` or ``accelerate launch``.
         method: a method string such as ``"signtopk:density=1%,every=8"``, or a method.
         model: not prepared yet.
-        optimizer: over parameters of ``model``, not prepared yet. If several share them, the others are among ``others``;
+        optimizer: over parameters of ``model``, not prepared yet. If several share them, the others are in ``others``;
             a second model (of a GAN) is given to a call of its own, with its optimizer.
         others: loaders, schedulers, further optimizers.
         seed: the same on every process; addresses the method's randomness.

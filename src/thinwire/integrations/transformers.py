@@ -1,5 +1,6 @@
 """Transformers: a callback that lets a ``Trainer`` exchange what a method says."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -117,4 +118,4 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
 def _resumed_from(args: TrainingArguments, state: TrainerState) -> Path:
     """Callbacks are not told; it is one of this output folder, or a folder that the arguments name."""
     given = args.resume_from_checkpoint
-    return Path(given) if isinstance(given, str) and Path(given).is_dir() else _checkpoint(args, state)
+    return Path(given) if isinstance(given, str | os.PathLike) and Path(given).is_dir() else _checkpoint(args, state)

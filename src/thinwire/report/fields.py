@@ -53,7 +53,9 @@ def field(entry: Mapping[str, Any], key: str, where: str, kind: type, *, optiona
     Text is :func:`printable`, and a whole number has at most 64 bits.
     """
     if key not in entry:
-        raise ConfigError(f"{where}: the key {key!r} is missing; it has {', '.join(map(printable, entry)) or 'no keys'}")
+        raise ConfigError(
+            f"{where}: the key {key!r} is missing; it has {', '.join(map(printable, entry)) or 'no keys'}"
+        )
     value = entry[key]
     if value is None and optional:
         return None

@@ -100,7 +100,7 @@ def _y_axis(data: Comparison, view: list[float] | None, shown: Sequence[float]) 
 
 def _num_decades(shown: Sequence[float]) -> int:
     """As many ticks as decades: plotly's own choice adds 2 and 5, whose labels overlap here."""
-    return max(2, math.ceil(1.1 * math.log10(max(shown) / min(shown))))
+    return max(2, math.ceil(1.1 * (math.log10(max(shown)) - math.log10(min(shown)))))
 
 
 def _band(curve: Curve, slot: int) -> go.Scatter:

@@ -83,7 +83,9 @@ def _read(path: Path, file: BinaryIO | gzip.GzipFile, max_num_bytes: int) -> npt
     if len(content) != wanted:
         problem, found = ("truncated", len(content)) if len(content) < wanted else ("too long", wanted + 1)
         at_least = "at least " if found > wanted else ""
-        raise _broken(path, f"it is {problem}: {at_least}{start + found} bytes, and shape {shape} takes {start + wanted}")
+        raise _broken(
+            path, f"it is {problem}: {at_least}{start + found} bytes, and shape {shape} takes {start + wanted}"
+        )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
