@@ -95,7 +95,12 @@ class PartlyDense:
 
     def outline(self, segments: Segments) -> Payload:
         """Both outlines."""
-        return Joined((self.compressor.outline(self.segments), Dense(torch.empty(self.num_dense, dtype=torch.float32, device="meta"))))
+        return Joined(
+            (
+                self.compressor.outline(self.segments),
+                Dense(torch.empty(self.num_dense, dtype=torch.float32, device="meta")),
+            )
+        )
 
     def traits(self, numel: int) -> Traits:
         """Those of the compressed part."""
