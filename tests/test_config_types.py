@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from method_cases import CATALOGUE
 
+from thinwire.bench.instances import instances_of
 from thinwire.compressors import EDEN, QSGD, Bernoulli, GSpar, Identity, SampledTopK, Threshold, TopK
 from thinwire.config import Share, from_json, registered, to_json
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.exchanges import Gossip
-from thinwire.exchanges.graphs import Edges, Torus
+from thinwire.exchanges.graphs import Complete, Edges, Torus
 from thinwire.frontier.configurations import compressor_classes
-from thinwire.bench.instances import instances_of
 from thinwire.machines import Machines
-from thinwire.methods import WarmUp, parse_method
+from thinwire.methods import parse_method
 from thinwire.methods.schedules import RandomGaps, Staggered
+from thinwire.methods.warm_up import WarmUp
 from thinwire.network import Link, Network
 from thinwire.simulator import Simulation
 
@@ -40,7 +41,7 @@ def instances() -> dict[str, Any]:
     """One of every registered class."""
     made = [one for cls in compressor_classes() for one in instances_of(cls)[:1]]
     methods = [parse_method(name) for name in CATALOGUE]
-    more = [Gossip(graph=Torus(2)), Edges(((0, 1),)), RandomGaps(4), Staggered(4), WarmUp((TopK(k=1),), 1)]
+    more = [Gossip(graph=Torus(2)), Edges(((0, 1),)), Complete(), RandomGaps(4), Staggered(4), WarmUp((TopK(k=1),), 1)]
     return {type(part).__name__: part for whole in (*more, *methods, *made) for part in parts(whole)}
 
 
@@ -61,6 +62,7 @@ def test_every_registered_class_is_here() -> None:
     assert set(INSTANCES) >= package
 
 
+@pytest.mark.filterwarnings("ignore:beta = 1.5")  # a rate that is possible
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_a_value_of_a_wrong_type_is_refused_by_name(name: str, field: str) -> None:
     one = INSTANCES[name]
@@ -75,7 +77,9 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name: str, field: str) -> No
         dataclasses.replace(one, **{field: object()})
 
 
-@pytest.mark.parametrize(("one", "field"), OTHERS, ids=lambda each: each if isinstance(each, str) else type(each).__name__)
+@pytest.mark.parametrize(
+    ("one", "field"), OTHERS, ids=lambda each: each if isinstance(each, str) else type(each).__name__
+)
 def test_links_and_machines_are_checked_alike(one: Any, field: str) -> None:
     for wrong in (object(), "100Mbit", b"x"):
         with pytest.raises(ConfigError, match=f"{type(one).__name__} was given {field} = "):
@@ -128,8 +132,8 @@ def test_a_simulation_says_what_it_takes() -> None:
     with pytest.raises(ConfigError, match=r"'100Mbit' was given as the network .* Network.parse\('100Mbit,20ms'\)"):
         Simulation(2, "100Mbit")  # type: ignore[arg-type]
     for wrong in ("2", 2.0, None, 0):
-        with pytest.raises(ConfigError, match="a simulation of .* workers was asked for"):
+        with pytest.raises(ConfigError, match=r"a simulation of .* workers was asked for"):
             Simulation(wrong)  # type: ignore[arg-type]
     for parse in (Network.parse, Machines.parse):
-        with pytest.raises(ConfigError, match="reads text such as .*; a int was given"):
+        with pytest.raises(ConfigError, match=r"reads text such as .*; a int was given"):
             parse(5)  # type: ignore[arg-type]

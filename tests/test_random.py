@@ -46,7 +46,12 @@ def trained(name: str, kind: Any) -> bytes:
     models = [small_model() for _ in range(2)]
     workers = [
         Worker(
-            parse_method(name), model, torch.optim.SGD(model.parameters(), lr=0.1), rank=kind(rank), size=2, seed=kind(3)
+            parse_method(name),
+            model,
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            rank=kind(rank),
+            size=2,
+            seed=kind(3),
         )
         for rank, model in enumerate(models)
     ]

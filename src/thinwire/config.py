@@ -140,7 +140,7 @@ Share: TypeAlias = Annotated[float, "share"]
 """The type of a field that is a share: a number or, as in method strings, text such as ``"1%"`` or ``"0.01"``."""
 
 
-def check_types(value: Any) -> None:
+def check_types(value: object) -> None:
     """Refuse a frozen dataclass with a field of the wrong type; for the beginning of its ``__post_init__``.
 
     Numbers of other libraries become Python's own, lists become tuples, and the text of a :data:`Share` its number.
@@ -153,7 +153,7 @@ def check_types(value: Any) -> None:
         >>> TopK(density="1%")
         TopK(density=0.01, k=None, values=Identity())
     """
-    for name, hint in _hints(type(value)).items():
+    for name, hint in _hints(type(value)).items():  # type: ignore[arg-type]
         given = getattr(value, name)
         fitting = _fitted(given, hint)
         if fitting is _UNFIT:

@@ -64,7 +64,9 @@ def test_a_norm_beyond_all_numbers_leaves_a_quantizer_unbiased(norm: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "shortening", [Rotate(values=QSGD(levels=127, norm="max")), EDEN(4.0), LowRank(rank=8)], ids=lambda each: type(each).__name__
+    "shortening",
+    [Rotate(values=QSGD(levels=127, norm="max")), EDEN(4.0), LowRank(rank=8)],
+    ids=lambda each: type(each).__name__,
 )
 def test_what_does_not_fit_is_sent_shorter_in_the_same_direction(shortening: Any) -> None:
     x = torch.randn(4096, generator=torch.Generator().manual_seed(0)).clamp(-1, 1) * MOST

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import thinwire
 from thinwire.errors import NumericsError, WorkerError
 
-STEPS, FATAL = 100, 7
+STEPS, FATAL = 10**6, 7
+"""Nobody comes to the end before one of them has ended early."""
 
 
 def start() -> nn.Module:

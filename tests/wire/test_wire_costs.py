@@ -1,4 +1,4 @@
-"""What a message costs is in proportion to its vector and to its own length; nothing is accepted that was not agreed."""
+"""What a message costs is in proportion to its vector and its own length; nothing is accepted that was not agreed."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -105,7 +105,9 @@ def test_what_is_no_tensor_is_refused_with_what_to_give(read: Callable[[Any], ob
 
 
 @pytest.mark.parametrize("given", [torch.ones(3), [1.0], None, b"x"], ids=lambda given: type(given).__name__)
-@pytest.mark.parametrize("write", [encode, encoded_num_bytes, max_num_bytes, kinds_in], ids=lambda write: write.__name__)
+@pytest.mark.parametrize(
+    "write", [encode, encoded_num_bytes, max_num_bytes, kinds_in], ids=lambda write: write.__name__
+)
 def test_what_is_no_payload_is_refused(write: Callable[[Any], object], given: Any) -> None:
     with pytest.raises(ConfigError, match=f"no code for a payload of type {type(given).__name__}"):
         write(given)

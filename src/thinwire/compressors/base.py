@@ -91,8 +91,8 @@ def check_vector(x: Tensor, segments: Segments) -> None:
         raise ConfigError(f"a vector of {x.dtype} was given; compressors take float32: give x.float()")
     if x.dim() != 1 or x.numel() != segments.numel or not x.is_contiguous():
         raise ConfigError(
-            f"a tensor of shape {tuple(x.shape)}{'' if x.is_contiguous() else ', not contiguous,'} was given for segments "
-            f"of {segments.numel} entries together; compressors take a contiguous vector of that length: give "
+            f"a tensor of shape {tuple(x.shape)}{'' if x.is_contiguous() else ', not contiguous,'} was given for "
+            f"segments of {segments.numel} entries together; compressors take a contiguous vector of that length: give "
             "x.reshape(-1).contiguous()"
         )
 

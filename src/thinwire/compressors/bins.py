@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.bins import fill_bins
@@ -99,7 +99,9 @@ def _mean_and_deviation(x: Tensor) -> tuple[float, float]:
 
 def _without_gaps(table: Tensor, is_used: Tensor) -> Tensor:
     """The table with the number below (or else the one above) in each empty bin, so that it ascends."""
-    used: Tensor = torch.arange(table.numel(), dtype=torch.int64, device=table.device).where(is_used, -1).cummax(0).values
+    used: Tensor = (
+        torch.arange(table.numel(), dtype=torch.int64, device=table.device).where(is_used, -1).cummax(0).values
+    )
     if not bool(is_used.any()):
         return torch.zeros_like(table)
     first = is_used.to(torch.int64).argmax()

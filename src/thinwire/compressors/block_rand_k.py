@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import kept_segments, sparse_outline
-from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
+from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.bernoulli import sampled
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity

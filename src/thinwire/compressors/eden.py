@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.compressors.rotation import Scale, is_unbiased, rotate_and_quantize, worst_error
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError

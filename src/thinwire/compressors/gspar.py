@@ -9,8 +9,8 @@ from torch import Tensor
 from thinwire.compressors.amount import kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.identity import Identity
-from thinwire.compressors.sign import Sign
 from thinwire.compressors.shortening import shortened
+from thinwire.compressors.sign import Sign
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import split_draws

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.finite import LARGEST

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError

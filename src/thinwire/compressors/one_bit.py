@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, outline_of_zeros, check_vector
+from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import register
 from thinwire.kernels.bits import num_packed_bytes
 from thinwire.kernels.signed_measures import segment_sides

@@ -2,7 +2,7 @@
 
 import functools
 import math
-import numbers
+import operator
 from dataclasses import InitVar, dataclass
 from typing import Literal
 
@@ -81,9 +81,13 @@ class QSGD:
     @staticmethod
     def bits_to_levels(bits: int) -> int:
         """``s = 2^(bits-1) - 1``: a sign and ``bits - 1`` level bits; 2, 4, 8 bits give s = 1, 7, 127."""
-        if not isinstance(bits, numbers.Integral) or not 2 <= bits <= 16:
-            raise ConfigError(f"{bits} bits were asked for; QSGD takes 2 to 16, a whole number")
-        return (1 << (int(bits) - 1)) - 1
+        try:
+            width = operator.index(bits)
+        except TypeError:
+            width = 0
+        if not 2 <= width <= 16:
+            raise ConfigError(f"{bits!r} bits were asked for; QSGD takes 2 to 16, a whole number")
+        return int(2 ** (width - 1) - 1)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
         """One level an entry, and the norm of each segment."""
@@ -106,7 +110,9 @@ class QSGD:
         """A code an entry and an f32 a segment."""
         num_bytes = num_packed_bytes(segments.numel, (2 * self.levels).bit_length())
         codes = torch.empty(num_bytes, dtype=torch.uint8, device="meta")
-        return Levels(codes, torch.empty(segments.count, dtype=torch.float32, device="meta"), self.levels, segments, self.coding)
+        return Levels(
+            codes, torch.empty(segments.count, dtype=torch.float32, device="meta"), self.levels, segments, self.coding
+        )
 
     def traits(self, numel: int) -> Traits:
         """Unbiased with omega, or a contraction with ``1 - gamma = omega / (1 + omega)`` when scaled."""

@@ -13,7 +13,7 @@ from thinwire.compressors.amount import (
     most_counts,
     sparse_outline,
 )
-from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
+from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.shortening import magnified
 from thinwire.config import Share, check_types, register

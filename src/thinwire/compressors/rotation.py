@@ -45,9 +45,7 @@ def rotate_and_quantize(
     return shortened(lambda x: _all_segments(x, key, segments, bits, rounds, scale), x)
 
 
-def _all_segments(
-    x: Tensor, key: Key, segments: Segments, bits: float, rounds: Literal[1, 2], scale: Scale
-) -> Payload:
+def _all_segments(x: Tensor, key: Key, segments: Segments, bits: float, rounds: Literal[1, 2], scale: Scale) -> Payload:
     block = _common_block(segments)
     if segments.count <= 1 or block is not None:
         return _one(x, key, block, bits, rounds, scale)

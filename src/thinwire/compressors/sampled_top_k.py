@@ -87,7 +87,9 @@ class SampledTopK:
     def _thresholds(self, x: Tensor, key: Key, segments: Segments, targets: Tensor) -> Tensor:
         offsets = segments.offsets()
         sizes = offsets.diff()
-        wanted = torch.minimum(sizes, (sizes.to(torch.float32) * self.sample).ceil().to(torch.int64).clamp(min=LEAST_SAMPLE))
+        wanted = torch.minimum(
+            sizes, (sizes.to(torch.float32) * self.sample).ceil().to(torch.int64).clamp(min=LEAST_SAMPLE)
+        )
         if torch.equal(wanted, sizes):
             return sample_quantiles(x, sizes, targets)
         strides = sizes // wanted.clamp(min=1)

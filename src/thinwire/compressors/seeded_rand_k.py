@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, kept_share, most_counts
-from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
+from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.bernoulli import sampled
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.shortening import magnified

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compressors.amount import kept_segments, sparse_outline
-from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
+from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
 from thinwire.config import Share, check_types, register
@@ -87,7 +87,9 @@ class Threshold:
     def _quantiles(self, x: Tensor, key: Key, segments: Segments) -> Tensor:
         offsets = segments.offsets()
         sizes = offsets.diff()
-        counts = torch.minimum(sizes, (sizes.to(torch.float32) * self.sample).ceil().to(torch.int64).clamp(min=LEAST_SAMPLE))
+        counts = torch.minimum(
+            sizes, (sizes.to(torch.float32) * self.sample).ceil().to(torch.int64).clamp(min=LEAST_SAMPLE)
+        )
         if torch.equal(counts, sizes):
             return sample_quantiles(x, sizes, self._wanted(sizes))
         places = segment_subsets(key.fold("sample").bits64(), offsets, counts)

@@ -12,7 +12,7 @@ from thinwire.compressors.amount import (
     most_counts,
     sparse_outline,
 )
-from thinwire.compressors.base import Compressor, Traits, sparsified, check_vector
+from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.identity import Identity
 from thinwire.config import Share, check_types, register
 from thinwire.kernels.accumulate import accumulate_top_k
@@ -41,7 +41,7 @@ class TopK:
         value on heavy ones.
 
     Args:
-        density: kept share of each segment, in (0, 1], or text such as ``"1%"``; at least one entry of a segment is kept.
+        density: kept share of each segment, in (0, 1], or text such as ``"1%"``; at least one entry of each.
         k: kept entries of each segment, at most its size; or a probability below 1.
         values: what becomes of the k kept values, segment by segment.
 

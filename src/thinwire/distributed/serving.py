@@ -7,7 +7,7 @@ from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.starting_point import begin_alike, common_terms
 from thinwire.distributed.synchronizer import Group, process_group_of
 from thinwire.distributed.transport import Transport
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, NumericsError
 from thinwire.methods import Method, ModelAveraging, parse_method
 from thinwire.worker import Server, needs_server
 
@@ -68,6 +68,9 @@ def serve(
                 for name, trained in server.shared_parameters().items():
                     parameters[name].copy_(trained)
         return server
+    except NumericsError:
+        transport.flush()  # every worker is told by its answer; a word that this process failed could be there before
+        raise
     except BaseException as error:
         transport.abort(f"the server raised {type(error).__name__}: {error}")
         raise

@@ -70,7 +70,9 @@ def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
     total = yield from all_reduce(handed_over, divisor=ctx.size)
     if float(total[most]) > 0.0:
         told = encode(_nothing(payload.numel) if is_fine else payload)
-        mean = yield from all_gather(told, functools.partial(_sum, numel=payload.numel, kinds=ctx.kinds), ctx.max_num_bytes)
+        mean = yield from all_gather(
+            told, functools.partial(_sum, numel=payload.numel, kinds=ctx.kinds), ctx.max_num_bytes
+        )
     else:
         mean = zeros(payload.numel)
         scatter_write(sparse.indices, total[: values.numel()], mean)

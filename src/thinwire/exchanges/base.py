@@ -23,7 +23,7 @@ class Context:
         segments: how the vector is cut for compression.
         max_num_bytes: the longest message that any worker can make of it.
         layout: names and shapes of the tensors that make up the vector.
-        kinds: numbers of the kinds of payloads that messages hold, see :func:`thinwire.wire.kinds_in`; all if not given.
+        kinds: numbers of the kinds of payloads in messages, see :func:`thinwire.wire.kinds_in`; all if not given.
     """
 
     rank: int

@@ -117,7 +117,9 @@ class OwnerSharded:
         else:
             answer = encode(recompress(total, self.select, ctx.key.fold("select"), Segments.whole(own)))
         mean, finite = yield from all_gather(
-            answer, functools.partial(_join, bounds=tuple(bounds), kinds=self._kinds(bounds)), self._max_num_bytes(bounds)
+            answer,
+            functools.partial(_join, bounds=tuple(bounds), kinds=self._kinds(bounds)),
+            self._max_num_bytes(bounds),
         )
         next_state: State = {"left": total} if "left" in state else {}
         if self.balanced:

@@ -212,7 +212,9 @@ def _spoilt(parts: Sequence[Part], lefts: Sequence[Tensor], rest: Tensor) -> Ten
     """Zeros with the entries that are not finite; all of a matrix whose factor is not."""
     numels = [part.stop - part.start for part in parts if part.rows]
     filled = [
-        torch.zeros(numel, dtype=torch.float32) if is_finite(left) else torch.full((numel,), torch.nan, dtype=torch.float32)
+        torch.zeros(numel, dtype=torch.float32)
+        if is_finite(left)
+        else torch.full((numel,), torch.nan, dtype=torch.float32)
         for numel, left in zip(numels, lefts, strict=True)
     ]
     return _in_order(parts, filled, rest)

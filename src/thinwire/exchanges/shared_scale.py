@@ -115,8 +115,8 @@ def _largest(messages: Sequence[Tensor], numel: int, num_scales: int) -> Tensor 
         expected = numel if isinstance(payload, Sparse) else num_scales
         if payload.numel != expected:
             raise ProtocolError(
-                f"worker {rank} sent {payload.numel} scales or entries where {expected} were expected; all workers must "
-                "train the same model with the same method"
+                f"worker {rank} sent {payload.numel} scales or entries where {expected} were expected; all workers "
+                "must train the same model with the same method"
             )
     for payload in payloads:
         if isinstance(payload, Sparse):

@@ -68,7 +68,9 @@ class VarianceScaled:
             return aggregate
         if self.ratio is not None:
             return replace(aggregate, result=aggregate.mean / self.ratio)
-        ratio = yield from all_reduce(torch.tensor([_ratio(aggregate.sent, square)], dtype=torch.float32), divisor=ctx.size)
+        ratio = yield from all_reduce(
+            torch.tensor([_ratio(aggregate.sent, square)], dtype=torch.float32), divisor=ctx.size
+        )
         # Nothing is sent at all where all ratios are 0.
         mean = aggregate.mean / ratio if float(ratio) else aggregate.mean
         return replace(aggregate, result=mean, message_bytes=aggregate.message_bytes + 4)

@@ -149,7 +149,11 @@ def merge_marked_torch(first: Tensor, second: Tensor, marks: Tensor) -> Tensor:
 
 
 def _flags_torch(marks: Tensor, numel: int) -> Tensor:
-    return ((marks.unsqueeze(1) >> torch.arange(64, dtype=torch.int64, device=marks.device)) & 1).view(-1)[:numel].to(torch.bool)
+    return (
+        ((marks.unsqueeze(1) >> torch.arange(64, dtype=torch.int64, device=marks.device)) & 1)
+        .view(-1)[:numel]
+        .to(torch.bool)
+    )
 
 
 def _check(x: Tensor, marks: Tensor, numel: int | None = None) -> None:

@@ -68,7 +68,9 @@ def rans_decode_torch(data: Tensor, count: int, width: int, frequencies: Tensor)
     state_bytes = (next_word - 128).view(-1, 1) + torch.arange(128, dtype=torch.int64, device=data.device)
     states = _numbers_of(data[state_bytes.reshape(-1)], 4).view(num_blocks, _LANES)
     # The number of entries of a block: only the last may be shorter than the others.
-    ends = (count - _BLOCK * torch.arange(num_blocks, dtype=torch.int64, device=data.device)).clamp(max=_BLOCK).view(-1, 1)
+    ends = (
+        (count - _BLOCK * torch.arange(num_blocks, dtype=torch.int64, device=data.device)).clamp(max=_BLOCK).view(-1, 1)
+    )
     symbols = torch.empty(num_rows, num_blocks, _LANES, dtype=torch.int64, device=data.device)
     for row in range(num_rows):
         here = row * _LANES + lanes < ends

@@ -60,7 +60,9 @@ def top_k_entries(x: Tensor, offsets: Tensor, counts: Tensor) -> tuple[Tensor, T
 def top_k_torch(x: Tensor, offsets: Tensor, counts: Tensor) -> Tensor:
     """:func:`top_k` in torch operations, on any device: one stable sort by segment, then by magnitude."""
     offsets, counts = offsets.to(x.device), counts.to(x.device)
-    segment = torch.arange(counts.numel(), dtype=torch.int64, device=x.device).repeat_interleave(offsets.diff(), output_size=x.numel())
+    segment = torch.arange(counts.numel(), dtype=torch.int64, device=x.device).repeat_interleave(
+        offsets.diff(), output_size=x.numel()
+    )
     magnitude = (x.view(torch.int32) & 0x7FFFFFFF).to(torch.int64)
     order = ((segment << 31) + (0x7FFFFFFF - magnitude)).sort(stable=True).indices
     rank = torch.arange(x.numel(), dtype=torch.int64, device=x.device) - offsets[segment]

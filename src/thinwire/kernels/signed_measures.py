@@ -45,7 +45,9 @@ def segment_extents(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 def segment_extents_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`segment_extents` in torch operations, on any device."""
     sizes = offsets.to(x.device).diff()
-    segment = torch.arange(sizes.numel(), dtype=torch.int64, device=x.device).repeat_interleave(sizes, output_size=x.numel())
+    segment = torch.arange(sizes.numel(), dtype=torch.int64, device=x.device).repeat_interleave(
+        sizes, output_size=x.numel()
+    )
     bits = x.detach().contiguous().view(torch.int32)
     # As integers in this order floats are ordered as numbers, -0.0 before 0.0.
     order = bits ^ ((bits >> 31) & _MAGNITUDE)
@@ -88,7 +90,9 @@ def segment_sides(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def segment_sides_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`segment_sides` in torch operations, on any device."""
     sizes = offsets.to(x.device).diff()
-    segment = torch.arange(sizes.numel(), dtype=torch.int64, device=x.device).repeat_interleave(sizes, output_size=x.numel())
+    segment = torch.arange(sizes.numel(), dtype=torch.int64, device=x.device).repeat_interleave(
+        sizes, output_size=x.numel()
+    )
     num_below = torch.zeros_like(sizes).scatter_add_(0, segment, (x < 0).to(torch.int64))
     above, below = (segment_sums_torch(part.clamp(min=0), offsets, 1) for part in (x, -x))
     return above, 0.0 - below, num_below

@@ -44,7 +44,11 @@ def empty_vector(numel: int, like: Tensor) -> Tensor:
         >>> empty_vector(3, torch.zeros(1, dtype=torch.uint8)).shape
         torch.Size([3])
     """
-    return tensor_of(buffers.empty(numel, np.float32)) if like.is_cpu else torch.empty(numel, dtype=torch.float32, device=like.device)
+    return (
+        tensor_of(buffers.empty(numel, np.float32))
+        if like.is_cpu
+        else torch.empty(numel, dtype=torch.float32, device=like.device)
+    )
 
 
 def zero_vector(numel: int, like: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Many workers in one process, under a virtual clock."""
 
 import heapq
-import numbers
+import operator
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,7 +67,11 @@ class Simulation:
     """
 
     def __init__(self, num_workers: int, network: Network | None = None) -> None:
-        if not isinstance(num_workers, numbers.Integral) or num_workers < 1:
+        try:
+            is_possible = operator.index(num_workers) >= 1
+        except TypeError:
+            is_possible = False
+        if not is_possible:
             raise ConfigError(f"a simulation of {num_workers!r} workers was asked for; it takes 1 or more")
         if network is not None and not isinstance(network, Network):
             raise ConfigError(

@@ -93,8 +93,8 @@ def _read_body(reader: Reader, depth: int) -> Payload:
     kind = numbered(number)
     if reader.kinds is not None and number not in reader.kinds:
         raise WireError(
-            f"a payload of kind {number} ({kind.name}) came where {_names(reader.kinds)} are expected; all workers must "
-            "train the same model with the same method"
+            f"a payload of kind {number} ({kind.name}) came where {_names(reader.kinds)} are expected; all workers "
+            "must train the same model with the same method"
         )
     payload = kind.read(reader, lambda inner: _read_body(inner, depth + 1))
     reader.num_operations += payload.numel
