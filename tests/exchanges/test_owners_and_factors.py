@@ -260,7 +260,7 @@ def test_states_of_before_there_was_a_choice_know_the_exchange_by_its_text() -> 
     assert repr(PowerIteration(rank=3)) == "PowerIteration(rank=3, warm_start=True)"
     paper = PowerIteration(counts_as_sent="mean")
     assert repr(paper) == "PowerIteration(rank=2, warm_start=True, counts_as_sent='mean')"
-    assert eval(repr(paper)) == paper  # noqa: S307  a text of ours
+    assert eval(repr(paper)) == paper
     with pytest.raises(ConfigError, match="'own' or 'mean'"):
         PowerIteration(counts_as_sent="all")  # type: ignore[arg-type]
 

@@ -169,7 +169,10 @@ def test_a_state_of_before_rounding_was_kept_is_loaded(text: str) -> None:
     crew = Crew(parse_method(text), 4).run(5)
     states = [worker.state_dict() for worker in crew.workers]
     older = [
-        {**state, "tensors": {name: tensor.clone() for name, tensor in state["tensors"].items() if "rounding" not in name}}
+        {
+            **state,
+            "tensors": {name: tensor.clone() for name, tensor in state["tensors"].items() if "rounding" not in name},
+        }
         for state in states
     ]
     assert {name.split(".")[1] for name in older[0]["tensors"]} == {"public", "neighbours"}
@@ -181,7 +184,7 @@ def test_a_state_of_before_rounding_was_kept_is_loaded(text: str) -> None:
             assert torch.equal(tensor, expected), name
     again.step()
     without = {**older[0], "tensors": {n: t for n, t in older[0]["tensors"].items() if "public" not in n}}
-    with pytest.raises(ConfigError, match="differs in update.public"):
+    with pytest.raises(ConfigError, match=r"differs in update\.public"):
         again.workers[0].load_state_dict(without)
 
 

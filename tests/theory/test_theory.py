@@ -105,7 +105,9 @@ def elastic_training(z: float, alpha: float, beta: float, momentum: float, neste
             for x in workers:
                 x += alpha * (centre - x)
         centre += beta * (sum(before) / 3 - centre)
-        velocities = [float(o.state[x]["momentum_buffer"]) for x, o in zip(workers, optimizers, strict=True) if momentum]
+        velocities = [
+            float(o.state[x]["momentum_buffer"]) for x, o in zip(workers, optimizers, strict=True) if momentum
+        ]
         norms.append(math.hypot(centre, *(x.item() for x in workers), *velocities))
     return norms
 
@@ -159,7 +161,7 @@ def test_the_limit_with_a_pull_is_where_the_radius_passes_one(
 
 def test_momentum_of_local_steps_counts() -> None:
     """Four workers, alpha = .9 / 4: by themselves steps of rate 3.5 on curvature 1 are stable, tied to a centre not."""
-    assert 3.5 < theory.local_step_limit(momentum=0.9)
+    assert theory.local_step_limit(momentum=0.9) > 3.5
     assert theory.elastic_is_stable(0.225, 0.9)
     assert not theory.elastic_is_stable(0.225, 0.9, momentum=0.9)
     assert not theory.elastic_is_stable(0.225, 0.9, momentum=0.9, lr_times_curvature=3.5)

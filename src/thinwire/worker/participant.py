@@ -15,6 +15,7 @@ from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome, Pending, make_channels
+from thinwire.worker.local_steps import check_local_steps
 from thinwire.worker.observing import LayerReport
 from thinwire.worker.parameters import (
     check_in_place,
@@ -74,6 +75,7 @@ class Worker:
         self.message_bytes = 0
         if not 0 <= rank < size:
             raise ConfigError(f"rank {rank} of {size} workers was given; ranks go from 0 to size - 1")
+        check_local_steps(method, optimizer, size)
         named = trained_parameters(model, optimizer)
         self._num_optimized = num_optimized(optimizer)
         self._params = list(named.values())
