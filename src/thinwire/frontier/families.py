@@ -47,5 +47,3 @@ def _largest(vector: Tensor, share: float) -> Tensor:
         return vector
     kept = TopK(density=share).compress(vector, Key(0), Segments.whole(vector.numel()))
     return kept.values.to_dense()
-
-

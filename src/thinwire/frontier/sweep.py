@@ -7,12 +7,12 @@ from typing import Any
 
 from thinwire.config import to_json
 from thinwire.errors import ConfigError
-from thinwire.frontier.configurations import Configuration
-from thinwire.frontier.inputs import Input
-from thinwire.frontier.problems import Measured, Problem, running_sum_error
 from thinwire.frontier.compositions import composed
+from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.finalists import NUM_CHOOSING, interval
+from thinwire.frontier.inputs import Input
 from thinwire.frontier.points import KINDS, Kind, Point, pareto
+from thinwire.frontier.problems import Measured, Problem, running_sum_error
 from thinwire.frontier.search import Search
 
 BUDGETS = (0.1, 0.5, 1.0, 2.0, 4.0)

@@ -26,7 +26,8 @@ class Elastic:
     The paper takes the gradient at the x_i before the pull; here the local steps are made before it. That order is
     stable on a quadratic of any curvature h with ``0 <= lr h <= 2`` as long as ``alpha + beta <= 2``, and on none
     beyond (:func:`thinwire.theory.elastic_is_stable`); the paper's needs a smaller alpha the larger ``lr h`` is
-    (:func:`thinwire.theory.easgd_alpha_limit`).
+    (:func:`thinwire.theory.easgd_alpha_limit`). With momentum in the local steps ``lr h`` must be smaller the larger
+    alpha and beta are (:func:`thinwire.theory.elastic_limit`); a worker warns where little is left.
 
     Args:
         beta: how far the centre moves to the workers' mean; 0.9 in the paper.

@@ -17,6 +17,7 @@ from thinwire.random import Key
 from thinwire.steps import Steps
 from thinwire.worker.agreement import Agreement
 from thinwire.worker.channel import Channel, Outcome, Pending
+from thinwire.worker.local_steps import check_local_steps
 from thinwire.worker.news import Conclusion
 from thinwire.worker.observing import LayerReport
 from thinwire.worker.parameters import (
@@ -88,6 +89,7 @@ class Worker:
         self.message_bytes = 0
         if not 0 <= rank < size:
             raise ConfigError(f"rank {rank} of {size} workers was given; ranks go from 0 to size - 1")
+        check_local_steps(method, optimizer, size)
         trained = Trained(model, optimizer)
         _check_gradients(method, optimizer, trained.named)
         self.agreement = Agreement(method, trained)

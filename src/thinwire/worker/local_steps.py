@@ -1,0 +1,46 @@
+"""Whether local steps and what follows them go together."""
+
+import functools
+import warnings
+
+import torch
+
+from thinwire.methods import Elastic, Every, Method, ModelAveraging
+from thinwire.theory import elastic_limit, local_step_limit
+
+_LEAST_SHARE = 0.25
+
+
+def check_local_steps(method: Method, optimizer: torch.optim.Optimizer, size: int) -> None:
+    """Warn where an elastic pull leaves little of the rates that the optimizer's momentum bears by itself.
+
+    A rate that is too large for a loss cannot be known beforehand, since its curvature is not; but how much larger it
+    may be without the pull can (:func:`thinwire.theory.elastic_limit`).
+
+    Warns:
+        UserWarning: local steps with the pull are stable up to less than a quarter of the rate up to which they are
+            without.
+    """
+    if not isinstance(method, ModelAveraging) or not isinstance(method.update, Elastic):
+        return
+    update, local_steps = method.update, method.schedule.steps if isinstance(method.schedule, Every) else 1
+    alpha = update.beta / size if update.alpha is None else update.alpha
+    for group in optimizer.param_groups:
+        momentum, nesterov = float(group.get("momentum", 0.0)), bool(group.get("nesterov", False))
+        if not 0.0 < momentum < 1.0:
+            continue
+        alone = local_step_limit(momentum=momentum, nesterov=nesterov)
+        tied = _limit(alpha, update.beta, momentum, nesterov, local_steps)
+        if tied < _LEAST_SHARE * alone:
+            warnings.warn(
+                f"with momentum {momentum:g} in {local_steps} local steps the pull of {update} on {size} workers is "
+                f"stable only while learning rate times curvature is below {tied:.3g}; without it that is {alone:.3g}. "
+                "Give a smaller beta or alpha, or a rate that is as much smaller",
+                stacklevel=4,
+            )
+            return
+
+
+@functools.lru_cache(maxsize=16)
+def _limit(alpha: float, beta: float, momentum: float, nesterov: bool, local_steps: int) -> float:
+    return elastic_limit(alpha=alpha, beta=beta, momentum=momentum, nesterov=nesterov, local_steps=local_steps)
