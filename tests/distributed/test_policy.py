@@ -13,7 +13,11 @@ from thinwire.distributed.comm_hook import can_overlap
 from thinwire.methods import CATALOG, GradientAveraging, parse_method
 
 SMALL = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
-HOOKED = [row.name for row in CATALOG if isinstance(parse_method(row.name), GradientAveraging) and can_overlap(parse_method(row.name))]
+HOOKED = [
+    row.name
+    for row in CATALOG
+    if isinstance(parse_method(row.name), GradientAveraging) and can_overlap(parse_method(row.name))
+]
 
 
 class Adapted(nn.Module):

@@ -18,7 +18,13 @@ if sys.platform == "win32":
     pytest.skip("there are no such locks", allow_module_level=True)
 
 SOURCE = str(Path(thinwire.__file__).parents[1])
-HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(600)"
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(600)
+"""
 SUM = """
 import numba.core.event, torch
 listener = numba.core.event.RecordingListener()
@@ -140,11 +146,16 @@ def test_a_turn_that_never_ends_is_not_waited_for_twice(tmp_path: Path) -> None:
 
 def test_a_turn_lasts_until_the_outermost_call_ends_also_by_an_error(tmp_path: Path) -> None:
     turn, other = Turn(tmp_path / "lock"), Turn(tmp_path / "lock", wait_s=0.0)
-    with pytest.raises(KeyboardInterrupt), turn:
+
+    def interrupted() -> None:
         with turn:
-            turn.take()
-        assert turn.is_held
-        raise KeyboardInterrupt
+            with turn:
+                turn.take()
+            assert turn.is_held
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not turn.is_held
     with other:
         other.take()
