@@ -113,7 +113,7 @@ def test_the_shell_completes_commands_options_and_tasks(
 
 
 def test_what_is_written_twice_to_be_quick_is_the_same() -> None:
-    assert comparison_commands.TASKS == task_names()
+    assert task_names() == comparison_commands.TASKS
     assert measuring_commands.DEFAULT_NUMEL == DEFAULT_NUMEL
     assert tuple(map(float, measuring_commands.BUDGETS.split(","))) == BUDGETS
     assert tuple(command.callback.__name__ for command in cli.app.registered_commands if command.callback) == COMMANDS
@@ -147,14 +147,14 @@ def test_an_unknown_method_is_one_message(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err.startswith("error: unknown method 'topkk'; did you mean topk?")
 
 
-def test_output_that_nobody_reads_any_more_is_no_failure() -> None:
+@pytest.mark.parametrize("options", [(), ("--json", "-")], ids=str)
+def test_output_that_nobody_reads_any_more_ends_in_silence(options: tuple[str, ...]) -> None:
     """As in ``thinwire methods | head -1``."""
-    path = str(Path(thinwire.__file__).parents[1])
-    with subprocess.Popen(
-        [sys.executable, "-m", "thinwire", "methods"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"PYTHONPATH": path}
-    ) as process:
+    environment = {"PYTHONPATH": str(Path(thinwire.__file__).parents[1])}
+    command = [sys.executable, "-m", "thinwire", "methods", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 141
+    assert process.returncode == 1

@@ -29,7 +29,7 @@ class Adapted(nn.Module):
         self.down, self.up = nn.Linear(100, 4, bias=False), nn.Linear(4, 100, bias=False)
 
 
-def told(policy: thinwire.DensePolicy, model: nn.Module, name: str = "topk", *, warns: bool = True) -> list[str]:
+def told(policy: thinwire.DensePolicy, model: nn.Module, name: str = "qsgd", *, warns: bool = True) -> list[str]:
     method = parse_method(name)
     assert isinstance(method, GradientAveraging)
     with warnings.catch_warnings(record=True) as caught:

@@ -1,14 +1,17 @@
 """Kernels are compiled by one process while others wait, and also where nothing can be kept."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from numba.core import caching, config
 
 import thinwire
 from thinwire.kernels import compiling
@@ -18,82 +21,130 @@ if sys.platform == "win32":
     pytest.skip("there are no such locks", allow_module_level=True)
 
 SOURCE = str(Path(thinwire.__file__).parents[1])
-HOLD = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(600)"
-SUM = """
-import numba.core.event, torch
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(600)
+"""
+MODULE = """
+from thinwire.kernels.compiling import kernel
+
+
+@kernel
+def add_one(x):
+    return x + 1
+
+
+@kernel
+def add_two(x):
+    return add_one(add_one(x))
+"""
+PROGRAM = """
+import numba.core.event
+
 listener = numba.core.event.RecordingListener()
 numba.core.event.register("numba:compile", listener)
-from thinwire.kernels.sums import segment_sums
-print(segment_sums(torch.tensor([3.0, -4.0]), torch.tensor([0, 2]), 2).item())
-print(sum(event.is_start for _, event in listener.buffer))
+from small_kernels import add_two
+
+print(add_two(3), sum(event.is_start for _, event in listener.buffer))
 """
 
 
-def start(program: str, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": SOURCE, **environment},
-    )  # fmt: skip
+class Kernels:
+    """A module with two kernels, and a folder in which they are kept."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = folder / "small_kernels.py"
+        self.path.write_text(MODULE)
+        self.kept = folder / "kept"
+        monkeypatch.setattr(config, "CACHE_DIR", str(self.kept))
+        monkeypatch.setattr(compiling, "_warned", [])
+
+    def fresh(self) -> Any:
+        """The module as another process would import it."""
+        spec = importlib.util.spec_from_file_location("small_kernels", self.path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+
+@pytest.fixture
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels]:
+    yield Kernels(tmp_path, monkeypatch)
+    compiling._turn.cache_clear()
+
+
+def misses(module: Any) -> int:
+    return sum(sum(each.stats.cache_misses.values()) for each in (module.add_one, module.add_two))
 
 
 def test_one_process_compiles_and_says_so_while_the_others_wait(tmp_path: Path) -> None:
-    processes = [start(SUM, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    (tmp_path / "small_kernels.py").write_text(MODULE)
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join((SOURCE, str(tmp_path))), "NUMBA_CACHE_DIR": str(tmp_path / "kept"),
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(2)
+    ]
     told = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
-    counts = sorted(int(out.split()[1]) for out, _ in told)
-    assert {out.split()[0] for out, _ in told} == {"25.0"}
-    alone = start(SUM, NUMBA_CACHE_DIR=str(tmp_path / "other"))
-    out, err = alone.communicate(timeout=240)
-    # All that is compiled for this is compiled once by both together.
-    assert sum(counts) == int(out.split()[1]) > 0
+    # Both kernels are compiled once, by the one or by the other.
+    assert sorted(out for out, _ in told) in (["5 0\n", "5 2\n"], ["5 1\n", "5 1\n"])
     assert "".join(err for _, err in told).count("compiling kernels for this machine") == 1
-    again, silent = start(SUM, NUMBA_CACHE_DIR=str(tmp_path)).communicate(timeout=240)
-    assert again == "25.0\n0\n"
-    assert silent == ""
-    assert "compiling kernels" in err or err == ""  # the processes above may have just said it
 
 
-def test_where_nothing_can_be_kept_there_is_one_warning() -> None:
+def test_kernels_take_their_places_when_they_are_called_and_are_kept(kernels: Kernels) -> None:
+    module = kernels.fresh()
+    assert isinstance(module.add_one, compiling.Deferred)
+    assert module.add_two(3) == 5
+    assert not isinstance(module.add_one, compiling.Deferred)
+    assert misses(module) == 2
+    again = kernels.fresh()
+    assert again.add_two(3) == 5
+    assert misses(again) == 0
+
+
+def test_where_nothing_can_be_kept_there_is_one_warning(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numba finds no folder that it may write to; it then refuses to cache at all."""
-    process = start("import thinwire\n" + SUM, NUMBA_CACHE_LOCATOR_CLASSES="IPythonCacheLocator")
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    assert out.startswith("25.0\n")
-    assert err.count("UncachedKernels: kernels cannot be kept on disk") == 1
-    assert "NUMBA_CACHE_DIR" in err
+    monkeypatch.setattr(config, "CACHE_LOCATOR_CLASSES", "IPythonCacheLocator")
+    module = kernels.fresh()
+    with pytest.warns(compiling.UncachedKernels, match="kernels cannot be kept on disk.*NUMBA_CACHE_DIR") as caught:
+        assert module.add_two(3) == 5
+    assert len(caught) == 1
+    assert not kernels.kept.exists()
 
 
-def test_a_full_disk_and_damaged_files_cost_only_time(tmp_path: Path) -> None:
-    first, _ = start(SUM, NUMBA_CACHE_DIR=str(tmp_path)).communicate(timeout=240)
-    for path in tmp_path.rglob("*.nbi"):
+def test_damaged_files_are_written_anew(kernels: Kernels) -> None:
+    assert kernels.fresh().add_two(3) == 5
+    for path in kernels.kept.rglob("*.nbi"):
         path.write_bytes(b"")
-    process = start(SUM, NUMBA_CACHE_DIR=str(tmp_path))
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    assert out == first
-    assert "damaged (EOFError" in err
-    assert start(SUM, NUMBA_CACHE_DIR=str(tmp_path)).communicate(timeout=240)[0] == "25.0\n0\n"
+    module = kernels.fresh()
+    with pytest.warns(compiling.UncachedKernels, match=r"are damaged \(EOFError"):
+        assert module.add_two(3) == 5
+    assert misses(module) == 2
+    again = kernels.fresh()
+    assert again.add_two(3) == 5
+    assert misses(again) == 0
 
 
-class FullCache:
-    """As Numba's, on a disk without room."""
+def test_a_kernel_that_cannot_be_saved_is_still_compiled(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk."""
 
-    cache_path = "/nowhere"
-
-    def load_overload(self, signature: Any, target: Any) -> None:
-        return None
-
-    def save_overload(self, signature: Any, compiled: Any) -> None:
+    def full(cache: Any, signature: Any, compiled: Any) -> None:
         raise OSError(28, "No space left on device")
 
-
-def test_a_kernel_that_cannot_be_saved_is_still_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "_warned", [])
-    turn = Turn(tmp_path / "lock")
-    cache = compiling._SharedCache(FullCache(), turn)
-    with pytest.warns(compiling.UncachedKernels, match="No space left on device"):
-        cache.save_overload(None, None)
-    cache.save_overload(None, None)  # it is said once
+    monkeypatch.setattr(caching.FunctionCache, "save_overload", full)
+    module = kernels.fresh()
+    with pytest.warns(compiling.UncachedKernels, match="No space left on device") as caught:
+        assert module.add_two(3) == 5
+    assert len(caught) == 1
 
 
 def held_by_another(path: Path) -> "subprocess.Popen[str]":
@@ -140,11 +191,16 @@ def test_a_turn_that_never_ends_is_not_waited_for_twice(tmp_path: Path) -> None:
 
 def test_a_turn_lasts_until_the_outermost_call_ends_also_by_an_error(tmp_path: Path) -> None:
     turn, other = Turn(tmp_path / "lock"), Turn(tmp_path / "lock", wait_s=0.0)
-    with pytest.raises(KeyboardInterrupt), turn:
+
+    def interrupted() -> None:
         with turn:
-            turn.take()
-        assert turn.is_held
-        raise KeyboardInterrupt
+            with turn:
+                turn.take()
+            assert turn.is_held
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not turn.is_held
     with other:
         other.take()

@@ -32,12 +32,13 @@ def _page(rows: Sequence[Row]) -> TerminalTable:
         for number, (density, variant) in enumerate(dict.fromkeys((row.density, row.variant) for row in own)):
             line = {row.threads: row for row in own if (row.density, row.variant) == (density, variant)}
             lines.append([step if number == 0 else "", _of(density, variant), *_cells(line, threads, baseline)])
+    speeds = f"memcpy {_ms(memcpy)} ms ({speed:.1f} GB/s read and written)"
     return TerminalTable(
         columns=[
             TerminalColumn(header=head, cells=[line[place] for line in lines], is_name=place < 2)
             for place, head in enumerate(heads)
         ],
-        title=f"{rows[0].numel:,} entries, {rows[0].input}; memcpy {_ms(memcpy)} ms ({speed:.1f} GB/s read and written)",
+        title=f"{rows[0].numel:,} entries, {rows[0].input}; {speeds}",
     )
 
 

@@ -19,8 +19,8 @@ from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.ending import Terminated
 from thinwire.report.terminal import plain
 
-# What shells report of a command that SIGINT, SIGPIPE or SIGTERM ended.
-_INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
+# What shells report of a command that SIGINT or SIGTERM ended.
+_INTERRUPTED, _TERMINATED = 130, 143
 # click's ClickException, which typer imports or brings along, depending on its version.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -29,16 +29,18 @@ def _show_version(wanted: bool) -> None:
     if not wanted:
         return
     import platform
+
+    print(f"thinwire {_version_of('thinwire')} (torch {_version_of('torch')}, Python {platform.python_version()})")
+    raise typer.Exit
+
+
+def _version_of(name: str) -> str:
     from importlib import metadata
 
-    import thinwire
-
     try:
-        torch = metadata.version("torch")
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        torch = "unknown"
-    print(f"thinwire {thinwire.__version__} (torch {torch}, Python {platform.python_version()})")
-    raise typer.Exit
+        return "0+unknown"  # run from its files, without installation
 
 
 @app.callback()
@@ -79,7 +81,7 @@ def main() -> None:
     except BrokenPipeError:
         # Whoever read the output has seen enough. What is still to be written at the end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = _BROKEN_PIPE
+        status = 1
     # Typer turns KeyboardInterrupt into Abort or into the status, depending on its version.
     if status in (_INTERRUPTED, _TERMINATED):
         print(f"interrupted; {kept}", file=sys.stderr)

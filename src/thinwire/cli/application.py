@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Callable
-from typing import TextIO, TypeVar
+from typing import Literal, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -49,7 +49,7 @@ def numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
         raise ConfigError(f"{option} {text} cannot be read; give numbers separated by commas") from None
 
 
-def open_lines(name: str, mode: str = "w") -> contextlib.AbstractContextManager[TextIO | None]:
+def open_lines(name: str, mode: Literal["w", "a"] = "w") -> contextlib.AbstractContextManager[TextIO | None]:
     """Where ``--json`` goes: a file, standard output for ``-``, nowhere if it was not given.
 
     Args:

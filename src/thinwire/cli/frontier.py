@@ -97,7 +97,9 @@ def _frontier(made: Sequence[Input], request: Request, lines: TextIO | None) -> 
         try:
             write_page(found, request.html)
         except OSError as error:
-            raise ConfigError(f"--html {request.html} cannot be written ({error.strerror}); give another file") from error
+            raise ConfigError(
+                f"--html {request.html} cannot be written ({error.strerror}); give another file"
+            ) from error
         if lines is not sys.stdout:
             say(f"wrote {request.html}")
 

@@ -41,7 +41,8 @@ class KindChoice(StrEnum):
 @app.command()
 def record(
     task: Annotated[
-        str, typer.Argument(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
+        str,
+        typer.Argument(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks),
     ],
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("gradients.pt"),
     method: Annotated[str, typer.Option(help="what the workers train with, see: thinwire methods")] = "topk:density=1%",

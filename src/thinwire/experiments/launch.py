@@ -24,7 +24,6 @@ from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.experiments.ending import Terminated
 from thinwire.experiments.processes import new_process
 
-
 LINGER_S = 5.0
 """How long a worker that lost another one waits for the launcher to notice that one and end everybody."""
 

@@ -199,4 +199,3 @@ def _warn_uncached(reason: str) -> None:
         UncachedKernels,
         stacklevel=2,
     )
-

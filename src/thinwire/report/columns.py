@@ -92,11 +92,11 @@ def _to_target(first: Row, with_ratios: bool) -> tuple[Column, ...]:
     group = f"to reach {target_text(first)}"
     fewer = "the baseline's bytes to the target divided by this method's: how many times fewer."
 
-    def ratio(value: Callable[[Row], float | None]) -> Column:
+    def ratio(of: str, value: Callable[[Row], float | None]) -> Column:
         return _reaching(
             group,
             "times fewer",
-            "times\nfewer",
+            f"{of}\ntimes\nfewer",
             fewer,
             value,
             lambda r: f"{ratio_number(r)}{TIMES}",
@@ -140,7 +140,10 @@ def _to_target(first: Row, with_ratios: bool) -> tuple[Column, ...]:
     )
     if not with_ratios:
         return (steps, message, link, seconds)
-    message_ratio, link_ratio = ratio(lambda row: row.message_ratio), ratio(lambda row: row.link_ratio)
+    message_ratio, link_ratio = (
+        ratio("message", lambda row: row.message_ratio),
+        ratio("link", lambda row: row.link_ratio),
+    )
     return (steps, message, message_ratio, link, link_ratio, seconds)
 
 

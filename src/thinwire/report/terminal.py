@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _LEAST_NAME = 16
+_INDENT = "  "
 _RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
 _PLAIN = {
     "\N{EM DASH}": "-", "\N{EN DASH}": "-", "\N{PLUS-MINUS SIGN}": "+/-", "\N{MULTIPLICATION SIGN}": "x",
@@ -86,7 +87,9 @@ def _plain_character(character: str, encoding: str) -> str:
     try:
         character.encode(encoding)
     except (UnicodeEncodeError, LookupError):
-        return _PLAIN.get(character) or unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+        return (
+            _PLAIN.get(character) or unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+        )
     return character
 
 
@@ -94,10 +97,11 @@ def _parts(columns: Sequence[TerminalColumn], width: int) -> list[list[TerminalC
     """The table, or if it is too wide several, each with the names on its left."""
     names, rest = ([column for column in columns if column.is_name is kind] for kind in (True, False))
     room = width - sum(_width(column) + _GAP for column in rest)
-    if room >= min(_natural(names), _LEAST_NAME + _natural(names[:-1])):
+    least = _least(names)
+    if room >= least:
         return [[*_folded(names, room), *rest]]
     widest = max((_width(column) for column in rest), default=0)
-    names = _folded(names, max(_LEAST_NAME, min(2 * width // 5, width - widest - _GAP)))
+    names = _folded(names, max(_LEAST_NAME, min(max(2 * width // 5, least), width - widest - _GAP)))
     parts: list[list[TerminalColumn]] = []
     left = 0
     for column in rest:
@@ -120,6 +124,16 @@ def _natural(columns: Sequence[TerminalColumn]) -> int:
     return sum(_width(column) + _GAP for column in columns) - _GAP if columns else 0
 
 
+def _least(names: Sequence[TerminalColumn]) -> int:
+    """The width of columns of which the last is folded and no word is cut."""
+    if not names:
+        return 0
+    *first, last = names
+    words = [word for text in (last.header, *last.cells) for word in _words(text)]
+    folded = max(_LEAST_NAME, len(_INDENT) + max(map(len, words), default=0))
+    return min(_natural(names), _natural(first) + (_GAP if first else 0) + folded)
+
+
 def _folded(names: Sequence[TerminalColumn], room: int) -> list[TerminalColumn]:
     """The columns in so much room: the last of them is folded, it is the longest."""
     if _natural(names) <= room or not names:
@@ -127,7 +141,10 @@ def _folded(names: Sequence[TerminalColumn], room: int) -> list[TerminalColumn]:
     *first, last = names
     left = max(_LEAST_NAME if not first else 8, room - _natural(first) - (_GAP if first else 0))
     cells = ["\n".join(fold(cell, left)) for cell in last.cells]
-    return [*first, TerminalColumn(header="\n".join(fold(last.header, left)), cells=cells, is_name=True, bold=last.bold)]
+    return [
+        *first,
+        TerminalColumn(header="\n".join(fold(last.header, left)), cells=cells, is_name=True, bold=last.bold),
+    ]
 
 
 def fold(text: str, width: int) -> list[str]:
@@ -138,19 +155,24 @@ def fold(text: str, width: int) -> list[str]:
         ['signtopk:density=1%,', '  every=8']
     """
     lines = [""]
-    for piece in re.findall(r"[^,:| ]*[,:| ]?", text)[:-1]:
+    for piece in _words(text):
         while True:
             if len(lines[-1]) + len(piece.rstrip()) <= width:
                 lines[-1] += piece
                 break
             if lines[-1].strip():
-                lines.append("  ")
+                lines.append(_INDENT)
             else:  # a piece that is longer than a line
                 room = max(1, width - len(lines[-1]))
                 lines[-1] += piece[:room]
                 piece = piece[room:]
-                lines.append("  ")
+                lines.append(_INDENT)
     return [line.rstrip() for line in lines if line.strip()] or [""]
+
+
+def _words(text: str) -> list[str]:
+    """What is not broken if that can be helped."""
+    return re.findall(r"[^,:| ]*[,:| ]|[^,:| ]+", text)
 
 
 def _lines(columns: Sequence[TerminalColumn], rule: str) -> list["Text"]:
