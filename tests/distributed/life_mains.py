@@ -256,7 +256,7 @@ def _dead_peer(rank: int) -> Any:
 
 
 def _closed(rank: int) -> Any:
-    model, wrapped, hook, optimizer = _trained(rank)
+    _, wrapped, hook, optimizer = _trained(rank)
     hook.close()
     found = raised(lambda: one_step(wrapped, optimizer, 2, rank))
     with torch.no_grad():  # it can be used otherwise

