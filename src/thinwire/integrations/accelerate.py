@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -51,8 +52,12 @@ class Exchange:
         """For ``load_state``, which calls it at the end: go on from this process's own file."""
         self._attachment.load(self._folder)
 
+    def flush(self) -> None:
+        """Share what was done after the last exchange, at the end of training; every process calls it."""
+        self._attachment.flush()
+
     def close(self) -> None:
-        """Detach; call it before ``accelerator.end_training()``."""
+        """Detach; call it before ``accelerator.end_training()``, and :meth:`flush` before it."""
         for hook in self._hooks:
             hook.remove()
         self._attachment.close()
@@ -61,9 +66,15 @@ class Exchange:
         """Itself."""
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Close."""
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush, unless an error ends the block, and close."""
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            self.close()
 
     def _before_save(self, models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
         self._attachment.save(Path(folder) / self._name, step=1)

@@ -136,6 +136,13 @@ class Attachment:
         for handle in self.handles:
             handle.close()
 
+    def flush(self) -> None:
+        """Exchange what was done since the last exchange, at the end of training; all processes call it."""
+        self.show_own()
+        for handle in self.handles:
+            if isinstance(handle, Synchronizer):
+                handle.flush()
+
     def keep_shared(self) -> None:
         """Leave the parameters that all processes have in common in the model for good: training is over."""
         self.show_own()

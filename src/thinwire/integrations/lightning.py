@@ -131,6 +131,12 @@ class ThinwireStrategy(DDPStrategy):
         if self.is_global_zero:
             shutil.rmtree(_folder(filepath), ignore_errors=True)
 
+    def on_train_end(self) -> None:
+        """Share what was done after the last exchange; training that an error ends does not come here."""
+        super().on_train_end()
+        if self._attachment is not None:
+            self._attachment.flush()
+
     def teardown(self) -> None:
         """Leave the common parameters in the module and detach."""
         if self._attachment is not None:

@@ -95,6 +95,7 @@ class ThinwireCallback(TrainerCallback):
     ) -> None:
         """Leave the common parameters in the model, or the best ones that the trainer has just loaded, and detach."""
         attachment = self._active()
+        attachment.flush()
         self.message_bytes = attachment.message_bytes
         if args.load_best_model_at_end and state.best_model_checkpoint:
             best = {name: value.clone() for name, value in attachment.model.state_dict().items()}

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from thinwire.errors import ConfigError
 
@@ -147,7 +148,7 @@ _ALIKE = (
 
 
 def _all_alike(
-    said: Sequence[Mapping[str, object]], part: "Callable[[Mapping[str, object]], Mapping[str, object]]", what: str,
+    said: Sequence[Mapping[str, Any]], part: "Callable[[Mapping[str, Any]], Mapping[str, Any]]", what: str,
     advice: str,
 ) -> None:  # fmt: skip
     parts = [part(each) for each in said]
