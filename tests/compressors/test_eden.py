@@ -177,7 +177,7 @@ def test_with_two_codebooks_too_the_error_is_below_the_number_of_entries() -> No
     for low in range(1, 8):
         tables = [gaussian_table(low + more).double().numpy() for more in (0, 1)]
         borders = np.concatenate([(table[1:] + table[:-1]) / 2 for table in tables])
-        places = np.concatenate([borders - 1e-6, borders + 1e-6, np.linspace(0.0, 6.0, 40)])
+        places = np.concatenate([borders - 1e-6, borders + 1e-6, np.linspace(0.01, 6.0, 40)])
         for n in (2, 3, 4, 8, 40):
             z = np.abs(generator.choice(places, (4000, n)))
             z *= np.sqrt(n / np.maximum((z**2).sum(1, keepdims=True), 1e-12))

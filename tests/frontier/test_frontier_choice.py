@@ -48,11 +48,11 @@ def cut(choice: Choice, x: Tensor) -> Segments:
 
 
 def blocks(numel: int) -> Tensor:
-    """Eight entries of every 64 are not 0."""
+    """The first eight entries of every 64 are not 0."""
     generator = np.random.default_rng(3)
     x = np.zeros((numel // 64, 64), np.float32)
     for row in x:
-        row[generator.choice(64, 8, replace=False)] = generator.standard_normal(8)
+        row[:8] = generator.standard_normal(8)
     return torch.from_numpy(x).view(-1)
 
 
@@ -64,10 +64,10 @@ def gaussian(numel: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(1).standard_normal(numel).astype(np.float32))
 
 
-RIVALS: list[tuple[Callable[[int], Tensor], float, Kind, Compressor]] = [
-    (blocks, 1.0, "unbiased", GSpar(density=0.7, values=QSGD(levels=63, norm="max"))),
-    (student, 1.0, "unbiased", Successive(TopK(density=0.0328, values=FINE), EDEN(0.5))),
-    (gaussian, 2.0, "contraction", Successive(TopK(density=0.0379, values=FINE), TopK(density=0.5, values=Sign()))),
+RIVALS: list[tuple[Callable[[int], Tensor], Kind, Compressor]] = [
+    (blocks, "unbiased", GSpar(density=0.7, values=QSGD(levels=63, norm="max"))),
+    (student, "unbiased", Successive(TopK(density=0.0328, values=FINE), EDEN(0.5))),
+    (gaussian, "contraction", Successive(TopK(density=0.0379, values=FINE), TopK(density=0.5, values=Sign()))),
 ]
 
 
@@ -82,27 +82,26 @@ def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fewer")
-@pytest.mark.parametrize(("make", "budget", "kind", "rival"), RIVALS, ids=["blocks", "student", "gaussian"])
+@pytest.mark.parametrize(("make", "kind", "rival"), RIVALS, ids=["blocks", "student", "gaussian"])
 def test_no_composition_at_hand_is_better_and_what_is_said_is_true(
-    make: Callable[[int], Tensor], budget: float, kind: Kind, rival: Compressor
+    make: Callable[[int], Tensor], kind: Kind, rival: Compressor
 ) -> None:
-    x = make(2048)
+    x = make(1024)
     with one_torch_thread():
-        choice = best_operator(x, bits_per_entry=budget, kind=kind, draws=2)
+        budget, theirs, _ = measured(rival, Segments.whole(x.numel()), x)
+        choice = best_operator(x, bits_per_entry=budget, kind=kind, draws=1)
     bits, error, deviation = measured(choice.compressor, cut(choice, x), x)
     assert bits <= budget * 1.005
     low, high = choice.error_low - 4 * deviation, choice.error_high + 4 * deviation
     assert low <= error <= high, (error, choice)
-    theirs = measured(rival, Segments.whole(x.numel()), x)
-    assert theirs[0] > 0.9 * budget  # a rival with a message of the same length, or
-    assert theirs[0] > budget or choice.error <= 1.01 * theirs[1], (str(choice), theirs)
+    assert choice.error <= 1.01 * theirs, str(choice)
 
 
 @pytest.mark.usefixtures("fewer")
 def test_an_error_that_is_asked_for_is_kept_on_other_draws() -> None:
-    x = student(1024)
+    x = student(512)
     with one_torch_thread():
-        choice = best_operator(x, error=0.2, kind="unbiased", draws=2)
+        choice = best_operator(x, error=0.2, kind="unbiased", draws=1)
     assert choice.error <= 0.2
     _, error, deviation = measured(choice.compressor, cut(choice, x), x)
     assert error <= 0.2 + 4 * deviation

@@ -28,14 +28,14 @@ class Measured:
         overlap: ``<mean C(x_i), mean x_i> / ||mean x_i||^2``, mean over draws and vectors: 1 on average for an
             unbiased operator.
         error_deviation: standard error of ``error``, from how it differs between draws; 0 where nothing is random.
-        overlap_deviation: that of ``overlap``.
+        overlap_deviation: that of ``overlap``; none of few draws.
     """
 
     bits: float
     error: float
     overlap: float
     error_deviation: float = 0.0
-    overlap_deviation: float = 0.0
+    overlap_deviation: float | None = None
 
     @property
     def is_typical(self) -> bool:
@@ -45,7 +45,7 @@ class Measured:
         for 1. Such draws hardly overlap with the vector. Where there are many draws, an overlap that differs from 1 by
         more than their spread can explain says that large errors have not been seen.
         """
-        if not self.overlap_deviation:
+        if self.overlap_deviation is None:
             return self.overlap >= _LEAST_OVERLAP
         return self.overlap >= max(_LEAST_OVERLAP, 1.0 - _SURE * self.overlap_deviation - _SMALL)
 
@@ -105,10 +105,14 @@ class Problem:
         except ConfigError:
             return None
         bits, errors, overlaps = (list(part) for part in zip(*each, strict=True))
+        many = self._draws >= _FEW_DRAWS
         return Measured(
-            _mean(list(map(_mean, bits))), *(_mean(list(map(_mean, part))) for part in (errors, overlaps)),
-            *(_deviation(part) if self._draws >= _FEW_DRAWS else 0.0 for part in (errors, overlaps)),
-        )  # fmt: skip
+            bits=_mean([_mean(draws) for draws in bits]),
+            error=_mean([_mean(draws) for draws in errors]),
+            overlap=_mean([_mean(draws) for draws in overlaps]),
+            error_deviation=_deviation(errors) if many else 0.0,
+            overlap_deviation=_deviation(overlaps) if many else None,
+        )
 
     def _measure_case(self, configuration: Configuration, case: Tensor) -> tuple[list[float], list[float], list[float]]:
         mean = case.double().mean(0)
