@@ -259,3 +259,19 @@ def test_refuses_what_does_not_fit() -> None:
             accumulate_quantize(x, x, 1.0, wrong, whole, 1, "l2", 0)
     with pytest.raises(ConfigError, match="contiguous"):
         accumulate_signs(x, x, 1.0, torch.zeros(18)[::2], whole)
+
+
+@pytest.mark.parametrize("norm", ["l2", "max"])
+def test_a_norm_beyond_the_largest_number_is_that_number_and_one_of_an_infinite_entry_is_not(norm: Norm) -> None:
+    largest = torch.finfo(torch.float32).max
+    x = torch.tensor([3e38, -3e38, 1e38, 0.0, largest, 1.0, torch.inf, 1.0, 2.0, -1.0])
+    offsets = torch.tensor([0, 4, 6, 8, 10])
+    codes, scales = quantize(x, offsets, 3, norm, 5)
+    twin_codes, twin_scales = quantize_torch(x, offsets, 3, norm, 5)
+    assert torch.equal(codes, twin_codes)
+    assert torch.equal(scales, twin_scales)
+    limit = largest * (1 - 2.0**-22)
+    assert scales[0].item() == (pytest.approx(3e38) if norm == "max" else pytest.approx(limit, rel=1e-7))
+    assert scales[1].item() == pytest.approx(limit, rel=1e-7)
+    assert scales[2].item() == torch.inf
+    assert float(scales[3]) < 3.0
