@@ -179,7 +179,7 @@ def test_with_two_codebooks_too_the_error_is_below_the_number_of_entries() -> No
         borders = np.concatenate([(table[1:] + table[:-1]) / 2 for table in tables])
         places = np.concatenate([borders - 1e-6, borders + 1e-6, np.linspace(0.01, 6.0, 40)])
         for n in (2, 3, 4, 8, 40):
-            z = np.abs(generator.choice(places, (4000, n)))
+            z = np.abs(generator.choice(places, (1000, n)))
             z *= np.sqrt(n / np.maximum((z**2).sum(1, keepdims=True), 1e-12))
             fine = generator.random(z.shape) < 0.5
             q = [table[np.abs(z[..., None] - table).argmin(-1)] for table in tables]
@@ -200,7 +200,7 @@ def test_one_round_is_biased_on_few_large_entries_and_two_are_not(vector: type) 
         assert error == pytest.approx((0.571, 0.133)[bits - 1], rel=0.05)
 
 
-@pytest.mark.parametrize("numel", [4, 65_540, 64 + 4, 63, 32])
+@pytest.mark.parametrize("numel", [4, 65_540, 63, 32])
 def test_where_a_block_is_small_nothing_is_called_unbiased(numel: int) -> None:
     """All of a vector may lie in its last block, whose two rounds stay biased."""
     for compressor in (EDEN(1), EDEN(0.5), EDEN(1.5), DRIVE(rounds=2)):
@@ -208,19 +208,18 @@ def test_where_a_block_is_small_nothing_is_called_unbiased(numel: int) -> None:
         assert compressor.traits(65_536).unbiased
         assert compressor.traits(65_536 + 64).unbiased
         assert compressor.traits(1).unbiased
-    last = int(hadamard_blocks(numel).diff()[-1])
-    if last == 4:
-        x = torch.cat([torch.zeros(min(numel, 68) - last), three(last)])
-        _, bias, spread = measured(EDEN(1), x, 4000)
-        assert bias - spread == pytest.approx(0.046, abs=0.01)
+    if numel == 4:
+        _, bias, spread = measured(EDEN(1), three(4), 4000)
+        assert bias - spread == pytest.approx(0.046, abs=0.006)
 
 
 @pytest.mark.parametrize("bits", [0.5, 1, 1.5, 2])
-def test_where_no_block_is_small_two_rounds_show_no_bias(bits: float) -> None:
-    two = torch.tensor([1.0, 1.0] + [0.0] * 62)
-    for x in (three(64), two, geometric(64), two.roll(1) + 3 * two):
-        _, bias, spread = measured(EDEN(bits), x, 20_000)
-        assert bias - spread < 1e-3
+def test_where_no_block_is_small_two_rounds_have_hardly_a_bias(bits: float) -> None:
+    for numel in (64, 128):
+        two = torch.tensor([1.0, 1.0] + [0.0] * (numel - 2))
+        for x in (three(numel), geometric(numel), two.roll(1) + 3 * two):
+            _, bias, spread = measured(EDEN(bits), x, 10_000)
+            assert bias - spread < 6e-4
 
 
 def test_the_scales_do_what_they_are_made_for() -> None:

@@ -29,9 +29,9 @@ class GSpar:
     No other independent probabilities give the same variance with fewer expected entries. All entries with ``p_i < 1``
     are sent as ``sign(x_i) / lambda``: a sign each and one number a segment. Those with ``p_i = 1`` are sent exactly,
     or by ``values``. ``lambda`` is either what meets a given variance exactly (the paper's closed form, found without
-    a sort) or what comes near a given density from below (the paper's greedy rounds). Two of these leave less than 1 % of
-    a density of .3 or less unused, on Cauchy data too; there they leave 3 % of .5 and 14 % of .9, and ten rounds less
-    than 1 % of any. An entry that is 0 is never sent.
+    a sort) or what comes near a given density from below (the paper's greedy rounds). Two of these leave less than 1 %
+    of a density of .3 or less unused, on Cauchy data too; there they leave 3 % of .5 and 14 % of .9, and ten rounds
+    less than 1 % of any. An entry that is 0 is never sent.
 
     With QSGD's ``lambda = 1 / ||x||_2`` this is QSGD with one level: of the same family, at a density that cannot be
     chosen.

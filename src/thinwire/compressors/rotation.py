@@ -23,7 +23,7 @@ from thinwire.random import Key
 
 Scale = Literal["unbiased", "contraction"]
 LEAST_BLOCK = 64
-"""Entries of a block from which on two rounds leave no bias that many draws could show."""
+"""Entries of a block from which on two rounds leave a squared bias of .0005 or less on all vectors that were tried."""
 
 _WORST = (0.5, 0.3064, 0.0968, 0.0275, 0.00748, 0.00208, 0.000618, 0.000222)
 """Bounds of ``E (z - Q(z))**2`` for 1 to 8 bits over all ``z = sum a_j s_j`` with ``sum a_j**2 = 1`` and random signs.

@@ -24,7 +24,7 @@ class Choice:
         compressor: ready to be used in a method.
         granularity: how to cut the vector for it.
         bits_per_entry: of its message, frame and all; mean over draws and vectors.
-        error: ``||C(x) - x||^2 / ||x||^2``, mean over draws and vectors. The draws are 64 that had no part in the choice.
+        error: ``||C(x) - x||^2 / ||x||^2``, mean over vectors and over 64 draws that had no part in the choice.
         error_low: lower end of the 95 % interval of that mean.
         error_high: its upper end.
         unbiased: so its traits say.

@@ -96,7 +96,7 @@ def frontier(
 
     Single messages are searched as by :func:`thinwire.frontier.best_operator`, but for the climbs from the best of all.
     Of each operator the members on its own fronts, of any kind and unbiased, are then measured for several clients, and
-    the four best at a budget over ``num_steps`` steps (0: not at all). What is chosen is measured again, on fresh draws.
+    the four best at a budget over ``num_steps`` steps (0: not at all). What is chosen is measured again on fresh draws.
 
     Raises:
         ConfigError: no budgets or clients, or out of range.

@@ -246,8 +246,8 @@ ROWS: tuple[Row, ...] = (
         name="powersgd",
         paper="Vogels, Karimireddy, Jaggi 2019",
         summary="two factors of rank r of each matrix, all-reduced in turn, with error feedback; biases exact",
-        departs="a memory keeps what is left of the worker's own matrix; the paper's, sent=mean, has the same iterates but "
-        "grows where data differ; momentum is the optimizer's, after decompression; both factors every step; "
+        departs="a memory keeps what is left of the worker's own matrix; sent=mean, the paper's, has the same iterates "
+        "but grows where data differ; momentum is the optimizer's, after decompression; both factors every step; "
         f"{_UNITS}",
         build=powersgd,
     ),
