@@ -74,8 +74,8 @@ class Machines:
             reason = f" ({error})" if isinstance(error, ConfigError) else ""
             raise ConfigError(
                 f"cannot read the compute time {text!r}{reason}; give it such as 10ms, then, if wanted, "
-                ",jitter=20% (standard deviation over mean), ,stall=1%x8 (a share of the steps takes 8 times as long), ,slow=0x2/3x5 "
-                "(worker 0 takes twice as long as the others, worker 3 five times)"
+                ",jitter=20% (standard deviation over mean), ,stall=1%x8 (a share of the steps takes 8 times as long), "
+                ",slow=0x2/3x5 (worker 0 takes twice as long as the others, worker 3 five times)"
             ) from None
         return Machines(**values)
 
