@@ -65,7 +65,7 @@ class Machines:
         try:
             match = re.fullmatch(r"([-+.\dnaif]+)\s*(us|ms|s)?", first)
             assert match is not None
-            if match[2] is None and float(match[1]) != 0:
+            if match[2] is None and math.isfinite(float(match[1])) and float(match[1]) != 0:
                 raise ConfigError(f"{first} has no unit; write {first}ms or {first}s")
             values: dict[str, Any] = {
                 "compute_s": float(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[2] or "ms"]
@@ -73,13 +73,12 @@ class Machines:
             for other in others:
                 name, _, value = other.partition("=")
                 values |= _READ[name.strip()](value.strip())
-        except ConfigError as error:
-            raise ConfigError(f"the compute time {text!r} cannot be read: {error}") from None
-        except (AssertionError, KeyError, ValueError):
+        except (AssertionError, KeyError, ValueError) as error:
+            reason = f" ({error})" if isinstance(error, ConfigError) else ""
             raise ConfigError(
-                f"cannot read the compute time {text!r}; give it such as 10ms, then, if wanted, ,jitter=20% (standard "
-                "deviation over mean), ,stall=1%x8 (a share of the steps takes 8 times as long), ,slow=0x2/3x5 "
-                "(worker 0 takes twice as long as the others, worker 3 five times)"
+                f"cannot read the compute time {text!r}{reason}; give it such as 10ms, then, if wanted, "
+                ",jitter=20% (standard deviation over mean), ,stall=1%x8 (a share of the steps takes 8 times as long), "
+                ",slow=0x2/3x5 (worker 0 takes twice as long as the others, worker 3 five times)"
             ) from None
         return Machines(**values)
 

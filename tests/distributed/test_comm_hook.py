@@ -222,6 +222,7 @@ def test_bytes_are_those_of_the_messages(found: list[list[dict[str, Any]]]) -> N
 
 
 @pytest.mark.usefixtures("alone")
+@pytest.mark.filterwarnings("ignore::thinwire.NothingCompressed")
 def test_what_a_hook_cannot_do_is_refused() -> None:
     for method, message in (
         ("signtopk:every=8", "averages models after local steps"),
@@ -242,6 +243,7 @@ def test_what_a_hook_cannot_do_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("alone")
+@pytest.mark.filterwarnings("ignore::thinwire.NothingCompressed")
 @pytest.mark.parametrize("method", ["topk", "sgd"])
 def test_the_state_of_another_model_is_refused(method: str) -> None:
     large = thinwire.compress_ddp(wrapped := DistributedDataParallel(mains.network()), method)

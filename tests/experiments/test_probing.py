@@ -44,7 +44,7 @@ def test_under_torchrun_it_tells_of_each_method_and_which_to_use(tmp_path: Path)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "60,000 entries, 2 processes" in out
-    assert all(out.count(f"\n{method} ") == 1 for method in (DENSE, *METHODS))
+    assert all(out.count(f"\n{method}  ") == 1 for method in (DENSE, *METHODS))
     last = out.splitlines()[-1]
     assert last.startswith("use ") or "train with plain DDP" in last
     lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
