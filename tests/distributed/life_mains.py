@@ -410,6 +410,18 @@ def _loaded_by_all(rank: int) -> Any:
         return torch.equal(model.first.weight, net(seed=5).first.weight)
 
 
+def _join(rank: int) -> Any:
+    """The processes have batches of different numbers."""
+    model = net()
+    wrapped, hook = hooked(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    with hook:
+        with wrapped.join():
+            for step in range(4 - 2 * rank):
+                one_step(wrapped, optimizer, step, rank)
+        return model.first.weight.detach().clone(), hook.state_dict()["counters"]["num_steps"]
+
+
 SCRIPTS: dict[str, Callable[[int], Any]] = {
     "unfreeze": _unfreeze,
     "head replaced": _head_replaced,
@@ -417,6 +429,7 @@ SCRIPTS: dict[str, Callable[[int], Any]] = {
     "loaded by 0": functools.partial(_loaded_by_one, loads=0),
     "loaded by 1": functools.partial(_loaded_by_one, loads=1),
     "loaded by all": _loaded_by_all,
+    "join": _join,
 }
 
 

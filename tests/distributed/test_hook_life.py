@@ -99,6 +99,26 @@ def test_gradients_that_are_not_finite_are_an_error_and_change_nothing(method: s
         assert hook.num_steps == 2
 
 
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_kept_of_a_layer_that_nobody_uses_stays_as_it_is(method: str) -> None:
+    model = mains.net()
+    wrapped, hook = mains.hooked(model, method, find_unused_parameters=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with hook:
+        for step in range(2):
+            mains.one_step(wrapped, optimizer, step, 0)
+        before, spare = copy.deepcopy(hook.state_dict()), model.spare.weight.detach().clone()
+        model.uses_spare = False
+        mains.one_step(wrapped, optimizer, 2, 0)
+        after = hook.state_dict()
+        assert after["counters"]["num_steps"] == 3
+        assert model.spare.weight.grad is None
+        assert torch.equal(model.spare.weight, spare)
+        kept = [name for name in before["tensors"] if ".spare." in name and "#" not in name]
+        assert all(torch.equal(before["tensors"][name], after["tensors"][name]) for name in kept)
+
+
 # Mixed precision.
 
 

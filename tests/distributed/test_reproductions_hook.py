@@ -54,6 +54,12 @@ def test_weights_that_all_processes_load_are_kept(scripts: list[dict[str, Any]])
     assert [found["loaded by all"] for found in scripts] == [True, True]
 
 
+def test_processes_may_join_early(scripts: list[dict[str, Any]]) -> None:
+    (one, steps), (other, also_steps) = (found["join"] for found in scripts)
+    assert torch.equal(one, other)
+    assert steps == also_steps == 4
+
+
 # Errors keep their class and their text.
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -64,7 +64,8 @@ class TrainedParameters:
     def __init__(self, model: DistributedDataParallel) -> None:
         buckets = model.reducer._get_zeros_like_grad_buckets()
         self._reduced: list[Tensor] = [param for bucket in buckets for param in bucket.parameters()]
-        self._seen: list[tuple[Tensor, bool]] = []
+        self._seen: list[nn.Parameter] = []
+        self._marks: list[int] = []
 
     def differ(self, model: DistributedDataParallel) -> bool:
         """Whether the model needs a new reducer; quick while nothing is frozen, unfrozen or replaced.
@@ -72,12 +73,12 @@ class TrainedParameters:
         While no parameter at all is trained (one half of an adversarial pair) the reducer stays, and so it does for
         frozen ones where DDP looks for unused ones itself.
         """
-        seen = [(param, param.requires_grad) for param in model.module.parameters()]
-        if len(seen) == len(self._seen) and all(
-            new is old and needs == needed for (new, needs), (old, needed) in zip(seen, self._seen, strict=True)
-        ):
+        seen = list(model.module.parameters())
+        # Parameters are kept, so that no other has the address of one.
+        marks = [2 * id(param) + param.requires_grad for param in seen]
+        if marks == self._marks:
             return False
-        self._seen = seen
+        self._seen, self._marks = seen, marks
         trained = _trained(model)
         if not trained or _same(trained, self._reduced):
             return False

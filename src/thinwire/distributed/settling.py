@@ -1,7 +1,7 @@
 """What becomes of exchanged gradients: a memory counts what was applied, not what was exchanged."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -65,8 +65,8 @@ class Settling:
             self._before[name] = param, grad, 0 if grad is None else grad._version
 
     def hold(self, outcomes: Sequence[tuple[Channel, Outcome]]) -> None:
-        """Keep what the exchanges left."""
-        self._outcomes = list(outcomes)
+        """Keep what the exchanges left; the means have been written to the gradients, and are as long as the model."""
+        self._outcomes = [(channel, _without_mean(outcome)) for channel, outcome in outcomes]
 
     def backward_ended(self, *, are_views: bool) -> None:
         """DDP has given back the gradients.
@@ -101,8 +101,9 @@ class Settling:
 
     @property
     def are_any_written(self) -> bool:
-        """Whether the step has been made, for some of the parameters at least."""
-        return any(not mark.is_dropped and mark.is_written for mark in self._marks.values())
+        """Whether the step has been made, for some of the parameters at least, or nothing is known of it."""
+        is_unknown = bool(self._outcomes) and not self._marks
+        return is_unknown or any(not mark.is_dropped and mark.is_written for mark in self._marks.values())
 
     def settle(self) -> list[tuple[Channel, Outcome]]:
         """Decide; the outcomes that count, for some parameters at least, which their channels have accepted."""
@@ -120,6 +121,10 @@ class Settling:
     def clear(self) -> None:
         """Forget everything: channels stay as they were before the exchanges."""
         self._outcomes, self._before, self._marks = [], {}, {}
+
+
+def _without_mean(outcome: Outcome) -> Outcome:
+    return replace(outcome, aggregate=replace(outcome.aggregate, result=torch.empty(0)))
 
 
 def give_back(channel: Channel, outcome: Outcome, names: Collection[str]) -> None:
