@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 import thinwire
-from thinwire.distributed import checkpoints as module
 from thinwire.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -100,15 +99,17 @@ def test_resave_torn(script: Callable[..., Script], monkeypatch: pytest.MonkeyPa
     one.checkpoints.save(5)
     generator = torch.get_rng_state()
     torch.rand(1)
-    real = module.CheckpointFolder.publish
+    real = os.replace
 
-    def killed(*_: Any) -> Any:
-        raise KeyboardInterrupt  # stands for kill -9 at this moment
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).name == "complete.json":
+            raise KeyboardInterrupt  # stands for kill -9 at this moment
+        real(source, target)
 
-    monkeypatch.setattr(module.CheckpointFolder, "publish", killed)
-    with pytest.raises(KeyboardInterrupt):
-        one.checkpoints.save(5)
-    monkeypatch.setattr(module.CheckpointFolder, "publish", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            one.checkpoints.save(5)
     assert one.checkpoints.load() == 5
     assert torch.equal(torch.get_rng_state(), generator)
 
