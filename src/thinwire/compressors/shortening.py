@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from thinwire.kernels.finite import LARGEST, is_finite
+from thinwire.kernels.numba_tools import array_of
 from thinwire.payloads import Payload
 from thinwire.payloads.reach import reach
 
 P = TypeVar("P", bound=Payload)
+
+_ORDINARY = 1e30
+"""A sum of squares; none of the numbers is above 1e15 then."""
 
 _HALVINGS = (0, 4, 8, 16, 32, 64, 120)
 
@@ -40,11 +45,16 @@ def shortened(compress: Callable[[Tensor], P], x: Tensor) -> P:
 def magnified(kept: Tensor, factors: Tensor) -> Tensor:
     """``kept * factors``; the largest number where that would be infinite, though the entry is not.
 
+    ``kept`` is used up; a factor is at most the length of a vector.
+
     Example:
         >>> magnified(torch.tensor([1.0, -3e38]), torch.tensor([10.0, 10.0])).tolist()
         [10.0, -3.40282...e+38]
     """
+    if kept.is_cpu:
+        array = array_of(kept)
+        # A vector has at most 2**48 entries.
+        if np.vdot(array, array) < _ORDINARY:
+            return kept.mul_(factors)
     products = kept * factors
-    if is_finite(products):
-        return products
     return torch.where(torch.isfinite(kept), products.clamp(-LARGEST, LARGEST), products)

@@ -71,7 +71,8 @@ def decode(message: Tensor, *, max_numel: int | None = None, kinds: frozenset[in
     payload = _read_body(reader, 1)
     if reader.num_left:
         raise WireError(f"{reader.num_left} bytes follow the end of the payload")
-    reader.check_operations(payload.numel, message.numel())
+    if reader.num_operations:
+        reader.check_operations(payload.numel, message.numel())
     return payload
 
 
@@ -97,7 +98,8 @@ def _read_body(reader: Reader, depth: int) -> Payload:
             "must train the same model with the same method"
         )
     payload = kind.read(reader, lambda inner: _read_body(inner, depth + 1))
-    reader.num_operations += payload.numel
+    if depth > 1:
+        reader.num_operations += payload.numel
     return payload
 
 

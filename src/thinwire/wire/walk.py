@@ -66,7 +66,8 @@ class Walk:
         number = self._named("kind", NAMES)
         numbered(number)
         numel = _FIELDS_OF[number](self, depth)
-        self.reader.num_operations += numel
+        if depth > 1:
+            self.reader.num_operations += numel
         return numel
 
     def dense(self, _: int) -> int:
