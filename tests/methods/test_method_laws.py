@@ -90,7 +90,7 @@ def test_one_worker_without_compression_is_serial_training(text: str, exchange: 
     method = replace(parse_method(text), compressor=Identity(), warm_up=None)
     if not method.memory.keeps_only_losses:
         pytest.skip("a memory of more than what messages leave out is there without compression, too")
-    if not needs_server(method):
+    if not needs_server(method) and method.exchange.is_common:
         method = replace(method, exchange=exchange)
     if isinstance(method, ModelAveraging) and method.update not in (Outer(), Follow()):
         pytest.skip("an update that does more than to average does so with one worker too")

@@ -30,6 +30,7 @@ from thinwire.methods import (
 )
 from thinwire.random import Key
 from thinwire.simulator import Simulation
+from thinwire.theory import elastic_is_stable
 from thinwire.wire import encode
 from thinwire.worker import Worker
 
@@ -300,3 +301,51 @@ def test_a_late_result_survives_an_interruption() -> None:
             backward(each.model, 0, step)
             Simulation(1).run([each.step()])
     assert bits(flat(worker.model)) == bits(flat(again.model))
+
+
+def springs(momentum: float, nesterov: bool, size: int, every: int = 1) -> None:
+    method = parse_method(f"eamsgd:every={every}")
+
+    def optimizer(params: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(params, lr=3.5, momentum=momentum, nesterov=nesterov)
+
+    Crew(method, size, optimizer)
+
+
+def test_a_pull_that_leaves_little_to_momentum_is_warned_of() -> None:
+    """By themselves heavy-ball steps bear ``lr h`` up to 3.8, tied to a centre of two workers up to 1."""
+    with pytest.warns(UserWarning, match=r"below 1(\.0\d*)?; without it that is 3\.8.*Nesterov"):
+        springs(0.9, False, size=2)
+    for momentum, nesterov, size, every in (
+        (0.9, True, 2, 1),
+        (0.0, False, 1, 1),
+        (0.9, False, 8, 1),
+        (0.9, False, 3, 4),
+    ):
+        springs(momentum, nesterov, size, every)
+
+
+def test_training_on_springs_grows_where_the_eigenvalues_say_so() -> None:
+    """Curvature 1, rate 3.5, momentum .9, three workers: 2e10 after 400 steps; at rate 1.8, below the limit, nothing."""
+    for lr, grows in ((3.5, True), (1.8, False)):
+
+        def optimizer(params: Any, lr: float = lr) -> torch.optim.Optimizer:
+            return torch.optim.SGD(params, lr=lr, momentum=0.9)
+
+        crew = Crew(parse_method("eamsgd:every=1"), 3, optimizer, Bowl)
+        for _ in range(400):
+            for rank, model in enumerate(crew.models):
+                model.zero_grad()
+                (0.5 * (model.x - 0.01 * rank).square()).sum().backward()  # type: ignore[union-attr, operator, no-untyped-call]
+            crew.simulation.run([worker.step() for worker in crew.workers])
+        largest = max(float(flat(model).abs().max()) for model in crew.models)
+        assert (largest > 1e6) == grows
+        assert elastic_is_stable(0.3, 0.9, lr_times_curvature=lr, momentum=0.9) != grows
+
+
+class Bowl(nn.Module):
+    """One number, in a loss of curvature 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.ones(1))

@@ -44,8 +44,8 @@ class EDEN:
     entries: one round on ``(1, 1/2, 1/4, ...)`` has ``|bias|^2 = .333 ||x||^2`` at 1 bit and .023 at 2 bits. Two rounds
     bring it below ``.0005 ||x||^2`` on every vector that was tried, from 64 entries on. Smaller blocks stay biased
     (``(3, 2, 1, 0, ...)`` at 1 bit: .003 of 32 entries, .01 of 8, .045 of 4), the last few entries of a long segment
-    too; ``traits`` calls two rounds unbiased where no block has fewer than 64 entries, on this evidence and no proof: of
-    65,540 entries the last block has 4, and a vector may lie there. Fractional bits differ from the paper in that a
+    too. ``traits`` calls two rounds unbiased where no block has fewer than 64 entries, on this evidence and no proof:
+    of 65,540 entries the last block has 4, and a vector may lie there. Fractional bits differ from the paper in that a
     fixed number of entries gets the larger codebook, not a binomial one.
 
     Args:

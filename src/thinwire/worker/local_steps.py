@@ -8,7 +8,7 @@ import torch
 from thinwire.methods import Elastic, Every, Method, ModelAveraging
 from thinwire.theory import elastic_limit, local_step_limit
 
-_LEAST_SHARE = 0.25
+_LEAST_SHARE = 0.5
 
 
 def check_local_steps(method: Method, optimizer: torch.optim.Optimizer, size: int) -> None:
@@ -18,7 +18,7 @@ def check_local_steps(method: Method, optimizer: torch.optim.Optimizer, size: in
     may be without the pull can (:func:`thinwire.theory.elastic_limit`).
 
     Warns:
-        UserWarning: local steps with the pull are stable up to less than a quarter of the rate up to which they are
+        UserWarning: local steps with the pull are stable up to less than half of the rate up to which they are
             without.
     """
     if not isinstance(method, ModelAveraging) or not isinstance(method.update, Elastic):
@@ -35,7 +35,7 @@ def check_local_steps(method: Method, optimizer: torch.optim.Optimizer, size: in
             warnings.warn(
                 f"with momentum {momentum:g} in {local_steps} local steps the pull of {update} on {size} workers is "
                 f"stable only while learning rate times curvature is below {tied:.3g}; without it that is {alone:.3g}. "
-                "Give a smaller beta or alpha, or a rate that is as much smaller",
+                "Take Nesterov's momentum, as the paper does, a smaller beta or alpha, or a smaller rate",
                 stacklevel=4,
             )
             return
