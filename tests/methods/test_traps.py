@@ -46,6 +46,7 @@ def test_a_program_that_waits_does_not_switch_gradients_off_for_others() -> None
 
 
 @pytest.mark.usefixtures("alone")
+@pytest.mark.filterwarnings("ignore::thinwire.NothingCompressed")
 def test_a_hook_whose_annotations_are_text_is_refused_by_ddp_and_ours_is_not() -> None:
     def naive(state: object, bucket: "dist.GradBucket") -> "torch.futures.Future[torch.Tensor]":
         raise NotImplementedError
