@@ -13,6 +13,7 @@ from thinwire.distributed.bucket_exchange import GradScaler
 from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import can_overlap, compress_ddp
 from thinwire.distributed.compressed_gradients import CompressedGradients
+from thinwire.distributed.hooked_model import ddp_in
 from thinwire.distributed.parts import Stateful
 from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.errors import ConfigError
@@ -42,9 +43,10 @@ class Attachment:
     ) -> None:  # fmt: skip
         self.handle: Synchronizer | CompressedGradients
         self._parts: dict[str, Stateful]
-        if isinstance(model, DistributedDataParallel):
-            self.model: nn.Module = model.module
-            self.handle = compress_ddp(model, method, scaler=scaler, seed=seed, warn_if_slower=warn_if_slower)
+        if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+            wrapped = ddp_in(model)  # frameworks may compile it
+            self.model: nn.Module = wrapped.module
+            self.handle = compress_ddp(wrapped, method, scaler=scaler, seed=seed, warn_if_slower=warn_if_slower)
             # Parameters and the optimizer's state are everyone's, and the framework saves them.
             self._parts = {"model": self.model, "thinwire": self.handle}
         else:
