@@ -119,6 +119,19 @@ def test_what_is_kept_of_a_layer_that_nobody_uses_stays_as_it_is(method: str) ->
         assert all(torch.equal(before["tensors"][name], after["tensors"][name]) for name in kept)
 
 
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("method", ["topk:k=1", "sgd", "dgc:warmup=1"])
+def test_a_bucket_with_nothing_to_compress_is_sent_as_it_is(method: str) -> None:
+    model = mains.net()
+    wrapped, hook = mains.hooked(model, method, policy=thinwire.DensePolicy())
+    expected = torch.autograd.grad(mains.loss_of(model, 0, 0), list(model.parameters()))
+    with hook:
+        mains.loss_of(wrapped, 0, 0).backward()
+        for param, grad in zip(model.parameters(), expected, strict=True):
+            assert param.grad is not None
+            assert torch.equal(param.grad, grad)
+
+
 # Mixed precision.
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.errors import ConfigError
 from thinwire.integrations.attachment import Attachment, parsed, wants_ddp
@@ -80,3 +81,15 @@ def test_methods_are_given_to_ddp_where_they_overlap_and_refused_with_a_server()
     assert not wants_ddp(parsed("topk:k=1,every=4"))
     with pytest.raises(ConfigError, match="server"):
         parsed("qsparse-async:density=10%,levels=7,every=4")
+
+
+def test_ddp_is_found_in_a_model_that_a_framework_has_compiled() -> None:
+    wrapped = DistributedDataParallel(nn.Linear(3, 2))
+    model: nn.Module = torch.compile(wrapped, backend="eager")  # type: ignore[assignment]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attachment = Attachment(model, optimizer, parsed("topk:k=1"), seed=0, warn_if_slower=False)
+    assert attachment.model is wrapped.module
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert attachment.message_bytes > 0
+    attachment.close()

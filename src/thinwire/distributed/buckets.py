@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from thinwire.compressors import Identity
 from thinwire.distributed.policy import PartlyDense
 from thinwire.layout import Granularity, Layout, PerTensor, Whole
 from thinwire.methods import GradientAveraging
@@ -116,6 +117,8 @@ class BucketChannels:
         compressed = Layout(layout.names[:count], layout.shapes[:count])
         segments = method.granularity.segments(compressed)
         partly = functools.partial(PartlyDense, segments=segments, num_dense=layout.numel - compressed.numel)
+        if not count:  # there is nothing to compress, of which a compressor might refuse to keep some
+            return dataclasses.replace(method, compressor=partly(Identity()), warm_up=None, granularity=Whole())
         warm_up = method.warm_up
         if warm_up is not None:
             warm_up = dataclasses.replace(warm_up, compressors=tuple(map(partly, warm_up.compressors)))

@@ -148,7 +148,10 @@ class CompressedGradients:
         own = self._trained.model
         if own is None or model is not own or not torch.is_grad_enabled():
             return
-        self._exchange.settling.look()
+        settling = self._exchange.settling
+        settling.look()
+        if settling.are_all_written:  # by the script itself
+            self._exchange.settle()
         if not own.require_backward_grad_sync:
             return
         self._is_under_way = False

@@ -12,6 +12,7 @@ from thinwire.distributed.bucket_exchange import GradScaler
 from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import can_overlap, compress_ddp
 from thinwire.distributed.compressed_gradients import CompressedGradients
+from thinwire.distributed.hooked_model import ddp_in
 from thinwire.distributed.parts import Stateful
 from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.errors import ConfigError
@@ -44,9 +45,10 @@ class Attachment:
         self._is_shown = False
         self.handles: list[Synchronizer | CompressedGradients]
         self._parts: dict[str, Stateful]
-        if isinstance(model, DistributedDataParallel):
-            self.model: nn.Module = model.module
-            hook = compress_ddp(model, method, scaler=scaler, seed=seed, warn_if_slower=warn_if_slower)
+        if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+            wrapped = ddp_in(model)  # frameworks may compile it
+            self.model: nn.Module = wrapped.module
+            hook = compress_ddp(wrapped, method, scaler=scaler, seed=seed, warn_if_slower=warn_if_slower)
             self.handles = [hook]
             # Parameters and the optimizers' states are everyone's, and the framework saves them.
             self._parts = {"model": self.model, "thinwire": hook}
