@@ -63,6 +63,10 @@ def main() -> None:
     except ThinwireError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. What is still to be written at the end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     except OSError as error:  # a full disk, a terminal that is gone: wherever it was met
         print(f"error: {error}; what is finished is kept", file=sys.stderr)
         status = 1
@@ -78,10 +82,6 @@ def main() -> None:
     except _ParserError as error:
         error.show()  # type: ignore[attr-defined]
         status = 2
-    except BrokenPipeError:
-        # Whoever read the output has seen enough. What is still to be written at the end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
     # Typer turns KeyboardInterrupt into Abort or into the status, depending on its version.
     if status in (_INTERRUPTED, _TERMINATED):
         print(f"interrupted; {kept}", file=sys.stderr)

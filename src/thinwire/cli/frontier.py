@@ -94,12 +94,7 @@ def _frontier(made: Sequence[Input], request: Request, lines: TextIO | None) -> 
                     say(line)
         console.print(_LEGEND, markup=False, highlight=False)
     if request.html is not None:
-        try:
-            write_page(found, request.html)
-        except OSError as error:
-            raise ConfigError(
-                f"--html {request.html} cannot be written ({error.strerror}); give another file"
-            ) from error
+        write_page(found, request.html)
         if lines is not sys.stdout:
             say(f"wrote {request.html}")
 

@@ -278,6 +278,10 @@ class CompressedGradients:
         self._exchange.num_steps, self._exchange.message_bytes = counters["num_steps"], counters["message_bytes"]
         self.transport.traffic = Traffic(*counters["link"])
 
+    def exchanged(self) -> dict[str, int]:
+        """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""
+        return self._trained.ids()
+
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of processes; :func:`thinwire.worker.resize.resized` has the rule.
 

@@ -23,7 +23,7 @@ from thinwire.methods import GradientAveraging, Method, ModelAveraging, parse_me
 from thinwire.network import Traffic
 from thinwire.worker import Worker, needs_server
 from thinwire.worker.observing import LayerReport
-from thinwire.worker.parameters import local_part, plain_name
+from thinwire.worker.parameters import held_parameters, local_part, plain_name
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
 Group = dist.ProcessGroup | DeviceMesh | None
@@ -181,7 +181,7 @@ class Synchronizer:
 
     def exchanged(self) -> dict[str, int]:
         """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""
-        return {name: id(param) for name, param in self.worker.parameters().items()}
+        return {name: id(param) for name, param in held_parameters(self.model, self.optimizer).items()}
 
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""

@@ -53,6 +53,10 @@ class TrainedModel:
         """Of all parameters."""
         return list(self._params)
 
+    def ids(self) -> dict[str, int]:
+        """``id()`` of every parameter by its name."""
+        return {name: id(param) for name, param in self._params.items()}
+
     def name_of(self, param: Tensor) -> str:
         """The parameter's name."""
         return self._names[id(param)]
