@@ -233,7 +233,7 @@ class Field(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(torch.zeros(6, 5))
+        self.matrix = nn.Parameter(torch.zeros(5, 6))
         self.vector = nn.Parameter(torch.zeros(6))
 
 
@@ -257,7 +257,7 @@ def test_a_memory_of_unlike_shards_does_not_grow_for_ever(text: str) -> None:
         common = torch.randn(36, generator=generator)
         for model, own in zip(crew.models, apart, strict=True):
             matrix, vector = torch.split(own + 0.1 * common, [30, 6])
-            model.matrix.grad, model.vector.grad = matrix.view(6, 5).clone(), vector.clone()  # type: ignore[union-attr]
+            model.matrix.grad, model.vector.grad = matrix.view(5, 6).clone(), vector.clone()  # type: ignore[union-attr]
         crew.simulation.run([worker.step() for worker in crew.workers])
         norms.append(max(worker.memory_norm() for worker in crew.workers))
     # What grows with every step is 2.1 times as large at the end.

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from thinwire.kernels.turns import Turn
+from thinwire.kernels.turns import Notice, Turn
 
 _MAKING = threading.RLock()
 _warned: list[str] = []
@@ -94,7 +94,7 @@ def _compiled(function: Callable[..., Any]) -> Any:
     except (RuntimeError, OSError) as error:
         _warn_uncached(str(error))
     else:
-        _take_turns(dispatcher)
+        _take_turns(dispatcher, function)
     if isinstance(space.get(own), Deferred):
         space[own] = dispatcher
     return dispatcher
@@ -106,26 +106,28 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inside))
 
 
-def _take_turns(dispatcher: Any) -> None:
+def _take_turns(dispatcher: Any, function: Callable[..., Any]) -> None:
     """Let one process compile what the others then find on disk."""
     from numba.core.compiler_lock import global_compiler_lock
 
     cache, alone = dispatcher._cache, dispatcher.compile
-    turn = _turn(Path(cache.cache_path, "thinwire.lock"))
+    folder = Path(cache.cache_path)
+    notice = _notice(folder / "thinwire.said")
+    turn = Turn(folder / f"{Path(function.__code__.co_filename).stem}.{function.__name__}.lock", notice)
 
     def compile_in_turn(signature: Any) -> Any:
         # The lock is Numba's, which it takes too: one thread compiles at a time.
         with global_compiler_lock, turn:
             return alone(signature)
 
-    dispatcher._cache = _SharedCache(cache, turn)
+    dispatcher._cache = _SharedCache(cache, turn, notice)
     dispatcher.compile = compile_in_turn
 
 
 @functools.cache
-def _turn(path: Path) -> Turn:
+def _notice(path: Path) -> Notice:
     """One for all kernels that are kept in the same folder."""
-    return Turn(path)
+    return Notice(path)
 
 
 class _SharedCache:
@@ -134,13 +136,15 @@ class _SharedCache:
     Args:
         cache: Numba's own.
         turn: whose turn it is.
+        notice: says so.
     """
 
-    __slots__ = ("_cache", "_turn")
+    __slots__ = ("_cache", "_notice", "_turn")
 
-    def __init__(self, cache: Any, turn: Turn) -> None:
+    def __init__(self, cache: Any, turn: Turn, notice: Notice) -> None:
         self._cache = cache
         self._turn = turn
+        self._notice = notice
 
     @property
     def cache_path(self) -> Any:
@@ -154,7 +158,7 @@ class _SharedCache:
             self._turn.take()
             found = self._load(signature, target)  # another process may have made it meanwhile
         if found is None:
-            self._turn.announce()
+            self._notice.compiles()
         return found
 
     def _load(self, signature: Any, target: Any) -> Any:

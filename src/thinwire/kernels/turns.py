@@ -1,4 +1,4 @@
-"""One process compiles while the others of the machine wait."""
+"""One process compiles a kernel while the others of the machine that need it wait."""
 
 import os
 import sys
@@ -15,25 +15,67 @@ _PATIENCE_S = 2.0
 """A wait that is shorter is not worth a word."""
 
 
+class Notice:
+    """Says on standard error that kernels are compiled, or waited for: once, and not if a process beside this one did.
+
+    Args:
+        path: a file in which processes note that they have spoken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._has_spoken = False
+
+    def compiles(self) -> None:
+        """Kernels are compiled here."""
+        self._say(
+            "thinwire: compiling kernels for this machine, which takes up to a minute; it is done once", notes=True
+        )
+
+    def waits(self) -> None:
+        """Another process compiles what is needed here."""
+        self._say("thinwire: waiting for another process that compiles kernels", notes=False)
+
+    def _say(self, text: str, *, notes: bool) -> None:
+        if not self._has_spoken and not self._is_said(notes):
+            print(text, file=sys.stderr, flush=True)
+        self._has_spoken = True
+
+    def _is_said(self, notes: bool) -> bool:
+        """Whether a process with the same parent has spoken; if not, and this one ``notes`` it, it is the one."""
+        own = str(os.getppid()).encode()
+        try:
+            if self._path.exists() and self._path.read_bytes() == own:
+                if time.time() - self._path.stat().st_mtime < _QUIET_S:
+                    return True
+            if notes:
+                self._path.write_bytes(own)
+        except OSError:
+            return False
+        return False
+
+
 class Turn:
-    """Whose turn it is to compile, among the processes that keep kernels in one folder.
+    """Whose turn it is to compile a kernel, among the processes that keep it in one folder.
 
     The turn is a lock on a file, which the system takes back from a process that ends, however it ends. No result
     depends on it: where there are no such locks, or a process that was stopped holds one for long, each compiles for
-    itself. Only one thread may use it at a time.
+    itself. Only one thread may use it at a time. Who has a kernel's turn may wait for that of one that it calls, and no
+    kernel calls itself, so that none waits for ever.
 
     Args:
         path: the file, next to what is kept.
+        notice: says what goes on; one for all kernels.
         wait_s: after so many seconds this process no longer waits for others.
     """
 
-    def __init__(self, path: Path, wait_s: float = 120.0) -> None:
+    def __init__(self, path: Path, notice: Notice, wait_s: float = 120.0) -> None:
         self._path = path
         self._wait_s = wait_s
+        self._notice = notice
         self._depth = 0
         self._file: int | None = None
         self._queues = True
-        self._has_spoken = False
 
     def __enter__(self) -> "Turn":
         self._depth += 1
@@ -68,16 +110,6 @@ class Turn:
             if self._file is None:
                 os.close(file)
 
-    def announce(self) -> None:
-        """Say on standard error that kernels are compiled, unless this process or one beside it just did."""
-        if not self._has_spoken and not self._is_said(self._file):
-            print(
-                "thinwire: compiling kernels for this machine, which takes up to a minute; it is done once",
-                file=sys.stderr,
-                flush=True,
-            )
-        self._has_spoken = True
-
     def _wait(self, file: int) -> bool:
         """Whether it has the lock now."""
         begun = time.monotonic()
@@ -86,9 +118,8 @@ class Turn:
             if waited > self._wait_s or not self._queues:
                 self._queues = False
                 return False
-            if waited > _PATIENCE_S and not self._has_spoken and not self._is_said(None):
-                self._has_spoken = True
-                print("thinwire: waiting for another process that compiles kernels", file=sys.stderr, flush=True)
+            if waited > _PATIENCE_S:
+                self._notice.waits()
             time.sleep(_POLL_S)
         return True
 
@@ -104,15 +135,3 @@ class Turn:
             self._queues = False
             return False
         return True
-
-    def _is_said(self, file: int | None) -> bool:
-        """Whether a process with the same parent has spoken; with a file, this one is written down as speaking."""
-        own = str(os.getppid()).encode()
-        try:
-            said = self._path.read_bytes() == own and time.time() - self._path.stat().st_mtime < _QUIET_S
-            if file is not None and not said:
-                os.ftruncate(file, 0)
-                os.pwrite(file, own, 0)
-        except OSError:
-            return False
-        return said
