@@ -190,7 +190,10 @@ def test_a_turn_that_never_ends_is_not_waited_for_twice(tmp_path: Path) -> None:
 
 
 def test_a_turn_lasts_until_the_outermost_call_ends_also_by_an_error(tmp_path: Path) -> None:
-    turn, other = Turn(tmp_path / "lock", Notice(tmp_path / "said")), Turn(tmp_path / "lock", Notice(tmp_path / "said"), wait_s=0.0)
+    turn, other = (
+        Turn(tmp_path / "lock", Notice(tmp_path / "said")),
+        Turn(tmp_path / "lock", Notice(tmp_path / "said"), wait_s=0.0),
+    )
 
     def interrupted() -> None:
         with turn:

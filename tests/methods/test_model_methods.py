@@ -326,11 +326,7 @@ def test_a_pull_that_leaves_little_to_momentum_is_warned_of() -> None:
 
 
 def test_training_on_springs_grows_where_the_eigenvalues_say_so() -> None:
-<<<<<<< HEAD
-    """Curvature 1, rate 3.5, momentum .9, three workers: 2e10 after 400 steps; at 1.8, below the limit, nothing."""
-=======
     """Curvature 1, rate 3.5, momentum .9, three workers: 2e10 after 400 steps; below the limit, at 1.8, not."""
->>>>>>> numbers
     for lr, grows in ((3.5, True), (1.8, False)):
 
         def optimizer(params: Any, lr: float = lr) -> torch.optim.Optimizer:

@@ -45,9 +45,9 @@ class Notice:
         """Whether a process with the same parent has spoken; if not, and this one ``notes`` it, it is the one."""
         own = str(os.getppid()).encode()
         try:
-            if self._path.exists() and self._path.read_bytes() == own:
-                if time.time() - self._path.stat().st_mtime < _QUIET_S:
-                    return True
+            is_new = self._path.exists() and time.time() - self._path.stat().st_mtime < _QUIET_S
+            if is_new and self._path.read_bytes() == own:
+                return True
             if notes:
                 self._path.write_bytes(own)
         except OSError:
