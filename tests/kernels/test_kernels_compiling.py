@@ -231,11 +231,12 @@ def test_processes_of_one_parent_speak_once(tmp_path: Path, capsys: pytest.Captu
 
 def test_two_processes_compile_two_kernels_at_a_time(tmp_path: Path) -> None:
     """A process that compiles one keeps nobody from another one."""
-    with held_by_another(tmp_path / "one"):
+    with held_by_another(tmp_path / "one") as other:
         turn = Turn(tmp_path / "other", Notice(tmp_path / "said"), wait_s=0.0)
         with turn:
             turn.take()
             assert turn.is_held
+        other.kill()
 
 
 def test_a_kernel_takes_its_place_once_it_is_called() -> None:
