@@ -177,10 +177,11 @@ class Worker:
 
     @torch.no_grad()
     def _average_gradients(self, method: GradientAveraging, skips: bool) -> Steps[bool]:
-        yield from self.agreement.begin(self.layout, self._key.seed, self.size)
         used = self.agreement.trained.with_gradients(self.agreement.used)
         # Workers beside this one write theirs to the same place before this one may have to look again.
         own = [(param, None if param.grad is None else param.grad.clone()) for param in self._beside]
+        yield from self.agreement.begin(self.layout, self._key.seed, self.size)
+        _give_back(own)
         while True:
             (channel,) = self.channels
             has_news = self.agreement.has_news(used)
@@ -191,8 +192,7 @@ class Worker:
                 break
             for param in filled:
                 param.grad = None
-            for param, grad in own:
-                param.grad = None if grad is None else grad.clone()
+            _give_back(own)
             concluded = yield from self._tell(has_news, finite, used)
             if concluded.offence or not concluded.is_new:
                 if skips:
@@ -521,6 +521,12 @@ def _check_gradients(method: Method, optimizer: torch.optim.Optimizer, named: Ma
             "SparseAdam takes sparse gradients only, and a mean of gradients is dense; take torch.optim.Adam or SGD, "
             "or a method that averages models, such as local-sgd:every=8"
         )
+
+
+def _give_back(own: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+    """Put gradients where they were."""
+    for param, grad in own:
+        param.grad = None if grad is None else grad.clone()
 
 
 def _is_parked(name: str, exchanged: Sequence[str], held: Mapping[str, Tensor]) -> bool:
