@@ -68,8 +68,8 @@ def network() -> nn.Module:
 
 
 def flip(tensor: Tensor) -> None:
-    """The lowest bit of the first entry."""
-    view = tensor.detach().view(-1)
+    """The lowest bit of the first entry, in a way that torch does not notice, as faulty memory does."""
+    view = tensor.data.view(-1)
     whole = view[:1].clone().view(torch.int16 if tensor.element_size() == 2 else torch.int32) ^ 1
     view[:1] = whole.view(tensor.dtype)
 
@@ -266,6 +266,7 @@ def clocked(transport: Transport) -> dict[str, Any]:
         model = network()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
         worker = Worker(method, model, optimizer, rank=transport.rank, size=transport.size, seed=5)
+        worker.agreement.has_begun = True  # what is timed are exchanges
         optimizer.step = time.passing(lambda: 19.0, optimizer.step)  # type: ignore[method-assign]
         for param in model.parameters():
             param.grad = torch.ones_like(param)

@@ -16,6 +16,8 @@ from thinwire.methods import CATALOG, parse_method
 
 SIZE = 2
 
+pytestmark = pytest.mark.filterwarnings("ignore::thinwire.NothingCompressed")
+
 
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:

@@ -19,6 +19,8 @@ SIZE = 2
 
 # Layers that are unfrozen, frozen, unused or replaced, and weights that are loaded.
 
+pytestmark = pytest.mark.filterwarnings("ignore::thinwire.NothingCompressed")
+
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ def named(case: tuple[int, int]) -> str:
     return f"{size}-{setting.method}-{setting.optimizer}-{setting.lr:g}"
 
 
+@pytest.mark.filterwarnings("ignore:with momentum:UserWarning")  # one worker that is pulled by itself
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_simulation_and_processes_agree_bit_for_bit(
     case: tuple[int, int], processes: dict[int, list[Any]], tmp_path: Path

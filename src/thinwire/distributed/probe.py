@@ -205,6 +205,7 @@ class _Subject:
             torch._foreach_copy_(targets, views)
         else:
             torch._foreach_sub_(targets, views)
+            self._worker.accept_values()
 
     def exchange(self) -> None:
         """The step after which there is one."""

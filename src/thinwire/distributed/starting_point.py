@@ -1,7 +1,6 @@
 """What all processes have in common before they train: one model, and one idea of what they do."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from thinwire.distributed.transport import Transport
 from thinwire.kernels.numba_tools import array_of, tensor_of
+from thinwire.worker.news import plain_text
 from thinwire.worker.parameters import local_part, plain_name
 
 _NUM_BYTES = 8
@@ -49,8 +49,8 @@ def common_terms(form: str, method: object, seed: int, model: nn.Module, more: M
         model: of this process.
         more: further settings that all must share, by name.
     """
-    terms = {"form": form, "method": _text(method), "seed": str(int(seed)), "model": model_terms(model)}
-    return terms | {name: _text(value) for name, value in more.items()}
+    terms = {"form": form, "method": plain_text(method), "seed": str(int(seed)), "model": model_terms(model)}
+    return terms | {name: plain_text(value) for name, value in more.items()}
 
 
 def _named(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
@@ -59,11 +59,6 @@ def _named(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
         + ("" if tensor.requires_grad or not isinstance(tensor, nn.Parameter) else " frozen")
         for name, tensor in tensors
     ]
-
-
-def _text(value: object) -> str:
-    """What is written of a value, without the addresses at which a process happens to keep it."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _hash(tensor: Tensor) -> bytes:

@@ -60,6 +60,8 @@ class Synchronizer:
             self.optimizer = optimizer
             self.worker = Worker(method, model, optimizer, rank=self.transport.rank, size=size, seed=seed)
             self.worker.agreement.has_begun = True  # compared above
+            # Who asks for the values of process 0 wants no error where one process has written others.
+            self.worker.agreement.notices_writes = guard is None or guard.on_difference == "stop"
             self.worker.layer_report = layer_report
             self._guarded = None if guard is None else guard_worker(guard, self.transport, self.worker)
             undo.pop_all()
@@ -160,7 +162,7 @@ class Synchronizer:
     def _write(self, values: Mapping[str, Tensor]) -> None:
         named = self.worker.parameters()
         torch._foreach_copy_([local_part(named[name]) for name in values], list(values.values()))
-        self.worker.agreement.trained.note_values()
+        self.worker.accept_values()
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank's worker remembers, and its counts; one file a rank, beside those of model and optimizer."""
@@ -270,7 +272,7 @@ class Synchronizer:
         self.transport.run(self.worker.after_step())
         if self._guarded is not None:
             self._guarded.after_step(self.worker.num_steps)
-            self.worker.agreement.trained.note_values()
+            self.worker.accept_values()
         if self._clock is not None:
             self._clock.end_step()
 

@@ -11,7 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.methods import GradientAveraging, Method
 from thinwire.steps import Steps, tell
-from thinwire.worker.news import Beginning, Conclusion, News, check_beginnings, conclude
+from thinwire.worker.news import Beginning, Conclusion, News, check_beginnings, conclude, plain_text
 from thinwire.worker.parameters import local_part
 from thinwire.worker.server import needs_server
 from thinwire.worker.trained import MOST_CHANGES, Trained, checksum
@@ -30,6 +30,8 @@ class Agreement:
     trained: Trained
     has_begun: bool = field(init=False)
     """Whether it is known that all workers began alike."""
+    notices_writes: bool = field(init=False, default=True)
+    """Whether what is written to parameters between two steps is told; if not, it counts as this worker's work."""
     used: list[str] = field(init=False)
     """Which parameters had a gradient, as told last."""
     _told: dict[str, str] = field(init=False)
@@ -60,7 +62,7 @@ class Agreement:
         if not self.has_begun and self._values_at_start is None:
             self._values_at_start = checksum(common())
         written = self.trained.written()
-        if not written or self._num_writes > MOST_CHANGES:
+        if not written or not self.notices_writes or self._num_writes > MOST_CHANGES:
             return False
         values = {name: local_part(self.trained.named[name].detach()) for name in written}
         if stands:
@@ -82,7 +84,7 @@ class Agreement:
             return
         shapes = zip(layout.names, layout.shapes, strict=True)
         own = Beginning(
-            method=repr(self.method), seed=seed, size=size, values=self._values_at_start or 0,
+            method=plain_text(self.method), seed=seed, size=size, values=self._values_at_start or 0,
             layout=", ".join(f"{name} {tuple(shape)}" for name, shape in shapes),
         )  # fmt: skip
         check_beginnings((yield from tell(own.to_text())))

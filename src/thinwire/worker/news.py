@@ -7,6 +7,7 @@ nothing.
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,6 +139,11 @@ def conclude(texts: Sequence[str]) -> Conclusion:
         sorted(adrift),
         any(each["has_news"] for each in said),
     )
+
+
+def plain_text(value: object) -> str:
+    """What is written of a value, without the addresses at which a process happens to keep it."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 _TOGETHER = "freeze, unfreeze, add and replace layers on all processes at the same step"

@@ -118,6 +118,10 @@ class Worker:
         for channel in self.channels:
             channel.clock = clock
 
+    def accept_values(self) -> None:
+        """What the parameters hold now is this worker's own work, whoever has written it since the last step."""
+        self.agreement.trained.note_values()
+
     @property
     def layout(self) -> Layout:
         """Names and shapes of what is exchanged."""
@@ -218,7 +222,7 @@ class Worker:
             self.num_steps += 1
             self._stands = False
             yield from self._average_models(self.method)
-        self.agreement.trained.note_values()
+        self.accept_values()
 
     @torch.no_grad()
     def finish(self) -> Steps[None]:
