@@ -82,7 +82,7 @@ def test_kernels_and_report_stand_alone(path: Path) -> None:
     for name in imported(path):
         parts = name.split(".")
         if parts[0] == "thinwire":
-            allowed = {top(path), "errors", *(("random", "config", "memo") if top(path) == "kernels" else ("files",))}
+            allowed = {top(path), "errors", "files", *(("random", "config", "memo") if top(path) == "kernels" else ())}
             assert parts[1] in allowed, f"{named(path)} imports {name}"
         assert top(path) != "report" or parts[0] != "torch", f"{named(path)} imports {name}"
 

@@ -37,6 +37,7 @@ class Synchronisation:
         self.worker = Worker(
             parse_method(_METHOD), model, _NoOptimizer(model.parameters()), rank=0, size=_SIZE, seed=0
         )  # fmt: skip
+        self.worker.agreement.has_begun = True  # what is timed is an exchange
         compressor, whole = TopK(density=_DENSITY, values=Sign()), Segments.whole(data.numel)
         self._others = [encode(compressor.compress(data.vector(rank), Key(0), whole)) for rank in range(1, _SIZE)]
         self._message = self._others[0]
@@ -45,6 +46,7 @@ class Synchronisation:
     def refill(self, turn: int) -> None:
         """Move the parameters by the turn's vector, as local steps would have."""
         torch._foreach_sub_(self._params, views_like(self._data.vector(turn), self._params))
+        self.worker.accept_values()
 
     def run(self) -> None:
         """Drive the program of one step; the others' messages are there when it asks for them."""

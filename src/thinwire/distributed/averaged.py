@@ -2,7 +2,6 @@
 
 import gc
 import sys
-from collections.abc import Iterator
 
 import torch.distributed as dist
 from torch import nn
@@ -39,13 +38,14 @@ def check_not_averaged(model: nn.Module, group: dist.ProcessGroup | None) -> Non
             )
 
 
-def _data_parallel(model: nn.Module) -> Iterator[DistributedDataParallel]:
+def _data_parallel(model: nn.Module) -> list[DistributedDataParallel]:
     """DDP within the model, or around one of its modules: of the latter nothing in the model tells."""
     modules = set(model.modules())
-    yield from (module for module in modules if isinstance(module, DistributedDataParallel))
-    if _around(modules):
-        gc.collect()  # one that nobody uses any more may not have gone yet
-        yield from _around(modules)
+    within = [module for module in modules if isinstance(module, DistributedDataParallel)]
+    if not _around(modules):
+        return within
+    gc.collect()  # one that nobody uses any more may not have gone yet
+    return within + _around(modules)
 
 
 def _around(modules: set[nn.Module]) -> list[DistributedDataParallel]:
@@ -54,8 +54,9 @@ def _around(modules: set[nn.Module]) -> list[DistributedDataParallel]:
     return [each for each in alive if each not in modules and each.module in modules]
 
 
-def _sharded(model: nn.Module) -> Iterator[tuple[str, set[int]]]:
+def _sharded(model: nn.Module) -> list[tuple[str, set[int]]]:
     """What is sharded, and among which processes."""
+    found: list[tuple[str, set[int]]] = []
     tensors = sys.modules.get("torch.distributed.tensor")  # whoever has sharded tensors has imported it
     for name, param in model.named_parameters():
         if tensors is None or not isinstance(param, tensors.DTensor):
@@ -63,8 +64,10 @@ def _sharded(model: nn.Module) -> Iterator[tuple[str, set[int]]]:
         mesh = param.device_mesh
         for place, dimension in zip(param.placements, range(mesh.ndim), strict=True):
             if not place.is_replicate():
-                yield f"parameter {name!r}", set(dist.get_process_group_ranks(mesh.get_group(dimension)))
+                found.append((f"parameter {name!r}", set(dist.get_process_group_ranks(mesh.get_group(dimension)))))
     older = sys.modules.get("torch.distributed.fsdp")
     for module in model.modules():
         if older is not None and isinstance(module, older.FullyShardedDataParallel):
-            yield "the model (FullyShardedDataParallel)", set(dist.get_process_group_ranks(module.process_group))
+            ranks = set(dist.get_process_group_ranks(module.process_group))
+            found.append(("the model (FullyShardedDataParallel)", ranks))
+    return found

@@ -2,8 +2,7 @@
 
 Messages of a pair arrive in order, each once, or not at all with an error. ZeroMQ's own thread moves the bytes; what is
 large is not copied on its way out. The sender keeps at most :data:`WINDOW` bytes under way to each peer; the receiver
-sends a receipt for what it has taken. So a peer that computes for minutes fills nobody's memory, and its connection
-stays able to answer.
+sends a receipt for what it has taken: a peer that computes for minutes fills nobody's memory, and still answers.
 """
 
 import os
@@ -257,10 +256,8 @@ class Links:
 
     def _heed_failures(self, ranks: Iterable[int]) -> None:
         """Raise what one of these processes has said of itself: it comes after all that it sent."""
-        for rank in ranks:
-            failure = self.peers[rank].mail.failure
-            if failure is not None:
-                raise failure
+        for failure in filter(None, (self.peers[rank].mail.failure for rank in ranks)):
+            raise failure
 
     def _first(self, ranks: Collection[int], tags: Sequence[Tag], max_num_bytes: int | None) -> tuple[int, Tag] | None:
         best: tuple[int, int, Tag] | None = None

@@ -12,7 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging
 from thinwire.worker import Worker
 from thinwire.worker.channel import Channel
-from thinwire.worker.parameters import local_part, plain_name
+from thinwire.worker.parameters import held_parameters, local_part, plain_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,9 @@ class WorkerReplicas:
 
     def named(self) -> Mapping[str, Tensor]:
         """The common parameters, and those that are frozen."""
-        return self.worker.held_parameters()
+        held = held_parameters(self.worker.model, self.worker.optimizer)
+        named = {name: local_part(param.detach()) for name, param in held.items()}
+        return named | self.worker.shared_parameters()
 
     @torch.no_grad()
     def take_over(self, transport: Transport) -> None:

@@ -124,7 +124,7 @@ class Settling:
 
 
 def _without_mean(outcome: Outcome) -> Outcome:
-    return replace(outcome, aggregate=replace(outcome.aggregate, result=torch.empty(0)))
+    return replace(outcome, aggregate=replace(outcome.aggregate, result=torch.empty(0, dtype=torch.float32)))
 
 
 def give_back(channel: Channel, outcome: Outcome, names: Collection[str]) -> None:

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from thinwire.distributed.averaged import check_not_averaged
+from thinwire.distributed.closures import Once
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.replicas import guard_worker
@@ -66,7 +66,7 @@ class Synchronizer:
             self._guarded = None if guard is None else guard_worker(guard, self.transport, self.worker)
             undo.pop_all()
         self._clock = self.transport.clock = StepClock() if profile else None
-        self.worker.measure(self._clock)
+        self.worker.exchanged.measure(self._clock)
         self._clip_grad_norm = clip_grad_norm
         self._hidden: list[tuple[Tensor, Tensor | None]] = []
         self._has_failed = False
@@ -188,7 +188,7 @@ class Synchronizer:
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""
         named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]
-        known = self.worker.held_parameters()
+        known = held_parameters(self.model, self.optimizer)
         trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
         self.worker.load_resized([each["worker"] for each in saved], trained)
         link = saved[self.worker.rank]["link"] if self.worker.rank < len(saved) else {}
@@ -254,7 +254,7 @@ class Synchronizer:
             # It makes the gradients, so it is called before they are exchanged, and not again.
             with torch.enable_grad():
                 loss = closure()
-            changed = ((args[0], _Once(loss, type(optimizer).__name__)), {})
+            changed = ((args[0], Once(loss, type(optimizer).__name__)), {})
         is_scaled, overflow = self._take_scale()
         steps = self.transport.run(self.worker.before_step(skips=is_scaled))
         if not steps or (overflow and isinstance(self.worker.method, ModelAveraging)):
@@ -380,25 +380,6 @@ def process_group_of(group: Group) -> dist.ProcessGroup | None:
 def _check_clipping(norm: float | None) -> None:
     if norm is not None and not norm > 0.0:
         raise ConfigError(f"clip_grad_norm = {norm!r} was given; give the largest norm, above 0, or leave it out")
-
-
-@dataclass(slots=True)
-class _Once:
-    """Stands for a closure that was called before; gradients are exchanged once a step."""
-
-    loss: object
-    optimizer: str
-    was_called: bool = False
-
-    def __call__(self) -> object:
-        """The loss that the closure returned."""
-        if self.was_called:
-            raise ConfigError(
-                f"{self.optimizer} calls its closure more than once a step, and each call would need an exchange; "
-                "take a method that averages models, such as local-sgd:every=8, or another optimizer"
-            )
-        self.was_called = True
-        return self.loss
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, method: Method) -> None:

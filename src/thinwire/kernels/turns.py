@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from thinwire.files import StrPath
+
 if sys.platform != "win32":
     import fcntl
 
@@ -22,8 +24,8 @@ class Notice:
         path: a file in which processes note that they have spoken.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: StrPath) -> None:
+        self._path = Path(path)
         self._has_spoken = False
 
     def compiles(self) -> None:
@@ -69,8 +71,8 @@ class Turn:
         wait_s: after so many seconds this process no longer waits for others.
     """
 
-    def __init__(self, path: Path, notice: Notice, wait_s: float = 120.0) -> None:
-        self._path = path
+    def __init__(self, path: StrPath, notice: Notice, wait_s: float = 120.0) -> None:
+        self._path = Path(path)
         self._wait_s = wait_s
         self._notice = notice
         self._depth = 0

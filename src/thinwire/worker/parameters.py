@@ -1,7 +1,7 @@
 """The parameters that a worker trains: whole tensors, or the local shards of sharded ones."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,15 +60,6 @@ def held_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     return found
 
 
-def find_offence(named: Mapping[str, Tensor], *, by_gradient: bool) -> str:
-    """The first parameter that, or whose gradient, is not finite; the first one if that is none."""
-    for name, param in named.items():
-        tensor = param.grad if by_gradient else param
-        if tensor is not None and not torch.isfinite(local_part(tensor.detach())).all():
-            return name
-    return next(iter(named))
-
-
 def plain_name(name: str) -> str:
     """A parameter's name without the marks of wrappers, among them the ``module.`` of DDP.
 
@@ -117,3 +108,21 @@ def check_in_place(params: Sequence[Tensor], addresses: Sequence[int]) -> None:
 def largest_lr(optimizer: torch.optim.Optimizer) -> float:
     """The largest learning rate of any parameter group."""
     return max((float(group.get("lr", 0.0)) for group in optimizer.param_groups), default=0.0)
+
+
+def give_back(own: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+    """Put gradients where they were."""
+    for param, grad in own:
+        param.grad = None if grad is None else grad.clone()
+
+
+def names_in_order(model: nn.Module) -> list[str]:
+    """Of all parameters, as the model has them."""
+    return [plain_name(name) for name, _ in model.named_parameters()]
+
+
+def clip_own(params: Sequence[Tensor], grads: Sequence[Tensor], longest: float) -> None:
+    """Shorten a worker's own gradient to the norm ``longest``, if it is longer and finite."""
+    norm = torch.nn.utils.get_total_norm(list(grads))
+    if torch.isfinite(norm):
+        torch.nn.utils.clip_grads_with_norm_(list(params), longest, norm)

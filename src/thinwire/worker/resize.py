@@ -153,3 +153,10 @@ def no_meaning(name: str, count: int) -> ConfigError:
         f"{name!r} is each saved worker's own and has no meaning for another number of workers; resume with {count} "
         "workers"
     )
+
+
+def refuse_bound(state: Mapping[str, Any], own: Tensors, count: int) -> None:
+    """Raise :class:`ConfigError` if an exchange keeps something of another shape for this number of workers."""
+    for name, tensor in state["tensors"].items():
+        if name in own and own[name].shape != tensor.shape and name.startswith("exchange."):
+            raise no_meaning(name, count)

@@ -1,0 +1,191 @@
+"""The parameters that a worker exchanges, by name, with everything that is remembered of them."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from thinwire.exchanges import Aggregate
+from thinwire.layout import Layout
+from thinwire.methods import Method, ModelAveraging
+from thinwire.random import Key
+from thinwire.worker.channel import Channel
+from thinwire.worker.parameters import check_in_place, local_part
+from thinwire.worker.regrouping import Grouped, group, owner, regroup
+from thinwire.worker.state import load_tensors, named_tensors
+from thinwire.worker.step_times import StepClock
+
+
+class Exchanged:
+    """Parameters, the channels that exchange them, and what is owed to others that once were among them.
+
+    Args:
+        method: what is exchanged and how.
+        named: the parameters.
+        rank: this worker.
+        size: number of workers.
+        key: the seed's.
+
+    Raises:
+        ConfigError: a part of the method does not fit them.
+    """
+
+    def __init__(self, method: Method, named: Mapping[str, Tensor], rank: int, size: int, key: Key) -> None:
+        self._method = method
+        self._rank = rank
+        self._size = size
+        self._key = key
+        self._clock: StepClock | None = None
+        self._take(group(method, named, rank, size, key), named)
+        self.exchanged_at = [0] * len(self.channels)
+        """The number of local steps before the last exchange of each channel."""
+        self.stands = all("reference" in channel.update for channel in self.channels)
+        """Whether the parameters are what the workers have in common."""
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes."""
+        return self._group.layout
+
+    @property
+    def channels(self) -> list[Channel]:
+        """Consecutive parts of the vector."""
+        return self._group.channels
+
+    @property
+    def known(self) -> set[str]:
+        """The parameters whose common values are known here."""
+        return self._group.known()
+
+    def measure(self, clock: StepClock | None) -> None:
+        """Let a clock measure the time of compression."""
+        self._clock = clock
+        for channel in self.channels:
+            channel.clock = clock
+
+    def check_in_place(self) -> None:
+        """Raise :class:`ConfigError` if views are held of memory that is not the parameters' any more."""
+        check_in_place(self._viewed, self._addresses)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """By name."""
+        return dict(zip(self.layout.names, self.params, strict=True))
+
+    def shared(self) -> dict[str, Tensor]:
+        """The reference points by name, or, where there are none, the parameters."""
+        references = [channel.update.get("reference") for channel in self.channels]
+        if any(reference is None for reference in references):
+            parts = [local_part(param.detach()) for param in self.params]
+            return dict(zip(self.layout.names, parts, strict=True))
+        flat = [reference for reference in references if reference is not None]
+        return self.layout.unflatten(flat[0] if len(flat) == 1 else torch.cat(flat))
+
+    def memory_norm(self) -> float:
+        """``||m||_2`` of the residual, 0 without memory."""
+        residuals = [channel.memory["residual"] for channel in self.channels if "residual" in channel.memory]
+        return math.hypot(*(float(residual.norm()) for residual in residuals))
+
+    def wipe_memory(self) -> None:
+        """Nothing is owed any more."""
+        for channel in self.channels:
+            channel.memory = self._method.memory.init(channel.layout.numel)
+        self._group.parked.clear()
+
+    def num_unshared_steps(self, num_steps: int) -> int:
+        """Local steps whose work the other workers have not got; 1 if a result waits to be applied."""
+        if not isinstance(self._method, ModelAveraging):
+            return 0
+        waits = any(channel.pending is not None for channel in self.channels)
+        return max(num_steps - min(self.exchanged_at), int(waits))
+
+    def apply(self, channel: Channel, aggregate: Aggregate) -> None:
+        """Let the update make of a mean what the worker goes on with."""
+        assert isinstance(self._method, ModelAveraging)
+        following = self._method.update.apply(aggregate, channel.local, channel.update)
+        self.stands = following is channel.update.get("reference") and len(self.channels) == 1
+        channel.write_params(following)
+
+    def end_wait(self, channel: Channel) -> None:
+        """Apply the result that waits to be applied, if there is one."""
+        if channel.pending is not None:
+            self.apply(channel, channel.pending.aggregate)
+            channel.pending = None
+
+    def end_waits(self) -> None:
+        """Apply all results that wait."""
+        for channel in self.channels:
+            self.end_wait(channel)
+
+    def regroup(self, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], replaced: Collection[str]) -> None:
+        """From now on these are exchanged; see :func:`thinwire.worker.regrouping.regroup`."""
+        self._take(regroup(self._group, named, begins, replaced, self._key, stands=self.stands), named)
+        self.exchanged_at = [min(self.exchanged_at)] * len(self.channels)
+
+    @torch.no_grad()
+    def begin_at(self, values: Mapping[str, Tensor], *, overwrites: bool) -> None:
+        """These are the values of the common point; and of the parameters too, if it ``overwrites``."""
+        if not values:
+            return
+        tensors, own = dict(named_tensors(self.channels, self.layout)), self.parameters()
+        for name, value in values.items():
+            lost = torch.zeros(value.shape, dtype=torch.float32)
+            for kind, following in (("update.reference", value.float()), ("rounding.lost", lost)):
+                if f"{kind}.{name}" in tensors:
+                    tensors[f"{kind}.{name}"] = following
+            if overwrites:
+                local_part(own[name]).copy_(value)
+        load_tensors(self.channels, self.layout, tensors, [None] * len(self.channels))
+
+    def write(self, values: Mapping[str, Tensor]) -> None:
+        """Let the parameters have these values."""
+        flat = self.layout.flatten([values[name] for name in self.layout.names])
+        pieces = torch.split(flat, [channel.layout.numel for channel in self.channels])
+        for channel, piece in zip(self.channels, pieces, strict=True):
+            channel.write_params(piece)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state by name."""
+        return self._group.tensors()
+
+    def load(
+        self, tensors: Mapping[str, Tensor], pending: Sequence[int | None], names: Sequence[str],
+        held: Mapping[str, Tensor],
+    ) -> None:  # fmt: skip
+        """Take over what :meth:`tensors` gave.
+
+        Args:
+            tensors: the state.
+            pending: when results are due that wait to be applied, of each channel.
+            names: of the parameters that were exchanged.
+            held: all that the optimizer has.
+
+        Raises:
+            ConfigError: it is of another model; nothing is changed.
+        """
+        found = self._group
+        if {*names} != {*self.layout.names} and {*names} <= {*held}:
+            named = {name: held[name] for name in names}
+            found = group(self._method, named, self._rank, self._size, self._key)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("noticed.")}
+        owed = {name: tensor for name, tensor in own.items() if _is_owed(name, names, held)}
+        live = {name: tensor for name, tensor in own.items() if name not in owed}
+        load_tensors(found.channels, found.layout, live, pending)
+        parked = {name: tensor.clone() for name, tensor in owed.items()}
+        self._take(Grouped(found.layout, found.channels, parked), held)
+        self.exchanged_at = [0] * len(self.channels)
+
+    def _take(self, grouped: Grouped, named: Mapping[str, Tensor]) -> None:
+        self._group = grouped
+        self.measure(self._clock)
+        self.params = [named[name] for name in self.layout.names]
+        """Whole, in the layout's order."""
+        # Views are held of what is sharded or cut, and they must stay views.
+        is_viewed = len(self.channels) > 1 or any(local_part(param) is not param for param in self.params)
+        self._viewed = self.params if is_viewed else []
+        self._addresses = [local_part(param).data_ptr() for param in self._viewed]
+
+
+def _is_owed(name: str, exchanged: Sequence[str], held: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor of a state is owed to a parameter that is not exchanged."""
+    return not name.startswith("pending.") and owner(name) in held and owner(name) not in exchanged
