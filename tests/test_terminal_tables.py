@@ -136,6 +136,7 @@ def test_tables_of_operators_fit(width: int) -> None:
         FrontierRow(
             input="gaussian", kind="any", clients=1, budget=budget, operator=operator,
             configuration="TopK(k=3)", json={}, chunk=None, bits=budget, error=0.123456,
+            error_low=0.12, error_high=0.13,
             unbiased=True, contraction=True, running_sum=0.01,
         )
         for operator in operators for budget in budgets

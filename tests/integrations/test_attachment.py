@@ -12,6 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from thinwire.errors import ConfigError
 from thinwire.integrations.attachment import Attachment, parsed, wants_ddp
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:. local step:UserWarning"),  # they end between two exchanges on purpose
+    pytest.mark.filterwarnings("ignore::thinwire.NothingCompressed"),
+]
+
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path) -> Iterator[None]:

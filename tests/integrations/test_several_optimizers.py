@@ -18,6 +18,11 @@ METHOD = "topk:k=2,every=2"
 needs_accelerate = pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="it is one of the extras")
 needs_lightning = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="it is one of the extras")
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:. local step:UserWarning"),  # they end between two exchanges on purpose
+    pytest.mark.filterwarnings("ignore::thinwire.NothingCompressed"),
+]
+
 
 class Body(nn.Module):
     """Its matrices go to one optimizer and its vectors to another, as with Muon."""
