@@ -290,7 +290,7 @@ class CompressedGradients:
         """
         known = set(self._trained.names)
         named = [
-            {plain_name(name.removeprefix("module.")): tensor for name, tensor in model.items()} for model in models
+            {plain_name(name): tensor for name, tensor in model.items()} for model in models
         ]
         trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
         state, _ = resized(self._method, saved, trained, self.transport.rank, self.transport.size)
