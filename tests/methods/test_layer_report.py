@@ -244,7 +244,7 @@ def test_what_is_sampled(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="every 0 exchanges"):
         LayerReport(sink=Kept(), every=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="give another file"):
+    with pytest.raises(ConfigError, match="give another place"):
         JsonLines(tmp_path / "file" / "layers.jsonl").write([])
 
 

@@ -85,6 +85,7 @@ def scattered(method: ModelAveraging, size: int) -> Crew:
         with torch.no_grad():
             for param in model.parameters():
                 param.add_(torch.randn(param.shape, generator=generator))
+        crew.workers[rank].accept_values()
     return crew
 
 

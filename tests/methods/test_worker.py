@@ -45,13 +45,14 @@ def test_what_cannot_be_trained_is_refused() -> None:
         Worker(parse_method("sgd"), nn.Linear(2, 1), stranger, rank=0, size=1, seed=0)
 
 
-def test_parameters_that_join_later_are_refused_not_ignored() -> None:
+def test_parameters_that_are_added_later_are_trained() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     optimizer = torch.optim.SGD(model[0].parameters(), lr=0.5)
     worker = Worker(parse_method("sgd"), model, optimizer, rank=0, size=1, seed=0)
     optimizer.add_param_group({"params": list(model[1].parameters())})
-    with pytest.raises(ConfigError, match="make a new worker"):
-        Simulation(1).run([worker.step()])
+    model(torch.ones(1, 3)).sum().backward()
+    Simulation(1).run([worker.step()])
+    assert list(worker.parameters()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
 def test_a_server_that_does_not_exist_is_refused() -> None:

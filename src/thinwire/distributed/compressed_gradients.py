@@ -289,9 +289,7 @@ class CompressedGradients:
             ConfigError: as :meth:`load_state_dict`, or the saved processes' models differ.
         """
         known = set(self._trained.names)
-        named = [
-            {plain_name(name): tensor for name, tensor in model.items()} for model in models
-        ]
+        named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]
         trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
         state, _ = resized(self._method, saved, trained, self.transport.rank, self.transport.size)
         if self.transport.rank >= len(saved):

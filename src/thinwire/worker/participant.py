@@ -165,7 +165,7 @@ class Worker:
 
     @torch.no_grad()
     def _average_gradients(self, method: GradientAveraging, skips: bool) -> Steps[bool]:
-        used = self.agreement.trained.with_gradients(self.agreement.used)
+        used = self.agreement.trained.with_gradients(self.agreement.used, counts_all=self.exchanged.is_bound)
         own = self._sharing.own_gradients()
         yield from self.agreement.begin(self.layout, self._key.seed, self.size)
         give_back(own)

@@ -66,12 +66,15 @@ class Trained:
         self._held, self.begins = [], dict(begins)
         self.named = {name: param for name, param in found.items() if name in names}
 
-    def with_gradients(self, known: Iterable[str]) -> list[str]:
+    def with_gradients(self, known: Iterable[str], *, counts_all: bool) -> list[str]:
         """Those that have a gradient; one whose gradient came and went too often counts as having it.
 
         Args:
             known: those that were told last.
+            counts_all: whether each counts as having one, with zeros.
         """
+        if counts_all:
+            return list(self.named)
         found = [name for name, param in self.named.items() if param.grad is not None or self._varies(name)]
         for name in {*known} ^ {*found}:
             self._came_and_went[name] = self._came_and_went.get(name, 0) + 1
