@@ -473,6 +473,51 @@ def test_everybody_hears_the_reason_once(introduced: Introduce) -> None:
             raise AssertionError
 
 
+def ends(crew: Sequence[Links], rank: int) -> None:
+    """One gives its reason and closes, and the connections of the others to it have ended before they look."""
+    crew[rank].abort("the roof leaks")
+    crew[rank].close()
+
+    def is_gone(peer: links.Peer) -> bool:
+        peer.look()
+        return not peer.standing
+
+    for each in (each for each in crew if each.rank != rank):
+        assert until(functools.partial(is_gone, each.peers[rank]))
+
+
+def test_the_reason_of_one_that_is_gone_by_now_is_heard(introduced: Introduce) -> None:
+    crew = introduced()
+    ends(crew, 0)
+    with pytest.raises(WorkerError, match="the roof leaks"):
+        crew[1].receive([0], [Tag.LETTER])
+
+
+def test_the_reason_of_one_that_takes_nothing_any_more_is_heard(
+    introduced: Introduce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by who waits for somebody else."""
+    monkeypatch.setattr(links, "WINDOW", 0)  # a second part waits for a receipt
+    for ranks in ([1], [2]):
+        crew = introduced(3)
+        crew[0].send(1, Tag.LETTER, random_bytes(0, 3 * links.PART_HERE))
+        assert crew[0].peers[1].outgoing
+        ends(crew, 1)
+        with pytest.raises(WorkerError, match="the roof leaks"):
+            crew[0].receive(ranks, [Tag.LETTER])
+
+
+def test_the_reason_of_one_that_cannot_be_reached_any_more_is_heard_after_all_that_it_sent(
+    introduced: Introduce,
+) -> None:
+    first, second = introduced()
+    for number in range(200):  # more than are taken at once
+        first.send(1, Tag.LETTER, random_bytes(number, 10))
+    ends([first, second], 0)
+    with pytest.raises(WorkerError, match="the roof leaks"):
+        until(lambda: second.send(0, Tag.LETTER, random_bytes(0, 10)))  # type: ignore[arg-type, func-returns-value]
+
+
 def test_who_sends_too_much_is_refused_and_told(introduced: Introduce) -> None:
     first, second = introduced()
     first.send(1, Tag.LETTER, random_bytes(0, 101))

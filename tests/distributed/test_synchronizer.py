@@ -153,3 +153,19 @@ def test_what_cannot_be_synchronized_is_refused_and_closing_undoes_it() -> None:
     with pytest.raises(ConfigError, match=r"needs a server, which is the last process: let it call thinwire\.serve"):
         thinwire.synchronize(optimizer, model, "qsparse-async")
     thinwire.synchronize(optimizer, DistributedDataParallel(model), "topk").close()  # its group is this process alone
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_wrapper_says_what_its_handle_says() -> None:
+    """Also of a layer that is frozen: a checkpoint looks for its values under the names that the handle gives."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    wrapper = thinwire.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), model, "topk:k=5")
+    model[0].requires_grad_(False)
+    model(torch.ones(2, 4)).sum().backward()
+    wrapper.step()
+    told = ("exchanged", "message_bytes", "bytes_sent", "bytes_received", "steps_together", "transport", "worker")
+    for name in told:
+        own, of_handle = (getattr(each, name) for each in (wrapper, wrapper.sync))
+        assert (own() == of_handle()) if callable(own) else (own == of_handle), name
+    assert wrapper.exchanged() == {name: id(param) for name, param in model.named_parameters()}
+    wrapper.close()

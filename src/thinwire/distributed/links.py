@@ -39,6 +39,7 @@ CHECK_S = 0.25
 """How often a process that waits looks whether those it waits for are still there."""
 
 _FAREWELL_MS = 1000
+_MOST_AT_ONCE = 64
 _PATIENCE_S = 8 * CHECK_S
 _RECEIPT = struct.Struct("<Q")
 
@@ -222,9 +223,7 @@ class Links:
                 if self._all_have_ended():
                     linger_ms = 0
             for peer in self.peers.values():
-                peer.connection.disable_monitor()
-                peer.monitor.close(0)
-                peer.connection.close(0)
+                peer.close()
             self._door.close(linger_ms)
             self._context.term()
         finally:
@@ -239,10 +238,8 @@ class Links:
         deadline = time.monotonic() + CHECK_S
         others = set(self.peers.values())
         while others and (left_s := deadline - time.monotonic()) > 0:
-            ready = {
-                each
-                for each, _ in zmq.zmq_poll([(peer.connection, zmq.POLLIN) for peer in others], int(1 + 100 * left_s))
-            }
+            polled = zmq.zmq_poll([(peer.connection, zmq.POLLIN) for peer in others], int(1 + 100 * left_s))
+            ready = {each for each, _ in polled}
             for peer in [*others]:
                 peer.look()
                 try:
@@ -315,6 +312,7 @@ class Links:
         # What a connection had received before it ended is still there to be taken.
         if any(self._fetch(peer) for peer in ended):
             return
+        self._heed_failures(peer.rank for peer in ended)  # which may have come just before the end
         left = {peer.rank for peer in ended if peer.mail.has_left}
         lost = {peer.rank for peer in ended} - left
         if lost:
@@ -327,21 +325,27 @@ class Links:
             )
 
     def _fetch(self, peer: Peer) -> int:
-        """Take the parts that have come from a process; how many."""
-        count = 0
-        while count < 64:  # others are waited for too
+        """Take the parts that have come from a process, or some of them: others are waited for too; how many."""
+        for count in range(_MOST_AT_ONCE):
             try:
                 frames = peer.connection.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                break
+                return count
             self._num_arrived += 1
-            count += 1
             peer.heard_s = time.monotonic()
             peer.num_to_confirm += peer.mail.put(frames, self._num_arrived)
             if peer.num_to_confirm >= WINDOW // 8:
                 peer.connection.send(_RECEIPT.pack(peer.num_to_confirm), zmq.NOBLOCK)
                 peer.num_to_confirm = 0
-        return count
+        return _MOST_AT_ONCE
+
+    def _lost(self, peer: Peer) -> WorkerError:
+        """Why one that cannot be reached any more has gone; if it says so, that may come after it has gone."""
+        deadline = time.monotonic() + 1e-3 * _FAREWELL_MS
+        while self._fetch(peer) or (peer.standing and not peer.mail.failure and time.monotonic() < deadline):
+            peer.connection.poll(10)
+            peer.look()
+        return peer.mail.failure or WorkerError(f"worker {self.rank} lost {peer}: it takes no messages any more")
 
     def _take_receipts(self) -> None:
         while True:
@@ -370,11 +374,7 @@ class Links:
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
-                # It is not there any more; why, it may have said.
-                self._fetch(peer)
-                lost = peer.mail.failure or WorkerError(
-                    f"worker {self.rank} lost {peer}: it takes no messages any more"
-                )
+                lost = self._lost(peer)
                 self._fail(lost)
                 raise lost from None
             peer.num_under_way += len(body)

@@ -130,7 +130,7 @@ class DistributedOptimizer:
 
     def exchanged(self) -> dict[str, int]:
         """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""
-        return {name: id(param) for name, param in self.worker.parameters().items()}
+        return self.sync.exchanged()
 
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""

@@ -51,6 +51,12 @@ class Peer:
             elif self.num_ended is None:  # later ones would be to somebody else
                 self.standing.add(file)
 
+    def close(self) -> None:
+        """End the connections."""
+        self.connection.disable_monitor()
+        self.monitor.close(0)
+        self.connection.close(0)
+
     def has_gone(self, wait_s: float) -> bool:
         """Whether it was reached before it was met, and for ``wait_s`` has not been any more."""
         self.look()
