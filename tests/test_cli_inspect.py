@@ -2,13 +2,12 @@
 
 import io
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import run_cli
 
-from thinwire import cli
 from thinwire.compressors import QSGD, Compressor, Identity, RandK, Sign, TopK
 from thinwire.layout import Segments
 from thinwire.random import Key
@@ -34,7 +33,6 @@ def message_of(compressor: Compressor) -> bytes:
 
 @pytest.fixture
 def inspect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Inspect":
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     return Inspect(monkeypatch, capsys)
 
 
@@ -43,12 +41,10 @@ class Inspect:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["thinwire", "inspect", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        status = run_cli(self.monkeypatch, "inspect", *arguments)
         shown = self.capsys.readouterr()
         assert "Traceback" not in shown.err
-        return int(ended.value.code or 0), shown.out, shown.err
+        return status, shown.out, shown.err
 
 
 @pytest.mark.parametrize("name", KINDS)

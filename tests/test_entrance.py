@@ -4,10 +4,10 @@ import ast
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
+from command_line import run_cli
 from typer.testing import CliRunner
 
 import thinwire
@@ -139,11 +139,7 @@ def test_one_method_is_explained(row: object) -> None:
 
 
 def test_an_unknown_method_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(sys, "argv", ["thinwire", "methods", "topkk"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
+    assert run_cli(monkeypatch, "methods", "topkk") == 2
     assert capsys.readouterr().err.startswith("error: unknown method 'topkk'; did you mean topk?")
 
 

@@ -176,14 +176,12 @@ def _hints(cls: type) -> dict[str, Any]:
 def _fitted(given: Any, hint: Any) -> Any:
     """The value as the type has it, or :data:`_UNFIT`."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        each = (_fitted(given, arm) for arm in arguments)
+    if origin in (Union, UnionType, Literal):
+        kinds = dict.fromkeys(map(type, arguments)) if origin is Literal else arguments
+        each = (_fitted(given, kind) for kind in kinds)
         return next((fitting for fitting in each if fitting is not _UNFIT), _UNFIT)
     if hint == Share:
         return _fitted_share(given)
-    if origin is Literal:
-        each = (_fitted(given, kind) for kind in {type(choice) for choice in arguments})
-        return next((fitting for fitting in each if fitting is not _UNFIT), _UNFIT)
     if origin is tuple:
         return _fitted_tuple(given, arguments)
     if hint in (int, float):

@@ -130,8 +130,23 @@ def receive_any(
 
 def tell(text: str) -> Steps[list[str]]:
     """What every worker says, in rank order; not counted."""
-    said: list[Tensor] = yield Tell(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))
-    return [bytes(each.tolist()).decode() for each in said]
+    said: list[Tensor] = yield Tell(bytes_of(text))
+    return [text_of(message) for message in said]
+
+
+def bytes_of(text: str) -> Tensor:
+    """Text that is not empty as a message (uint8), for :func:`text_of`.
+
+    Example:
+        >>> text_of(bytes_of("für"))
+        'für'
+    """
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+
+
+def text_of(message: Tensor) -> str:
+    """What :func:`bytes_of` was given."""
+    return message.numpy().tobytes().decode()
 
 
 def as_it_is(message: Tensor) -> Tensor:

@@ -1,29 +1,19 @@
 """``thinwire bench`` as a user runs it."""
 
 import json
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_cli
 
-from thinwire import cli
 from thinwire.bench import Row, plan
 
 QUICK = ("bench", "--quick", "--numel", "20k", "--threads", "1", "--steps", "crc32c,torch-topk")
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thinwire", *arguments])
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
 def test_a_quick_run_of_one_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(monkeypatch, "bench", "--quick", "--threads", "1", "--steps", "ef-sign", "--json", "-") == 0
+    assert run_cli(monkeypatch, "bench", "--quick", "--threads", "1", "--steps", "ef-sign", "--json", "-") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["step"], row["numel"], row["variant"]) for row in rows] == [
         ("ef-sign", 1_000_000, "buckets of 512"),
@@ -33,7 +23,7 @@ def test_a_quick_run_of_one_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_table_and_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rows.jsonl"
-    assert command(monkeypatch, *QUICK, "--json", str(out)) == 0
+    assert run_cli(monkeypatch, *QUICK, "--json", str(out)) == 0
     shown = capsys.readouterr().out
     assert "20,000 entries, heavy: Student-t(3) noise" in shown
     assert "crc32c" in shown
@@ -57,7 +47,7 @@ def test_ctrl_c_prints_what_is_measured(
 
     monkeypatch.setattr(plan, "_row", interrupted)
     out = tmp_path / "rows.jsonl"
-    assert command(monkeypatch, *QUICK, "--json", str(out)) == 130
+    assert run_cli(monkeypatch, *QUICK, "--json", str(out)) == 130
     shown = capsys.readouterr()
     assert "torch-topk" in shown.out
     assert "crc32c" not in shown.out
@@ -88,7 +78,7 @@ def test_a_mistake_is_one_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, *QUICK, *arguments) == 2
+    assert run_cli(monkeypatch, *QUICK, *arguments) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith("error: ")
     assert shown.err.count("error: ") == 1

@@ -57,6 +57,14 @@ def hooked(model: nn.Module, method: str = "topk:density=10%", **more: Any) -> t
     return wrapped, thinwire.compress_ddp(wrapped, method, **options)
 
 
+def training(
+    method: str = "topk:density=10%", **more: Any
+) -> tuple[Net, Any, CompressedGradients, torch.optim.Optimizer]:
+    """A model, the same hooked, its handle and its optimizer."""
+    model = net()
+    return model, *hooked(model, method, **more), torch.optim.SGD(model.parameters(), lr=0.05)
+
+
 _OF_DDP = ("find_unused_parameters", "static_graph", "gradient_as_bucket_view", "bucket_cap_mb")
 
 

@@ -3,15 +3,13 @@
 import functools
 import os
 import signal
-import sys
 import time
-import warnings
 from pathlib import Path
 
 import process_mains as mains
 import pytest
+from command_line import run_cli
 
-from thinwire import cli
 from thinwire.errors import WorkerError
 from thinwire.experiments.launch import _first_failure, launch
 
@@ -77,14 +75,8 @@ def test_every_worker_learns_of_a_nan_at_the_same_step(tmp_path: Path) -> None:
 def test_a_task_that_raises_ends_the_comparison_with_its_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    line = (
-        "thinwire compare sgd --task process_mains:broken --workers 2 --steps 8 --evaluate-every 2 --lrs 0.1 --seeds 0"
-    )
-    monkeypatch.setattr(sys, "argv", [*line.split(), "--engine", "processes", "--out", str(tmp_path / "out")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
+    line = "compare sgd --task process_mains:broken --workers 2 --steps 8 --evaluate-every 2 --lrs 0.1 --seeds 0"
+    assert run_cli(monkeypatch, *line.split(), "--engine", "processes", "--out", str(tmp_path / "out")) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: worker ")
     assert shown.count("error: ") == 1

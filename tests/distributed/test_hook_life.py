@@ -57,9 +57,7 @@ METHODS = [row.name for row in CATALOG if can_overlap(parse_method(row.name))]
 
 
 def train(method: str, thrown_away: Callable[[int], bool]) -> tuple[list[Tensor], dict[str, Any]]:
-    model = mains.net()
-    wrapped, hook = mains.hooked(model, method)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model, wrapped, hook, optimizer = mains.training(method)
     with hook:
         for step in range(5):
             if thrown_away(step):
@@ -85,9 +83,7 @@ def test_a_step_that_is_thrown_away_has_not_been(method: str) -> None:
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_that_are_not_finite_are_an_error_and_change_nothing(method: str) -> None:
-    model = mains.net()
-    wrapped, hook = mains.hooked(model, method)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    _model, wrapped, hook, optimizer = mains.training(method)
     with hook:
         mains.one_step(wrapped, optimizer, 0, 0)
         before = hook.state_dict()["tensors"]
@@ -104,9 +100,7 @@ def test_gradients_that_are_not_finite_are_an_error_and_change_nothing(method: s
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_kept_of_a_layer_that_nobody_uses_stays_as_it_is(method: str) -> None:
-    model = mains.net()
-    wrapped, hook = mains.hooked(model, method, find_unused_parameters=True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model, wrapped, hook, optimizer = mains.training(method, find_unused_parameters=True)
     with hook:
         for step in range(2):
             mains.one_step(wrapped, optimizer, step, 0)
@@ -139,9 +133,7 @@ def test_a_bucket_with_nothing_to_compress_is_sent_as_it_is(method: str) -> None
 
 @pytest.mark.usefixtures("alone")
 def test_a_scaler_that_the_hook_was_not_given_is_noticed() -> None:
-    model = mains.net()
-    wrapped, hook = mains.hooked(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    _model, wrapped, hook, optimizer = mains.training()
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     with hook:
         scaler.scale(mains.loss_of(wrapped, 0, 0)).backward()
@@ -156,10 +148,8 @@ def test_a_scaler_that_the_hook_was_not_given_is_noticed() -> None:
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("gives", [True, False])
 def test_a_scaler_that_is_off_changes_nothing(gives: bool) -> None:
-    model = mains.net()
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    wrapped, hook = mains.hooked(model, scaler=scaler if gives else None)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    _model, wrapped, hook, optimizer = mains.training(scaler=scaler if gives else None)
     with hook:
         scaler.scale(mains.loss_of(wrapped, 0, 0)).backward()
         scaler.step(optimizer)
@@ -171,10 +161,8 @@ def test_a_scaler_that_is_off_changes_nothing(gives: bool) -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_a_scaler_that_was_given_skips_what_is_not_finite() -> None:
-    model = mains.net()
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    wrapped, hook = mains.hooked(model, scaler=scaler)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model, wrapped, hook, optimizer = mains.training(scaler=scaler)
     begin = model.first.weight.detach().clone()
     with hook:
         scaler.scale(mains.loss_of(wrapped, 0, 0) * float("inf")).backward()
@@ -193,9 +181,7 @@ def test_a_scaler_that_was_given_skips_what_is_not_finite() -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_a_state_has_what_was_applied_and_not_what_waits() -> None:
-    model = mains.net()
-    wrapped, hook = mains.hooked(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model, wrapped, hook, optimizer = mains.training()
     with hook:
         mains.one_step(wrapped, optimizer, 0, 0)
         before = copy.deepcopy(hook.state_dict())
@@ -212,9 +198,7 @@ def test_a_state_has_what_was_applied_and_not_what_waits() -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_a_loaded_state_is_not_changed_by_what_waited() -> None:
-    model = mains.net()
-    wrapped, hook = mains.hooked(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    _model, wrapped, hook, optimizer = mains.training()
     with hook:
         mains.one_step(wrapped, optimizer, 0, 0)
         state = copy.deepcopy(hook.state_dict())
@@ -229,9 +213,7 @@ def test_a_loaded_state_is_not_changed_by_what_waited() -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_a_replaced_layer_begins_with_no_memory_and_a_frozen_one_keeps_it() -> None:
-    model = mains.net()
-    wrapped, hook = mains.hooked(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model, wrapped, hook, optimizer = mains.training()
     with hook:
         mains.one_step(wrapped, optimizer, 0, 0)
         kept = hook.state_dict()["tensors"]["memory.residual.spare.weight"]

@@ -101,9 +101,7 @@ def test_a_layer_that_one_process_freezes_is_an_error_on_all(failed: list[dict[s
 
 @pytest.mark.usefixtures("alone")
 def test_a_copy_is_a_plain_ddp_and_the_model_goes_on() -> None:
-    model = mains.net()
-    wrapped, hook = mains.hooked(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    model, wrapped, hook, optimizer = mains.training()
     with hook:
         mains.one_step(wrapped, optimizer, 0, 0)
         read = torch.load(mains.saved(wrapped), weights_only=False)

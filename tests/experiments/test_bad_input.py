@@ -1,29 +1,18 @@
 """What a user may mistype: one message, status 2, and nothing written or lost."""
 
 import json
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
-
-from thinwire import cli
+from command_line import run_cli
 
 TINY = ("--task", "user_tasks:bowl", "--workers", "2", "--steps", "2", "--lrs", "0.1", "--jobs", "1", "--seeds", "0")
 
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fresh current directory; main() sets how warnings are shown, which is put back."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-
-def thinwire(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thinwire", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def everything(folder: Path) -> dict[Path, bytes]:
@@ -100,7 +89,7 @@ def test_a_mistake_is_one_message(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert thinwire(monkeypatch, "compare", *arguments) == 2
+    assert run_cli(monkeypatch, "compare", *arguments) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith("error: ")
     assert shown.err.count("error: ") == 1
@@ -113,7 +102,7 @@ def test_a_mistake_is_one_message(
 def test_what_the_parser_refuses_has_status_2(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thinwire(monkeypatch, "compare", *arguments) == 2
+    assert run_cli(monkeypatch, "compare", *arguments) == 2
     shown = capsys.readouterr()
     assert "Error: " in shown.err
     assert "Traceback" not in shown.err
@@ -123,15 +112,15 @@ def test_what_the_parser_refuses_has_status_2(
 def test_another_comparison_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 0
+    assert run_cli(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 0
     before = everything(tmp_path)
     capsys.readouterr()
-    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there", "--workers", "3") == 2
+    assert run_cli(monkeypatch, "compare", "sgd", *TINY, "--out", "there", "--workers", "3") == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: there holds another comparison (workers 2, now 3); choose another --out or delete")
     assert everything(tmp_path) == before
     (tmp_path / "there" / "comparison.json").write_text("[]")
-    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 2
+    assert run_cli(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 2
     assert "comparison.json is not a comparison of this version" in capsys.readouterr().err
 
 
@@ -139,7 +128,7 @@ def test_another_comparison_is_not_overwritten(
 def test_a_comparison_made_by_other_code_is_not_gone_on_with(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 0
+    assert run_cli(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 0
     path = tmp_path / "there" / "comparison.json"
     description = json.loads(path.read_text())
     assert list(description["made_by"]) == ["thinwire", "torch", "python"]
@@ -148,7 +137,7 @@ def test_a_comparison_made_by_other_code_is_not_gone_on_with(
     path.write_text(json.dumps(description))
     before = everything(tmp_path)
     capsys.readouterr()
-    assert thinwire(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 2
+    assert run_cli(monkeypatch, "compare", "sgd", *TINY, "--out", "there") == 2
     shown = capsys.readouterr().err
     assert shown.startswith(f"error: there holds another comparison (made by {name} 0.0.1, now {now}); choose another")
     assert "delete the folder" in shown
@@ -171,7 +160,7 @@ def test_what_has_no_effect_is_told_once(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert thinwire(monkeypatch, "compare", "sgd", *TINY, *arguments) == 0
+        assert run_cli(monkeypatch, "compare", "sgd", *TINY, *arguments) == 0
     shown = capsys.readouterr().err
     assert shown.count("warning: ") == len(told)
     assert all(part in shown for part in told)
@@ -184,7 +173,7 @@ def test_simulated_settings_have_no_effect_on_processes(
         warnings.simplefilter("default")
         # No workers are refused after the warnings and before any process starts.
         arguments = ("--engine", "processes", "--compute", "5ms", "--workers", "0")
-        assert thinwire(monkeypatch, "compare", "sgd", *TINY[:-4], *arguments, "--network", "1Mbit,1ms") == 2
+        assert run_cli(monkeypatch, "compare", "sgd", *TINY[:-4], *arguments, "--network", "1Mbit,1ms") == 2
     shown = capsys.readouterr().err
     assert shown.count("warning: ") == 2
     assert "--compute has no effect with --engine processes" in shown

@@ -1,7 +1,6 @@
 """A whole comparison on two parameters."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 
 import pytest
 import user_tasks
+from command_line import run_cli
 
-from thinwire import cli, report
+from thinwire import report
 from thinwire.errors import ConfigError
 from thinwire.experiments.compare import Comparer
 from thinwire.experiments.crews import LocalCrew
@@ -173,13 +173,6 @@ def test_an_option_of_the_command_line_reaches_the_run(
     before, now = ([record["value"] for record in lines(tmp_path / out)] for out in "01")
     # Other examples give another model; the clock does not.
     assert (before == now) == (name in ("network", "compute"))
-
-
-def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thinwire", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def test_the_table_of_methods_is_complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,10 @@ import errno
 import json
 import os
 import shutil
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
+from command_line import run_cli
 from commands import TORCHRUN, start
 
 from thinwire import cli, files
@@ -25,14 +24,6 @@ HERE = (*TINY, "--jobs", "1", "--out", "out")
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-
-def thinwire(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thinwire", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def refusal(shown: str) -> str:
@@ -48,13 +39,13 @@ def test_a_second_comparison_is_refused_at_its_start(
     lock = FolderLock("out")
     lock.acquire()
     before = sorted(os.listdir("out"))
-    assert thinwire(monkeypatch, *HERE) == 2
+    assert run_cli(monkeypatch, *HERE) == 2
     said = refusal(capsys.readouterr().err)
     assert f"--out out is being written to by process {os.getpid()} on " in said
     assert "give another --out" in said
     assert sorted(os.listdir("out")) == before
     lock.release()
-    assert thinwire(monkeypatch, *HERE) == 0
+    assert run_cli(monkeypatch, *HERE) == 0
     assert FolderLock("out").holder() == ""
 
 
@@ -65,7 +56,7 @@ def test_processes_are_refused_before_they_are_started(
     lock.acquire()
     starts = "torch.distributed.launcher.api.elastic_launch"
     monkeypatch.setattr(starts, lambda *_: pytest.fail("processes were started"))
-    assert thinwire(monkeypatch, *TINY, "--engine", "processes", "--out", "out") == 2
+    assert run_cli(monkeypatch, *TINY, "--engine", "processes", "--out", "out") == 2
     assert "--out out is being written to by process" in refusal(capsys.readouterr().err)
     lock.release()
 
@@ -109,7 +100,7 @@ def test_what_two_writers_damaged_is_mended_by_the_same_command(
 ) -> None:
     assert callable(damage)
     options = ("--lrs", "0.1,0.3")
-    assert thinwire(monkeypatch, *HERE, *options) == 0
+    assert run_cli(monkeypatch, *HERE, *options) == 0
     whole = results()
     assert whole["tuning.jsonl"]
     damaged = list(Path("out").glob(pattern))
@@ -117,12 +108,12 @@ def test_what_two_writers_damaged_is_mended_by_the_same_command(
     for path in damaged:
         damage(path)
     capsys.readouterr()
-    assert thinwire(monkeypatch, *HERE, *options) == 0, capsys.readouterr().err
+    assert run_cli(monkeypatch, *HERE, *options) == 0, capsys.readouterr().err
     assert results() == whole
 
 
 def test_records_that_do_not_reach_the_checkpoint_begin_the_run_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert thinwire(monkeypatch, *HERE) == 0
+    assert run_cli(monkeypatch, *HERE) == 0
     whole = results()
     shutil.rmtree("out")
     monkeypatch.setattr(session, "SAVE_AFTER_S", -1.0)
@@ -135,11 +126,11 @@ def test_records_that_do_not_reach_the_checkpoint_begin_the_run_anew(monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "append_text", stop)
-        assert thinwire(patch, *HERE) == 130
+        assert run_cli(patch, *HERE) == 130
     (records,) = Path("out").glob("runs/*/records.jsonl")
     assert list(records.parent.glob("checkpoints/step-*"))
     doubled(records)
-    assert thinwire(monkeypatch, *HERE) == 0
+    assert run_cli(monkeypatch, *HERE) == 0
     assert results() == whole
 
 
@@ -150,7 +141,7 @@ def test_a_full_disk_is_one_message_and_the_same_command_goes_on(
     place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(session, "SAVE_AFTER_S", -1.0)
-    assert thinwire(monkeypatch, *HERE) == 0
+    assert run_cli(monkeypatch, *HERE) == 0
     whole = results()
     shutil.rmtree("out")
     capsys.readouterr()
@@ -163,11 +154,11 @@ def test_a_full_disk_is_one_message_and_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "open", full, raising=False)
-        assert thinwire(patch, *HERE) == 2
+        assert run_cli(patch, *HERE) == 2
     said = refusal(capsys.readouterr().err)
     assert f"{place} cannot be written (No space left on device); make room there" in said
     assert not list(Path("out").rglob("*.partial"))
-    assert thinwire(monkeypatch, *HERE) == 0
+    assert run_cli(monkeypatch, *HERE) == 0
     assert results() == whole
 
 
@@ -176,7 +167,7 @@ def test_a_full_disk_is_one_message_and_the_same_command_goes_on(
 def test_an_unwritable_folder_is_one_message(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thinwire(monkeypatch, *command, "--out", "/proc/self/nothing/here") == 2
+    assert run_cli(monkeypatch, *command, "--out", "/proc/self/nothing/here") == 2
     assert "must not be written" in refusal(capsys.readouterr().err)
 
 
@@ -191,7 +182,7 @@ def test_what_is_in_the_way_is_one_message(
         Path("out", name).write_text("")
     else:
         Path("out", name).mkdir(parents=True)
-    assert thinwire(monkeypatch, *HERE) == 2
+    assert run_cli(monkeypatch, *HERE) == 2
     assert f"out{'' if name == '.thinwire.lock' else f'/{name}'}" in refusal(capsys.readouterr().err)
 
 
@@ -200,7 +191,7 @@ def test_what_is_in_the_way_is_one_message(
 def test_a_device_is_no_place_for_results(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thinwire(monkeypatch, *arguments) == 2
+    assert run_cli(monkeypatch, *arguments) == 2
     refusal(capsys.readouterr().err)
 
 
@@ -213,7 +204,7 @@ HUGE = "1" + "0" * 400
 def test_a_number_of_400_digits_is_one_message(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thinwire(monkeypatch, *HERE, "--lrs", "0.1,0.2", option, HUGE) == 2
+    assert run_cli(monkeypatch, *HERE, "--lrs", "0.1,0.2", option, HUGE) == 2
     said = refusal(capsys.readouterr().err)
     assert HUGE not in said
     assert len(said) < 300
@@ -227,5 +218,5 @@ def test_a_disk_that_is_full_anywhere_else_is_one_message(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cli, "app", full)
-    assert thinwire(monkeypatch, "methods") == 1
+    assert run_cli(monkeypatch, "methods") == 1
     assert "No space left on device" in refusal(capsys.readouterr().err)

@@ -1,16 +1,14 @@
 """The probe as users start it, under torchrun, and what it says of its figures."""
 
 import json
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_cli
 from commands import TORCHRUN, start
 from rich.console import Console
 
-from thinwire import cli
 from thinwire.cli.probing import DENSE, Row, make_table, verdict
 from thinwire.distributed.probe import Cost
 from thinwire.network import Network, all_reduce_traffic
@@ -82,11 +80,7 @@ def test_what_cannot_be_probed_is_refused_with_advice(
 ) -> None:
     if len(arguments) > 1:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # as under torchrun
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(sys, "argv", ["thinwire", "probe", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
+    assert run_cli(monkeypatch, "probe", *arguments) == 2
     assert said in capsys.readouterr().err
 
 
@@ -95,11 +89,7 @@ def test_one_process_of_several_tells_of_a_refusal(
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(sys, "argv", ["thinwire", "probe", "no-such-method"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
+    assert run_cli(monkeypatch, "probe", "no-such-method") == 1
     assert capsys.readouterr().err == ""
 
 

@@ -1,8 +1,6 @@
 """What is recorded is what was trained: the same gradients, the same vectors into the compressor."""
 
 import signal
-import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import user_tasks
+from command_line import run_cli
 from torch import Tensor, nn
 
-from thinwire import cli
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.experiments.engines import SimulatedEngine
 from thinwire.experiments.recording import Recorder, Recording, RecordingPlan
@@ -191,21 +189,13 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
 TINY = ("user_tasks:bowl", "--workers", "2", "--steps", "4", "--every", "2", "--method", "topk:k=1")
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thinwire", *arguments])
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
 def test_the_command_writes_a_file_and_writes_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, "record", *TINY) == 0
+    assert run_cli(monkeypatch, "record", *TINY) == 0
     assert "wrote gradients.pt: 2 gradients and 2 compressed vectors of 2 entries" in capsys.readouterr().out
-    assert command(monkeypatch, "record", *TINY) == 0
+    assert run_cli(monkeypatch, "record", *TINY) == 0
     assert Recording.load(tmp_path / "gradients.pt").task == "bowl"
 
 
@@ -232,7 +222,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("kept")
-    assert command(monkeypatch, "record", *arguments) == 2
+    assert run_cli(monkeypatch, "record", *arguments) == 2
     shown = capsys.readouterr()
     assert shown.err.count("error: ") == 1
     assert all(part in shown.err for part in parts), shown.err
@@ -263,7 +253,7 @@ def test_ctrl_c_keeps_what_is_recorded(
         return loss(self, model, indices)
 
     monkeypatch.setattr(user_tasks.Bowl, "loss", interrupted)
-    assert command(monkeypatch, "record", *TINY, "--steps", "1000") == 130
+    assert run_cli(monkeypatch, "record", *TINY, "--steps", "1000") == 130
     errors = capsys.readouterr().err
     if number == 3:  # of two workers, so in the second step
         assert errors.endswith("interrupted; nothing was recorded yet, and nothing is written\n")

@@ -1,15 +1,13 @@
 """Under torchrun and with processes of its own, a comparison is the same."""
 
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_cli
 from commands import PATHS, TORCHRUN, start
-
-from thinwire import cli
 
 PLAIN = [
     "compare", "sgd", "topk:k=1", "--task", "user_tasks:warned", "--engine", "processes", "--workers", "2",
@@ -26,14 +24,10 @@ def test_torchrun_gives_the_records_of_the_own_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with start([*PLAIN, "--out", str(tmp_path / "torchrun")], TORCHRUN) as torchrun:
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
         monkeypatch.setenv("PYTHONPATH", ":".join(PATHS))
-        monkeypatch.setattr(sys, "argv", ["thinwire", *PLAIN, "--out", str(tmp_path / "own")])
         with warnings.catch_warnings():
             warnings.simplefilter("default")
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        assert ended.value.code == 0
+            assert run_cli(monkeypatch, *PLAIN, "--out", str(tmp_path / "own")) == 0
         _, errors = torchrun.communicate(timeout=60)
         assert torchrun.returncode == 0, errors
     assert records(tmp_path / "own") == records(tmp_path / "torchrun")

@@ -14,6 +14,7 @@ from thinwire.compressors.seeded_rand_k import common_key
 from thinwire.compressors.shortening import magnified
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
+from thinwire.kernels.offsets import segment_of_each
 from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
@@ -74,7 +75,7 @@ class BlockRandK:
         cut = torch.cat([num_blocks.new_zeros(1), num_blocks.cumsum(0)])
         support = common_key(key) if self.shared else key
         blocks = segment_subsets(support.fold("indices").bits64(), cut, counts)
-        owner = torch.arange(segments.count, dtype=torch.int64).repeat_interleave(counts)
+        owner = segment_of_each(counts)
         starts = offsets[owner] + (blocks - cut[owner]) * self.block
         sizes = torch.minimum(offsets[owner + 1] - starts, starts.new_tensor(self.block))
         indices = _runs(starts, sizes, self.block)

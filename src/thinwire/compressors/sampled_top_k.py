@@ -13,6 +13,7 @@ from thinwire.compressors.threshold import LEAST_SAMPLE, check_sample, sample_qu
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import entries_above
+from thinwire.kernels.offsets import segment_of_each
 from thinwire.kernels.philox import uniform
 from thinwire.kernels.select import top_k_entries
 from thinwire.kernels.tails import tail_sums
@@ -96,7 +97,7 @@ class SampledTopK:
         # From a place that varies, so that no entry is left out at every step.
         begin = (uniform(key.fold("sample").bits64(), 0, segments.count) * strides).to(torch.int64)
         counts = torch.where(sizes > 0, (sizes - begin - 1) // strides.clamp(min=1) + 1, sizes)
-        owner = torch.arange(segments.count, dtype=torch.int64).repeat_interleave(counts)
+        owner = segment_of_each(counts)
         rank = torch.arange(owner.numel(), dtype=torch.int64) - (counts.cumsum(0) - counts)[owner]
         places = offsets[owner] + begin[owner] + rank * strides[owner]
         large = torch.minimum((counts.to(torch.float32) * self.density).ceil().to(torch.int64), counts)

@@ -13,6 +13,7 @@ from thinwire.compressors.identity import Identity
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.draws import entries_above
+from thinwire.kernels.offsets import segment_of_each
 from thinwire.kernels.select import top_k_entries
 from thinwire.kernels.subset import segment_subsets
 from thinwire.layout import Segments
@@ -134,5 +135,5 @@ def sample_quantiles(sampled: Tensor, sizes: Tensor, wanted: Tensor) -> Tensor:
     offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
     magnitudes = top_k_entries(sampled, offsets, wanted)[1].abs()
     least = torch.full((sizes.numel(),), torch.inf, dtype=torch.float32, device=sampled.device)
-    owner = torch.arange(sizes.numel(), dtype=torch.int64).repeat_interleave(wanted).to(sampled.device)
+    owner = segment_of_each(wanted).to(sampled.device)
     return least.scatter_reduce_(0, owner, magnitudes, "amin").clamp_(min=_LEAST)

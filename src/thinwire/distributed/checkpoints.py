@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from thinwire.distributed.checkpoint_folder import CheckpointFolder, Place, file_name
 from thinwire.distributed.parts import Parts, Stateful
@@ -16,6 +15,7 @@ from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.files import FolderLock, StrPath, write_atomically
 from thinwire.kernels.crc32c import crc32c_array
+from thinwire.steps import bytes_of, text_of
 
 _KINDS = {kind.__name__: kind for kind in (ConfigError, NumericsError)}
 
@@ -206,8 +206,7 @@ class Checkpoints:
         return [each for _, _, each in everyone]
 
     def _share(self, message: Any) -> list[Any]:
-        data = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
-        return [json.loads(each.numpy().tobytes()) for each in self._transport.share_bytes(data)]
+        return [json.loads(text_of(each)) for each in self._transport.share_bytes(bytes_of(json.dumps(message)))]
 
 
 def _checked(path: Path, num_bytes: int, crc: int) -> bytes:

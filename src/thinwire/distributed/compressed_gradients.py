@@ -27,15 +27,15 @@ from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.replicas import guard_module
 from thinwire.distributed.starting_point import begin_alike, common_terms
 from thinwire.distributed.step_notices import StepNotices, is_step_of_scaler
-from thinwire.distributed.trained_model import TrainedModel, named_parameters
+from thinwire.distributed.trained_model import TrainedModel
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.methods import GradientAveraging
 from thinwire.network import Traffic
 from thinwire.random import Key
 from thinwire.worker.observing import LayerReport
-from thinwire.worker.parameters import plain_name
-from thinwire.worker.resize import resized
+from thinwire.worker.parameters import named_parameters, plain_name
+from thinwire.worker.resize import of_known, resized
 from thinwire.worker.state import check_same
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
@@ -107,7 +107,7 @@ class CompressedGradients:
     ) -> None:
         """Close; the other processes hear of an error that ends the block, and do not wait."""
         if error is not None:
-            self.transport.abort(f"worker {self.transport.rank} raised {type(error).__name__}: {error}")
+            self.transport.abort_for(error)
         self.close()
 
     @property
@@ -288,9 +288,7 @@ class CompressedGradients:
         Raises:
             ConfigError: as :meth:`load_state_dict`, or the saved processes' models differ.
         """
-        known = set(self._trained.names)
-        named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]
-        trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
+        trained = of_known(self._trained.ids(), models)
         state, _ = resized(self._method, saved, trained, self.transport.rank, self.transport.size)
         if self.transport.rank >= len(saved):
             state["counters"]["link"] = [0, 0]

@@ -16,7 +16,7 @@ from thinwire.layout import Segments
 from thinwire.methods import GradientAveraging
 from thinwire.payloads import Dense, Joined, Payload
 from thinwire.random import Key
-from thinwire.worker.parameters import plain_name
+from thinwire.worker.parameters import named_parameters, plain_name
 
 
 class NothingCompressed(UserWarning):
@@ -51,7 +51,7 @@ class DensePolicy:
         Raises:
             ConfigError: a pattern that fits no parameter.
         """
-        named = _named(model)
+        named = named_parameters(model)
         for pattern in map(plain_name, self.patterns):
             if not fnmatch.filter(named, pattern):
                 raise ConfigError(
@@ -69,7 +69,7 @@ class DensePolicy:
             warns: whether this process is the one that says it.
         """
         names = self.dense_names(model)
-        trained = {name: param.numel() for name, param in _named(model).items() if param.requires_grad}
+        trained = {name: param.numel() for name, param in named_parameters(model).items() if param.requires_grad}
         # A method that sends everything as it is has nothing to lose, and one that sums messages takes no policy.
         is_meant = not isinstance(method.compressor, Identity) and not method.exchange.needs_linear
         if warns and is_meant and trained and names.issuperset(trained):
@@ -95,7 +95,7 @@ class DensePolicy:
         }
         patterns = [plain_name(pattern) for pattern in self.patterns]
         found = {}
-        for name, param in _named(model).items():
+        for name, param in named_parameters(model).items():
             if self.vectors and param.dim() < 2:
                 found[name] = _Reason.VECTOR
             elif id(param) in embedded:
@@ -105,10 +105,6 @@ class DensePolicy:
             elif any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
                 found[name] = _Reason.PATTERN
         return found
-
-
-def _named(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {plain_name(name): param for name, param in model.named_parameters()}
 
 
 class _Reason(Enum):

@@ -12,7 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging
 from thinwire.worker import Worker
 from thinwire.worker.channel import Channel
-from thinwire.worker.parameters import held_parameters, local_part, plain_name
+from thinwire.worker.parameters import held_parameters, local_part, named_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ModuleReplicas:
 
     def named(self) -> Mapping[str, Tensor]:
         """Every parameter."""
-        return {plain_name(name): local_part(param.detach()) for name, param in self.module.named_parameters()}
+        return {name: local_part(param.detach()) for name, param in named_parameters(self.module).items()}
 
     def take_over(self, transport: Transport) -> None:
         """Every parameter of process 0."""

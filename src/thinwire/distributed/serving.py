@@ -72,7 +72,7 @@ def serve(
         transport.flush()  # every worker is told by its answer; a word that this process failed could be there before
         raise
     except BaseException as error:
-        transport.abort(f"the server raised {type(error).__name__}: {error}")
+        transport.abort_for(error, "the server")
         raise
     finally:
         transport.close()

@@ -23,7 +23,8 @@ from thinwire.methods import GradientAveraging, Method, ModelAveraging, parse_me
 from thinwire.network import Traffic
 from thinwire.worker import Worker, needs_server
 from thinwire.worker.observing import LayerReport
-from thinwire.worker.parameters import held_parameters, local_part, plain_name
+from thinwire.worker.parameters import held_parameters, local_part
+from thinwire.worker.resize import of_known
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
 Group = dist.ProcessGroup | DeviceMesh | None
@@ -187,9 +188,7 @@ class Synchronizer:
 
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of another number of workers; see :meth:`thinwire.worker.Worker.load_resized`."""
-        named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]
-        known = held_parameters(self.model, self.optimizer)
-        trained = [{name: tensor for name, tensor in model.items() if name in known} for model in named]
+        trained = of_known(held_parameters(self.model, self.optimizer), models)
         self.worker.load_resized([each["worker"] for each in saved], trained)
         link = saved[self.worker.rank]["link"] if self.worker.rank < len(saved) else {}
         self.transport.traffic = Traffic(**link)
@@ -226,15 +225,12 @@ class Synchronizer:
                 self.flush()
         except BaseException as raised:
             self._has_failed = True
-            self._abort(raised)
+            self.transport.abort_for(raised)
             raise
         finally:
             if error is not None:
-                self._abort(error)
+                self.transport.abort_for(error)
             self.close()
-
-    def _abort(self, error: BaseException) -> None:
-        self.transport.abort(f"worker {self.transport.rank} raised {type(error).__name__}: {error}")
 
     def _warn_unshared(self, what: str) -> None:
         count = self.worker.num_unshared_steps

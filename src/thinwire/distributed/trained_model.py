@@ -16,7 +16,8 @@ from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.methods import check_method
-from thinwire.worker.parameters import plain_name
+from thinwire.steps import bytes_of
+from thinwire.worker.parameters import named_parameters
 
 
 class TrainedModel:
@@ -77,7 +78,8 @@ class TrainedModel:
             ConfigError: the processes do not train the same parameters from now on, or ones that cannot be exchanged.
         """
         refuse_unfit(model)
-        mine = torch.frombuffer(bytearray(model_terms(model.module).encode()), dtype=torch.uint8)
+        # A process that has noticed no change is in an exchange by now: what it sends need not be text.
+        mine = bytes_of(model_terms(model.module))
         if any(not torch.equal(other, mine) for other in self._transport.share_bytes(mine)):
             reason = (
                 f"processes train different parameters from step {step} on: a layer was frozen, unfrozen or replaced "
@@ -113,7 +115,7 @@ class TrainedModel:
                 stacklevel=2,
             )
 
-    def _take(self, named: dict[str, Tensor]) -> None:
+    def _take(self, named: dict[str, nn.Parameter]) -> None:
         self._params = named
         self._names = {id(param): name for name, param in named.items()}
 
@@ -123,8 +125,3 @@ class TrainedModel:
         names = sorted(named, key=lambda name: name in self._buckets.dense)
         layout = Layout.of({name: named[name] for name in names})
         check_method(self._buckets.fitted(layout), layout)
-
-
-def named_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters, without the marks of wrappers in their names."""
-    return {plain_name(name): param for name, param in module.named_parameters()}

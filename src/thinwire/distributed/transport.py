@@ -164,6 +164,10 @@ class Transport:
         """Tell the others that this worker cannot go on; they end with the reason."""
         self._links.abort(reason)
 
+    def abort_for(self, error: BaseException, who: str = "") -> None:
+        """:meth:`abort`, because of an error that ``who``, else this worker, has raised."""
+        self.abort(f"{who or f'worker {self.rank}'} raised {type(error).__name__}: {error}")
+
     def close(self) -> None:
         """End the links; what was sent still arrives."""
         self._links.close()

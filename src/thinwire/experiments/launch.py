@@ -23,6 +23,7 @@ from thinwire.distributed import Transport
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.experiments.ending import Terminated
 from thinwire.experiments.processes import new_process
+from thinwire.files import write_atomically
 
 LINGER_S = 5.0
 """How long a worker that lost another one waits for the launcher to notice that one and end everybody."""
@@ -122,10 +123,8 @@ def _child(main: Callable[[Transport], None], folder: str, rank: int, size: int)
             "kind": type(error).__name__,
             "message": str(error) if isinstance(error, ThinwireError) else "".join(traceback.format_exception(error)),
         }
-        partial = Path(folder, f"rank-{rank}.partial")
-        partial.write_text(json.dumps(report))
         # A worker may be killed here at any time; the launcher reads whole reports only.
-        os.replace(partial, partial.with_suffix(".json"))
+        write_atomically(Path(folder, f"rank-{rank}.json"), json.dumps(report).encode())
         sys.stdout.flush()
         if isinstance(error, WorkerError):
             # Another worker's failure came first. The launcher looks at one exit status; it must not be ours.

@@ -35,6 +35,21 @@ def offsets_array(offsets: Tensor, numel: int) -> "np.ndarray[Any, np.dtype[np.i
     return ends
 
 
+def segment_of_each(sizes: Tensor, numel: int | None = None) -> Tensor:
+    """In which of consecutive segments each entry lies: int64, as many entries as the sizes (int64) add up to.
+
+    Args:
+        sizes: of the segments.
+        numel: their sum, if it is known: an accelerator need not be waited for then.
+
+    Example:
+        >>> segment_of_each(torch.tensor([2, 0, 1])).tolist()
+        [0, 0, 2]
+    """
+    numbers = torch.arange(sizes.numel(), dtype=torch.int64, device=sizes.device)
+    return numbers.repeat_interleave(sizes, output_size=numel)
+
+
 def check_entries(x: Tensor) -> None:
     """Raise ConfigError unless ``x`` is a vector of float32.
 

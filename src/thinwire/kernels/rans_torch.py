@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.kernels.bits import num_packed_bytes, pack_torch, unpack_torch
+from thinwire.kernels.offsets import segment_of_each
 
 _BLOCK, _LANES = 1 << 17, 32
 _START = 1 << 16
@@ -56,7 +57,7 @@ def rans_decode_torch(data: Tensor, count: int, width: int, frequencies: Tensor)
     """
     shift = max(0, width - 8)
     sizes = frequencies.to(data.device)
-    owners = torch.arange(len(sizes), dtype=torch.int64, device=data.device).repeat_interleave(sizes)
+    owners = segment_of_each(sizes)
     begins = sizes.cumsum(0) - sizes
     num_rows = min(_BLOCK, count + -count % _LANES) // _LANES
     num_blocks = -(-count // _BLOCK)

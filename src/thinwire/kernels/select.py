@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import check_entries, offsets_array
+from thinwire.kernels.offsets import check_entries, offsets_array, segment_of_each
 from thinwire.kernels.select_threads import select_all
 
 
@@ -60,9 +60,7 @@ def top_k_entries(x: Tensor, offsets: Tensor, counts: Tensor) -> tuple[Tensor, T
 def top_k_torch(x: Tensor, offsets: Tensor, counts: Tensor) -> Tensor:
     """:func:`top_k` in torch operations, on any device: one stable sort by segment, then by magnitude."""
     offsets, counts = offsets.to(x.device), counts.to(x.device)
-    segment = torch.arange(counts.numel(), dtype=torch.int64, device=x.device).repeat_interleave(
-        offsets.diff(), output_size=x.numel()
-    )
+    segment = segment_of_each(offsets.diff(), x.numel())
     magnitude = (x.view(torch.int32) & 0x7FFFFFFF).to(torch.int64)
     order = ((segment << 31) + (0x7FFFFFFF - magnitude)).sort(stable=True).indices
     rank = torch.arange(x.numel(), dtype=torch.int64, device=x.device) - offsets[segment]

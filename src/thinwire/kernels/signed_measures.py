@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thinwire.kernels.measures import Array, fold, measure
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array
+from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array, segment_of_each
 from thinwire.kernels.sums import segment_sums_torch
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import always_inline, prefer_wide_vectors
@@ -45,9 +45,7 @@ def segment_extents(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 def segment_extents_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`segment_extents` in torch operations, on any device."""
     sizes = offsets.to(x.device).diff()
-    segment = torch.arange(sizes.numel(), dtype=torch.int64, device=x.device).repeat_interleave(
-        sizes, output_size=x.numel()
-    )
+    segment = segment_of_each(sizes, x.numel())
     bits = x.detach().contiguous().view(torch.int32)
     # As integers in this order floats are ordered as numbers, -0.0 before 0.0.
     order = bits ^ ((bits >> 31) & _MAGNITUDE)
@@ -90,9 +88,7 @@ def segment_sides(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def segment_sides_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`segment_sides` in torch operations, on any device."""
     sizes = offsets.to(x.device).diff()
-    segment = torch.arange(sizes.numel(), dtype=torch.int64, device=x.device).repeat_interleave(
-        sizes, output_size=x.numel()
-    )
+    segment = segment_of_each(sizes, x.numel())
     num_below = torch.zeros_like(sizes).scatter_add_(0, segment, (x < 0).to(torch.int64))
     above, below = (segment_sums_torch(part.clamp(min=0), offsets, 1) for part in (x, -x))
     return above, 0.0 - below, num_below

@@ -9,7 +9,7 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.kernels.measures import BLOCK, measure, measure_ahead, near
 from thinwire.kernels.numba_tools import array_of, kernel, tensor_of
-from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array
+from thinwire.kernels.offsets import check_entries, check_offsets, offsets_array, segment_of_each
 from thinwire.kernels.threads import run, shares
 from thinwire.kernels.vector_width import borrowed
 
@@ -57,9 +57,7 @@ def segment_sums_torch(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tens
         # Zeros add nothing to a magnitude: a block no longer than the longest segment gives the same bits.
         length = min(BLOCK, 1 << (int(sizes.max()) - 1).bit_length())
         num_blocks = (sizes + length - 1) // length
-        segment = torch.arange(sizes.numel(), dtype=torch.int64, device=x.device).repeat_interleave(
-            sizes, output_size=values.numel()
-        )
+        segment = segment_of_each(sizes, values.numel())
         place = torch.arange(values.numel(), dtype=torch.int64, device=x.device) - (sizes.cumsum(0) - sizes)[segment]
         blocks = values.new_zeros(int(num_blocks.sum()) * length)
         blocks[(num_blocks.cumsum(0) - num_blocks)[segment] * length + place] = values
@@ -96,9 +94,7 @@ def segment_max(x: Tensor, offsets: Tensor) -> Tensor:
 def segment_max_torch(x: Tensor, offsets: Tensor) -> Tensor:
     """:func:`segment_max` in torch operations, on any device."""
     sizes = offsets.to(x.device).diff()
-    segment = torch.arange(sizes.numel(), dtype=torch.int64, device=x.device).repeat_interleave(
-        sizes, output_size=x.numel()
-    )
+    segment = segment_of_each(sizes, x.numel())
     magnitudes = x.detach().contiguous().view(torch.int32) & 0x7FFFFFFF
     largest = magnitudes.new_zeros(sizes.numel()).scatter_reduce_(0, segment, magnitudes, "amax")
     return largest.view(torch.float32)

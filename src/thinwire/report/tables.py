@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 def print_table(rows: Sequence[Row], console: "Console") -> None:
     """Print the rows, the best of every column bold; columns for which there is no room follow below."""
     shown = columns(rows)
+    best = [best_methods(column, rows) for column in shown]
     numbers = [
         TerminalColumn(
             header=column.short_header,
             cells=[column.short_text(row) for row in rows],
-            bold=frozenset(place for place, row in enumerate(rows) if row.method in best_methods(column, rows)),
+            bold=frozenset(place for place, row in enumerate(rows) if row.method in winners),
         )
-        for column in shown
+        for column, winners in zip(shown, best, strict=True)
     ]
     names = TerminalColumn(header="method", cells=[row.method for row in rows], is_name=True)
     print_fitted(TerminalTable(columns=[names, *numbers]), console)

@@ -1,8 +1,7 @@
 """Where elastic averaging is stable on a quadratic."""
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
 from thinwire.errors import ConfigError
 
@@ -38,7 +37,9 @@ def easgd_alpha_limit(lr_times_curvature: float, workers: int) -> float:
     return (4.0 - 2.0 * z) / (2.0 + 2.0 * workers - workers * z)
 
 
-def local_step_map(lr_times_curvature: float, *, momentum: float = 0.0, nesterov: bool = False) -> Any:
+def local_step_map(
+    lr_times_curvature: float, *, momentum: float = 0.0, nesterov: bool = False
+) -> npt.NDArray[np.float64]:
     """What a step of SGD on curvature h makes of ``(x, eta v)``: f64 ``[2, 2]``, ``z = eta h``.
 
     ``v <- mu v + h x``, then ``x <- x - eta v`` (heavy ball), or ``x <- x - eta (h x + mu v)`` (Nesterov, in the form

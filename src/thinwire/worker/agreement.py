@@ -74,14 +74,14 @@ class Agreement:
             self._written |= {name: value.clone() for name, value in values.items()}
         return bool(values)
 
-    def begin(self, layout: Layout, seed: int, size: int) -> Steps[None]:
-        """Compare, before the first exchange, what all workers must have in common.
+    def begin(self, layout: Layout, seed: int, size: int) -> Steps[bool]:
+        """Compare, before the first exchange, what all workers must have in common; whether they have just done so.
 
         Raises:
             ConfigError: on all workers, if they differ.
         """
         if self.has_begun:
-            return
+            return False
         shapes = zip(layout.names, layout.shapes, strict=True)
         own = Beginning(
             method=plain_text(self.method), seed=seed, size=size, values=self._values_at_start or 0,
@@ -89,6 +89,7 @@ class Agreement:
         )  # fmt: skip
         check_beginnings((yield from tell(own.to_text())))
         self.has_begun = True
+        return True
 
     def has_news(self, used: Sequence[str]) -> bool:
         """Whether this worker trains something else than it has told, or has other values.
@@ -127,7 +128,7 @@ class Agreement:
             ConfigError: on all workers, if they cannot go on together.
         """
         if not self.can_tell:
-            return Conclusion(offence, [], [], [], [], [], False)
+            return Conclusion(offence, [], [], [], [], False)
         named = self.trained.named
         left = [name for name in exchanged if name not in named]
         own = News(

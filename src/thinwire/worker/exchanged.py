@@ -8,10 +8,10 @@ from torch import Tensor
 
 from thinwire.exchanges import Aggregate
 from thinwire.layout import Layout
-from thinwire.methods import Method, ModelAveraging
+from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
 from thinwire.worker.channel import Channel
-from thinwire.worker.parameters import check_in_place, local_part
+from thinwire.worker.parameters import check_in_place, clip_own, gradients, local_part
 from thinwire.worker.regrouping import Grouped, group, owner, regroup
 from thinwire.worker.state import load_tensors, named_tensors
 from thinwire.worker.step_times import StepClock
@@ -99,6 +99,14 @@ class Exchanged:
         waits = any(channel.pending is not None for channel in self.channels)
         return max(num_steps - min(self.exchanged_at), int(waits))
 
+    def gather_gradient(self, channel: Channel, method: GradientAveraging) -> tuple[Tensor, bool]:
+        """This worker's own gradient, clipped if the method says so, as :meth:`Channel.gather` has it."""
+        grads = gradients(self.params)
+        if method.clip_norm is not None:
+            # The sum of P independent gradients is sqrt(P) times as long as one of them.
+            clip_own(self.params, grads, method.clip_norm / math.sqrt(self._size))
+        return channel.gather(grads)
+
     def apply(self, channel: Channel, aggregate: Aggregate) -> None:
         """Let the update make of a mean what the worker goes on with."""
         assert isinstance(self._method, ModelAveraging)
@@ -177,7 +185,7 @@ class Exchanged:
 
     def _take(self, grouped: Grouped, named: Mapping[str, Tensor]) -> None:
         self._group = grouped
-        self.is_bound = any(not owner(name) for name in grouped.tensors() if not name.startswith("pending."))
+        self.is_bound = grouped.bound() is not None
         """Whether something is kept by the places of parameters in the vector, so that none can join or leave."""
         self.measure(self._clock)
         self.params = [named[name] for name in self.layout.names]

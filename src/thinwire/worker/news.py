@@ -92,8 +92,7 @@ class Conclusion:
 
     Args:
         offence: where some vector was not finite; empty if all were.
-        trained: what is trained, in the first worker's order.
-        used: what of this is exchanged from now on.
+        used: what is exchanged from now on, in the first worker's order.
         written: what is the new common point of these: all have written the same.
         apart: what some have written on their own, which counts as their work.
         adrift: frozen parameters that have to take part until they are at the common point.
@@ -101,7 +100,6 @@ class Conclusion:
     """
 
     offence: str
-    trained: list[str]
     used: list[str]
     written: list[str]
     apart: list[str]
@@ -132,7 +130,6 @@ def conclude(texts: Sequence[str]) -> Conclusion:
     adrift = {name for each in said for name in each["adrift"]}
     return Conclusion(
         next((each["offence"] for each in said if each["offence"]), ""),
-        list(first["trained"]),
         [name for name in first["trained"] if name in used],
         list(first["written"]) if alike else [],
         [] if alike else sorted(names),

@@ -60,6 +60,11 @@ def held_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     return found
 
 
+def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters of a model, frozen ones too, without the marks of wrappers in their names, in its order."""
+    return {plain_name(name): param for name, param in model.named_parameters()}
+
+
 def plain_name(name: str) -> str:
     """A parameter's name without the marks of wrappers, among them the ``module.`` of DDP.
 
@@ -114,11 +119,6 @@ def give_back(own: Sequence[tuple[Tensor, Tensor | None]]) -> None:
     """Put gradients where they were."""
     for param, grad in own:
         param.grad = None if grad is None else grad.clone()
-
-
-def names_in_order(model: nn.Module) -> list[str]:
-    """Of all parameters, as the model has them."""
-    return [plain_name(name) for name, _ in model.named_parameters()]
 
 
 def clip_own(params: Sequence[Tensor], grads: Sequence[Tensor], longest: float) -> None:

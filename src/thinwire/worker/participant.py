@@ -1,6 +1,5 @@
 """One participant: a model, an optimizer and a method, and the program that steps them."""
 
-import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,12 +19,11 @@ from thinwire.worker.local_steps import check_local_steps
 from thinwire.worker.news import Conclusion
 from thinwire.worker.observing import LayerReport
 from thinwire.worker.parameters import (
-    clip_own,
     give_back,
     gradients,
     held_parameters,
     largest_lr,
-    names_in_order,
+    named_parameters,
 )
 from thinwire.worker.refusals import check_gradients, find_offence, numerics_error
 from thinwire.worker.resize import refuse_bound, resized
@@ -94,6 +92,7 @@ class Worker:
         self._key = Key(operator.index(seed))
         self._lr = largest_lr(optimizer)
         self.layer_report: LayerReport | None = None
+        """What is told how each parameter fared, in exchanges that it samples."""
         self.counts_union = False
         """Whether :attr:`union_density` is counted, in a pass over every mean."""
         self.union_density: float | None = None
@@ -167,13 +166,13 @@ class Worker:
     def _average_gradients(self, method: GradientAveraging, skips: bool) -> Steps[bool]:
         used = self.agreement.trained.with_gradients(self.agreement.used, counts_all=self.exchanged.is_bound)
         own = self._sharing.own_gradients()
-        yield from self.agreement.begin(self.layout, self._key.seed, self.size)
-        give_back(own)
+        if (yield from self.agreement.begin(self.layout, self._key.seed, self.size)):
+            give_back(own)  # meanwhile workers beside this one have put theirs there
         while True:
             (channel,) = self.channels
             has_news = self.agreement.has_news(used)
             filled = [param for param in self.exchanged.params if param.grad is None]
-            x, finite = channel.marked() if has_news else self._clipped_gradient(channel, method)
+            x, finite = channel.marked() if has_news else self.exchanged.gather_gradient(channel, method)
             outcome = yield from self._exchange(channel, x, finite)
             if outcome.aggregate.finite:
                 break
@@ -222,13 +221,6 @@ class Worker:
         """Local steps whose work the other workers have not got: all since the last exchange, of any fragment."""
         return self.exchanged.num_unshared_steps(self.num_steps)
 
-    def _clipped_gradient(self, channel: Channel, method: GradientAveraging) -> tuple[Tensor, bool]:
-        grads = gradients(self.exchanged.params)
-        if method.clip_norm is not None:
-            # The sum of P independent gradients is sqrt(P) times as long as one of them.
-            clip_own(self.exchanged.params, grads, method.clip_norm / math.sqrt(self.size))
-        return channel.gather(grads)
-
     def _average_models(self, method: ModelAveraging) -> Steps[None]:
         for channel in self.channels:
             if channel.pending is not None and channel.pending.due <= self.num_steps:
@@ -245,8 +237,11 @@ class Worker:
             channel = self.channels[turn]
             self.exchanged.end_wait(channel)  # for its turn before
             has_news = self.agreement.has_news(used)
-            x, finite = channel.marked() if has_news else channel.gather_params()
-            x = x if has_news else method.update.signal(x, channel.update)
+            if has_news:
+                x, finite = channel.marked()
+            else:
+                x, finite = channel.gather_params()
+                x = method.update.signal(x, channel.update)
             outcome = yield from self._exchange(channel, x, finite)
             if outcome.aggregate.finite:
                 break
@@ -277,7 +272,7 @@ class Worker:
             exchanged = {*concluded.used, *concluded.adrift} or {*self.layout.names}
             begins = self.agreement.joining(known)
             if begins or self.agreement.trained.replaced or exchanged != {*self.layout.names}:
-                self._regroup([name for name in names_in_order(self.model) if name in exchanged], begins)
+                self._regroup([name for name in named_parameters(self.model) if name in exchanged], begins)
             self.exchanged.begin_at(self.agreement.settle(concluded, used), overwrites=self._overtaken)
             self._overtaken = False
         return concluded

@@ -36,6 +36,11 @@ class Grouped:
         """The whole state by name."""
         return self.parked | named_tensors(self.channels, self.layout)
 
+    def bound(self) -> str | None:
+        """What is kept by the places of parameters in the vector, if anything is, so that none can join or leave."""
+        lasting = (name for name in self.tensors() if not name.startswith("pending."))
+        return next((name for name in lasting if not owner(name)), None)
+
     def known(self) -> set[str]:
         """The parameters whose common values are known here: they need not say where they begin."""
         return {*self.layout.names, *(owner(name) for name in self.parked if name.startswith("update."))}
@@ -73,14 +78,14 @@ def regroup(
         ConfigError: the method keeps something that is bound to the places of parameters in the vector.
     """
     first = before.channels[0]
-    kept = {name: tensor for name, tensor in before.tensors().items() if owner(name) not in replaced}
-    bound = next((name for name in kept if not owner(name)), None)
+    bound = before.bound()
     if bound is not None:
         raise ConfigError(
             f"parameters were frozen, unfrozen, added or replaced, or have lost or got a gradient, but {first.method} "
             f"keeps {bound!r} by the places of parameters in one vector; make a new handle after such a change, or "
             "take another method"
         )
+    kept = {name: tensor for name, tensor in before.tensors().items() if owner(name) not in replaced}
     joined = {name: local_part(named[name]) for name in begins if name in named}
     own = {name: tensor.clone() for name, tensor in joined.items()}
     for name, tensor in joined.items():

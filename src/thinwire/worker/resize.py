@@ -1,6 +1,6 @@
 """The states of workers for another number of workers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from thinwire.errors import ConfigError
 from thinwire.memory import ErrorFeedback
 from thinwire.methods import Method, ModelAveraging
 from thinwire.methods.updates import Outer
+from thinwire.worker.parameters import plain_name
 
 Tensors = Mapping[str, Tensor]
 
@@ -52,6 +53,17 @@ def resized(
     state = {name: tensor for name, tensor in found.items() if tensor is not None}
     own = counters[rank] if rank < len(counters) else {**counters[0], "message_bytes": 0}
     return {"counters": {**own, "rank": rank, "size": size}, "tensors": state}, common
+
+
+def of_known(known: Collection[str], models: Sequence[Tensors]) -> list[dict[str, Tensor]]:
+    """Of every saved model the tensors of these parameters, by their names without the marks of wrappers.
+
+    Example:
+        >>> of_known(["w"], [{"module.w": torch.ones(1), "count": torch.ones(1)}])
+        [{'w': tensor([1.])}]
+    """
+    named = [{plain_name(name): tensor for name, tensor in model.items()} for model in models]
+    return [{name: tensor for name, tensor in model.items() if name in known} for model in named]
 
 
 def conserve_mean(parts: Sequence[Tensor], rank: int, size: int) -> Tensor:
