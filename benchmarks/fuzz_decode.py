@@ -261,8 +261,8 @@ def varint(number: int) -> bytes:
 @functools.cache
 def valid_bodies(seed: int) -> list[bytes]:
     """Bodies of messages of every kind and code."""
-    from thinwire.kernels.bits import pack
-    from thinwire.kernels.gaussian_tables import gaussian_table
+    from thinwire.kernels.bitpack.bits import pack
+    from thinwire.kernels.quantize.lloyd_max import gaussian_table
     from thinwire.layout import Segments
     from thinwire.payloads import (
         Codebook,

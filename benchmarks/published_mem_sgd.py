@@ -28,8 +28,8 @@ from numba import njit
 from thinwire.compressors import QSGD, RandK
 from thinwire.experiments.learning_rates import Bottou, Inverse, Rates
 from thinwire.experiments.tasks.logreg import LogisticRegression
-from thinwire.kernels.dither import dither_torch
-from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.quantize.dither import dither_torch
+from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.memory import NoMemory
 from thinwire.methods import parse_method

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from thinwire.kernels.bits import unpack
+from thinwire.kernels.bitpack.bits import unpack
 from thinwire.layout import Segments
 from thinwire.payloads import (
     Codebook,

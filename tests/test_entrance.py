@@ -56,7 +56,7 @@ def test_no_compiler_is_imported_before_a_kernel_is_called() -> None:
         "thinwire.synchronize, thinwire.Worker",
         "assert 'torch' in sys.modules",
         "assert not {'numba', 'llvmlite'} & set(sys.modules)",
-        "from thinwire.kernels.sums import segment_sums",
+        "from thinwire.kernels.reduce.segment_sums import segment_sums",
         "import torch",
         "print(segment_sums(torch.tensor([3.0, -4.0]), torch.tensor([0, 2]), 2).item())",
         "assert 'numba' in sys.modules",

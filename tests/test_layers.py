@@ -12,7 +12,7 @@ ROOT = Path(thinwire.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("random", "config", "memo", "files"), 1),
+    **dict.fromkeys(("random", "config", "memo", "files", "arrays"), 1),
     **dict.fromkeys(("layout", "kernels", "theory"), 2),
     **dict.fromkeys(("payloads", "steps", "network", "machines"), 3),
     **dict.fromkeys(("wire", "compressors"), 4),
@@ -27,6 +27,15 @@ FLOORS = {
     "__main__": 13,
     "__init__": 13,
 }
+ROOMS = {
+    "__init__": -1,
+    "jit": 0,
+    **dict.fromkeys(("bitpack", "crc32c", "random", "flat"), 1),
+    **dict.fromkeys(("reduce", "entropy", "select"), 2),
+    **dict.fromkeys(("quantize", "transform"), 3),
+    **dict.fromkeys(("sample", "sparse"), 4),
+}
+"""The rooms of the kernels, by the same rule."""
 # Plain iterators and context managers: no program of a worker passes through them.
 ITERATORS = {"records", "one_torch_thread", "private_torch_randomness", "shared_model"}
 READS_ENVIRONMENT = {"experiments/launch.py", "distributed/addresses.py"}
@@ -77,12 +86,26 @@ def test_imports_go_downwards_only(path: Path) -> None:
         assert FLOORS[parts[1]] < FLOORS[here], f"{named(path)} imports {name}, which is not below it"
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if top(path) == "kernels"], ids=named)
+def test_rooms_of_kernels_look_downwards_only(path: Path) -> None:
+    here = path.relative_to(ROOT / "kernels").with_suffix("").parts[0]
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[:2] == ["thinwire", "kernels"] and parts[2] != here:
+            assert ROOMS[parts[2]] < ROOMS[here], f"{named(path)} imports {name}, which is not below it"
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if top(path) in ("kernels", "report")], ids=named)
 def test_kernels_and_report_stand_alone(path: Path) -> None:
     for name in imported(path):
         parts = name.split(".")
         if parts[0] == "thinwire":
-            allowed = {top(path), "errors", "files", *(("random", "config", "memo") if top(path) == "kernels" else ())}
+            allowed = {
+                top(path),
+                "errors",
+                "files",
+                *(("random", "config", "memo", "arrays") if top(path) == "kernels" else ()),
+            }
             assert parts[1] in allowed, f"{named(path)} imports {name}"
         assert top(path) != "report" or parts[0] != "torch", f"{named(path)} imports {name}"
 

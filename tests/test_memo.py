@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from thinwire import layout
-from thinwire.kernels import cosine
+from thinwire.kernels.transform import dct
 from thinwire.layout import Segments
 from thinwire.memo import Memo
 
@@ -52,6 +52,6 @@ def test_matrices_of_strangers_keep_no_more_than_a_bound() -> None:
     import torch
 
     for side in range(300, 330):
-        cosine.cosine_transform(torch.zeros(side * side), side)
-    assert 0 < cosine._PADDED_BASES.num_kept_bytes <= 1 << 23
-    assert 0 < cosine._BASES.num_kept_bytes <= 1 << 22
+        dct.cosine_transform(torch.zeros(side * side), side)
+    assert 0 < dct._PADDED_BASES.num_kept_bytes <= 1 << 23
+    assert 0 < dct._BASES.num_kept_bytes <= 1 << 22

@@ -46,7 +46,7 @@ class Key:
     def bits64(self) -> int:
         """64 bits that address this stream: the BLAKE2b digest of seed and path, in ``[0, 2**64)``.
 
-        They are the key of the counter-based generator in :mod:`thinwire.kernels.philox`.
+        They are the key of the counter-based generator in :mod:`thinwire.kernels.random.philox`.
 
         Raises:
             ConfigError: a part of the path is neither an integer nor a string.

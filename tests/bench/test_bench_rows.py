@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from thinwire import config
+from thinwire.arrays import CPU, zeros
 from thinwire.bench import Input, Plan, Row, make_tables, measure
 from thinwire.bench.families import Member
 from thinwire.bench.inputs import heavy
@@ -22,7 +23,6 @@ from thinwire.compressors import Traits
 from thinwire.config import register, registered
 from thinwire.errors import ConfigError
 from thinwire.frontier.configurations import compressor_classes
-from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Payload
 from thinwire.random import Key
@@ -270,8 +270,8 @@ def test_extra_memory_is_seen_where_memory_of_before_is_used_again() -> None:
     extra = extra_bytes(lambda: torch.ones(num_bytes, dtype=torch.uint8))
     assert extra is None or 0.9 * num_bytes < extra < 2 * num_bytes
     assert last.sum() == last.numel()
-    zeros(num_bytes // 4)  # kept by thinwire's own buffers
-    extra = extra_bytes(lambda: zeros(num_bytes // 4))
+    zeros(num_bytes // 4, CPU)  # kept by thinwire's own buffers
+    extra = extra_bytes(lambda: zeros(num_bytes // 4, CPU))
     assert extra is None or 0.9 * num_bytes < extra < 2 * num_bytes
 
 

@@ -14,9 +14,16 @@ from thinwire.compressors import rotation
 from thinwire.compressors.drive import DRIVE
 from thinwire.compressors.eden import EDEN
 from thinwire.errors import ConfigError
-from thinwire.kernels import hadamard_blocks, hadamard_rotate, unpack
-from thinwire.kernels.codebook import add_codes, add_codes_torch, nearest_codes, nearest_codes_torch, write_codes
-from thinwire.kernels.gaussian_tables import gaussian_table
+from thinwire.kernels.bitpack.bits import unpack
+from thinwire.kernels.quantize.codebook import (
+    add_codes,
+    add_codes_torch,
+    nearest_codes,
+    nearest_codes_torch,
+    write_codes,
+)
+from thinwire.kernels.quantize.lloyd_max import gaussian_table
+from thinwire.kernels.transform.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
 from thinwire.payloads import Codebook, Joined, Rotated, Total
 from thinwire.random import Key

@@ -11,7 +11,13 @@ from thinwire.compressors import Identity, TopK
 from thinwire.compressors.cosine import Cosine
 from thinwire.compressors.low_rank import LowRank
 from thinwire.errors import ConfigError
-from thinwire.kernels.matrix import columns_times, columns_times_torch, orthonormal, rows_times, rows_times_torch
+from thinwire.kernels.transform.low_rank import (
+    columns_times,
+    columns_times_torch,
+    orthonormal,
+    rows_times,
+    rows_times_torch,
+)
 from thinwire.layout import Segments
 from thinwire.payloads import Cosine as CosinePayload
 from thinwire.payloads import Dense, Joined

@@ -11,7 +11,7 @@ from thinwire.compressors import TopK
 from thinwire.compressors.bins import Bins
 from thinwire.compressors.half import Half
 from thinwire.errors import ConfigError
-from thinwire.kernels import unpack
+from thinwire.kernels.bitpack.bits import unpack
 from thinwire.layout import Segments
 from thinwire.payloads import Codebook, Sparse
 from thinwire.random import Key

@@ -10,7 +10,7 @@ from thinwire.compressors import QSGD
 from thinwire.compressors.bernoulli import Bernoulli, optimal_centres
 from thinwire.compressors.gspar import GSpar, density_error
 from thinwire.errors import ConfigError
-from thinwire.kernels.probabilities import MANY, density_bounds, variance_bounds
+from thinwire.kernels.sample.probabilities import MANY, density_bounds, variance_bounds
 from thinwire.layout import Segments
 from thinwire.random import Key
 

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 import pytest
 import torch
 
-from thinwire.kernels import threads
+from thinwire.kernels.jit import threads
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.accumulate import (
+from thinwire.kernels.select.accumulate import (
     accumulate_take,
     accumulate_take_torch,
     accumulate_top_k,
     accumulate_top_k_torch,
 )
-from thinwire.kernels.select import top_k, top_k_entries
+from thinwire.kernels.select.top_k import top_k, top_k_entries
 
 SIZES = (0, 1, 7, 63, 64, 65, 255, 256, 257, 4096, 9001)
 LARGE = 400_003

@@ -5,15 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.adaptive_gaps import (
+from thinwire.kernels.entropy.adaptive_gaps import (
     MAX_COUNT,
     adaptive_decode_prefix,
     adaptive_encode,
     adaptive_encode_python,
     encode_adaptive_gaps,
 )
-from thinwire.kernels.exp_golomb import exp_golomb_num_bytes
-from thinwire.kernels.rice import gaps_of
+from thinwire.kernels.entropy.exp_golomb import exp_golomb_num_bytes
+from thinwire.kernels.entropy.rice import gaps_of
 
 
 def indices_of(gaps: list[int]) -> torch.Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.bins import fill_bins, fill_bins_torch
-from thinwire.kernels.bits import unpack
+from thinwire.kernels.bitpack.bits import unpack
+from thinwire.kernels.quantize.bins import fill_bins, fill_bins_torch
 
 SIZES = (0, 1, 7, 63, 64, 65, 4096, 4099, 2**16 - 1, 2**16 + 1, 2**20 + 5)
 WIDTHS = (1, 2, 3, 4, 7, 8)

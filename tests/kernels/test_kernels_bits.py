@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import (
+from thinwire.kernels.bitpack.bits import (
     largest_code,
     largest_code_torch,
     num_packed_bytes,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from thinwire.kernels.bits import unpack
-from thinwire.kernels.codebook import nearest_codes, nearest_codes_torch
-from thinwire.kernels.gaussian_tables import gaussian_table
+from thinwire.kernels.bitpack.bits import unpack
+from thinwire.kernels.quantize.codebook import nearest_codes, nearest_codes_torch
+from thinwire.kernels.quantize.lloyd_max import gaussian_table
 
 # Cells are used from four blocks of 1024 entries on.
 CUTS = ([1], [7], [64], [1000, 0, 65], [4096], [5000, 3, 300_000])

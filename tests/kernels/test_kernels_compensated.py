@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from thinwire.kernels.compensated import add_compensated, split_rounding
+from thinwire.kernels.reduce.compensated import add_compensated, split_rounding
 
 
 def test_a_million_sums_lose_what_one_does() -> None:

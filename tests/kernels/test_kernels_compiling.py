@@ -14,8 +14,8 @@ import pytest
 from numba.core import caching, config
 
 import thinwire
-from thinwire.kernels import compiling
-from thinwire.kernels.turns import Notice, Turn
+from thinwire.kernels.jit import compiling
+from thinwire.kernels.jit.turns import Notice, Turn
 
 if sys.platform == "win32":
     pytest.skip("there are no such locks", allow_module_level=True)
@@ -29,7 +29,7 @@ print("held", flush=True)
 time.sleep(600)
 """
 MODULE = """
-from thinwire.kernels.compiling import kernel
+from thinwire.kernels.jit.compiling import kernel
 
 
 @kernel

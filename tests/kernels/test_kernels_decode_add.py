@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import largest_code, largest_code_torch, pack, unpack
-from thinwire.kernels.grid_points import add_points, add_points_torch, write_points, write_points_torch
-from thinwire.kernels.levels import add_levels, add_levels_torch, write_levels, write_levels_torch
-from thinwire.kernels.signed_sums import add_signs, add_signs_torch, write_signs, write_signs_torch
+from thinwire.kernels.bitpack.bits import largest_code, largest_code_torch, pack, unpack
+from thinwire.kernels.quantize.grid_add import add_points, add_points_torch, write_points, write_points_torch
+from thinwire.kernels.quantize.levels_add import add_levels, add_levels_torch, write_levels, write_levels_torch
+from thinwire.kernels.quantize.signs_add import add_signs, add_signs_torch, write_signs, write_signs_torch
 from thinwire.layout import Segments
 
 SIZES = (0, 1, 7, 15, 16, 17, 63, 64, 65, 4096, 4099)

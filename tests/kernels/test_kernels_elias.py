@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from thinwire.errors import WireError
-from thinwire.kernels.bits import pack
-from thinwire.kernels.elias import (
+from thinwire.kernels.bitpack.bits import pack
+from thinwire.kernels.entropy.elias import (
     elias_decode_prefix,
     elias_decode_torch,
     elias_encode,

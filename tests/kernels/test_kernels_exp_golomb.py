@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.bits import unpack
-from thinwire.kernels.exp_golomb import (
+from thinwire.kernels.bitpack.bits import unpack
+from thinwire.kernels.entropy.exp_golomb import (
     encode_with_orders,
     encode_with_orders_torch,
     exp_golomb_decode,
@@ -19,7 +19,7 @@ from thinwire.kernels.exp_golomb import (
     orders_of_gaps,
     orders_of_gaps_torch,
 )
-from thinwire.kernels.rice import gaps_of
+from thinwire.kernels.entropy.rice import gaps_of
 
 COUNTS = [0, 1, 7, 63, 64, 65, 127, 128, 129, 4096]
 GAPS = ["zero", "uniform", "clustered", "huge"]

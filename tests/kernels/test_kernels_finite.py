@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.finite import (
+from thinwire.kernels.flat.finite import (
     divide_finite,
     divide_finite_torch,
     is_finite,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.flatten import flatten_finite, flatten_finite_torch
+from thinwire.kernels.flat.flatten import flatten_finite, flatten_finite_torch
 
 SHAPES = [
     [],

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from thinwire.compressors import QSGD, Sign
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import unpack
-from thinwire.kernels.dither import (
+from thinwire.kernels.bitpack.bits import unpack
+from thinwire.kernels.quantize.dither import (
     Norm,
     accumulate_quantize,
     accumulate_quantize_torch,
@@ -17,9 +17,15 @@ from thinwire.kernels.dither import (
     quantize,
     quantize_torch,
 )
-from thinwire.kernels.philox import philox_blocks_torch
-from thinwire.kernels.signs import accumulate_signs, accumulate_signs_torch, mean_signs, mean_signs_torch, sign_bits
-from thinwire.kernels.sums import segment_max, segment_sums
+from thinwire.kernels.quantize.signs import (
+    accumulate_signs,
+    accumulate_signs_torch,
+    mean_signs,
+    mean_signs_torch,
+    sign_bits,
+)
+from thinwire.kernels.random.philox import philox_blocks_torch
+from thinwire.kernels.reduce.segment_sums import segment_max, segment_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Levels, Signs
 from thinwire.random import Key

@@ -5,17 +5,17 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import unpack
-from thinwire.kernels.dither import dither_torch, quantize
-from thinwire.kernels.grid import round_to_grid, round_to_grid_torch, round_to_levels, round_to_levels_torch
-from thinwire.kernels.powers import round_to_powers, round_to_powers_torch
-from thinwire.kernels.signed_measures import (
+from thinwire.kernels.bitpack.bits import unpack
+from thinwire.kernels.quantize.dither import dither_torch, quantize
+from thinwire.kernels.quantize.grid import round_to_grid, round_to_grid_torch, round_to_levels, round_to_levels_torch
+from thinwire.kernels.quantize.powers import round_to_powers, round_to_powers_torch
+from thinwire.kernels.reduce.extents import (
     segment_extents,
     segment_extents_torch,
     segment_sides,
     segment_sides_torch,
 )
-from thinwire.kernels.sums import segment_max, segment_sums
+from thinwire.kernels.reduce.segment_sums import segment_max, segment_sums
 from thinwire.layout import Segments
 
 SIZES = (0, 1, 7, 63, 64, 65, 1025, 4096)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.hadamard import hadamard_blocks, hadamard_rotate, hadamard_rotate_torch
-from thinwire.kernels.philox import random_words
+from thinwire.kernels.random.philox import random_words
+from thinwire.kernels.transform.hadamard import hadamard_blocks, hadamard_rotate, hadamard_rotate_torch
 
 SIZES = (0, 1, 7, 63, 64, 65, 255, 256, 4096, 5000)
 # Lengths and largest blocks at which the kernel goes other ways: each storey, and each kind of pass over memory.

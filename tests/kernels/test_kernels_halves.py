@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.halves import (
+from thinwire.kernels.sample.halves import (
     merge_marked,
     merge_marked_torch,
     split_marked,
@@ -13,7 +13,7 @@ from thinwire.kernels.halves import (
     subset_marks,
     subset_marks_torch,
 )
-from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Drawn, Total
 

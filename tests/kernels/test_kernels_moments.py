@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from thinwire.kernels import probabilities
-from thinwire.kernels.moments import segment_moments, segment_moments_torch
-from thinwire.kernels.probabilities import density_bounds, variance_bounds
+from thinwire.kernels.reduce.moments import segment_moments, segment_moments_torch
+from thinwire.kernels.sample import probabilities
+from thinwire.kernels.sample.probabilities import density_bounds, variance_bounds
 
 CUTS = ([0], [1], [7], [63, 64, 65], [4096], [70_001, 0, 13], [2_100_000, 5])
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.bits import pack
-from thinwire.kernels.rans import (
+from thinwire.kernels.bitpack.bits import pack
+from thinwire.kernels.entropy.rans import (
     BLOCK,
     rans_counts,
     rans_decode,
@@ -14,7 +14,7 @@ from thinwire.kernels.rans import (
     rans_encode,
     rans_frequencies,
 )
-from thinwire.kernels.rans_torch import rans_counts_torch, rans_decode_torch, rans_encode_torch
+from thinwire.kernels.entropy.rans_torch import rans_counts_torch, rans_decode_torch, rans_encode_torch
 
 COUNTS = [1, 7, 63, 64, 65, 4096, 5003]
 WIDTHS = [1, 2, 3, 4, 8, 9, 16, 31]

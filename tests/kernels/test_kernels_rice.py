@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.gap_streams import gap_ranges
-from thinwire.kernels.rice import (
+from thinwire.kernels.entropy.gap_streams import gap_ranges
+from thinwire.kernels.entropy.rice import (
     max_rice_num_bytes,
     rice_decode,
     rice_decode_torch,

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import pack
-from thinwire.kernels.scatter import (
+from thinwire.kernels.bitpack.bits import pack
+from thinwire.kernels.sparse.scatter import (
     are_disjoint,
     are_disjoint_torch,
     scatter_add,
@@ -14,7 +14,7 @@ from thinwire.kernels.scatter import (
     scatter_write,
     scatter_write_torch,
 )
-from thinwire.kernels.scatter_signs import scatter_add_signs, scatter_add_signs_torch
+from thinwire.kernels.sparse.scatter_signs import scatter_add_signs, scatter_add_signs_torch
 from thinwire.layout import Segments
 
 COUNTS = (0, 1, 7, 63, 64, 65, 4096, 100_000)

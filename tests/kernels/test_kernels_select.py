@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.select import top_k, top_k_torch
+from thinwire.kernels.select.top_k import top_k, top_k_torch
 
 SIZES = (0, 1, 7, 63, 64, 65, 4096, 9001)
 

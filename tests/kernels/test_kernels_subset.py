@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.subset import random_subset, segment_subsets, segment_subsets_torch
+from thinwire.kernels.sample.subset import random_subset, segment_subsets, segment_subsets_torch
 
 SIZES = (0, 1, 7, 63, 64, 65, 4096, 1_000_000)
 

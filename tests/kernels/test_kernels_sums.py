@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import pack
-from thinwire.kernels.levels import add_levels, add_levels_torch
-from thinwire.kernels.signed_sums import add_signs, add_signs_torch
-from thinwire.kernels.signs import sign_bits, sign_bits_torch
-from thinwire.kernels.sums import segment_max, segment_max_torch, segment_sums, segment_sums_torch
+from thinwire.kernels.bitpack.bits import pack
+from thinwire.kernels.quantize.levels_add import add_levels, add_levels_torch
+from thinwire.kernels.quantize.signs import sign_bits, sign_bits_torch
+from thinwire.kernels.quantize.signs_add import add_signs, add_signs_torch
+from thinwire.kernels.reduce.segment_sums import segment_max, segment_max_torch, segment_sums, segment_sums_torch
 from thinwire.layout import Segments
 
 SIZES = (0, 1, 7, 63, 64, 65, 4096, 100_000)

@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from thinwire.kernels.threads import run, shares
+from thinwire.kernels.jit.threads import run, shares
 
 
 @pytest.fixture(params=[1, 2, 3])

@@ -45,7 +45,7 @@ def send(
 @pytest.mark.parametrize("compressor", CASES, ids=str)
 def test_what_is_compensated_is_what_is_sent_and_what_is_kept(compressor: Any) -> None:
     memory = ErrorFeedback()
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     total_in, total_sent = np.zeros(NUMEL), np.zeros(NUMEL)
     largest = np.zeros(NUMEL)
     for step, x in enumerate(signals(12)):
@@ -70,7 +70,7 @@ def test_what_is_compensated_is_what_is_sent_and_what_is_kept(compressor: Any) -
 )
 def test_exact_coordinates_leave_nothing_behind(compressor: Any) -> None:
     memory = ErrorFeedback()
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     for step, x in enumerate(signals(10)):
         compensated, sent = send(memory, state, compressor, x, step)
         assert bits(sent.to_dense() + state["residual"]) == bits(compensated + 0.0)
@@ -82,7 +82,7 @@ def test_exact_coordinates_leave_nothing_behind(compressor: Any) -> None:
 @pytest.mark.parametrize("compressor", [case for case in CASES if isinstance(case, TopK | RandK)], ids=str)
 def test_only_the_entries_sent_change_when_the_message_is_accounted_for(compressor: Any) -> None:
     memory = ErrorFeedback()
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     for step, x in enumerate(signals(4)):
         compensated, sent = send(memory, state, compressor, x, step)
         assert isinstance(sent, Sparse)
@@ -97,7 +97,7 @@ def test_only_the_entries_sent_change_when_the_message_is_accounted_for(compress
 def test_the_memory_does_what_its_three_steps_do(compressor: Any, segments: Segments, decay: float) -> None:
     """Add, compress, subtract: in one pass or apart, bit for bit, and the next residual is the memory of x."""
     memory = ErrorFeedback(decay=decay)
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     state["residual"].copy_(signals(3)[2])
     for step, x in enumerate(signals(3)):
         apart = state["residual"] * torch.tensor(decay) + x if decay != 1.0 else state["residual"] + x
@@ -115,7 +115,7 @@ def test_the_memory_does_what_its_three_steps_do(compressor: Any, segments: Segm
 @pytest.mark.parametrize("decay", [0.95, 0.5])
 def test_the_residual_decays_before_the_signal_is_added(decay: float) -> None:
     memory, compressor = ErrorFeedback(decay=decay), TopK(k=1)
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     expected = np.zeros(NUMEL, np.float32)
     for step, x in enumerate(signals(20)):
         send(memory, state, compressor, x, step)
@@ -132,7 +132,7 @@ def test_a_decay_out_of_range_is_refused(decay: float) -> None:
 
 def test_no_memory_keeps_nothing() -> None:
     memory, x = NoMemory(), signals(1)[0]
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     assert state == {}
     before = bits(x)
     sent, after = memory.compress(x, TopK(k=1), Key(0), Segments.whole(NUMEL), state)
@@ -155,7 +155,7 @@ def test_the_memory_stays_within_the_bound_of_mem_sgd(compressor: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     squares = np.zeros(num_steps)
     for run in range(num_runs):
-        state = memory.init(numel)
+        state = memory.init(torch.zeros(numel))
         for step in range(num_steps):
             gradient = torch.randn(numel, generator=generator)
             gradient /= gradient.norm()  # G = 1
@@ -171,7 +171,7 @@ def test_one_coordinate_where_signs_need_memory() -> None:
     """f(x) = x/4 on [-1, 1] with gradients 4 (probability 1/4) and -1: signs drift to +1, with memory to -1."""
     generator = np.random.default_rng(0)
     memory, eta, num_steps = ErrorFeedback(), 0.01, 4000
-    state = memory.init(1)
+    state = memory.init(torch.zeros(1))
     plain = remembered = 0.0
     for step in range(num_steps):
         gradient = 4.0 if generator.random() < 0.25 else -1.0
@@ -232,7 +232,7 @@ def test_one_coordinate_a_step_fails_without_memory_and_reaches_sgd_with_it() ->
 def test_the_descent_above_uses_what_the_parts_compute() -> None:
     """The lean loop's message and residual are those of TopK(k=1) under ErrorFeedback."""
     memory = ErrorFeedback()
-    state = memory.init(50)
+    state = memory.init(torch.zeros(50))
     residual = np.zeros(50, np.float32)
     for step, x in enumerate(signals(50, 50)):
         _, sent = send(memory, state, TopK(k=1), x, step)

@@ -48,7 +48,7 @@ def bits(state: State) -> dict[str, bytes]:
 @pytest.mark.parametrize("memory", MEMORIES, ids=str)
 def test_two_steps_are_one(memory: Memory, compressor: Compressor) -> None:
     """Recall, compress, settle: the message and the state of compressing in one go, and the old state is kept."""
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     for step, x in enumerate(signals(5)):
         before = bits(state)
         sent, after = memory.compress(x.clone(), compressor, Key(step), WHOLE, state)
@@ -68,7 +68,7 @@ def test_two_steps_are_one(memory: Memory, compressor: Compressor) -> None:
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_momentum_correction_is_the_papers_recursion(nesterov: bool, masking: bool) -> None:
     memory = MomentumCorrection(momentum=0.75, nesterov=nesterov, factor_masking=masking)
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     u, v, mu = np.zeros(NUMEL, np.float32), np.zeros(NUMEL, np.float32), np.float32(0.75)
     for step, x in enumerate(signals(25)):
         g = x.numpy()
@@ -104,7 +104,7 @@ def test_momentum_correction_is_the_papers_recursion(nesterov: bool, masking: bo
 def test_what_is_sent_loses_its_velocity_and_what_decoding_left_out_stays(sent: Payload, stopped: list[int]) -> None:
     memory = MomentumCorrection(momentum=0.5)
     x = torch.tensor([5.0, 6.0, 7.0, 8.0])
-    _, recalled = memory.recall(x.clone(), memory.init(4))
+    _, recalled = memory.recall(x.clone(), memory.init(torch.zeros(4)))
     state = memory.settle(sent, recalled)
     assert torch.equal(state["residual"], x - decode(encode(sent)).to_dense())
     assert state["momentum"].eq(0).nonzero().view(-1).tolist() == stopped
@@ -112,7 +112,7 @@ def test_what_is_sent_loses_its_velocity_and_what_decoding_left_out_stays(sent: 
 
 def test_signum_sends_the_sign_of_a_running_mean() -> None:
     memory = Momentum(0.75)
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     mean = np.zeros(NUMEL, np.float32)
     for step, x in enumerate(signals(10)):
         mean = np.float32(0.25) * x.numpy() + np.float32(0.75) * mean
@@ -124,7 +124,7 @@ def test_signum_sends_the_sign_of_a_running_mean() -> None:
 @pytest.mark.parametrize("compressor", COMPRESSORS, ids=str)
 def test_the_estimate_is_the_sum_of_what_receivers_decoded(compressor: Compressor) -> None:
     memory = EF21()
-    state = memory.init(NUMEL)
+    state = memory.init(torch.zeros(NUMEL))
     heard = torch.zeros(NUMEL)
     errors = []
     (x,) = signals(1)
@@ -146,7 +146,7 @@ def test_what_memories_promise() -> None:
     assert [memory.keeps_only_losses for memory in MEMORIES] == [True, True, True, False, True, False, False]
     for memory in MEMORIES:
         if memory.keeps_only_losses:
-            state = memory.init(NUMEL)
+            state = memory.init(torch.zeros(NUMEL))
             for step, x in enumerate(signals(3)):
                 sent, state = memory.compress(x.clone(), Identity(), Key(step), WHOLE, state)
                 assert torch.equal(sent.to_dense(), x)

@@ -202,7 +202,7 @@ def descend(memory: Memory, num_steps: int) -> list[float]:
     """Norms of the full gradient under top-1 and a constant step, by memory and payloads as workers use them."""
     gradient = logistic()
     x = torch.zeros(12)
-    states = [memory.init(12) for _ in range(4)]
+    states = [memory.init(torch.zeros(12)) for _ in range(4)]
     estimate = torch.zeros(12)
     norms = []
     for step in range(num_steps):
@@ -237,7 +237,7 @@ class Field(nn.Module):
         self.vector = nn.Parameter(torch.zeros(6))
 
 
-REMEMBERING = [row.name for row in CATALOG if "residual" in parse_method(row.name).memory.init(2)]
+REMEMBERING = [row.name for row in CATALOG if "residual" in parse_method(row.name).memory.init(torch.zeros(2))]
 
 
 @pytest.mark.parametrize("text", REMEMBERING)

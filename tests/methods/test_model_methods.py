@@ -194,7 +194,7 @@ def test_pqasgd_sends_a_thirtieth_without_a_memory() -> None:
     segments = Segments.uniform(x.numel(), 512)
     message = encode(method.compressor.compress(x, Key(0), segments))
     assert 30 <= 4 * x.numel() * 2 / message.numel() <= 32
-    assert method.memory.init(3) == {}
+    assert method.memory.init(torch.zeros(3)) == {}
     exact = replace(method, compressor=Identity())
     assert near(
         flat(Crew(exact, 3).run(6).models[0]), flat(Crew(parse_method("local-sgd:every=2"), 3).run(6).models[0])

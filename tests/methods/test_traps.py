@@ -87,7 +87,9 @@ def test_the_memory_keeps_what_rounding_of_the_message_took() -> None:
     naive = x - torch.where(x == x.abs().max(), x, 0.0)  # what was meant to be sent
     assert not naive.any()
     memory = ErrorFeedback()
-    payload, state = memory.compress(x.clone(), TopK(k=1, values=Half()), Key(0), Segments.whole(2), memory.init(2))
+    payload, state = memory.compress(
+        x.clone(), TopK(k=1, values=Half()), Key(0), Segments.whole(2), memory.init(torch.zeros(2))
+    )
     assert torch.equal(payload.to_dense() + state["residual"], x)
     assert state["residual"][0] == 2.0**-12
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import pack
+from thinwire.kernels.bitpack.bits import pack
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Levels, Payload, Signs, Sparse
 

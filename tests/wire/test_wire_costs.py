@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels import cosine
+from thinwire.kernels.transform import dct
 from thinwire.layout import Segments
 from thinwire.payloads import Constant, Cosine, Dense, Joined, Payload, Rotated, Sparse, Total
 from thinwire.wire import decode, encode, encoded_num_bytes, explain, kinds_in, max_num_bytes
@@ -62,7 +62,7 @@ def test_what_is_in_proportion_is_accepted(name: str) -> None:
 def test_the_side_of_a_square_costs_nothing_where_no_square_is_whole() -> None:
     """17 bytes, four entries."""
     message = encode(Cosine(one(4), 4096))
-    kept = cosine._PADDED_BASES.num_kept_bytes + cosine._BASES.num_kept_bytes
+    kept = dct._PADDED_BASES.num_kept_bytes + dct._BASES.num_kept_bytes
     decode(encode(Cosine(one(9), 2))).to_dense()  # compiles
     tracemalloc.start()
     try:
@@ -72,7 +72,7 @@ def test_the_side_of_a_square_costs_nothing_where_no_square_is_whole() -> None:
         assert tracemalloc.get_traced_memory()[1] < 2**16
     finally:
         tracemalloc.stop()
-    assert cosine._PADDED_BASES.num_kept_bytes + cosine._BASES.num_kept_bytes <= kept + 2**12
+    assert dct._PADDED_BASES.num_kept_bytes + dct._BASES.num_kept_bytes <= kept + 2**12
 
 
 def test_many_parts_of_nothing_share_their_tensors() -> None:

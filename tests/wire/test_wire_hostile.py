@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from thinwire.errors import WireError
-from thinwire.kernels.bits import pack
+from thinwire.kernels.bitpack.bits import pack
 from thinwire.kernels.crc32c import crc32c
-from thinwire.kernels.gaussian_tables import gaussian_table
+from thinwire.kernels.quantize.lloyd_max import gaussian_table
 from thinwire.layout import Segments
 from thinwire.payloads import (
     Codebook,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.bits import num_packed_bytes, pack
+from thinwire.kernels.bitpack.bits import num_packed_bytes, pack
 from thinwire.kernels.crc32c import crc32c
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Levels, Sparse

@@ -10,12 +10,12 @@ from torch import Tensor
 
 import thinwire.wire
 from thinwire.errors import ConfigError
-from thinwire.kernels.adaptive_gaps import adaptive_encode
-from thinwire.kernels.bits import pack
+from thinwire.kernels.bitpack.bits import pack
 from thinwire.kernels.crc32c import crc32c_python
-from thinwire.kernels.exp_golomb import exp_golomb_encode, exp_golomb_num_bytes
-from thinwire.kernels.gaussian_tables import gaussian_table
-from thinwire.kernels.rice import rice_num_bytes, rice_parameter
+from thinwire.kernels.entropy.adaptive_gaps import adaptive_encode
+from thinwire.kernels.entropy.exp_golomb import exp_golomb_encode, exp_golomb_num_bytes
+from thinwire.kernels.entropy.rice import rice_num_bytes, rice_parameter
+from thinwire.kernels.quantize.lloyd_max import gaussian_table
 from thinwire.layout import Segments
 from thinwire.payloads import (
     Codebook,

@@ -14,35 +14,24 @@ from thinwire.bench.steps import BUCKET
 from thinwire.bench.timing import Case
 from thinwire.compressors import QSGD
 from thinwire.compressors.amount import draw_counts
-from thinwire.kernels import (
-    accumulate_quantize,
-    accumulate_signs,
-    accumulate_top_k,
-    add_levels,
-    add_signs,
-    crc32c,
-    elias_decode_prefix,
-    elias_encode,
-    exp_golomb_decode,
-    exp_golomb_encode,
-    hadamard_rotate,
-    pack,
-    quantize,
-    random_subset,
-    rans_decode,
-    rans_encode,
-    rice_decode,
-    rice_encode,
-    rice_parameter,
-    scatter_add,
-    segment_max,
-    segment_sums,
-    sign_bits,
-    top_k,
-    unpack,
-)
-from thinwire.kernels.adaptive_gaps import MAX_COUNT, adaptive_decode_prefix, adaptive_encode
-from thinwire.kernels.finite import is_finite
+from thinwire.kernels.bitpack.bits import pack, unpack
+from thinwire.kernels.crc32c import crc32c
+from thinwire.kernels.entropy.adaptive_gaps import MAX_COUNT, adaptive_decode_prefix, adaptive_encode
+from thinwire.kernels.entropy.elias import elias_decode_prefix, elias_encode
+from thinwire.kernels.entropy.exp_golomb import exp_golomb_decode, exp_golomb_encode
+from thinwire.kernels.entropy.rans import rans_decode, rans_encode
+from thinwire.kernels.entropy.rice import rice_decode, rice_encode, rice_parameter
+from thinwire.kernels.flat.finite import is_finite
+from thinwire.kernels.quantize.dither import accumulate_quantize, quantize
+from thinwire.kernels.quantize.levels_add import add_levels
+from thinwire.kernels.quantize.signs import accumulate_signs, sign_bits
+from thinwire.kernels.quantize.signs_add import add_signs
+from thinwire.kernels.reduce.segment_sums import segment_max, segment_sums
+from thinwire.kernels.sample.subset import random_subset
+from thinwire.kernels.select.accumulate import accumulate_top_k
+from thinwire.kernels.select.top_k import top_k
+from thinwire.kernels.sparse.scatter import scatter_add
+from thinwire.kernels.transform.hadamard import hadamard_rotate
 from thinwire.layout import Segments
 from thinwire.random import Key
 

@@ -6,11 +6,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, zeros
 from thinwire.bench.families import Facts, Family, Maker, Member, Prepared, Turns, facts_of
 from thinwire.bench.inputs import Input
 from thinwire.bench.timing import Case
 from thinwire.compressors import QSGD, Compressor, Sign, TopK
-from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments, State
 from thinwire.memory import ErrorFeedback
 from thinwire.payloads import Payload
@@ -82,8 +82,8 @@ class Feedback:
         self._compressor = scheme.compressor
         self._segments = scheme.segments(data)
         self._memory = ErrorFeedback()
-        self._state: State = self._memory.init(data.numel)
-        self._x = zeros(data.numel)  # as a worker keeps it
+        self._x = zeros(data.numel, CPU)  # as a worker keeps it
+        self._state: State = self._memory.init(self._x)
         self._key = Key(0)
         self._payload: Payload | None = None
 

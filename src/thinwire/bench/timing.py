@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from thinwire.kernels.buffers import give_back
+from thinwire.arrays import release
 
 SWEEP_BELOW = 4_000_000
 """Vectors of fewer entries would be found in the cache, where no training step leaves them."""
@@ -114,7 +114,7 @@ def extra_bytes(run: Callable[[], Any]) -> int | None:
     """Peak of the process's memory during ``run()`` above its level before, result included.
 
     Memory that the process has and does not use goes back to the system first, so that what ``run`` takes of it is
-    seen too: garbage, what :mod:`thinwire.kernels.buffers` keeps and, with the C library of GNU, what the allocator
+    seen too: garbage, what :mod:`thinwire.arrays` keeps and, with the C library of GNU, what the allocator
     keeps. Pages are counted whole, and Linux may be a few dozen behind. None where the system does not tell: it takes
     Linux and a writable ``/proc/self/clear_refs``.
 
@@ -124,7 +124,7 @@ def extra_bytes(run: Callable[[], Any]) -> int | None:
         True
     """
     gc.collect()
-    give_back()
+    release()
     _trim()
     try:
         _CLEAR.write_text("5")  # the peak starts anew at the present level

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.errors import ConfigError
-from thinwire.kernels.philox import uniform
+from thinwire.kernels.random.philox import uniform
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
 from thinwire.random import Key

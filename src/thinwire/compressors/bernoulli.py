@@ -13,9 +13,9 @@ from thinwire.compressors.identity import Identity
 from thinwire.compressors.shortening import shortened
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.draws import draw_entries
-from thinwire.kernels.probabilities import MANY, density_bounds
-from thinwire.kernels.tails import tail_sums
+from thinwire.kernels.reduce.truncated_sums import tail_sums
+from thinwire.kernels.sample.bernoulli import draw_entries
+from thinwire.kernels.sample.probabilities import MANY, density_bounds
 from thinwire.layout import Segments
 from thinwire.payloads import Constant, Payload, Sparse, Total
 from thinwire.random import Key

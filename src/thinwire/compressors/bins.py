@@ -10,9 +10,9 @@ from torch import Tensor
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.bins import fill_bins
-from thinwire.kernels.moments import segment_moments
-from thinwire.kernels.tails import tail_sums
+from thinwire.kernels.quantize.bins import fill_bins
+from thinwire.kernels.reduce.moments import segment_moments
+from thinwire.kernels.reduce.truncated_sums import tail_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Codebook, Payload
 from thinwire.random import Key

@@ -14,8 +14,8 @@ from thinwire.compressors.seeded_rand_k import common_key
 from thinwire.compressors.shortening import magnified
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.offsets import segment_of_each
-from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.flat.checks import segment_of_each
+from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
 from thinwire.random import Key

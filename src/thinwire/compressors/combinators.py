@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
-from thinwire.kernels.buffers import copy_of
-from thinwire.kernels.sums import segment_sums
+from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Joined, Payload, Total
 from thinwire.random import Key

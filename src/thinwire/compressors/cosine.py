@@ -9,7 +9,7 @@ from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.cosine import cosine_transform
+from thinwire.kernels.transform.dct import cosine_transform
 from thinwire.layout import Segments
 from thinwire.payloads import Cosine as CosinePayload
 from thinwire.payloads import Joined, Payload

@@ -9,7 +9,7 @@ from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.compressors.rotation import Scale, is_unbiased, rotate_and_quantize, worst_error
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.gaussian_tables import LARGEST_BITS
+from thinwire.kernels.quantize.lloyd_max import LARGEST_BITS
 from thinwire.layout import Segments
 from thinwire.payloads import Payload
 from thinwire.random import Key

@@ -14,7 +14,7 @@ from thinwire.compressors.seeded_rand_k import upscales
 from thinwire.compressors.shortening import shortened
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.payloads import Constant, Drawn, Payload, Total
 from thinwire.payloads.base import per_entry

@@ -13,9 +13,9 @@ from thinwire.compressors.shortening import shortened
 from thinwire.compressors.sign import Sign
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.draws import split_draws
-from thinwire.kernels.probabilities import density_bounds, variance_bounds
-from thinwire.kernels.signs import sign_bits
+from thinwire.kernels.quantize.signs import sign_bits
+from thinwire.kernels.sample.bernoulli import split_draws
+from thinwire.kernels.sample.probabilities import density_bounds, variance_bounds
 from thinwire.layout import Segments
 from thinwire.payloads import Signs, Sparse, Total
 from thinwire.random import Key

@@ -9,7 +9,7 @@ from torch import Tensor
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.philox import random_words
+from thinwire.kernels.random.philox import random_words
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Payload
 from thinwire.random import Key

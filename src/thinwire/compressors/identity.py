@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of
 from thinwire.compressors.base import Traits, check_vector
 from thinwire.config import register
-from thinwire.kernels.buffers import copy_of
 from thinwire.layout import Segments
 from thinwire.payloads import Dense
 from thinwire.random import Key

@@ -10,10 +10,10 @@ from torch import Tensor
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.finite import LARGEST
-from thinwire.kernels.grid import MOST_CODES, round_to_grid
-from thinwire.kernels.signed_measures import segment_extents
-from thinwire.kernels.sums import segment_sums
+from thinwire.kernels.flat.finite import LARGEST
+from thinwire.kernels.quantize.grid import MOST_CODES, round_to_grid
+from thinwire.kernels.reduce.extents import segment_extents
+from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Grid, Payload
 from thinwire.random import Key

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.buffers import copy_of
-from thinwire.kernels.matrix import columns_times, orthonormal, rows_times
-from thinwire.kernels.philox import uniform
+from thinwire.kernels.random.philox import uniform
+from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Joined, Payload
 from thinwire.payloads import LowRank as LowRankPayload

@@ -10,9 +10,9 @@ from torch import Tensor
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.finite import LARGEST, is_finite
-from thinwire.kernels.powers import MOST_LEVELS, round_to_powers
-from thinwire.kernels.sums import segment_max, segment_sums
+from thinwire.kernels.flat.finite import LARGEST, is_finite
+from thinwire.kernels.quantize.powers import MOST_LEVELS, round_to_powers
+from thinwire.kernels.reduce.segment_sums import segment_max, segment_sums
 from thinwire.layout import Segments
 from thinwire.payloads import Payload, Powers
 from thinwire.random import Key

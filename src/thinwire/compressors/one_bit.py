@@ -7,9 +7,9 @@ from torch import Tensor
 
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import register
-from thinwire.kernels.bits import num_packed_bytes
-from thinwire.kernels.signed_measures import segment_sides
-from thinwire.kernels.signs import sign_bits
+from thinwire.kernels.bitpack.bits import num_packed_bytes
+from thinwire.kernels.quantize.signs import sign_bits
+from thinwire.kernels.reduce.extents import segment_sides
 from thinwire.layout import Segments
 from thinwire.payloads import Grid, Payload
 from thinwire.random import Key

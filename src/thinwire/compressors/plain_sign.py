@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import register
-from thinwire.kernels.signs import sign_bits
+from thinwire.kernels.quantize.signs import sign_bits
 from thinwire.layout import Segments
 from thinwire.payloads import Payload, Signs
 from thinwire.random import Key

@@ -12,8 +12,8 @@ from torch import Tensor
 from thinwire.compressors.base import Traits, check_vector
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import num_packed_bytes
-from thinwire.kernels.dither import accumulate_quantize, quantize
+from thinwire.kernels.bitpack.bits import num_packed_bytes
+from thinwire.kernels.quantize.dither import accumulate_quantize, quantize
 from thinwire.layout import Segments
 from thinwire.payloads import Levels
 from thinwire.random import Key

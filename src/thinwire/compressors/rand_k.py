@@ -18,8 +18,8 @@ from thinwire.compressors.identity import Identity
 from thinwire.compressors.shortening import magnified
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.accumulate import accumulate_take
-from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.sample.subset import segment_subsets
+from thinwire.kernels.select.accumulate import accumulate_take
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
 from thinwire.random import Key

@@ -11,7 +11,7 @@ from thinwire.compressors.k_level import KLevel
 from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.hadamard import hadamard_blocks, hadamard_rotate
+from thinwire.kernels.transform.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
 from thinwire.payloads import Joined, Payload, Rotated
 from thinwire.random import Key

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire import arrays
+from thinwire.arrays import tensor_of
 from thinwire.compressors.shortening import shortened
-from thinwire.kernels import buffers
-from thinwire.kernels.codebook import nearest_codes
-from thinwire.kernels.gaussian_tables import LARGEST_BITS, gaussian_table
-from thinwire.kernels.hadamard import hadamard_blocks, hadamard_rotate
-from thinwire.kernels.halves import split_marked, subset_marks
-from thinwire.kernels.numba_tools import tensor_of
-from thinwire.kernels.subset import segment_subsets
-from thinwire.kernels.sums import segment_sums
+from thinwire.kernels.quantize.codebook import nearest_codes
+from thinwire.kernels.quantize.lloyd_max import LARGEST_BITS, gaussian_table
+from thinwire.kernels.reduce.segment_sums import segment_sums
+from thinwire.kernels.sample.halves import split_marked, subset_marks
+from thinwire.kernels.sample.subset import segment_subsets
+from thinwire.kernels.transform.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
 from thinwire.payloads import Codebook, Drawn, Joined, Payload, Rotated, Total
 from thinwire.random import Key
@@ -161,7 +161,7 @@ def _scratch(x: Tensor) -> Tensor | None:
     """Used memory for a vector like ``x``, from where a line of the cache begins."""
     if not x.is_cpu:
         return None
-    room = tensor_of(buffers.empty(x.numel() + 16, np.float32))
+    room = tensor_of(arrays.empty_array(x.numel() + 16, np.float32))
     skip = -room.data_ptr() // 4 % 16
     return room[skip : skip + x.numel()]
 

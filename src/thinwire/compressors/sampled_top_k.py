@@ -12,11 +12,11 @@ from thinwire.compressors.identity import Identity
 from thinwire.compressors.threshold import LEAST_SAMPLE, check_sample, sample_quantiles
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.draws import entries_above
-from thinwire.kernels.offsets import segment_of_each
-from thinwire.kernels.philox import uniform
-from thinwire.kernels.select import top_k_entries
-from thinwire.kernels.tails import tail_sums
+from thinwire.kernels.flat.checks import segment_of_each
+from thinwire.kernels.random.philox import uniform
+from thinwire.kernels.reduce.truncated_sums import tail_sums
+from thinwire.kernels.sample.bernoulli import entries_above
+from thinwire.kernels.select.top_k import top_k_entries
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
 from thinwire.random import Key

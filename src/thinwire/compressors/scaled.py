@@ -9,7 +9,7 @@ from torch import Tensor
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.hadamard import hadamard_blocks
+from thinwire.kernels.transform.hadamard import hadamard_blocks
 from thinwire.layout import Segments
 from thinwire.payloads import (
     Codebook,

@@ -12,7 +12,7 @@ from thinwire.compressors.identity import Identity
 from thinwire.compressors.shortening import magnified
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.payloads import Drawn
 from thinwire.random import Key

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.kernels.finite import LARGEST, is_finite
-from thinwire.kernels.numba_tools import array_of
+from thinwire.arrays import array_of
+from thinwire.kernels.flat.finite import LARGEST, is_finite
 from thinwire.payloads import Payload
 from thinwire.payloads.reach import reach
 

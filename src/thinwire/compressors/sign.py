@@ -7,8 +7,8 @@ from torch import Tensor
 
 from thinwire.compressors.base import Traits, check_vector
 from thinwire.config import register
-from thinwire.kernels.bits import num_packed_bytes
-from thinwire.kernels.signs import accumulate_signs, mean_signs
+from thinwire.kernels.bitpack.bits import num_packed_bytes
+from thinwire.kernels.quantize.signs import accumulate_signs, mean_signs
 from thinwire.layout import Segments
 from thinwire.payloads import Signs
 from thinwire.random import Key

@@ -10,10 +10,10 @@ from torch import Tensor
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.dither import quantize
-from thinwire.kernels.grid import round_to_levels
-from thinwire.kernels.moments import segment_moments
-from thinwire.kernels.sums import segment_max
+from thinwire.kernels.quantize.dither import quantize
+from thinwire.kernels.quantize.grid import round_to_levels
+from thinwire.kernels.reduce.moments import segment_moments
+from thinwire.kernels.reduce.segment_sums import segment_max
 from thinwire.layout import Segments
 from thinwire.payloads import Levels, Payload
 from thinwire.payloads.base import per_entry

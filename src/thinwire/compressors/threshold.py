@@ -12,10 +12,10 @@ from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.draws import entries_above
-from thinwire.kernels.offsets import segment_of_each
-from thinwire.kernels.select import top_k_entries
-from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.flat.checks import segment_of_each
+from thinwire.kernels.sample.bernoulli import entries_above
+from thinwire.kernels.sample.subset import segment_subsets
+from thinwire.kernels.select.top_k import top_k_entries
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
 from thinwire.random import Key

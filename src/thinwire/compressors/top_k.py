@@ -15,8 +15,8 @@ from thinwire.compressors.amount import (
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.identity import Identity
 from thinwire.config import Share, check_types, register
-from thinwire.kernels.accumulate import accumulate_top_k
-from thinwire.kernels.select import top_k_entries
+from thinwire.kernels.select.accumulate import accumulate_top_k
+from thinwire.kernels.select.top_k import top_k_entries
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
 from thinwire.random import Key

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of, empty_array, tensor_of
 from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Tag
 from thinwire.errors import ProtocolError
-from thinwire.kernels.buffers import copy_of, empty
-from thinwire.kernels.numba_tools import tensor_of
 from thinwire.network import PIECE_NUM_BYTES, shard_bounds
 from thinwire.steps import check_length
 
@@ -53,7 +52,7 @@ def reduce_in_order(links: Links, tensor: Tensor, size: int, divisor: int) -> Te
         return copy_of(tensor) if divisor == 1 else tensor / divisor
     total = torch.empty_like(flat)
     if flat.dtype == torch.float32:
-        total = tensor_of(empty(flat.numel(), np.float32))
+        total = tensor_of(empty_array(flat.numel(), np.float32))
     _Sum(links, flat, total, size, divisor).run()
     return total.view(tensor.shape)
 

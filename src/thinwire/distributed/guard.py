@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import tensor_of
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, DivergenceError
 from thinwire.kernels.crc32c import crc32c
-from thinwire.kernels.numba_tools import tensor_of
 
 _NUM_BYTES = 8
 """Of what stands for all tensors."""

@@ -18,6 +18,7 @@ import torch.distributed as dist
 import zmq
 from torch import Tensor
 
+from thinwire.arrays import array_of
 from thinwire.distributed.addresses import advertised_host, host_name, machine_id
 from thinwire.distributed.doors import Door, connect, greet, round_trip_s
 from thinwire.distributed.link_options import LinkOptions
@@ -25,7 +26,6 @@ from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Mailbox
 from thinwire.distributed.peer import Peer
 from thinwire.errors import ConfigError, WorkerError
-from thinwire.kernels.numba_tools import array_of
 
 CARD_NUM_BYTES = 1024
 TEXT_NUM_BYTES = 2048

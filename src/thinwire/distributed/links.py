@@ -16,12 +16,12 @@ from typing import Any
 import zmq
 from torch import Tensor
 
+from thinwire.arrays import array_of
 from thinwire.distributed.doors import Door
 from thinwire.distributed.interrupts import Interrupts
 from thinwire.distributed.mail import Tag, part_header
 from thinwire.distributed.peer import Peer
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
-from thinwire.kernels.numba_tools import array_of
 
 WINDOW = 1 << 26
 """Bytes that may be under way to a peer which has not taken them."""

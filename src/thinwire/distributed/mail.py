@@ -10,9 +10,8 @@ import torch
 import zmq
 from torch import Tensor
 
+from thinwire.arrays import empty_array, tensor_of
 from thinwire.errors import ProtocolError, WorkerError
-from thinwire.kernels.buffers import empty
-from thinwire.kernels.numba_tools import tensor_of
 from thinwire.steps import check_length
 
 _HEADER = struct.Struct("<QQ")
@@ -80,7 +79,7 @@ class Incoming:
         """Its length is allowed: from now on parts go to where they belong."""
         if self._buffer is not None or (len(self._parts) == 1 and self.is_complete) or not self.num_bytes:
             return
-        self._buffer = tensor_of(empty(self.num_bytes, np.uint8))
+        self._buffer = tensor_of(empty_array(self.num_bytes, np.uint8))
         place = 0
         for part in self._parts:
             self._buffer[place : place + part.numel()] = part

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from thinwire.arrays import array_of, tensor_of
 from thinwire.distributed.transport import Transport
-from thinwire.kernels.numba_tools import array_of, tensor_of
 from thinwire.worker.news import plain_text
 from thinwire.worker.parameters import local_part, plain_name
 

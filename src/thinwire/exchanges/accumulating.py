@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from thinwire.arrays import copy_of, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
-from thinwire.kernels.buffers import copy_of, zeros
-from thinwire.kernels.finite import is_finite
+from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import State
 from thinwire.steps import Steps
 
@@ -43,7 +43,7 @@ class Accumulating:
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """An estimate of zeros, beside what the inner exchange remembers."""
-        return {"estimate": zeros(ctx.layout.numel), **self.exchange.init(ctx, compressor)}
+        return {"estimate": zeros(ctx.layout.numel, ctx.device), **self.exchange.init(ctx, compressor)}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """The inner exchange, and a sum."""

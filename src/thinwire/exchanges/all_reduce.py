@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
-from thinwire.kernels.buffers import zeros
-from thinwire.kernels.finite import is_finite
-from thinwire.kernels.scatter import scatter_write
+from thinwire.kernels.flat.finite import is_finite
+from thinwire.kernels.sparse.scatter import scatter_write
 from thinwire.layout import State
 from thinwire.payloads import Dense, Drawn, Payload, Sparse
 from thinwire.steps import Steps, all_gather, all_reduce
@@ -61,7 +61,7 @@ def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
     sparse = payload.sparse() if isinstance(payload, Drawn) else payload
     assert isinstance(sparse, Sparse)
     values = sparse.values.to_dense()
-    handed_over = zeros(most + 1)
+    handed_over = zeros(most + 1, values.device)
     is_fine = is_finite(values)
     if is_fine:
         handed_over[: values.numel()] = values
@@ -74,7 +74,7 @@ def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
             told, functools.partial(_sum, numel=payload.numel, kinds=ctx.kinds), ctx.max_num_bytes
         )
     else:
-        mean = zeros(payload.numel)
+        mean = zeros(payload.numel, values.device)
         scatter_write(sparse.indices, total[: values.numel()], mean)
     return Aggregate(mean, is_finite(mean), handed_over.numel() * handed_over.element_size(), payload, ctx.size)
 
@@ -84,7 +84,7 @@ def _nothing(numel: int) -> Sparse:
 
 
 def _sum(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> Tensor:
-    total = zeros(numel)
+    total = zeros(numel, messages[0].device)
     for rank, message in enumerate(messages):
         decode_part(message, numel, f"the message of worker {rank}", kinds).add_to(total)
     return total

@@ -11,7 +11,7 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes
-from thinwire.kernels.finite import is_finite
+from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import State
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive, send

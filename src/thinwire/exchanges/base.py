@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.compressors.base import Compressor
 from thinwire.layout import Layout, Segments, State
 from thinwire.payloads import Dense, Payload, Sparse
@@ -24,6 +26,7 @@ class Context:
         max_num_bytes: the longest message that any worker can make of it.
         layout: names and shapes of the tensors that make up the vector.
         kinds: numbers of the kinds of payloads in messages, see :func:`thinwire.wire.kinds_in`; all if not given.
+        device: where vectors and state lie.
     """
 
     rank: int
@@ -33,6 +36,7 @@ class Context:
     max_num_bytes: int
     layout: Layout
     kinds: frozenset[int] | None = None
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,15 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
-from thinwire.kernels.buffers import zeros
-from thinwire.kernels.finite import divide_finite, is_finite
-from thinwire.kernels.sums import segment_sums
-from thinwire.kernels.unite import unite_means
+from thinwire.kernels.flat.finite import divide_finite, is_finite
+from thinwire.kernels.reduce.segment_sums import segment_sums
+from thinwire.kernels.sparse.merge import unite_means
 from thinwire.layout import Segments, State
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.payloads.entries import entries, num_entries
@@ -95,7 +95,7 @@ def mean_of(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None
         WireError: a message is not valid.
         ProtocolError: a message stands for a vector of another length.
     """
-    return _dense_mean(_decoded(messages, numel, kinds), numel)
+    return _dense_mean(_decoded(messages, numel, kinds), numel, messages[0].device)
 
 
 def _combine(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> tuple[Tensor | Sparse, bool]:
@@ -107,7 +107,7 @@ def _combine(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | Non
         payloads.append(payload)
         count += num_entries(payload)
         if count * _FEW > numel:
-            return _dense_mean(itertools.chain(payloads, decoded), numel)
+            return _dense_mean(itertools.chain(payloads, decoded), numel, messages[0].device)
     places, values = zip(*map(entries, payloads), strict=True)
     indices, means, finite = unite_means(places, values, numel, len(payloads))
     return Sparse(numel, indices, Dense(means)), finite
@@ -120,8 +120,8 @@ def _decoded(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | Non
     )
 
 
-def _dense_mean(payloads: Iterable[Payload], numel: int) -> tuple[Tensor, bool]:
-    mean = zeros(numel)
+def _dense_mean(payloads: Iterable[Payload], numel: int, device: torch.device) -> tuple[Tensor, bool]:
+    mean = zeros(numel, device)
     count = 0
     for payload in payloads:
         payload.add_to(mean)
@@ -135,7 +135,7 @@ def _robust_mean_of(
     """:func:`mean_of`, of clipped vectors or over the contributors of each entry."""
     payloads = list(_decoded(messages, numel, kinds))
     factors = [None] * len(payloads) if clipped is None else _clip_factors(payloads, clipped)
-    total, counts = zeros(numel), zeros(numel)
+    total, counts = (zeros(numel, messages[0].device) for _ in range(2))
     for payload, factor in zip(payloads, factors, strict=True):
         if factor is None:
             payload.add_to(total)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import NumericsError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.graphs import Graph, Ring, mixing_row
 from thinwire.exchanges.recompression import decode_part
-from thinwire.kernels.buffers import zeros
-from thinwire.kernels.compensated import split_rounding
-from thinwire.kernels.finite import is_finite
+from thinwire.kernels.flat.finite import is_finite
+from thinwire.kernels.reduce.compensated import split_rounding
 from thinwire.layout import State
 from thinwire.payloads import Payload
 from thinwire.steps import Steps, all_reduce, receive, send
@@ -63,7 +63,7 @@ class Gossip:
             ConfigError: there is no such graph on so many workers, or it is not connected.
         """
         mixing_row(self.graph, ctx.size, ctx.rank)
-        return {"rounding": zeros(ctx.layout.numel)}
+        return {"rounding": zeros(ctx.layout.numel, ctx.device)}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message to each neighbour."""

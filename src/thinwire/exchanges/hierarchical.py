@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes, read_mean, smallest_exact
 from thinwire.exchanges.remembered import offence
-from thinwire.kernels.buffers import zeros
-from thinwire.kernels.finite import divide_finite, is_finite
+from thinwire.kernels.flat.finite import divide_finite, is_finite
 from thinwire.layout import State
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive, send
@@ -85,7 +85,7 @@ class Hierarchical:
         messages = {leader: message}
         for other in others:
             messages[other] = yield from receive(other, as_it_is, ctx.max_num_bytes)
-        total = zeros(numel)
+        total = zeros(numel, x.device)
         for each in leaders:
             decode_part(messages[each], numel, f"the message of worker {each}", ctx.kinds).add_to(total)
         divide_finite(total, ctx.size)

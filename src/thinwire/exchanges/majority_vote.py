@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -15,10 +16,9 @@ from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
 from thinwire.exchanges.remembered import offence
 from thinwire.exchanges.star import collect, spread
-from thinwire.kernels.buffers import zeros
-from thinwire.kernels.finite import is_finite
-from thinwire.kernels.signed_sums import add_signs
-from thinwire.kernels.signs import sign_bits
+from thinwire.kernels.flat.finite import is_finite
+from thinwire.kernels.quantize.signs import sign_bits
+from thinwire.kernels.quantize.signs_add import add_signs
 from thinwire.layout import Segments, State
 from thinwire.payloads import Payload, Signs
 from thinwire.steps import Steps, all_gather, receive, send
@@ -91,9 +91,9 @@ class MajorityVote:
 
 def _count(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> Payload:
     """The outcome; if a worker had no signs to send, its first offending entry."""
-    total = zeros(numel)
+    total = zeros(numel, messages[0].device)
     whole = Segments.whole(numel)
-    ones = torch.ones(whole.count, dtype=torch.float32)
+    ones = torch.ones(whole.count, dtype=torch.float32, device=total.device)
     for message in messages:
         vote = decode_part(message, numel, "a vote", kinds)
         if isinstance(vote, Signs):

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of, zeros
 from thinwire.compressors.base import Compressor, segment_traits
 from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
 from thinwire.exchanges.remembered import offence, recall, settle
-from thinwire.kernels.buffers import copy_of, zeros
-from thinwire.kernels.finite import is_finite
+from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
 from thinwire.payloads import Joined
 from thinwire.steps import Steps, all_gather, as_it_is, receive, send
@@ -58,7 +58,7 @@ class OwnerQuantized:
                 "its messages leave out, which needs less than 1"
             )
         own = shards(ctx.segments, ctx.size)[ctx.rank]
-        return {"residual": zeros(own.stop - own.start)}
+        return {"residual": zeros(own.stop - own.start, ctx.device)}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """Pieces to their owners, then one all-gather."""
@@ -138,7 +138,7 @@ def _cut(segments: Segments, first: int, last: int) -> Segments:
 
 def _join(messages: Sequence[Tensor], dealt: Sequence[Shard], kinds: frozenset[int] | None) -> tuple[Tensor, bool]:
     """The owners' answers one after another; whether they are finite."""
-    mean = zeros(dealt[-1].stop)
+    mean = zeros(dealt[-1].stop, messages[0].device)
     for message, shard in zip(messages, dealt, strict=True):
         if shard.stop > shard.start:
             mean[shard.start : shard.stop] = mean_of([message], shard.stop - shard.start, kinds)[0]

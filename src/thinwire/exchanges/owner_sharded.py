@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -24,8 +25,7 @@ from thinwire.exchanges.recompression import (
     smaller,
     smallest_exact,
 )
-from thinwire.kernels.buffers import copy_of, zeros
-from thinwire.kernels.finite import divide_finite
+from thinwire.kernels.flat.finite import divide_finite
 from thinwire.layout import Segments, State
 from thinwire.network import shard_bounds
 from thinwire.payloads import Dense, Drawn, Payload, Sparse
@@ -91,7 +91,7 @@ class OwnerSharded:
         regions = {"bounds": torch.tensor(bounds, dtype=torch.int64)} if self.balanced else {}
         if self.select is None or not self.remember:
             return regions
-        return regions | {"left": zeros(bounds[ctx.rank + 1] - bounds[ctx.rank])}
+        return regions | {"left": zeros(bounds[ctx.rank + 1] - bounds[ctx.rank], ctx.device)}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """Pieces to their owners, then one all-gather of the sums."""
@@ -104,7 +104,7 @@ class OwnerSharded:
             owner = (ctx.rank + step) % ctx.size
             yield from send(owner, encode(pieces[owner]))
         own = bounds[ctx.rank + 1] - bounds[ctx.rank]
-        total = copy_of(state["left"]) if "left" in state else zeros(own)
+        total = copy_of(state["left"]) if "left" in state else zeros(own, x.device)
         for rank in range(ctx.size):
             if rank == ctx.rank:
                 pieces[rank].add_to(total)
@@ -180,7 +180,7 @@ def _cut(payload: Payload, bounds: Sequence[int]) -> list[Payload]:
 
 def _join(messages: Sequence[Tensor], bounds: Sequence[int], kinds: frozenset[int]) -> tuple[Tensor, bool]:
     """The mean whose regions, times the number of workers, the messages stand for; whether it is finite."""
-    mean = zeros(bounds[-1])
+    mean = zeros(bounds[-1], messages[0].device)
     for rank, message in enumerate(messages):
         region = mean[bounds[rank] : bounds[rank + 1]]
         decode_part(message, region.numel(), f"the sum of worker {rank}", kinds).add_to(region)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -22,7 +23,6 @@ from thinwire.exchanges.recompression import (
     smallest_exact,
 )
 from thinwire.exchanges.star import collect, spread
-from thinwire.kernels.buffers import zeros
 from thinwire.layout import State
 from thinwire.steps import Steps, receive, send
 from thinwire.wire import encode
@@ -76,7 +76,7 @@ class ParameterServer:
             raise ConfigError(f"worker {self.server} is to be the server, but there are workers 0 to {ctx.size - 1}")
         check_second(self.downlink, self.remember, "downlink", ctx.segments)
         keeps = self.downlink is not None and self.remember and ctx.rank == self.server
-        return {"left": zeros(ctx.segments.numel)} if keeps else {}
+        return {"left": zeros(ctx.segments.numel, ctx.device)} if keeps else {}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """One round up and down."""

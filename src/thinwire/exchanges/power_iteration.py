@@ -16,9 +16,9 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.remembered import recall, settle
-from thinwire.kernels.finite import is_finite
-from thinwire.kernels.matrix import columns_times, orthonormal, rows_times
-from thinwire.kernels.philox import uniform
+from thinwire.kernels.flat.finite import is_finite
+from thinwire.kernels.random.philox import uniform
+from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.layout import Layout, State
 from thinwire.payloads import Dense, Joined, LowRank, Payload
 from thinwire.random import Key

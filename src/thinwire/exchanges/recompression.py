@@ -6,7 +6,7 @@ from torch import Tensor
 from thinwire.compressors.base import Compressor, segment_traits
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.remembered import offence
-from thinwire.kernels.finite import is_finite
+from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key

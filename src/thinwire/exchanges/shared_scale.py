@@ -15,7 +15,7 @@ from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.recompression import EXACT_KINDS
 from thinwire.exchanges.remembered import offence, recall, settle
-from thinwire.kernels.finite import is_finite
+from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from thinwire.arrays import copy_of, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -19,8 +20,7 @@ from thinwire.exchanges.recompression import (
     relayed_kinds,
     smallest_exact,
 )
-from thinwire.kernels.buffers import copy_of, zeros
-from thinwire.kernels.finite import divide_finite
+from thinwire.kernels.flat.finite import divide_finite
 from thinwire.layout import State
 from thinwire.payloads import Payload
 from thinwire.steps import Steps, receive, send
@@ -78,7 +78,7 @@ class Tree:
         """
         check_second(self.merge, self.remember, "merge", ctx.segments)
         keeps = self.merge is not None and self.remember and self._children(ctx)
-        return {"left": zeros(ctx.segments.numel)} if keeps else {}
+        return {"left": zeros(ctx.segments.numel, ctx.device)} if keeps else {}
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """Up and down once."""
@@ -90,7 +90,7 @@ class Tree:
         if kinds is not None and self.merge is not None:
             kinds |= relayed_kinds(self.merge, ctx.segments)
         if children:
-            total = copy_of(state["left"]) if state else zeros(numel)
+            total = copy_of(state["left"]) if state else zeros(numel, x.device)
             sent.add_to(total)
             for child in children:
                 payload: Payload = yield from receive(

@@ -11,7 +11,7 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
-from thinwire.kernels.sums import segment_sums
+from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.layout import Segments, State
 from thinwire.payloads import Payload
 from thinwire.steps import Steps, all_reduce

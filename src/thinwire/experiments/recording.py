@@ -258,7 +258,7 @@ class Recorder:
         model = self._task.model(self.plan.seed)
         optimizer = make_optimizer(self.plan.optimizer, model.parameters(), self.plan.lr)
         method: Method = parse_method(self.plan.method)
-        if method.memory.init(1):
+        if method.memory.init(torch.zeros(1)):
             tap = _Tap(method.compressor)
             self._taps.append(tap)
             method = dataclasses.replace(method, compressor=tap)

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.numba_tools import array_of, copy_to, crc32c_word, has_crc32c, kernel, load_word
-from thinwire.kernels.threads import run, shares
+from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.intrinsics import copy_to, crc32c_word, has_crc32c, load_word
+from thinwire.kernels.jit.threads import run, shares
 
 _POLYNOMIAL = 0x82F63B78
 _STRETCHES = (65536, 4096, 128)

@@ -24,8 +24,8 @@ class Memory(Protocol):
         """Whether it keeps what messages left out and nothing else: with exact messages it is as if not there."""
         ...
 
-    def init(self, numel: int) -> State:
-        """The state before the first message: f32 tensors ``[numel]``."""
+    def init(self, like: Tensor) -> State:
+        """The state before the first message: f32 tensors of the shape and on the device of ``like``."""
         ...
 
     def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:

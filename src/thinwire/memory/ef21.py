@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
-from thinwire.kernels.buffers import copy_of, zeros
 from thinwire.layout import Segments, State
 from thinwire.memory.base import compress_in_steps
 from thinwire.payloads import Payload
@@ -27,7 +27,7 @@ class EF21:
     Example:
         >>> from thinwire.compressors import TopK
         >>> memory, whole = EF21(), Segments.whole(2)
-        >>> state = memory.init(2)
+        >>> state = memory.init(torch.zeros(2))
         >>> for _ in range(2):
         ...     payload, state = memory.compress(torch.tensor([1.0, 4.0]), TopK(k=1), Key(0), whole, state)
         >>> payload.to_dense().tolist(), state["estimate"].tolist()
@@ -44,9 +44,9 @@ class EF21:
         """It keeps what was sent."""
         return False
 
-    def init(self, numel: int) -> State:
+    def init(self, like: Tensor) -> State:
         """An estimate of zeros."""
-        return {"estimate": zeros(numel)}
+        return {"estimate": zeros(like.numel(), like.device)}
 
     def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The difference, written over ``x``."""

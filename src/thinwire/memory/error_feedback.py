@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor, add_residual, compress_residual
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments, State
 from thinwire.payloads import Payload
 from thinwire.random import Key
@@ -32,7 +32,7 @@ class ErrorFeedback:
         >>> import torch
         >>> from thinwire.compressors import TopK
         >>> memory = ErrorFeedback()
-        >>> state = memory.init(2)
+        >>> state = memory.init(torch.zeros(2))
         >>> x = torch.tensor([1.0, 2.0])
         >>> payload, state = memory.compress(x, TopK(k=1), Key(0), Segments.whole(2), state)
         >>> payload.to_dense().tolist(), state["residual"].tolist()
@@ -56,9 +56,9 @@ class ErrorFeedback:
         """The residual of exact messages is 0."""
         return True
 
-    def init(self, numel: int) -> State:
+    def init(self, like: Tensor) -> State:
         """A residual of zeros."""
-        return {"residual": zeros(numel)}
+        return {"residual": zeros(like.numel(), like.device)}
 
     def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``decay * residual + x``, written over ``x``: the residual if nothing is sent."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.buffers import zeros
 from thinwire.layout import Segments, State
 from thinwire.memory.base import compress_in_steps
 from thinwire.payloads import Payload
@@ -30,8 +30,8 @@ class Momentum:
     Example:
         >>> from thinwire.compressors import PlainSign
         >>> import torch
-        >>> memory, whole = Momentum(0.5), Segments.whole(2)
-        >>> payload, state = memory.compress(torch.tensor([4.0, -1.0]), PlainSign(), Key(0), whole, memory.init(2))
+        >>> memory, x = Momentum(0.5), torch.tensor([4.0, -1.0])
+        >>> payload, state = memory.compress(x, PlainSign(), Key(0), Segments.whole(2), memory.init(x))
         >>> payload.to_dense().tolist(), state["momentum"].tolist()
         ([1.0, -1.0], [2.0, -0.5])
     """
@@ -53,9 +53,9 @@ class Momentum:
         """It keeps past gradients."""
         return False
 
-    def init(self, numel: int) -> State:
+    def init(self, like: Tensor) -> State:
         """A mean of zeros."""
-        return {"momentum": zeros(numel)}
+        return {"momentum": zeros(like.numel(), like.device)}
 
     def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The new mean, written over ``x``."""

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import empty_array, tensor_of, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.kernels.buffers import empty, zeros
-from thinwire.kernels.numba_tools import tensor_of
 from thinwire.layout import Segments, State
 from thinwire.memory.base import compress_in_steps
 from thinwire.payloads import Dense, Payload, Sparse
@@ -40,7 +39,7 @@ class MomentumCorrection:
     Example:
         >>> from thinwire.compressors import TopK
         >>> memory, whole = MomentumCorrection(momentum=0.5), Segments.whole(2)
-        >>> state = memory.init(2)
+        >>> state = memory.init(torch.zeros(2))
         >>> for _ in range(2):
         ...     payload, state = memory.compress(torch.tensor([1.0, 4.0]), TopK(k=1), Key(0), whole, state)
         >>> payload.to_dense().tolist(), state["residual"].tolist(), state["momentum"].tolist()
@@ -68,13 +67,13 @@ class MomentumCorrection:
         """Only if sending an entry stops its velocity."""
         return self.factor_masking
 
-    def init(self, numel: int) -> State:
+    def init(self, like: Tensor) -> State:
         """The velocity, and what has accumulated of it: zeros."""
-        return {"momentum": zeros(numel), "residual": zeros(numel)}
+        return {name: zeros(like.numel(), like.device) for name in ("momentum", "residual")}
 
     def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What has accumulated; the new velocity has the memory of ``x``."""
-        accumulated = tensor_of(empty(x.numel(), np.float32))
+        accumulated = tensor_of(empty_array(x.numel(), np.float32))
         if self.nesterov:
             torch.add(state["residual"], x, out=accumulated)
             x.add_(state["momentum"]).mul_(self.momentum)

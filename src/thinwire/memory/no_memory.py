@@ -26,7 +26,7 @@ class NoMemory:
         """It keeps nothing."""
         return True
 
-    def init(self, numel: int) -> State:
+    def init(self, like: Tensor) -> State:
         """No tensors."""
         return {}
 

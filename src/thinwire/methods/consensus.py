@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
-from thinwire.kernels.buffers import copy_of
-from thinwire.kernels.compensated import add_compensated
+from thinwire.kernels.reduce.compensated import add_compensated
 from thinwire.layout import State
 
 

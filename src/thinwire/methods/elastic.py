@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
-from thinwire.kernels.buffers import copy_of
 from thinwire.layout import State
 
 

@@ -7,10 +7,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
-from thinwire.kernels.buffers import copy_of
 from thinwire.layout import State
 from thinwire.methods.updates import Update
 from thinwire.payloads import Payload

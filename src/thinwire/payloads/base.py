@@ -2,12 +2,8 @@
 
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from thinwire.kernels import buffers
-from thinwire.kernels.numba_tools import tensor_of
 from thinwire.layout import Segments
 
 
@@ -35,30 +31,6 @@ class Payload(Protocol):
         both roundings in f32, so ``zeros.add_to(1.0)`` equals :meth:`to_dense` bit for bit, -0.0 as 0.0.
         """
         ...
-
-
-def empty_vector(numel: int, like: Tensor) -> Tensor:
-    """An f32 vector to be written to, on the device of ``like``; its entries are whatever lay there.
-
-    Example:
-        >>> empty_vector(3, torch.zeros(1, dtype=torch.uint8)).shape
-        torch.Size([3])
-    """
-    return (
-        tensor_of(buffers.empty(numel, np.float32))
-        if like.is_cpu
-        else torch.empty(numel, dtype=torch.float32, device=like.device)
-    )
-
-
-def zero_vector(numel: int, like: Tensor) -> Tensor:
-    """Zeros in f32 on the device of ``like``.
-
-    Example:
-        >>> zero_vector(2, torch.tensor([7])).tolist()
-        [0.0, 0.0]
-    """
-    return buffers.zeros(numel) if like.is_cpu else torch.zeros(numel, dtype=torch.float32, device=like.device)
 
 
 def per_entry(values: Tensor, segments: Segments) -> Tensor:

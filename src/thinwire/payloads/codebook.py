@@ -5,9 +5,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from thinwire.kernels.codebook import add_codes, write_codes
+from thinwire.arrays import empty
+from thinwire.kernels.quantize.codebook import add_codes, write_codes
 from thinwire.layout import Segments
-from thinwire.payloads.base import empty_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +20,7 @@ class Codebook:
 
     Example:
         >>> import torch
-        >>> from thinwire.kernels.bits import pack
+        >>> from thinwire.kernels.bitpack.bits import pack
         >>> codes = pack(torch.tensor([0, 1, 1]), 1)
         >>> table = torch.tensor([-0.5, 2.0])
         >>> Codebook(codes, table, torch.tensor([3.0]), Segments.whole(3)).to_dense().tolist()
@@ -45,7 +45,7 @@ class Codebook:
 
     def to_dense(self) -> Tensor:
         """Scale times number of the table for every entry."""
-        out = empty_vector(self.numel, self.codes)
+        out = empty(self.numel, self.codes.device)
         write_codes(self.codes, self.width, self.table, self.scales, self.segments.offsets(), out)
         return out
 

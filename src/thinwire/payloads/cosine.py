@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from thinwire.kernels.cosine import cosine_transform
+from thinwire.kernels.transform.dct import cosine_transform
 from thinwire.payloads.base import Payload, add_dense
 
 
@@ -13,7 +13,7 @@ class Cosine:
     """The vector whose chunks of ``side * side`` entries have the orthonormal 2-D DCT ``inner``, row by row.
 
     Every whole chunk ``Y`` of the inner vector, as a matrix, stands for ``B.T @ Y @ B`` with ``B`` of
-    :func:`thinwire.kernels.cosine.cosine_basis`;
+    :func:`thinwire.kernels.transform.dct.cosine_basis`;
     what is left at the end stands for itself.
 
     Example:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from thinwire.kernels.subset import segment_subsets
+from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.payloads.base import Payload
 from thinwire.payloads.sparse import Sparse
@@ -15,7 +15,7 @@ class Drawn:
     """The vector of ``values`` at the positions that ``key`` draws in each segment, else 0.
 
     ``kept`` cuts the values: segment ``s`` of the vector keeps as many entries as segment ``s`` of ``kept`` has. The
-    positions are those of :func:`thinwire.kernels.subset.segment_subsets`.
+    positions are those of :func:`thinwire.kernels.sample.subset.segment_subsets`.
 
     Example:
         >>> import torch

@@ -5,9 +5,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from thinwire.kernels.grid_points import add_points, write_points
+from thinwire.arrays import empty
+from thinwire.kernels.quantize.grid_add import add_points, write_points
 from thinwire.layout import Segments
-from thinwire.payloads.base import empty_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +20,7 @@ class Grid:
 
     Example:
         >>> import torch
-        >>> from thinwire.kernels.bits import pack
+        >>> from thinwire.kernels.bitpack.bits import pack
         >>> codes = pack(torch.tensor([0, 1, 2]), 2)
         >>> Grid(codes, 3, torch.tensor([-1.0]), torch.tensor([0.5]), Segments.whole(3)).to_dense().tolist()
         [-1.0, -0.5, 0.0]
@@ -45,7 +45,7 @@ class Grid:
 
     def to_dense(self) -> Tensor:
         """The point of its grid for every entry."""
-        out = empty_vector(self.numel, self.codes)
+        out = empty(self.numel, self.codes.device)
         write_points(self.codes, self.width, self.lows, self.steps, self.segments.offsets(), out)
         return out
 

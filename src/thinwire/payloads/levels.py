@@ -6,11 +6,10 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from thinwire.kernels.bits import unpack
-from thinwire.kernels.levels import add_levels, write_levels
-from thinwire.kernels.numba_tools import array_of, tensor_of
+from thinwire.arrays import array_of, empty, tensor_of
+from thinwire.kernels.bitpack.bits import unpack
+from thinwire.kernels.quantize.levels_add import add_levels, write_levels
 from thinwire.layout import Segments
-from thinwire.payloads.base import empty_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +22,7 @@ class Levels:
 
     Example:
         >>> import torch
-        >>> from thinwire.kernels.bits import pack
+        >>> from thinwire.kernels.bitpack.bits import pack
         >>> codes = pack(torch.tensor([0, 1, 2]), 2)
         >>> Levels(codes, torch.tensor([3.0]), 1, Segments.whole(3)).to_dense().tolist()
         [-3.0, 0.0, 3.0]
@@ -51,7 +50,7 @@ class Levels:
 
     def to_dense(self) -> Tensor:
         """Level times unit for every entry; the unit ``scale / num_levels`` is rounded to f32 first."""
-        out = empty_vector(self.numel, self.codes)
+        out = empty(self.numel, self.codes.device)
         write_levels(self.codes, self.width, self.num_levels, self._units(), self.segments.offsets(), out)
         return out
 

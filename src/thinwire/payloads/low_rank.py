@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from thinwire.kernels.matrix import outer_products
+from thinwire.kernels.transform.low_rank import outer_products
 from thinwire.payloads.base import add_dense
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.kernels.bits import unpack
-from thinwire.kernels.codebook import add_codes, write_codes
-from thinwire.kernels.powers import MOST_LEVELS
+from thinwire.arrays import empty
+from thinwire.kernels.bitpack.bits import unpack
+from thinwire.kernels.quantize.codebook import add_codes, write_codes
+from thinwire.kernels.quantize.powers import MOST_LEVELS
 from thinwire.layout import Segments
-from thinwire.payloads.base import add_dense, empty_vector, per_entry
+from thinwire.payloads.base import add_dense, per_entry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +24,7 @@ class Powers:
     no f32, it is rounded once.
 
     Example:
-        >>> from thinwire.kernels.bits import pack
+        >>> from thinwire.kernels.bitpack.bits import pack
         >>> codes = pack(torch.tensor([0, 1, 2, 4]), 3)
         >>> Powers(codes, 2, torch.tensor([8.0]), Segments.whole(4)).to_dense().tolist()
         [0.0, 8.0, 4.0, -4.0]
@@ -47,7 +48,7 @@ class Powers:
     def to_dense(self) -> Tensor:
         """Zero, or sign times scale times power, for every entry."""
         if self._has_table():
-            out = empty_vector(self.numel, self.codes)
+            out = empty(self.numel, self.codes.device)
             write_codes(self.codes, self.width, _multiples(self.num_levels), self.scales, self.segments.offsets(), out)
             return out
         codes = unpack(self.codes, self.numel, self.width)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.kernels.numba_tools import array_of
+from thinwire.arrays import array_of
 from thinwire.payloads.base import Payload
 from thinwire.payloads.codebook import Codebook
 from thinwire.payloads.constant import Constant

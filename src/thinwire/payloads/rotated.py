@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from thinwire.kernels.hadamard import hadamard_rotate
+from thinwire.kernels.transform.hadamard import hadamard_rotate
 from thinwire.payloads.base import Payload, add_dense
 
 
@@ -12,8 +12,8 @@ from thinwire.payloads.base import Payload, add_dense
 class Rotated:
     """The vector whose randomised Hadamard transform is ``inner``: ``R^-1 inner``.
 
-    ``R`` is that of :func:`thinwire.kernels.hadamard.hadamard_rotate` with ``key`` (64 bits), ``rounds`` (1 or 2) and
-    ``block`` (a power of two, or None for the largest possible blocks).
+    ``R`` is that of :func:`thinwire.kernels.transform.hadamard.hadamard_rotate` with ``key`` (64 bits), ``rounds`` (1
+    or 2) and ``block`` (a power of two, or None for the largest possible blocks).
 
     Example:
         >>> import torch

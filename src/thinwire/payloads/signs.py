@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from thinwire.kernels.signed_sums import add_signs, write_signs
+from thinwire.arrays import empty
+from thinwire.kernels.quantize.signs_add import add_signs, write_signs
 from thinwire.layout import Segments
-from thinwire.payloads.base import empty_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class Signs:
 
     def to_dense(self) -> Tensor:
         """``scale`` or ``-scale`` for every entry."""
-        out = empty_vector(self.numel, self.bits)
+        out = empty(self.numel, self.bits.device)
         write_signs(self.bits, self.scales, self.segments.offsets(), out)
         return out
 

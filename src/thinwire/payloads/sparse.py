@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.kernels.scatter import scatter_add, scatter_write
-from thinwire.kernels.scatter_signs import scatter_add_signs
-from thinwire.payloads.base import Payload, zero_vector
+from thinwire.arrays import zeros
+from thinwire.kernels.sparse.scatter import scatter_add, scatter_write
+from thinwire.kernels.sparse.scatter_signs import scatter_add_signs
+from thinwire.payloads.base import Payload
 from thinwire.payloads.dense import Dense
 from thinwire.payloads.signs import Signs
 
@@ -33,7 +34,7 @@ class Sparse:
         Raises:
             ConfigError: as :meth:`add_to`.
         """
-        out = zero_vector(self.numel, self.indices)
+        out = zeros(self.numel, self.indices.device)
         scatter_write(self.indices, self.kept(), out)
         return out
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.halves import merge_marked, subset_marks
-from thinwire.kernels.scatter import are_disjoint
+from thinwire.kernels.sample.halves import merge_marked, subset_marks
+from thinwire.kernels.sparse.scatter import are_disjoint
 from thinwire.payloads.base import Payload, add_dense
 from thinwire.payloads.drawn import Drawn
 from thinwire.payloads.sparse import Sparse

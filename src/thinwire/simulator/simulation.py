@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from thinwire.arrays import copy_of
 from thinwire.errors import ConfigError, DeadlockError, ProtocolError
-from thinwire.kernels.buffers import copy_of
 from thinwire.network import (
     FRAME_NUM_BYTES,
     Network,

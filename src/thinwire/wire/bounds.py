@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.bits import num_packed_bytes
+from thinwire.kernels.bitpack.bits import num_packed_bytes
 from thinwire.payloads.base import Payload
 from thinwire.payloads.codebook import Codebook
 from thinwire.payloads.grid import Grid

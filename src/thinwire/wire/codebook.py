@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.gaussian_tables import LARGEST_BITS, gaussian_table
+from thinwire.kernels.quantize.lloyd_max import LARGEST_BITS, gaussian_table
 from thinwire.payloads.codebook import Codebook
 from thinwire.wire.codes import (
     check_coding,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.bits import largest_code, num_packed_bytes
-from thinwire.kernels.rans import MAX_SYMBOL_BITS, rans_decode_prefix, rans_encode
+from thinwire.kernels.bitpack.bits import largest_code, num_packed_bytes
+from thinwire.kernels.entropy.rans import MAX_SYMBOL_BITS, rans_decode_prefix, rans_encode
 from thinwire.wire.header import Parts, Reader, bytes_of, varint
 
 Coding = Literal["packed", "entropy"]

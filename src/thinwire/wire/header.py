@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import array_of, empty_array, tensor_of
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.buffers import empty
 from thinwire.kernels.crc32c import copy_summed, crc32c_array
-from thinwire.kernels.numba_tools import array_of, tensor_of
 
 MAGIC = b"tW"
 VERSION = 1
@@ -101,7 +100,7 @@ def frame(parts: Parts) -> Tensor:
         whole = np.frombuffer(bytearray().join(pieces), np.uint8)
         whole.data[-4:] = crc32c_array(whole[:-4]).to_bytes(4, "little")
         return tensor_of(whole)
-    message = empty(num_bytes, np.uint8)
+    message = empty_array(num_bytes, np.uint8)
     # Parts of a few bytes are written through a memoryview, which costs least.
     view = message.data
     position = 0

@@ -1,10 +1,10 @@
 """Which entries a sparse payload keeps, in the shortest of five codes.
 
 Code 0 writes every index with ``ceil(log2(numel))`` bits, code 1 is the Rice code of
-:mod:`thinwire.kernels.rice`, code 2 one bit for every entry of the vector, code 3 the exp-Golomb code of
-:mod:`thinwire.kernels.exp_golomb`, code 4 the adaptive code of :mod:`thinwire.kernels.adaptive_gaps`. Indices
-spread evenly take fewest bits in code 1, clustered ones in code 3, or 4 if they are few: it is tried for at most
-``2**13`` indices, where code 3 is the shortest of the others.
+:mod:`thinwire.kernels.entropy.rice`, code 2 one bit for every entry of the vector, code 3 the exp-Golomb code of
+:mod:`thinwire.kernels.entropy.exp_golomb`, code 4 the adaptive code of :mod:`thinwire.kernels.entropy.adaptive_gaps`.
+Indices spread evenly take fewest bits in code 1, clustered ones in code 3, or 4 if they are few: it is tried for at
+most ``2**13`` indices, where code 3 is the shortest of the others.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.adaptive_gaps import MAX_COUNT, adaptive_decode_prefix, encode_adaptive_gaps
-from thinwire.kernels.bits import num_packed_bytes, pack, unpack
-from thinwire.kernels.exp_golomb import encode_with_orders, exp_golomb_decode_prefix
-from thinwire.kernels.gap_measures import measure_gaps
-from thinwire.kernels.rice import MAX_PARAMETER, encode_gaps, max_rice_num_bytes, rice_decode_prefix
+from thinwire.kernels.bitpack.bits import num_packed_bytes, pack, unpack
+from thinwire.kernels.entropy.adaptive_gaps import MAX_COUNT, adaptive_decode_prefix, encode_adaptive_gaps
+from thinwire.kernels.entropy.exp_golomb import encode_with_orders, exp_golomb_decode_prefix
+from thinwire.kernels.entropy.gap_sizes import measure_gaps
+from thinwire.kernels.entropy.rice import MAX_PARAMETER, encode_gaps, max_rice_num_bytes, rice_decode_prefix
 from thinwire.wire.header import Parts, Reader, bytes_of
 
 _FIXED, _RICE, _BITMAP, _EXP_GOLOMB, _ADAPTIVE = 0, 1, 2, 3, 4

@@ -3,7 +3,7 @@
 import torch
 
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.elias import elias_decode_prefix, elias_encode, elias_num_bytes
+from thinwire.kernels.entropy.elias import elias_decode_prefix, elias_encode, elias_num_bytes
 from thinwire.payloads.levels import Levels
 from thinwire.wire.codes import (
     ENTROPY,

@@ -4,19 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, copy_of, empty, zeros
 from thinwire.compressors import Compressor, Traits
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.exchanges.remembered import offence
-from thinwire.kernels.buffers import copy_of, empty, zeros
-from thinwire.kernels.flatten import flatten_finite
-from thinwire.kernels.numba_tools import tensor_of
-from thinwire.kernels.unflatten import can_unflatten, unflatten_sparse
+from thinwire.kernels.flat.flatten import flatten_finite
+from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, Segments, State, views_like
 from thinwire.memory import Remembering
 from thinwire.methods import Method, ModelAveraging, check_method
@@ -90,14 +88,14 @@ class Channel:
     _viewed: tuple[Tensor, list[Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
-        numel = self.layout.numel
+        numel, device = self.layout.numel, self.params[0].device if self.params else CPU
         segments = check_method(self.method, self.layout)
         longest = max(max_relayed_num_bytes(each, segments) for each in self.method.all_compressors())
         kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in self.method.all_compressors()))
-        self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout, kinds)
-        self._flat = zeros(numel)
+        self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout, kinds, device)
+        self._flat = zeros(numel, device)
         self._viewed = (self._flat, [])
-        self.memory = self.method.memory.init(numel)
+        self.memory = self.method.memory.init(self._flat)
         self.exchange = self.method.exchange.init(self._context, self.method.compressor)
         self.update = {}
         self.rounding = {}
@@ -105,7 +103,7 @@ class Channel:
             self.gather(self.params)
             self.update = self.method.update.init(self._flat)
             if any(param.dtype != torch.float32 for param in self.params):
-                self.rounding = {"lost": zeros(numel)}
+                self.rounding = {"lost": zeros(numel, device)}
 
     def gather(self, tensors: Sequence[Tensor]) -> tuple[Tensor, bool]:
         """The tensors of this part as one vector, which is written to by the next :meth:`run`; whether it is finite."""
@@ -122,7 +120,7 @@ class Channel:
 
     def local(self) -> Tensor:
         """The worker's own parameters of this part, as they are now, in a new vector."""
-        flat = tensor_of(empty(self.layout.numel, np.float32))
+        flat = empty(self.layout.numel, self._context.device)
         self._read_params(flat)
         return flat
 
@@ -152,7 +150,7 @@ class Channel:
         """
         ctx = Context(
             self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
-            self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds,
+            self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds, self._context.device,
         )  # fmt: skip
         remembering = Remembering(compressor, self.method.memory, self.memory)
         # Of a copy: what is exchanged is written over.
@@ -165,6 +163,10 @@ class Channel:
         """Remember what an exchange with a finite aggregate left."""
         self._remember(outcome.x, outcome.memory)
         self.exchange = outcome.aggregate.state
+
+    def reset_memory(self) -> None:
+        """Nothing is owed any more."""
+        self.memory = self.method.memory.init(self._flat)
 
     def write(self, flat: Tensor, targets: Sequence[Tensor]) -> None:
         """Copy the entries of ``flat`` to tensors in layout order; quick if ``flat`` is the same tensor every time."""
@@ -185,7 +187,7 @@ class Channel:
         """Take the next state of the memory; if ``x`` is part of it, gather into a tensor that is free from now on."""
         if any(tensor is x for tensor in state.values()):
             free = [old for old in self.memory.values() if not any(tensor is old for tensor in state.values())]
-            self._flat = free[0] if free else zeros(x.numel())
+            self._flat = free[0] if free else zeros(x.numel(), x.device)
         self.memory = state
 
 

@@ -89,7 +89,7 @@ class Exchanged:
     def wipe_memory(self) -> None:
         """Nothing is owed any more."""
         for channel in self.channels:
-            channel.memory = self._method.memory.init(channel.layout.numel)
+            channel.reset_memory()
         self._group.parked.clear()
 
     def num_unshared_steps(self, num_steps: int) -> int:

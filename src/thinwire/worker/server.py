@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinwire.arrays import copy_of
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.exchanges.asynchronous import AsynchronousServer, Control, write_answer
 from thinwire.exchanges.recompression import decode_part, max_relayed_num_bytes, relayed_kinds
-from thinwire.kernels.buffers import copy_of
-from thinwire.kernels.finite import is_finite
+from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Layout
 from thinwire.methods import Method, ModelAveraging, ServerUpdate, check_method
 from thinwire.payloads import Dense, Payload

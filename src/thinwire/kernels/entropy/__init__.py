@@ -1,0 +1,1 @@
+"""Codes whose lengths follow the data: Rice, exp-Golomb, adaptive, Elias, rANS."""

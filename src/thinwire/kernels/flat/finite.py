@@ -1,0 +1,101 @@
+"""Passes over a vector that find NaN and inf on the way, so that looking for them costs no pass of its own."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.arrays import array_of
+from thinwire.errors import ConfigError
+from thinwire.kernels.flat.checks import check_entries
+from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.threads import run, shares
+
+LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
+"""What a scale is at most: a part of it, rounded to f32, times the number of parts must not overflow."""
+
+_BLOCK = 4096
+_INF = 0x7F800000
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no entry is NaN or inf; True for an empty vector.
+
+    Args:
+        x: f32 ``[d]``.
+
+    Raises:
+        ConfigError: not a vector of float32.
+
+    Example:
+        >>> is_finite(torch.tensor([1.0, -2.0])), is_finite(torch.tensor([1.0, torch.inf]))
+        (True, False)
+    """
+    check_entries(x)
+    if not x.is_cpu:
+        return is_finite_torch(x)
+    array = array_of(x)
+    return all(run(_largest, [(array.view(np.uint32)[a:b],) for a, b in shares(array.size)]))
+
+
+def is_finite_torch(x: Tensor) -> bool:
+    """:func:`is_finite` in torch operations, on any device."""
+    return bool(torch.isfinite(x).all())
+
+
+def divide_finite(x: Tensor, divisor: int) -> bool:
+    """``x /= divisor`` in place, rounded to f32 once; whether every quotient is finite.
+
+    Args:
+        x: contiguous f32 ``[d]``.
+        divisor: a positive integer below ``2**24``, so that f32 holds it exactly.
+
+    Raises:
+        ConfigError: not such a vector or divisor.
+
+    Example:
+        >>> x = torch.tensor([1.0, -torch.inf])
+        >>> divide_finite(x, 4), x.tolist()
+        (False, [0.25, -inf])
+    """
+    check_entries(x)
+    if not x.is_contiguous():
+        raise ConfigError("a vector that is divided in place must be contiguous; this one has gaps")
+    if not 1 <= divisor < 2**24:
+        raise ConfigError(f"a divisor of {divisor} was given; it must be 1 to 2**24 - 1")
+    if not x.is_cpu:
+        return divide_finite_torch(x, divisor)
+    if divisor == 1:
+        return is_finite(x)
+    array = array_of(x)
+    return all(run(_divide, [(array[a:b], np.float32(divisor)) for a, b in shares(array.size)]))
+
+
+def divide_finite_torch(x: Tensor, divisor: int) -> bool:
+    """:func:`divide_finite` in torch operations, on any device."""
+    # A tensor, not a number: some devices multiply by the reciprocal of a number, which rounds otherwise.
+    return is_finite_torch(x.div_(torch.tensor(float(divisor), dtype=torch.float32, device=x.device)))
+
+
+@kernel
+def _largest(bits: Any) -> Any:
+    most = np.uint32(0)
+    for j in range(bits.size):
+        most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
+    return most < np.uint32(_INF)
+
+
+@kernel
+def _divide(x: Any, divisor: Any) -> Any:
+    most = np.uint32(0)
+    bits = x.view(np.uint32)
+    for start in range(0, x.size, _BLOCK):
+        part = x[start : start + _BLOCK]
+        quotients = bits[start : start + _BLOCK]
+        for j in range(part.size):
+            part[j] /= divisor
+        # Read again while the block is in the cache.
+        for j in range(quotients.size):
+            most = max(most, quotients[j] & np.uint32(0x7FFFFFFF))
+    return most < np.uint32(_INF)

@@ -1,0 +1,80 @@
+"""Many tensors into one vector in one pass, which also says whether all is finite."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.arrays import array_of
+from thinwire.errors import ConfigError
+from thinwire.kernels.flat.finite import is_finite_torch
+from thinwire.kernels.jit.compiling import carray, kernel
+from thinwire.kernels.jit.intrinsics import pointer
+from thinwire.kernels.jit.threads import run, shares
+
+
+def flatten_finite(tensors: Sequence[Tensor], out: Tensor) -> bool:
+    """``out`` = the entries of all tensors, one tensor after another; whether every entry is finite.
+
+    Args:
+        tensors: f32 tensors of any shapes on the device of ``out``, ``d`` entries in all.
+        out: contiguous f32 ``[d]`` that shares no memory with them.
+
+    Raises:
+        ConfigError: another dtype, device or number of entries.
+
+    Example:
+        >>> out = torch.empty(3)
+        >>> flatten_finite([torch.ones(1, 2), torch.tensor(2.0)], out), out.tolist()
+        (True, [1.0, 1.0, 2.0])
+    """
+    if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
+        raise ConfigError(f"the vector is contiguous float32, got {out.dtype} of shape {tuple(out.shape)}")
+    device = out.device
+    # The kernel is given addresses: what they belong to must live until it is done.
+    sources, addresses, ends, end = [], [], [], 0
+    for tensor in tensors:
+        if tensor.dtype != torch.float32 or tensor.device != device:
+            raise ConfigError(f"tensors are float32 on {device}, got {tensor.dtype} on {tensor.device}")
+        source = tensor if tensor.is_contiguous() else tensor.detach().contiguous()
+        end += source.numel()
+        sources.append(source)
+        addresses.append(source.data_ptr())
+        ends.append(end)
+    if end != out.numel():
+        raise ConfigError(f"{end} entries do not fill {out.numel()} places")
+    if not out.is_cpu:
+        return flatten_finite_torch(tensors, out)
+    pieces = np.array(addresses + ends, np.int64)
+    target = array_of(out).view(np.uint32)
+    return all(run(_flatten, [(pieces, target, start, stop) for start, stop in shares(end)]))
+
+
+def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor) -> bool:
+    """:func:`flatten_finite` in torch operations, on any device."""
+    if tensors:
+        torch.cat([tensor.detach().reshape(-1) for tensor in tensors], out=out)
+    return is_finite_torch(out)
+
+
+@kernel
+def _flatten(pieces: Any, out: Any, start: int, stop: int) -> Any:
+    most = np.uint32(0)
+    begin = 0
+    # A list of lists would take numpy longer than the work on a small model.
+    addresses, ends = pieces[: pieces.size // 2], pieces[pieces.size // 2 :]
+    for number in range(addresses.size):
+        end = ends[number]
+        first = max(start, begin)
+        last = min(stop, end)
+        if first < last:
+            source = carray(pointer(addresses[number]), (end - begin,), np.uint32)
+            part = source[first - begin : last - begin]
+            place = out[first:last]
+            for j in range(part.size):
+                place[j] = part[j]
+                most = max(most, part[j] & np.uint32(0x7FFFFFFF))
+        begin = end
+    return most < np.uint32(0x7F800000)

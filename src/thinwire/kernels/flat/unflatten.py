@@ -1,0 +1,95 @@
+"""A sparse vector onto many tensors, without writing the vector out before."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.arrays import array_of
+from thinwire.errors import ConfigError
+from thinwire.kernels.flat.checks import check_ascending
+from thinwire.kernels.jit.compiling import carray, kernel
+from thinwire.kernels.jit.intrinsics import first_from, pointer
+from thinwire.kernels.jit.threads import run, shares
+
+_BLOCK = 4096
+"""Entries that are set to zero, and still in the cache when those are written that are not."""
+
+
+def can_unflatten(tensors: Sequence[Tensor]) -> bool:
+    """Whether :func:`unflatten_sparse` takes the tensors as they lie in memory.
+
+    Example:
+        >>> can_unflatten([torch.zeros(2, 3)]), can_unflatten([torch.zeros(2, 3).T])
+        (True, False)
+    """
+    return all(each.dtype == torch.float32 and each.is_contiguous() for each in tensors)
+
+
+def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor]) -> None:
+    """The tensors, one after another, become the vector that is ``values`` at ``indices`` and else 0.
+
+    Args:
+        indices: int64 ``[k]``, strictly ascending, in ``[0, d)``.
+        values: f32 ``[k]``.
+        tensors: contiguous f32 on one device, ``d`` entries in all; written to.
+
+    Raises:
+        ConfigError: dtypes, shapes or indices that are not as described; nothing is written then.
+
+    Example:
+        >>> one, other = torch.ones(1, 2), torch.ones(2)
+        >>> unflatten_sparse(torch.tensor([1, 2]), torch.tensor([5.0, -1.0]), [one, other])
+        >>> one.tolist(), other.tolist()
+        ([[0.0, 5.0]], [-1.0, 0.0])
+    """
+    if (
+        indices.dtype != torch.int64
+        or values.dtype != torch.float32
+        or indices.dim() != 1
+        or len(values) != len(indices)
+    ):
+        raise ConfigError(
+            f"int64 indices and as many float32 are needed, got {len(indices)} of {indices.dtype} and {len(values)} of "
+            f"{values.dtype}"
+        )
+    if not can_unflatten(tensors):
+        raise ConfigError("the tensors that are written to must be contiguous float32")
+    if not all(tensor.is_cpu for tensor in tensors):
+        unflatten_sparse_torch(indices, values, tensors)
+        return
+    addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
+    ends = np.cumsum([tensor.numel() for tensor in tensors], dtype=np.int64)
+    numel = int(ends[-1]) if tensors else 0
+    places = array_of(indices)
+    check_ascending(places, numel)
+    run(_unflatten, [(places, array_of(values), addresses, ends, start, stop) for start, stop in shares(numel)])
+
+
+def unflatten_sparse_torch(indices: Tensor, values: Tensor, tensors: Sequence[Tensor]) -> None:
+    """:func:`unflatten_sparse` in torch operations, on any device."""
+    begin = 0
+    for tensor in tensors:
+        end = begin + tensor.numel()
+        inside = (indices >= begin) & (indices < end)
+        tensor.detach().zero_().view(-1)[indices[inside] - begin] = values[inside]
+        begin = end
+
+
+@kernel
+def _unflatten(indices: Any, values: Any, addresses: Any, ends: Any, start: int, stop: int) -> None:
+    """Entries ``start`` to ``stop - 1`` of the vector."""
+    cursor = first_from(indices, start)
+    begin = 0
+    for number in range(addresses.size):
+        end = ends[number]
+        target = carray(pointer(addresses[number]), (end - begin,), np.float32)
+        for base in range(max(start, begin), min(stop, end), _BLOCK):
+            last = min(base + _BLOCK, stop, end)
+            target[base - begin : last - begin] = 0.0
+            while cursor < indices.size and indices[cursor] < last:
+                target[indices[cursor] - begin] = values[cursor]
+                cursor += 1
+        begin = end

@@ -1,0 +1,1 @@
+"""Values as codes of a few bits, and codes added to a sum."""

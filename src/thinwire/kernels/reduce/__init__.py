@@ -1,0 +1,1 @@
+"""What is measured of a vector, segment by segment: norms, sums, moments, extents."""

@@ -1,0 +1,1 @@
+"""Which entries are drawn, and with what probability."""

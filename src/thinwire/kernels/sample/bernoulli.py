@@ -1,0 +1,328 @@
+"""Each entry kept or not on its own: with a probability that follows its magnitude, or if it is large enough.
+
+A first pass marks the entries that are kept, one bit each, and counts them; a second one reads the marks and gathers.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.arrays import array_of, tensor_of
+from thinwire.kernels.bitpack.bits import gather_flags
+from thinwire.kernels.flat.checks import offsets_array
+from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros
+from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.quantize.dither import dither_torch
+from thinwire.kernels.random.philox import check_stream, fill_pairs
+from thinwire.kernels.reduce.block_norms import BLOCK
+from thinwire.kernels.reduce.truncated_sums import check_entries_and_cut
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+_NO_KEY = -1
+
+
+def draw_entries(
+    x: Tensor, offsets: Tensor, centres: Tensor, bounds: Tensor, shares_kept: Tensor, key: int
+) -> tuple[Tensor, Tensor]:
+    """Keep entry ``i`` with probability ``p_i = min(1, a_i / T + q)`` and divide its deviation by ``p_i``.
+
+    ``a_i = |x_i - centre|``, ``T`` and ``q`` are those of the segment; each operation is rounded to f32. The entry is
+    kept if ``u_i < p_i``, with ``u_i`` number ``i`` of :func:`thinwire.kernels.quantize.dither.dither_torch`, a
+    multiple of ``2**-32``.
+
+    Args:
+        x: f32 ``[d]``; NaN is for the caller to refuse (it is never kept).
+        offsets: int64 ``[s + 1]``, ascending from 0 to ``d``: where the segments begin.
+        centres: f32 ``[s]``.
+        bounds: f32 ``[s]``, above 0, the deviation ``T`` from which on an entry is certain; inf for equal
+            probabilities.
+        shares_kept: f32 ``[s]``, ``q``: 0, or with a bound of inf the probability of every entry.
+        key: of the random numbers, in ``[0, 2**64)``.
+
+    Returns:
+        The indices, int64, ascending, and what is sent of each entry, f32: ``x_i - centre`` divided by ``q`` where the
+        bound is inf; else ``x_i - centre`` if it is certain, and ``T`` with its sign if it is not.
+
+    Raises:
+        ConfigError: shapes, dtypes or numbers that are not as described.
+
+    Example:
+        >>> zero, x = torch.zeros(1), torch.tensor([4.0, 0.0, -9.0])
+        >>> indices, values = draw_entries(x, torch.tensor([0, 3]), zero, zero + 4, zero, key=1)
+        >>> indices.tolist(), values.tolist()
+        ([0, 2], [4.0, -9.0])
+    """
+    check_entries_and_cut(x, offsets, centres, bounds, shares_kept)
+    check_stream(key, 0, x.numel())
+    if not x.is_cpu:
+        return draw_entries_torch(x, offsets, centres, bounds, shares_kept, key)
+    problem = (
+        array_of(x), offsets_array(offsets, x.numel()), array_of(centres), array_of(bounds), array_of(shares_kept)
+    )  # fmt: skip
+    marks, ranges, kept, _ = _mark(problem, key)
+    starts = np.concatenate([[0], np.cumsum(kept)])
+    indices, values = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.float32)
+    calls = [
+        (*problem, marks, first, last, indices[a:b], values[a:b])
+        for (first, last), a, b in zip(ranges, starts[:-1], starts[1:], strict=True)
+    ]
+    run(_gather_values, calls)
+    return tensor_of(indices), tensor_of(values)
+
+
+def draw_entries_torch(
+    x: Tensor, offsets: Tensor, centres: Tensor, bounds: Tensor, shares_kept: Tensor, key: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`draw_entries` in torch operations, on any device."""
+    sizes = offsets.to(x.device).diff()
+    centre, bound, share = (
+        each.to(x.device).repeat_interleave(sizes, output_size=x.numel()) for each in (centres, bounds, shares_kept)
+    )
+    deviation = x - centre
+    a = deviation.abs()
+    indices = _drawn_torch(a, bound, share, key).nonzero().squeeze(1)
+    sent = torch.where(a < bound, torch.where(deviation < 0, -bound, bound), deviation)
+    sent = torch.where(bound == torch.inf, deviation / share, sent)
+    return indices, sent[indices]
+
+
+def split_draws(x: Tensor, offsets: Tensor, bounds: Tensor, key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`draw_entries` with centres and ``q`` of 0, the certain entries (``|x_i| >= T``) apart from the others.
+
+    Returns:
+        Indices and entries ``x_i`` of the certain, indices and entries of the drawn.
+
+    Raises:
+        ConfigError: as :func:`draw_entries`.
+
+    Example:
+        >>> x = torch.tensor([4.0, 0.0, -9.0])
+        >>> [part.tolist() for part in split_draws(x, torch.tensor([0, 3]), torch.tensor([3.0]), key=1)]
+        [[0, 2], [4.0, -9.0], [], []]
+    """
+    check_entries_and_cut(x, offsets, bounds)
+    check_stream(key, 0, x.numel())
+    if not x.is_cpu:
+        return split_draws_torch(x, offsets, bounds, key)
+    zeros = np.zeros(bounds.numel(), np.float32)
+    problem = (array_of(x), offsets_array(offsets, x.numel()), zeros, array_of(bounds), zeros)
+    marks, ranges, kept, certain = _mark(problem, key)
+    above, below = np.concatenate([[0], np.cumsum(certain)]), np.concatenate([[0], np.cumsum(kept - certain)])
+    result = [np.empty(n, kind) for n in (above[-1], below[-1]) for kind in (np.int64, np.float32)]
+    calls = []
+    for j, (first, last) in enumerate(ranges):
+        parts = [each[above[j] : above[j + 1]] for each in result[:2]]
+        parts += [each[below[j] : below[j + 1]] for each in result[2:]]
+        calls.append((problem[0], problem[1], problem[3], marks, first, last, *parts))
+    run(_gather_apart, calls)
+    certain_at, certain_values, drawn_at, drawn_values = (tensor_of(each) for each in result)
+    return certain_at, certain_values, drawn_at, drawn_values
+
+
+def split_draws_torch(x: Tensor, offsets: Tensor, bounds: Tensor, key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`split_draws` in torch operations, on any device."""
+    bound = bounds.to(x.device).repeat_interleave(offsets.to(x.device).diff(), output_size=x.numel())
+    a = x.abs()
+    certain = (a >= bound).nonzero().squeeze(1)
+    drawn = ((a < bound) & _drawn_torch(a, bound, torch.zeros_like(a), key)).nonzero().squeeze(1)
+    return certain, x[certain], drawn, x[drawn]
+
+
+def entries_above(x: Tensor, offsets: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
+    """All entries of at least their segment's magnitude ``bounds[s]``: indices, ascending, and values.
+
+    Raises:
+        ConfigError: as :func:`draw_entries`.
+
+    Example:
+        >>> entries_above(torch.tensor([4.0, 0.0, -9.0]), torch.tensor([0, 3]), torch.tensor([5.0]))
+        (tensor([2]), tensor([-9.]))
+    """
+    check_entries_and_cut(x, offsets, bounds)
+    if not x.is_cpu:
+        return entries_above_torch(x, offsets, bounds)
+    zeros = np.zeros(bounds.numel(), np.float32)
+    problem = (array_of(x), offsets_array(offsets, x.numel()), zeros, array_of(bounds), zeros)
+    marks, ranges, kept, _ = _mark(problem, _NO_KEY)
+    starts = np.concatenate([[0], np.cumsum(kept)])
+    indices, values = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.float32)
+    none = np.empty(0, np.int64), np.empty(0, np.float32)
+    calls = [
+        (problem[0], problem[1], problem[3], marks, first, last, indices[a:b], values[a:b], *none)
+        for (first, last), a, b in zip(ranges, starts[:-1], starts[1:], strict=True)
+    ]
+    run(_gather_apart, calls)
+    return tensor_of(indices), tensor_of(values)
+
+
+def entries_above_torch(x: Tensor, offsets: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`entries_above` in torch operations, on any device."""
+    bound = bounds.to(x.device).repeat_interleave(offsets.to(x.device).diff(), output_size=x.numel())
+    indices = (x.abs() >= bound).nonzero().squeeze(1)
+    return indices, x[indices]
+
+
+def _drawn_torch(a: Tensor, bound: Tensor, share: Tensor, key: int) -> Tensor:
+    p = a / bound + share
+    p = torch.where(p < 1, p, torch.ones_like(p)) * 65536
+    coarse, fine = dither_torch(key, a.numel(), a.device)
+    return (fine * 2.0**-16 < p - coarse) & ~a.isnan()
+
+
+def _mark(problem: tuple[Array, ...], key: int) -> tuple[Array, list[tuple[int, int]], Array, Array]:
+    """A bit for each entry that is kept, and of each range how many those are and how many of them are certain."""
+    numel = problem[0].size
+    marks = np.empty((numel + 1023) // 1024 * 16, np.uint64)
+    ranges = shares(numel, BLOCK)
+    seeds = (np.uint32(key & 0xFFFFFFFF), np.uint32((key >> 32) & 0xFFFFFFFF), key != _NO_KEY)
+    counts = run(_mark_range, [(*problem, *seeds, marks, first, last) for first, last in ranges])
+    kept, certain = np.array(counts, np.int64).T
+    return marks, ranges, kept, certain
+
+
+@kernel
+def _mark_range(
+    x: Any, ends: Any, centres: Any, bounds: Any, bases: Any, k0: Any, k1: Any, drawing: bool, marks: Any,
+    first: int, last: int,
+) -> Any:  # fmt: skip
+    """Mark entries ``first``, a multiple of 1024, to ``last``."""
+    coarse = np.empty(256, np.uint64)
+    fine = np.empty(256, np.uint64)
+    flags = np.zeros(1024, np.uint8)
+    kept = np.int64(0)
+    num_certain = np.int64(0)
+    segment = np.searchsorted(ends, first, "right") - 1
+    for start in range(first, last, 1024):
+        stop = min(start + 1024, last)
+        if drawing:
+            fill_pairs(k0, k1, start // 8, 0, coarse)
+        drawn = coarse.view(np.uint16)
+        position = start
+        while position < stop:
+            while ends[segment + 1] <= position:
+                segment += 1
+            till = min(stop, ends[segment + 1])
+            part = x[position:till]
+            there = flags[position - start :]
+            centre, bound, base = centres[segment], bounds[segment], bases[segment]
+            if drawing:
+                found, undecided = _draw(part, centre, bound, base, drawn[position - start :], there)
+                num_certain += found
+                if undecided:
+                    fill_pairs(k0, k1, start // 8, 1, fine)
+                    words = fine.view(np.uint16)[position - start :]
+                    _settle(part, centre, bound, base, drawn[position - start :], words, there)
+            else:
+                _compare(part, bound, there)
+            position = till
+        flags[stop - start :] = 0
+        kept += _gather_bits(flags, marks[start // 64 : start // 64 + 16])
+    return kept, num_certain
+
+
+@kernel
+def _draw(x: Any, centre: Any, bound: Any, base: Any, coarse: Any, flags: Any) -> Any:
+    """What the high 16 bits of the random numbers say; the number of certain entries; whether any is undecided."""
+    prefer_wide_vectors()
+    always_inline()
+    one = np.float32(1)
+    certain = np.int32(0)
+    undecided = np.int32(0)
+    for j in range(x.size):
+        a = np.abs(x[j] - centre)
+        p = a / bound + base
+        p = p if p < one else one
+        excess = p * np.float32(65536) - np.float32(np.int32(coarse[j]))
+        keep = (excess > np.float32(0)) & (a == a)
+        flags[j] = np.uint8(keep)
+        undecided += np.int32(keep & (excess < one))
+        certain += np.int32(a >= bound)
+    return np.int64(certain), undecided > 0
+
+
+@kernel
+def _settle(x: Any, centre: Any, bound: Any, base: Any, coarse: Any, fine: Any, flags: Any) -> None:
+    """As all 32 bits say: one block in a hundred needs them."""
+    one = np.float32(1)
+    for j in range(x.size):
+        a = np.abs(x[j] - centre)
+        p = a / bound + base
+        p = p if p < one else one
+        excess = p * np.float32(65536) - np.float32(np.int32(coarse[j]))
+        flags[j] = np.uint8((np.float32(np.int32(fine[j])) * np.float32(2.0**-16) < excess) & (a == a))
+
+
+@kernel
+def _compare(x: Any, bound: Any, flags: Any) -> None:
+    prefer_wide_vectors()
+    always_inline()
+    for j in range(x.size):
+        flags[j] = np.uint8(np.abs(x[j]) >= bound)
+
+
+@kernel
+def _gather_bits(flags: Any, marks: Any) -> Any:
+    """1024 bytes of 0 or 1 as the bits of 16 words; how many are 1."""
+    prefer_wide_vectors()
+    always_inline()
+    gather_flags(flags, marks.view(np.uint8))
+    count = np.int64(0)
+    for j in range(16):
+        count += np.int64(count_ones(marks[j]))
+    return count
+
+
+@kernel
+def _gather_values(
+    x: Any, ends: Any, centres: Any, bounds: Any, bases: Any, marks: Any, first: int, last: int, indices: Any,
+    values: Any,
+) -> None:  # fmt: skip
+    segment: Any = 0
+    written = 0
+    for base in range(first, last, 64):
+        word = marks[base // 64]
+        while word != np.uint64(0):
+            position = base + np.int64(count_trailing_zeros(word))
+            word &= word - np.uint64(1)
+            if ends[segment + 1] <= position:
+                segment = np.searchsorted(ends, position, "right") - 1
+            deviation = x[position] - centres[segment]
+            bound = bounds[segment]
+            if bound == np.inf:
+                deviation = deviation / bases[segment]
+            elif np.abs(deviation) < bound:
+                deviation = -bound if deviation < np.float32(0) else bound
+            indices[written] = position
+            values[written] = deviation
+            written += 1
+
+
+@kernel
+def _gather_apart(
+    x: Any, ends: Any, bounds: Any, marks: Any, first: int, last: int, above_at: Any, above: Any, below_at: Any,
+    below: Any,
+) -> None:  # fmt: skip
+    """Marked entries that reach their bound to the first two arrays, the others to the last two."""
+    segment: Any = 0
+    num_above = 0
+    num_below = 0
+    for base in range(first, last, 64):
+        word = marks[base // 64]
+        while word != np.uint64(0):
+            position = base + np.int64(count_trailing_zeros(word))
+            word &= word - np.uint64(1)
+            if ends[segment + 1] <= position:
+                segment = np.searchsorted(ends, position, "right") - 1
+            entry = x[position]
+            if np.abs(entry) >= bounds[segment]:
+                above_at[num_above] = position
+                above[num_above] = entry
+                num_above += 1
+            else:
+                below_at[num_below] = position
+                below[num_below] = entry
+                num_below += 1

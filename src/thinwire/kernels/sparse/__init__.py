@@ -1,0 +1,1 @@
+"""Indices with values, written, added and merged."""

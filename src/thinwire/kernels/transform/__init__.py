@@ -1,0 +1,1 @@
+"""Orthogonal transforms and low rank: Hadamard, DCT, power iteration."""

@@ -1,0 +1,319 @@
+"""The randomised Hadamard transform: a rotation that spreads every entry over all, from a seed, in O(d log d).
+
+Reference: Ailon and Chazelle, "The fast Johnson-Lindenstrauss transform", SIAM J. Comput. 2009; before quantization:
+Suresh, Yu, Kumar and McMahan, "Distributed mean estimation with limited communication", ICML 2017.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinwire.arrays import array_of, tensor_of
+from thinwire.errors import ConfigError
+from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.simd import LANES
+from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.random.philox import check_stream, fill_words, random_words_torch
+from thinwire.kernels.transform.hadamard_simd import (
+    LARGEST_STEP,
+    SQUARE,
+    levels_down,
+    levels_up,
+    square_down,
+    square_up,
+)
+
+_LOW = 0xFFFFFFFF
+_ROUND = 1 << 60
+"""Words of the stream between the signs of one round and those of the next."""
+
+_SQUARE_LOG = SQUARE.bit_length() - 1
+
+_ROOM_LOG = _SQUARE_LOG + LARGEST_STEP
+_ROOM = 1 << _ROOM_LOG
+"""Entries that are transformed while they lie in the first cache."""
+
+_TILE = _ROOM_LOG + LARGEST_STEP
+"""log2 of the entries that are transformed while they lie in the second cache."""
+
+_SWEEP = 3
+"""Levels that one further pass over memory does: more rows at once would fall onto the same lines of a cache."""
+
+_STRIP = 4096
+"""Neighbouring columns of a row that such a pass works on at a time."""
+
+
+def hadamard_rotate(
+    x: Tensor,
+    key: int,
+    rounds: int = 1,
+    *,
+    inverse: bool = False,
+    block: int | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """``R x`` with ``R = (H D_r / sqrt(n)) ... (H D_1 / sqrt(n))``, or ``R^-1 x``, block by block.
+
+    ``H[i, j] = (-1)**popcount(i & j)`` is the Hadamard matrix of a block's ``n`` entries, and ``D_r`` a diagonal of
+    random signs: entry ``i`` of the whole vector is negated in round ``r`` (0 or 1) where bit ``i % 32`` of word
+    ``r * 2**60 + i // 32`` of the key's stream is set. ``R`` keeps norms and inner products. The length is not padded:
+    blocks are those of :func:`hadamard_blocks`.
+
+    The order of operations is part of the definition, so that every machine gets the same bits: the signs, then
+    ``(a, b) -> (a + b, a - b)`` on pairs at distance 1, 2, 4, ..., n / 2, then one product with ``1 / sqrt(n)`` rounded
+    to f32. The inverse does the same steps in the opposite order. Sums grow up to ``n`` times the largest entry before
+    they are scaled.
+
+    Args:
+        x: f32 ``[d]``, any ``d``.
+        key: in ``[0, 2**64)``.
+        rounds: 1 or 2. One round maps some vectors, such as ``(1, 1/2, 1/4, ...)``, to entries far from Gaussian; where
+            a method's unbiasedness rests on that, take two.
+        inverse: undo the rotation of the same key, rounds and block, up to rounding.
+        block: a power of two, the largest block; as large as possible if not given.
+        out: contiguous f32 ``[d]`` on the device of ``x``, which may be ``x`` itself; a new vector if not given.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: shapes, dtypes or numbers that are not as described.
+
+    Example:
+        >>> spike = torch.tensor([0.0, 0.0, 4.0, 0.0])
+        >>> rotated = hadamard_rotate(spike, 7)
+        >>> rotated.abs().tolist()
+        [2.0, 2.0, 2.0, 2.0]
+        >>> hadamard_rotate(rotated, 7, inverse=True).abs().tolist()
+        [0.0, 0.0, 4.0, 0.0]
+    """
+    _check(x, key, rounds, block, out)
+    if not x.is_cpu:
+        rotated = hadamard_rotate_torch(x, key, rounds, inverse=inverse, block=block)
+        return rotated if out is None else out.copy_(rotated)
+    source = array_of(x)
+    target = _aligned(source.size) if out is None else array_of(out)
+    for number in range(rounds)[:: -1 if inverse else 1]:
+        _rotate(source, target, key, number * _ROUND, inverse, block)
+        source = target
+    return tensor_of(target) if out is None else out
+
+
+def hadamard_rotate_torch(
+    x: Tensor, key: int, rounds: int = 1, *, inverse: bool = False, block: int | None = None
+) -> Tensor:
+    """:func:`hadamard_rotate` in torch operations, on any device."""
+    _check(x, key, rounds, block, None)
+    places = torch.arange(32, dtype=torch.int64, device=x.device)
+    for number in range(rounds)[:: -1 if inverse else 1]:
+        words = random_words_torch(key, number * _ROUND, (x.numel() + 31) // 32, x.device)
+        negated = ((words.unsqueeze(1) >> places) & 1).view(-1)[: x.numel()] != 0
+        x = x if inverse else torch.where(negated, -x, x)
+        parts = [_transform_torch(x[a:b], size, inverse) for a, b, size in _runs(x.numel(), block)]
+        x = torch.cat(parts) if parts else x.clone()
+        x = torch.where(negated, -x, x) if inverse else x
+    return x
+
+
+def hadamard_blocks(numel: int, block: int | None = None) -> Tensor:
+    """Where the blocks of :func:`hadamard_rotate` begin, and the end: int64, as offsets of segments.
+
+    As many blocks of ``block`` entries as fit; the rest is cut into smaller powers of two, the largest first. So the
+    rotation adds no entry. Each block is rotated on its own, and a quantizer should give each its own scale.
+
+    Raises:
+        ConfigError: a negative length, or a block that is not a power of two.
+
+    Example:
+        >>> hadamard_blocks(11, block=4).tolist()
+        [0, 4, 8, 10, 11]
+        >>> hadamard_blocks(11).tolist()
+        [0, 8, 10, 11]
+    """
+    _check_block(numel, block)
+    starts = [torch.arange(start, stop, size, dtype=torch.int64) for start, stop, size in _runs(numel, block)]
+    return torch.cat([*starts, torch.tensor([numel], dtype=torch.int64)])
+
+
+def _check(x: Tensor, key: int, rounds: int, block: int | None, out: Tensor | None) -> None:
+    if x.dtype != torch.float32 or x.dim() != 1:
+        raise ConfigError(f"a vector of float32 can be rotated, got {x.dtype} of shape {tuple(x.shape)}")
+    if rounds not in (1, 2):
+        raise ConfigError(f"{rounds} rounds were asked for; a rotation has 1 or 2")
+    check_stream(key, 0, x.numel())
+    _check_block(x.numel(), block)
+    if out is not None and (
+        out.dtype != torch.float32 or out.shape != x.shape or not out.is_contiguous() or out.device != x.device
+    ):
+        raise ConfigError(
+            f"the result needs a contiguous vector of {x.numel()} float32 on {x.device}, "
+            f"got {out.dtype} of shape {tuple(out.shape)} on {out.device}"
+        )
+
+
+def _check_block(numel: int, block: int | None) -> None:
+    if numel < 0:
+        raise ConfigError(f"a vector of {numel} entries was given; it must have 0 or more")
+    if block is not None and (block < 1 or block & (block - 1)):
+        raise ConfigError(f"a block of {block} entries was given; it must be a power of two")
+
+
+def _runs(numel: int, block: int | None) -> list[tuple[int, int, int]]:
+    """``(start, stop, size)`` of neighbouring blocks of one size; every start is a multiple of its size."""
+    found, start = [], 0
+    while start < numel:
+        size = 1 << ((numel - start).bit_length() - 1)
+        size = size if block is None else min(size, block)
+        stop = start + (numel - start) // size * size
+        found.append((start, stop, size))
+        start = stop
+    return found
+
+
+def _scale(size: int) -> float:
+    return 1 / math.sqrt(size)
+
+
+def _aligned(numel: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """A new vector that begins where a cache line does; a step's rows would touch twice as many lines otherwise."""
+    memory = np.empty(numel + LANES, np.float32)
+    skip = -memory.ctypes.data // 4 % LANES
+    return memory[skip : skip + numel]
+
+
+def _transform_torch(x: Tensor, size: int, inverse: bool) -> Tensor:
+    distances = [1 << level for level in range(size.bit_length() - 1)]
+    for distance in reversed(distances) if inverse else distances:
+        a, b = x.view(-1, 2, distance).unbind(1)
+        x = torch.stack([a + b, a - b], 1).view(-1)
+    return x * _scale(size)
+
+
+def _rotate(source: Any, target: Any, key: int, first_word: int, inverse: bool, block: int | None) -> None:
+    """One round of all blocks, from ``source`` to ``target``."""
+    stream = (np.uint32(key & _LOW), np.uint32(key >> 32), first_word)
+    for start, stop, size in _runs(source.size, block):
+        if size < SQUARE:
+            # From here on all blocks are small, and one call takes all of their sizes.
+            rest = shares(source.size - start, 128)
+            run(_small, [(source, target, start + a, start + b, size, *stream, inverse) for a, b in rest])
+            break
+        log, scale = size.bit_length() - 1, np.float32(_scale(size))
+        tile, one = min(log, _TILE), np.float32(1.0)
+        cuts = [(start + a, start + b) for a, b in shares(stop - start, 1 << tile)]
+        sweeps = [(low, min(low + _SWEEP, log)) for low in range(tile, log, _SWEEP)]
+        if not inverse:
+            factor = one if sweeps else scale
+            run(_tiles, [(source, target, a, b, tile, *stream, factor, False) for a, b in cuts])
+        read = source if inverse else target
+        for low, high in reversed(sweeps) if inverse else sweeps:
+            factor = scale if high == log and not inverse else one
+            work = shares(stop - start, _STRIP << (high - low))
+            run(
+                _sweep,
+                [(read[start:stop], target[start:stop], a, b, low, high - low, factor, inverse) for a, b in work],
+            )
+            read = target
+        if inverse:
+            run(_tiles, [(read, target, a, b, tile, *stream, scale, True) for a, b in cuts])
+
+
+@kernel
+def _small(
+    source: Any, target: Any, start: int, stop: int, largest: int, k0: Any, k1: Any, first_word: int, inverse: bool
+) -> None:
+    """Blocks of ``largest`` entries, at most 128, and then of smaller powers of two, from a multiple of 128 on."""
+    pairs, words = np.empty(2, np.uint64), np.empty(4, np.uint32)
+    row, signs = np.empty(128, np.float32), np.empty(128, np.float32)
+    size = largest
+    # 128 entries take the signs of one Philox block.
+    for begin in range(start, stop, 128):
+        fill_words(k0, k1, (first_word + begin // 32) // 4, pairs, words)
+        for i in range(128):
+            signs[i] = np.float32(-1.0) if (words[i >> 5] >> np.uint32(i & 31)) & np.uint32(1) else np.float32(1.0)
+        numel = min(128, stop - begin)
+        first = 0
+        while first < numel:
+            while size > stop - begin - first:
+                size >>= 1
+            scale = np.float32(1.0 / math.sqrt(size))
+            for i in range(first, first + size):
+                row[i] = source[begin + i] if inverse else source[begin + i] * signs[i]
+            distance = size >> 1 if inverse else 1
+            while 0 < distance < size:
+                for low in range(first, first + size, 2 * distance):
+                    for i in range(low, low + distance):
+                        a, b = row[i], row[i + distance]
+                        row[i], row[i + distance] = a + b, a - b
+                distance = distance >> 1 if inverse else distance << 1
+            for i in range(first, first + size):
+                target[begin + i] = row[i] * scale * signs[i] if inverse else row[i] * scale
+            first += size
+
+
+@kernel
+def _tiles(
+    source: Any,
+    target: Any,
+    start: int,
+    stop: int,
+    log: int,
+    k0: Any,
+    k1: Any,
+    first_word: int,
+    scale: Any,
+    inverse: bool,
+) -> None:
+    """Signs and the lowest ``log`` levels, 8 to 16, of aligned tiles of ``2**log`` entries."""
+    size = 1 << log
+    one = np.float32(1.0)
+    pairs, words = np.empty(size // 64, np.uint64), np.empty(size // 32, np.uint32)
+    # Three storeys: a square of 256 entries in registers, a room of squares in the first cache, the tile in the second.
+    room = min(size, _ROOM)
+    middle = min(log, _ROOM_LOG) - _SQUARE_LOG
+    upper = max(log, _ROOM_LOG) - _ROOM_LOG
+    for begin in range(start, stop, size):
+        fill_words(k0, k1, (first_word + begin // 32) // 4, pairs, words)
+        read = source
+        if inverse and upper > 0:
+            levels_down(read, begin, _ROOM, target, begin, _ROOM, _ROOM // LANES, upper, one)
+            read = target
+        for first in range(begin, begin + size, room):
+            squares = range(first, first + room, SQUARE)
+            if inverse:
+                part = read
+                if middle > 0:
+                    levels_down(read, first, SQUARE, target, first, SQUARE, SQUARE // LANES, middle, one)
+                    part = target
+                for square in squares:
+                    square_down(part, target, square, words, (square - begin) // 32, scale)
+            else:
+                factor = scale if middle == 0 else one
+                for square in squares:
+                    square_up(read, target, square, words, (square - begin) // 32, factor)
+                if middle > 0:
+                    factor = scale if upper == 0 else one
+                    levels_up(target, first, SQUARE, target, first, SQUARE, SQUARE // LANES, middle, factor)
+        if upper > 0 and not inverse:
+            levels_up(target, begin, _ROOM, target, begin, _ROOM, _ROOM // LANES, upper, scale)
+
+
+@kernel
+def _sweep(
+    source: Any, target: Any, start: int, stop: int, low: int, num_levels: int, scale: Any, inverse: bool
+) -> None:
+    """Levels from ``low`` on, 1 to 4 of them, for the strips of columns that have entries ``start`` to ``stop``.
+
+    A block is a matrix of ``2**num_levels`` rows of ``2**low`` entries; a strip is ``_STRIP`` columns of it.
+    """
+    width = 1 << low
+    rows, strips = 1 << num_levels, width // _STRIP
+    for strip in range(start // (rows * _STRIP), stop // (rows * _STRIP)):
+        corner = strip // strips * (rows * width) + strip % strips * _STRIP
+        if inverse:
+            levels_down(source, corner, width, target, corner, width, _STRIP // LANES, num_levels, scale)
+        else:
+            levels_up(source, corner, width, target, corner, width, _STRIP // LANES, num_levels, scale)
