@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from thinwire.compressors import Compressor, RandK, SharedSeedRandK, TopK
-from thinwire.exchanges import AllReduce, Exchange, Gather, OwnerSharded, ParameterServer, Tree
+from thinwire.exchanges import AllReduce, Exchange, Gather, ParameterServer, SparseReduceScatter, Tree
 from thinwire.experiments.session import one_torch_thread
 from thinwire.experiments.sharding import Batches, make_shards
 from thinwire.experiments.tasks import Task, load_task
@@ -41,9 +41,9 @@ def cases(density: float) -> dict[str, tuple[Compressor, Exchange]]:
         "server, top-k both ways": (top, ParameterServer(downlink=top)),
         "tree, top-k": (top, Tree()),
         "tree, top-k of every sum": (top, Tree(merge=top)),
-        "owners, top-k": (top, OwnerSharded()),
-        "owners, top-k, balanced": (top, OwnerSharded(balanced=True)),
-        "owners, top-k of every sum": (top, OwnerSharded(select=top)),
+        "owners, top-k": (top, SparseReduceScatter()),
+        "owners, top-k, balanced": (top, SparseReduceScatter(balanced=True)),
+        "owners, top-k of every sum": (top, SparseReduceScatter(select=top)),
     }
 
 

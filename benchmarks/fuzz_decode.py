@@ -265,21 +265,21 @@ def valid_bodies(seed: int) -> list[bytes]:
     from thinwire.kernels.quantize.lloyd_max import gaussian_table
     from thinwire.layout import Segments
     from thinwire.payloads import (
+        DCT,
         Codebook,
+        Concat,
         Constant,
-        Cosine,
         Dense,
-        Drawn,
         Grid,
-        Joined,
         Levels,
         LowRank,
         Payload,
-        Powers,
+        PowersOfTwo,
         Rotated,
+        SeededSparse,
         Signs,
         Sparse,
-        Total,
+        Sum,
     )
     from thinwire.wire import encode
 
@@ -322,14 +322,14 @@ def valid_bodies(seed: int) -> list[bytes]:
             codes = pack(
                 torch.from_numpy(generator.integers(0, 2 * num_levels + 1, count)), (2 * num_levels).bit_length()
             )
-            values += [Powers(codes, num_levels, scales[0], segments[0])]
+            values += [PowersOfTwo(codes, num_levels, scales[0], segments[0])]
         payloads += values
         for value in values[::4]:
-            payloads += [Rotated(value, 5), Rotated(value, 2**64 - 1, 2, 8), Cosine(value, 3), Joined((value, value))]
-            payloads += [Total((value, Rotated(Total((value, values[0])), 1)))]
+            payloads += [Rotated(value, 5), Rotated(value, 2**64 - 1, 2, 8), DCT(value, 3), Concat((value, value))]
+            payloads += [Sum((value, Rotated(Sum((value, values[0])), 1)))]
             kept = Segments.of_sizes([0, count])
-            payloads += [Drawn(value, kept, 3, Segments.of_sizes([9, count + 5]))]
-            payloads += [Drawn(value, Segments.uniform(count, 2), 3, Segments.uniform(5 * count, 10))]
+            payloads += [SeededSparse(value, kept, 3, Segments.of_sizes([9, count + 5]))]
+            payloads += [SeededSparse(value, Segments.uniform(count, 2), 3, Segments.uniform(5 * count, 10))]
         for spread in (1, 3, 40, 2**30):
             gaps = generator.integers(0, 2 * spread - 1, count) * (generator.random(count) < 0.5)
             indices = torch.from_numpy(np.cumsum(gaps + 1) - 1)

@@ -107,7 +107,7 @@ def dot(a: Any, b: Any) -> Any:
 
 @njit(error_model="numpy")
 def advance(rows: Any, order: Any, rates: Any, rhos: Any, regularisation: Any, x: Any, memory: Any, mean: Any,
-            remembers: bool, k: int, kept: Any, levels: int, draws: Any) -> None:  # fmt: skip
+            has_residual: bool, k: int, kept: Any, levels: int, draws: Any) -> None:  # fmt: skip
     """Steps of Mem-SGD (k > 0), QSGD (levels > 0) or SGD; ``x``, ``memory`` and ``mean`` are moved on."""
     u = np.empty(x.size, np.float32)
     for t in range(order.size):
@@ -131,7 +131,7 @@ def advance(rows: Any, order: Any, rates: Any, rhos: Any, regularisation: Any, x
                             most, at = abs(u[j]), j
                 x[at] -= u[at]
                 u[at] = 0.0
-            if remembers:
+            if has_residual:
                 memory[:] = u
         elif levels > 0:
             unit = np.sqrt(dot(u, u)) / np.float32(levels)
@@ -157,7 +157,7 @@ class Trainer:
         self.k = int(getattr(compressor, "k", None) or 0)
         self.is_random = isinstance(compressor, RandK)
         self.levels = compressor.levels if isinstance(compressor, QSGD) else 0
-        self.remembers = not isinstance(product.memory, NoMemory)
+        self.has_residual = not isinstance(product.memory, NoMemory)
         self.x = np.zeros(dimension, np.float32)
         self.memory = np.zeros(dimension, np.float32)
         self.mean = np.zeros(dimension)
@@ -175,7 +175,7 @@ class Trainer:
             draws = self._random.random((count, dimension) if self.levels else (0, 0), np.float32)
         advance(
             self.rows, np.asarray(order), np.asarray(rates, np.float32), np.asarray(rhos, np.float64),
-            np.float32(self.task.regularisation), self.x, self.memory, self.mean, self.remembers, self.k, kept,
+            np.float32(self.task.regularisation), self.x, self.memory, self.mean, self.has_residual, self.k, kept,
             self.levels, draws,
         )  # fmt: skip
 

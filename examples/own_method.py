@@ -27,7 +27,7 @@ class Widening:
     most: int = 8
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         return True
 
     def due(self, num_steps: int, rank: int) -> bool:

@@ -16,21 +16,21 @@ import torch
 from thinwire.kernels.bitpack.bits import unpack
 from thinwire.layout import Segments
 from thinwire.payloads import (
+    DCT,
     Codebook,
+    Concat,
     Constant,
-    Cosine,
     Dense,
-    Drawn,
     Grid,
-    Joined,
     Levels,
     LowRank,
     Payload,
-    Powers,
+    PowersOfTwo,
     Rotated,
+    SeededSparse,
     Signs,
     Sparse,
-    Total,
+    Sum,
 )
 from thinwire.wire import decode, encode
 
@@ -87,7 +87,7 @@ def contents(payload: Payload) -> dict[str, Any]:
                 "scales": payload.scales.tolist(),
                 "codes": unpack(payload.codes, payload.numel, payload.width).tolist(),
             }
-        case Powers():
+        case PowersOfTwo():
             return {
                 "kind": "powers",
                 "num_levels": payload.num_levels,
@@ -97,18 +97,18 @@ def contents(payload: Payload) -> dict[str, Any]:
             }
         case Rotated(inner, key, rounds, block):
             return {"kind": "rotated", "key": key, "rounds": rounds, "block": block, "inner": contents(inner)}
-        case Cosine(inner, side):
+        case DCT(inner, side):
             return {"kind": "cosine", "side": side, "inner": contents(inner)}
-        case Drawn(values, kept, key, segments):
+        case SeededSparse(values, kept, key, segments):
             cuts = {"segments": _cut(segments), "kept": _cut(kept)}
             return {"kind": "drawn", "key": key, **cuts, "values": contents(values)}
         case Constant(values, segments):
             return {"kind": "constant", "segments": _cut(segments), "values": values.tolist()}
-        case Total(parts):
+        case Sum(parts):
             return {"kind": "total", "parts": [contents(part) for part in parts]}
         case LowRank(left, right, numel):
             return {"kind": "low rank", "numel": numel, "left": left.tolist(), "right": right.tolist()}
-        case Joined(parts):
+        case Concat(parts):
             return {"kind": "joined", "parts": [contents(part) for part in parts]}
     raise TypeError(f"no golden message holds a {type(payload).__name__}")
 

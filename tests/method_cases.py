@@ -96,8 +96,8 @@ class Crew:
 
 def ends_with_one_model(method: Method) -> bool:
     """Whether every worker holds the common model after each exchange: not if elastic, mixed, late, or in parts."""
-    if not method.exchange.is_common or isinstance(method, GradientAveraging):
-        return method.exchange.is_common
+    if not method.exchange.workers_agree or isinstance(method, GradientAveraging):
+        return method.exchange.workers_agree
     at_once = method.fragments == 1 and method.delay == 0
     return at_once and isinstance(method.update, Outer) and method.update.mix == 0.0
 

@@ -5,6 +5,7 @@ import difflib
 import functools
 import math
 import numbers
+import re
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -12,6 +13,14 @@ from thinwire.errors import ConfigError
 
 C = TypeVar("C", bound=type)
 _REGISTRY: dict[str, type] = {}
+
+_FORMER_NAMES = {
+    "Cosine": "DCT",
+    "OwnerQuantized": "CompressedReduceScatter",
+    "OwnerSharded": "SparseReduceScatter",
+    "wipe_memory": "reset_memory",
+}
+"""Classes and fields that were renamed: what was written before is still read."""
 
 
 def register(cls: C) -> C:
@@ -69,7 +78,9 @@ def from_json(data: Any) -> Any:
         return tuple(from_json(item) for item in data)
     if not isinstance(data, dict):
         return data
+    data = {_FORMER_NAMES.get(key, key): value for key, value in data.items()}
     name = data.get("type")
+    name = _FORMER_NAMES.get(name, name) if isinstance(name, str) else name
     if not isinstance(name, str) or name not in _REGISTRY:
         raise ConfigError(f"unknown type {name!r} in a configuration{suggest(str(name), list(_REGISTRY))}")
     cls = _REGISTRY[name]
@@ -82,6 +93,16 @@ def from_json(data: Any) -> Any:
         return cls(**given)
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"{name} cannot be made of {given}: {error}") from error
+
+
+def with_current_names(text: str) -> str:
+    """The ``repr`` of a configuration, as it is today, of one that was written before classes were renamed.
+
+    Example:
+        >>> with_current_names("ModelAveraging(exchange=OwnerSharded(), wipe_memory=False)")
+        'ModelAveraging(exchange=SparseReduceScatter(), reset_memory=False)'
+    """
+    return re.sub(r"\b\w+(?=[(=])", lambda match: _FORMER_NAMES.get(match[0], match[0]), text)
 
 
 def suggest(given: str, known: list[str]) -> str:

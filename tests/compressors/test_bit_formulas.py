@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thinwire.compressors import Bernoulli, Bins, Compressor, FixedSize, KLevel, TopK
 from thinwire.layout import Segments
-from thinwire.payloads import Payload, Sparse, Total
+from thinwire.payloads import Payload, Sparse, Sum
 from thinwire.random import Key
 from thinwire.wire import encode
 
@@ -31,7 +31,7 @@ def num_bits(payload: Payload) -> int:
 
 
 def sparse_part(payload: Payload) -> Sparse:
-    parts = payload.parts if isinstance(payload, Total) else (payload,)
+    parts = payload.parts if isinstance(payload, Sum) else (payload,)
     (found,) = [part for part in parts if isinstance(part, Sparse)]
     return found
 

@@ -25,7 +25,7 @@ from thinwire.kernels.quantize.codebook import (
 from thinwire.kernels.quantize.lloyd_max import gaussian_table
 from thinwire.kernels.transform.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
-from thinwire.payloads import Codebook, Joined, Rotated, Total
+from thinwire.payloads import Codebook, Concat, Rotated, Sum
 from thinwire.random import Key
 
 BITS = range(1, 9)
@@ -170,7 +170,7 @@ def test_between_whole_bits_there_is_one_scale_and_the_error_of_the_mean_codeboo
     assert measured(EDEN(bits, scale="contraction"), x, 16)[0] == pytest.approx(distortion, rel=0.015)
     payload = EDEN(bits).compress(x, Key(0), Segments.whole(16384))
     assert isinstance(payload, Rotated)
-    assert isinstance(payload.inner, Total)
+    assert isinstance(payload.inner, Sum)
     coarse, fine = (part.values for part in payload.inner.parts)  # type: ignore[attr-defined]
     assert torch.equal(coarse.scales, fine.scales)
     sent = payload.to_dense().double()
@@ -293,7 +293,7 @@ def test_any_length_and_any_bits(bits: float, numel: int) -> None:
         # Every entry has a code: the two subsets cover each block.
         assert float((sent - x).square().sum() / x.square().sum()) < 1.6
         assert isinstance(payload, Rotated)
-        if isinstance(payload.inner, Total):
+        if isinstance(payload.inner, Sum):
             low, high = (part.sparse().indices for part in payload.inner.parts)
             assert torch.equal(torch.cat([low, high]).sort().values, torch.arange(numel))
             shares = [rotation.split_counts(size, bits) for size in hadamard_blocks(numel).diff().tolist()]
@@ -304,7 +304,7 @@ def test_segments_do_not_mix() -> None:
     x = noise(3000)
     for segments in (Segments.uniform(3000, 256), Segments.uniform(3000, 300), Segments.of_sizes([1000, 0, 2000])):
         payload = EDEN(1).compress(x, Key(1), segments)
-        assert isinstance(payload, Joined if segments.length != 256 else Rotated)
+        assert isinstance(payload, Concat if segments.length != 256 else Rotated)
         begin, end = int(segments.offsets()[1]), 3000
         other = x.clone()
         other[begin:end] = 1.0

@@ -1,4 +1,4 @@
-"""Cosine (DeMo's transform) and LowRank (PowerSGD's factors)."""
+"""DCT (DeMo's transform) and LowRank (PowerSGD's factors)."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from scipy.fft import dctn
 
 from thinwire.compressors import Identity, TopK
-from thinwire.compressors.cosine import Cosine
+from thinwire.compressors.dct import DCT
 from thinwire.compressors.low_rank import LowRank
 from thinwire.errors import ConfigError
 from thinwire.kernels.transform.low_rank import (
@@ -19,8 +19,8 @@ from thinwire.kernels.transform.low_rank import (
     rows_times_torch,
 )
 from thinwire.layout import Segments
-from thinwire.payloads import Cosine as CosinePayload
-from thinwire.payloads import Dense, Joined
+from thinwire.payloads import DCT as CosinePayload
+from thinwire.payloads import Concat, Dense
 from thinwire.payloads import LowRank as LowRankPayload
 from thinwire.random import Key
 
@@ -37,7 +37,7 @@ def error(x: torch.Tensor, sent: torch.Tensor) -> float:
 def test_the_coefficients_are_those_of_the_orthonormal_dct(side: int) -> None:
     numel = 3 * side**2 + min(side, 3)
     x = vector(numel)
-    payload = Cosine(side=side, values=Identity()).compress(x, Key(0), Segments.whole(numel))
+    payload = DCT(side=side, values=Identity()).compress(x, Key(0), Segments.whole(numel))
     assert isinstance(payload, CosinePayload)
     chunks = x.double()[: 3 * side**2].view(3, side, side).numpy()
     expected = np.concatenate([dctn(chunk, norm="ortho").ravel() for chunk in chunks] + [x[3 * side**2 :].numpy()])
@@ -48,7 +48,7 @@ def test_the_coefficients_are_those_of_the_orthonormal_dct(side: int) -> None:
 def test_what_top_k_loses_of_the_coefficients_is_what_is_lost() -> None:
     x = vector(4096 * 2)
     segments = Segments.uniform(4096 * 2, 4096)
-    payload = Cosine(side=64, values=TopK(k=32)).compress(x, Key(0), segments)
+    payload = DCT(side=64, values=TopK(k=32)).compress(x, Key(0), segments)
     assert isinstance(payload, CosinePayload)
     kept = payload.inner.to_dense().double().square().sum() / x.double().square().sum()
     assert error(x, payload.to_dense()) == pytest.approx(1 - float(kept), abs=1e-6)
@@ -59,18 +59,18 @@ def test_what_top_k_loses_of_the_coefficients_is_what_is_lost() -> None:
         assert np.allclose(np.sort(found[found != 0].abs().numpy()), best, rtol=1e-4)
     smooth = torch.outer(torch.linspace(-1, 1, 64), torch.linspace(0, 2, 64)).reshape(-1)
     plain = TopK(k=32).compress(smooth, Key(0), Segments.whole(4096)).to_dense()
-    waves = Cosine(side=64, values=TopK(k=32)).compress(smooth, Key(0), Segments.whole(4096)).to_dense()
+    waves = DCT(side=64, values=TopK(k=32)).compress(smooth, Key(0), Segments.whole(4096)).to_dense()
     assert error(smooth, waves) < 0.01 < 0.9 < error(smooth, plain)
 
 
 def test_segments_that_are_no_whole_chunks_are_transformed_apart() -> None:
     x = vector(21)
-    payload = Cosine(side=2, values=TopK(k=1)).compress(x, Key(0), Segments.of_sizes([7, 0, 14]))
-    assert isinstance(payload, Joined)
-    alone = Cosine(side=2, values=TopK(k=1)).compress(x[:7].clone(), Key(0), Segments.whole(7))
+    payload = DCT(side=2, values=TopK(k=1)).compress(x, Key(0), Segments.of_sizes([7, 0, 14]))
+    assert isinstance(payload, Concat)
+    alone = DCT(side=2, values=TopK(k=1)).compress(x[:7].clone(), Key(0), Segments.whole(7))
     assert torch.equal(payload.to_dense()[:7], alone.to_dense())
     with pytest.raises(ConfigError, match="side"):
-        Cosine(side=0, values=Identity())
+        DCT(side=0, values=Identity())
 
 
 @pytest.mark.parametrize(("rows", "columns", "rank"), [(1, 1, 1), (7, 65, 2), (65, 7, 1), (300, 1500, 3), (0, 3, 1)])
@@ -130,7 +130,7 @@ def test_shapes() -> None:
     assert [LowRank(rank=1)._shape(size) for size in (12, 13, 1, 0, 5)] == [(3, 4), (4, 4), (1, 1), (0, 1), (1, 5)]
     x = vector(1003)
     payload = LowRank(rank=1).compress(x, Key(0), Segments.of_sizes([1000, 0, 3]))
-    assert isinstance(payload, Joined)
+    assert isinstance(payload, Concat)
     assert [type(part) for part in payload.parts] == [LowRankPayload, Dense, Dense]
     assert torch.equal(payload.to_dense()[1000:], x[1000:])
     assert LowRank(rank=1).compress(torch.empty(0), Key(0), Segments.whole(0)).to_dense().shape == (0,)

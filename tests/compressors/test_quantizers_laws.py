@@ -18,7 +18,7 @@ from thinwire.compressors.scaled import Scaled
 from thinwire.compressors.tern_grad import TernGrad
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
-from thinwire.payloads import Joined, Rotated
+from thinwire.payloads import Concat, Rotated
 from thinwire.random import Key
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -237,7 +237,7 @@ def test_a_rotation_around_nothing_gives_the_vector_back(segments: Segments, blo
     payload = Rotate(values=fine, rounds=rounds, block=block).compress(x, Key(3), segments)
     assert torch.allclose(payload.to_dense(), x, atol=2e-4)
     one = segments.count <= 1 or not x.numel() or (segments.length == 64)
-    assert isinstance(payload, Rotated if one else Joined)
+    assert isinstance(payload, Rotated if one else Concat)
 
 
 @pytest.mark.parametrize("segments", CUTS[1:4], ids=str)

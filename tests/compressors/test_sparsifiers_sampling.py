@@ -17,7 +17,7 @@ from thinwire.compressors.sampled_top_k import SampledTopK
 from thinwire.compressors.seeded_rand_k import SharedSeedRandK, common_key
 from thinwire.compressors.threshold import Threshold
 from thinwire.layout import Segments
-from thinwire.payloads import Sparse, Total
+from thinwire.payloads import Sparse, Sum
 from thinwire.random import Key
 
 
@@ -176,4 +176,4 @@ def test_constants_of_successive_operators_multiply(second: Any) -> None:
 def test_payloads_are_of_the_described_kinds() -> None:
     x, segments = noise(100), Segments.whole(100)
     assert isinstance(Bernoulli(density=0.1).compress(x, Key(0), segments), Sparse)
-    assert isinstance(Bernoulli(density=0.1, center="mean").compress(x, Key(0), segments), Total)
+    assert isinstance(Bernoulli(density=0.1, center="mean").compress(x, Key(0), segments), Sum)

@@ -25,7 +25,7 @@ from thinwire.methods import GradientAveraging, Method, parse_method
 from thinwire.payloads import Payload
 from thinwire.random import Key
 from thinwire.worker import Worker
-from thinwire.worker.observing import JsonLines, LayerReport
+from thinwire.worker.layer_report import JsonLines, LayerReport
 from thinwire.worker.step_times import StepClock
 
 STEPS, EVERY = 12, 3

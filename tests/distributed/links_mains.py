@@ -25,7 +25,7 @@ import thinwire
 from thinwire.distributed import LinkOptions, Transport, introduction
 from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Tag
-from thinwire.distributed.starting_point import begin_alike
+from thinwire.distributed.starting_point import broadcast_parameters
 from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.processes import process_context
 from thinwire.steps import Steps, all_gather, all_reduce
@@ -388,7 +388,7 @@ def _begin(transport: Transport, differ: dict[int, tuple[str, ...]]) -> Beginnin
     differing = [name for name in strides if any(not torch.equal(each[name], models[0][name]) for each in models)]
     sent: list[int] = []
     with _watched_sends(transport, sent):
-        num_bytes = begin_alike(transport, module)
+        num_bytes = broadcast_parameters(transport, module)
     state = module.state_dict()
     return Beginning(
         num_bytes=num_bytes,

@@ -12,17 +12,17 @@ from thinwire.config import from_json, registered, to_json
 from thinwire.exchanges import (
     Accumulating,
     AllReduce,
+    CompressedReduceScatter,
     Exchange,
     Gather,
     Gossip,
     Hierarchical,
     MajorityVote,
-    OwnerQuantized,
-    OwnerSharded,
     ParameterServer,
     PowerIteration,
     SharedScale,
     SignOf,
+    SparseReduceScatter,
     Tree,
     VarianceScaled,
 )
@@ -40,8 +40,8 @@ PLAIN: list[Exchange] = [
     Tree(),
     Tree(arity=1),
     Tree(arity=3),
-    OwnerSharded(),
-    OwnerSharded(balanced=True),
+    SparseReduceScatter(),
+    SparseReduceScatter(balanced=True),
     Hierarchical(1),
     Hierarchical(2),
     Hierarchical(3),
@@ -53,7 +53,7 @@ AGAIN: list[Exchange] = [
     ParameterServer(downlink=FEW),
     Tree(merge=FEW),
     Tree(arity=3, merge=TopK(density=0.2)),
-    OwnerSharded(select=TopK(density=0.3)),
+    SparseReduceScatter(select=TopK(density=0.3)),
 ]
 """Those that compress sums again."""
 OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
@@ -61,7 +61,7 @@ OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
     (Accumulating(Tree(merge=FEW)), TopK(k=3), EF21()),
     (MajorityVote(), PlainSign(), NoMemory()),
     (MajorityVote(route="gather"), PlainSign(), NoMemory()),
-    (OwnerQuantized(), Sign(), ErrorFeedback()),
+    (CompressedReduceScatter(), Sign(), ErrorFeedback()),
     (PowerIteration(), Identity(), ErrorFeedback()),
     (SharedScale(), TernGrad(), NoMemory()),
     (SignOf(), TopK(k=3), ErrorFeedback()),
@@ -78,7 +78,7 @@ def compressors_for(exchange: Exchange) -> Compressor:
 
 def party(exchange: Exchange, compressor: Compressor, size: int, numel: int) -> Party:
     memory = ErrorFeedback()
-    if exchange.is_common:
+    if exchange.workers_agree:
         return Party(GradientAveraging(memory=memory, compressor=compressor, exchange=exchange), size, numel)
     method = ModelAveraging(memory=memory, compressor=compressor, exchange=exchange, update=Consensus())
     return Party(method, size, numel)
@@ -125,7 +125,7 @@ def test_a_mean_has_the_same_bits_everywhere_and_what_is_not_in_it_is_kept(excha
         vectors = vectors_of(size, numel, seed)
         aggregates = crew.exchange(vectors)
         assert all(each.mean.shape == (numel,) and each.finite for each in aggregates)
-        assert len({each.mean.numpy().tobytes() for each in aggregates}) == 1 or not exchange.is_common
+        assert len({each.mean.numpy().tobytes() for each in aggregates}) == 1 or not exchange.workers_agree
         given = given + torch.stack(vectors).double().sum(dim=0)
         received = received + torch.stack([each.mean for each in aggregates]).double().sum(dim=0)
     kept = crew.kept()
@@ -137,8 +137,8 @@ def test_a_mean_has_the_same_bits_everywhere_and_what_is_not_in_it_is_kept(excha
 
 @pytest.mark.parametrize("exchange", [*PLAIN, *AGAIN], ids=str)
 def test_a_vector_shorter_than_the_number_of_workers(exchange: Exchange) -> None:
-    if isinstance(exchange, OwnerSharded) and exchange.select is not None:
-        exchange = OwnerSharded(select=TopK(density=0.5))
+    if isinstance(exchange, SparseReduceScatter) and exchange.select is not None:
+        exchange = SparseReduceScatter(select=TopK(density=0.5))
     crew = party(exchange, SharedSeedRandK(k=1, shared=True) if exchange.needs_linear else FEW, 8, 3)
     received = torch.zeros(3, dtype=torch.float64)
     for seed in range(30):
@@ -188,7 +188,7 @@ def test_a_sum_that_overflows_is_seen_by_all(exchange: Exchange) -> None:
     crew = party(exchange, Identity() if exchange.needs_linear else FEW, 4, 6)
     vectors = [torch.full((6,), 3e38) for _ in range(4)]
     told = [each.finite for each in crew.exchange(vectors)]
-    if exchange.is_common and not isinstance(exchange, Hierarchical):
+    if exchange.workers_agree and not isinstance(exchange, Hierarchical):
         assert told == [False] * 4
     assert len(set(told)) == 1
 

@@ -14,7 +14,7 @@ from thinwire.exchanges import AllReduce, PowerIteration
 from thinwire.exchanges.asynchronous import Control, read_answer
 from thinwire.layout import Segments
 from thinwire.methods import parse_method
-from thinwire.payloads import Constant, Cosine, Payload
+from thinwire.payloads import DCT, Constant, Payload
 from thinwire.simulator import Simulation
 from thinwire.steps import AllGather, Send, Steps
 from thinwire.wire import decode, encode
@@ -52,7 +52,7 @@ class Forger:
 
 def foreign(numel: int) -> Payload:
     """What nothing in the catalogue sends: few bytes, and more work than for any message."""
-    return Cosine(Cosine(Constant(torch.ones(1), Segments.whole(numel)), 2), 1)
+    return DCT(DCT(Constant(torch.ones(1), Segments.whole(numel)), 2), 1)
 
 
 def one_step(name: str, forger_of: int) -> int:

@@ -15,8 +15,8 @@ from thinwire.exchanges.graphs import (
     Edges,
     Ring,
     Torus,
+    beta,
     check_doubly_stochastic,
-    largest_move,
     mixing_matrix,
     neighbours,
     spectral_gap,
@@ -41,7 +41,7 @@ def test_mixing_is_symmetric_doubly_stochastic_and_contracts(graph: Any, size: i
     assert torch.allclose(weights.sum(dim=0), torch.ones(size, dtype=torch.float64))
     assert float(weights.min()) >= 0.0
     assert 0.0 < spectral_gap(weights) <= 1.0 + 1e-12
-    assert 0.0 <= largest_move(weights) <= 2.0
+    assert 0.0 <= beta(weights) <= 2.0
     for rank in range(size):
         assert tuple((weights[rank] > 0).nonzero().reshape(-1).tolist()) == tuple(
             sorted({*neighbours(graph, size, rank), rank})

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from thinwire.compressors import QSGD, Identity, OneBit, Sign, TopK
 from thinwire.errors import ConfigError
-from thinwire.exchanges import Gather, OwnerQuantized, PowerIteration
-from thinwire.exchanges.owner_quantized import shards
+from thinwire.exchanges import CompressedReduceScatter, Gather, PowerIteration
+from thinwire.exchanges.compressed_reduce_scatter import shards
 from thinwire.exchanges.power_iteration import plan
 from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Segments, Whole
 from thinwire.memory import ErrorFeedback, Memory, NoMemory
@@ -24,7 +24,7 @@ NUMEL = 106
 
 def owners(size: int, granularity: Granularity = Whole(), compressor: object = OneBit(), numel: int = NUMEL) -> Party:
     method = GradientAveraging(
-        memory=ErrorFeedback(), compressor=compressor, exchange=OwnerQuantized(), granularity=granularity  # type: ignore[arg-type]
+        memory=ErrorFeedback(), compressor=compressor, exchange=CompressedReduceScatter(), granularity=granularity  # type: ignore[arg-type]
     )  # fmt: skip
     return Party(method, size, numel, shapes=SHAPES if numel == NUMEL else None)
 
@@ -139,7 +139,7 @@ def test_owners_move_a_message_each_way_whatever_the_number_of_workers(size: int
 
 def test_owners_need_a_contraction() -> None:
     with pytest.raises(ConfigError, match="an owner remembers"):
-        Party(GradientAveraging(compressor=QSGD(levels=1), exchange=OwnerQuantized()), 2, 500)
+        Party(GradientAveraging(compressor=QSGD(levels=1), exchange=CompressedReduceScatter()), 2, 500)
 
 
 def test_a_row_is_what_makes_one_output() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from thinwire.compressors import BlockRandK, Identity, RandK, SharedSeedRandK, Sign, TopK
 from thinwire.errors import ConfigError
-from thinwire.exchanges import AllReduce, Gather, Hierarchical, OwnerSharded
-from thinwire.exchanges.owner_sharded import balanced_bounds
+from thinwire.exchanges import AllReduce, Gather, Hierarchical, SparseReduceScatter
+from thinwire.exchanges.sparse_reduce_scatter import balanced_bounds
 from thinwire.memory import ErrorFeedback, NoMemory
 from thinwire.methods import GradientAveraging
 from thinwire.network import all_reduce_traffic
@@ -35,7 +35,7 @@ def exact_bytes(x: Tensor) -> int:
 def test_owners_add_up_their_regions_and_all_pieces_are_counted(size: int, compressor: Any) -> None:
     numel = 300
     crew, gathered = (
-        party(exchange, compressor, size, numel) for exchange in (OwnerSharded(), Gather())
+        party(exchange, compressor, size, numel) for exchange in (SparseReduceScatter(), Gather())
     )  # fmt: skip
     expected = [0] * size
     for seed in range(3):
@@ -61,7 +61,7 @@ def test_owners_add_up_their_regions_and_all_pieces_are_counted(size: int, compr
 def test_owners_that_select_remember_the_rest_of_their_region(size: int) -> None:
     numel, k = 240, 6
     select = TopK(density=0.1)
-    crew = party(OwnerSharded(select=select), TopK(k=k), size, numel)
+    crew = party(SparseReduceScatter(select=select), TopK(k=k), size, numel)
     left = [torch.zeros(region(numel, size, rank)[1] - region(numel, size, rank)[0]) for rank in range(size)]
     for seed in range(4):
         aggregates = crew.exchange(vectors_of(size, numel, seed))
@@ -87,7 +87,7 @@ def test_with_selection_bytes_stay_near_the_lower_bound_where_a_gather_grows() -
     found = {}
     for size in (2, 8, 16):
         vectors = vectors_of(size, numel, 0)
-        for name, exchange in (("sharded", OwnerSharded(select=TopK(k=k // size))), ("gather", Gather())):
+        for name, exchange in (("sharded", SparseReduceScatter(select=TopK(k=k // size))), ("gather", Gather())):
             crew = party(exchange, TopK(k=k), size, numel)
             (message, *_) = (each.message_bytes for each in crew.exchange(vectors))
             bound = 2 * (size - 1) / size * message
@@ -98,7 +98,7 @@ def test_with_selection_bytes_stay_near_the_lower_bound_where_a_gather_grows() -
 
 def test_balanced_regions_follow_the_support_of_the_mean() -> None:
     numel, size = 400, 4
-    crew = party(OwnerSharded(balanced=True), TopK(k=40), size, numel, NoMemory())
+    crew = party(SparseReduceScatter(balanced=True), TopK(k=40), size, numel, NoMemory())
     vectors = vectors_of(size, numel, 0)
     for vector in vectors:
         vector[60:] *= 1e-6  # all that is kept lies in the first region

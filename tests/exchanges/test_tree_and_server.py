@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thinwire.compressors import QSGD, Identity, RandK, Sign, TopK
 from thinwire.errors import ConfigError
-from thinwire.exchanges import OwnerSharded, ParameterServer, Tree
+from thinwire.exchanges import ParameterServer, SparseReduceScatter, Tree
 from thinwire.memory import ErrorFeedback, NoMemory
 from thinwire.methods import GradientAveraging
 from thinwire.payloads import Dense, Sparse
@@ -122,7 +122,7 @@ def test_an_unbiased_operator_that_is_not_remembered_stays_unbiased() -> None:
     for exchange in (
         Tree(merge=operator, remember=False),
         ParameterServer(downlink=operator, remember=False),
-        OwnerSharded(select=operator, remember=False),
+        SparseReduceScatter(select=operator, remember=False),
     ):
         crew = party(exchange, operator, size, numel, NoMemory())
         found = torch.stack([crew.exchange(vectors)[0].mean for _ in range(25)]).mean(dim=0)
@@ -136,10 +136,10 @@ def test_an_unbiased_operator_that_is_not_remembered_stays_unbiased() -> None:
         (lambda: Tree(arity=0), "0 children"),
         (lambda: Tree(remember=False), "no effect without merge"),
         (lambda: ParameterServer(remember=False), "no effect without downlink"),
-        (lambda: OwnerSharded(remember=False), "no effect without select"),
-        (lambda: OwnerSharded(select=TopK(k=1), balanced=True), "remembers"),
+        (lambda: SparseReduceScatter(remember=False), "no effect without select"),
+        (lambda: SparseReduceScatter(select=TopK(k=1), balanced=True), "remembers"),
         (lambda: party(Tree(merge=TopK(k=11)), TopK(k=1), 3, 10), "only 10"),
-        (lambda: party(OwnerSharded(select=TopK(k=4)), TopK(k=1), 3, 10), "only 3"),
+        (lambda: party(SparseReduceScatter(select=TopK(k=4)), TopK(k=1), 3, 10), "only 3"),
         (lambda: party(Tree(merge=QSGD(levels=1)), TopK(k=1), 3, 100), "not a contraction.*scaled=True"),
         (lambda: party(ParameterServer(downlink=RandK(k=1, unbiased=True)), TopK(k=1), 3, 10), "not a contraction"),
         (lambda: party(ParameterServer(server=3), TopK(k=1), 3, 10), "workers 0 to 2"),

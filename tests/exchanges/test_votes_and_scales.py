@@ -156,7 +156,7 @@ def test_changes_are_sent_only_to_who_adds_them_up() -> None:
         with pytest.raises(ConfigError, match="EF21 are changes"):
             GradientAveraging(compressor=TopK(k=1), **given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="must not be wiped"):
-        GradientAveraging(compressor=TopK(k=1), memory=EF21(), exchange=Accumulating(), wipe_memory=True)
+        GradientAveraging(compressor=TopK(k=1), memory=EF21(), exchange=Accumulating(), reset_memory=True)
 
 
 def test_a_sign_is_taken_after_the_mean_and_leaves_the_memory_alone() -> None:

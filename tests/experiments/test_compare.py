@@ -12,8 +12,8 @@ from command_line import run_cli
 
 from thinwire import report
 from thinwire.errors import ConfigError
-from thinwire.experiments.compare import Comparer
-from thinwire.experiments.crews import LocalCrew
+from thinwire.experiments.comparison_runner import ComparisonRunner
+from thinwire.experiments.executors import LocalExecutor
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG
@@ -33,7 +33,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1) -> dict[str, float
     def watch(*_: object) -> None:
         return
 
-    comparer = Comparer(comparison, user_tasks.bowl(), out, LocalCrew(jobs), command="test", watch=watch)
+    comparer = ComparisonRunner(comparison, user_tasks.bowl(), out, LocalExecutor(jobs), command="test", watch=watch)
     return comparer.run()
 
 
@@ -119,7 +119,7 @@ def test_a_comparison_stopped_at_any_point_can_be_reported(tmp_path: Path) -> No
                 raise Stops
 
         changed = replace(PLAIN, methods=methods)
-        comparer = Comparer(changed, user_tasks.bowl(), tmp_path, LocalCrew(1), command="test", watch=stops)
+        comparer = ComparisonRunner(changed, user_tasks.bowl(), tmp_path, LocalExecutor(1), command="test", watch=stops)
         with pytest.raises(Stops):
             comparer.run()
         loaded = report.load(tmp_path)
@@ -132,9 +132,11 @@ def test_a_comparison_stopped_at_any_point_can_be_reported(tmp_path: Path) -> No
 
 
 def test_simulated_settings_are_no_part_of_a_comparison_of_processes(tmp_path: Path) -> None:
-    def make(comparison: Comparison) -> Comparer:
-        crew = LocalCrew(1)  # starts nothing; only what is refused matters here
-        return Comparer(comparison, user_tasks.bowl(), tmp_path, crew, command="test", watch=lambda *_: None)
+    def make(comparison: Comparison) -> ComparisonRunner:
+        executor = LocalExecutor(1)  # starts nothing; only what is refused matters here
+        return ComparisonRunner(
+            comparison, user_tasks.bowl(), tmp_path, executor, command="test", watch=lambda *_: None
+        )
 
     before = replace(PLAIN, engine="processes", lrs=(0.1,))
     make(before).run()

@@ -11,8 +11,8 @@ import user_tasks
 from commands import alive, children, poll, start
 
 from thinwire.errors import WorkerError
-from thinwire.experiments.compare import Comparer
-from thinwire.experiments.crews import LocalCrew
+from thinwire.experiments.comparison_runner import ComparisonRunner
+from thinwire.experiments.executors import LocalExecutor
 from thinwire.experiments.session import read_records
 from thinwire.experiments.spec import Comparison
 
@@ -61,8 +61,8 @@ def test_a_run_that_raises_ends_the_others(tmp_path: Path) -> None:
     )  # fmt: skip
     for jobs, lrs in ((1, (0.1, 0.2)), (2, (1e-9, 0.1))):
         given = replace(comparison, lrs=lrs)
-        comparer = Comparer(
-            given, user_tasks.broken(), tmp_path / str(jobs), LocalCrew(jobs), command="test", watch=lambda *_: None
+        comparer = ComparisonRunner(
+            given, user_tasks.broken(), tmp_path / str(jobs), LocalExecutor(jobs), command="test", watch=lambda *_: None
         )
         with pytest.raises(WorkerError) as caught:
             comparer.run()

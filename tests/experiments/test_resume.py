@@ -11,9 +11,9 @@ import user_tasks
 from commands import alive, children, poll, start
 
 from thinwire.experiments import session as session_module
-from thinwire.experiments.compare import Comparer
-from thinwire.experiments.crews import LocalCrew
+from thinwire.experiments.comparison_runner import ComparisonRunner
 from thinwire.experiments.engines import SimulatedEngine
+from thinwire.experiments.executors import LocalExecutor
 from thinwire.experiments.session import Session, is_finished, read_records
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.network import Network
@@ -145,7 +145,7 @@ def finish(out: Path) -> bytes:
     def watch(*_: object) -> None:
         return
 
-    Comparer(COMPARISON, user_tasks.bowl(), out, LocalCrew(1), command="test", watch=watch).run()
+    ComparisonRunner(COMPARISON, user_tasks.bowl(), out, LocalExecutor(1), command="test", watch=watch).run()
     return (out / "results.jsonl").read_bytes()
 
 

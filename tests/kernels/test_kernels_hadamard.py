@@ -89,8 +89,8 @@ def test_it_is_undone_and_keeps_inner_products(size: int, block: int | None, rou
     assert float((back - x).norm()) <= 1e-6 * float(x.norm())
     assert float(there[0].double().norm()) == pytest.approx(float(x.double().norm()), rel=1e-6)
     exact = float(x.double() @ y.double())
-    near = float(there[0].double() @ there[1].double())
-    assert abs(near - exact) <= 1e-6 * float(x.norm()) * float(y.norm())
+    fits_in_cache = float(there[0].double() @ there[1].double())
+    assert abs(fits_in_cache - exact) <= 1e-6 * float(x.norm()) * float(y.norm())
     mixed = hadamard_rotate(x + 2 * y, 3, rounds, block=block)
     assert float((mixed - there[0] - 2 * there[1]).norm()) <= 1e-6 * float(mixed.norm())
 

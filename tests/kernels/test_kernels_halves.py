@@ -15,7 +15,7 @@ from thinwire.kernels.sample.halves import (
 )
 from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
-from thinwire.payloads import Dense, Drawn, Total
+from thinwire.payloads import Dense, SeededSparse, Sum
 
 CUTS = (
     [0],
@@ -70,11 +70,11 @@ def test_the_sum_of_what_one_key_draws_and_of_the_rest(counts: tuple[int, ...]) 
     rest = tuple(size - count for size, count in zip(sizes, counts, strict=True))
     generator = torch.Generator().manual_seed(1)
     parts = tuple(
-        Drawn(Dense(torch.randn(sum(own), generator=generator)), Segments.of_sizes(list(own)), 5, segments)
+        SeededSparse(Dense(torch.randn(sum(own), generator=generator)), Segments.of_sizes(list(own)), 5, segments)
         for own in (rest, counts)
     )
     expected = parts[0].to_dense() + parts[1].to_dense()
-    total = Total(parts)
+    total = Sum(parts)
     assert same_bits(total.to_dense(), expected)
     out = torch.ones(sum(sizes))
     total.add_to(out, 0.5)

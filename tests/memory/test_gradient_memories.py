@@ -54,10 +54,10 @@ def test_two_steps_are_one(memory: Memory, compressor: Compressor) -> None:
         sent, after = memory.compress(x.clone(), compressor, Key(step), WHOLE, state)
         assert bits(state) == before
         sender = Remembering(compressor, memory, state)
-        intended = sender.recall(x.clone())
+        intended = sender.add_residual(x.clone())
         assert sender.next_state is state
         again = compressor.compress(intended, Key(step), WHOLE)
-        sender.settle(again)
+        sender.commit(again)
         assert torch.equal(encode(again), encode(sent))
         assert bits(sender.next_state) == bits(after)
         assert bits(state) == before
@@ -104,8 +104,8 @@ def test_momentum_correction_is_the_papers_recursion(nesterov: bool, masking: bo
 def test_what_is_sent_loses_its_velocity_and_what_decoding_left_out_stays(sent: Payload, stopped: list[int]) -> None:
     memory = MomentumCorrection(momentum=0.5)
     x = torch.tensor([5.0, 6.0, 7.0, 8.0])
-    _, recalled = memory.recall(x.clone(), memory.init(torch.zeros(4)))
-    state = memory.settle(sent, recalled)
+    _, recalled = memory.add_residual(x.clone(), memory.init(torch.zeros(4)))
+    state = memory.commit(sent, recalled)
     assert torch.equal(state["residual"], x - decode(encode(sent)).to_dense())
     assert state["momentum"].eq(0).nonzero().view(-1).tolist() == stopped
 

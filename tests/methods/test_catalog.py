@@ -1,16 +1,17 @@
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
 
 from thinwire.compressors import (
+    DCT,
     QSGD,
     Bins,
     Compressor,
-    Cosine,
     GSpar,
     Identity,
     NaturalDithering,
@@ -23,23 +24,23 @@ from thinwire.compressors import (
     Threshold,
     TopK,
 )
-from thinwire.config import from_json, register, registered, to_json
+from thinwire.config import from_json, register, registered, to_json, with_current_names
 from thinwire.errors import ConfigError
 from thinwire.exchanges import (
     Accumulating,
     AllReduce,
     AsynchronousServer,
+    CompressedReduceScatter,
     Exchange,
     Gather,
     Gossip,
     Hierarchical,
     MajorityVote,
-    OwnerQuantized,
-    OwnerSharded,
     ParameterServer,
     PowerIteration,
     SharedScale,
     SignOf,
+    SparseReduceScatter,
     Tree,
     VarianceScaled,
 )
@@ -123,13 +124,13 @@ EXPECTED: dict[str, Method] = {
     ),
     "gspar": GradientAveraging(compressor=GSpar(density=0.01), exchange=VarianceScaled(GATHERED)),
     "1bit-sgd": GradientAveraging(
-        memory=ErrorFeedback(), compressor=OneBit(), exchange=OwnerQuantized(), granularity=PerRow()
+        memory=ErrorFeedback(), compressor=OneBit(), exchange=CompressedReduceScatter(), granularity=PerRow()
     ),
     "ef21": GradientAveraging(memory=EF21(), compressor=TopK(density=0.01), exchange=Accumulating(GATHERED)),
     "powersgd": GradientAveraging(memory=ErrorFeedback(), exchange=PowerIteration(rank=2)),
     "demo": GradientAveraging(
         memory=ErrorFeedback(decay=0.999),
-        compressor=Cosine(values=TopK(k=32), side=64),
+        compressor=DCT(values=TopK(k=32), side=64),
         exchange=SignOf(GATHERED),
         granularity=Chunks(4096),
     ),
@@ -142,7 +143,7 @@ EXPECTED: dict[str, Method] = {
         memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=Tree(arity=2, merge=TopK(density=0.01))
     ),
     "ok-topk": ModelAveraging(
-        memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=OwnerSharded(select=TopK(density=0.01))
+        memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=SparseReduceScatter(select=TopK(density=0.01))
     ),
     "shared-randk": ModelAveraging(memory=ErrorFeedback(), compressor=SharedSeedRandK(density=0.01, shared=True)),
     "islands": ModelAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=Hierarchical(2)),
@@ -155,6 +156,9 @@ EXPECTED: dict[str, Method] = {
     ),
     "easgd-async": ModelAveraging(schedule=Every(16), exchange=AsynchronousServer(), update=ElasticFollow(beta=0.9)),
 }
+
+BEFORE = json.loads(Path(__file__).with_name("written_before.json").read_text())
+"""Every method as version 0.1 of the state files has it."""
 
 
 def spellings(option: Option) -> list[str]:
@@ -191,6 +195,13 @@ def test_every_method_is_the_same_after_json_and_fits_a_model(text: str) -> None
     assert hash(again) == hash(method)
     segments = check_method(method, LAYOUT)
     assert segments.numel == 210
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_what_was_written_before_classes_were_renamed_is_read(name: str) -> None:
+    text, data = BEFORE[name]
+    assert with_current_names(text) == repr(parse_method(name))
+    assert from_json(data) == parse_method(name)
 
 
 @pytest.mark.parametrize("row", CATALOG, ids=lambda row: row.name)
@@ -368,7 +379,7 @@ def test_only_registered_frozen_dataclasses_are_written() -> None:
         steps: int = 1
 
         @property
-        def is_common(self) -> bool:
+        def workers_agree(self) -> bool:
             return True
 
         def due(self, num_steps: int, rank: int) -> bool:
@@ -386,7 +397,7 @@ def test_only_registered_frozen_dataclasses_are_written() -> None:
         steps: int = 1
 
         @property
-        def is_common(self) -> bool:
+        def workers_agree(self) -> bool:
             return True
 
         def due(self, num_steps: int, rank: int) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from thinwire.compressors import QSGD, Compressor, Identity, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Gather, Gossip
-from thinwire.exchanges.graphs import Edges, Graph, Ring, Torus, largest_move, mixing_matrix, spectral_gap
+from thinwire.exchanges.graphs import Edges, Graph, Ring, Torus, beta, mixing_matrix, spectral_gap
 from thinwire.methods import CATALOG, Consensus, ModelAveraging, parse_method
 from thinwire.theory.gossip import choco_consensus_step, choco_gossip_factor
 from thinwire.worker import needs_server
@@ -111,7 +111,7 @@ def test_workers_agree_at_least_as_fast_as_is_proven(graph: Any, size: int, comp
     omega = omega or compressor.traits(numel).gamma
     weights = mixing_matrix(graph, size)
     delta = spectral_gap(weights)
-    gamma = choco_consensus_step(delta, largest_move(weights), omega)
+    gamma = choco_consensus_step(delta, beta(weights), omega)
     crew, start = scattered(gossip(compressor, graph, gamma), size, numel)
     total = 2.0 * error_of(start.double())  # at first nothing of the scattered models is public
     for _ in range(rounds):
@@ -145,7 +145,7 @@ ROUGH = {"choco": ",density=30%,gamma=0.5"}
 
 def gossiping() -> list[str]:
     """Every row of the catalog in which workers have means of their own, on every graph that it may have."""
-    rows = [row.name for row in CATALOG if not parse_method(row.name).exchange.is_common]
+    rows = [row.name for row in CATALOG if not parse_method(row.name).exchange.workers_agree]
     names = [name for name in rows if not needs_server(parse_method(name))]
     return [f"{name}:graph={graph}{ROUGH.get(name, '')}" for name in names for graph in ("ring", "torus", "complete")]
 

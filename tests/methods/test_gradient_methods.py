@@ -10,7 +10,7 @@ import torch
 from method_cases import OPTIMIZERS, Crew, backward, bits, data_parallel, flat, saved
 from torch import Tensor, nn
 
-from thinwire.compressors import Cosine, GSpar, OneBit, Sign, TernGrad, Threshold, TopK
+from thinwire.compressors import DCT, GSpar, OneBit, Sign, TernGrad, Threshold, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Gather, ParameterServer, VarianceScaled
 from thinwire.layout import PerTensor, Segments
@@ -113,7 +113,7 @@ def test_demo_steps_by_the_sign_of_what_left_the_momentum() -> None:
     size, decay = 2, 0.5
     crew = Crew(parse_method(f"demo:k=4,side=4,decay={decay}"), size)
     momenta = [torch.zeros(47) for _ in range(size)]
-    compressor, segments = Cosine(values=TopK(k=4), side=4), Segments.uniform(47, 16)
+    compressor, segments = DCT(values=TopK(k=4), side=4), Segments.uniform(47, 16)
     for step in range(5):
         before = flat(crew.models[0])
         each = gradients(crew, step)

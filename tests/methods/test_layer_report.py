@@ -14,13 +14,13 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Layout, Segments
 from thinwire.memory import ErrorFeedback
 from thinwire.methods import Method, parse_method
-from thinwire.payloads import Dense, Drawn, Joined, Sparse, Total
+from thinwire.payloads import Concat, Dense, SeededSparse, Sparse, Sum
 from thinwire.random import Key
 from thinwire.simulator import Simulation
 from thinwire.wire import encode
 from thinwire.worker import Worker
 from thinwire.worker.channel import Channel, Outcome
-from thinwire.worker.observing import JsonLines, LayerRecord, LayerReport, Scalars, byte_shares, layer_records
+from thinwire.worker.layer_report import JsonLines, LayerRecord, LayerReport, Scalars, byte_shares, layer_records
 
 SHAPES = {"first": (7, 9), "bias": (9,), "last": (4, 3, 5)}
 SIZES = [63, 9, 60]
@@ -191,18 +191,18 @@ def test_what_is_not_defined_is_none() -> None:
 
 def test_each_part_of_a_message_is_divided_alone() -> None:
     sparse = Sparse(72, torch.tensor([3, 62, 63, 71]), Dense(torch.ones(4)))
-    sent = Joined((sparse, Dense(torch.ones(60))))
+    sent = Concat((sparse, Dense(torch.ones(60))))
     one, two = encode(sparse).numel(), encode(Dense(torch.ones(60))).numel()
     shares = byte_shares(sent, Segments.of_sizes(SIZES), 1000)
     assert shares.tolist() == pytest.approx([1000 * b / (one + two) for b in (one / 2, one / 2, two)])
     assert float(shares.sum()) == pytest.approx(1000)
     # Entries of a sum count where they are, whichever part has them; drawn places are as if they were listed.
-    drawn = Drawn(Dense(torch.ones(12)), Segments.whole(12), 7, Segments.whole(NUMEL))
+    drawn = SeededSparse(Dense(torch.ones(12)), Segments.whole(12), 7, Segments.whole(NUMEL))
     listed = drawn.sparse()
     segments = Segments.of_sizes(SIZES)
     assert torch.equal(byte_shares(drawn, segments, 50), byte_shares(listed, segments, 50))
     dense = encode(Dense(torch.ones(NUMEL))).numel()
-    both = byte_shares(Total((listed, Dense(torch.ones(NUMEL)))), segments, 1)
+    both = byte_shares(Sum((listed, Dense(torch.ones(NUMEL)))), segments, 1)
     alone = byte_shares(listed, segments, 1)
     short = encode(listed).numel()
     expected = (alone * short + torch.tensor(SIZES) * dense / NUMEL) / (short + dense)

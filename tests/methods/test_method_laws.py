@@ -90,7 +90,7 @@ def test_one_worker_without_compression_is_serial_training(text: str, exchange: 
     method = replace(parse_method(text), compressor=Identity(), warm_up=None)
     if not method.memory.keeps_only_losses:
         pytest.skip("a memory of more than what messages leave out is there without compression, too")
-    if not needs_server(method) and method.exchange.is_common:
+    if not needs_server(method) and method.exchange.workers_agree:
         method = replace(method, exchange=exchange)
     if isinstance(method, ModelAveraging) and method.update not in (Outer(), Follow()):
         pytest.skip("an update that does more than to average does so with one worker too")
@@ -152,7 +152,7 @@ def test_the_outer_step_is_sgd_on_the_mean_displacement(nesterov: bool) -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_all_workers_hold_the_same_bits_after_every_exchange(text: str, size: int) -> None:
     method = parse_method(text)
-    if not method.exchange.is_common:
+    if not method.exchange.workers_agree:
         pytest.skip("each worker has a model of its own")
     crew = Crew(method, size)
     for _ in range(6):

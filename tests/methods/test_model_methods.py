@@ -241,7 +241,7 @@ def test_random_gaps_are_uniform_and_never_longer(most: int) -> None:
     common = RandomGaps(most, seed=3)
     steps = steps_of(common, 0, last)
     assert steps == steps_of(common, 7, last)
-    assert common.is_common
+    assert common.workers_agree
     for found in (gaps_of(steps), gaps_of(steps_of(Staggered(most, "random", seed=3), 2, last))):
         assert max(found) <= most
         counts = torch.bincount(torch.tensor(found), minlength=most + 1)[1:].double()

@@ -33,7 +33,7 @@ def test_the_bits_are_those_of_workers_with_a_model_each(text: str, paces: tuple
     apart = Crew(parse_method(text), SIZE, OPTIMIZERS["momentum"]).run(STEPS)
     model = small_model()
     lead = lead_of(text, model)
-    workers = [lead, *(lead.beside(rank) for rank in range(1, SIZE))]
+    workers = [lead, *(lead.sharing_model(rank) for rank in range(1, SIZE))]
     # Whole programs at once: a worker may be at its next step while others have yet to get this one's mean.
     Simulation(SIZE).run([train(worker, pace) for worker, pace in zip(workers, paces, strict=True)])
     assert bits(flat(model)) == bits(flat(apart.models[0]))
@@ -51,10 +51,10 @@ def test_there_is_something_to_share() -> None:
 @pytest.mark.parametrize("text", ["local-sgd", "topk"])
 def test_workers_with_models_of_their_own_cannot_share_one(text: str) -> None:
     with pytest.raises(ConfigError, match="workers can share a model under gradient averaging"):
-        lead_of(text, small_model()).beside(1)
+        lead_of(text, small_model()).sharing_model(1)
 
 
 def test_buffers_are_each_workers_own() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
     with pytest.raises(ConfigError, match="without buffers"):
-        lead_of("sgd", model).beside(1)
+        lead_of("sgd", model).sharing_model(1)

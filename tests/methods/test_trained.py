@@ -23,7 +23,7 @@ FEW = {
 TELLING = [
     FEW.get(name, name)
     for name in CATALOGUE
-    if parse_method(name).exchange.is_common and not needs_server(parse_method(name))
+    if parse_method(name).exchange.workers_agree and not needs_server(parse_method(name))
 ]
 """Under which workers can tell each other what they train."""
 

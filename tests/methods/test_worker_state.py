@@ -194,3 +194,13 @@ def test_the_bytes_of_a_method_are_those_of_its_messages(text: str) -> None:
         assert [worker.message_bytes for worker in crew.workers] == [dense if is_dense else lead.message_bytes] * size
         assert lead.message_bytes <= dense
         assert sum(sent) == 2 * (size - 1) * lead.message_bytes
+
+
+def test_a_state_of_before_classes_were_renamed_is_loaded() -> None:
+    crew = Crew(parse_method("ok-topk"), 2).run(2)
+    state = crew.workers[0].state_dict()
+    now = state["counters"]["method"]
+    state["counters"]["method"] = now.replace("SparseReduceScatter(", "OwnerSharded(").replace("reset_m", "wipe_m")
+    assert state["counters"]["method"] != now
+    crew.workers[0].load_state_dict(state)
+    assert crew.workers[0].state_dict()["counters"]["method"] == now

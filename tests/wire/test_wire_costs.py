@@ -11,7 +11,7 @@ import torch
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.transform import dct
 from thinwire.layout import Segments
-from thinwire.payloads import Constant, Cosine, Dense, Joined, Payload, Rotated, Sparse, Total
+from thinwire.payloads import DCT, Concat, Constant, Dense, Payload, Rotated, Sparse, Sum
 from thinwire.wire import decode, encode, encoded_num_bytes, explain, kinds_in, max_num_bytes
 
 
@@ -27,12 +27,12 @@ def nested(payload: Payload, times: int, around: Callable[[Payload], Payload]) -
 
 LONG = 2**24
 COSTLY: dict[str, Payload] = {
-    "three nested cosines": nested(one(LONG), 3, lambda inner: Cosine(inner, 4096)),
-    "seven nested cosines": nested(one(LONG), 7, lambda inner: Cosine(inner, 512)),
-    "one large cosine": Cosine(one(LONG), 4096),
-    "sums of sums": nested(one(LONG), 3, lambda inner: Total((inner,) * 32)),
-    "sums of rotations": Total((nested(one(LONG), 2, lambda inner: Rotated(inner, 5, 2)),) * 64),
-    "a cosine beside a long vector": Joined((Cosine(one(LONG), 4096), one(8))),
+    "three nested cosines": nested(one(LONG), 3, lambda inner: DCT(inner, 4096)),
+    "seven nested cosines": nested(one(LONG), 7, lambda inner: DCT(inner, 512)),
+    "one large cosine": DCT(one(LONG), 4096),
+    "sums of sums": nested(one(LONG), 3, lambda inner: Sum((inner,) * 32)),
+    "sums of rotations": Sum((nested(one(LONG), 2, lambda inner: Rotated(inner, 5, 2)),) * 64),
+    "a cosine beside a long vector": Concat((DCT(one(LONG), 4096), one(8))),
 }
 
 
@@ -45,10 +45,10 @@ def test_work_out_of_proportion_is_refused_before_it_is_done(name: str) -> None:
 
 
 IN_PROPORTION: dict[str, Payload] = {
-    "two cosines": nested(one(2**16), 2, lambda inner: Cosine(inner, 64)),
+    "two cosines": nested(one(2**16), 2, lambda inner: DCT(inner, 64)),
     "seven rotations": nested(one(2**16), 7, lambda inner: Rotated(inner, 5, 2)),
-    "a sum of many": Total((one(2**16),) * 64),
-    "a large side and no whole chunk": nested(one(2**16), 7, lambda inner: Cosine(inner, 4096)),
+    "a sum of many": Sum((one(2**16),) * 64),
+    "a large side and no whole chunk": nested(one(2**16), 7, lambda inner: DCT(inner, 4096)),
 }
 
 
@@ -61,9 +61,9 @@ def test_what_is_in_proportion_is_accepted(name: str) -> None:
 
 def test_the_side_of_a_square_costs_nothing_where_no_square_is_whole() -> None:
     """17 bytes, four entries."""
-    message = encode(Cosine(one(4), 4096))
+    message = encode(DCT(one(4), 4096))
     kept = dct._PADDED_BASES.num_kept_bytes + dct._BASES.num_kept_bytes
-    decode(encode(Cosine(one(9), 2))).to_dense()  # compiles
+    decode(encode(DCT(one(9), 2))).to_dense()  # compiles
     tracemalloc.start()
     try:
         total = torch.zeros(4)
@@ -76,15 +76,15 @@ def test_the_side_of_a_square_costs_nothing_where_no_square_is_whole() -> None:
 
 
 def test_many_parts_of_nothing_share_their_tensors() -> None:
-    parts = decode(encode(Joined((Dense(torch.zeros(0)),) * 100)))
-    assert isinstance(parts, Joined)
+    parts = decode(encode(Concat((Dense(torch.zeros(0)),) * 100)))
+    assert isinstance(parts, Concat)
     assert len({id(part.values) for part in parts.parts if isinstance(part, Dense)}) == 1
 
 
 def test_kinds_that_were_not_agreed_are_refused_wherever_they_are() -> None:
     few = Sparse(9, torch.tensor([3]), Dense(torch.ones(1)))
     assert sorted(kinds_in(few)) == [1, 2]
-    message = encode(Rotated(Total((few, Cosine(one(9), 2))), 1))
+    message = encode(Rotated(Sum((few, DCT(one(9), 2))), 1))
     assert sorted(kinds_in(decode(message))) == [1, 2, 8, 9, 11, 12]
     decode(message, kinds=kinds_in(decode(message)))
     for kind in kinds_in(decode(message)):

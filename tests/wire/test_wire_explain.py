@@ -6,21 +6,21 @@ from thinwire.kernels.bitpack.bits import pack
 from thinwire.kernels.quantize.lloyd_max import gaussian_table
 from thinwire.layout import Segments
 from thinwire.payloads import (
+    DCT,
     Codebook,
+    Concat,
     Constant,
-    Cosine,
     Dense,
-    Drawn,
     Grid,
-    Joined,
     Levels,
     LowRank,
     Payload,
-    Powers,
+    PowersOfTwo,
     Rotated,
+    SeededSparse,
     Signs,
     Sparse,
-    Total,
+    Sum,
 )
 from thinwire.wire import Explanation, Field, encode, explain
 
@@ -42,15 +42,15 @@ def payloads() -> dict[str, Payload]:
         "entropy grid": Grid(codes, 3, torch.rand(1), torch.rand(1), Segments.whole(40), "entropy"),
         "codebook": Codebook(codes, gaussian_table(2), torch.rand(1), Segments.whole(40)),
         "table": Codebook(codes, torch.tensor([-1.0, 0.0, 2.0]), torch.rand(1), Segments.whole(40)),
-        "powers": Powers(codes, 1, torch.rand(2), Segments.uniform(40, 20)),
+        "powers": PowersOfTwo(codes, 1, torch.rand(2), Segments.uniform(40, 20)),
         "rotated": Rotated(Dense(torch.randn(9)), 2**63 + 1),
         "blocks": Rotated(Dense(torch.randn(9)), 1, 2, 4),
-        "cosine": Cosine(Sparse(9, torch.tensor([3]), Dense(torch.ones(1))), 3),
-        "drawn": Drawn(Dense(torch.ones(5)), Segments.of_sizes([2, 3]), 5, Segments.uniform(8, 4)),
+        "cosine": DCT(Sparse(9, torch.tensor([3]), Dense(torch.ones(1))), 3),
+        "drawn": SeededSparse(Dense(torch.ones(5)), Segments.of_sizes([2, 3]), 5, Segments.uniform(8, 4)),
         "constant": Constant(torch.rand(2), Segments.uniform(7, 4)),
-        "total": Total((Dense(torch.randn(9)), Constant(torch.rand(1), Segments.whole(9)))),
+        "total": Sum((Dense(torch.randn(9)), Constant(torch.rand(1), Segments.whole(9)))),
         "low rank": LowRank(torch.rand(3, 2), torch.rand(4, 2), 11),
-        "joined": Joined((Dense(torch.randn(3)), Joined((Dense(torch.randn(4)),)), Dense(torch.randn(2)))),
+        "joined": Concat((Dense(torch.randn(3)), Concat((Dense(torch.randn(4)),)), Dense(torch.randn(2)))),
         "empty": Sparse(0, torch.empty(0, dtype=torch.int64), Dense(torch.empty(0))),
     }
 

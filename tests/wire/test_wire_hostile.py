@@ -10,21 +10,21 @@ from thinwire.kernels.crc32c import crc32c
 from thinwire.kernels.quantize.lloyd_max import gaussian_table
 from thinwire.layout import Segments
 from thinwire.payloads import (
+    DCT,
     Codebook,
+    Concat,
     Constant,
-    Cosine,
     Dense,
-    Drawn,
     Grid,
-    Joined,
     Levels,
     LowRank,
     Payload,
-    Powers,
+    PowersOfTwo,
     Rotated,
+    SeededSparse,
     Signs,
     Sparse,
-    Total,
+    Sum,
 )
 from thinwire.wire import decode, encode, explain
 
@@ -44,7 +44,7 @@ def seeds() -> list[Payload]:
     codes = pack(torch.arange(40) % 9, 4)
     skewed = pack((torch.arange(1500) % 100 == 0).long(), 2)
     bits, four = pack(torch.arange(4) % 2, 1), Segments.whole(4)
-    drawn = Drawn(Codebook(bits, gaussian_table(1), torch.rand(1), four), four, 1, Segments.whole(9))
+    drawn = SeededSparse(Codebook(bits, gaussian_table(1), torch.rand(1), four), four, 1, Segments.whole(9))
     return [
         Dense(torch.randn(9)),
         Dense(torch.randn(9).to(torch.float16)),
@@ -58,16 +58,16 @@ def seeds() -> list[Payload]:
         Grid(skewed, 3, torch.randn(1), torch.rand(1), Segments.whole(1500), "entropy"),
         Codebook(codes, gaussian_table(4), torch.rand(3), Segments.of_sizes([20, 0, 20])),
         Codebook(codes, torch.arange(9.0), torch.rand(1), Segments.whole(40), "entropy"),
-        Powers(codes, 4, torch.rand(1), Segments.whole(40)),
+        PowersOfTwo(codes, 4, torch.rand(1), Segments.whole(40)),
         Rotated(Dense(torch.randn(5)), 2**64 - 1, 2, 4),
-        Cosine(Sparse(9, torch.tensor([3]), Dense(torch.ones(1))), 3),
-        Drawn(Dense(torch.ones(5)), Segments.of_sizes([2, 3]), 5, Segments.uniform(8, 4)),
-        Drawn(Dense(torch.ones(5)), Segments.uniform(5, 3), 5, Segments.of_sizes([4, 4])),
+        DCT(Sparse(9, torch.tensor([3]), Dense(torch.ones(1))), 3),
+        SeededSparse(Dense(torch.ones(5)), Segments.of_sizes([2, 3]), 5, Segments.uniform(8, 4)),
+        SeededSparse(Dense(torch.ones(5)), Segments.uniform(5, 3), 5, Segments.of_sizes([4, 4])),
         Constant(torch.rand(2), Segments.uniform(7, 4)),
-        Total((Dense(torch.randn(9)), Constant(torch.rand(1), Segments.whole(9)))),
+        Sum((Dense(torch.randn(9)), Constant(torch.rand(1), Segments.whole(9)))),
         LowRank(torch.rand(3, 2), torch.rand(4, 2), 11),
-        Joined((Dense(torch.randn(3)), Signs(pack(torch.arange(5) % 2, 1), torch.rand(1), Segments.whole(5)))),
-        Joined((Rotated(Total((drawn, Drawn(Signs(bits, torch.rand(1), four), four, 2, Segments.whole(9)))), 3),)),
+        Concat((Dense(torch.randn(3)), Signs(pack(torch.arange(5) % 2, 1), torch.rand(1), Segments.whole(5)))),
+        Concat((Rotated(Sum((drawn, SeededSparse(Signs(bits, torch.rand(1), four), four, 2, Segments.whole(9)))), 3),)),
     ]
 
 
@@ -316,7 +316,7 @@ def test_few_bytes_for_a_huge_vector_are_cheap_and_can_be_refused(body: str) -> 
 
 
 def test_what_is_joined_is_together_as_long_as_the_receiver_allows() -> None:
-    whole = encode(Joined((Constant(torch.ones(1), Segments.whole(600)), Constant(torch.ones(1), Segments.whole(401)))))
+    whole = encode(Concat((Constant(torch.ones(1), Segments.whole(600)), Constant(torch.ones(1), Segments.whole(401)))))
     assert decode(whole, max_numel=1001).numel == 1001
     with pytest.raises(WireError, match="1001 entries"):
         decode(whole, max_numel=1000)

@@ -18,21 +18,21 @@ from thinwire.kernels.entropy.rice import rice_num_bytes, rice_parameter
 from thinwire.kernels.quantize.lloyd_max import gaussian_table
 from thinwire.layout import Segments
 from thinwire.payloads import (
+    DCT,
     Codebook,
+    Concat,
     Constant,
-    Cosine,
     Dense,
-    Drawn,
     Grid,
-    Joined,
     Levels,
     LowRank,
     Payload,
-    Powers,
+    PowersOfTwo,
     Rotated,
+    SeededSparse,
     Signs,
     Sparse,
-    Total,
+    Sum,
 )
 from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
 from thinwire.wire.header import Reader
@@ -118,7 +118,7 @@ def payloads(draw: st.DrawFn, numel: int | None = None, depth: int = 1) -> Paylo
     if kind == "powers":
         num_levels = draw(st.sampled_from([1, 2, 7, 8, 127]))
         codes = torch.randint(0, 2 * num_levels + 1, (numel,), generator=generator)
-        return Powers(pack(codes, (2 * num_levels).bit_length()), num_levels, scales, segments)
+        return PowersOfTwo(pack(codes, (2 * num_levels).bit_length()), num_levels, scales, segments)
     coding = draw(st.sampled_from(["packed", "entropy"]))
     most = draw(st.sampled_from([2, 3, 4, 5, 16, 255, 256]))
     codes = torch.randint(0, most, (numel,), generator=generator)
@@ -142,15 +142,15 @@ def nested(draw: st.DrawFn, kind: str, numel: int, depth: int) -> Payload:
         block = draw(st.sampled_from([None, 1, 8, 2**48]))
         return Rotated(draw(payloads(numel, depth + 1)), key, draw(st.sampled_from([1, 2])), block)
     if kind == "cosine":
-        return Cosine(draw(payloads(numel, depth + 1)), draw(st.sampled_from([1, 3, 4096])))
+        return DCT(draw(payloads(numel, depth + 1)), draw(st.sampled_from([1, 3, 4096])))
     if kind == "drawn":
         segments = draw(segmentations(numel))
         kept = Segments.of_sizes(draw(st.integers(0, size)) for size in segments.offsets().diff().tolist())
-        return Drawn(draw(payloads(kept.numel, depth + 1)), kept, key, segments)
+        return SeededSparse(draw(payloads(kept.numel, depth + 1)), kept, key, segments)
     if kind == "total":
-        return Total(tuple(draw(payloads(numel, depth + 1)) for _ in range(draw(st.integers(1, 3)))))
+        return Sum(tuple(draw(payloads(numel, depth + 1)) for _ in range(draw(st.integers(1, 3)))))
     sizes = draw(segmentations(numel)).offsets().diff().tolist() or [0]
-    return Joined(tuple(draw(payloads(size, max(depth + 1, 6))) for size in [*sizes[:5], sum(sizes[5:])]))
+    return Concat(tuple(draw(payloads(size, max(depth + 1, 6))) for size in [*sizes[:5], sum(sizes[5:])]))
 
 
 @settings(max_examples=300, deadline=None)
@@ -302,30 +302,30 @@ def wrong_payloads() -> list[Payload]:
         Codebook(byte, torch.tensor([1.0, 0.0]), one, whole),
         Codebook(byte, torch.zeros(2), torch.zeros(2), whole),
         Codebook(byte, torch.zeros(9), one, whole),
-        Powers(byte, 0, one, whole),
-        Powers(byte, 128, one, whole),
-        Powers(byte, 4, one, whole),
-        Powers(byte, 1, torch.zeros(2), whole),
+        PowersOfTwo(byte, 0, one, whole),
+        PowersOfTwo(byte, 128, one, whole),
+        PowersOfTwo(byte, 4, one, whole),
+        PowersOfTwo(byte, 1, torch.zeros(2), whole),
         Rotated(three, -1),
         Rotated(three, 2**64),
         Rotated(three, 1, 3),
         Rotated(three, 1, 1, 3),
         Rotated(three, 1, 1, 0),
         Rotated(three, 1, 1, 2**49),
-        Cosine(three, 0),
-        Cosine(three, 4097),
-        Drawn(three, whole, 2**64, whole),
-        Drawn(three, Segments.whole(2), 1, whole),
-        Drawn(three, whole, 1, Segments.whole(2)),
-        Drawn(three, whole, 1, Segments.uniform(4, 2)),
-        Drawn(three, Segments.of_sizes([3, 0]), 1, Segments.uniform(4, 2)),
-        Drawn(three, Segments.uniform(3, 2), 1, Segments.of_sizes([3, 0])),
-        Drawn(Constant(one, Segments.whole(2**33)), Segments.whole(2**33), 1, Segments.whole(2**34)),
-        Drawn(Sparse(2**29, torch.zeros(0).long(), Dense(one[:0])), Segments(2**29, 1), 1, Segments(2**29, 1)),
+        DCT(three, 0),
+        DCT(three, 4097),
+        SeededSparse(three, whole, 2**64, whole),
+        SeededSparse(three, Segments.whole(2), 1, whole),
+        SeededSparse(three, whole, 1, Segments.whole(2)),
+        SeededSparse(three, whole, 1, Segments.uniform(4, 2)),
+        SeededSparse(three, Segments.of_sizes([3, 0]), 1, Segments.uniform(4, 2)),
+        SeededSparse(three, Segments.uniform(3, 2), 1, Segments.of_sizes([3, 0])),
+        SeededSparse(Constant(one, Segments.whole(2**33)), Segments.whole(2**33), 1, Segments.whole(2**34)),
+        SeededSparse(Sparse(2**29, torch.zeros(0).long(), Dense(one[:0])), Segments(2**29, 1), 1, Segments(2**29, 1)),
         Constant(torch.zeros(2), whole),
         Constant(byte, whole),
-        Total((three,) * 65),
-        Total((three, Dense(torch.zeros(2)))),
+        Sum((three,) * 65),
+        Sum((three, Dense(torch.zeros(2)))),
         LowRank(matrix, matrix, 5),
         LowRank(matrix, matrix, 2),
         LowRank(matrix, torch.zeros(2, 2), 4),
@@ -334,8 +334,8 @@ def wrong_payloads() -> list[Payload]:
         LowRank(matrix.double(), matrix, 4),
         LowRank(matrix.view(-1), matrix, 4),
         LowRank(torch.zeros(0, 1), torch.zeros(1, 1), 0),
-        Joined(()),
-        Joined((Constant(one, Segments.whole(2**48)), three)),
+        Concat(()),
+        Concat((Constant(one, Segments.whole(2**48)), three)),
     ]
 
 

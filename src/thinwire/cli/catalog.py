@@ -33,8 +33,8 @@ def show_methods(names: Sequence[str], lines: TextIO | None) -> None:
 def _show(row: Row, *, is_alone: bool) -> None:
     console.print(row.name, style="bold", markup=False, highlight=False)
     entries = [("sends", row.summary), ("paper", row.paper)]
-    if row.departs:
-        entries.append(("departs", row.departs))
+    if row.differs_from_paper:
+        entries.append(("differs_from_paper", row.differs_from_paper))
     options = [option.describe() for option in row.options.values()]
     if is_alone:
         entries.append(("made of", repr(parse_method(row.name))))

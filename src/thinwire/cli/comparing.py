@@ -14,8 +14,8 @@ from thinwire.cli.reporting import show_report
 from thinwire.cli.warning import show_warning
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError
-from thinwire.experiments.compare import Comparer, progress_of
-from thinwire.experiments.crews import Crew, LocalCrew, ProcessCrew, default_jobs
+from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
+from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
 from thinwire.experiments.launch import join, launch
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task, task_names
@@ -57,10 +57,12 @@ def start(comparison: Comparison, task: Task, settings: Settings, jobs: int | No
         join(functools.partial(_compare_in_process, comparison, task, settings))
         return
     if comparison.engine == "simulate":
-        _compare(comparison, task, settings, LocalCrew(default_jobs() if jobs is None else jobs))
+        _compare(comparison, task, settings, LocalExecutor(default_jobs() if jobs is None else jobs))
         return
     # Everything that can be refused is refused here, once, before any process starts.
-    Comparer(comparison, task, settings.folder, LocalCrew(1), command=settings.command, watch=lambda *_: None)
+    ComparisonRunner(
+        comparison, task, settings.folder, LocalExecutor(1), command=settings.command, watch=lambda *_: None
+    )
     del task  # every process loads its own; one here would only take memory
     launch(_num_processes(comparison), functools.partial(_compare_in_child, comparison, settings))
 
@@ -84,7 +86,7 @@ def _compare_in_process(comparison: Comparison, task: Task, settings: Settings, 
         raise ConfigError(
             f"--workers {comparison.workers} was given{server}, but {transport.size} processes were started"
         )
-    _compare(comparison, task, settings, ProcessCrew(transport, comparison.workers))
+    _compare(comparison, task, settings, ProcessExecutor(transport, comparison.workers))
 
 
 def _num_processes(comparison: Comparison) -> int:
@@ -92,17 +94,17 @@ def _num_processes(comparison: Comparison) -> int:
     return comparison.workers + any(needs_server(parse_method(method)) for method in comparison.methods)
 
 
-def _compare(comparison: Comparison, task: Task, settings: Settings, crew: Crew) -> None:
-    with Meter(enabled=crew.is_main) as meter:
+def _compare(comparison: Comparison, task: Task, settings: Settings, executor: Executor) -> None:
+    with Meter(enabled=executor.is_main) as meter:
         watch = functools.partial(_show, meter)
-        comparer = Comparer(comparison, task, settings.folder, crew, command=settings.command, watch=watch)
-        if crew.is_main and settings.json_file != "-":
+        comparer = ComparisonRunner(comparison, task, settings.folder, executor, command=settings.command, watch=watch)
+        if executor.is_main and settings.json_file != "-":
             with open_lines(settings.json_file, "a"):
                 pass  # it can be written, which is known now and not after hours
-        taken = comparer.run()
-    if crew.is_main:
+        chosen_lrs = comparer.run()
+    if executor.is_main:
         if settings.json_file != "-":
-            for method, lr in taken.items():
+            for method, lr in chosen_lrs.items():
                 say(f"learning rate {lr:g} taken for {method}")
         show_report(settings.folder, settings.json_file)
 

@@ -5,7 +5,7 @@ from thinwire.compressors.bernoulli import Bernoulli
 from thinwire.compressors.bins import Bins
 from thinwire.compressors.block_rand_k import BlockRandK
 from thinwire.compressors.combinators import BetterOf, Successive
-from thinwire.compressors.cosine import Cosine
+from thinwire.compressors.dct import DCT
 from thinwire.compressors.drive import DRIVE
 from thinwire.compressors.eden import EDEN
 from thinwire.compressors.fixed_size import FixedSize
@@ -29,6 +29,7 @@ from thinwire.compressors.threshold import Threshold
 from thinwire.compressors.top_k import TopK
 
 __all__ = [
+    "DCT",
     "DRIVE",
     "EDEN",
     "QSGD",
@@ -37,7 +38,6 @@ __all__ = [
     "Bins",
     "BlockRandK",
     "Compressor",
-    "Cosine",
     "FixedSize",
     "FusedCompressor",
     "GSpar",

@@ -17,7 +17,7 @@ from thinwire.kernels.reduce.truncated_sums import tail_sums
 from thinwire.kernels.sample.bernoulli import draw_entries
 from thinwire.kernels.sample.probabilities import MANY, density_bounds
 from thinwire.layout import Segments
-from thinwire.payloads import Constant, Payload, Sparse, Total
+from thinwire.payloads import Constant, Payload, Sparse, Sum
 from thinwire.random import Key
 
 _ALTERNATIONS = 8
@@ -93,14 +93,14 @@ class Bernoulli:
         indices, sent = draw_entries(x, offsets, centres, bounds, bases, key.fold("indices").bits64())
         cut = kept_segments(segments, segment_counts(indices, segments))
         kept = Sparse(x.numel(), indices, self.values.compress(sent, key.fold("values"), cut))
-        return kept if self.center == "zero" else Total((Constant(centres, segments), kept))
+        return kept if self.center == "zero" else Sum((Constant(centres, segments), kept))
 
     def outline(self, segments: Segments) -> Payload:
         """Every entry kept."""
         kept = sparse_outline(segments.offsets().diff(), self.values, segments)
         if self.center == "zero":
             return kept
-        return Total((Constant(torch.empty(segments.count, dtype=torch.float32, device="meta"), segments), kept))
+        return Sum((Constant(torch.empty(segments.count, dtype=torch.float32, device="meta"), segments), kept))
 
     def traits(self, numel: int) -> Traits:
         """Unbiased if the values are; of one entry the mean is all there is to know."""

@@ -11,7 +11,7 @@ from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
 from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.layout import Segments
-from thinwire.payloads import Joined, Payload, Total
+from thinwire.payloads import Concat, Payload, Sum
 from thinwire.random import Key
 
 
@@ -58,7 +58,7 @@ class BetterOf:
             self._better(part, key.fold("segment", number), Segments.whole(part.numel()))
             for number, part in enumerate(torch.split(x, segments.offsets().diff().tolist()))
         )
-        return Joined(parts) if parts else self.first.compress(x, key.fold("first"), segments)
+        return Concat(parts) if parts else self.first.compress(x, key.fold("first"), segments)
 
     def _better(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         first = self.first.compress(x, key.fold("first"), segments)
@@ -70,8 +70,8 @@ class BetterOf:
         cuts = (
             [segments] if segments.count <= 1 else [Segments.whole(size) for size in segments.offsets().diff().tolist()]
         )
-        both = tuple(Total((self.first.outline(cut), self.second.outline(cut))) for cut in cuts)
-        return both[0] if len(both) == 1 else Joined(both)
+        both = tuple(Sum((self.first.outline(cut), self.second.outline(cut))) for cut in cuts)
+        return both[0] if len(both) == 1 else Concat(both)
 
     def traits(self, numel: int) -> Traits:
         """Not unbiased; the smaller error."""
@@ -109,20 +109,20 @@ class Successive:
     def __post_init__(self) -> None:
         check_types(self)
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Sum:
         """Both messages."""
         check_vector(x, segments)
         return shortened(lambda x: self._compress(x, key, segments), x)
 
-    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Sum:
         first = self.first.compress(x, key.fold("first"), segments)
         rest = copy_of(x)
         first.add_to(rest, -1.0)
-        return Total((first, self.second.compress(rest, key.fold("second"), segments)))
+        return Sum((first, self.second.compress(rest, key.fold("second"), segments)))
 
-    def outline(self, segments: Segments) -> Total:
+    def outline(self, segments: Segments) -> Sum:
         """Both outlines."""
-        return Total((self.first.outline(segments), self.second.outline(segments)))
+        return Sum((self.first.outline(segments), self.second.outline(segments)))
 
     def traits(self, numel: int) -> Traits:
         """The product of the errors."""

@@ -16,7 +16,7 @@ from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
-from thinwire.payloads import Constant, Drawn, Payload, Total
+from thinwire.payloads import Constant, Payload, SeededSparse, Sum
 from thinwire.payloads.base import per_entry
 from thinwire.random import Key
 
@@ -77,19 +77,21 @@ class FixedSize:
             return self._drawn(kept, cut, counts, address, key, segments)
         centres = segment_means(x, segments)
         kept -= per_entry(centres, cut)
-        return Total((Constant(centres, segments), self._drawn(kept, cut, counts, address, key, segments)))
+        return Sum((Constant(centres, segments), self._drawn(kept, cut, counts, address, key, segments)))
 
-    def _drawn(self, kept: Tensor, cut: Segments, counts: Tensor, address: int, key: Key, segments: Segments) -> Drawn:
+    def _drawn(
+        self, kept: Tensor, cut: Segments, counts: Tensor, address: int, key: Key, segments: Segments
+    ) -> SeededSparse:
         kept *= upscales(segments, counts).to(kept.device)
-        return Drawn(self.values.compress(kept, key.fold("values"), cut), cut, address, segments)
+        return SeededSparse(self.values.compress(kept, key.fold("values"), cut), cut, address, segments)
 
     def outline(self, segments: Segments) -> Payload:
         """As many entries as are kept."""
         cut = kept_segments(segments, most_counts(self.k, self.density, segments))
-        drawn = Drawn(self.values.outline(cut), cut, 0, segments)
+        drawn = SeededSparse(self.values.outline(cut), cut, 0, segments)
         if self.center == "zero":
             return drawn
-        return Total((Constant(torch.empty(segments.count, dtype=torch.float32, device="meta"), segments), drawn))
+        return Sum((Constant(torch.empty(segments.count, dtype=torch.float32, device="meta"), segments), drawn))
 
     def traits(self, numel: int) -> Traits:
         """Unbiased if the values are; of one entry the mean is all there is to know."""

@@ -17,7 +17,7 @@ from thinwire.kernels.quantize.signs import sign_bits
 from thinwire.kernels.sample.bernoulli import split_draws
 from thinwire.kernels.sample.probabilities import density_bounds, variance_bounds
 from thinwire.layout import Segments
-from thinwire.payloads import Signs, Sparse, Total
+from thinwire.payloads import Signs, Sparse, Sum
 from thinwire.random import Key
 
 
@@ -79,12 +79,12 @@ class GSpar:
         if self.rounds < 0:
             raise ConfigError(f"{self.rounds} rounds were asked for; 0 or more are possible")
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Sum:
         """The certain entries, and the signs of the drawn ones: no entry is in both."""
         check_vector(x, segments)
         return shortened(lambda x: self._compress(x, key, segments), x)
 
-    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Total:
+    def _compress(self, x: Tensor, key: Key, segments: Segments) -> Sum:
         offsets = segments.offsets()
         if self.density is not None:
             bounds = density_bounds(x, offsets, x.new_zeros(segments.count), self.density, self.rounds)
@@ -96,13 +96,13 @@ class GSpar:
         values = self.values.compress(certain, key.fold("values"), certain_cut)
         # One segment of which nothing is drawn is no segment: it has no scale either.
         signs = Signs(sign_bits(drawn), bounds[: drawn_cut.count], drawn_cut)
-        return Total((Sparse(x.numel(), certain_at, values), Sparse(x.numel(), drawn_at, signs)))
+        return Sum((Sparse(x.numel(), certain_at, values), Sparse(x.numel(), drawn_at, signs)))
 
-    def outline(self, segments: Segments) -> Total:
+    def outline(self, segments: Segments) -> Sum:
         """Every entry certain, and every entry drawn."""
         counts = segments.offsets().diff()
         drawn = sparse_outline(counts, Sign(), segments)
-        return Total((sparse_outline(counts, self.values, segments), drawn))
+        return Sum((sparse_outline(counts, self.values, segments), drawn))
 
     def traits(self, numel: int) -> Traits:
         """Unbiased if the values are; the errors of the two parts add up."""

@@ -14,7 +14,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.random.philox import uniform
 from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.layout import Segments
-from thinwire.payloads import Dense, Joined, Payload
+from thinwire.payloads import Concat, Dense, Payload
 from thinwire.payloads import LowRank as LowRankPayload
 from thinwire.random import Key
 
@@ -76,7 +76,7 @@ class LowRank:
             return self._one(x, key)
         sizes: list[int] = segments.offsets().diff().tolist()
         parts = [self._one(part, key.fold("segment", number)) for number, part in enumerate(torch.split(x, sizes))]
-        return Joined(tuple(parts)) if parts else Dense(copy_of(x))
+        return Concat(tuple(parts)) if parts else Dense(copy_of(x))
 
     def outline(self, segments: Segments) -> Payload:
         """Every payload for one cut has the same shape."""

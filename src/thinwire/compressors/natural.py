@@ -14,7 +14,7 @@ from thinwire.kernels.flat.finite import LARGEST, is_finite
 from thinwire.kernels.quantize.powers import MOST_LEVELS, round_to_powers
 from thinwire.kernels.reduce.segment_sums import segment_max, segment_sums
 from thinwire.layout import Segments
-from thinwire.payloads import Payload, Powers
+from thinwire.payloads import Payload, PowersOfTwo
 from thinwire.random import Key
 
 
@@ -38,12 +38,14 @@ class NaturalCompression:
         [0.0, -4.0]
     """
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Powers:
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> PowersOfTwo:
         """One byte an entry, and the power of two from the largest entry on upwards."""
         check_vector(x, segments)
         offsets = segments.offsets()
         scales = _power_from(segment_max(x, offsets))
-        return Powers(round_to_powers(x, offsets, scales, MOST_LEVELS, key.bits64()), MOST_LEVELS, scales, segments)
+        return PowersOfTwo(
+            round_to_powers(x, offsets, scales, MOST_LEVELS, key.bits64()), MOST_LEVELS, scales, segments
+        )
 
     def outline(self, segments: Segments) -> Payload:
         """Every payload for one cut has the same shape."""
@@ -91,12 +93,14 @@ class NaturalDithering:
         if self.norm not in ("l2", "max"):
             raise ConfigError(f"norm {self.norm!r} is not known; natural dithering takes 'l2' or 'max'")
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Powers:
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> PowersOfTwo:
         """One code an entry, and the norm of each segment."""
         check_vector(x, segments)
         offsets = segments.offsets()
         scales = segment_max(x, offsets) if self.norm == "max" else _narrowed(segment_sums(x, offsets, 2).sqrt())
-        return Powers(round_to_powers(x, offsets, scales, self.levels, key.bits64()), self.levels, scales, segments)
+        return PowersOfTwo(
+            round_to_powers(x, offsets, scales, self.levels, key.bits64()), self.levels, scales, segments
+        )
 
     def outline(self, segments: Segments) -> Payload:
         """Every payload for one cut has the same shape."""

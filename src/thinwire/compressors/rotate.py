@@ -13,7 +13,7 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.transform.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
-from thinwire.payloads import Joined, Payload, Rotated
+from thinwire.payloads import Concat, Payload, Rotated
 from thinwire.random import Key
 
 
@@ -77,7 +77,7 @@ class Rotate:
             for number, part in enumerate(torch.split(x, sizes))
             if part.numel()
         ]
-        return Joined(tuple(parts)) if parts else self._rotated(x, key, 1)
+        return Concat(tuple(parts)) if parts else self._rotated(x, key, 1)
 
     def outline(self, segments: Segments) -> Payload:
         """The outline of the rotated entries."""
@@ -85,7 +85,7 @@ class Rotate:
             return self._rotated_outline(segments.numel, segments.length)
         sizes = [size for size in segments.offsets().diff().tolist() if size]
         return (
-            Joined(tuple(self._rotated_outline(size, size) for size in sizes)) if sizes else self._rotated_outline(0, 1)
+            Concat(tuple(self._rotated_outline(size, size) for size in sizes)) if sizes else self._rotated_outline(0, 1)
         )
 
     def _rotated_outline(self, numel: int, length: int) -> Rotated:

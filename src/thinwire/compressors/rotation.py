@@ -18,7 +18,7 @@ from thinwire.kernels.sample.halves import split_marked, subset_marks
 from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.kernels.transform.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
-from thinwire.payloads import Codebook, Drawn, Joined, Payload, Rotated, Total
+from thinwire.payloads import Codebook, Concat, Payload, Rotated, SeededSparse, Sum
 from thinwire.random import Key
 
 Scale = Literal["unbiased", "contraction"]
@@ -55,7 +55,7 @@ def _all_segments(x: Tensor, key: Key, segments: Segments, bits: float, rounds: 
         for number, part in enumerate(torch.split(x, sizes))
         if part.numel()
     ]
-    return Joined(tuple(parts)) if parts else _one(x, key, None, bits, rounds, scale)
+    return Concat(tuple(parts)) if parts else _one(x, key, None, bits, rounds, scale)
 
 
 def worst_error(numel: int, bits: float, scale: Scale) -> float:
@@ -141,7 +141,7 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
         factors = sizes.to(torch.float64) / few.offsets().diff().clamp_min(1).to(torch.float64)
         norms = segment_sums(values, few.offsets(), 2)
         scales = kept.fits / kept.squares if scale == "contraction" else norms / kept.fits * factors
-        return Rotated(Drawn(kept.scaled(scales), few, drawn, blocks), address, rounds, block)
+        return Rotated(SeededSparse(kept.scaled(scales), few, drawn, blocks), address, rounds, block)
     # Of more than half of a block the same key draws just the rest.
     larger, smaller = split_marked(rotated, subset_marks(drawn, blocks.offsets(), few.offsets().diff()))
     coarse, fine = _Coded.of(smaller, many, int(bits), units), _Coded.of(larger, few, int(bits) + 1, units)
@@ -151,10 +151,10 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
         # One scale for both, as in the paper: that is what <C(x), x> = ||x||^2 asks for, at the least error.
         of_coarse = of_fine = norms / (coarse.fits + fine.fits)
     parts = (
-        Drawn(coarse.scaled(of_coarse), many, drawn, blocks),
-        Drawn(fine.scaled(of_fine), few, drawn, blocks),
+        SeededSparse(coarse.scaled(of_coarse), many, drawn, blocks),
+        SeededSparse(fine.scaled(of_fine), few, drawn, blocks),
     )
-    return Rotated(Total(parts), address, rounds, block)
+    return Rotated(Sum(parts), address, rounds, block)
 
 
 def _scratch(x: Tensor) -> Tensor | None:

@@ -12,21 +12,21 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.transform.hadamard import hadamard_blocks
 from thinwire.layout import Segments
 from thinwire.payloads import (
+    DCT,
     Codebook,
+    Concat,
     Constant,
-    Cosine,
     Dense,
-    Drawn,
     Grid,
-    Joined,
     Levels,
     LowRank,
     Payload,
-    Powers,
+    PowersOfTwo,
     Rotated,
+    SeededSparse,
     Signs,
     Sparse,
-    Total,
+    Sum,
 )
 from thinwire.random import Key
 
@@ -88,7 +88,7 @@ def shrink(payload: Payload, factors: Tensor, offsets: Tensor) -> Payload:
     """The payload of a vector whose segments are multiplied by ``factors``, f32: one for all or one for each.
 
     Args:
-        payload: of any kind but a transform (``Rotated``, ``Cosine``, ``LowRank``) that crosses segments of unlike
+        payload: of any kind but a transform (``Rotated``, ``DCT``, ``LowRank``) that crosses segments of unlike
             factors.
         factors: f32 ``[1]`` or ``[s]``.
         offsets: int64 ``[s + 1]``, where the segments begin.
@@ -106,22 +106,22 @@ def shrink(payload: Payload, factors: Tensor, offsets: Tensor) -> Payload:
         case Grid():
             each = _of_each(factors, offsets, payload.segments)
             return replace(payload, lows=payload.lows * each, steps=payload.steps * each)
-        case Levels() | Signs() | Codebook() | Powers():
+        case Levels() | Signs() | Codebook() | PowersOfTwo():
             return replace(payload, scales=payload.scales * _of_each(factors, offsets, payload.segments))
         case Constant():
             return replace(payload, values=payload.values * _of_each(factors, offsets, payload.segments))
         case Sparse():
             kept = torch.searchsorted(payload.indices, offsets.to(payload.indices.device))
             return replace(payload, values=shrink(payload.values, factors, kept))
-        case Drawn():
+        case SeededSparse():
             return replace(payload, values=shrink(payload.values, factors, payload.kept.offsets()))
-        case Total():
-            return Total(tuple(shrink(part, factors, offsets) for part in payload.parts))
-        case Joined():
+        case Sum():
+            return Sum(tuple(shrink(part, factors, offsets) for part in payload.parts))
+        case Concat():
             return _shrink_joined(payload, factors, offsets)
         case Rotated() if factors.numel() == 1 or _blocks_follow(payload, offsets):
             return replace(payload, inner=shrink(payload.inner, factors, offsets))
-        case Cosine() if factors.numel() == 1:
+        case DCT() if factors.numel() == 1:
             return replace(payload, inner=shrink(payload.inner, factors, offsets))
         case LowRank() if factors.numel() == 1:
             return replace(payload, left=payload.left * factors)
@@ -131,7 +131,7 @@ def shrink(payload: Payload, factors: Tensor, offsets: Tensor) -> Payload:
     )
 
 
-def _shrink_joined(payload: Joined, factors: Tensor, offsets: Tensor) -> Joined:
+def _shrink_joined(payload: Concat, factors: Tensor, offsets: Tensor) -> Concat:
     """Each part with the factors of the segments that it covers."""
     parts, begin = [], 0
     for part in payload.parts:
@@ -141,7 +141,7 @@ def _shrink_joined(payload: Joined, factors: Tensor, offsets: Tensor) -> Joined:
         own = torch.cat([offsets.new_zeros(1), offsets.clamp(begin, end).diff()[inside].cumsum(0)])
         parts.append(shrink(part, its, own))
         begin = end
-    return Joined(tuple(parts))
+    return Concat(tuple(parts))
 
 
 def _blocks_follow(payload: Rotated, offsets: Tensor) -> bool:

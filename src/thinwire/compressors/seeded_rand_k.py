@@ -14,7 +14,7 @@ from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
-from thinwire.payloads import Drawn
+from thinwire.payloads import SeededSparse
 from thinwire.random import Key
 
 
@@ -63,7 +63,7 @@ class SharedSeedRandK:
         if self.unbiased and self.k is not None and self.k < 1.0:
             raise ConfigError(f"unbiased rand-k with k = {self.k} was asked for; it needs k of at least 1")
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Drawn:
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> SeededSparse:
         """The compressed values of the drawn entries."""
         check_vector(x, segments)
         support = common_key(key) if self.shared else key
@@ -74,12 +74,12 @@ class SharedSeedRandK:
             kept = magnified(kept, upscales(segments, counts).to(x.device))
         # As many segments as the vector has, even where nothing is kept of the only one.
         cut = kept_segments(segments, counts) if kept.numel() else Segments.of_sizes(counts.tolist())
-        return Drawn(self.values.compress(kept, key.fold("values"), cut), cut, address, segments)
+        return SeededSparse(self.values.compress(kept, key.fold("values"), cut), cut, address, segments)
 
-    def outline(self, segments: Segments) -> Drawn:
+    def outline(self, segments: Segments) -> SeededSparse:
         """As many entries as can be kept."""
         cut = kept_segments(segments, most_counts(self.k, self.density, segments))
-        return Drawn(self.values.outline(cut), cut, 0, segments)
+        return SeededSparse(self.values.outline(cut), cut, 0, segments)
 
     def traits(self, numel: int) -> Traits:
         """A contraction in expectation, or unbiased with ``omega = (d/k)(1 + omega_values) - 1``; linear if shared."""

@@ -3,11 +3,11 @@
 from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import compress_ddp
 from thinwire.distributed.compressed_gradients import CompressedGradients
+from thinwire.distributed.dense_policy import DensePolicy, NothingCompressed
 from thinwire.distributed.dense_watch import SlowerThanDense
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.optimizer import DistributedOptimizer
-from thinwire.distributed.policy import DensePolicy, NothingCompressed
 from thinwire.distributed.serving import serve
 from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.distributed.transport import Transport

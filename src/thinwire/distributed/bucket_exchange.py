@@ -14,8 +14,8 @@ from thinwire.distributed.settling import Settling
 from thinwire.errors import NumericsError
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
-from thinwire.worker.observing import LayerReport
-from thinwire.worker.refusals import first_unsound
+from thinwire.worker.layer_report import LayerReport
+from thinwire.worker.refusals import first_nonfinite_parameter
 from thinwire.worker.step_times import StepClock
 
 
@@ -133,8 +133,9 @@ class BucketExchange:
 
 
 def _numerics_error(channel: Channel, outcome: Outcome, step: int) -> NumericsError:
+    name = first_nonfinite_parameter(channel, outcome)
     return NumericsError(
-        f"NaN or inf in the gradient of at least one worker, in {first_unsound(channel, outcome)!r}, found at step "
-        f"{step}; no memory has taken anything of it. Lower the learning rate, clip gradients, or look for bad input "
-        "data; a GradScaler that is to skip such steps must be given to compress_ddp as scaler="
+        f"NaN or inf in the gradient of at least one worker, in {name!r}, found at step {step}; no memory "
+        "has taken anything of it. Lower the learning rate, clip gradients, or look for bad input data; a GradScaler "
+        "that is to skip such steps must be given to compress_ddp as scaler="
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from thinwire.compressors import Identity
-from thinwire.distributed.policy import PartlyDense
+from thinwire.distributed.dense_policy import PartlyDense
 from thinwire.layout import Granularity, Layout, PerTensor, Whole
 from thinwire.methods import GradientAveraging
 from thinwire.random import Key

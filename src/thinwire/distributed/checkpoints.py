@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.distributed.checkpoint_folder import CheckpointFolder, Place, file_name
-from thinwire.distributed.parts import Parts, Stateful
+from thinwire.distributed.checkpoint_parts import Parts, Stateful
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.files import FolderLock, StrPath, write_atomically

@@ -7,14 +7,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.bucket_exchange import GradScaler
 from thinwire.distributed.compressed_gradients import CompressedGradients
+from thinwire.distributed.dense_policy import DensePolicy
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.hooked_model import Detached, ddp_in, refuse_unfit
 from thinwire.distributed.link_options import LinkOptions
-from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.reducer import attach, renew
 from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging, Method, ModelAveraging, parse_method
-from thinwire.worker.observing import LayerReport
+from thinwire.worker.layer_report import LayerReport
 
 
 def compress_ddp(
@@ -118,16 +118,16 @@ def _had_hook(model: DistributedDataParallel) -> bool:
 
 def _on_gradients(method: Method) -> GradientAveraging:
     """The method as one that averages gradients."""
-    if method.wipe_memory or (isinstance(method, GradientAveraging) and method.clip_norm is not None):
+    if method.reset_memory or (isinstance(method, GradientAveraging) and method.clip_norm is not None):
         raise ConfigError(
-            "a hook sees neither the norm of the whole gradient nor the learning rate: clip_norm and wipe_memory have "
+            "a hook sees neither the norm of the whole gradient nor the learning rate: clip_norm and reset_memory have "
             "no meaning there; leave them out"
         )
     if isinstance(method, GradientAveraging):
         return method
     names = ("memory", "compressor", "exchange", "granularity", "warm_up")
     parts: dict[str, Any] = {name: getattr(method, name) for name in names}
-    if method != ModelAveraging(**parts) or not method.exchange.is_common:
+    if method != ModelAveraging(**parts) or not method.exchange.workers_agree:
         raise ConfigError(
             f"{method} averages models after local steps or in a way of its own, and DDP's hook sees gradients, at "
             "every step; use thinwire.synchronize without DDP, or leave out every=..."

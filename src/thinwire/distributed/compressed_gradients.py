@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from thinwire.distributed.backward_end import BackwardEnd, is_inside_backward
 from thinwire.distributed.bucket_exchange import BucketExchange, GradScaler
 from thinwire.distributed.buckets import BucketChannels, parameter_of, plain_key
+from thinwire.distributed.dense_policy import DensePolicy
 from thinwire.distributed.dense_watch import DenseWatch
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.hooked_model import Detached
@@ -23,9 +24,8 @@ from thinwire.distributed.interrupts import Interrupts
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.pipeline import Pipeline
-from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.replicas import guard_module
-from thinwire.distributed.starting_point import begin_alike, common_terms
+from thinwire.distributed.starting_point import broadcast_parameters, common_terms
 from thinwire.distributed.step_notices import StepNotices, is_step_of_scaler
 from thinwire.distributed.trained_model import TrainedModel
 from thinwire.distributed.transport import Transport
@@ -33,7 +33,7 @@ from thinwire.errors import ConfigError, WorkerError
 from thinwire.methods import GradientAveraging
 from thinwire.network import Traffic
 from thinwire.random import Key
-from thinwire.worker.observing import LayerReport
+from thinwire.worker.layer_report import LayerReport
 from thinwire.worker.parameters import named_parameters, plain_name
 from thinwire.worker.resize import of_known, resized
 from thinwire.worker.state import check_same
@@ -77,7 +77,7 @@ class CompressedGradients:
             self._exchange = BucketExchange(
                 self._buckets, self.transport.rank, scales, guarded, layer_report, self._clock
             )
-            begin_alike(self.transport, model.module)
+            broadcast_parameters(self.transport, model.module)
             self._trained = TrainedModel(model, self.transport, policy, self._buckets)
             if warn_if_slower and self.transport.size > 1:
                 network = measure_link(self.transport, model.process_group)

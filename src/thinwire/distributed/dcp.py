@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.storage import StorageReader
 
-from thinwire.distributed.parts import Parts, Stateful
+from thinwire.distributed.checkpoint_parts import Parts, Stateful
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath
 

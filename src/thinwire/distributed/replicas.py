@@ -60,7 +60,7 @@ class WorkerReplicas:
     def __post_init__(self) -> None:
         method = self.worker.method
         has_common = isinstance(method, GradientAveraging) or "reference" in self.worker.channels[0].update
-        if not (method.exchange.is_common and has_common):
+        if not (method.exchange.workers_agree and has_common):
             raise ConfigError(
                 f"under {method} each worker has a model of its own at every moment; there is nothing to compare, "
                 "leave out the guard"

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from thinwire.distributed.link_options import LinkOptions
-from thinwire.distributed.starting_point import begin_alike, common_terms
+from thinwire.distributed.starting_point import broadcast_parameters, common_terms
 from thinwire.distributed.synchronizer import Group, process_group_of
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, NumericsError
@@ -55,7 +55,7 @@ def serve(
                 f"process {transport.rank} of {transport.size} was to serve; the last of at least two processes is "
                 "the server"
             )
-        begin_alike(transport, model)
+        broadcast_parameters(transport, model)
         server = Server(product, model, size=size)
         assert isinstance(product, ModelAveraging)
         due = product.schedule.due

@@ -16,7 +16,7 @@ _NUM_BYTES = 8
 """Of what stands for a tensor."""
 
 
-def begin_alike(transport: Transport, model: nn.Module) -> int:
+def broadcast_parameters(transport: Transport, model: nn.Module) -> int:
     """Overwrite those parameters and buffers with process 0's that are not equal on all; how many bytes these have.
 
     First the processes compare 8 bytes a tensor. So a model that all made from one seed, or read from one file, is not

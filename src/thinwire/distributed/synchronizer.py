@@ -16,13 +16,13 @@ from thinwire.distributed.closures import Once
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.replicas import guard_worker
-from thinwire.distributed.starting_point import begin_alike, common_terms
+from thinwire.distributed.starting_point import broadcast_parameters, common_terms
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging, Method, ModelAveraging, parse_method
 from thinwire.network import Traffic
 from thinwire.worker import Worker, needs_server
-from thinwire.worker.observing import LayerReport
+from thinwire.worker.layer_report import LayerReport
 from thinwire.worker.parameters import held_parameters, local_part
 from thinwire.worker.resize import of_known
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
@@ -56,7 +56,7 @@ class Synchronizer:
                     f"{method} needs a server, which is the last process: let it call thinwire.serve(model, method, "
                     "num_steps=...) instead, and start one process more than there are workers"
                 )
-            begin_alike(self.transport, model)
+            broadcast_parameters(self.transport, model)
             size = self.transport.size - served
             self.optimizer = optimizer
             self.worker = Worker(method, model, optimizer, rank=self.transport.rank, size=size, seed=seed)

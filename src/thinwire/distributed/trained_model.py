@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.buckets import BucketChannels
+from thinwire.distributed.dense_policy import DensePolicy
 from thinwire.distributed.hooked_model import refuse_unfit
-from thinwire.distributed.policy import DensePolicy
 from thinwire.distributed.reducer import Exchanger, TrainedParameters
-from thinwire.distributed.starting_point import begin_alike, model_terms
+from thinwire.distributed.starting_point import broadcast_parameters, model_terms
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
@@ -93,7 +93,7 @@ class TrainedModel:
         self._take(now)
         self._check()
         joined = self._trained.take_over(model, exchanger)
-        begin_alike(self._transport, nn.ParameterList(joined))
+        broadcast_parameters(self._transport, nn.ParameterList(joined))
 
     def take_loaded(self, module: nn.Module) -> None:
         """Before the first step: take process 0's weights if some process has loaded others meanwhile.
@@ -108,7 +108,7 @@ class TrainedModel:
         self._first_versions = None
         everyone = self._transport.share([float(is_written)])
         ranks = [rank for rank, (wrote,) in enumerate(everyone) if wrote]
-        if ranks and begin_alike(self._transport, nn.ParameterList(params)):
+        if ranks and broadcast_parameters(self._transport, nn.ParameterList(params)):
             warnings.warn(
                 f"parameters were written after compress_ddp, by the processes {ranks}, and were not equal on all; all "
                 "have taken those of process 0. Load weights before compress_ddp, or on every process",

@@ -4,16 +4,16 @@ from thinwire.exchanges.accumulating import Accumulating
 from thinwire.exchanges.all_reduce import AllReduce
 from thinwire.exchanges.asynchronous import AsynchronousServer
 from thinwire.exchanges.base import Aggregate, Context, Exchange
+from thinwire.exchanges.compressed_reduce_scatter import CompressedReduceScatter
 from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.gossip import Gossip
 from thinwire.exchanges.hierarchical import Hierarchical
 from thinwire.exchanges.majority_vote import MajorityVote
-from thinwire.exchanges.owner_quantized import OwnerQuantized
-from thinwire.exchanges.owner_sharded import OwnerSharded
 from thinwire.exchanges.parameter_server import ParameterServer
 from thinwire.exchanges.power_iteration import PowerIteration
 from thinwire.exchanges.shared_scale import SharedScale
 from thinwire.exchanges.sign_of import SignOf
+from thinwire.exchanges.sparse_reduce_scatter import SparseReduceScatter
 from thinwire.exchanges.tree import Tree
 from thinwire.exchanges.variance_scaled import VarianceScaled
 
@@ -22,18 +22,18 @@ __all__ = [
     "Aggregate",
     "AllReduce",
     "AsynchronousServer",
+    "CompressedReduceScatter",
     "Context",
     "Exchange",
     "Gather",
     "Gossip",
     "Hierarchical",
     "MajorityVote",
-    "OwnerQuantized",
-    "OwnerSharded",
     "ParameterServer",
     "PowerIteration",
     "SharedScale",
     "SignOf",
+    "SparseReduceScatter",
     "Tree",
     "VarianceScaled",
 ]

@@ -15,7 +15,7 @@ from thinwire.exchanges.recompression import decode_part
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.sparse.scatter import scatter_write
 from thinwire.layout import State
-from thinwire.payloads import Dense, Drawn, Payload, Sparse
+from thinwire.payloads import Dense, Payload, SeededSparse, Sparse
 from thinwire.steps import Steps, all_gather, all_reduce
 from thinwire.wire import encode
 
@@ -37,7 +37,7 @@ class AllReduce:
         return True
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All add up the same vectors in the same order."""
         return True
 
@@ -49,7 +49,7 @@ class AllReduce:
         """One all-reduce; another round if something is not finite, so that all learn what."""
         payload = compressor.compress(x, ctx.key, ctx.segments)
         outline = compressor.outline(ctx.segments)
-        if isinstance(outline, Drawn | Sparse) and isinstance(outline.values, Dense):
+        if isinstance(outline, SeededSparse | Sparse) and isinstance(outline.values, Dense):
             return (yield from _few(payload, outline.values.numel, ctx))
         vector = payload.values if isinstance(payload, Dense) else payload.to_dense()
         mean = yield from all_reduce(vector, divisor=ctx.size)
@@ -58,7 +58,7 @@ class AllReduce:
 
 def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
     """The mean of at most ``most`` values at places that all workers know, and the number of workers that have none."""
-    sparse = payload.sparse() if isinstance(payload, Drawn) else payload
+    sparse = payload.sparse() if isinstance(payload, SeededSparse) else payload
     assert isinstance(sparse, Sparse)
     values = sparse.values.to_dense()
     handed_over = zeros(most + 1, values.device)

@@ -57,7 +57,7 @@ class AsynchronousServer:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """Each worker gets the model of another moment."""
         return False
 

@@ -89,7 +89,7 @@ class Exchange(Protocol):
         ...
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """Whether every worker gets the same mean, bit for bit; under gossip each has its own."""
         ...
 

@@ -60,7 +60,7 @@ class Gather:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All add up the same vectors in the same order."""
         return True
 

@@ -52,7 +52,7 @@ class Gossip:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """Each has its own neighbours."""
         return False
 

@@ -206,11 +206,11 @@ def spectral_gap(matrix: Tensor) -> float:
     return 1.0 - float(sizes[1]) if sizes.numel() > 1 else 1.0
 
 
-def largest_move(matrix: Tensor) -> float:
+def beta(matrix: Tensor) -> float:
     """``beta = ||I - W||_2`` of a symmetric mixing matrix.
 
     Example:
-        >>> round(largest_move(mixing_matrix(Ring(), 8)), 4)
+        >>> round(beta(mixing_matrix(Ring(), 8)), 4)
         1.3333
     """
     return float((1.0 - torch.linalg.eigvalsh(matrix)).abs().max())

@@ -11,7 +11,7 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes, read_mean, smallest_exact
-from thinwire.exchanges.remembered import offence
+from thinwire.exchanges.remembered import first_nonfinite
 from thinwire.kernels.flat.finite import divide_finite, is_finite
 from thinwire.layout import State
 from thinwire.payloads import Dense, Payload
@@ -49,7 +49,7 @@ class Hierarchical:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All leaders add up the same messages in the same order."""
         return True
 
@@ -76,7 +76,7 @@ class Hierarchical:
                 max_exact_num_bytes(numel),
             )
             part.add_to(x)
-        sent = compressor.compress(x, ctx.key, ctx.segments) if is_finite(x) else offence(x)
+        sent = compressor.compress(x, ctx.key, ctx.segments) if is_finite(x) else first_nonfinite(x)
         message = encode(sent)
         leaders = range(0, ctx.size, self.island)
         others = [other for other in leaders if other != leader]

@@ -14,7 +14,7 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.recompression import decode_part
-from thinwire.exchanges.remembered import offence
+from thinwire.exchanges.remembered import first_nonfinite
 from thinwire.exchanges.star import collect, spread
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.quantize.signs import sign_bits
@@ -56,7 +56,7 @@ class MajorityVote:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All get the outcome of one count, or count the same votes."""
         return True
 
@@ -100,4 +100,4 @@ def _count(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None)
             add_signs(vote.bits, ones, whole.offsets(), total)
         else:
             vote.add_to(total)
-    return Signs(sign_bits(total), ones, whole) if is_finite(total) else offence(total)
+    return Signs(sign_bits(total), ones, whole) if is_finite(total) else first_nonfinite(total)

@@ -62,7 +62,7 @@ class ParameterServer:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All get the server's message."""
         return True
 

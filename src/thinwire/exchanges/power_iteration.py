@@ -15,12 +15,12 @@ from thinwire.compressors.seeded_rand_k import common_key
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.remembered import recall, settle
+from thinwire.exchanges.remembered import add_residual, commit
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.random.philox import uniform
 from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.layout import Layout, State
-from thinwire.payloads import Dense, Joined, LowRank, Payload
+from thinwire.payloads import Concat, Dense, LowRank, Payload
 from thinwire.random import Key
 from thinwire.steps import Steps, all_reduce
 
@@ -77,7 +77,7 @@ class PowerIteration:
         return True
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All multiply the same factors."""
         return True
 
@@ -95,7 +95,7 @@ class PowerIteration:
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """Two all-reduces: P and what is not compressed, then Q."""
-        intended, _ = recall(x, compressor)
+        intended, _ = add_residual(x, compressor)
         parts = plan(ctx.layout, self.rank)
         names = _directions(ctx.layout, parts)
         matrices = [intended[part.start : part.stop].view(part.rows, part.columns) for part in parts if part.rows]
@@ -122,7 +122,7 @@ class PowerIteration:
         sent = _sent(parts, products, intended)
         finite = is_finite(mean)
         if finite:
-            settle(compressor, sent)
+            commit(compressor, sent)
         following = self._next(ctx, dict(zip(names, factors, strict=True))) if self.warm_start and finite else state
         return Aggregate(mean, finite, 4 * (mine.numel() + mean_right.numel()), sent, ctx.size, following)
 
@@ -201,7 +201,7 @@ def _in_order(parts: Sequence[Part], matrices: Sequence[Tensor], rest: Tensor) -
 
 def _sent(parts: Sequence[Part], products: Sequence[LowRank], intended: Tensor) -> Payload:
     of_matrices = iter(products)
-    return Joined(
+    return Concat(
         tuple(
             next(of_matrices) if part.rows else Dense(intended[part.start : part.stop].clone()) for part in parts
         )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor, segment_traits
 from thinwire.errors import ConfigError, ProtocolError
-from thinwire.exchanges.remembered import offence
+from thinwire.exchanges.remembered import first_nonfinite
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments
 from thinwire.payloads import Dense, Payload, Sparse
@@ -29,7 +29,7 @@ def recompress(vector: Tensor, compressor: Compressor, key: Key, segments: Segme
         ([0.0, -3.0], [1.0, 0.0])
     """
     if not is_finite(vector):
-        return offence(vector)
+        return first_nonfinite(vector)
     payload = compressor.compress(vector, key, segments)
     payload.add_to(vector, -1.0)
     return payload

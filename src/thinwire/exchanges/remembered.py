@@ -16,16 +16,16 @@ class Remembered(Compressor, Protocol):
     compressor: Compressor
     """The one without the memory."""
 
-    def recall(self, x: Tensor) -> Tensor:
+    def add_residual(self, x: Tensor) -> Tensor:
         """What is to be sent of ``x``, which is handed over; read it until :meth:`settle`, do not write to it."""
         ...
 
-    def settle(self, sent: Payload) -> None:
+    def commit(self, sent: Payload) -> None:
         """Say what was sent of what :meth:`recall` returned."""
         ...
 
 
-def recall(x: Tensor, compressor: Compressor) -> tuple[Tensor, Compressor]:
+def add_residual(x: Tensor, compressor: Compressor) -> tuple[Tensor, Compressor]:
     """What is to be sent of ``x``, and the compressor without its memory.
 
     Example:
@@ -33,22 +33,24 @@ def recall(x: Tensor, compressor: Compressor) -> tuple[Tensor, Compressor]:
         >>> recall(torch.ones(1), Identity())
         (tensor([1.]), Identity())
     """
-    return (compressor.recall(x), compressor.compressor) if isinstance(compressor, Remembered) else (x, compressor)
+    return (
+        (compressor.add_residual(x), compressor.compressor) if isinstance(compressor, Remembered) else (x, compressor)
+    )
 
 
-def settle(compressor: Compressor, sent: Payload) -> None:
+def commit(compressor: Compressor, sent: Payload) -> None:
     """Tell the memory, if there is one, what was sent."""
     if isinstance(compressor, Remembered):
-        compressor.settle(sent)
+        compressor.commit(sent)
 
 
-def offence(x: Tensor) -> Sparse:
+def first_nonfinite(x: Tensor) -> Sparse:
     """The first entry of ``x`` that is NaN or inf; no entry if all are finite.
 
     It is sent in place of a vector that must not be compressed, so that all learn of it.
 
     Example:
-        >>> offence(torch.tensor([1.0, torch.inf])).to_dense().tolist()
+        >>> first_nonfinite(torch.tensor([1.0, torch.inf])).to_dense().tolist()
         [0.0, inf]
     """
     first = torch.isfinite(x).logical_not().nonzero().view(-1)[:1]

@@ -14,7 +14,7 @@ from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.recompression import EXACT_KINDS
-from thinwire.exchanges.remembered import offence, recall, settle
+from thinwire.exchanges.remembered import add_residual, commit, first_nonfinite
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
 from thinwire.payloads import Dense, Payload, Sparse
@@ -60,9 +60,9 @@ class SharedScale:
         return self.exchange.needs_linear
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """As the inner exchange."""
-        return self.exchange.is_common
+        return self.exchange.workers_agree
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """What the inner exchange remembers.
@@ -76,9 +76,9 @@ class SharedScale:
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """A gather of scales, then the inner exchange."""
-        intended, alone = recall(x, compressor)
+        intended, alone = add_residual(x, compressor)
         own = alone.scales(intended, ctx.segments) if isinstance(alone, Scalable) and is_finite(intended) else None
-        message = encode(Dense(own) if own is not None else offence(intended))
+        message = encode(Dense(own) if own is not None else first_nonfinite(intended))
         longest = max_num_bytes(Dense(torch.empty(ctx.segments.count, dtype=torch.float32, device="meta")))
         combine = functools.partial(_largest, numel=x.numel(), num_scales=ctx.segments.count)
         found = yield from all_gather(message, combine, max(longest, ctx.max_num_bytes))
@@ -86,7 +86,7 @@ class SharedScale:
             return Aggregate(found.to_dense(), False, message.numel(), found, ctx.size)
         assert own is not None and isinstance(alone, Scalable)  # noqa: PT018 (else found would have been sparse)
         aggregate = yield from self.exchange.run(intended, _AtScale(alone, own, found), ctx, state)
-        settle(compressor, aggregate.sent)
+        commit(compressor, aggregate.sent)
         return replace(aggregate, message_bytes=aggregate.message_bytes + message.numel())
 
 

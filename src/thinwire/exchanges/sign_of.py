@@ -34,9 +34,9 @@ class SignOf:
         return self.exchange.needs_linear
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """As the inner exchange."""
-        return self.exchange.is_common
+        return self.exchange.workers_agree
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """What the inner exchange remembers."""

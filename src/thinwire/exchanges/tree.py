@@ -66,7 +66,7 @@ class Tree:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All get the root's message."""
         return True
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thinwire.compressors import Compressor, Traits
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
-from thinwire.experiments.compare import made_by
+from thinwire.experiments.comparison_runner import made_by
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_batch_size
 from thinwire.experiments.session import one_torch_thread, private_torch_randomness

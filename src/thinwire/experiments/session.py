@@ -147,7 +147,7 @@ class Session:
         lead = self._worker(first)
         shared = can_share(self._method, lead.model)
         lead.counts_union = first == 0
-        return [lead, *(lead.beside(rank) if shared else self._worker(rank) for rank in others)]
+        return [lead, *(lead.sharing_model(rank) if shared else self._worker(rank) for rank in others)]
 
     def _worker(self, rank: int) -> Worker:
         model = self.task.model(self.run.seed)

@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.bucket_exchange import GradScaler
+from thinwire.distributed.checkpoint_parts import Stateful
 from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import can_overlap, compress_ddp
 from thinwire.distributed.compressed_gradients import CompressedGradients
 from thinwire.distributed.hooked_model import ddp_in
-from thinwire.distributed.parts import Stateful
 from thinwire.distributed.synchronizer import Synchronizer, synchronize
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath

@@ -28,7 +28,7 @@ class Memory(Protocol):
         """The state before the first message: f32 tensors of the shape and on the device of ``like``."""
         ...
 
-    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What is to be sent, and the state if nothing of it is; for exchanges that compress by themselves.
 
         ``state`` is not changed, ``x`` is handed over as in :meth:`compress`. What is to be sent may be a tensor of
@@ -36,7 +36,7 @@ class Memory(Protocol):
         """
         ...
 
-    def settle(self, sent: Payload, state: State) -> State:
+    def commit(self, sent: Payload, state: State) -> State:
         """The state once ``sent`` is delivered; ``state`` is what :meth:`recall` returned, and is used up."""
         ...
 
@@ -57,6 +57,6 @@ def compress_in_steps(
     memory: Memory, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
 ) -> tuple[Payload, State]:
     """:meth:`Memory.compress` by what it means: recall, compress, settle."""
-    intended, recalled = memory.recall(x, state)
+    intended, recalled = memory.add_residual(x, state)
     payload = compressor.compress(intended, key, segments)
-    return payload, memory.settle(payload, recalled)
+    return payload, memory.commit(payload, recalled)

@@ -48,11 +48,11 @@ class EF21:
         """An estimate of zeros."""
         return {"estimate": zeros(like.numel(), like.device)}
 
-    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The difference, written over ``x``."""
         return torch.sub(x, state["estimate"], out=x), {"estimate": copy_of(state["estimate"])}
 
-    def settle(self, sent: Payload, state: State) -> State:
+    def commit(self, sent: Payload, state: State) -> State:
         """The decoded message is added."""
         sent.add_to(state["estimate"])
         return state

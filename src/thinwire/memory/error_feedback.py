@@ -60,11 +60,11 @@ class ErrorFeedback:
         """A residual of zeros."""
         return {"residual": zeros(like.numel(), like.device)}
 
-    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``decay * residual + x``, written over ``x``: the residual if nothing is sent."""
         return add_residual(x, state["residual"], self.decay, x), {"residual": x}
 
-    def settle(self, sent: Payload, state: State) -> State:
+    def commit(self, sent: Payload, state: State) -> State:
         """The decoded message is subtracted."""
         sent.add_to(state["residual"], -1.0)
         return state

@@ -57,12 +57,12 @@ class Momentum:
         """A mean of zeros."""
         return {"momentum": zeros(like.numel(), like.device)}
 
-    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The new mean, written over ``x``."""
         x.mul_(1.0 - self.momentum).add_(state["momentum"] * self.momentum)
         return x, {"momentum": x}
 
-    def settle(self, sent: Payload, state: State) -> State:
+    def commit(self, sent: Payload, state: State) -> State:
         """The mean stays as it is."""
         return state
 

@@ -71,7 +71,7 @@ class MomentumCorrection:
         """The velocity, and what has accumulated of it: zeros."""
         return {name: zeros(like.numel(), like.device) for name in ("momentum", "residual")}
 
-    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What has accumulated; the new velocity has the memory of ``x``."""
         accumulated = tensor_of(empty_array(x.numel(), np.float32))
         if self.nesterov:
@@ -85,7 +85,7 @@ class MomentumCorrection:
             torch.add(state["residual"], x, out=accumulated)
         return accumulated, {"momentum": x, "residual": accumulated}
 
-    def settle(self, sent: Payload, state: State) -> State:
+    def commit(self, sent: Payload, state: State) -> State:
         """The decoded message is subtracted, and the velocities of its entries stop."""
         sent.add_to(state["residual"], -1.0)
         if self.factor_masking:

@@ -30,11 +30,11 @@ class NoMemory:
         """No tensors."""
         return {}
 
-    def recall(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``x`` itself."""
         return x, state
 
-    def settle(self, sent: Payload, state: State) -> State:
+    def commit(self, sent: Payload, state: State) -> State:
         """No tensors."""
         return state
 

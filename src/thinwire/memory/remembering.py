@@ -46,14 +46,14 @@ class Remembering:
         payload, self.next_state = self.memory.compress(x, self.compressor, key, segments, self.state)
         return payload
 
-    def recall(self, x: Tensor) -> Tensor:
+    def add_residual(self, x: Tensor) -> Tensor:
         """What is to be sent of ``x``, which is handed over; read it until :meth:`settle`, do not write to it."""
-        intended, self._recalled = self.memory.recall(x, self.state)
+        intended, self._recalled = self.memory.add_residual(x, self.state)
         return intended
 
-    def settle(self, sent: Payload) -> None:
+    def commit(self, sent: Payload) -> None:
         """Say what was sent of what :meth:`recall` returned."""
-        self.next_state = self.memory.settle(sent, self._recalled)
+        self.next_state = self.memory.commit(sent, self._recalled)
 
     def outline(self, segments: Segments) -> Payload:
         """That of the compressor."""

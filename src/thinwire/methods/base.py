@@ -34,7 +34,7 @@ class GradientAveraging:
         clip_norm: before the memory, each worker's gradient is scaled to a norm of at most ``clip_norm / sqrt(P)``
             (local clipping of Deep Gradient Compression, Lin et al. 2018).
         warm_up: compressors of the first exchanges.
-        wipe_memory: whether the memory is set to zero when the learning rate falls below half of what it was.
+        reset_memory: whether the memory is set to zero when the learning rate falls below half of what it was.
 
     Raises:
         ConfigError: a part of the wrong kind, or an exchange that adds messages before they are decoded with a
@@ -47,7 +47,7 @@ class GradientAveraging:
     granularity: Granularity = Whole()
     clip_norm: float | None = None
     warm_up: WarmUp | None = None
-    wipe_memory: bool = False
+    reset_memory: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -80,7 +80,7 @@ class ModelAveraging:
         granularity: how the vector is cut for compression.
         update: what is exchanged, and what becomes of the mean.
         warm_up: compressors of the first exchanges (of each fragment).
-        wipe_memory: whether the memory is set to zero when the learning rate falls below half of what it was.
+        reset_memory: whether the memory is set to zero when the learning rate falls below half of what it was.
         fragments: the vector is cut into so many consecutive parts of equal length; each exchange is of one of them,
             in turn (sparse parameter averaging; Streaming DiLoCo).
         delay: local steps between an exchange and the step after which its result is applied.
@@ -97,7 +97,7 @@ class ModelAveraging:
     granularity: Granularity = Whole()
     update: Update = Outer()
     warm_up: WarmUp | None = None
-    wipe_memory: bool = False
+    reset_memory: bool = False
     fragments: int = 1
     delay: int = 0
 
@@ -109,7 +109,7 @@ class ModelAveraging:
                 f"fragments = {self.fragments} and delay = {self.delay} were given; there is at least 1 fragment, and "
                 "a delay is 0 or more steps"
             )
-        if not self.schedule.is_common and not isinstance(self.exchange, AsynchronousServer):
+        if not self.schedule.workers_agree and not isinstance(self.exchange, AsynchronousServer):
             raise ConfigError(
                 f"under {self.schedule} each worker communicates at steps of its own, which an exchange in which they "
                 "wait for each other cannot; use a schedule that all share, or an AsynchronousServer"
@@ -168,7 +168,7 @@ def _check_server(method: ModelAveraging) -> None:
 def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
     """Where no mean is common to all, something else must bring the workers' models together, and only there."""
     seeks_consensus = isinstance(method, ModelAveraging) and isinstance(method.update, Consensus)
-    of_all = method.exchange.is_common or isinstance(method.exchange, AsynchronousServer)
+    of_all = method.exchange.workers_agree or isinstance(method.exchange, AsynchronousServer)
     if not of_all and not seeks_consensus:
         raise ConfigError(
             f"under {method.exchange} each worker gets a mean of its own, and models would drift apart; use "
@@ -188,8 +188,8 @@ def _check_estimates(method: "GradientAveraging | ModelAveraging") -> None:
             f"memory={method.memory} does not go with exchange={method.exchange}: the messages of EF21 are changes, "
             "which Accumulating adds up, and nothing else sends changes"
         )
-    if isinstance(method.memory, EF21) and method.wipe_memory:
-        raise ConfigError("an estimate that all workers share must not be wiped; leave wipe_memory out with EF21")
+    if isinstance(method.memory, EF21) and method.reset_memory:
+        raise ConfigError("an estimate that all workers share must not be reset; leave reset_memory out with EF21")
 
 
 def _check_parts(method: "GradientAveraging | ModelAveraging") -> None:

@@ -16,7 +16,7 @@ class Schedule(Protocol):
     """Decides after which local steps a worker takes part in an exchange; a pure function of step and rank."""
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """Whether all workers communicate after the same steps, as every exchange needs in which they wait."""
         ...
 
@@ -41,7 +41,7 @@ class Every:
         _check_steps("every", self.steps)
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All at the same steps."""
         return True
 
@@ -77,7 +77,7 @@ class PostLocal:
             raise ConfigError(f"switch = {self.switch} was given; local steps begin after 0, 1, 2, ... steps")
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All at the same steps."""
         return True
 
@@ -114,7 +114,7 @@ class RandomGaps:
         _check_steps("max_gap", self.max_gap)
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All at the same steps: the gaps do not depend on the worker."""
         return True
 
@@ -155,7 +155,7 @@ class Staggered:
             raise ConfigError(f"gaps = {self.gaps!r} was given; gaps are 'fixed' or 'random'")
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """Each worker has its own."""
         return False
 

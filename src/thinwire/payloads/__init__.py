@@ -2,34 +2,34 @@
 
 from thinwire.payloads.base import Payload
 from thinwire.payloads.codebook import Codebook
+from thinwire.payloads.concat import Concat
 from thinwire.payloads.constant import Constant
-from thinwire.payloads.cosine import Cosine
+from thinwire.payloads.dct import DCT
 from thinwire.payloads.dense import Dense
-from thinwire.payloads.drawn import Drawn
 from thinwire.payloads.grid import Grid
-from thinwire.payloads.joined import Joined
 from thinwire.payloads.levels import Levels
 from thinwire.payloads.low_rank import LowRank
-from thinwire.payloads.powers import Powers
+from thinwire.payloads.powers_of_two import PowersOfTwo
 from thinwire.payloads.rotated import Rotated
+from thinwire.payloads.seeded_sparse import SeededSparse
 from thinwire.payloads.signs import Signs
 from thinwire.payloads.sparse import Sparse
-from thinwire.payloads.total import Total
+from thinwire.payloads.sum import Sum
 
 __all__ = [
+    "DCT",
     "Codebook",
+    "Concat",
     "Constant",
-    "Cosine",
     "Dense",
-    "Drawn",
     "Grid",
-    "Joined",
     "Levels",
     "LowRank",
     "Payload",
-    "Powers",
+    "PowersOfTwo",
     "Rotated",
+    "SeededSparse",
     "Signs",
     "Sparse",
-    "Total",
+    "Sum",
 ]

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from thinwire.payloads.base import Payload
+from thinwire.payloads.concat import Concat
 from thinwire.payloads.dense import Dense
-from thinwire.payloads.drawn import Drawn
-from thinwire.payloads.joined import Joined
+from thinwire.payloads.seeded_sparse import SeededSparse
 from thinwire.payloads.sparse import Sparse
 
 
@@ -15,15 +15,15 @@ def num_entries(payload: Payload) -> int:
 
     Example:
         >>> tail = Dense(torch.tensor([7.0, 8.0]))
-        >>> num_entries(Joined((Sparse(100, torch.tensor([4]), Dense(torch.tensor([1.0]))), tail)))
+        >>> num_entries(Concat((Sparse(100, torch.tensor([4]), Dense(torch.tensor([1.0]))), tail)))
         3
     """
     match payload:
         case Sparse(_, indices):
             return indices.numel()
-        case Drawn(values):
+        case SeededSparse(values):
             return values.numel
-        case Joined(parts):
+        case Concat(parts):
             return sum(map(num_entries, parts))
         case _:
             return payload.numel
@@ -34,16 +34,16 @@ def entries(payload: Payload) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> tail = Dense(torch.tensor([7.0, 8.0]))
-        >>> places, values = entries(Joined((Sparse(100, torch.tensor([4]), Dense(torch.tensor([1.0]))), tail)))
+        >>> places, values = entries(Concat((Sparse(100, torch.tensor([4]), Dense(torch.tensor([1.0]))), tail)))
         >>> places.tolist(), values.tolist()
         ([4, 100, 101], [1.0, 7.0, 8.0])
     """
     match payload:
         case Sparse():
             return payload.indices, payload.kept()
-        case Drawn():
+        case SeededSparse():
             return entries(payload.sparse())
-        case Joined(parts):
+        case Concat(parts):
             found = [entries(part) for part in parts]
             begin, places = 0, []
             for part, (indices, _) in zip(parts, found, strict=True):

@@ -9,19 +9,19 @@ from torch import Tensor
 from thinwire.arrays import array_of
 from thinwire.payloads.base import Payload
 from thinwire.payloads.codebook import Codebook
+from thinwire.payloads.concat import Concat
 from thinwire.payloads.constant import Constant
-from thinwire.payloads.cosine import Cosine
+from thinwire.payloads.dct import DCT
 from thinwire.payloads.dense import Dense
-from thinwire.payloads.drawn import Drawn
 from thinwire.payloads.grid import Grid
-from thinwire.payloads.joined import Joined
 from thinwire.payloads.levels import Levels
 from thinwire.payloads.low_rank import LowRank
-from thinwire.payloads.powers import Powers
+from thinwire.payloads.powers_of_two import PowersOfTwo
 from thinwire.payloads.rotated import Rotated
+from thinwire.payloads.seeded_sparse import SeededSparse
 from thinwire.payloads.signs import Signs
 from thinwire.payloads.sparse import Sparse
-from thinwire.payloads.total import Total
+from thinwire.payloads.sum import Sum
 
 _SURE = (1e-20, 1e30)
 """Between these a sum of squares in f32 has neither overflown nor lost what counts."""
@@ -41,24 +41,24 @@ def reach(payload: Payload) -> float:
     match payload:
         case Dense() | Constant():
             return _largest(payload.values)
-        case Levels() | Signs() | Powers():
+        case Levels() | Signs() | PowersOfTwo():
             return _largest(payload.scales)
         case Codebook():
             return _largest(payload.scales) * _largest(payload.table)
         case Grid():
             return _largest(payload.lows) + _largest(payload.steps) * (payload.num_codes - 1)
-        case Sparse() | Drawn():
+        case Sparse() | SeededSparse():
             return reach(payload.values)
         case Rotated():
             # Norms are kept, but sums are scaled down only when all are made.
             return reach(payload.inner) * max(1, min(payload.block or payload.numel, payload.numel))
-        case Cosine():
+        case DCT():
             return reach(payload.inner) * (2 * payload.side if payload.side**2 <= payload.numel else 1)
         case LowRank():
             return _largest(payload.left) * _largest(payload.right) * payload.left.shape[1]
-        case Total():
+        case Sum():
             return sum(map(reach, payload.parts))
-        case Joined():
+        case Concat():
             return max(map(reach, payload.parts))
         case _:
             return _largest(payload.to_dense())

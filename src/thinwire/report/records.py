@@ -113,7 +113,7 @@ class Comparison:
     average: str | None
     num_parameters: int | None
     methods: tuple[str, ...]
-    taken: Mapping[str, float | None]
+    chosen_lrs: Mapping[str, float | None]
     baseline: str | None
     notes: tuple[str, ...]
     results: tuple[Record, ...]
@@ -160,7 +160,7 @@ def load(folder: StrPath) -> Comparison:
         seen[key] = line
     order = {name: index for index, name in enumerate(methods)}
     metric = field(about, "metric", where, dict)
-    taken = field(about, "taken", where, dict)
+    chosen_lrs = field(about, "taken", where, dict)
     return Comparison(
         command=field(about, "command", where, str),
         task=field(about, "task", where, str),
@@ -183,7 +183,7 @@ def load(folder: StrPath) -> Comparison:
         average=field(about, "average", where, str, optional=True),
         num_parameters=field(about, "num_parameters", where, int, optional=True),
         methods=methods,
-        taken={printable(name): number(taken, name, where, optional=True) for name in taken},
+        chosen_lrs={printable(name): number(chosen_lrs, name, where, optional=True) for name in chosen_lrs},
         baseline=baseline,
         notes=texts(about, "notes", where),
         results=tuple(sorted((record for _, record in results), key=lambda r: (order[r.method], r.seed, r.step))),

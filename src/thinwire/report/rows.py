@@ -114,7 +114,7 @@ def _row(data: Comparison, method: str, target: float | None, baseline: list[Rec
         is_baseline=method == data.baseline,
         metric=data.metric,
         target=target,
-        lr=data.taken.get(method),
+        lr=data.chosen_lrs.get(method),
         num_runs=len(runs),
         num_diverged=len(runs) - len(finals),
         final_value=_mean(values),

@@ -74,9 +74,9 @@ def tuning_table(data: Comparison, swatches: Mapping[str, str]) -> str:
     lines = []
     for method in data.methods:
         tried = dict(data.tuning.get(method, ()))
-        taken = data.taken.get(method)
-        cells = "".join(_tried_cell(tried.get(lr), taken is not None and lr == taken) for lr in rates)
-        remark = tuning_remark(list(tried), taken)
+        chosen_lr = data.chosen_lrs.get(method)
+        cells = "".join(_tried_cell(tried.get(lr), chosen_lr is not None and lr == chosen_lr) for lr in rates)
+        remark = tuning_remark(list(tried), chosen_lr)
         lines.append(f'<tr>{_method_cell(method, swatches, "")}{cells}<td class="remark">{escape(remark)}</td></tr>')
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">method</th>{headers}'
@@ -85,18 +85,18 @@ def tuning_table(data: Comparison, swatches: Mapping[str, str]) -> str:
     )
 
 
-def tuning_remark(tried: Sequence[float], taken: float | None) -> str:
+def tuning_remark(tried: Sequence[float], chosen_lr: float | None) -> str:
     """Which learning rate was taken, and whether it lies at the edge of those tried."""
-    if taken is None:
+    if chosen_lr is None:
         return "none"
     if not tried:
-        return f"{taken:g}, not searched"
-    if taken not in tried:
-        return f"{taken:g}, not among those tried"
+        return f"{chosen_lr:g}, not searched"
+    if chosen_lr not in tried:
+        return f"{chosen_lr:g}, not among those tried"
     if len(tried) == 1:
-        return f"{taken:g}, the only one tried"
-    edge = {min(tried): "smallest", max(tried): "largest"}.get(taken)
-    return f"{taken:g}" if edge is None else f"{taken:g}, at the edge: the {edge} tried"
+        return f"{chosen_lr:g}, the only one tried"
+    edge = {min(tried): "smallest", max(tried): "largest"}.get(chosen_lr)
+    return f"{chosen_lr:g}" if edge is None else f"{chosen_lr:g}, at the edge: the {edge} tried"
 
 
 def breakable(method: str) -> str:
@@ -108,9 +108,9 @@ def _method_cell(method: str, swatches: Mapping[str, str], mark: str) -> str:
     return f'<th scope="row" class="method">{swatches[method]}{breakable(method)}{mark}</th>'
 
 
-def _tried_cell(value: float | None, taken: bool) -> str:
+def _tried_cell(value: float | None, chosen_lr: bool) -> str:
     if value is None:
         text = MISSING
     else:
         text = "diverged" if math.isnan(value) else metric_value(value)
-    return f'<td class="taken"><span>✓ {text}</span></td>' if taken else f"<td>{text}</td>"
+    return f'<td class="taken"><span>✓ {text}</span></td>' if chosen_lr else f"<td>{text}</td>"

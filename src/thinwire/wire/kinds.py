@@ -6,37 +6,37 @@ from typing import Any
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads import (
+    DCT,
     Codebook,
+    Concat,
     Constant,
-    Cosine,
     Dense,
-    Drawn,
     Grid,
-    Joined,
     Levels,
     LowRank,
     Payload,
-    Powers,
+    PowersOfTwo,
     Rotated,
+    SeededSparse,
     Signs,
     Sparse,
-    Total,
+    Sum,
 )
 from thinwire.wire.codebook import codebook_num_bytes, codebook_parts, read_codebook
+from thinwire.wire.concat import joined_num_bytes, joined_parts, read_joined
 from thinwire.wire.constant import constant_num_bytes, constant_parts, read_constant
-from thinwire.wire.cosine import cosine_num_bytes, cosine_parts, read_cosine
+from thinwire.wire.dct import cosine_num_bytes, cosine_parts, read_cosine
 from thinwire.wire.dense import dense_num_bytes, dense_parts, read_dense
-from thinwire.wire.drawn import drawn_num_bytes, drawn_parts, read_drawn
 from thinwire.wire.grid import grid_num_bytes, grid_parts, read_grid
 from thinwire.wire.header import Parts, Reader
-from thinwire.wire.joined import joined_num_bytes, joined_parts, read_joined
 from thinwire.wire.levels import levels_num_bytes, levels_parts, read_levels
 from thinwire.wire.low_rank import low_rank_num_bytes, low_rank_parts, read_low_rank
-from thinwire.wire.powers import powers_num_bytes, powers_parts, read_powers
+from thinwire.wire.powers_of_two import powers_num_bytes, powers_parts, read_powers
 from thinwire.wire.rotated import read_rotated, rotated_num_bytes, rotated_parts
+from thinwire.wire.seeded_sparse import drawn_num_bytes, drawn_parts, read_drawn
 from thinwire.wire.signs import read_signs, signs_num_bytes, signs_parts
 from thinwire.wire.sparse import read_sparse, sparse_num_bytes, sparse_parts
-from thinwire.wire.total import read_total, total_num_bytes, total_parts
+from thinwire.wire.sum import read_total, total_num_bytes, total_parts
 
 MAX_DEPTH = 8
 """Bodies inside each other, the outermost one counted."""
@@ -104,11 +104,11 @@ def kinds_in(payload: Payload) -> frozenset[int]:
     """
     inside: tuple[Payload, ...]
     match payload:
-        case Sparse() | Drawn():
+        case Sparse() | SeededSparse():
             inside = (payload.values,)
-        case Rotated() | Cosine():
+        case Rotated() | DCT():
             inside = (payload.inner,)
-        case Total() | Joined():
+        case Sum() | Concat():
             inside = payload.parts
         case _:
             inside = ()
@@ -136,14 +136,14 @@ _KINDS = (
     _alone(4, "signs", Signs, signs_parts, signs_num_bytes, read_signs),
     _alone(5, "grid", Grid, grid_parts, grid_num_bytes, read_grid),
     _alone(6, "codebook", Codebook, codebook_parts, codebook_num_bytes, read_codebook),
-    _alone(7, "powers", Powers, powers_parts, powers_num_bytes, read_powers),
+    _alone(7, "powers", PowersOfTwo, powers_parts, powers_num_bytes, read_powers),
     Kind(8, "rotated", Rotated, rotated_parts, rotated_num_bytes, read_rotated),
-    Kind(9, "cosine", Cosine, cosine_parts, cosine_num_bytes, read_cosine),
-    Kind(10, "drawn", Drawn, drawn_parts, drawn_num_bytes, read_drawn),
+    Kind(9, "cosine", DCT, cosine_parts, cosine_num_bytes, read_cosine),
+    Kind(10, "drawn", SeededSparse, drawn_parts, drawn_num_bytes, read_drawn),
     _alone(11, "constant", Constant, constant_parts, constant_num_bytes, read_constant),
-    Kind(12, "total", Total, total_parts, total_num_bytes, read_total),
+    Kind(12, "total", Sum, total_parts, total_num_bytes, read_total),
     _alone(13, "low rank", LowRank, low_rank_parts, low_rank_num_bytes, read_low_rank),
-    Kind(14, "joined", Joined, joined_parts, joined_num_bytes, read_joined),
+    Kind(14, "joined", Concat, joined_parts, joined_num_bytes, read_joined),
 )
 _BY_TYPE = {kind.payload: kind for kind in _KINDS}
 _BY_NUMBER = {kind.number: kind for kind in _KINDS}

@@ -7,19 +7,19 @@ from typing import Any, TypeVar
 from thinwire.errors import WireError
 from thinwire.layout import Segments
 from thinwire.wire.codebook import read_codebook, read_table
-from thinwire.wire.cosine import cosine_operations, read_side
-from thinwire.wire.drawn import read_kept
+from thinwire.wire.concat import read_num_pieces
+from thinwire.wire.dct import cosine_operations, read_side
 from thinwire.wire.grid import read_grid
 from thinwire.wire.header import MAGIC, VERSION, Reader
 from thinwire.wire.indices import read_indices
-from thinwire.wire.joined import read_num_pieces
 from thinwire.wire.kinds import MAX_DEPTH, NAMES, numbered
 from thinwire.wire.levels import read_levels
 from thinwire.wire.low_rank import read_columns, read_rank
-from thinwire.wire.powers import read_powers
+from thinwire.wire.powers_of_two import read_powers
 from thinwire.wire.rotated import read_block, read_rounds, rotated_operations
+from thinwire.wire.seeded_sparse import read_kept
 from thinwire.wire.segments import read_segments
-from thinwire.wire.total import check_lengths, read_num_terms
+from thinwire.wire.sum import check_lengths, read_num_terms
 
 _Value = TypeVar("_Value")
 _FORMATS = {0: ("f32", 4), 1: ("bf16", 2), 2: ("f16", 2)}

@@ -1,10 +1,10 @@
 """The participants of a training run."""
 
-from thinwire.worker.observing import JsonLines, LayerRecord, LayerReport, Scalars
-from thinwire.worker.participant import Worker
+from thinwire.worker.layer_report import JsonLines, LayerRecord, LayerReport, Scalars
 from thinwire.worker.server import Server, needs_server
 from thinwire.worker.sharing import can_share
 from thinwire.worker.step_times import StepTimes
+from thinwire.worker.worker import Worker
 
 __all__ = [
     "JsonLines",

@@ -49,7 +49,7 @@ class Agreement:
     @property
     def can_tell(self) -> bool:
         """Whether what is not finite on one worker is so on all, which makes all tell."""
-        return self.method.exchange.is_common and not needs_server(self.method)
+        return self.method.exchange.workers_agree and not needs_server(self.method)
 
     def look(self, common: Callable[[], Mapping[str, Tensor]], stands: bool) -> bool:
         """Notice what the script has done since the last step; whether it has written to parameters.
@@ -111,14 +111,14 @@ class Agreement:
         return changed or bool(self._written) or {*used} != {*self.used}
 
     def tell(
-        self, has_news: bool, offence: str, used: Sequence[str], exchanged: Mapping[str, Tensor],
+        self, has_news: bool, first_nonfinite: str, used: Sequence[str], exchanged: Mapping[str, Tensor],
         common: Mapping[str, Tensor], known: Collection[str],
     ) -> Steps[Conclusion]:  # fmt: skip
         """Say why the exchange cannot count, and hear what all conclude.
 
         Args:
             has_news: whether that is because this worker has news.
-            offence: in which parameter its vector was not finite.
+            first_nonfinite: in which parameter its vector was not finite.
             used: what has a gradient.
             exchanged: the parameters that are exchanged so far.
             common: the parameters that all workers have in common.
@@ -128,12 +128,12 @@ class Agreement:
             ConfigError: on all workers, if they cannot go on together.
         """
         if not self.can_tell:
-            return Conclusion(offence, [], [], [], [], False)
+            return Conclusion(first_nonfinite, [], [], [], [], False)
         named = self.trained.named
         left = [name for name in exchanged if name not in named]
         own = News(
             has_news=has_news,
-            offence=offence,
+            first_nonfinite=first_nonfinite,
             trained=_descriptions(named),
             used=used,
             begins=_checksums(self.joining(known)),

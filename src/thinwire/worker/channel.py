@@ -12,7 +12,7 @@ from thinwire.compressors import Compressor, Traits
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
-from thinwire.exchanges.remembered import offence
+from thinwire.exchanges.remembered import first_nonfinite
 from thinwire.kernels.flat.flatten import flatten_finite
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, Segments, State, views_like
@@ -154,7 +154,7 @@ class Channel:
         )  # fmt: skip
         remembering = Remembering(compressor, self.method.memory, self.memory)
         # Of a copy: what is exchanged is written over.
-        intended = self.method.memory.recall(copy_of(x), self.memory)[0] if is_watched and finite else None
+        intended = self.method.memory.add_residual(copy_of(x), self.memory)[0] if is_watched and finite else None
         sender = remembering if self.clock is None else TimedRemembering(remembering, self.clock)
         aggregate = yield from self.method.exchange.run(x, sender if finite else Poison(compressor), ctx, self.exchange)
         return Outcome(aggregate, x, remembering.next_state, intended)
@@ -252,7 +252,7 @@ class Poison:
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """One entry, NaN or inf."""
-        return offence(x)
+        return first_nonfinite(x)
 
     def outline(self, segments: Segments) -> Payload:
         """That of the other workers' compressor; one entry is sent."""

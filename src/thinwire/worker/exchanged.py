@@ -86,7 +86,7 @@ class Exchanged:
         residuals = [channel.memory["residual"] for channel in self.channels if "residual" in channel.memory]
         return math.hypot(*(float(residual.norm()) for residual in residuals))
 
-    def wipe_memory(self) -> None:
+    def reset_memory(self) -> None:
         """Nothing is owed any more."""
         for channel in self.channels:
             channel.reset_memory()

@@ -61,7 +61,7 @@ class News:
 
     Args:
         has_news: whether it asked to tell; if not, it tells what it would.
-        offence: the parameter in which its vector was not finite.
+        first_nonfinite: the parameter in which its vector was not finite.
         trained: what it trains: names, shapes and dtypes.
         used: what of this has a gradient; under model averaging all of it.
         begins: the checksum of each parameter's value that joins.
@@ -72,7 +72,7 @@ class News:
     """
 
     has_news: bool = True
-    offence: str = ""
+    first_nonfinite: str = ""
     trained: Mapping[str, str] = field(default_factory=dict)
     used: Sequence[str] = ()
     begins: Mapping[str, int] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Conclusion:
     """What all workers conclude.
 
     Args:
-        offence: where some vector was not finite; empty if all were.
+        first_nonfinite: where some vector was not finite; empty if all were.
         used: what is exchanged from now on, in the first worker's order.
         written: what is the new common point of these: all have written the same.
         apart: what some have written on their own, which counts as their work.
@@ -99,7 +99,7 @@ class Conclusion:
         is_new: whether some worker had news.
     """
 
-    offence: str
+    first_nonfinite: str
     used: list[str]
     written: list[str]
     apart: list[str]
@@ -129,7 +129,7 @@ def conclude(texts: Sequence[str]) -> Conclusion:
     used = {name for each in said for name in each["used"]}
     adrift = {name for each in said for name in each["adrift"]}
     return Conclusion(
-        next((each["offence"] for each in said if each["offence"]), ""),
+        next((each["first_nonfinite"] for each in said if each["first_nonfinite"]), ""),
         [name for name in first["trained"] if name in used],
         list(first["written"]) if alike else [],
         [] if alike else sorted(names),

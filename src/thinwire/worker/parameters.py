@@ -115,7 +115,7 @@ def largest_lr(optimizer: torch.optim.Optimizer) -> float:
     return max((float(group.get("lr", 0.0)) for group in optimizer.param_groups), default=0.0)
 
 
-def give_back(own: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+def restore_gradients(own: Sequence[tuple[Tensor, Tensor | None]]) -> None:
     """Put gradients where they were."""
     for param, grad in own:
         param.grad = None if grad is None else grad.clone()

@@ -27,22 +27,22 @@ def check_gradients(method: Method, optimizer: torch.optim.Optimizer, named: Map
         )
 
 
-def numerics_error(channel: Channel, outcome: Outcome, offence: str, what: str, step: int) -> NumericsError:
+def numerics_error(channel: Channel, outcome: Outcome, first_nonfinite: str, what: str, step: int) -> NumericsError:
     """For an exchange whose result is not finite, which names where."""
-    name = offence or first_unsound(channel, outcome)
+    name = first_nonfinite or first_nonfinite_parameter(channel, outcome)
     return NumericsError(
         f"NaN or inf in the {what} of at least one worker, in {name!r}, found at step {step}; the "
         "exchange was not applied. Lower the learning rate, clip gradients, or look for bad input data"
     )
 
 
-def first_unsound(channel: Channel, outcome: Outcome) -> str:
+def first_nonfinite_parameter(channel: Channel, outcome: Outcome) -> str:
     """The first parameter in whose part a result is not finite."""
     views = channel.layout.unflatten(outcome.aggregate.mean)
     return next(name for name, view in views.items() if not torch.isfinite(view).all())
 
 
-def find_offence(method: Method, named: Mapping[str, Tensor]) -> str:
+def find_nonfinite(method: Method, named: Mapping[str, Tensor]) -> str:
     """The first parameter that (under gradient averaging: whose gradient) is not finite; the first one if none is."""
     for name, param in named.items():
         tensor = param.grad if isinstance(method, GradientAveraging) else param

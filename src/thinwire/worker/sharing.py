@@ -9,8 +9,8 @@ from thinwire.methods import GradientAveraging, Method
 
 def can_share(method: Method, model: nn.Module) -> bool:
     """Whether workers of one process may share a model, see :meth:`Worker.beside`."""
-    is_common = isinstance(method, GradientAveraging) and method.exchange.is_common
-    return is_common and next(model.buffers(), None) is None
+    workers_agree = isinstance(method, GradientAveraging) and method.exchange.workers_agree
+    return workers_agree and next(model.buffers(), None) is None
 
 
 @dataclass(slots=True, eq=False)

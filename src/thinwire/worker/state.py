@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinwire.config import with_current_names
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.layout import Layout
@@ -40,8 +41,9 @@ def named_tensors(channels: Sequence[Channel], layout: Layout) -> dict[str, Tens
 def check_same(saved: Mapping[str, Any], own: Mapping[str, Any], whose: str) -> None:
     """Raise :class:`ConfigError` unless the saved counters have each of these values of one's own."""
     for name, mine in own.items():
-        if saved[name] != mine:
-            raise ConfigError(f"the saved state is of {name} {saved[name]}, but this {whose} has {name} {mine}")
+        was = saved[name]
+        if (with_current_names(was) if isinstance(was, str) else was) != mine:
+            raise ConfigError(f"the saved state is of {name} {was}, but this {whose} has {name} {mine}")
 
 
 def load_tensors(

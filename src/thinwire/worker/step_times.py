@@ -168,15 +168,15 @@ class TimedRemembering:
         self.clock.switch("encode")
         return payload
 
-    def recall(self, x: Tensor) -> Tensor:
+    def add_residual(self, x: Tensor) -> Tensor:
         """As ``inner``."""
         self.clock.switch("compress")
-        return self.inner.recall(x)
+        return self.inner.add_residual(x)
 
-    def settle(self, sent: Payload) -> None:
+    def commit(self, sent: Payload) -> None:
         """As ``inner``."""
         before = self.clock.switch("compress")
-        self.inner.settle(sent)
+        self.inner.commit(sent)
         self.clock.switch(before)
 
     def outline(self, segments: Segments) -> Payload:

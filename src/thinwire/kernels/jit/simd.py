@@ -65,7 +65,7 @@ def variable(builder: Any, value: Any) -> Any:
     return place
 
 
-def ask_for(context: Any, builder: Any, pointer: Any) -> None:
+def prefetch(context: Any, builder: Any, pointer: Any) -> None:
     """Prefetch the memory there, which may lie outside of every array: nothing waits for it, nothing fails.
 
     AMD's Zen is asked nothing: it reads ahead by itself, and such requests keep it from that. Error feedback and signs
@@ -118,7 +118,7 @@ def _put(context: Any, builder: Any, kept: bool, values: Any, pointer: Any) -> N
 
     if kept:
         # Of what is only written nothing has to come.
-        ask_for(context, builder, builder.gep(pointer, [ir.Constant(ir.IntType(64), _AHEAD)]))
+        prefetch(context, builder, builder.gep(pointer, [ir.Constant(ir.IntType(64), _AHEAD)]))
     sums = builder.fadd(load(builder, pointer, values.type), values) if kept else values
     store(builder, sums, pointer)
 

@@ -11,7 +11,7 @@ from thinwire.kernels.jit.hints import always_inline, borrowed, prefer_wide_vect
 from thinwire.kernels.quantize.dither_simd import round_groups, round_groups_asking
 from thinwire.kernels.random.philox import fill_pairs
 from thinwire.kernels.random.philox_simd import philox_pairs
-from thinwire.kernels.reduce.block_norms import load, load_measured, measure, near
+from thinwire.kernels.reduce.block_norms import fits_in_cache, load, load_measured, measure
 from thinwire.kernels.reduce.block_norms_simd import AHEAD
 
 _LARGEST: Final = np.float32(LARGEST)
@@ -19,7 +19,7 @@ _LARGEST: Final = np.float32(LARGEST)
 
 @kernel
 def quantize_range(
-    x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, power: int, measures: Any,
+    x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, power: int, measures: Any,
     num_levels: Any, factors: Any, k0: Any, k1: Any, codes: Any, width: int, words: Any, scales: Any,
     first: int, last: int,
 ) -> None:  # fmt: skip
@@ -36,14 +36,14 @@ def quantize_range(
     fine = np.empty(256, np.uint64)
     spare = np.empty(16, np.float32)
     _quantize_range(
-        x, residual, decay, remembers, out, ends, power, measures, num_levels, factors, k0, k1, codes, width, words,
+        x, residual, decay, has_residual, out, ends, power, measures, num_levels, factors, k0, k1, codes, width, words,
         scales, first, last, u, folded, totals, coarse, fine, spare,
     )  # fmt: skip
 
 
 @kernel
 def _quantize_range(
-    x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, power: int, measures: Any,
+    x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, power: int, measures: Any,
     num_levels: Any, factors: Any, k0: Any, k1: Any, codes: Any, width: int, words: Any, scales: Any,
     first: int, last: int, u: Any, folded: Any, totals: Any, coarse: Any, fine: Any, spare: Any,
 ) -> None:  # fmt: skip
@@ -60,12 +60,12 @@ def _quantize_range(
             segment += 1
         begin = ends[segment]
         end = ends[segment + 1]
-        is_near = near(begin, end, first, last)
-        at_hand = is_near and end - begin <= 1024
+        fits = fits_in_cache(begin, end, first, last)
+        at_hand = fits and end - begin <= 1024
         if at_hand:
-            measured = load_measured(x, residual, decay, remembers, False, begin, u, end - begin, power, folded)
-        elif is_near:
-            measured = measure(x, residual, decay, remembers, begin, end, power, u, folded, totals)
+            measured = load_measured(x, residual, decay, has_residual, False, begin, u, end - begin, power, folded)
+        elif fits:
+            measured = measure(x, residual, decay, has_residual, begin, end, power, u, folded, totals)
         else:
             measured = measures[segment]
         norm = np.float32(np.sqrt(measured)) if power == 2 else np.float32(measured)
@@ -87,16 +87,16 @@ def _quantize_range(
             if at_hand:
                 at = position - begin
             else:
-                load(x, residual, decay, remembers, False, position, u, size)
+                load(x, residual, decay, has_residual, False, position, u, size)
             there = position - start
             decided = round_part(
-                u, at, size, unit, num_levels, sent, drawn, codes, there, remembers, residual, out, position, spare
+                u, at, size, unit, num_levels, sent, drawn, codes, there, has_residual, residual, out, position, spare
             )
             if not decided:
                 fill_pairs(k0, k1, start // 8, 1, fine)
                 rest, part = u[at : at + size], codes[there:]
                 settle(rest, unit, num_levels, drawn[there:], fine.view(np.uint16)[there:], part)
-                if remembers:
+                if has_residual:
                     _leave(rest, part, num_levels, sent, out[position:till])
             position = till
             if position == start + 1024 or position == last:
@@ -113,7 +113,7 @@ def is_usual(unit: Any) -> Any:
 
 @kernel
 def round_block(
-    u: Any, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, remembers: bool, out: Any, position: int,
+    u: Any, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, has_residual: bool, out: Any, position: int,
     spare: Any,
 ) -> Any:  # fmt: skip
     """Codes as the high 16 bits of the random numbers say, what they leave to ``out[position:]`` if that is wanted.
@@ -122,13 +122,13 @@ def round_block(
     entries and random numbers are read, and ``spare`` has room for 16.
     """
     always_inline()
-    return round_part(u, 0, u.size, unit, most, sent, coarse, codes, 0, remembers, spare, out, position, spare)
+    return round_part(u, 0, u.size, unit, most, sent, coarse, codes, 0, has_residual, spare, out, position, spare)
 
 
 @kernel
 def round_part(
-    u: Any, at: int, size: int, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, there: int, remembers: bool,
-    residual: Any, out: Any, position: int, spare: Any,
+    u: Any, at: int, size: int, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, there: int,
+    has_residual: bool, residual: Any, out: Any, position: int, spare: Any,
 ) -> Any:  # fmt: skip
     """:func:`round_block` of ``u[at : at + size]``, whose random numbers and codes begin at ``there``.
 
@@ -140,7 +140,7 @@ def round_part(
     inverse = np.float32(1) / unit
     groups = size // 16
     whole = groups * 16
-    if remembers:
+    if has_residual:
         ahead = position + AHEAD
         decided = round_groups_asking(
             u, at, groups, inverse, most, sent, coarse, codes, there, out, position, 16, residual, ahead
@@ -149,7 +149,7 @@ def round_part(
         decided = round_groups(u, at, groups, inverse, most, sent, coarse, codes, there, spare, 0, 0)
     if whole < size:
         decided &= round_groups(u, at + whole, 1, inverse, most, sent, coarse, codes, there + whole, spare, 0, 0)
-        if remembers:
+        if has_residual:
             for i in range(size - whole):
                 out[position + whole + i] = spare[i]
     return decided

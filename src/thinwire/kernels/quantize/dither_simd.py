@@ -3,7 +3,7 @@
 from typing import Any
 
 from thinwire.kernels.jit.compiling import cgutils, intrinsic, types
-from thinwire.kernels.jit.simd import LANES, address, ask_for, constants, load, spread, store, variable, vector
+from thinwire.kernels.jit.simd import LANES, address, constants, load, prefetch, spread, store, variable, vector
 
 
 def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -34,7 +34,7 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     with cgutils.for_range(builder, arguments[2]) as loop:
         index = builder.mul(loop.index, loop.index.type(LANES))
         if asked is not None:
-            ask_for(context, builder, builder.gep(asked, [index]))
+            prefetch(context, builder, builder.gep(asked, [index]))
         entries = load(builder, builder.gep(source, [index]), floats)
         bits = builder.and_(builder.bitcast(entries, ints), all_lanes(0x7FFFFFFF))
         ratio = builder.fmul(builder.bitcast(bits, floats), inverse)

@@ -24,7 +24,7 @@ MOST_LEVELS = 127
 
 
 def round_to_powers(x: Tensor, offsets: Tensor, scales: Tensor, num_levels: int, key: int) -> Tensor:
-    """The code of 0 or of a power of two next to every entry, packed, as :class:`thinwire.payloads.Powers` wants them.
+    """The code of 0 or of a power of two next to every entry, packed, as :class:`.PowersOfTwo` wants them.
 
     ``r_i = |x_i| * (1 / scale)``, at most 1, lies between two of ``0, 2**(1 - num_levels), ..., 1/2, 1``, and becomes
     the upper one with a probability that makes it right on average (``u_i`` below it, a multiple of ``2**-32``, number

@@ -15,7 +15,15 @@ from thinwire.kernels.jit.hints import always_inline, borrowed
 from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.signs_simd import sign_groups, sign_groups_leaving
-from thinwire.kernels.reduce.block_norms import BLOCK, Source, check_residual, load, measure, measure_ahead, near
+from thinwire.kernels.reduce.block_norms import (
+    BLOCK,
+    Source,
+    check_residual,
+    fits_in_cache,
+    load,
+    measure,
+    measure_ahead,
+)
 from thinwire.kernels.reduce.segment_sums import segment_sums_torch
 
 
@@ -147,19 +155,19 @@ def _sign_bits(x: Any, bits: Any) -> None:
 
 @kernel
 def _sign_range(
-    x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
+    x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
     first: int, last: int,
 ) -> None:  # fmt: skip
     """Bits and scales of entries ``first``, a multiple of 1024, to ``last``; as ``quantize_range`` in dither_blocks."""
     u = np.empty(1024, np.float32)
     folded = np.empty(1024, np.float64)
     totals = np.empty(1024, np.float64)
-    _sign_blocks(x, residual, decay, remembers, out, ends, measures, bits, scales, first, last, u, folded, totals)
+    _sign_blocks(x, residual, decay, has_residual, out, ends, measures, bits, scales, first, last, u, folded, totals)
 
 
 @kernel
 def _sign_blocks(
-    x: Any, residual: Any, decay: Any, remembers: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
+    x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
     first: int, last: int, u: Any, folded: Any, totals: Any,
 ) -> None:  # fmt: skip
     x, residual, out, bits = borrowed(x), borrowed(residual), borrowed(out), borrowed(bits)
@@ -172,8 +180,8 @@ def _sign_blocks(
         begin = ends[segment]
         end = ends[segment + 1]
         at_hand = False
-        if near(begin, end, first, last):
-            measured = measure(x, residual, decay, remembers, begin, end, 1, u, folded, totals)
+        if fits_in_cache(begin, end, first, last):
+            measured = measure(x, residual, decay, has_residual, begin, end, 1, u, folded, totals)
             at_hand = end - begin <= 1024
         else:
             measured = measures[segment]
@@ -187,28 +195,28 @@ def _sign_blocks(
             if at_hand:
                 at = position - begin
             else:
-                load(x, residual, decay, remembers, True, position, u, till - position)
+                load(x, residual, decay, has_residual, True, position, u, till - position)
             # Segments may begin and end inside a byte.
             whole = min(till, (position + 7) // 8 * 8)
             groups = (till - whole) // LANES
             rest = whole + groups * LANES
-            _sign_each(u, at, whole - position, scale, remembers, bits, out, position)
-            if remembers:
+            _sign_each(u, at, whole - position, scale, has_residual, bits, out, position)
+            if has_residual:
                 sign_groups_leaving(u, at + whole - position, groups, bits, whole // 8, scale, out, whole)
             else:
                 sign_groups(u, at + whole - position, groups, bits, whole // 8)
-            _sign_each(u, at + rest - position, till - rest, scale, remembers, bits, out, rest)
+            _sign_each(u, at + rest - position, till - rest, scale, has_residual, bits, out, rest)
             position = till
 
 
 @kernel
-def _sign_each(u: Any, at: int, count: int, scale: Any, remembers: bool, bits: Any, out: Any, position: int) -> None:
+def _sign_each(u: Any, at: int, count: int, scale: Any, has_residual: bool, bits: Any, out: Any, position: int) -> None:
     """The same for a few entries, ``out[position:]`` and its bits."""
     always_inline()
     for j in range(count):
         entry = u[at + j]
         _put_bit(entry, bits, position + j)
-        if remembers:
+        if has_residual:
             out[position + j] = entry - (-scale if entry < np.float32(0) else scale)
 
 

@@ -82,7 +82,9 @@ def measure_ahead(source: Source, ends: Array, power: int, ranges: list[tuple[in
 
 
 @kernel
-def load(x: Any, residual: Any, decay: Any, remembers: bool, asks: bool, start: int, u: Any, size: int) -> None:
+def load(
+    x: Any, residual: Any, decay: Any, has_residual: bool, prefetches: bool, start: int, u: Any, size: int
+) -> None:
     """Entries ``start, start + 1, ...`` into ``u[:size]``: the residual times ``decay``, rounded, plus ``x``.
 
     With ``asks`` memory is asked for the next residual too. Only so many requests can wait at a time; who writes the
@@ -90,33 +92,33 @@ def load(x: Any, residual: Any, decay: Any, remembers: bool, asks: bool, start: 
     """
     always_inline()
     groups = size // LANES
-    make_groups(x, residual, decay, remembers, asks, start, u, groups)
-    _load_rest(x, residual, decay, remembers, start, u, groups * LANES, size)
+    make_groups(x, residual, decay, has_residual, prefetches, start, u, groups)
+    _load_rest(x, residual, decay, has_residual, start, u, groups * LANES, size)
 
 
 @kernel
 def load_measured(
-    x: Any, residual: Any, decay: Any, remembers: bool, asks: bool, start: int, u: Any, size: int, power: int,
+    x: Any, residual: Any, decay: Any, has_residual: bool, prefetches: bool, start: int, u: Any, size: int, power: int,
     folded: Any,
 ) -> Any:  # fmt: skip
     """:func:`load`, and the measure of these entries, 1 to 1024; ``folded`` as for :func:`measure`."""
     always_inline()
     if power == 0:
         groups = size // LANES
-        most = make_largest(x, residual, decay, remembers, asks, start, u, groups)
-        _load_rest(x, residual, decay, remembers, start, u, groups * LANES, size)
+        most = make_largest(x, residual, decay, has_residual, prefetches, start, u, groups)
+        _load_rest(x, residual, decay, has_residual, start, u, groups * LANES, size)
         for j in range(groups * LANES, size):
             most = max(most, bits_of(np.abs(u[j])))
         return np.float64(float_of(most))
     if size == SHORT_FOLD:
         if power == 2:
-            return fold_short_squares(x, residual, decay, remembers, asks, start, u)
-        return fold_short_magnitudes(x, residual, decay, remembers, asks, start, u)
+            return fold_short_squares(x, residual, decay, has_residual, prefetches, start, u)
+        return fold_short_magnitudes(x, residual, decay, has_residual, prefetches, start, u)
     if size == LONG_FOLD:
         if power == 2:
-            return fold_long_squares(x, residual, decay, remembers, asks, start, u)
-        return fold_long_magnitudes(x, residual, decay, remembers, asks, start, u)
-    load(x, residual, decay, remembers, asks, start, u, size)
+            return fold_long_squares(x, residual, decay, has_residual, prefetches, start, u)
+        return fold_long_magnitudes(x, residual, decay, has_residual, prefetches, start, u)
+    load(x, residual, decay, has_residual, prefetches, start, u, size)
     for j in range(size):
         value = np.float64(u[j])
         folded[j] = value * value if power == 2 else np.abs(value)
@@ -124,22 +126,24 @@ def load_measured(
 
 
 @kernel
-def _load_rest(x: Any, residual: Any, decay: Any, remembers: bool, start: int, u: Any, first: int, size: int) -> None:
+def _load_rest(
+    x: Any, residual: Any, decay: Any, has_residual: bool, start: int, u: Any, first: int, size: int
+) -> None:
     """What is left after whole groups of lanes."""
     always_inline()
     for j in range(first, size):
-        u[j] = decay * residual[start + j] + x[start + j] if remembers else x[start + j]
+        u[j] = decay * residual[start + j] + x[start + j] if has_residual else x[start + j]
 
 
 @kernel
-def near(begin: int, end: int, first: int, last: int) -> Any:
+def fits_in_cache(begin: int, end: int, first: int, last: int) -> Any:
     """Whether a segment lies within a range and is small enough to be still in the cache after it was measured."""
     return first <= begin and end <= last and end - begin <= NEAR
 
 
 @kernel
 def measure(
-    x: Any, residual: Any, decay: Any, remembers: bool, begin: int, end: int, power: int,
+    x: Any, residual: Any, decay: Any, has_residual: bool, begin: int, end: int, power: int,
     u: Any, folded: Any, totals: Any,
 ) -> Any:  # fmt: skip
     """The measure of up to 2**20 entries; 0 if there are none.
@@ -152,7 +156,7 @@ def measure(
     most = np.uint32(0)
     for start in range(begin, end, 1024):
         size = min(1024, end - start)
-        measured = load_measured(x, residual, decay, remembers, True, start, u, size, power, folded)
+        measured = load_measured(x, residual, decay, has_residual, True, start, u, size, power, folded)
         if power == 0:
             # Of bits: NaN is the largest.
             most = max(most, bits_of(np.float32(measured)))
@@ -219,12 +223,14 @@ def _list_chunks(ends: Any, borders: Any) -> Any:
 
 
 @kernel
-def _measure_chunks(x: Any, residual: Any, decay: Any, remembers: bool, power: int, chunks: Any, totals: Any) -> None:
+def _measure_chunks(
+    x: Any, residual: Any, decay: Any, has_residual: bool, power: int, chunks: Any, totals: Any
+) -> None:
     u = np.empty(1024, np.float32)
     folded = np.empty(1024, np.float64)
     blocks = np.empty(1024, np.float64)
     for j in range(totals.size):
-        totals[j] = measure(x, residual, decay, remembers, chunks[j, 1], chunks[j, 2], power, u, folded, blocks)
+        totals[j] = measure(x, residual, decay, has_residual, chunks[j, 1], chunks[j, 2], power, u, folded, blocks)
 
 
 @kernel

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from thinwire.kernels.jit.compiling import cgutils, intrinsic, types
-from thinwire.kernels.jit.simd import LANES, address, ask_for, constants, load, spread, store, variable, vector
+from thinwire.kernels.jit.simd import LANES, address, constants, load, prefetch, spread, store, variable, vector
 
 AHEAD: Final = 1024
 """Entries that memory is asked for before they are needed."""
@@ -38,13 +38,13 @@ def _for_each_source(
     target = address(context, builder, signature.args[6], arguments[6], arguments[5].type(0))
     decay = spread(builder, arguments[2])
 
-    def emit(remembers: bool, asks: bool) -> None:
+    def emit(has_residual: bool, prefetches: bool) -> None:
         def group(index: Any) -> Any:
             ahead = builder.add(index, index.type(AHEAD))
-            for source in (x, residual)[: 1 + asks]:
-                ask_for(context, builder, builder.gep(source, [ahead]))
+            for source in (x, residual)[: 1 + prefetches]:
+                prefetch(context, builder, builder.gep(source, [ahead]))
             entries = load(builder, builder.gep(x, [index]), floats)
-            if remembers:
+            if has_residual:
                 kept = load(builder, builder.gep(residual, [index]), floats)
                 entries = builder.fadd(builder.fmul(decay, kept), entries)
             store(builder, entries, builder.gep(target, [index]))
@@ -67,7 +67,15 @@ def _kinds(x: Any, residual: Any, u: Any) -> tuple[Any, ...]:
 
 
 def _make_groups(
-    typing_context: Any, x: Any, residual: Any, decay: Any, remembers: Any, asks: Any, start: Any, u: Any, groups: Any
+    typing_context: Any,
+    x: Any,
+    residual: Any,
+    decay: Any,
+    has_residual: Any,
+    prefetches: Any,
+    start: Any,
+    u: Any,
+    groups: Any,
 ) -> Any:
     """``16 * groups`` entries from ``start`` on to ``u``: the residual times ``decay``, rounded, plus ``x``."""
 
@@ -83,7 +91,15 @@ def _make_groups(
 
 
 def _make_largest(
-    typing_context: Any, x: Any, residual: Any, decay: Any, remembers: Any, asks: Any, start: Any, u: Any, groups: Any
+    typing_context: Any,
+    x: Any,
+    residual: Any,
+    decay: Any,
+    has_residual: Any,
+    prefetches: Any,
+    start: Any,
+    u: Any,
+    groups: Any,
 ) -> Any:
     """:data:`make_groups`, and their largest magnitude, as its bits: so ordered NaN is the largest."""
 
@@ -112,7 +128,7 @@ def _make_largest(
 
 def _make_fold(squared: bool, count: int) -> Any:
     def make_fold(
-        typing_context: Any, x: Any, residual: Any, decay: Any, remembers: Any, asks: Any, start: Any, u: Any
+        typing_context: Any, x: Any, residual: Any, decay: Any, has_residual: Any, prefetches: Any, start: Any, u: Any
     ) -> Any:
         """:data:`make_groups` of a whole block, and :func:`thinwire.kernels.reduce.block_norms.fold` of it in f64.
 

@@ -12,7 +12,7 @@ from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_a
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.hints import borrowed
 from thinwire.kernels.jit.threads import run, shares
-from thinwire.kernels.reduce.block_norms import BLOCK, measure, measure_ahead, near
+from thinwire.kernels.reduce.block_norms import BLOCK, fits_in_cache, measure, measure_ahead
 
 
 def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
@@ -114,17 +114,17 @@ def _measures(x: Tensor, offsets: Tensor, power: int) -> "np.ndarray[Any, np.dty
 
 @kernel
 def _measure_range(
-    x: Any, residual: Any, decay: Any, remembers: bool, ends: Any, power: int, first: int, last: int, measures: Any
+    x: Any, residual: Any, decay: Any, has_residual: bool, ends: Any, power: int, first: int, last: int, measures: Any
 ) -> None:
     u = np.empty(1024, np.float32)
     folded = np.empty(1024, np.float64)
     totals = np.empty(1024, np.float64)
-    _measure_segments(x, residual, decay, remembers, ends, power, first, last, measures, u, folded, totals)
+    _measure_segments(x, residual, decay, has_residual, ends, power, first, last, measures, u, folded, totals)
 
 
 @kernel
 def _measure_segments(
-    x: Any, residual: Any, decay: Any, remembers: bool, ends: Any, power: int, first: int, last: int, measures: Any,
+    x: Any, residual: Any, decay: Any, has_residual: bool, ends: Any, power: int, first: int, last: int, measures: Any,
     u: Any, folded: Any, totals: Any,
 ) -> None:  # fmt: skip
     x, residual = borrowed(x), borrowed(residual)
@@ -133,6 +133,6 @@ def _measure_segments(
     while segment < measures.size and ends[segment] < last:
         begin = ends[segment]
         end = ends[segment + 1]
-        if near(begin, end, first, last):
-            measures[segment] = measure(x, residual, decay, remembers, begin, end, power, u, folded, totals)
+        if fits_in_cache(begin, end, first, last):
+            measures[segment] = measure(x, residual, decay, has_residual, begin, end, power, u, folded, totals)
         segment += 1

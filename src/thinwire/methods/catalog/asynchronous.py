@@ -38,7 +38,7 @@ def qsparse_async(
     kept = quantizer(values, levels, norm, scaled)
     return ModelAveraging(
         schedule=Staggered(every, gaps="random") if gaps == "random" else Every(every),
-        memory=MEMORIES[memory], wipe_memory=wipe, compressor=sparsifier(select, density, k, kept),
+        memory=MEMORIES[memory], reset_memory=wipe, compressor=sparsifier(select, density, k, kept),
         exchange=AsynchronousServer(staleness), granularity=granularity, update=Follow(),
     )  # fmt: skip
 
@@ -56,22 +56,24 @@ ROWS: tuple[Row, ...] = (
         name="local-sgd-async",
         paper="Basu et al. 2019, Alg. 2, without compression",
         summary="f32 displacements every H steps of its own clock, merged by a server as they come",
-        departs="one more process, the server; staleness bounds how far a worker may be ahead of the slowest",
+        differs_from_paper="one more process, the server; staleness bounds how far a worker may be ahead of the "
+        "slowest",
         build=local_sgd_async,
     ),
     Row(
         name="qsparse-async",
         paper="Basu et al. 2019, Alg. 2",
         summary="top-k or random-k coordinates, quantized, with error feedback, every H steps of its own clock",
-        departs="workers' clocks are free, where the paper's share one; the server's answer is its model in f32",
+        differs_from_paper="workers' clocks are free, where the paper's share one; the server's answer is its model "
+        "in f32",
         build=qsparse_async,
     ),
     Row(
         name="easgd-async",
         paper="Zhang, Choromanska, LeCun 2015, Alg. 1 and 2",
         summary="parameters in f32 every H steps of its own clock; worker and centre move towards each other",
-        departs="alpha = beta / P unless given; the elastic step follows the local one; momentum within local steps "
-        "(EAMSGD) is the optimizer's: --optimizer sgd:momentum=0.99,nesterov=yes",
+        differs_from_paper="alpha = beta / P unless given; the elastic step follows the local one; momentum within "
+        "local steps (EAMSGD) is the optimizer's: --optimizer sgd:momentum=0.99,nesterov=yes",
         build=easgd_async,
     ),
 )

@@ -105,7 +105,7 @@ def qsparse(
     kept = quantizer(values, levels, norm, scaled)
     schedule = RandomGaps(every) if gaps == "random" else Every(every)
     method = _qsparse(select, density, k, kept, schedule, granularity, memory, exchange)
-    return replace(method, wipe_memory=wipe)
+    return replace(method, reset_memory=wipe)
 
 
 def _qsparse(
@@ -123,58 +123,59 @@ ROWS: tuple[Row, ...] = (
         name="sgd",
         paper="standard",
         summary="f32 gradients, summed every step: the baseline",
-        departs="",
+        differs_from_paper="",
         build=sgd,
     ),
     Row(
         name="local-sgd",
         paper="Stich 2018",
         summary="f32 models, averaged after every H local steps",
-        departs="",
+        differs_from_paper="",
         build=local_sgd,
     ),
     Row(
         name="qsgd",
         paper="Alistarh et al. 2017",
         summary="gradients rounded at random to s levels in buckets; unbiased, no memory",
-        departs="b bits mean a sign and s = 2^(b-1) - 1 levels in fixed-width codes; a bucket is scaled by its "
-        "maximum unless norm=l2",
+        differs_from_paper="b bits mean a sign and s = 2^(b-1) - 1 levels in fixed-width codes; a bucket is scaled by "
+        "its maximum unless norm=l2",
         build=qsgd,
     ),
     Row(
         name="mem-sgd",
         paper="Stich, Cordonnier, Jaggi 2018",
         summary="top-k or random-k exact coordinates of lr * gradient + memory; k may be below 1",
-        departs="workers average their messages, where the paper's parallel form shares one model without locks; its "
-        "step sizes and average: --lr-schedule inverse:shift=A --average quadratic:shift=A",
+        differs_from_paper="workers average their messages, where the paper's parallel form shares one model without "
+        "locks; its step sizes and average: --lr-schedule inverse:shift=A --average quadratic:shift=A",
         build=mem_sgd,
     ),
     Row(
         name="ef-signsgd",
         paper="Karimireddy et al. 2019",
         summary="signs and the mean magnitude of each tensor, with error feedback",
-        departs="",
+        differs_from_paper="",
         build=ef_signsgd,
     ),
     Row(
         name="topk",
         paper="Stich et al. 2018; Basu et al. 2019",
         summary="exact top-k coordinates of the displacement, with error feedback",
-        departs="k is global unless granularity=tensor, where Basu et al. take min(d_t, 1000) of each tensor",
+        differs_from_paper="k is global unless granularity=tensor, where Basu et al. take min(d_t, 1000) of each "
+        "tensor",
         build=topk,
     ),
     Row(
         name="signtopk",
         paper="Basu et al. 2019",
         summary="signs of the top-k coordinates and one scale ||y||_1 / k, with error feedback, every H steps",
-        departs="k is global unless granularity=tensor",
+        differs_from_paper="k is global unless granularity=tensor",
         build=signtopk,
     ),
     Row(
         name="qsparse",
         paper="Basu et al. 2019",
         summary="top-k or random-k coordinates, quantized, with error feedback, every H steps (or random gaps up to H)",
-        departs="scaled by 1/(1 + beta) with both branches of beta; the server's broadcast is exact",
+        differs_from_paper="scaled by 1/(1 + beta) with both branches of beta; the server's broadcast is exact",
         build=qsparse,
     ),
 )

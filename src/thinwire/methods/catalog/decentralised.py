@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 from thinwire.compressors import QSGD, Compressor, Identity, SharedSeedRandK, Sign, TopK
 from thinwire.errors import ConfigError
-from thinwire.exchanges import AllReduce, Gossip, Hierarchical, OwnerSharded, ParameterServer, Tree
+from thinwire.exchanges import AllReduce, Gossip, Hierarchical, ParameterServer, SparseReduceScatter, Tree
 from thinwire.exchanges.graphs import Complete, Graph, Ring, Torus
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
@@ -83,7 +83,7 @@ def ok_topk(density: Density = _ONE_PERCENT, every: int = 1, exact: bool = False
     compressor = TopK(density=density)
     return ModelAveraging(
         schedule=Every(every), memory=ErrorFeedback(), compressor=compressor,
-        exchange=OwnerSharded(select=None if exact or balanced else compressor, balanced=balanced),
+        exchange=SparseReduceScatter(select=None if exact or balanced else compressor, balanced=balanced),
     )  # fmt: skip
 
 
@@ -109,52 +109,55 @@ ROWS: tuple[Row, ...] = (
         name="d-psgd",
         paper="Lian et al. 2017",
         summary="f32 models to the neighbours in a graph; each takes the weighted mean",
-        departs="mixes after the gradient step, where the paper evaluates the gradient before and adds it after mixing",
+        differs_from_paper="mixes after the gradient step, where the paper evaluates the gradient before and adds it "
+        "after mixing",
         build=d_psgd,
     ),
     Row(
         name="choco",
         paper="Koloskova, Stich, Jaggi 2019",
         summary="compressed difference to what the neighbours know of the worker, to the neighbours in a graph",
-        departs="compresses, then mixes, where the authors' code mixes first; what is known at first are the common "
-        "initial parameters, where the paper has 0",
+        differs_from_paper="compresses, then mixes, where the authors' code mixes first; what is known at first are "
+        "the common initial parameters, where the paper has 0",
         build=choco,
     ),
     Row(
         name="double-squeeze",
         paper="Tang et al. 2019",
         summary="top-k coordinates of the gradient up and of the mean down, with error feedback at both ends",
-        departs="the memories hold gradients, so that a change of the learning rate weighs what they left out anew",
+        differs_from_paper="the memories hold gradients, so that a change of the learning rate weighs what they left "
+        "out anew",
         build=double_squeeze,
     ),
     Row(
         name="gtopk",
         paper="Shi et al. 2019",
         summary="top-k coordinates up a tree that keeps the top-k of every sum, with memory at every node",
-        departs="in units of the parameters; what a merge evicts waits at that node, where the paper returns it to the "
-        "workers that sent it",
+        differs_from_paper="in units of the parameters; what a merge evicts waits at that node, where the paper "
+        "returns it to the workers that sent it",
         build=gtopk,
     ),
     Row(
         name="ok-topk",
         paper="Li, Hoefler 2022",
         summary="top-k coordinates to the owners of P regions; the top-k of each region's sum to all",
-        departs="exact selection, in each region its share of k, where the paper tracks one threshold for all; what an "
-        "owner leaves out it keeps itself; exact=yes sends all sums (SparCML), balanced=yes moves the regions then",
+        differs_from_paper="exact selection, in each region its share of k, where the paper tracks one threshold for "
+        "all; what an owner leaves out it keeps itself; exact=yes sends all sums (SparCML), balanced=yes moves the "
+        "regions then",
         build=ok_topk,
     ),
     Row(
         name="shared-randk",
         paper="Konecny, Richtarik 2018; Stich et al. 2018",
         summary="values of random coordinates, the same on all workers, all-reduced; no indices, no fill-in",
-        departs="with error feedback, where the first paper scales by d/k",
+        differs_from_paper="with error feedback, where the first paper scales by d/k",
         build=shared_randk,
     ),
     Row(
         name="islands",
         paper="standard",
         summary="f32 displacements inside islands of workers; top-k coordinates of their sums between islands",
-        departs="",
+        differs_from_paper="",
         build=islands,
     ),
 )

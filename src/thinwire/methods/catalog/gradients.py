@@ -3,14 +3,14 @@
 import math
 from typing import Literal
 
-from thinwire.compressors import Compressor, Cosine, GSpar, Identity, OneBit, PlainSign, Sign, TernGrad, Threshold, TopK
+from thinwire.compressors import DCT, Compressor, GSpar, Identity, OneBit, PlainSign, Sign, TernGrad, Threshold, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import (
     Accumulating,
+    CompressedReduceScatter,
     Exchange,
     Gather,
     MajorityVote,
-    OwnerQuantized,
     PowerIteration,
     SharedScale,
     SignOf,
@@ -137,7 +137,7 @@ def one_bit_sgd(
     exchange: Literal["owners", "gather", "server"] = "owners",
 ) -> Method:
     """One bit an entry to the owners of shards and back, with memory both ways."""
-    route = OwnerQuantized() if exchange == "owners" else ROUTES[exchange]
+    route = CompressedReduceScatter() if exchange == "owners" else ROUTES[exchange]
     return GradientAveraging(memory=MEMORIES[memory], compressor=OneBit(), exchange=route, granularity=granularity)
 
 
@@ -167,7 +167,7 @@ def powersgd(
 def demo(k: int = 32, side: int = 64, decay: Fraction = _DECAY, signed: bool = True) -> Method:
     """The fast-moving frequencies of a momentum."""
     return GradientAveraging(
-        memory=ErrorFeedback(decay=decay), compressor=Cosine(values=TopK(k=k), side=side),
+        memory=ErrorFeedback(decay=decay), compressor=DCT(values=TopK(k=k), side=side),
         exchange=SignOf(Gather()) if signed else Gather(), granularity=Chunks(side**2),
     )  # fmt: skip
 
@@ -179,75 +179,78 @@ ROWS: tuple[Row, ...] = (
         name="ef-sgd",
         paper="Karimireddy et al. 2019",
         summary="top-k or random-k coordinates of the gradient, or signs of all of it, with error feedback",
-        departs=f"{_UNITS}; topk and ef-signsgd are the paper's form, with the learning rate inside",
+        differs_from_paper=f"{_UNITS}; topk and ef-signsgd are the paper's form, with the learning rate inside",
         build=ef_sgd,
     ),
     Row(
         name="aji-heafield",
         paper="Aji, Heafield 2017",
         summary="gradient entries above a threshold (1 % of them), estimated on a sample, with error feedback",
-        departs="synchronous, where the paper's workers are not; at least 4096 entries of a segment are sampled",
+        differs_from_paper="synchronous, where the paper's workers are not; at least 4096 entries of a segment are "
+        "sampled",
         build=aji_heafield,
     ),
     Row(
         name="dgc",
         paper="Lin et al. 2018",
         summary="top 0.1 % of accumulated velocities: momentum correction, factor masking, local clipping, warm-up",
-        departs="the ladder counts exchanges (20 a rung), where the paper counts epochs; clipping only if asked for; "
-        "biases are compressed too; select=sample keeps what exceeds the quantile, without rounds of adaptation. Use "
-        "it with an optimizer that has no momentum",
+        differs_from_paper="the ladder counts exchanges (20 a rung), where the paper counts epochs; clipping only if "
+        "asked for; biases are compressed too; select=sample keeps what exceeds the quantile, without rounds of "
+        "adaptation. Use it with an optimizer that has no momentum",
         build=dgc,
     ),
     Row(
         name="signsgd",
         paper="Bernstein et al. 2018",
         summary="signs of the gradient up, signs of the majority down: one bit an entry both ways",
-        departs="sign(0) and ties are +1, also of an entry whose gradient is always 0",
+        differs_from_paper="sign(0) and ties are +1, also of an entry whose gradient is always 0",
         build=signsgd,
     ),
     Row(
         name="signum",
         paper="Bernstein et al. 2018",
         summary="signs of each worker's momentum up, signs of the majority down",
-        departs="sign(0) and ties are +1, also of an entry whose gradient is always 0",
+        differs_from_paper="sign(0) and ties are +1, also of an entry whose gradient is always 0",
         build=signum,
     ),
     Row(
         name="terngrad",
         paper="Wen et al. 2017",
         summary="gradients clipped at 2.5 deviations, rounded at random to 3 values of the workers' largest scale",
-        departs="messages are gathered, or served in f32, where the paper's server sends sums of ternary numbers; "
-        "clip=inf does not clip",
+        differs_from_paper="messages are gathered, or served in f32, where the paper's server sends sums of ternary "
+        "numbers; clip=inf does not clip",
         build=terngrad,
     ),
     Row(
         name="gspar",
         paper="Wangni et al. 2018",
         summary="gradient entries kept with probability min(1, lambda |g|); unbiased; steps shrink with the variance",
-        departs="steps are divided by the workers' mean of ||Q(g)||^2/||g||^2, or by 1 + variance where that is given; "
-        "the mean is not sparsified again",
+        differs_from_paper="steps are divided by the workers' mean of ||Q(g)||^2/||g||^2, or by 1 + variance where "
+        "that is given; the mean is not sparsified again",
         build=gspar,
     ),
     Row(
         name="1bit-sgd",
         paper="Seide et al. 2014",
         summary="one bit an entry and two means a row to the owners of shards, and back; error feedback both ways",
-        departs="an entry's row is the weights of one output; no double buffering, no AdaGrad (use the optimizer)",
+        differs_from_paper="an entry's row is the weights of one output; no double buffering, no AdaGrad (use the "
+        "optimizer)",
         build=one_bit_sgd,
     ),
     Row(
         name="ef21",
         paper="Richtarik, Sokolov, Fatkhullin 2021",
         summary="top-k or random-k coordinates of how the gradient differs from its public estimate",
-        departs="the estimates begin at C(gradient), as in the paper's experiments; EF21+ is not built",
+        differs_from_paper="the estimates begin at C(gradient), as in the paper's experiments; EF21+ is not built",
         build=ef21,
     ),
     Row(
         name="powersgd",
         paper="Vogels, Karimireddy, Jaggi 2019",
         summary="two factors of rank r of each matrix, all-reduced in turn, with error feedback; biases exact",
-        departs="a memory keeps what is left of the worker's own matrix; sent=mean, the paper's, has the same iterates "
-        "but grows where data differ; momentum is the optimizer's, after decompression; both factors every step; "
+        differs_from_paper="a memory keeps what is left of the worker's own matrix; sent=mean, the paper's, has the "
+        "same iterates but grows where data differ; momentum is the optimizer's, after decompression; both factors "
+        "every step; "
         f"{_UNITS}",
         build=powersgd,
     ),
@@ -256,8 +259,8 @@ ROWS: tuple[Row, ...] = (
         paper="Peng, Quesnelle, Kingma 2024",
         summary="the 32 largest DCT coefficients of each 4096 entries of a momentum, from which they are taken out; "
         "steps are signs",
-        departs="the learning rate is the optimizer's (plain SGD) and enters after the momentum; a chunk is a run of "
-        "the flat vector; coefficients are averaged over all workers, not over those that sent one",
+        differs_from_paper="the learning rate is the optimizer's (plain SGD) and enters after the momentum; a chunk "
+        "is a run of the flat vector; coefficients are averaged over all workers, not over those that sent one",
         build=demo,
     ),
 )

@@ -99,23 +99,23 @@ ROWS: tuple[Row, ...] = (
         name="post-local-sgd",
         paper="Lin, Stich, Patel, Jaggi 2018",
         summary="f32 models, averaged after every step up to step `switch`, then after every H local steps",
-        departs="the switch is a number of steps, where the paper takes the first drop of the learning rate; before it "
-        "models are averaged instead of gradients, which is the same for SGD with momentum",
+        differs_from_paper="the switch is a number of steps, where the paper takes the first drop of the learning "
+        "rate; before it models are averaged instead of gradients, which is the same for SGD with momentum",
         build=post_local_sgd,
     ),
     Row(
         name="sparse-averaging",
         paper="Jiang, Agrawal 2018",
         summary="f32 models, one of p consecutive slices averaged at a time, in turn",
-        departs="slices are equal parts of the flat vector; the paper leaves open how components are chosen",
+        differs_from_paper="slices are equal parts of the flat vector; the paper leaves open how components are chosen",
         build=sparse_averaging,
     ),
     Row(
         name="pqasgd",
         paper="Jiang, Agrawal 2018",
         summary="displacements of p steps, rounded at random to s levels in buckets; no memory",
-        departs="rounded as the gradients of qsgd are: b bits mean s = 2^(b-1) - 1 levels, and a bucket is scaled by "
-        "its maximum unless norm=l2",
+        differs_from_paper="rounded as the gradients of qsgd are: b bits mean s = 2^(b-1) - 1 levels, and a bucket is "
+        "scaled by its maximum unless norm=l2",
         build=pqasgd,
     ),
     Row(
@@ -123,15 +123,16 @@ ROWS: tuple[Row, ...] = (
         paper="Zhang, Choromanska, LeCun 2015",
         summary="f32 differences to the centre every tau steps; workers keep models of their own, tied to the centre "
         "(alpha = beta / P unless given)",
-        departs="local steps come before the elastic step, where the paper takes the gradient at the model before it",
+        differs_from_paper="local steps come before the elastic step, where the paper takes the gradient at the model "
+        "before it",
         build=easgd,
     ),
     Row(
         name="eamsgd",
         paper="Zhang, Choromanska, LeCun 2015",
         summary="as easgd; the momentum inside the local steps is the optimizer's: sgd:momentum=0.99,nesterov=yes",
-        departs="torch's Nesterov momentum keeps the model at the point that looks ahead, and the elastic step acts "
-        "there; with an optimizer without momentum it is easgd",
+        differs_from_paper="torch's Nesterov momentum keeps the model at the point that looks ahead, and the elastic "
+        "step acts there; with an optimizer without momentum it is easgd",
         build=easgd,
     ),
     Row(
@@ -139,7 +140,7 @@ ROWS: tuple[Row, ...] = (
         paper="Douillard et al. 2023",
         summary="f32 displacements of H local steps, to outer Nesterov SGD; the optimizer of local steps is yours "
         "(AdamW in the paper)",
-        departs="",
+        differs_from_paper="",
         build=diloco,
     ),
     Row(
@@ -147,18 +148,18 @@ ROWS: tuple[Row, ...] = (
         paper="Douillard et al. 2025",
         summary="displacements of one fragment at a time in 4 bits, applied `delay` steps later and mixed with the "
         "worker's own parameters",
-        departs="fragments are equal consecutive parts of the flat vector, one every `every` steps, where the paper "
-        "takes groups of layers; 4-bit codes are zero and seven powers of two on each side, from the tensor's largest "
-        "magnitude down, rounded without bias, where E3M0 has no zero and rounds to the nearest",
+        differs_from_paper="fragments are equal consecutive parts of the flat vector, one every `every` steps, where "
+        "the paper takes groups of layers; 4-bit codes are zero and seven powers of two on each side, from the "
+        "tensor's largest magnitude down, rounded without bias, where E3M0 has no zero and rounds to the nearest",
         build=streaming_diloco,
     ),
     Row(
         name="sparseloco",
         paper="Sarfi et al. 2025",
         summary="the largest entries of each chunk in 2 bits, with error feedback that fades, every H steps",
-        departs="chunks are of the flat vector (the code's are 64x64 blocks of matrices) and there is one table of "
-        "2-bit values for the message (the code has one for each tensor); the mean is over all workers, as in the "
-        "paper's formula: the code has mean=contributors,clip=median",
+        differs_from_paper="chunks are of the flat vector (the code's are 64x64 blocks of matrices) and there is one "
+        "table of 2-bit values for the message (the code has one for each tensor); the mean is over all workers, as "
+        "in the paper's formula: the code has mean=contributors,clip=median",
         build=sparseloco,
     ),
 )

@@ -16,14 +16,14 @@ class Row:
         name: what the user types.
         paper: who published it.
         summary: what a worker sends, in one sentence.
-        departs: where this differs from the paper, or empty.
+        differs_from_paper: where this method differs from the paper, or empty.
         build: the product of parts, a function of keyword options.
     """
 
     name: str
     paper: str
     summary: str
-    departs: str
+    differs_from_paper: str
     build: Callable[..., Method]
 
     @property
@@ -37,6 +37,6 @@ class Row:
             "name": self.name,
             "summary": self.summary,
             "paper": self.paper,
-            "departs": self.departs or None,
+            "differs_from_paper": self.differs_from_paper or None,
             "options": [option.to_json() for option in self.options.values()],
         }

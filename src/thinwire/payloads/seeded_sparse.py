@@ -11,7 +11,7 @@ from thinwire.payloads.sparse import Sparse
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class SeededSparse:
     """The vector of ``values`` at the positions that ``key`` draws in each segment, else 0.
 
     ``kept`` cuts the values: segment ``s`` of the vector keeps as many entries as segment ``s`` of ``kept`` has. The
@@ -20,7 +20,7 @@ class Drawn:
     Example:
         >>> import torch
         >>> from thinwire.payloads import Dense
-        >>> drawn = Drawn(Dense(torch.tensor([2.0])), Segments.whole(1), 7, Segments.whole(4))
+        >>> drawn = SeededSparse(Dense(torch.tensor([2.0])), Segments.whole(1), 7, Segments.whole(4))
         >>> sorted(drawn.to_dense().tolist())
         [0.0, 0.0, 0.0, 2.0]
     """

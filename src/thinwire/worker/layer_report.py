@@ -13,7 +13,7 @@ from torch import Tensor
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath, append_text
 from thinwire.layout import Segments
-from thinwire.payloads import Drawn, Joined, Payload, Sparse, Total
+from thinwire.payloads import Concat, Payload, SeededSparse, Sparse, Sum
 from thinwire.wire import encoded_num_bytes
 from thinwire.worker.channel import Channel, Outcome
 
@@ -198,11 +198,11 @@ def _parts(payload: Payload, begin: int) -> list[tuple[Payload, int]]:
     """What a message consists of, and where in the vector each part begins."""
     found = []
     match payload:
-        case Joined(parts):
+        case Concat(parts):
             for part in parts:
                 found += _parts(part, begin)
                 begin += part.numel
-        case Total(parts):
+        case Sum(parts):
             for part in parts:
                 found += _parts(part, begin)
         case _:
@@ -212,7 +212,7 @@ def _parts(payload: Payload, begin: int) -> list[tuple[Payload, int]]:
 
 def _counts(part: Payload, begin: int, offsets: Tensor) -> Tensor:
     """How many entries a part has of each tensor: f64."""
-    listed = part.sparse() if isinstance(part, Drawn) else part
+    listed = part.sparse() if isinstance(part, SeededSparse) else part
     if isinstance(listed, Sparse) and listed.indices.numel():
         places = torch.searchsorted(listed.indices.contiguous() + begin, offsets)
     else:

@@ -1,4 +1,4 @@
-"""Drawn payloads: the cut, the key, the values as a body of their own, and how many each segment keeps."""
+"""Seeded sparse payloads: the cut, the key, the values as a body of their own, and how many each segment keeps."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import numpy as np
 from thinwire.errors import ConfigError, WireError
 from thinwire.layout import Segments
 from thinwire.payloads.base import Payload
-from thinwire.payloads.drawn import Drawn
+from thinwire.payloads.seeded_sparse import SeededSparse
 from thinwire.wire.header import KEY_NUM_BYTES, Parts, Reader, key_bytes, varint, varint_num_bytes
 from thinwire.wire.segments import Numbers, read_segments, segments_num_bytes, segments_parts
 
@@ -15,7 +15,7 @@ _MAX_SEGMENTS = 2**28
 _MAX_KEPT = 2**32
 
 
-def drawn_parts(payload: Drawn, body: Callable[[Payload], Parts]) -> Parts:
+def drawn_parts(payload: SeededSparse, body: Callable[[Payload], Parts]) -> Parts:
     """What follows the kind byte; ``body`` writes that of the values."""
     _check(payload)
     return [
@@ -27,7 +27,7 @@ def drawn_parts(payload: Drawn, body: Callable[[Payload], Parts]) -> Parts:
     ]
 
 
-def drawn_num_bytes(payload: Drawn, body_num_bytes: Callable[[Payload], int]) -> int:
+def drawn_num_bytes(payload: SeededSparse, body_num_bytes: Callable[[Payload], int]) -> int:
     """Length of :func:`drawn_parts`, without making them."""
     _check(payload)
     key_bytes(payload.key)
@@ -35,13 +35,13 @@ def drawn_num_bytes(payload: Drawn, body_num_bytes: Callable[[Payload], int]) ->
     return varint_num_bytes(payload.numel) + cuts + KEY_NUM_BYTES + body_num_bytes(payload.values)
 
 
-def read_drawn(reader: Reader, read_body: Callable[[Reader], Payload]) -> Drawn:
+def read_drawn(reader: Reader, read_body: Callable[[Reader], Payload]) -> SeededSparse:
     """Read what :func:`drawn_parts` wrote."""
     segments = read_segments(reader, reader.numel())
     key = reader.key()
     values = read_body(reader)
     kept = read_kept(reader, values.numel, segments)
-    return Drawn(values, kept, key, segments)
+    return SeededSparse(values, kept, key, segments)
 
 
 def read_kept(reader: Reader, count: int, segments: Segments) -> Segments:
@@ -55,7 +55,7 @@ def read_kept(reader: Reader, count: int, segments: Segments) -> Segments:
     return kept
 
 
-def _check(payload: Drawn) -> None:
+def _check(payload: SeededSparse) -> None:
     if payload.kept.numel != payload.values.numel:
         raise ConfigError(f"a cut of {payload.kept.numel} entries was given for {payload.values.numel} values")
     reason = _what_is_wrong(payload.kept, payload.segments)

@@ -9,7 +9,7 @@ from thinwire.payloads.base import Payload, add_dense
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cosine:
+class DCT:
     """The vector whose chunks of ``side * side`` entries have the orthonormal 2-D DCT ``inner``, row by row.
 
     Every whole chunk ``Y`` of the inner vector, as a matrix, stands for ``B.T @ Y @ B`` with ``B`` of
@@ -19,7 +19,7 @@ class Cosine:
     Example:
         >>> import torch
         >>> from thinwire.payloads import Dense
-        >>> Cosine(Dense(torch.tensor([2.0, 0.0, 0.0, 0.0, 7.0])), 2).to_dense().round(decimals=6).tolist()
+        >>> DCT(Dense(torch.tensor([2.0, 0.0, 0.0, 0.0, 7.0])), 2).to_dense().round(decimals=6).tolist()
         [1.0, 1.0, 1.0, 1.0, 7.0]
     """
 

@@ -11,17 +11,17 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.sample.halves import merge_marked, subset_marks
 from thinwire.kernels.sparse.scatter import are_disjoint
 from thinwire.payloads.base import Payload, add_dense
-from thinwire.payloads.drawn import Drawn
+from thinwire.payloads.seeded_sparse import SeededSparse
 from thinwire.payloads.sparse import Sparse
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Total:
+class Sum:
     """``parts[0] + parts[1] + ...``, at least one, all of one length; each sum is rounded to f32, in order.
 
     Example:
         >>> from thinwire.payloads import Dense
-        >>> Total((Dense(torch.tensor([1.0, 2.0])), Dense(torch.tensor([0.5, 0.0])))).to_dense().tolist()
+        >>> Sum((Dense(torch.tensor([1.0, 2.0])), Dense(torch.tensor([0.5, 0.0])))).to_dense().tolist()
         [1.5, 2.0]
     """
 
@@ -61,12 +61,12 @@ def _are_disjoint(parts: list[Sparse]) -> bool:
     return all(are_disjoint(one.indices, other.indices) for one, other in itertools.combinations(parts, 2))
 
 
-def _are_halves(parts: tuple[Payload, ...]) -> TypeGuard[tuple[Drawn, Drawn]]:
+def _are_halves(parts: tuple[Payload, ...]) -> TypeGuard[tuple[SeededSparse, SeededSparse]]:
     """Whether one key draws part of each segment, and the rest of it: then one draw does for both."""
     if len(parts) != 2:
         return False
     one, other = parts
-    if not (isinstance(one, Drawn) and isinstance(other, Drawn)):
+    if not (isinstance(one, SeededSparse) and isinstance(other, SeededSparse)):
         return False
     if one.key != other.key or one.segments != other.segments:
         return False

@@ -41,7 +41,7 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Executes runs; on several processes, all of them call the same methods in the same order."""
 
     @property
@@ -58,7 +58,7 @@ class Crew(Protocol):
         ...
 
 
-class LocalCrew:
+class LocalExecutor:
     """Simulates runs in ``jobs`` processes of this machine, each run in one of them."""
 
     def __init__(self, jobs: int) -> None:
@@ -66,7 +66,7 @@ class LocalCrew:
         self.is_main = True
 
     def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: StrPath, watch: Watch) -> None:
-        """See :meth:`Crew.execute`. With several jobs, other processes make the task from its name.
+        """See :meth:`Executor.execute`. With several jobs, other processes make the task from its name.
 
         Raises:
             WorkerError: a simulating process was killed, or the task's code raised.
@@ -103,7 +103,7 @@ class LocalCrew:
         return list(values)
 
 
-class ProcessCrew:
+class ProcessExecutor:
     """Trains each run with one worker in each process of the transport.
 
     Args:
@@ -119,7 +119,7 @@ class ProcessCrew:
             self._workers = transport.first(num_workers)
 
     def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: StrPath, watch: Watch) -> None:
-        """See :meth:`Crew.execute`."""
+        """See :meth:`Executor.execute`."""
         for run in runs:
             folder = run_folder(out, run)
             if self.decide([float(is_finished(read_run(folder / "records.jsonl"), run))])[0]:

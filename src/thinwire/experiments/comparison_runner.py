@@ -13,7 +13,7 @@ import torch
 
 from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
-from thinwire.experiments.crews import Crew, run_folder
+from thinwire.experiments.executors import Executor, run_folder
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_plausible
 from thinwire.experiments.session import Record, is_finished, read_records, read_run
@@ -33,7 +33,7 @@ MAX_EXTENSIONS = 3
 Watch = Callable[[str, Sequence[Run], Path], None]
 
 
-class Comparer:
+class ComparisonRunner:
     """Executes a comparison in a folder, and goes on where an earlier, interrupted call stopped.
 
     Every run keeps its records in ``out/runs/``; finished ones are not run again. Methods, seeds, learning
@@ -46,12 +46,12 @@ class Comparer:
     """
 
     def __init__(
-        self, comparison: Comparison, task: Task, out: StrPath, crew: Crew, *, command: str, watch: Watch
+        self, comparison: Comparison, task: Task, out: StrPath, executor: Executor, *, command: str, watch: Watch
     ) -> None:
         self.comparison = comparison
         self.task = task
         self.out = Path(out)
-        self.crew = crew
+        self.executor = executor
         self._command = command
         self._watch = watch
         _refuse_unwritable(self.out)
@@ -64,7 +64,7 @@ class Comparer:
         make_shards(task.labels, comparison.workers, comparison.sharding, Key(0))
         check_plausible(comparison, task)
         self._lock = FolderLock(self.out)
-        self._agree(self._second(self._lock.holder()) if crew.is_main else "")
+        self._agree(self._second(self._lock.holder()) if executor.is_main else "")
         self._before = self._read_description()
         self._refuse_other_comparison()
 
@@ -85,28 +85,28 @@ class Comparer:
         tried = {method: list(self.comparison.lrs) for method in self.comparison.methods}
         notes = []
         if len(self.comparison.lrs) == 1:
-            taken = dict.fromkeys(self.comparison.methods, self.comparison.lrs[0])
+            chosen_lrs = dict.fromkeys(self.comparison.methods, self.comparison.lrs[0])
             notes.append(f"The learning rate {self.comparison.lrs[0]:g} was given for all methods and not tuned.")
             self._collect("tuning.jsonl", [])
         else:
-            taken = self._tune(tried)
+            chosen_lrs = self._tune(tried)
         finals = [
-            Run(method, taken[method], seed, "final", self.comparison.steps)
+            Run(method, chosen_lrs[method], seed, "final", self.comparison.steps)
             for method in self.comparison.methods
             for seed in self.comparison.seeds
         ]
-        self._describe(taken, notes)
+        self._describe(chosen_lrs, notes)
         try:
             self._execute("training", finals)
         finally:
             # Also when interrupted: what is finished can be reported.
             self._collect("results.jsonl", finals)
-        return taken
+        return chosen_lrs
 
     def _take_folder(self) -> None:
         """Keep every other comparison out of the folder, which a second one of the same command would damage."""
         problem = ""
-        if self.crew.is_main:
+        if self.executor.is_main:
             try:
                 problem = self._second(self._lock.acquire())
             except ConfigError as error:
@@ -123,7 +123,7 @@ class Comparer:
 
     def _agree(self, problem: str) -> None:
         """Raise on every process what the main one has met."""
-        (is_well,) = self.crew.decide([float(not problem)])
+        (is_well,) = self.executor.decide([float(not problem)])
         if problem:
             raise ConfigError(problem)
         if not is_well:
@@ -132,18 +132,20 @@ class Comparer:
     def _prepare(self) -> None:
         """Make the files of an earlier call agree with this one's methods, so that they can be reported at any time."""
         methods = self.comparison.methods
-        if self.crew.is_main:
+        if self.executor.is_main:
             for path in (self.out / "tuning.jsonl", self.out / "results.jsonl"):
                 # Before the description: it may lack methods that the files have no records of, not the other way.
                 if path.exists():
                     kept = [record for record in read_records(path) if record["method"] in methods]
                     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
-        taken = self._before.get("taken", {})
-        self._describe({method: taken[method] for method in methods if method in taken}, self._before.get("notes", []))
+        chosen_lrs = self._before.get("taken", {})
+        self._describe(
+            {method: chosen_lrs[method] for method in methods if method in chosen_lrs}, self._before.get("notes", [])
+        )
 
     def _collect(self, name: str, runs: Sequence[Run]) -> None:
         """Write the records of those runs that are finished into one file."""
-        if self.crew.is_main:
+        if self.executor.is_main:
             lines = [json.dumps(record) + "\n" for run in runs for record in self._records(run)]
             write_atomically(self.out / name, "".join(lines).encode())
 
@@ -153,14 +155,14 @@ class Comparer:
             runs = [self._tuning_run(method, lr) for method, lrs in tried.items() for lr in lrs]
             self._execute("tuning learning rates", runs)
             self._collect("tuning.jsonl", [self._tuning_run(m, lr) for m, lrs in tried.items() for lr in sorted(lrs)])
-            taken = self._best(tried)
-            more = {method: _beyond(sorted(tried[method]), lr) for method, lr in taken.items()}
+            chosen_lrs = self._best(tried)
+            more = {method: _beyond(sorted(tried[method]), lr) for method, lr in chosen_lrs.items()}
             if not any(more.values()):
                 break
             for method, lr in more.items():
                 if lr is not None:
                     tried[method].append(lr)
-        return taken
+        return chosen_lrs
 
     def _best(self, tried: dict[str, list[float]]) -> dict[str, float]:
         """Fewest steps to the target on held-out data, if any; then the best final value; then the lowest rate."""
@@ -168,7 +170,7 @@ class Comparer:
         for method, lrs in tried.items():
             scores = {lr: self._score(self._records(self._tuning_run(method, lr))) for lr in sorted(lrs)}
             decisions.append(min(scores, key=lambda lr: scores[lr]))
-        return dict(zip(tried, self.crew.decide(decisions), strict=True))
+        return dict(zip(tried, self.executor.decide(decisions), strict=True))
 
     def _score(self, records: list[Record]) -> tuple[float, float]:
         """Lower is better."""
@@ -186,15 +188,15 @@ class Comparer:
 
     def _execute(self, what: str, runs: Sequence[Run]) -> None:
         self._watch(what, runs, self.out)
-        self.crew.execute(self.comparison, self.task, runs, self.out, lambda: self._watch(what, runs, self.out))
+        self.executor.execute(self.comparison, self.task, runs, self.out, lambda: self._watch(what, runs, self.out))
         self._watch(what, runs, self.out)
 
     def _records(self, run: Run) -> list[Record]:
         records = read_run(run_folder(self.out, run) / "records.jsonl")
         return records if is_finished(records, run) else []
 
-    def _describe(self, taken: dict[str, float], notes: Sequence[str] = ()) -> None:
-        if not self.crew.is_main:
+    def _describe(self, chosen_lrs: dict[str, float], notes: Sequence[str] = ()) -> None:
+        if not self.executor.is_main:
             return
         metric = self.task.metric
         baseline = "sgd" if "sgd" in self.comparison.methods else None
@@ -209,7 +211,7 @@ class Comparer:
             },
             "num_parameters": self._num_parameters,
             "products": {method: to_json(parse_method(method)) for method in self.comparison.methods},
-            "taken": taken,
+            "taken": chosen_lrs,
             "baseline": baseline,
             "notes": list(notes),
         }
@@ -274,11 +276,11 @@ def _refuse_unwritable(out: Path) -> None:
         return
 
 
-def _beyond(lrs: list[float], taken: float) -> float | None:
+def _beyond(lrs: list[float], chosen_lrs: float) -> float | None:
     """The next rate past the end of an ascending grid, if the best one lies at its end."""
-    if taken == lrs[-1]:
+    if chosen_lrs == lrs[-1]:
         return float(f"{lrs[-1] * lrs[-1] / lrs[-2]:.3g}")
-    if taken == lrs[0]:
+    if chosen_lrs == lrs[0]:
         return float(f"{lrs[0] * lrs[0] / lrs[1]:.3g}")
     return None
 

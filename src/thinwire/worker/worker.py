@@ -15,17 +15,17 @@ from thinwire.steps import Steps
 from thinwire.worker.agreement import Agreement
 from thinwire.worker.channel import Channel, Outcome, Pending
 from thinwire.worker.exchanged import Exchanged
+from thinwire.worker.layer_report import LayerReport
 from thinwire.worker.local_steps import check_local_steps
 from thinwire.worker.news import Conclusion
-from thinwire.worker.observing import LayerReport
 from thinwire.worker.parameters import (
-    give_back,
     gradients,
     held_parameters,
     largest_lr,
     named_parameters,
+    restore_gradients,
 )
-from thinwire.worker.refusals import check_gradients, find_offence, numerics_error
+from thinwire.worker.refusals import check_gradients, find_nonfinite, numerics_error
 from thinwire.worker.resize import refuse_bound, resized
 from thinwire.worker.server import needs_server
 from thinwire.worker.sharing import Sharing, can_share
@@ -117,7 +117,7 @@ class Worker:
         """The consecutive parts of what is exchanged."""
         return self.exchanged.channels
 
-    def beside(self, rank: int) -> "Worker":
+    def sharing_model(self, rank: int) -> "Worker":
         """Worker ``rank`` of the same crew in the same process, on this one's own model and optimizer.
 
         Under gradient averaging all hold the same parameters at every step, so that a simulation needs one copy: each
@@ -167,7 +167,7 @@ class Worker:
         used = self.agreement.trained.with_gradients(self.agreement.used, counts_all=self.exchanged.is_bound)
         own = self._sharing.own_gradients()
         if (yield from self.agreement.begin(self.layout, self._key.seed, self.size)):
-            give_back(own)  # meanwhile workers beside this one have put theirs there
+            restore_gradients(own)  # meanwhile workers beside this one have put theirs there
         while True:
             (channel,) = self.channels
             has_news = self.agreement.has_news(used)
@@ -178,12 +178,12 @@ class Worker:
                 break
             for param in filled:
                 param.grad = None
-            give_back(own)
+            restore_gradients(own)
             concluded = yield from self._tell(has_news, finite, used)
-            if concluded.offence or not concluded.is_new:
+            if concluded.first_nonfinite or not concluded.is_new:
                 if skips:
                     return False
-                raise numerics_error(channel, outcome, concluded.offence, "gradient", self.num_steps + 1)
+                raise numerics_error(channel, outcome, concluded.first_nonfinite, "gradient", self.num_steps + 1)
         is_first = self._sharing.num_steps == self.num_steps  # else a worker beside this one has done it
         if not self._is_idle:
             self._accept(channel, outcome)
@@ -246,8 +246,8 @@ class Worker:
             if outcome.aggregate.finite:
                 break
             concluded = yield from self._tell(has_news, finite, used)
-            if concluded.offence or not concluded.is_new:
-                raise numerics_error(channel, outcome, concluded.offence, "model", self.num_steps)
+            if concluded.first_nonfinite or not concluded.is_new:
+                raise numerics_error(channel, outcome, concluded.first_nonfinite, "model", self.num_steps)
         self._accept(channel, outcome)
         self.exchanged.exchanged_at[turn] = self.num_steps
         if delay:
@@ -262,9 +262,11 @@ class Worker:
     def _tell(self, has_news: bool, finite: bool, used: Sequence[str]) -> Steps[Conclusion]:
         """Tell the other workers why the exchange cannot count, and follow what all conclude."""
         own = self.parameters()
-        offence = "" if finite or has_news else find_offence(self.method, own)
+        first_nonfinite = "" if finite or has_news else find_nonfinite(self.method, own)
         known = self.exchanged.known
-        concluded = yield from self.agreement.tell(has_news, offence, used, own, self.shared_parameters(), known)
+        concluded = yield from self.agreement.tell(
+            has_news, first_nonfinite, used, own, self.shared_parameters(), known
+        )
         if concluded.is_new:
             self.exchanged.end_waits()
             self._leaves_at = self.num_exchanges + len(self.channels) if concluded.adrift else None
@@ -391,5 +393,5 @@ class Worker:
     def _notice_lr_drop(self) -> None:
         lr, before = largest_lr(self.optimizer), self._lr
         self._lr = lr
-        if self.method.wipe_memory and lr < 0.5 * before:
-            self.exchanged.wipe_memory()
+        if self.method.reset_memory and lr < 0.5 * before:
+            self.exchanged.reset_memory()

@@ -15,7 +15,7 @@ from thinwire.payloads.base import add_dense, per_entry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Powers:
+class PowersOfTwo:
     """Entry ``i`` of segment ``s`` is ``0``, or ``+-scales[s] * 2**(1 - l)`` with ``l`` from 1 to ``num_levels``.
 
     Code 0 stands for 0, codes 1 to ``L`` for the positive values with ``l`` = code, codes ``L + 1`` to ``2 L`` for the
@@ -26,7 +26,7 @@ class Powers:
     Example:
         >>> from thinwire.kernels.bitpack.bits import pack
         >>> codes = pack(torch.tensor([0, 1, 2, 4]), 3)
-        >>> Powers(codes, 2, torch.tensor([8.0]), Segments.whole(4)).to_dense().tolist()
+        >>> PowersOfTwo(codes, 2, torch.tensor([8.0]), Segments.whole(4)).to_dense().tolist()
         [0.0, 8.0, 4.0, -4.0]
     """
 

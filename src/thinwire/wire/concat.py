@@ -4,25 +4,25 @@ from collections.abc import Callable
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.base import Payload
-from thinwire.payloads.joined import Joined
+from thinwire.payloads.concat import Concat
 from thinwire.wire.header import Parts, Reader, varint, varint_num_bytes
 
 _MAX_PARTS = 2**20
 
 
-def joined_parts(payload: Joined, body: Callable[[Payload], Parts]) -> Parts:
+def joined_parts(payload: Concat, body: Callable[[Payload], Parts]) -> Parts:
     """What follows the kind byte; ``body`` writes that of each part."""
     _check(payload)
     return [varint(len(payload.parts)), *(piece for part in payload.parts for piece in body(part))]
 
 
-def joined_num_bytes(payload: Joined, body_num_bytes: Callable[[Payload], int]) -> int:
+def joined_num_bytes(payload: Concat, body_num_bytes: Callable[[Payload], int]) -> int:
     """Length of :func:`joined_parts`, without making them."""
     _check(payload)
     return varint_num_bytes(len(payload.parts)) + sum(map(body_num_bytes, payload.parts))
 
 
-def read_joined(reader: Reader, read_body: Callable[[Reader], Payload]) -> Joined:
+def read_joined(reader: Reader, read_body: Callable[[Reader], Payload]) -> Concat:
     """Read what :func:`joined_parts` wrote."""
     parts = []
     numel = 0
@@ -30,7 +30,7 @@ def read_joined(reader: Reader, read_body: Callable[[Reader], Payload]) -> Joine
         parts.append(read_body(reader))
         numel += parts[-1].numel
         reader.check_numel(numel)
-    return Joined(tuple(parts))
+    return Concat(tuple(parts))
 
 
 def read_num_pieces(reader: Reader) -> int:
@@ -43,6 +43,6 @@ def read_num_pieces(reader: Reader) -> int:
     return count
 
 
-def _check(payload: Joined) -> None:
+def _check(payload: Concat) -> None:
     if not 1 <= len(payload.parts) <= _MAX_PARTS:
         raise ConfigError(f"a vector of {len(payload.parts)} parts was given; it has 1 to {_MAX_PARTS}")

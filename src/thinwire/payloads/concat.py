@@ -9,12 +9,12 @@ from thinwire.payloads.base import Payload
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Joined:
+class Concat:
     """The concatenation of ``parts``, at least one.
 
     Example:
         >>> from thinwire.payloads import Dense
-        >>> Joined((Dense(torch.tensor([1.0])), Dense(torch.tensor([2.0, 3.0])))).to_dense().tolist()
+        >>> Concat((Dense(torch.tensor([1.0])), Dense(torch.tensor([2.0, 3.0])))).to_dense().tolist()
         [1.0, 2.0, 3.0]
     """
 

@@ -4,29 +4,29 @@ from collections.abc import Callable, Sequence
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.base import Payload
-from thinwire.payloads.total import Total
+from thinwire.payloads.sum import Sum
 from thinwire.wire.header import Parts, Reader, varint, varint_num_bytes
 
 _MAX_PARTS = 64
 
 
-def total_parts(payload: Total, body: Callable[[Payload], Parts]) -> Parts:
+def total_parts(payload: Sum, body: Callable[[Payload], Parts]) -> Parts:
     """What follows the kind byte; ``body`` writes that of each part."""
     _check(payload)
     return [varint(len(payload.parts)), *(piece for part in payload.parts for piece in body(part))]
 
 
-def total_num_bytes(payload: Total, body_num_bytes: Callable[[Payload], int]) -> int:
+def total_num_bytes(payload: Sum, body_num_bytes: Callable[[Payload], int]) -> int:
     """Length of :func:`total_parts`, without making them."""
     _check(payload)
     return varint_num_bytes(len(payload.parts)) + sum(map(body_num_bytes, payload.parts))
 
 
-def read_total(reader: Reader, read_body: Callable[[Reader], Payload]) -> Total:
+def read_total(reader: Reader, read_body: Callable[[Reader], Payload]) -> Sum:
     """Read what :func:`total_parts` wrote."""
     parts = tuple([read_body(reader) for _ in range(read_num_terms(reader))])
     check_lengths([part.numel for part in parts])
-    return Total(parts)
+    return Sum(parts)
 
 
 def read_num_terms(reader: Reader) -> int:
@@ -43,7 +43,7 @@ def check_lengths(lengths: Sequence[int]) -> None:
         raise WireError(f"a sum of vectors of {min(lengths)} and of {max(lengths)} entries is declared")
 
 
-def _check(payload: Total) -> None:
+def _check(payload: Sum) -> None:
     if not 1 <= len(payload.parts) <= _MAX_PARTS:
         raise ConfigError(f"a sum of {len(payload.parts)} payloads was given; 1 to {_MAX_PARTS} are possible")
     lengths = {part.numel for part in payload.parts}

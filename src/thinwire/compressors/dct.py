@@ -11,8 +11,8 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.transform.dct import cosine_transform
 from thinwire.layout import Segments
-from thinwire.payloads import Cosine as CosinePayload
-from thinwire.payloads import Joined, Payload
+from thinwire.payloads import DCT as CosinePayload
+from thinwire.payloads import Concat, Payload
 from thinwire.random import Key
 
 LARGEST_SIDE = 256
@@ -20,7 +20,7 @@ LARGEST_SIDE = 256
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cosine:
+class DCT:
     """``C(x) = T^-1 V(T x)``, T the orthonormal 2-D DCT-II of each chunk of ``side**2`` entries, seen as a square.
 
     What is left at the end of a segment, less than a chunk, is not transformed.
@@ -30,7 +30,7 @@ class Cosine:
     Paper: Peng, Quesnelle and Kingma, "Decoupled momentum optimization" (DeMo), 2024. The published code cuts each
         tensor along its own rows and columns; here a chunk is a run of consecutive entries of the flat vector.
     Use it when: neighbouring entries are alike, or top-k is to mix directions instead of picking entries. DeMo is
-        ``Cosine(side=64, values=TopK(k=32))`` in chunks of 4096. A cut whose segments are no whole chunks is
+        ``DCT(side=64, values=TopK(k=32))`` in chunks of 4096. A cut whose segments are no whole chunks is
         transformed segment by segment, and ``values`` may refuse a segment that is shorter than its k.
 
     Args:
@@ -43,7 +43,7 @@ class Cosine:
     Example:
         >>> import torch
         >>> from thinwire.compressors import TopK
-        >>> smooth = Cosine(side=2, values=TopK(k=1))
+        >>> smooth = DCT(side=2, values=TopK(k=1))
         >>> smooth.compress(torch.full((4,), 3.0), Key(0), Segments.whole(4)).to_dense().round(decimals=5).tolist()
         [3.0, 3.0, 3.0, 3.0]
     """
@@ -68,7 +68,7 @@ class Cosine:
         if not x.numel():
             return self.values.compress(x, key, segments)
         parts = torch.split(x, sizes)
-        return Joined(
+        return Concat(
             tuple(
                 CosinePayload(
                     self.values.compress(
@@ -86,7 +86,7 @@ class Cosine:
         if not segments.numel or self._follows(segments):
             return CosinePayload(self.values.outline(segments), self.side)
         sizes = [size for size in segments.offsets().diff().tolist() if size]
-        return Joined(tuple(CosinePayload(self.values.outline(Segments.whole(size)), self.side) for size in sizes))
+        return Concat(tuple(CosinePayload(self.values.outline(Segments.whole(size)), self.side) for size in sizes))
 
     def _follows(self, segments: Segments) -> bool:
         """Whether no chunk crosses the end of a segment."""

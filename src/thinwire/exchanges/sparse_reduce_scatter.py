@@ -28,14 +28,14 @@ from thinwire.exchanges.recompression import (
 from thinwire.kernels.flat.finite import divide_finite
 from thinwire.layout import Segments, State
 from thinwire.network import shard_bounds
-from thinwire.payloads import Dense, Drawn, Payload, Sparse
+from thinwire.payloads import Dense, Payload, SeededSparse, Sparse
 from thinwire.steps import Steps, all_gather, receive, send
 from thinwire.wire import encode, encoded_num_bytes
 
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerSharded:
+class SparseReduceScatter:
     """Worker ``r`` owns region ``r`` of P: it gets everyone's entries there, adds them up, and sends the sum to all.
 
     A sparse reduce-scatter and an all-gather: of messages of k entries each worker sends and receives
@@ -75,7 +75,7 @@ class OwnerSharded:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All get the same sums from the same owners."""
         return True
 
@@ -163,7 +163,7 @@ def _distinct_sizes(bounds: Sequence[int]) -> list[int]:
 
 def _cut(payload: Payload, bounds: Sequence[int]) -> list[Payload]:
     """The payload's parts in each region, exact."""
-    sparse = payload.sparse() if isinstance(payload, Drawn) else payload
+    sparse = payload.sparse() if isinstance(payload, SeededSparse) else payload
     if not isinstance(sparse, Sparse):
         dense = payload.to_dense()
         return [smallest_exact(dense[start:stop]) for start, stop in itertools.pairwise(bounds)]

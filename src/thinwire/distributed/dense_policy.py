@@ -14,7 +14,7 @@ from thinwire.compressors.base import compress_residual
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.methods import GradientAveraging
-from thinwire.payloads import Dense, Joined, Payload
+from thinwire.payloads import Concat, Dense, Payload
 from thinwire.random import Key
 from thinwire.worker.parameters import named_parameters, plain_name
 
@@ -141,7 +141,7 @@ class PartlyDense:
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Both parts in one message; its own cut counts."""
         first = self.compressor.compress(x[: self.segments.numel], key, self.segments)
-        return Joined((first, Dense(x[self.segments.numel :].clone())))
+        return Concat((first, Dense(x[self.segments.numel :].clone())))
 
     def compress_residual(
         self, x: Tensor, residual: Tensor, decay: float, out: Tensor, key: Key, segments: Segments
@@ -154,11 +154,11 @@ class PartlyDense:
         # The residual of these entries is 0, but for what was left of them when they were not sent in full.
         rest = residual[numel:] * decay + x[numel:]
         out[numel:] = 0.0
-        return Joined((first, Dense(rest)))
+        return Concat((first, Dense(rest)))
 
     def outline(self, segments: Segments) -> Payload:
         """Both outlines."""
-        return Joined(
+        return Concat(
             (
                 self.compressor.outline(self.segments),
                 Dense(torch.empty(self.num_dense, dtype=torch.float32, device="meta")),

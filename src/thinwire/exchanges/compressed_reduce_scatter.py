@@ -13,17 +13,17 @@ from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.gather import mean_of
-from thinwire.exchanges.remembered import offence, recall, settle
+from thinwire.exchanges.remembered import add_residual, commit, first_nonfinite
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
-from thinwire.payloads import Joined
+from thinwire.payloads import Concat
 from thinwire.steps import Steps, all_gather, as_it_is, receive, send
 from thinwire.wire import encode
 
 
 @register
 @dataclass(frozen=True, slots=True)
-class OwnerQuantized:
+class CompressedReduceScatter:
     """A reduce-scatter of compressed pieces, and an all-gather of compressed means: 1-bit SGD's exchange.
 
     Whole segments are dealt to the workers, about as many entries to each. Every worker sends each owner the
@@ -41,7 +41,7 @@ class OwnerQuantized:
         return False
 
     @property
-    def is_common(self) -> bool:
+    def workers_agree(self) -> bool:
         """All decode the owners' messages."""
         return True
 
@@ -62,12 +62,12 @@ class OwnerQuantized:
 
     def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
         """Pieces to their owners, then one all-gather."""
-        intended, alone = recall(x, compressor)
+        intended, alone = add_residual(x, compressor)
         is_sound = is_finite(intended)
         dealt = shards(ctx.segments, ctx.size)
         # An owner of nothing gets no message, and sends an empty one.
         pieces = {
-            owner: alone.compress(part, ctx.key.fold("shard", owner), shard.cut) if is_sound else offence(part)
+            owner: alone.compress(part, ctx.key.fold("shard", owner), shard.cut) if is_sound else first_nonfinite(part)
             for owner, shard in enumerate(dealt)
             if (part := intended[shard.start : shard.stop]).numel()
         }
@@ -88,12 +88,12 @@ class OwnerQuantized:
                 answer.add_to(left, -1.0)
                 outcome = encode(answer)
             else:
-                outcome = encode(offence(total))
+                outcome = encode(first_nonfinite(total))
         combine = functools.partial(_join, dealt=dealt, kinds=ctx.kinds)
         mean, finite = yield from all_gather(outcome, combine, ctx.max_num_bytes)
-        sent = Joined(tuple(pieces.values()))
+        sent = Concat(tuple(pieces.values()))
         if finite:
-            settle(compressor, sent)
+            commit(compressor, sent)
         num_bytes = sum(message.numel() for message in messages.values())
         return Aggregate(mean, finite, num_bytes, sent, ctx.size, {"residual": left})
 
