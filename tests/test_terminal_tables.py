@@ -10,17 +10,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from thinwire.bench import Row as BenchRow
-from thinwire.bench import make_tables
+from thinwire.bench import BenchRow, make_tables
 from thinwire.cli import frontier as cli_frontier
-from thinwire.cli.probing import DENSE, make_table
-from thinwire.cli.probing import Row as ProbeRow
+from thinwire.cli.probing import DENSE, ProbeRow, make_table
 from thinwire.cli.progress import Meter
 from thinwire.distributed.probe import Cost
-from thinwire.frontier import Frontier
-from thinwire.frontier import Row as FrontierRow
+from thinwire.frontier import Frontier, FrontierRow
 from thinwire.network import Network
-from thinwire.report import Metric, Row, TerminalColumn, TerminalTable, plain, print_fitted, print_table
+from thinwire.report import RecordedMetric, ResultRow, TerminalColumn, TerminalTable, plain, print_fitted, print_table
 from thinwire.report.formats import TIMES
 
 METHODS = (
@@ -30,9 +27,10 @@ METHODS = (
 WIDTHS = (60, 80, 120)
 
 
-def result_rows() -> list[Row]:
-    first = Row(
-        method="sgd", is_baseline=True, metric=Metric(name="accuracy", higher_is_better=True, logarithmic=False),
+def result_rows() -> list[ResultRow]:
+    first = ResultRow(
+        method="sgd", is_baseline=True,
+        metric=RecordedMetric(name="accuracy", higher_is_better=True, logarithmic=False),
         target=0.86, lr=0.1, num_runs=2, num_diverged=0, final_value=0.8712, final_spread=0.0043, final_loss=0.4321,
         num_reached=1, steps_to_target=410.0, message_bytes_to_target=3.39e8, link_bytes_to_target=1.19e9,
         message_ratio=2779.0, link_ratio=692.0, seconds_to_target=68.0, message_bytes_per_step=826_000.0,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from command_line import run_cli
 
-from thinwire.bench import Row, plan
+from thinwire.bench import BenchRow, plan
 
 QUICK = ("bench", "--quick", "--numel", "20k", "--threads", "1", "--steps", "crc32c,torch-topk")
 
@@ -28,7 +28,7 @@ def test_table_and_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert "20,000 entries, heavy: Student-t(3) noise" in shown
     assert "crc32c" in shown
     assert "torch-topk" in shown
-    rows = [Row(**json.loads(line)) for line in out.read_text().splitlines()]
+    rows = [BenchRow(**json.loads(line)) for line in out.read_text().splitlines()]
     assert [(row.step, row.density) for row in rows] == [("torch-topk", 0.01), ("torch-topk", 0.001), ("crc32c", None)]
     assert all(row.ratio == row.seconds / row.memcpy_seconds for row in rows)
 
@@ -39,7 +39,7 @@ def test_ctrl_c_prints_what_is_measured(
     measured = plan._row
     calls = []
 
-    def interrupted(*arguments: Any) -> Row:
+    def interrupted(*arguments: Any) -> BenchRow:
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt

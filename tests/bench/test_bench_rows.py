@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thinwire import config
 from thinwire.arrays import CPU, zeros
-from thinwire.bench import Input, Plan, Row, make_tables, measure
+from thinwire.bench import BenchInput, BenchRow, Plan, make_tables, measure
 from thinwire.bench.families import Member
 from thinwire.bench.inputs import heavy
 from thinwire.bench.operators import OPERATOR_STEPS
@@ -44,17 +44,17 @@ INDEXED = {
 
 class Kept:
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[BenchRow] = []
         self.words: list[str] = []
         self.notes: list[str] = []
 
     def announce(self, what: str) -> None:
         self.words.append(what)
 
-    def note(self, data: Input) -> None:
+    def note(self, data: BenchInput) -> None:
         self.notes.append(data.note)
 
-    def row(self, row: Row) -> None:
+    def row(self, row: BenchRow) -> None:
         self.rows.append(row)
 
 

@@ -9,7 +9,7 @@ from command_line import run_cli
 from commands import TORCHRUN, start
 from rich.console import Console
 
-from thinwire.cli.probing import DENSE, Row, make_table, verdict
+from thinwire.cli.probing import DENSE, ProbeRow, make_table, verdict
 from thinwire.distributed.probe import Cost
 from thinwire.network import Network, all_reduce_traffic
 from thinwire.report import print_fitted
@@ -21,14 +21,14 @@ FIELDS = {
 METHODS = ["sgd", "topk:density=1%,every=4", "topk:k=30000"]
 
 
-def row(method: str, seconds: float, *, overlaps: bool = True, compute_s: float = 0.05, rounds: int = 5) -> Row:
-    return Row(
+def row(method: str, seconds: float, *, overlaps: bool = True, compute_s: float = 0.05, rounds: int = 5) -> ProbeRow:
+    return ProbeRow(
         method=method, numel=5_000_000, processes=2, network=Network.parse("100Mbit,1ms"), compute_s=compute_s,
         cost=Cost(seconds, 2e7, 1500.0, rounds, 5_000_000), overlaps=overlaps,
     )  # fmt: skip
 
 
-def shown(rows: list[Row]) -> str:
+def shown(rows: list[ProbeRow]) -> str:
     console = Console(width=120)
     with console.capture() as capture:
         print_fitted(make_table(rows), console)
@@ -123,7 +123,7 @@ def test_a_step_computes_and_exchanges_one_after_the_other_or_both_at_once() -> 
         ),
     ],
 )
-def test_the_last_line_says_which_to_use_and_by_how_much(rows: list[Row], expected: str) -> None:
+def test_the_last_line_says_which_to_use_and_by_how_much(rows: list[ProbeRow], expected: str) -> None:
     assert verdict(rows) == expected
 
 

@@ -18,7 +18,7 @@ from thinwire.frontier.climb import Aim, Climb
 from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.families import all_families
 from thinwire.frontier.finalists import interval
-from thinwire.frontier.ladders import Family, plain_families
+from thinwire.frontier.ladders import OperatorFamily, plain_families
 from thinwire.frontier.moves import coordinates, moved, switched
 from thinwire.frontier.points import Kind
 from thinwire.frontier.problems import Problem
@@ -75,7 +75,7 @@ RIVALS: list[tuple[Callable[[int], Tensor], Kind, Compressor]] = [
 def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The operators of the rivals, each of which could be found: all take a minute."""
 
-    def families(problem: Problem) -> list[Family]:
+    def families(problem: Problem) -> list[OperatorFamily]:
         return [family for family in all_families(problem) if family.operator in SEARCHED]
 
     monkeypatch.setattr("thinwire.frontier.search.all_families", families)

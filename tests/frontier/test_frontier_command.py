@@ -8,12 +8,12 @@ from thinwire.cli import app
 from thinwire.compressors import Identity, Sign, TopK
 from thinwire.frontier import make_input, sweep
 from thinwire.frontier.configurations import Configuration
-from thinwire.frontier.ladders import Family, plain_families
+from thinwire.frontier.ladders import OperatorFamily, plain_families
 from thinwire.frontier.problems import Problem
 from thinwire.frontier.tables import BUDGETED
 
 
-def few_families(problem: Problem) -> list[Family]:
+def few_families(problem: Problem) -> list[OperatorFamily]:
     return [family for cls in (Identity, Sign, TopK) for family in plain_families(cls, (None,))]
 
 

@@ -49,6 +49,7 @@ from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Whol
 from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection, NoMemory
 from thinwire.methods import (
     CATALOG,
+    CatalogEntry,
     Consensus,
     Elastic,
     ElasticFollow,
@@ -59,7 +60,6 @@ from thinwire.methods import (
     ModelAveraging,
     Outer,
     PostLocal,
-    Row,
     check_method,
     parse_method,
 )
@@ -205,7 +205,7 @@ def test_what_was_written_before_classes_were_renamed_is_read(name: str) -> None
 
 
 @pytest.mark.parametrize("row", CATALOG, ids=lambda row: row.name)
-def test_every_option_changes_the_method(row: Row) -> None:
+def test_every_option_changes_the_method(row: CatalogEntry) -> None:
     for option in row.options.values():
         made = {parse_method(f"{row.name}:{option.name}={text}") for text in spellings(option)}
         assert made - {parse_method(row.name)}, option

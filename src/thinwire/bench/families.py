@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 from thinwire.bench.entropy import entropy_bits, log2_binomial
-from thinwire.bench.inputs import Input
+from thinwire.bench.inputs import BenchInput
 from thinwire.bench.timing import Case
 from thinwire.payloads import Payload, Sparse
 from thinwire.wire import encoded_num_bytes
@@ -62,16 +62,16 @@ Maker: TypeAlias = Callable[[Member], Prepared]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class BenchFamily:
     """Members that share what ``open`` prepares on an input; it is let go before the next family is opened."""
 
     members: tuple[Member, ...]
-    open: Callable[[Input], Maker]
+    open: Callable[[BenchInput], Maker]
 
 
-def single(member: Member, prepare: Callable[[Input], Prepared]) -> Family:
+def single(member: Member, prepare: Callable[[BenchInput], Prepared]) -> BenchFamily:
     """A family of one."""
-    return Family(members=(member,), open=lambda data: lambda _: prepare(data))
+    return BenchFamily(members=(member,), open=lambda data: lambda _: prepare(data))
 
 
 def facts_of(payload: Payload) -> Facts:

@@ -20,7 +20,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Input:
+class BenchInput:
     """Vectors of one length that are used in turn.
 
     Args:
@@ -59,7 +59,7 @@ def check_input(name: str) -> None:
         raise ConfigError(f"{name} holds no gradients; record again, with more steps")
 
 
-def make_input(name: str, numel: int, seed: int = 0) -> Input:
+def make_input(name: str, numel: int, seed: int = 0) -> BenchInput:
     """The vectors of that name and about that length (see :func:`thinwire.bench.shapes.tensor_sizes`).
 
     Raises:
@@ -74,7 +74,7 @@ def num_vectors(numel: int) -> int:
     return 8 if numel < 4_000_000 else 4 if numel < 100_000_000 else 3
 
 
-def heavy(numel: int, seed: int) -> Input:
+def heavy(numel: int, seed: int) -> BenchInput:
     """Student-t noise of 3 degrees of freedom, times a fixed scale for each tensor, drawn from ``10^U(-4.5, -2)``.
 
     Example:
@@ -88,7 +88,7 @@ def heavy(numel: int, seed: int) -> Input:
     with ThreadPoolExecutor() as pool:
         vectors = tuple(pool.map(functools.partial(_heavy_vector, segments, scales), generators[1:]))
     note = f"Student-t(3) noise, {segments.count} tensors with scales from 10^U(-4.5, -2), {len(vectors)} vectors"
-    return Input(HEAVY, vectors, segments, note)
+    return BenchInput(HEAVY, vectors, segments, note)
 
 
 def _heavy_vector(segments: Segments, scales: "np.ndarray[Any, Any]", generator: np.random.Generator) -> Tensor:
@@ -103,7 +103,7 @@ def _heavy_vector(segments: Segments, scales: "np.ndarray[Any, Any]", generator:
     return torch.from_numpy(vector)
 
 
-def recorded(recording: Recording, name: str, numel: int) -> Input:
+def recorded(recording: Recording, name: str, numel: int) -> BenchInput:
     """Gradients of a recording, laid end to end until a vector is long enough; the last is cut."""
     rows = recording.gradient.vectors
     numel = sum(tensor_sizes(numel))
@@ -123,7 +123,7 @@ def recorded(recording: Recording, name: str, numel: int) -> Input:
         note += "; gradients are used more than once"
     if not recording.complete:
         note += "; the recording was interrupted"
-    return Input(name, tuple(vectors), Segments.of_sizes(_cut(recording.layout.sizes, numel)), note)
+    return BenchInput(name, tuple(vectors), Segments.of_sizes(_cut(recording.layout.sizes, numel)), note)
 
 
 def _path(name: str) -> Path:

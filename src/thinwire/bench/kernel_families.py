@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from thinwire.bench.entropy import log2_binomial, order_zero
-from thinwire.bench.families import Facts, Family, Member, Prepared, Turns, single
-from thinwire.bench.inputs import Input
+from thinwire.bench.families import BenchFamily, Facts, Member, Prepared, Turns, single
+from thinwire.bench.inputs import BenchInput
 from thinwire.bench.steps import BUCKET
 from thinwire.bench.timing import Case
 from thinwire.compressors import QSGD
@@ -41,9 +41,9 @@ _BITS = 4
 _FEW = f"the first {MAX_COUNT}"
 
 
-def kernel_families() -> tuple[Family, ...]:
+def kernel_families() -> tuple[BenchFamily, ...]:
     """One family a kernel."""
-    each: list[Family] = []
+    each: list[BenchFamily] = []
 
     def add(
         step: str, prepare: Callable[..., Prepared], *arguments: Any, variant: str = "", density: float | None = None
@@ -93,85 +93,85 @@ def kernel_families() -> tuple[Family, ...]:
     return tuple(each)
 
 
-def _vectors(data: Input, run: Callable[[Tensor], Any]) -> Prepared:
+def _vectors(data: BenchInput, run: Callable[[Tensor], Any]) -> Prepared:
     turns = Turns(data.vectors)
     return Prepared(case=Case(run=lambda: run(turns.current), refill=turns.refill))
 
 
-def _vectors_onto(data: Input, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
+def _vectors_onto(data: BenchInput, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
     """What memory allows: error feedback cannot be faster than a sum in place, nor threads help more than with that."""
     total = torch.zeros(data.numel, dtype=torch.float32)
     return _vectors(data, lambda x: run(total, x))
 
 
-def _segments(data: Input, run: Callable[[Tensor, Tensor], Tensor]) -> Prepared:
+def _segments(data: BenchInput, run: Callable[[Tensor, Tensor], Tensor]) -> Prepared:
     offsets = _buckets(data)
     return _vectors(data, lambda x: run(x, offsets))
 
 
-def _torch_topk(data: Input, density: float) -> Prepared:
+def _torch_topk(data: BenchInput, density: float) -> Prepared:
     count = max(1, round(density * data.numel))
     return _vectors(data, lambda x: torch.topk(x.abs(), count, sorted=False))
 
 
-def _top_k(data: Input, density: float, by_tensor: bool) -> Prepared:
+def _top_k(data: BenchInput, density: float, by_tensor: bool) -> Prepared:
     offsets, counts = _kept(data, density, by_tensor)
     return _vectors(data, lambda x: top_k(x, offsets, counts))
 
 
-def _accumulate_top_k(data: Input, density: float, by_tensor: bool) -> Prepared:
+def _accumulate_top_k(data: BenchInput, density: float, by_tensor: bool) -> Prepared:
     offsets, counts = _kept(data, density, by_tensor)
     return _accumulated(data, lambda x, residual: accumulate_top_k(x, residual, 1.0, x, offsets, counts))
 
 
-def _quantize(data: Input, bits: int) -> Prepared:
+def _quantize(data: BenchInput, bits: int) -> Prepared:
     levels, offsets = QSGD.bits_to_levels(bits), _buckets(data)
     return _vectors(data, lambda x: quantize(x, offsets, levels, "max", _KEY))
 
 
-def _accumulate_quantize(data: Input, bits: int) -> Prepared:
+def _accumulate_quantize(data: BenchInput, bits: int) -> Prepared:
     levels, offsets = QSGD.bits_to_levels(bits), _buckets(data)
     return _accumulated(
         data, lambda x, residual: accumulate_quantize(x, residual, 1.0, x, offsets, levels, "max", _KEY)
     )
 
 
-def _accumulate_signs(data: Input, by_tensor: bool) -> Prepared:
+def _accumulate_signs(data: BenchInput, by_tensor: bool) -> Prepared:
     offsets = data.tensors.offsets() if by_tensor else _buckets(data)
     return _accumulated(data, lambda x, residual: accumulate_signs(x, residual, 1.0, x, offsets))
 
 
-def _accumulated(data: Input, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
+def _accumulated(data: BenchInput, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
     """On a fresh vector each time, which the kernel writes over, and a residual."""
     x, residual = torch.empty(data.numel, dtype=torch.float32), data.vector(0).clone()
     return Prepared(case=Case(run=lambda: run(x, residual), refill=lambda turn: x.copy_(data.vector(turn + 1))))
 
 
-def _add_levels(data: Input) -> Prepared:
+def _add_levels(data: BenchInput) -> Prepared:
     levels, offsets = QSGD.bits_to_levels(_BITS), _buckets(data)
     codes, scales = quantize(data.vector(0), offsets, levels, "max", _KEY)
     units, total = scales / levels, torch.zeros(data.numel, dtype=torch.float32)
     return Prepared(case=Case(run=lambda: add_levels(codes, _BITS, levels, units, offsets, total)))
 
 
-def _add_signs(data: Input) -> Prepared:
+def _add_signs(data: BenchInput) -> Prepared:
     offsets, total = _buckets(data), torch.zeros(data.numel, dtype=torch.float32)
     bits, scales = sign_bits(data.vector(0)), segment_max(data.vector(0), offsets)
     return Prepared(case=Case(run=lambda: add_signs(bits, scales, offsets, total)))
 
 
-def _scatter_add(data: Input, density: float) -> Prepared:
+def _scatter_add(data: BenchInput, density: float) -> Prepared:
     indices, total = _support(data, density), torch.zeros(data.numel, dtype=torch.float32)
     values = data.vector(0)[indices]
     return Prepared(case=Case(run=lambda: scatter_add(indices, values, total)))
 
 
-def _pack(data: Input) -> Prepared:
+def _pack(data: BenchInput) -> Prepared:
     codes = unpack(_codes(data), data.numel, _BITS)
     return Prepared(case=Case(run=lambda: pack(codes, _BITS)))
 
 
-def _unpack(data: Input) -> Prepared:
+def _unpack(data: BenchInput) -> Prepared:
     packed = _codes(data)
     return Prepared(case=Case(run=lambda: unpack(packed, data.numel, _BITS)))
 
@@ -180,7 +180,7 @@ def _checksum(x: Tensor) -> int:
     return crc32c(x.view(torch.uint8))
 
 
-def _rice(data: Input, density: float, encodes: bool) -> Prepared:
+def _rice(data: BenchInput, density: float, encodes: bool) -> Prepared:
     indices = _support(data, density)
     parameter = rice_parameter(indices)
     code = rice_encode(indices, parameter)
@@ -192,7 +192,7 @@ def _rice(data: Input, density: float, encodes: bool) -> Prepared:
     )
 
 
-def _exp_golomb(data: Input, density: float, encodes: bool) -> Prepared:
+def _exp_golomb(data: BenchInput, density: float, encodes: bool) -> Prepared:
     indices = _support(data, density)
     code = exp_golomb_encode(indices)
     return _coder(
@@ -203,7 +203,7 @@ def _exp_golomb(data: Input, density: float, encodes: bool) -> Prepared:
     )
 
 
-def _adaptive(data: Input, density: float, encodes: bool) -> Prepared:
+def _adaptive(data: BenchInput, density: float, encodes: bool) -> Prepared:
     indices = _support(data, density)[:MAX_COUNT].clone()
     numel = int(indices[-1]) + 1
     code = adaptive_encode(indices)
@@ -215,7 +215,7 @@ def _adaptive(data: Input, density: float, encodes: bool) -> Prepared:
     )
 
 
-def _elias(data: Input, encodes: bool) -> Prepared:
+def _elias(data: BenchInput, encodes: bool) -> Prepared:
     codes, levels = _codes(data), QSGD.bits_to_levels(_BITS)
     code = elias_encode(codes, data.numel, levels)
     return _coder(
@@ -226,7 +226,7 @@ def _elias(data: Input, encodes: bool) -> Prepared:
     )
 
 
-def _rans(data: Input, encodes: bool) -> Prepared:
+def _rans(data: BenchInput, encodes: bool) -> Prepared:
     codes = _codes(data)
     frequencies, code = rans_encode(codes, data.numel, _BITS)
     return _coder(
@@ -241,31 +241,31 @@ def _coder(encode: Callable[[], Any], decode: Callable[[], Any], encodes: bool, 
     return Prepared(case=Case(run=encode if encodes else decode), facts=facts)
 
 
-def _hadamard(data: Input, rounds: int) -> Prepared:
+def _hadamard(data: BenchInput, rounds: int) -> Prepared:
     out = torch.empty(data.numel, dtype=torch.float32)
     return _vectors(data, lambda x: hadamard_rotate(x, _KEY, rounds, out=out))
 
 
-def _random_subset(data: Input, density: float) -> Prepared:
+def _random_subset(data: BenchInput, density: float) -> Prepared:
     count = max(1, round(density * data.numel))
     return Prepared(case=Case(run=lambda: random_subset(_KEY, data.numel, count)))
 
 
-def _buckets(data: Input) -> Tensor:
+def _buckets(data: BenchInput) -> Tensor:
     return Segments.uniform(data.numel, BUCKET).offsets()
 
 
-def _kept(data: Input, density: float, by_tensor: bool) -> tuple[Tensor, Tensor]:
+def _kept(data: BenchInput, density: float, by_tensor: bool) -> tuple[Tensor, Tensor]:
     segments = data.tensors if by_tensor else Segments.whole(data.numel)
     return segments.offsets(), draw_counts(None, density, segments, Key(0))
 
 
-def _support(data: Input, density: float) -> Tensor:
+def _support(data: BenchInput, density: float) -> Tensor:
     """The top entries of a vector, ascending: as clustered as the vector is."""
     return top_k(data.vector(0), *_kept(data, density, by_tensor=False))
 
 
-def _codes(data: Input) -> Tensor:
+def _codes(data: BenchInput) -> Tensor:
     return quantize(data.vector(0), _buckets(data), QSGD.bits_to_levels(_BITS), "max", _KEY)[0]
 
 
@@ -279,7 +279,7 @@ def _index_facts(code: Tensor, indices: Tensor, numel: int) -> Facts:
     )
 
 
-def _level_facts(code: Tensor, packed: Tensor, data: Input) -> Facts:
+def _level_facts(code: Tensor, packed: Tensor, data: BenchInput) -> Facts:
     return Facts(
         bits_per_entry=8 * code.numel() / data.numel,
         entropy_bits=order_zero(unpack(packed, data.numel, _BITS), 1 << _BITS),

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinwire.bench.families import Family, Maker, Member, Prepared, facts_of
-from thinwire.bench.inputs import Input
+from thinwire.bench.families import BenchFamily, Maker, Member, Prepared, facts_of
+from thinwire.bench.inputs import BenchInput
 from thinwire.bench.instances import instances
 from thinwire.bench.timing import Case
 from thinwire.compressors import Compressor
@@ -21,17 +21,17 @@ OPERATORS = "operators"
 OPERATOR_STEPS = ("operator-compress", "operator-decode-add")
 
 
-def operator_families() -> tuple[Family, ...]:
+def operator_families() -> tuple[BenchFamily, ...]:
     """One family an instance, on the vector as a whole."""
     return tuple(_family(compressor) for compressor in instances())
 
 
-def _family(compressor: Compressor) -> Family:
+def _family(compressor: Compressor) -> BenchFamily:
     members = tuple(Member(step=step, variant=describe(compressor)) for step in OPERATOR_STEPS)
-    return Family(members=members, open=lambda data: _maker(compressor, data))
+    return BenchFamily(members=members, open=lambda data: _maker(compressor, data))
 
 
-def _maker(compressor: Compressor, data: Input) -> Maker:
+def _maker(compressor: Compressor, data: BenchInput) -> Maker:
     operator = Operator(compressor, data)
     return lambda member: operator.prepare(member.step)
 
@@ -39,7 +39,7 @@ def _maker(compressor: Compressor, data: Input) -> Maker:
 class Operator:
     """A compressor, the vector of the turn, and the last message that was made of one."""
 
-    def __init__(self, compressor: Compressor, data: Input) -> None:
+    def __init__(self, compressor: Compressor, data: BenchInput) -> None:
         self._compressor = compressor
         self._data = data
         self._segments = Segments.whole(data.numel)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from thinwire.bench.families import Family, Member, Prepared
-from thinwire.bench.inputs import Input, check_input, make_input
+from thinwire.bench.families import BenchFamily, Member, Prepared
+from thinwire.bench.inputs import BenchInput, check_input, make_input
 from thinwire.bench.kernel_families import kernel_families
 from thinwire.bench.operators import OPERATOR_STEPS, OPERATORS, operator_families
-from thinwire.bench.rows import Row
+from thinwire.bench.rows import BenchRow
 from thinwire.bench.steps import schemes
 from thinwire.bench.sync import sync_family
 from thinwire.bench.timing import SWEEP_BELOW, Stopwatch, Times
@@ -17,7 +17,7 @@ from thinwire.errors import ConfigError
 _MAX_THREADS = 1024
 
 
-def families() -> tuple[Family, ...]:
+def families() -> tuple[BenchFamily, ...]:
     """Everything that can be timed."""
     return (*(scheme.family() for scheme in schemes()), sync_family(), *operator_families(), *kernel_families())
 
@@ -77,7 +77,7 @@ class Plan:
         each = sum(len(self.wanted(family, numel)) for numel in self.numels for family in known)
         return each * len(self.threads) * len(self.inputs)
 
-    def wanted(self, family: Family, numel: int) -> tuple[Member, ...]:
+    def wanted(self, family: BenchFamily, numel: int) -> tuple[Member, ...]:
         """The members of a family that are measured at that length."""
         return tuple(member for member in family.members if self._wants(member.step, numel))
 
@@ -99,11 +99,11 @@ class Listener(Protocol):
         """What is done next, in words."""
         ...
 
-    def note(self, data: Input) -> None:
+    def note(self, data: BenchInput) -> None:
         """An input is ready; it must not be kept, it is large."""
         ...
 
-    def row(self, row: Row) -> None:
+    def row(self, row: BenchRow) -> None:
         """A row is measured."""
         ...
 
@@ -120,7 +120,9 @@ def measure(plan: Plan, listener: Listener) -> None:
                 _measure_family(plan, family, data, stopwatch, listener)
 
 
-def _measure_family(plan: Plan, family: Family, data: Input, stopwatch: Stopwatch, listener: Listener) -> None:
+def _measure_family(
+    plan: Plan, family: BenchFamily, data: BenchInput, stopwatch: Stopwatch, listener: Listener
+) -> None:
     wanted = plan.wanted(family, data.numel)
     if not wanted:
         return
@@ -134,9 +136,9 @@ def _measure_family(plan: Plan, family: Family, data: Input, stopwatch: Stopwatc
         del prepared  # before the next one takes its memory
 
 
-def _row(member: Member, prepared: Prepared, data: Input, threads: int, times: Times) -> Row:
+def _row(member: Member, prepared: Prepared, data: BenchInput, threads: int, times: Times) -> BenchRow:
     facts = prepared.facts()
-    return Row(
+    return BenchRow(
         step=member.step,
         variant=member.variant,
         numel=data.numel,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from thinwire.arrays import CPU, zeros
-from thinwire.bench.families import Facts, Family, Maker, Member, Prepared, Turns, facts_of
-from thinwire.bench.inputs import Input
+from thinwire.bench.families import BenchFamily, Facts, Maker, Member, Prepared, Turns, facts_of
+from thinwire.bench.inputs import BenchInput
 from thinwire.bench.timing import Case
 from thinwire.compressors import QSGD, Compressor, Sign, TopK
 from thinwire.layout import Segments, State
@@ -51,22 +51,22 @@ class Scheme:
         """One for each part."""
         return tuple(self._member(part) for part in self.parts)
 
-    def segments(self, data: Input) -> Segments:
+    def segments(self, data: BenchInput) -> Segments:
         """The cut of a vector of this input."""
         if self.cut == "tensors":
             return data.tensors
         return Segments.whole(data.numel) if self.cut == "whole" else Segments.uniform(data.numel, BUCKET)
 
-    def family(self) -> Family:
+    def family(self) -> BenchFamily:
         """The parts, on one memory that is warm."""
-        return Family(members=self.members(), open=self._open)
+        return BenchFamily(members=self.members(), open=self._open)
 
     def _member(self, part: Part) -> Member:
         if part == "whole":
             return Member(step=self.step, variant=self.variant, density=self.density)
         return Member(step=part, variant=f"{self.step.removeprefix('ef-')} {self.variant}", density=self.density)
 
-    def _open(self, data: Input) -> Maker:
+    def _open(self, data: BenchInput) -> Maker:
         feedback = Feedback(self, data)
         for turn in range(_WARM_UP):
             feedback.refill(turn)
@@ -77,7 +77,7 @@ class Scheme:
 class Feedback:
     """The state of error feedback between two calls: two tensors that take turns as input and residual."""
 
-    def __init__(self, scheme: Scheme, data: Input) -> None:
+    def __init__(self, scheme: Scheme, data: BenchInput) -> None:
         self.data = data
         self._compressor = scheme.compressor
         self._segments = scheme.segments(data)

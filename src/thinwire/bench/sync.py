@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thinwire.bench.families import Facts, Family, Member, Prepared, facts_of, single
-from thinwire.bench.inputs import Input
+from thinwire.bench.families import BenchFamily, Facts, Member, Prepared, facts_of, single
+from thinwire.bench.inputs import BenchInput
 from thinwire.bench.timing import Case
 from thinwire.compressors import Sign, TopK
 from thinwire.errors import ProtocolError
@@ -22,7 +22,7 @@ _METHOD, _DENSITY, _SIZE = "signtopk:density=1%", 0.01, 4
 _MEMBER = Member(step="worker-sync", variant=f"of {_SIZE} workers", density=_DENSITY)
 
 
-def sync_family() -> Family:
+def sync_family() -> BenchFamily:
     """``worker-sync``: read the parameters, signal, memory, compress, encode, decode four messages, apply."""
     return single(_MEMBER, _prepare)
 
@@ -30,7 +30,7 @@ def sync_family() -> Family:
 class Synchronisation:
     """A worker of a model with the input's tensors, whose optimizer does nothing and whose peers are messages."""
 
-    def __init__(self, data: Input) -> None:
+    def __init__(self, data: BenchInput) -> None:
         self._data = data
         model = _Model(data)
         self._params: list[Tensor] = list(model.parameters())
@@ -62,7 +62,7 @@ class Synchronisation:
         return facts_of(decode(self._message))
 
 
-def _prepare(data: Input) -> Prepared:
+def _prepare(data: BenchInput) -> Prepared:
     sync = Synchronisation(data)
     return Prepared(case=Case(run=sync.run, refill=sync.refill), facts=sync.facts)
 
@@ -78,7 +78,7 @@ def _finish(program: Steps[None], reply: object) -> None:
 class _Model(nn.Module):
     """Parameters only, of the input's sizes."""
 
-    def __init__(self, data: Input) -> None:
+    def __init__(self, data: BenchInput) -> None:
         super().__init__()
         sizes = data.tensors.offsets().diff().tolist()
         self.tensors = nn.ParameterList(nn.Parameter(torch.zeros(size, dtype=torch.float32)) for size in sizes)

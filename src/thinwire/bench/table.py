@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from thinwire.bench.rows import Row
+from thinwire.bench.rows import BenchRow
 from thinwire.report import TerminalColumn, TerminalTable
 
 _MISSING = "-"
@@ -10,13 +10,13 @@ TOPK_STEP = "torch-topk"
 _TOPK_DENSITY = 0.01
 
 
-def make_tables(rows: Sequence[Row]) -> list[TerminalTable]:
+def make_tables(rows: Sequence[BenchRow]) -> list[TerminalTable]:
     """One table for each length and input, in the order of the rows."""
     pages = dict.fromkeys((row.numel, row.input) for row in rows)
     return [_page([row for row in rows if (row.numel, row.input) == page]) for page in pages]
 
 
-def _page(rows: Sequence[Row]) -> TerminalTable:
+def _page(rows: Sequence[BenchRow]) -> TerminalTable:
     threads = sorted({row.threads for row in rows})
     memcpy = sorted(row.memcpy_seconds for row in rows)[len(rows) // 2]
     speed = 8 * rows[0].numel / memcpy / 1e9
@@ -42,7 +42,9 @@ def _page(rows: Sequence[Row]) -> TerminalTable:
     )
 
 
-def _cells(line: dict[int, Row], threads: Sequence[int], baseline: dict[tuple[float | None, int], float]) -> list[str]:
+def _cells(
+    line: dict[int, BenchRow], threads: Sequence[int], baseline: dict[tuple[float | None, int], float]
+) -> list[str]:
     first = line[min(line)]
     topk = baseline.get((first.density, first.threads), baseline.get((_TOPK_DENSITY, first.threads)))
     extra = None if first.extra_bytes is None else first.extra_bytes / (4 * first.numel)

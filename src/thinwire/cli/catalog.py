@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from thinwire.cli.application import console, say
-from thinwire.methods import CATALOG, Row, find_row, parse_method
+from thinwire.methods import CATALOG, CatalogEntry, find_row, parse_method
 from thinwire.report import plain
 
 _WIDEST = 100
@@ -30,7 +30,7 @@ def show_methods(names: Sequence[str], lines: TextIO | None) -> None:
     say("Write NAME or NAME:OPTION=VALUE,..., such as  qsparse:density=1%,levels=15,every=8")
 
 
-def _show(row: Row, *, is_alone: bool) -> None:
+def _show(row: CatalogEntry, *, is_alone: bool) -> None:
     console.print(row.name, style="bold", markup=False, highlight=False)
     entries = [("sends", row.summary), ("paper", row.paper)]
     if row.differs_from_paper:

@@ -18,7 +18,18 @@ from thinwire.config import to_json
 from thinwire.errors import ConfigError
 from thinwire.experiments.processes import process_context
 from thinwire.experiments.session import one_torch_thread
-from thinwire.frontier import Choice, Frontier, Input, Line, Row, best_operator, frontier, make_input, pairs, write_page
+from thinwire.frontier import (
+    Choice,
+    Frontier,
+    FrontierRow,
+    InputVectors,
+    Line,
+    best_operator,
+    frontier,
+    make_input,
+    pairs,
+    write_page,
+)
 from thinwire.frontier.inputs import SYNTHETIC
 from thinwire.frontier.pairs import exact_num_bytes
 from thinwire.frontier.tables import BUDGETED_SEED, budget_table, reference_table
@@ -75,7 +86,7 @@ def show_frontier(request: Request, lines: TextIO | None) -> None:
             _frontier(made, request, lines)
 
 
-def _frontier(made: Sequence[Input], request: Request, lines: TextIO | None) -> None:
+def _frontier(made: Sequence[InputVectors], request: Request, lines: TextIO | None) -> None:
     budgets, clients = numbers(request.bits, float, "--bits"), numbers(request.clients, int, "--clients")
     what = f"measuring {', '.join(data.name for data in made)}"
     with Meter() as meter:
@@ -99,7 +110,7 @@ def _frontier(made: Sequence[Input], request: Request, lines: TextIO | None) -> 
             say(f"wrote {request.html}")
 
 
-def _each(made: Sequence[Input], measure: Callable[[Input], Frontier]) -> Iterable[Frontier]:
+def _each(made: Sequence[InputVectors], measure: Callable[[InputVectors], Frontier]) -> Iterable[Frontier]:
     """The inputs in order, measured on all processors."""
     jobs = min(len(made), os.cpu_count() or 1)
     if jobs == 1:
@@ -137,22 +148,22 @@ def _best_lines(found: Frontier, count: int, kind: str) -> list[str]:
     return [f"  {row.budget:g}: {row.configuration} ({row.bits:.4g} bits, error {row.error:.4g})" for row in best]
 
 
-def _rank(row: Row) -> tuple[float, float]:
+def _rank(row: FrontierRow) -> tuple[float, float]:
     return row.error, row.bits
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: FrontierRow | None) -> str:
     if row is None:
         return "-"
     marks = ("u" if row.unbiased else "") + ("c" if row.contraction else "")
     return f"{row.error:.3g} {marks}"
 
 
-def _sum(row: Row | None) -> str:
+def _sum(row: FrontierRow | None) -> str:
     return "-" if row is None or row.running_sum is None else f"{row.running_sum:.2e}"
 
 
-def _best(data: Input, request: Request, lines: TextIO | None, quiet: bool) -> None:
+def _best(data: InputVectors, request: Request, lines: TextIO | None, quiet: bool) -> None:
     what, _, given = request.best.partition("=")
     if what not in ("bits", "error") or not given:
         raise ConfigError(f"--best {request.best} was given; write --best bits=1, or --best error=0.1")
@@ -165,7 +176,7 @@ def _best(data: Input, request: Request, lines: TextIO | None, quiet: bool) -> N
         say(f"{data.name}: {choice}")
 
 
-def _choice_json(data: Input, choice: Choice) -> dict[str, object]:
+def _choice_json(data: InputVectors, choice: Choice) -> dict[str, object]:
     return {
         "input": data.name, "compressor": to_json(choice.compressor), "granularity": to_json(choice.granularity),
         "bits": choice.bits_per_entry, "error": choice.error, "error_low": choice.error_low,
@@ -173,7 +184,7 @@ def _choice_json(data: Input, choice: Choice) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _print_lines(found: Sequence[Line], made: Sequence[Input], lines: TextIO | None, quiet: bool) -> None:
+def _print_lines(found: Sequence[Line], made: Sequence[InputVectors], lines: TextIO | None, quiet: bool) -> None:
     for line in found if lines is not None else ():
         print(json.dumps(line.to_json()), file=lines, flush=True)
     if quiet:

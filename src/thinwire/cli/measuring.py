@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TextIO
 
-from thinwire.bench import Input, Plan, Row, make_tables, measure
+from thinwire.bench import BenchInput, BenchRow, Plan, make_tables, measure
 from thinwire.cli.application import Interrupted, console, open_lines, say
 from thinwire.cli.progress import Meter
 from thinwire.errors import ConfigError, ThinwireError
@@ -65,7 +65,7 @@ class _Watcher:
     """Keeps rows, writes them as they come, shows how far it is."""
 
     def __init__(self, plan: Plan, meter: Meter, lines: TextIO | None) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[BenchRow] = []
         self.notes: list[str] = []
         self.interrupted = False
         self._meter = meter
@@ -76,11 +76,11 @@ class _Watcher:
         """See :class:`thinwire.bench.Listener`."""
         self._meter.show("bench", len(self.rows), self._total, "rows", what)
 
-    def note(self, data: Input) -> None:
+    def note(self, data: BenchInput) -> None:
         """See :class:`thinwire.bench.Listener`."""
         self.notes.append(f"{data.numel:,} entries, {data.name}: {data.note}")
 
-    def row(self, row: Row) -> None:
+    def row(self, row: BenchRow) -> None:
         """See :class:`thinwire.bench.Listener`."""
         self.rows.append(row)
         self._meter.show("bench", len(self.rows), self._total, "rows")

@@ -34,7 +34,7 @@ _LEGEND = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ProbeRow:
     """What a step takes with a method, ``dense`` being DDP's own exchange.
 
     Args:
@@ -138,14 +138,14 @@ def _probe(
     network = measure_link(transport)
     data = heavy(numel, transport.rank)
     prober = Prober(transport, network, data.vectors, data.tensors.offsets().diff().tolist(), limit_s)
-    rows: list[Row] = []
+    rows: list[ProbeRow] = []
     names = list(dict.fromkeys((DENSE, *methods)))
     for number, name in enumerate(names, start=1):
         if is_main:
             print(f"measuring {number} of {len(names)}: {name}", file=sys.stderr, flush=True)
         method = None if name == DENSE else parse_method(name)
         cost = prober.dense() if method is None else prober.step(method)
-        row = Row(
+        row = ProbeRow(
             method=name, numel=data.numel, processes=transport.size, network=network, compute_s=compute_s, cost=cost,
             overlaps=method is None or can_overlap(method),
         )  # fmt: skip
@@ -158,7 +158,7 @@ def _probe(
         say(verdict(rows))
 
 
-def make_table(rows: Sequence[Row]) -> TerminalTable:
+def make_table(rows: Sequence[ProbeRow]) -> TerminalTable:
     """A line for each method."""
     first = rows[0]
     columns = (
@@ -181,7 +181,7 @@ def make_table(rows: Sequence[Row]) -> TerminalTable:
     )
 
 
-def verdict(rows: Sequence[Row]) -> str:
+def verdict(rows: Sequence[ProbeRow]) -> str:
     """Which to use, and by how much.
 
     Args:

@@ -28,7 +28,7 @@ class GradScaler(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Exchanged:
+class ExchangedBucket:
     """A bucket that has its mean: what came of it, when it began, and whether later ones are alike."""
 
     outcomes: list[tuple[Channel, Outcome]]
@@ -65,7 +65,7 @@ class BucketExchange:
         self._outcomes: list[tuple[Channel, Outcome]] = []
 
     @torch.no_grad()
-    def program(self, named: Mapping[str, Tensor]) -> Steps[Exchanged]:
+    def program(self, named: Mapping[str, Tensor]) -> Steps[ExchangedBucket]:
         """The exchange of a bucket's gradients, by name; they are overwritten with the mean."""
         begun_s = self.watch.begin() if self.watch else 0.0
         if self._clock:
@@ -83,10 +83,10 @@ class BucketExchange:
             outcome = yield from channel.run(x, compressor, finite, self.num_steps, is_watched)
             channel.write_result(outcome.aggregate, ordered, scale)
             outcomes.append((channel, outcome))
-        return Exchanged(outcomes, begun_s, counts)
+        return ExchangedBucket(outcomes, begun_s, counts)
 
     @torch.no_grad()
-    def finish(self, buffer: Tensor, is_last: bool, handed_s: float, exchanged: Exchanged) -> Tensor:
+    def finish(self, buffer: Tensor, is_last: bool, handed_s: float, exchanged: ExchangedBucket) -> Tensor:
         """What is left to do once the exchanges of all buckets before this one are over too.
 
         Raises:

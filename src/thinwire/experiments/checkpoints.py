@@ -18,7 +18,7 @@ NUM_KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})")
 
 
-class Checkpoints:
+class RunCheckpoints:
     """Saves and finds the states of the local workers of one run in ``folder/step-NNNNNNNN/``."""
 
     def __init__(self, folder: StrPath, engine: Engine) -> None:

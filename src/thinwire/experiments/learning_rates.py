@@ -21,7 +21,7 @@ class Rates(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
+class ConstantRate:
     """``lr`` throughout."""
 
     def at(self, lr: float, step: int) -> float:
@@ -85,7 +85,7 @@ def make_rates(text: str) -> Rates:
             return Bottou(_one(given["decay"], text))
         case "drops":
             return Drops(given["at"], _one(given["factor"], text))
-    return Constant()
+    return ConstantRate()
 
 
 def make_average(text: str) -> RunningAverage | None:

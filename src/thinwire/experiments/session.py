@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from thinwire.errors import ConfigError, NumericsError
-from thinwire.experiments.checkpoints import Checkpoints
+from thinwire.experiments.checkpoints import RunCheckpoints
 from thinwire.experiments.engines import Engine
 from thinwire.experiments.learning_rates import Averager, make_average, make_rates
 from thinwire.experiments.optimizers import make_optimizer
@@ -45,7 +45,7 @@ class Session:
         self.engine = engine
         self.is_main = 0 in engine.local_ranks
         self._records = Path(folder) / "records.jsonl"
-        self._checkpoints = Checkpoints(Path(folder) / "checkpoints", engine)
+        self._checkpoints = RunCheckpoints(Path(folder) / "checkpoints", engine)
         self._key = Key(run.seed)
         shards = make_shards(task.labels, engine.size, comparison.sharding, self._key.fold("shards"))
         self._batches = [

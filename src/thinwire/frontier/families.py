@@ -6,14 +6,14 @@ from torch import Tensor
 
 from thinwire.compressors import QSGD, Compressor, Identity, Sign, TopK
 from thinwire.frontier.configurations import Configuration, compressor_classes, describe
-from thinwire.frontier.ladders import Family, inner_families, nested_families, nested_instances, plain_families
+from thinwire.frontier.ladders import OperatorFamily, inner_families, nested_families, nested_instances, plain_families
 from thinwire.frontier.points import KINDS, pareto, point_of
 from thinwire.frontier.problems import Problem
 from thinwire.layout import Segments
 from thinwire.random import Key
 
 
-def all_families(problem: Problem) -> list[Family]:
+def all_families(problem: Problem) -> list[OperatorFamily]:
     """Every family of every registered compressor, with what is worth nesting on these vectors."""
     classes = compressor_classes()
     plain = [family for cls in classes for family in plain_families(cls)]

@@ -16,7 +16,7 @@ _BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Input:
+class InputVectors:
     """One signal, and noise for clients and steps.
 
     Client ``i`` has ``signal + noise[i]``; so has step ``i`` of a running sum. Signal and noise are independent and of
@@ -54,7 +54,7 @@ class Input:
         return self.signal + self.noise[number % len(self.noise)]
 
 
-def make_input(name: str, numel: int = DEFAULT_NUMEL, num_noises: int = 100, seed: int = 1) -> Input:
+def make_input(name: str, numel: int = DEFAULT_NUMEL, num_noises: int = 100, seed: int = 1) -> InputVectors:
     """``gaussian``, ``lognormal`` (0, 1, random signs), ``student`` (t, 2 degrees of freedom), or a recording's file.
 
     The three synthetic signals are consecutive draws of one generator: the same for the same seed. The noise of a
@@ -76,11 +76,11 @@ def make_input(name: str, numel: int = DEFAULT_NUMEL, num_noises: int = 100, see
     return _recorded(name, numel, num_noises, seed)
 
 
-def _synthetic(name: str, numel: int, num_noises: int, seed: int) -> Input:
+def _synthetic(name: str, numel: int, num_noises: int, seed: int) -> InputVectors:
     generator = np.random.default_rng(seed)
     signals = {kind: _draw(generator, kind, (numel,)) for kind in SYNTHETIC}
     noise = _draw(generator, name, (num_noises, numel))
-    return Input(name, torch.from_numpy(signals[name]), torch.from_numpy(noise))
+    return InputVectors(name, torch.from_numpy(signals[name]), torch.from_numpy(noise))
 
 
 def _draw(
@@ -95,7 +95,7 @@ def _draw(
     return drawn.astype(np.float32)
 
 
-def _recorded(name: str, numel: int, num_noises: int, seed: int) -> Input:
+def _recorded(name: str, numel: int, num_noises: int, seed: int) -> InputVectors:
     path = Path(name.removeprefix("recorded:"))
     if not path.exists():
         raise ConfigError(
@@ -113,7 +113,7 @@ def _recorded(name: str, numel: int, num_noises: int, seed: int) -> Input:
     for number, out in enumerate(noise):
         signs = np.sign(generator.random(signal.numel()) - 0.5).astype(np.float32)
         out.copy_(rows[others[number % len(others)]][chosen]).mul_(torch.from_numpy(signs))
-    return Input(path.name, signal, noise)
+    return InputVectors(path.name, signal, noise)
 
 
 def _spread(length: int, numel: int) -> Tensor:

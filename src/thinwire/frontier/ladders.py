@@ -56,7 +56,7 @@ CHUNKS = (None, 4096, 512, 64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Family:
+class OperatorFamily:
     """Configurations along one knob.
 
     Args:
@@ -147,7 +147,7 @@ class Shape:
         return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
-def plain_families(cls: type, chunks: Sequence[int | None] = CHUNKS) -> list[Family]:
+def plain_families(cls: type, chunks: Sequence[int | None] = CHUNKS) -> list[OperatorFamily]:
     """The families of a class with its own default for what is nested; none if it needs a nested compressor."""
     shape = Shape.of(cls)
     if shape.needs_nested:
@@ -157,7 +157,7 @@ def plain_families(cls: type, chunks: Sequence[int | None] = CHUNKS) -> list[Fam
     return [_family(shape, variant, chunk) for variant in shape.variants() for chunk in cuts]
 
 
-def inner_families(cls: type) -> list[Family]:
+def inner_families(cls: type) -> list[OperatorFamily]:
     """The families of a class that a wrapper (a transform, a scaling) is tried around: whole vectors, few variants."""
     shape = Shape.of(cls)
     if shape.needs_nested or cls.__name__ not in _INNER:
@@ -165,7 +165,7 @@ def inner_families(cls: type) -> list[Family]:
     return [_family(shape, variant, None) for variant in shape.variants(few=True)]
 
 
-def nested_families(cls: type, values: Sequence[Compressor], inner: Sequence[Family]) -> list[Family]:
+def nested_families(cls: type, values: Sequence[Compressor], inner: Sequence[OperatorFamily]) -> list[OperatorFamily]:
     """The families of a class around other compressors.
 
     A knob of its own is combined with ``values``. Without one, its first nested compressor runs along the families
@@ -208,7 +208,7 @@ def nested_instances(cls: type) -> list[Compressor]:
     return list({describe(one): one for one in made}.values())
 
 
-def _family(shape: Shape, given: dict[str, Any], chunk: int | None, *, is_plain: bool = True) -> Family:
+def _family(shape: Shape, given: dict[str, Any], chunk: int | None, *, is_plain: bool = True) -> OperatorFamily:
     def make(knob: Knob) -> Configuration | None:
         compressor = _instance(shape, given, knob)
         return None if compressor is None else Configuration(compressor, chunk)
@@ -217,10 +217,10 @@ def _family(shape: Shape, given: dict[str, Any], chunk: int | None, *, is_plain:
     if not is_plain and shape.knob == "density":
         knobs = knobs[::2]
     is_sparse = bool(shape.nested) and shape.knob == "density"
-    return Family(shape.cls.__name__, knobs, shape.is_continuous, make, is_plain, is_sparse)
+    return OperatorFamily(shape.cls.__name__, knobs, shape.is_continuous, make, is_plain, is_sparse)
 
 
-def _around(shape: Shape, field: str, given: dict[str, Any], family: Family) -> Family:
+def _around(shape: Shape, field: str, given: dict[str, Any], family: OperatorFamily) -> OperatorFamily:
     def make(knob: Knob) -> Configuration | None:
         inner = family.make(knob)
         if inner is None:
@@ -229,7 +229,7 @@ def _around(shape: Shape, field: str, given: dict[str, Any], family: Family) -> 
         return None if compressor is None else Configuration(compressor, inner.chunk)
 
     # Refinement finds what lies between.
-    return Family(shape.cls.__name__, family.knobs[::2], family.is_continuous, make, False)
+    return OperatorFamily(shape.cls.__name__, family.knobs[::2], family.is_continuous, make, False)
 
 
 def _instance(shape: Shape, given: dict[str, Any], knob: Knob) -> Compressor | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from thinwire.files import StrPath, write_atomically
 from thinwire.frontier.points import KINDS, Kind, pareto
-from thinwire.frontier.sweep import Frontier, Row
+from thinwire.frontier.sweep import Frontier, FrontierRow
 from thinwire.report.formats import significant
 from thinwire.report.styles import line_style
 
@@ -121,7 +121,7 @@ def _panel(found: Frontier, kind: Kind) -> dict[str, Any]:
 
 def _table(found: Frontier, kind: Kind) -> str:
     rows = [row for row in found.rows if row.kind == kind]
-    best: dict[tuple[float, int], Row] = {}
+    best: dict[tuple[float, int], FrontierRow] = {}
     for row in rows:
         key = (row.budget, row.clients)
         if key not in best or (row.error, row.bits) < (best[key].error, best[key].bits):

@@ -7,11 +7,11 @@ from typing import TypeAlias
 
 from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.families import all_families
-from thinwire.frontier.ladders import Family, Knob
+from thinwire.frontier.ladders import Knob, OperatorFamily
 from thinwire.frontier.points import Kind, Point, point_of, rank_by_bits, rank_by_error
 from thinwire.frontier.problems import Problem
 
-Ladder: TypeAlias = tuple[Family, list[tuple[Knob, Point]]]
+Ladder: TypeAlias = tuple[OperatorFamily, list[tuple[Knob, Point]]]
 """A family and those of its coarse knobs that can be measured."""
 # Families that are refined for a budget, besides the best two of every operator: those that look best.
 _NUM_REFINED = 16
@@ -32,7 +32,7 @@ class Search:
     """
 
     def __init__(
-        self, problem: Problem, families: Sequence[Family] = (),
+        self, problem: Problem, families: Sequence[OperatorFamily] = (),
         watch: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:  # fmt: skip
         self.problem = problem
@@ -99,7 +99,7 @@ class Search:
                 self._meet(family, ladder, error, lambda: found() or coarse)
         return found()
 
-    def _climb(self, family: Family) -> None:
+    def _climb(self, family: OperatorFamily) -> None:
         ladder = []
         for knob in family.knobs:
             point = self._at(family, knob)
@@ -107,7 +107,7 @@ class Search:
                 ladder.append((knob, point))
         self.ladders.append((family, ladder))
 
-    def _at(self, family: Family, knob: Knob) -> Point | None:
+    def _at(self, family: OperatorFamily, knob: Knob) -> Point | None:
         configuration = family.make(knob)
         if configuration is None:
             return None
@@ -118,7 +118,7 @@ class Search:
             self._points[configuration] = point_of(self.problem, configuration, operator)
         return self._points[configuration]
 
-    def _spend(self, family: Family, ladder: list[tuple[Knob, Point]], budget: float) -> None:
+    def _spend(self, family: OperatorFamily, ladder: list[tuple[Knob, Point]], budget: float) -> None:
         """Use up the budget, and look beside the best knob: more bits may mean more error (a sign for many entries)."""
         for low, high in _crossings(ladder, lambda point: point.bits <= budget):
             self._bisect(family, low, high, lambda point: point.bits <= budget)
@@ -128,13 +128,15 @@ class Search:
             if 0 < place < len(legal) - 1:
                 self._golden(family, _number(legal[place - 1][0]), _number(legal[place + 1][0]))
 
-    def _meet(self, family: Family, ladder: list[tuple[Knob, Point]], error: float, best: Callable[[], Point]) -> None:
+    def _meet(
+        self, family: OperatorFamily, ladder: list[tuple[Knob, Point]], error: float, best: Callable[[], Point]
+    ) -> None:
         for low, high in _crossings(ladder, lambda point: point.error <= error):
             known = dict(ladder)
             if min(known[low].bits, known[high].bits) < best().bits:
                 self._bisect(family, low, high, lambda point: point.error <= error)
 
-    def _bisect(self, family: Family, low: Knob, high: Knob, is_good: Callable[[Point], bool]) -> None:
+    def _bisect(self, family: OperatorFamily, low: Knob, high: Knob, is_good: Callable[[Point], bool]) -> None:
         """Close in on the knob where ``is_good`` changes; it differs at ``low`` and ``high``."""
         good_low = is_good(_found(self._at(family, low)))
         for _ in range(_HALVINGS):
@@ -147,7 +149,7 @@ class Search:
             else:
                 high = middle
 
-    def _golden(self, family: Family, low: float, high: float) -> None:
+    def _golden(self, family: OperatorFamily, low: float, high: float) -> None:
         """Narrow down the least error between two knobs."""
         low, high = math.log(low), math.log(high)
         ratio = (math.sqrt(5.0) - 1.0) / 2.0

@@ -10,7 +10,7 @@ from thinwire.errors import ConfigError
 from thinwire.frontier.compositions import composed
 from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.finalists import NUM_CHOOSING, interval
-from thinwire.frontier.inputs import Input
+from thinwire.frontier.inputs import InputVectors
 from thinwire.frontier.points import KINDS, Kind, Point, pareto
 from thinwire.frontier.problems import Measured, Problem, running_sum_error
 from thinwire.frontier.search import Search
@@ -24,7 +24,7 @@ _NUM_OF_CLIENTS = 2  # draws of several clients, whose mean is a mean over draws
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class FrontierRow:
     """The best member of an operator at a budget.
 
     Args:
@@ -81,7 +81,7 @@ class Frontier:
     input: str
     numel: int
     points: tuple[Point, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[FrontierRow, ...]
 
     def pareto(self, kind: Kind = "any") -> list[Point]:
         """The points of that kind which no other beats in bits and in error."""
@@ -89,7 +89,7 @@ class Frontier:
 
 
 def frontier(
-    data: Input, *, budgets: Sequence[float] = BUDGETS, clients: Sequence[int] = (1, 8, 32), draws: int = 2,
+    data: InputVectors, *, budgets: Sequence[float] = BUDGETS, clients: Sequence[int] = (1, 8, 32), draws: int = 2,
     num_steps: int = NUM_STEPS, watch: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Frontier:  # fmt: skip
     """Measure every operator on an input.
@@ -122,7 +122,7 @@ def frontier(
     draws_again = {count: NUM_CHOOSING if count == 1 else _NUM_OF_CLIENTS for count in clients}
     again = {count: Problem([data.clients(count)], number, "rows") for count, number in draws_again.items()}
     rows = tuple(
-        Row(
+        FrontierRow(
             input=data.name, budget=budget, kind=kind, clients=count, operator=point.operator,
             configuration=str(point.configuration), json=to_json(point.configuration.compressor),
             chunk=point.configuration.chunk, bits=point.bits, error=measured.error,
@@ -139,7 +139,7 @@ def frontier(
 
 
 def _of_clients(
-    data: Input, search: Search, budgets: Sequence[float], count: int, watch: Callable[[str, int, int], None]
+    data: InputVectors, search: Search, budgets: Sequence[float], count: int, watch: Callable[[str, int, int], None]
 ) -> list[tuple[float, Kind, int, Point]]:
     problem = Problem([data.clients(count)], draws=1)
     operators: dict[str, list[Point]] = {}

@@ -14,8 +14,8 @@ from thinwire.compressors.seeded_rand_k import SharedSeedRandK
 from thinwire.compressors.tern_grad import TernGrad
 from thinwire.errors import ConfigError
 from thinwire.frontier.configurations import Configuration
-from thinwire.frontier.inputs import Input
-from thinwire.frontier.ladders import KNOBS, Family, Knob
+from thinwire.frontier.inputs import InputVectors
+from thinwire.frontier.ladders import KNOBS, Knob, OperatorFamily
 from thinwire.frontier.problems import Problem
 from thinwire.frontier.search import Search
 
@@ -94,7 +94,7 @@ class Line:
         return asdict(self)
 
 
-def reference_table(inputs: Sequence[Input], draws: int = 16) -> list[Line]:
+def reference_table(inputs: Sequence[InputVectors], draws: int = 16) -> list[Line]:
     """Each operator of ``REFERENCE`` on each input."""
     lines = []
     problems = {data.name: Problem([data.clients(1)], draws) for data in inputs}
@@ -112,8 +112,8 @@ def reference_table(inputs: Sequence[Input], draws: int = 16) -> list[Line]:
 
 
 def budget_table(
-    inputs: Sequence[Input], budgets: Sequence[float] = (0.1, 0.5, 1.0, 2.0), names: Sequence[str] = tuple(BUDGETED),
-    *, draws: int = 16, free_bytes: int = 0,
+    inputs: Sequence[InputVectors], budgets: Sequence[float] = (0.1, 0.5, 1.0, 2.0),
+    names: Sequence[str] = tuple(BUDGETED), *, draws: int = 16, free_bytes: int = 0,
 ) -> list[Line]:  # fmt: skip
     """Each operator of ``BUDGETED`` at each budget on each input.
 
@@ -146,11 +146,11 @@ def budget_table(
     return lines
 
 
-def _family(name: str, knobs: tuple[float, ...], maker: Callable[[float], Compressor]) -> Family:
+def _family(name: str, knobs: tuple[float, ...], maker: Callable[[float], Compressor]) -> OperatorFamily:
     def make(knob: Knob) -> Configuration | None:
         try:
             return None if knob is None else Configuration(maker(knob))
         except ConfigError:
             return None  # out of the operator's range
 
-    return Family(name, knobs, True, make)
+    return OperatorFamily(name, knobs, True, make)

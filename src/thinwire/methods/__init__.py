@@ -1,7 +1,7 @@
 """Methods of the literature as products of parts."""
 
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, check_method
-from thinwire.methods.catalog import CATALOG, Row, find_row, parse_method
+from thinwire.methods.catalog import CATALOG, CatalogEntry, find_row, parse_method
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
@@ -10,6 +10,7 @@ from thinwire.methods.updates import Outer, Update
 
 __all__ = [
     "CATALOG",
+    "CatalogEntry",
     "Consensus",
     "Elastic",
     "ElasticFollow",
@@ -21,7 +22,6 @@ __all__ = [
     "Outer",
     "PostLocal",
     "RandomGaps",
-    "Row",
     "Schedule",
     "ServerUpdate",
     "Staggered",

@@ -1,17 +1,17 @@
 """Tables and a self-contained page from the files that a comparison wrote; knows nothing of torch."""
 
 from thinwire.report.page import write_page
-from thinwire.report.records import Comparison, Metric, Network, Record, load
-from thinwire.report.rows import Row, effective_target, summarise
+from thinwire.report.records import Record, RecordedComparison, RecordedMetric, RecordedNetwork, load
+from thinwire.report.rows import ResultRow, effective_target, summarise
 from thinwire.report.tables import print_table
 from thinwire.report.terminal import TerminalColumn, TerminalTable, plain, print_fitted
 
 __all__ = [
-    "Comparison",
-    "Metric",
-    "Network",
     "Record",
-    "Row",
+    "RecordedComparison",
+    "RecordedMetric",
+    "RecordedNetwork",
+    "ResultRow",
     "TerminalColumn",
     "TerminalTable",
     "effective_target",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from thinwire.report.formats import MISSING, TIMES, human_bytes, metric_value, ratio_number, significant
-from thinwire.report.rows import Row
+from thinwire.report.rows import ResultRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +25,12 @@ class Column:
     header: str
     short_header: str
     meaning: str
-    text: Callable[[Row], str]
-    short_text: Callable[[Row], str]
-    rank: Callable[[Row], float | None]
+    text: Callable[[ResultRow], str]
+    short_text: Callable[[ResultRow], str]
+    rank: Callable[[ResultRow], float | None]
 
 
-def best_methods(column: Column, rows: Sequence[Row]) -> frozenset[str]:
+def best_methods(column: Column, rows: Sequence[ResultRow]) -> frozenset[str]:
     """The methods with the best value of a column, several if they tie; none if only one competes."""
     ranks = {row.method: rank for row in rows if (rank := column.rank(row)) is not None}
     if len(ranks) < 2:
@@ -38,13 +38,13 @@ def best_methods(column: Column, rows: Sequence[Row]) -> frozenset[str]:
     return frozenset(method for method, rank in ranks.items() if rank == min(ranks.values()))
 
 
-def target_text(row: Row) -> str:
+def target_text(row: ResultRow) -> str:
     """The target as a condition, such as ``accuracy ≥ 0.86``."""
     assert row.target is not None, "only columns to the target ask"
     return f"{row.metric.name} {'≥' if row.metric.higher_is_better else '≤'} {metric_value(row.target)}"
 
 
-def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+def columns(rows: Sequence[ResultRow]) -> tuple[Column, ...]:
     """The columns these rows fill: none "to target" without a target, no ratios without a baseline."""
     if not rows:
         return ()
@@ -53,7 +53,7 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     return (*_final(rows[0]), *to_target, _per_step())
 
 
-def _final(first: Row) -> tuple[Column, ...]:
+def _final(first: ResultRow) -> tuple[Column, ...]:
     metric = first.metric
     sign = -1.0 if metric.higher_is_better else 1.0
     return (
@@ -88,11 +88,11 @@ def _final(first: Row) -> tuple[Column, ...]:
     )
 
 
-def _to_target(first: Row, with_ratios: bool) -> tuple[Column, ...]:
+def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
     group = f"to reach {target_text(first)}"
     fewer = "the baseline's bytes to the target divided by this method's: how many times fewer."
 
-    def ratio(of: str, value: Callable[[Row], float | None]) -> Column:
+    def ratio(of: str, value: Callable[[ResultRow], float | None]) -> Column:
         return _reaching(
             group,
             "times fewer",
@@ -152,16 +152,16 @@ def _reaching(
     header: str,
     short_header: str,
     meaning: str,
-    value: Callable[[Row], float | None],
+    value: Callable[[ResultRow], float | None],
     show: Callable[[float], str],
     sign: float = 1.0,
 ) -> Column:
-    def rank(row: Row) -> float | None:
+    def rank(row: ResultRow) -> float | None:
         number = value(row)
         # A method that reaches the target in some runs only does not compete.
         return None if number is None or not row.reliable else sign * number
 
-    def text(row: Row) -> str:
+    def text(row: ResultRow) -> str:
         return _or_missing(value(row), show)
 
     return Column(
@@ -175,7 +175,7 @@ def _reaching(
     )
 
 
-def _steps(row: Row, partly: str) -> str:
+def _steps(row: ResultRow, partly: str) -> str:
     if row.steps_to_target is None:
         return MISSING
     steps = row.steps_to_target
@@ -184,7 +184,7 @@ def _steps(row: Row, partly: str) -> str:
 
 
 def _per_step() -> Column:
-    def text(row: Row) -> str:
+    def text(row: ResultRow) -> str:
         return _or_missing(row.message_bytes_per_step, human_bytes)
 
     return Column(
@@ -198,7 +198,7 @@ def _per_step() -> Column:
     )
 
 
-def _final_value(row: Row, partly: str) -> str:
+def _final_value(row: ResultRow, partly: str) -> str:
     if row.num_runs == 0:
         return "no run"
     if row.final_value is None:

@@ -11,7 +11,7 @@ from thinwire.report.formats import (
     metric_value,
     significant,
 )
-from thinwire.report.records import Comparison, Record
+from thinwire.report.records import Record, RecordedComparison
 from thinwire.report.rows import diverged
 
 # A time axis is logarithmic once the slowest method takes this many times as long as the fastest.
@@ -43,7 +43,7 @@ class Curve:
     diverged: bool
 
 
-def axes(data: Comparison) -> tuple[Axis, ...]:
+def axes(data: RecordedComparison) -> tuple[Axis, ...]:
     """Message bytes, link bytes, steps and seconds."""
     totals = [run[-1].seconds for method in data.methods for run in data.runs(method)]
     spans_decades = min(totals) > 0 and max(totals) >= LOG_TIME_FROM * min(totals)
@@ -76,7 +76,7 @@ def axes(data: Comparison) -> tuple[Axis, ...]:
     )
 
 
-def mean_curve(data: Comparison, method: str, axis: Axis) -> Curve:
+def mean_curve(data: RecordedComparison, method: str, axis: Axis) -> Curve:
     """The points of ``method`` that ``axis`` can show."""
     runs = data.runs(method)
     # A run that diverged would tear the mean; if all did, the curve ends where the first one broke.

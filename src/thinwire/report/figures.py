@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from thinwire.report.curves import Axis, Curve, axes, mean_curve
 from thinwire.report.formats import metric_value
-from thinwire.report.records import Comparison
+from thinwire.report.records import RecordedComparison
 from thinwire.report.rows import effective_target
 from thinwire.report.styles import line_style
 
@@ -27,7 +27,7 @@ class Panel:
     note: str
 
 
-def panels(data: Comparison) -> list[Panel]:
+def panels(data: RecordedComparison) -> list[Panel]:
     """Metric against message bytes, link bytes, steps and seconds.
 
     Every trace carries ``meta`` = {"slot": index of the method, "part": "line" | "band"}, by which the
@@ -36,7 +36,7 @@ def panels(data: Comparison) -> list[Panel]:
     return [_panel(data, axis) for axis in axes(data)]
 
 
-def _panel(data: Comparison, axis: Axis) -> Panel:
+def _panel(data: RecordedComparison, axis: Axis) -> Panel:
     curves = [mean_curve(data, method, axis) for method in data.methods]
     figure = go.Figure()
     # All bands lie under all lines.
@@ -83,7 +83,7 @@ def _x_axis(axis: Axis, shown: Sequence[float]) -> dict[str, object]:
     return shape
 
 
-def _y_axis(data: Comparison, view: list[float] | None, shown: Sequence[float]) -> dict[str, object]:
+def _y_axis(data: RecordedComparison, view: list[float] | None, shown: Sequence[float]) -> dict[str, object]:
     shape: dict[str, object] = {
         "title": {"text": escape(data.metric.name), "standoff": 10},
         "type": "log" if data.metric.logarithmic else "linear",
@@ -140,7 +140,7 @@ def _line(curve: Curve, slot: int, metric: str) -> go.Scatter:
     )
 
 
-def _y_range(data: Comparison, curves: Sequence[Curve]) -> list[float] | None:
+def _y_range(data: RecordedComparison, curves: Sequence[Curve]) -> list[float] | None:
     """A view that ends a little beyond the start, if a run went so far astray that the rest would be flat."""
     sign = 1.0 if data.metric.higher_is_better else -1.0
 
@@ -165,7 +165,7 @@ def _y_range(data: Comparison, curves: Sequence[Curve]) -> list[float] | None:
     return [min(ends), max(ends)]
 
 
-def _add_target(figure: go.Figure, data: Comparison) -> None:
+def _add_target(figure: go.Figure, data: RecordedComparison) -> None:
     target = effective_target(data)
     if target is None or (data.metric.logarithmic and target <= 0):
         return

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from thinwire.files import StrPath, write_atomically
 from thinwire.report.prose import headline, setup
-from thinwire.report.records import Comparison
-from thinwire.report.rows import Row, summarise
+from thinwire.report.records import RecordedComparison
+from thinwire.report.rows import ResultRow, summarise
 from thinwire.report.styles import palette_css, swatch
 from thinwire.report.tables import summary_table, tuning_table
 
@@ -21,7 +21,7 @@ _POLICY = (
 )
 
 
-def write_page(data: Comparison, path: StrPath) -> None:
+def write_page(data: RecordedComparison, path: StrPath) -> None:
     """Write the page to ``path``; about 5 MB, nearly all of it the figures' library.
 
     Raises:
@@ -30,7 +30,7 @@ def write_page(data: Comparison, path: StrPath) -> None:
     write_atomically(path, render(data).encode())
 
 
-def render(data: Comparison) -> str:
+def render(data: RecordedComparison) -> str:
     """The page as text."""
     # Plotly is imported here: a report that only prints a table must not wait for it.
     from plotly.offline import get_plotlyjs
@@ -93,13 +93,13 @@ def render(data: Comparison) -> str:
 """
 
 
-def _notes(data: Comparison) -> str:
+def _notes(data: RecordedComparison) -> str:
     if not data.notes:
         return ""
     return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in data.notes)}</ul>'
 
 
-def _legend(rows: list[Row], swatches: dict[str, str]) -> str:
+def _legend(rows: list[ResultRow], swatches: dict[str, str]) -> str:
     """One legend for all figures; its buttons hide and show a method in each of them."""
     chips = "".join(
         f'<button type="button" class="chip" data-slot="{slot}" aria-pressed="true">{swatches[row.method]}'
@@ -113,7 +113,7 @@ def _legend(rows: list[Row], swatches: dict[str, str]) -> str:
     )
 
 
-def _fate(row: Row) -> str:
+def _fate(row: ResultRow) -> str:
     if row.num_runs == 0:
         return ' <span class="tag">no run</span>'
     if row.diverged:
@@ -131,7 +131,7 @@ def _panel(index: int, panel: "Panel") -> str:
     )
 
 
-def _figure_note(data: Comparison) -> str:
+def _figure_note(data: RecordedComparison) -> str:
     several = len({record.seed for record in data.results}) > 1
     lines = "Lines are means over seeds, bands reach from the least to the greatest run. " if several else ""
     ends = "A cross ends the line of a method that diverged in every run. "
@@ -140,7 +140,7 @@ def _figure_note(data: Comparison) -> str:
     return lines + (ends if any(not record.finite for record in data.results) else "") + zero + use
 
 
-def _search(data: Comparison, swatches: dict[str, str]) -> str:
+def _search(data: RecordedComparison, swatches: dict[str, str]) -> str:
     if not data.tuning:
         return "<p>No learning rate was searched: the comparison was given them.</p>"
     better = "higher" if data.metric.higher_is_better else "lower"

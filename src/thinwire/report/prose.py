@@ -11,14 +11,14 @@ from thinwire.report.formats import (
     ratio_number,
     significant,
 )
-from thinwire.report.records import Comparison
-from thinwire.report.rows import Row, effective_target
+from thinwire.report.records import RecordedComparison
+from thinwire.report.rows import ResultRow, effective_target
 
 # Ratios closer to 1 than this are called equal.
 EVEN = 1.05
 
 
-def headline(data: Comparison, rows: Sequence[Row]) -> str:
+def headline(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
     """The result in one to three sentences: who reached the target with the fewest bytes, and how fast."""
     if all(row.final_value is None for row in rows):
         return "Every method diverged."
@@ -41,7 +41,7 @@ def headline(data: Comparison, rows: Sequence[Row]) -> str:
     return " ".join(_against(data, winners, baseline, goal))
 
 
-def setup(data: Comparison) -> str:
+def setup(data: RecordedComparison) -> str:
     """One paragraph: the task, the workers, the network, the training, the choice of learning rates."""
     size = "" if data.num_parameters is None else f" (a model of {data.num_parameters:,} parameters)"
     batch = "" if data.batch_size is None else f", batches of {data.batch_size:,} per worker"
@@ -64,7 +64,7 @@ def setup(data: Comparison) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _where(data: Comparison) -> str:
+def _where(data: RecordedComparison) -> str:
     compute = ""
     if data.compute and data.compute.compute_s:
         varied = "" if data.compute.are_equal else " on average, which differs by worker or step"
@@ -83,7 +83,7 @@ def _where(data: Comparison) -> str:
     )
 
 
-def _target_sentence(data: Comparison) -> str:
+def _target_sentence(data: RecordedComparison) -> str:
     target = effective_target(data)
     if target is None:
         return ""
@@ -93,7 +93,7 @@ def _target_sentence(data: Comparison) -> str:
     return f"{goal}: where <code>{escape(data.baseline or '')}</code> ended, in the worst of its runs."
 
 
-def _best_final(data: Comparison, rows: Sequence[Row]) -> str:
+def _best_final(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
     sign = 1.0 if data.metric.higher_is_better else -1.0
     ended = [row for row in rows if row.final_value is not None and not row.num_diverged]
     if not ended:
@@ -103,7 +103,7 @@ def _best_final(data: Comparison, rows: Sequence[Row]) -> str:
     return f"{_name(best)} ended with the best {escape(data.metric.name)}, {value}."
 
 
-def _against(data: Comparison, winners: Sequence[Row], baseline: Row, goal: str) -> list[str]:
+def _against(data: RecordedComparison, winners: Sequence[ResultRow], baseline: ResultRow, goal: str) -> list[str]:
     tried = data.tuning.get(baseline.method, ())
     base = f"{'tuned ' if len(tried) > 1 else ''}{_name(baseline)}"
     lead = max(winners, key=lambda row: row.message_ratio or 0.0)
@@ -145,12 +145,12 @@ def _times(ratio: float | None) -> str:
     return f"{ratio_number(1 / ratio)} times more" if ratio <= 1 / EVEN else "about no fewer"
 
 
-def _cost(row: Row) -> str:
+def _cost(row: ResultRow) -> str:
     return (
         f"{human_bytes(row.message_bytes_to_target or 0.0)} per worker, "
         f"{human_bytes(row.link_bytes_to_target or 0.0)} on its link"
     )
 
 
-def _name(row: Row) -> str:
+def _name(row: ResultRow) -> str:
     return f"<code>{escape(row.method)}</code>"

@@ -22,7 +22,7 @@ from thinwire.report.fields import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class RecordedMetric:
     """What was measured.
 
     Args:
@@ -41,7 +41,7 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class RecordedNetwork:
     """The link of every worker: bytes per second and seconds per message; how many workers have another one."""
 
     bandwidth_Bps: float
@@ -51,7 +51,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machines:
+class RecordedMachines:
     """The seconds of a step, and whether workers or steps differ from each other."""
 
     compute_s: float
@@ -84,7 +84,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class RecordedComparison:
     """Several methods on one task: how they were run, the search of learning rates, the final runs.
 
     Args:
@@ -98,13 +98,13 @@ class Comparison:
 
     command: str
     task: str
-    metric: Metric
+    metric: RecordedMetric
     workers: int
     seeds: tuple[int, ...]
     steps: int
     engine: str
-    network: Network | None
-    compute: Machines | None
+    network: RecordedNetwork | None
+    compute: RecordedMachines | None
     target: float | None
     optimizer: str
     batch_size: int | None
@@ -128,7 +128,7 @@ class Comparison:
         return list(by_seed.values())
 
 
-def load(folder: StrPath) -> Comparison:
+def load(folder: StrPath) -> RecordedComparison:
     """Read ``comparison.json``, ``results.jsonl`` and ``tuning.jsonl`` of ``folder``.
 
     Unknown keys are ignored. ``tuning.jsonl`` may be empty: then no learning rate was searched.
@@ -161,10 +161,10 @@ def load(folder: StrPath) -> Comparison:
     order = {name: index for index, name in enumerate(methods)}
     metric = field(about, "metric", where, dict)
     chosen_lrs = field(about, "taken", where, dict)
-    return Comparison(
+    return RecordedComparison(
         command=field(about, "command", where, str),
         task=field(about, "task", where, str),
-        metric=Metric(
+        metric=RecordedMetric(
             name=field(metric, "name", where, str),
             higher_is_better=field(metric, "higher_is_better", where, bool),
             logarithmic=field(metric, "logarithmic", where, bool),
@@ -200,10 +200,10 @@ def _tuning(records: list[tuple[int, Record]]) -> dict[str, tuple[tuple[float, f
     return {method: tuple(sorted(values.items())) for method, values in judged.items()}
 
 
-def _network(entry: dict[str, Any] | None, where: str) -> Network | None:
+def _network(entry: dict[str, Any] | None, where: str) -> RecordedNetwork | None:
     if entry is None:
         return None
-    return Network(
+    return RecordedNetwork(
         bandwidth_Bps=finite(entry, "bandwidth_Bps", where),
         latency_s=finite(entry, "latency_s", where),
         uplink_Bps=number(entry, "uplink_Bps", where, optional=True),
@@ -211,11 +211,11 @@ def _network(entry: dict[str, Any] | None, where: str) -> Network | None:
     )
 
 
-def _machines(entry: dict[str, Any] | None, where: str) -> Machines | None:
+def _machines(entry: dict[str, Any] | None, where: str) -> RecordedMachines | None:
     if entry is None:
         return None
     wavering = finite(entry, "jitter", where) or finite(entry, "stall_share", where)
-    return Machines(
+    return RecordedMachines(
         compute_s=finite(entry, "compute_s", where),
         are_equal=not wavering and not field(entry, "slow", where, list),
     )

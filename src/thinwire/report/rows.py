@@ -6,11 +6,11 @@ from dataclasses import dataclass, fields
 from statistics import fmean, stdev
 from typing import Any
 
-from thinwire.report.records import Comparison, Metric, Record
+from thinwire.report.records import Record, RecordedComparison, RecordedMetric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ResultRow:
     """What one method did, averaged over its runs (one per seed).
 
     Bytes are per worker. Fields "to target" are means over the runs that reached it, taken at the first
@@ -32,7 +32,7 @@ class Row:
 
     method: str
     is_baseline: bool
-    metric: Metric
+    metric: RecordedMetric
     target: float | None
     lr: float | None
     num_runs: int
@@ -73,7 +73,7 @@ def diverged(run: Sequence[Record]) -> bool:
     return not run[-1].finite
 
 
-def effective_target(data: Comparison) -> float | None:
+def effective_target(data: RecordedComparison) -> float | None:
     """The target the user gave, or else the worst final value of the baseline's runs, which each of them reaches.
 
     None if neither exists: no target was given and there is no baseline, or all its runs diverged.
@@ -87,14 +87,14 @@ def effective_target(data: Comparison) -> float | None:
     return worst(finals) if finals else None
 
 
-def summarise(data: Comparison) -> list[Row]:
+def summarise(data: RecordedComparison) -> list[ResultRow]:
     """One row per method, in the order of ``data.methods``."""
     target = effective_target(data)
     baseline = None if data.baseline is None else _reached(data, data.baseline, target)
     return [_row(data, method, target, baseline) for method in data.methods]
 
 
-def _reached(data: Comparison, method: str, target: float | None) -> list[Record]:
+def _reached(data: RecordedComparison, method: str, target: float | None) -> list[Record]:
     """The first evaluation of every run that is at least as good as the target."""
     if target is None:
         return []
@@ -103,13 +103,13 @@ def _reached(data: Comparison, method: str, target: float | None) -> list[Record
     return [record for record in firsts if record is not None]
 
 
-def _row(data: Comparison, method: str, target: float | None, baseline: list[Record] | None) -> Row:
+def _row(data: RecordedComparison, method: str, target: float | None, baseline: list[Record] | None) -> ResultRow:
     runs = data.runs(method)
     finals = [run[-1] for run in runs if not diverged(run)]
     values = [record.value for record in finals]
     reached = _reached(data, method, target)
     moved = [run[-1].message_bytes / run[-1].step for run in runs if run[-1].step > 0]
-    return Row(
+    return ResultRow(
         method=method,
         is_baseline=method == data.baseline,
         metric=data.metric,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from thinwire.report.columns import best_methods, columns
 from thinwire.report.formats import MISSING, metric_value
-from thinwire.report.records import Comparison
-from thinwire.report.rows import Row
+from thinwire.report.records import RecordedComparison
+from thinwire.report.rows import ResultRow
 from thinwire.report.terminal import TerminalColumn, TerminalTable, print_fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_table(rows: Sequence[Row], console: "Console") -> None:
+def print_table(rows: Sequence[ResultRow], console: "Console") -> None:
     """Print the rows, the best of every column bold; columns for which there is no room follow below."""
     shown = columns(rows)
     best = [best_methods(column, rows) for column in shown]
@@ -32,7 +32,7 @@ def print_table(rows: Sequence[Row], console: "Console") -> None:
     print_fitted(TerminalTable(columns=[names, *numbers]), console)
 
 
-def summary_table(rows: Sequence[Row], swatches: Mapping[str, str]) -> str:
+def summary_table(rows: Sequence[ResultRow], swatches: Mapping[str, str]) -> str:
     """The rows as an HTML table with an explanation of every column; the best of a column is bold.
 
     Args:
@@ -67,7 +67,7 @@ def summary_table(rows: Sequence[Row], swatches: Mapping[str, str]) -> str:
     )
 
 
-def tuning_table(data: Comparison, swatches: Mapping[str, str]) -> str:
+def tuning_table(data: RecordedComparison, swatches: Mapping[str, str]) -> str:
     """Per method every learning rate tried and its validation value, as HTML; the taken one is marked."""
     rates = sorted({lr for tried in data.tuning.values() for lr, _ in tried})
     headers = "".join(f'<th scope="col">{lr:g}</th>' for lr in rates)

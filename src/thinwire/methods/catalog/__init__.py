@@ -4,15 +4,21 @@ from thinwire.config import check_is, suggest
 from thinwire.errors import ConfigError
 from thinwire.methods.base import Method
 from thinwire.methods.catalog import asynchronous, averaging, decentralised, gradients, models
-from thinwire.methods.catalog.row import Row
+from thinwire.methods.catalog.row import CatalogEntry
 from thinwire.methods.options import read_options
 
-__all__ = ["CATALOG", "Row", "find_row", "parse_method"]
+__all__ = ["CATALOG", "CatalogEntry", "find_row", "parse_method"]
 
-CATALOG: tuple[Row, ...] = (*averaging.ROWS, *gradients.ROWS, *models.ROWS, *decentralised.ROWS, *asynchronous.ROWS)
+CATALOG: tuple[CatalogEntry, ...] = (
+    *averaging.ROWS,
+    *gradients.ROWS,
+    *models.ROWS,
+    *decentralised.ROWS,
+    *asynchronous.ROWS,
+)
 
 
-def find_row(name: str) -> Row:
+def find_row(name: str) -> CatalogEntry:
     """The row of that name.
 
     Raises:

@@ -6,7 +6,7 @@ from thinwire.exchanges import AsynchronousServer
 from thinwire.layout import Granularity, Whole
 from thinwire.methods.base import Method, ModelAveraging
 from thinwire.methods.catalog.parts import MEMORIES, Remember, quantizer, sparsifier
-from thinwire.methods.catalog.row import Row
+from thinwire.methods.catalog.row import CatalogEntry
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.schedules import Every, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow
@@ -51,8 +51,8 @@ def easgd_async(
     return ModelAveraging(schedule=Every(every), exchange=AsynchronousServer(staleness), update=update)
 
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
         name="local-sgd-async",
         paper="Basu et al. 2019, Alg. 2, without compression",
         summary="f32 displacements every H steps of its own clock, merged by a server as they come",
@@ -60,7 +60,7 @@ ROWS: tuple[Row, ...] = (
         "slowest",
         build=local_sgd_async,
     ),
-    Row(
+    CatalogEntry(
         name="qsparse-async",
         paper="Basu et al. 2019, Alg. 2",
         summary="top-k or random-k coordinates, quantized, with error feedback, every H steps of its own clock",
@@ -68,7 +68,7 @@ ROWS: tuple[Row, ...] = (
         "in f32",
         build=qsparse_async,
     ),
-    Row(
+    CatalogEntry(
         name="easgd-async",
         paper="Zhang, Choromanska, LeCun 2015, Alg. 1 and 2",
         summary="parameters in f32 every H steps of its own clock; worker and centre move towards each other",

@@ -8,7 +8,7 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Chunks, Granularity, PerTensor, Whole
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
 from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, quantizer, sparsifier
-from thinwire.methods.catalog.row import Row
+from thinwire.methods.catalog.row import CatalogEntry
 from thinwire.methods.options import Density
 from thinwire.methods.schedules import Every, RandomGaps, Schedule
 
@@ -118,22 +118,22 @@ def _qsparse(
     )  # fmt: skip
 
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
         name="sgd",
         paper="standard",
         summary="f32 gradients, summed every step: the baseline",
         differs_from_paper="",
         build=sgd,
     ),
-    Row(
+    CatalogEntry(
         name="local-sgd",
         paper="Stich 2018",
         summary="f32 models, averaged after every H local steps",
         differs_from_paper="",
         build=local_sgd,
     ),
-    Row(
+    CatalogEntry(
         name="qsgd",
         paper="Alistarh et al. 2017",
         summary="gradients rounded at random to s levels in buckets; unbiased, no memory",
@@ -141,7 +141,7 @@ ROWS: tuple[Row, ...] = (
         "its maximum unless norm=l2",
         build=qsgd,
     ),
-    Row(
+    CatalogEntry(
         name="mem-sgd",
         paper="Stich, Cordonnier, Jaggi 2018",
         summary="top-k or random-k exact coordinates of lr * gradient + memory; k may be below 1",
@@ -149,14 +149,14 @@ ROWS: tuple[Row, ...] = (
         "locks; its step sizes and average: --lr-schedule inverse:shift=A --average quadratic:shift=A",
         build=mem_sgd,
     ),
-    Row(
+    CatalogEntry(
         name="ef-signsgd",
         paper="Karimireddy et al. 2019",
         summary="signs and the mean magnitude of each tensor, with error feedback",
         differs_from_paper="",
         build=ef_signsgd,
     ),
-    Row(
+    CatalogEntry(
         name="topk",
         paper="Stich et al. 2018; Basu et al. 2019",
         summary="exact top-k coordinates of the displacement, with error feedback",
@@ -164,14 +164,14 @@ ROWS: tuple[Row, ...] = (
         "tensor",
         build=topk,
     ),
-    Row(
+    CatalogEntry(
         name="signtopk",
         paper="Basu et al. 2019",
         summary="signs of the top-k coordinates and one scale ||y||_1 / k, with error feedback, every H steps",
         differs_from_paper="k is global unless granularity=tensor",
         build=signtopk,
     ),
-    Row(
+    CatalogEntry(
         name="qsparse",
         paper="Basu et al. 2019",
         summary="top-k or random-k coordinates, quantized, with error feedback, every H steps (or random gaps up to H)",

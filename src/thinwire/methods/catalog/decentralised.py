@@ -9,7 +9,7 @@ from thinwire.exchanges.graphs import Complete, Graph, Ring, Torus
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
 from thinwire.methods.catalog.parts import sparsifier
-from thinwire.methods.catalog.row import Row
+from thinwire.methods.catalog.row import CatalogEntry
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.options import Density
 from thinwire.methods.schedules import Every
@@ -104,8 +104,8 @@ def islands(island: int = 2, density: Density | None = None, k: float | None = N
     )  # fmt: skip
 
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
         name="d-psgd",
         paper="Lian et al. 2017",
         summary="f32 models to the neighbours in a graph; each takes the weighted mean",
@@ -113,7 +113,7 @@ ROWS: tuple[Row, ...] = (
         "after mixing",
         build=d_psgd,
     ),
-    Row(
+    CatalogEntry(
         name="choco",
         paper="Koloskova, Stich, Jaggi 2019",
         summary="compressed difference to what the neighbours know of the worker, to the neighbours in a graph",
@@ -121,7 +121,7 @@ ROWS: tuple[Row, ...] = (
         "the common initial parameters, where the paper has 0",
         build=choco,
     ),
-    Row(
+    CatalogEntry(
         name="double-squeeze",
         paper="Tang et al. 2019",
         summary="top-k coordinates of the gradient up and of the mean down, with error feedback at both ends",
@@ -129,7 +129,7 @@ ROWS: tuple[Row, ...] = (
         "out anew",
         build=double_squeeze,
     ),
-    Row(
+    CatalogEntry(
         name="gtopk",
         paper="Shi et al. 2019",
         summary="top-k coordinates up a tree that keeps the top-k of every sum, with memory at every node",
@@ -137,7 +137,7 @@ ROWS: tuple[Row, ...] = (
         "returns it to the workers that sent it",
         build=gtopk,
     ),
-    Row(
+    CatalogEntry(
         name="ok-topk",
         paper="Li, Hoefler 2022",
         summary="top-k coordinates to the owners of P regions; the top-k of each region's sum to all",
@@ -146,14 +146,14 @@ ROWS: tuple[Row, ...] = (
         "regions then",
         build=ok_topk,
     ),
-    Row(
+    CatalogEntry(
         name="shared-randk",
         paper="Konecny, Richtarik 2018; Stich et al. 2018",
         summary="values of random coordinates, the same on all workers, all-reduced; no indices, no fill-in",
         differs_from_paper="with error feedback, where the first paper scales by d/k",
         build=shared_randk,
     ),
-    Row(
+    CatalogEntry(
         name="islands",
         paper="standard",
         summary="f32 displacements inside islands of workers; top-k coordinates of their sums between islands",

@@ -20,7 +20,7 @@ from thinwire.layout import Chunks, Granularity, PerRow, PerTensor, Whole
 from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection
 from thinwire.methods.base import GradientAveraging, Method
 from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, sparsifier
-from thinwire.methods.catalog.row import Row
+from thinwire.methods.catalog.row import CatalogEntry
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.warm_up import WarmUp
 
@@ -174,15 +174,15 @@ def demo(k: int = 32, side: int = 64, decay: Fraction = _DECAY, signed: bool = T
 
 _UNITS = "the memory is in units of a gradient: what is left when the learning rate changes is sent at the new one"
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
         name="ef-sgd",
         paper="Karimireddy et al. 2019",
         summary="top-k or random-k coordinates of the gradient, or signs of all of it, with error feedback",
         differs_from_paper=f"{_UNITS}; topk and ef-signsgd are the paper's form, with the learning rate inside",
         build=ef_sgd,
     ),
-    Row(
+    CatalogEntry(
         name="aji-heafield",
         paper="Aji, Heafield 2017",
         summary="gradient entries above a threshold (1 % of them), estimated on a sample, with error feedback",
@@ -190,7 +190,7 @@ ROWS: tuple[Row, ...] = (
         "sampled",
         build=aji_heafield,
     ),
-    Row(
+    CatalogEntry(
         name="dgc",
         paper="Lin et al. 2018",
         summary="top 0.1 % of accumulated velocities: momentum correction, factor masking, local clipping, warm-up",
@@ -199,21 +199,21 @@ ROWS: tuple[Row, ...] = (
         "adaptation. Use it with an optimizer that has no momentum",
         build=dgc,
     ),
-    Row(
+    CatalogEntry(
         name="signsgd",
         paper="Bernstein et al. 2018",
         summary="signs of the gradient up, signs of the majority down: one bit an entry both ways",
         differs_from_paper="sign(0) and ties are +1, also of an entry whose gradient is always 0",
         build=signsgd,
     ),
-    Row(
+    CatalogEntry(
         name="signum",
         paper="Bernstein et al. 2018",
         summary="signs of each worker's momentum up, signs of the majority down",
         differs_from_paper="sign(0) and ties are +1, also of an entry whose gradient is always 0",
         build=signum,
     ),
-    Row(
+    CatalogEntry(
         name="terngrad",
         paper="Wen et al. 2017",
         summary="gradients clipped at 2.5 deviations, rounded at random to 3 values of the workers' largest scale",
@@ -221,7 +221,7 @@ ROWS: tuple[Row, ...] = (
         "numbers; clip=inf does not clip",
         build=terngrad,
     ),
-    Row(
+    CatalogEntry(
         name="gspar",
         paper="Wangni et al. 2018",
         summary="gradient entries kept with probability min(1, lambda |g|); unbiased; steps shrink with the variance",
@@ -229,7 +229,7 @@ ROWS: tuple[Row, ...] = (
         "that is given; the mean is not sparsified again",
         build=gspar,
     ),
-    Row(
+    CatalogEntry(
         name="1bit-sgd",
         paper="Seide et al. 2014",
         summary="one bit an entry and two means a row to the owners of shards, and back; error feedback both ways",
@@ -237,14 +237,14 @@ ROWS: tuple[Row, ...] = (
         "optimizer)",
         build=one_bit_sgd,
     ),
-    Row(
+    CatalogEntry(
         name="ef21",
         paper="Richtarik, Sokolov, Fatkhullin 2021",
         summary="top-k or random-k coordinates of how the gradient differs from its public estimate",
         differs_from_paper="the estimates begin at C(gradient), as in the paper's experiments; EF21+ is not built",
         build=ef21,
     ),
-    Row(
+    CatalogEntry(
         name="powersgd",
         paper="Vogels, Karimireddy, Jaggi 2019",
         summary="two factors of rank r of each matrix, all-reduced in turn, with error feedback; biases exact",
@@ -254,7 +254,7 @@ ROWS: tuple[Row, ...] = (
         f"{_UNITS}",
         build=powersgd,
     ),
-    Row(
+    CatalogEntry(
         name="demo",
         paper="Peng, Quesnelle, Kingma 2024",
         summary="the 32 largest DCT coefficients of each 4096 entries of a momentum, from which they are taken out; "

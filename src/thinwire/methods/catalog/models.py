@@ -8,7 +8,7 @@ from thinwire.layout import Chunks, Granularity, PerTensor
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import Method, ModelAveraging
 from thinwire.methods.catalog.parts import ROUTES, Route
-from thinwire.methods.catalog.row import Row
+from thinwire.methods.catalog.row import CatalogEntry
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.schedules import Every, PostLocal
@@ -94,8 +94,8 @@ def _outer(lr: float, momentum: float, nesterov: bool, mix: float) -> Outer:
     return Outer(lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0.0, mix=mix)
 
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
         name="post-local-sgd",
         paper="Lin, Stich, Patel, Jaggi 2018",
         summary="f32 models, averaged after every step up to step `switch`, then after every H local steps",
@@ -103,14 +103,14 @@ ROWS: tuple[Row, ...] = (
         "rate; before it models are averaged instead of gradients, which is the same for SGD with momentum",
         build=post_local_sgd,
     ),
-    Row(
+    CatalogEntry(
         name="sparse-averaging",
         paper="Jiang, Agrawal 2018",
         summary="f32 models, one of p consecutive slices averaged at a time, in turn",
         differs_from_paper="slices are equal parts of the flat vector; the paper leaves open how components are chosen",
         build=sparse_averaging,
     ),
-    Row(
+    CatalogEntry(
         name="pqasgd",
         paper="Jiang, Agrawal 2018",
         summary="displacements of p steps, rounded at random to s levels in buckets; no memory",
@@ -118,7 +118,7 @@ ROWS: tuple[Row, ...] = (
         "scaled by its maximum unless norm=l2",
         build=pqasgd,
     ),
-    Row(
+    CatalogEntry(
         name="easgd",
         paper="Zhang, Choromanska, LeCun 2015",
         summary="f32 differences to the centre every tau steps; workers keep models of their own, tied to the centre "
@@ -127,7 +127,7 @@ ROWS: tuple[Row, ...] = (
         "before it",
         build=easgd,
     ),
-    Row(
+    CatalogEntry(
         name="eamsgd",
         paper="Zhang, Choromanska, LeCun 2015",
         summary="as easgd; the momentum inside the local steps is the optimizer's: sgd:momentum=0.99,nesterov=yes",
@@ -135,7 +135,7 @@ ROWS: tuple[Row, ...] = (
         "step acts there; with an optimizer without momentum it is easgd",
         build=easgd,
     ),
-    Row(
+    CatalogEntry(
         name="diloco",
         paper="Douillard et al. 2023",
         summary="f32 displacements of H local steps, to outer Nesterov SGD; the optimizer of local steps is yours "
@@ -143,7 +143,7 @@ ROWS: tuple[Row, ...] = (
         differs_from_paper="",
         build=diloco,
     ),
-    Row(
+    CatalogEntry(
         name="streaming-diloco",
         paper="Douillard et al. 2025",
         summary="displacements of one fragment at a time in 4 bits, applied `delay` steps later and mixed with the "
@@ -153,7 +153,7 @@ ROWS: tuple[Row, ...] = (
         "tensor's largest magnitude down, rounded without bias, where E3M0 has no zero and rounds to the nearest",
         build=streaming_diloco,
     ),
-    Row(
+    CatalogEntry(
         name="sparseloco",
         paper="Sarfi et al. 2025",
         summary="the largest entries of each chunk in 2 bits, with error feedback that fades, every H steps",

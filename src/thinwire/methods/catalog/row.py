@@ -9,7 +9,7 @@ from thinwire.methods.options import Option, options_of
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CatalogEntry:
     """One line of the catalog.
 
     Args:
