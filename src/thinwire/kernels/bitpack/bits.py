@@ -9,6 +9,7 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.intrinsics import load_word, load_word_padded
 from thinwire.kernels.jit.simd import LANES, LARGEST_WIDTH, unpack_groups
@@ -52,7 +53,7 @@ def pack(codes: Tensor, width: int) -> Tensor:
     if codes.dim() != 1 or codes.is_floating_point() or codes.is_complex():
         raise ConfigError(f"codes must be a vector of integers, got {codes.dtype} of shape {tuple(codes.shape)}")
     if not codes.is_cpu:
-        return pack_torch(codes, width)
+        return body_for(pack_torch, codes.device)(codes, width)
     numbers = array_of(codes)
     if codes.dtype == torch.bool:
         numbers = numbers.view(np.uint8)
@@ -91,7 +92,7 @@ def unpack(packed: Tensor, count: int, width: int) -> Tensor:
     """
     _check_packed(packed, count, width)
     if not packed.is_cpu:
-        return unpack_torch(packed, count, width)
+        return body_for(unpack_torch, packed.device)(packed, count, width)
     codes = np.empty(count, np.int32)
     data = array_of(packed)
     unpack_block(data, width, codes)
@@ -119,7 +120,7 @@ def largest_code(packed: Tensor, count: int, width: int) -> int:
     """
     _check_packed(packed, count, width)
     if not packed.is_cpu:
-        return largest_code_torch(packed, count, width)
+        return body_for(largest_code_torch, packed.device)(packed, count, width)
     data = array_of(packed)
     return int(max(run(_largest, [(data, width, start, stop) for start, stop in shares(count, 1024)]))) if count else -1
 

@@ -20,6 +20,7 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch, unpack_block, unpack_torch
 from thinwire.kernels.jit.compiling import intrinsic, kernel, types
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import count_leading_zeros, load_word_padded
 
 MAX_NUM_BITS = 43
@@ -64,7 +65,7 @@ def elias_encode(packed: Tensor, count: int, num_levels: int) -> Tensor:
         [41, 2]
     """
     if not packed.is_cpu:
-        return elias_encode_torch(packed, count, num_levels)
+        return body_for(elias_encode_torch, packed.device)(packed, count, num_levels)
     data = np.empty(elias_num_bytes(packed, count, num_levels), np.uint8)
     _encode(array_of(packed), count, _width(num_levels), num_levels, data)
     return tensor_of(data)

@@ -41,6 +41,7 @@ from thinwire.kernels.entropy.gap_streams import (
     write_streams,
 )
 from thinwire.kernels.entropy.rice import gaps_of
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run
 
 BLOCK = 128
@@ -83,7 +84,7 @@ def orders_of_gaps(gaps: Tensor) -> tuple[Tensor, int]:
         (tensor([6], dtype=torch.uint8), 5)
     """
     if not gaps.is_cpu:
-        return orders_of_gaps_torch(gaps)
+        return body_for(orders_of_gaps_torch, gaps.device)(gaps)
     array, orders = array_of(gaps), np.empty(num_blocks_of(gaps.numel()), np.uint8)
     found = run(choose_orders, [(array, orders, *part) for part in _blocks_of(gap_ranges(array.size, BLOCK))])
     if min(found) < (0, 0):
@@ -127,7 +128,7 @@ def exp_golomb_encode(indices: Tensor) -> Tensor:
     gaps = gaps_of(indices)
     orders, num_bytes = orders_of_gaps(gaps)
     if not gaps.is_cpu:
-        return encode_with_orders_torch(gaps, orders)
+        return body_for(encode_with_orders_torch, gaps.device)(gaps, orders)
     return encode_with_orders(gaps, orders, num_bytes)
 
 

@@ -25,6 +25,7 @@ from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes
 from thinwire.kernels.entropy.rans_numba import REASONS, count_symbols, decode_blocks, encode_blocks
 from thinwire.kernels.entropy.rans_torch import rans_counts_torch, rans_decode_torch, rans_encode_torch
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run, shares
 
 BLOCK = 1 << 17
@@ -64,7 +65,7 @@ def rans_counts(packed: Tensor, count: int, width: int) -> Tensor:
         [1, 1, 2, 0]
     """
     if not packed.is_cpu:
-        return rans_counts_torch(packed, count, width)
+        return body_for(rans_counts_torch, packed.device)(packed, count, width)
     counts = _counts_of_shares(array_of(packed), width, shares(count, BLOCK))
     return tensor_of(counts.sum(0)[: _num_symbols(width)])
 
@@ -124,8 +125,8 @@ def rans_encode(packed: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]
         ([1024, 1024, 2048, 0], 132, [262144, 263168, 133120, 133120])
     """
     if not packed.is_cpu:
-        frequencies = rans_frequencies(rans_counts_torch(packed, count, width))
-        return frequencies, rans_encode_torch(packed, count, width, frequencies)
+        frequencies = rans_frequencies(body_for(rans_counts_torch, packed.device)(packed, count, width))
+        return frequencies, body_for(rans_encode_torch, packed.device)(packed, count, width, frequencies)
     data = array_of(packed)
     cuts = shares(count, BLOCK)
     counts = _counts_of_shares(data, width, cuts)
@@ -192,7 +193,7 @@ def rans_decode_prefix(data: Tensor, count: int, width: int, frequencies: Tensor
     host = array_of(data)
     first, starts, num_words = _directory(host, count, width)
     if not data.is_cpu:
-        return rans_decode_torch(data, count, width, frequencies), int(starts[-1])
+        return body_for(rans_decode_torch, data.device)(data, count, width, frequencies), int(starts[-1])
     lookup = _lookup_table(_table_of_256(numbers))
     words = np.empty((num_packed_bytes(count, width) + 3) // 4, np.uint32)
     results = run(

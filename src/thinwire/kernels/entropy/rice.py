@@ -36,6 +36,7 @@ from thinwire.kernels.entropy.rice_numba import (
     sum_shifted,
 )
 from thinwire.kernels.flat.checks import check_indices
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run
 
 MAX_PARAMETER = 40
@@ -110,7 +111,7 @@ def rice_encode(indices: Tensor, parameter: int) -> Tensor:
     """
     _check_parameter(parameter)
     if not indices.is_cpu:
-        return rice_encode_torch(indices, parameter)
+        return body_for(rice_encode_torch, indices.device)(indices, parameter)
     gaps = gaps_of(indices)
     return encode_gaps(
         gaps, parameter, _stream_bytes(gaps.numel(), int(sum_shifted(gaps.numpy(), parameter)), parameter)

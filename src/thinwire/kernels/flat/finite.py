@@ -10,6 +10,7 @@ from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run, shares
 
 LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
@@ -34,7 +35,7 @@ def is_finite(x: Tensor) -> bool:
     """
     check_entries(x)
     if not x.is_cpu:
-        return is_finite_torch(x)
+        return body_for(is_finite_torch, x.device)(x)
     array = array_of(x)
     return all(run(_largest, [(array.view(np.uint32)[a:b],) for a, b in shares(array.size)]))
 
@@ -65,7 +66,7 @@ def divide_finite(x: Tensor, divisor: int) -> bool:
     if not 1 <= divisor < 2**24:
         raise ConfigError(f"a divisor of {divisor} was given; it must be 1 to 2**24 - 1")
     if not x.is_cpu:
-        return divide_finite_torch(x, divisor)
+        return body_for(divide_finite_torch, x.device)(x, divisor)
     if divisor == 1:
         return is_finite(x)
     array = array_of(x)

@@ -11,6 +11,7 @@ from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.finite import is_finite_torch
 from thinwire.kernels.jit.compiling import carray, kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import pointer
 from thinwire.kernels.jit.threads import run, shares
 
@@ -46,7 +47,7 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor) -> bool:
     if end != out.numel():
         raise ConfigError(f"{end} entries do not fill {out.numel()} places")
     if not out.is_cpu:
-        return flatten_finite_torch(tensors, out)
+        return body_for(flatten_finite_torch, out.device)(tensors, out)
     pieces = np.array(addresses + ends, np.int64)
     target = array_of(out).view(np.uint32)
     return all(run(_flatten, [(pieces, target, start, stop) for start, stop in shares(end)]))

@@ -11,6 +11,7 @@ from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_ascending
 from thinwire.kernels.jit.compiling import carray, kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import first_from, pointer
 from thinwire.kernels.jit.threads import run, shares
 
@@ -58,7 +59,7 @@ def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor])
     if not can_unflatten(tensors):
         raise ConfigError("the tensors that are written to must be contiguous float32")
     if not all(tensor.is_cpu for tensor in tensors):
-        unflatten_sparse_torch(indices, values, tensors)
+        body_for(unflatten_sparse_torch, tensors[0].device)(indices, values, tensors)
         return
     addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
     ends = np.cumsum([tensor.numel() for tensor in tensors], dtype=np.int64)

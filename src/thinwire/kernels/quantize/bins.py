@@ -12,6 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 
@@ -50,7 +51,7 @@ def fill_bins(x: Tensor, centre: float, step: float, width: int) -> tuple[Tensor
     if not 1 <= width <= 8 or not step > 0.0:
         raise ConfigError(f"bins of {width} bits, {step} wide, were asked for; 1 to 8 bits and a width above 0 can be")
     if not x.is_cpu:
-        return fill_bins_torch(x, centre, step, width)
+        return body_for(fill_bins_torch, x.device)(x, centre, step, width)
     num_bytes, num_chunks = num_packed_bytes(x.numel(), width), -(-x.numel() // _CHUNK)
     words = arrays.empty_array((num_bytes + 3) // 4, np.uint32)
     counts, sums = np.zeros((num_chunks, _LANES, 1 << width), np.int64), np.zeros((num_chunks, _LANES, 1 << width))

@@ -12,6 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack, pack_torch, unpack_block, unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.codebook_search import (
@@ -62,7 +63,7 @@ def nearest_codes(x: Tensor, offsets: Tensor, units: Tensor, table: Tensor) -> t
             f"got {x.dtype} of shape {tuple(x.shape)} and {units.dtype} of shape {tuple(units.shape)}"
         )
     if not x.is_cpu:
-        return nearest_codes_torch(x, offsets, units, table)
+        return body_for(nearest_codes_torch, x.device)(x, offsets, units, table)
     codes = arrays.empty_array(x.numel(), np.uint8)
     starts = _block_starts(ends)
     sums = np.empty((2, int(starts[-1])), np.float64)
@@ -116,7 +117,7 @@ def add_codes(
     """
     padded, ends = _check_codes(codes, width, table, scales, offsets, out)
     if not out.is_cpu:
-        add_codes_torch(codes, width, table, scales, offsets, out, factor)
+        body_for(add_codes_torch, out.device)(codes, width, table, scales, offsets, out, factor)
         return
     _run_codes(codes, width, padded, scales, ends, out, factor, True)
 

@@ -12,6 +12,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.flat.checks import check_entries, offsets_array
 from thinwire.kernels.flat.finite import LARGEST
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.dither_numba import quantize_range
 from thinwire.kernels.random.philox import check_stream, philox_blocks_torch
@@ -57,7 +58,7 @@ def quantize(
     """
     ends = _check(x, offsets, num_levels, norm, key, shrink)
     if not x.is_cpu:
-        return quantize_torch(x, offsets, num_levels, norm, key, shrink)
+        return body_for(quantize_torch, x.device)(x, offsets, num_levels, norm, key, shrink)
     entries = array_of(x)
     return _run((entries, entries, np.float32(1), False), entries, ends, num_levels, norm, key, shrink)
 
@@ -102,7 +103,9 @@ def accumulate_quantize(
     ends = _check(x, offsets, num_levels, norm, key, shrink)
     check_residual(x, residual, out)
     if not x.is_cpu:
-        return accumulate_quantize_torch(x, residual, decay, out, offsets, num_levels, norm, key, shrink)
+        return body_for(accumulate_quantize_torch, x.device)(
+            x, residual, decay, out, offsets, num_levels, norm, key, shrink
+        )
     source = (array_of(x), array_of(residual), np.float32(decay), True)
     return _run(source, array_of(out), ends, num_levels, norm, key, shrink)
 

@@ -14,6 +14,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.dither import dither_torch
@@ -57,7 +58,7 @@ def round_to_grid(x: Tensor, offsets: Tensor, lows: Tensor, steps: Tensor, num_c
         raise ConfigError(f"a grid of {num_codes} points was asked for; 2 to {MOST_CODES} are possible")
     _check(x, offsets, (lows, steps), key)
     if not x.is_cpu:
-        return round_to_grid_torch(x, offsets, lows, steps, num_codes, key)
+        return body_for(round_to_grid_torch, x.device)(x, offsets, lows, steps, num_codes, key)
     return _run(x, offsets, array_of(lows), array_of(steps), num_codes - 1, True, key)
 
 
@@ -86,7 +87,7 @@ def round_to_levels(x: Tensor, offsets: Tensor, units: Tensor, num_levels: int, 
         raise ConfigError(f"{num_levels} levels were asked for; 1 to 32767 are possible")
     _check(x, offsets, (units,), key)
     if not x.is_cpu:
-        return round_to_levels_torch(x, offsets, units, num_levels, key)
+        return body_for(round_to_levels_torch, x.device)(x, offsets, units, num_levels, key)
     steps = array_of(units)
     return _run(x, offsets, steps, steps, num_levels, False, key)
 

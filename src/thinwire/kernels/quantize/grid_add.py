@@ -11,6 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, unpack_block, unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import BLOCK
@@ -42,7 +43,7 @@ def add_points(
     """
     _check(codes, width, lows, steps, offsets, out)
     if not out.is_cpu:
-        add_points_torch(codes, width, lows, steps, offsets, out, factor)
+        body_for(add_points_torch, out.device)(codes, width, lows, steps, offsets, out, factor)
         return
     _run(codes, width, lows, steps, offsets, out, factor, True)
 
@@ -71,7 +72,7 @@ def write_points(codes: Tensor, width: int, lows: Tensor, steps: Tensor, offsets
     """
     _check(codes, width, lows, steps, offsets, out)
     if not out.is_cpu:
-        write_points_torch(codes, width, lows, steps, offsets, out)
+        body_for(write_points_torch, out.device)(codes, width, lows, steps, offsets, out)
         return
     _run(codes, width, lows, steps, offsets, out, 1.0, False)
 

@@ -11,6 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, unpack_block, unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.simd import LANES, LARGEST_WIDTH, add_level_groups
 from thinwire.kernels.jit.threads import run, shares
 
@@ -45,7 +46,7 @@ def add_levels(
     """
     _check(codes, width, num_levels, units, offsets, out)
     if not out.is_cpu:
-        add_levels_torch(codes, width, num_levels, units, offsets, out, factor)
+        body_for(add_levels_torch, out.device)(codes, width, num_levels, units, offsets, out, factor)
         return
     _run(codes, width, num_levels, units, offsets, out, factor, True)
 
@@ -73,7 +74,7 @@ def write_levels(codes: Tensor, width: int, num_levels: int, units: Tensor, offs
     """
     _check(codes, width, num_levels, units, offsets, out)
     if not out.is_cpu:
-        write_levels_torch(codes, width, num_levels, units, offsets, out)
+        body_for(write_levels_torch, out.device)(codes, width, num_levels, units, offsets, out)
         return
     _run(codes, width, num_levels, units, offsets, out, 1.0, False)
 

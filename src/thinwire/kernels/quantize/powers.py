@@ -11,6 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.dither import dither_torch
@@ -52,7 +53,7 @@ def round_to_powers(x: Tensor, offsets: Tensor, scales: Tensor, num_levels: int,
     """
     _check(x, offsets, scales, num_levels, key)
     if not x.is_cpu:
-        return round_to_powers_torch(x, offsets, scales, num_levels, key)
+        return body_for(round_to_powers_torch, x.device)(x, offsets, scales, num_levels, key)
     entries, ends = array_of(x), offsets_array(offsets, x.numel())
     width = (2 * num_levels).bit_length()
     num_bytes = num_packed_bytes(entries.size, width)

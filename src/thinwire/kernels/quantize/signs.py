@@ -11,6 +11,7 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.bitpack.bits import pack_torch
 from thinwire.kernels.flat.checks import check_entries, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, borrowed
 from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.jit.threads import run, shares
@@ -45,7 +46,7 @@ def sign_bits(x: Tensor) -> Tensor:
     """
     check_entries(x)
     if not x.is_cpu:
-        return sign_bits_torch(x)
+        return body_for(sign_bits_torch, x.device)(x)
     bits = arrays.empty_array((x.numel() + 7) // 8, np.uint8)
     _sign_bits(array_of(x), bits)
     return tensor_of(bits)
@@ -79,7 +80,7 @@ def mean_signs(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     check_entries(x)
     ends = offsets_array(offsets, x.numel())
     if not x.is_cpu:
-        return mean_signs_torch(x, offsets)
+        return body_for(mean_signs_torch, x.device)(x, offsets)
     entries = array_of(x)
     return _run((entries, entries, np.float32(1), False), entries, ends)
 
@@ -119,7 +120,7 @@ def accumulate_signs(x: Tensor, residual: Tensor, decay: float, out: Tensor, off
     check_residual(x, residual, out)
     ends = offsets_array(offsets, x.numel())
     if not x.is_cpu:
-        return accumulate_signs_torch(x, residual, decay, out, offsets)
+        return body_for(accumulate_signs_torch, x.device)(x, residual, decay, out, offsets)
     return _run((array_of(x), array_of(residual), np.float32(decay), True), array_of(out), ends)
 
 

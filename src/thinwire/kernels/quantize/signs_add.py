@@ -11,6 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.simd import LANES, add_sign_groups
 from thinwire.kernels.jit.threads import run, shares
 
@@ -38,7 +39,7 @@ def add_signs(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor
     """
     _check(bits, scales, offsets, out)
     if not out.is_cpu:
-        add_signs_torch(bits, scales, offsets, out, factor)
+        body_for(add_signs_torch, out.device)(bits, scales, offsets, out, factor)
         return
     _run(bits, scales, offsets, out, factor, True)
 
@@ -63,7 +64,7 @@ def write_signs(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor) -> N
     """
     _check(bits, scales, offsets, out)
     if not out.is_cpu:
-        write_signs_torch(bits, scales, offsets, out)
+        body_for(write_signs_torch, out.device)(bits, scales, offsets, out)
         return
     _run(bits, scales, offsets, out, 1.0, False)
 

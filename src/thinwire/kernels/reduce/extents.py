@@ -9,6 +9,7 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array, segment_of_each
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import Array, fold, measure
@@ -38,7 +39,7 @@ def segment_extents(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     check_entries(x)
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
-        return segment_extents_torch(x, offsets)
+        return body_for(segment_extents_torch, x.device)(x, offsets)
     numbers = _measures(array_of(x), offsets_array(offsets, x.numel()), True).astype(np.float32)
     return tensor_of(numbers[0]), tensor_of(numbers[1])
 
@@ -81,7 +82,7 @@ def segment_sides(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     check_entries(x)
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
-        return segment_sides_torch(x, offsets)
+        return body_for(segment_sides_torch, x.device)(x, offsets)
     numbers = _measures(array_of(x), offsets_array(offsets, x.numel()), False)
     return tensor_of(numbers[0]), tensor_of(0.0 - numbers[1]), tensor_of(numbers[2].astype(np.int64))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import fold
@@ -54,7 +55,7 @@ def segment_moments(x: Tensor, offsets: Tensor) -> Moments:
     check_entries(x)
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
-        return segment_moments_torch(x, offsets)
+        return body_for(segment_moments_torch, x.device)(x, offsets)
     entries, ends = array_of(x), offsets_array(offsets, x.numel())
     chunks = list_chunks(ends)
     totals, largest = np.empty((len(chunks), 3), np.float64), np.empty(len(chunks), np.uint32)

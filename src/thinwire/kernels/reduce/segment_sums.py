@@ -10,6 +10,7 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array, segment_of_each
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import borrowed
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import BLOCK, fits_in_cache, measure, measure_ahead
@@ -44,7 +45,7 @@ def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
         raise ConfigError(f"a power of {power} was asked for; 1 and 2 are possible")
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
-        return segment_sums_torch(x, offsets, power)
+        return body_for(segment_sums_torch, x.device)(x, offsets, power)
     return tensor_of(_measures(x, offsets, power))
 
 
@@ -88,7 +89,7 @@ def segment_max(x: Tensor, offsets: Tensor) -> Tensor:
     check_entries(x)
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
-        return segment_max_torch(x, offsets)
+        return body_for(segment_max_torch, x.device)(x, offsets)
     return tensor_of(_measures(x, offsets, 0).astype(np.float32))
 
 

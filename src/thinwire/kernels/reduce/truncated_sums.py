@@ -11,6 +11,7 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import fold
@@ -54,7 +55,7 @@ def tail_sums(x: Tensor, offsets: Tensor, centres: Tensor, bounds: Tensor, what:
         raise ConfigError(f"sums of {what!r} were asked for; 'powers', 'weights' and 'entries' are possible")
     check_entries_and_cut(x, offsets, centres, bounds)
     if not x.is_cpu:
-        return tail_sums_torch(x, offsets, centres, bounds, what)
+        return body_for(tail_sums_torch, x.device)(x, offsets, centres, bounds, what)
     ends = offsets_array(offsets, x.numel())
     sums = np.zeros((ends.size - 1, 3), np.float64)
     shared = (array_of(x), ends, array_of(centres), array_of(bounds), _WHAT[what])

@@ -13,6 +13,7 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.bitpack.bits import gather_flags
 from thinwire.kernels.flat.checks import offsets_array
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros
 from thinwire.kernels.jit.threads import run, shares
@@ -59,7 +60,7 @@ def draw_entries(
     check_entries_and_cut(x, offsets, centres, bounds, shares_kept)
     check_stream(key, 0, x.numel())
     if not x.is_cpu:
-        return draw_entries_torch(x, offsets, centres, bounds, shares_kept, key)
+        return body_for(draw_entries_torch, x.device)(x, offsets, centres, bounds, shares_kept, key)
     problem = (
         array_of(x), offsets_array(offsets, x.numel()), array_of(centres), array_of(bounds), array_of(shares_kept)
     )  # fmt: skip
@@ -107,7 +108,7 @@ def split_draws(x: Tensor, offsets: Tensor, bounds: Tensor, key: int) -> tuple[T
     check_entries_and_cut(x, offsets, bounds)
     check_stream(key, 0, x.numel())
     if not x.is_cpu:
-        return split_draws_torch(x, offsets, bounds, key)
+        return body_for(split_draws_torch, x.device)(x, offsets, bounds, key)
     zeros = np.zeros(bounds.numel(), np.float32)
     problem = (array_of(x), offsets_array(offsets, x.numel()), zeros, array_of(bounds), zeros)
     marks, ranges, kept, certain = _mark(problem, key)
@@ -144,7 +145,7 @@ def entries_above(x: Tensor, offsets: Tensor, bounds: Tensor) -> tuple[Tensor, T
     """
     check_entries_and_cut(x, offsets, bounds)
     if not x.is_cpu:
-        return entries_above_torch(x, offsets, bounds)
+        return body_for(entries_above_torch, x.device)(x, offsets, bounds)
     zeros = np.zeros(bounds.numel(), np.float32)
     problem = (array_of(x), offsets_array(offsets, x.numel()), zeros, array_of(bounds), zeros)
     marks, ranges, kept, _ = _mark(problem, _NO_KEY)

@@ -16,6 +16,7 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, selection_arrays
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline
 from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros
 from thinwire.kernels.jit.threads import run, shares
@@ -45,7 +46,7 @@ def subset_marks(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
     """
     numel = check_segments(key, offsets, counts)
     if not offsets.is_cpu:
-        return subset_marks_torch(key, offsets, counts)
+        return body_for(subset_marks_torch, offsets.device)(key, offsets, counts)
     starts, wanted, _ = selection_arrays(offsets, counts, numel)
     marks = np.zeros((numel + 63) // 64, np.uint64)
     # A thread begins where a word does: no two write to the same one.
@@ -82,7 +83,7 @@ def split_marked(x: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
     """
     _check(x, marks)
     if not x.is_cpu:
-        return split_marked_torch(x, marks)
+        return body_for(split_marked_torch, x.device)(x, marks)
     entries, words = array_of(x), array_of(marks).view(np.uint64)
     ranges, sums = _count(words, entries.size)
     first, second = (arrays.empty_array(size, np.float32) for size in (sums[-1], entries.size - sums[-1]))
@@ -125,7 +126,7 @@ def merge_marked(first: Tensor, second: Tensor, marks: Tensor) -> Tensor:
         check_entries(part)
     _check(torch.empty(0, dtype=torch.float32), marks, numel)
     if not first.is_cpu:
-        return merge_marked_torch(first, second, marks)
+        return body_for(merge_marked_torch, first.device)(first, second, marks)
     words = array_of(marks).view(np.uint64)
     ranges, sums = _count(words, numel)
     if sums[-1] != first.numel():

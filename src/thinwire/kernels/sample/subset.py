@@ -15,6 +15,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import offsets_array, selection_arrays
 from thinwire.kernels.jit import threads
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline
 from thinwire.kernels.jit.intrinsics import count_trailing_zeros
 from thinwire.kernels.random.philox import check_stream, fill_words, random_words_torch
@@ -54,7 +55,7 @@ def segment_subsets(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
     """
     numel = check_segments(key, offsets, counts)
     if not offsets.is_cpu:
-        return segment_subsets_torch(key, offsets, counts)
+        return body_for(segment_subsets_torch, offsets.device)(key, offsets, counts)
     starts, _, ends = selection_arrays(offsets, counts, numel)
     chosen = np.empty(ends[-1], np.int64)
     # Ranges of segments in which about equal numbers are drawn.

@@ -11,6 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, selection_arrays
 from thinwire.kernels.jit import threads
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.select.parallel import select_all
 from thinwire.kernels.select.segment import accumulate_range
 from thinwire.kernels.select.top_k import top_k_torch
@@ -50,7 +51,7 @@ def accumulate_top_k(
     _check_sum(x, residual, out)
     starts, wanted, ends = selection_arrays(offsets, counts, x.numel())
     if not out.is_cpu:
-        return accumulate_top_k_torch(x, residual, decay, out, offsets, counts)
+        return body_for(accumulate_top_k_torch, out.device)(x, residual, decay, out, offsets, counts)
     chosen, values = select_all(array_of(x), array_of(residual), decay, True, array_of(out), starts, wanted, ends)
     return tensor_of(chosen), tensor_of(values)
 
@@ -89,7 +90,7 @@ def accumulate_take(x: Tensor, residual: Tensor, decay: float, out: Tensor, indi
     if indices.dtype != torch.int64 or indices.dim() != 1:
         raise ConfigError(f"indices are a vector of int64, got {indices.dtype} of shape {tuple(indices.shape)}")
     if not out.is_cpu:
-        return accumulate_take_torch(x, residual, decay, out, indices)
+        return body_for(accumulate_take_torch, out.device)(x, residual, decay, out, indices)
     places = array_of(indices)
     if not _ascend_below(places, x.numel()):
         raise ConfigError(f"indices must strictly ascend, from 0 or more to less than {x.numel()}")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.flat.checks import check_entries, segment_of_each, selection_arrays
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.select.parallel import select_all
 
 
@@ -46,7 +47,7 @@ def top_k_entries(x: Tensor, offsets: Tensor, counts: Tensor) -> tuple[Tensor, T
     check_entries(x)
     starts, wanted, ends = selection_arrays(offsets, counts, x.numel())
     if not x.is_cpu:
-        indices = top_k_torch(x, offsets, counts)
+        indices = body_for(top_k_torch, x.device)(x, offsets, counts)
         return indices, x[indices]
     entries = array_of(x)
     chosen, values = select_all(entries, entries, 1.0, False, entries, starts, wanted, ends)

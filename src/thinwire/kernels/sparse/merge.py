@@ -16,6 +16,7 @@ from thinwire.arrays import array_of, empty_array, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_ascending
 from thinwire.kernels.jit.compiling import carray, kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import TAKEN_AT_ONCE, first_from, pointer, take_marked
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.sparse.scatter import check_pairs
@@ -49,7 +50,7 @@ def unite_means(
     """
     _check(indices, values, numel, divisor)
     if not all(each.is_cpu for each in (*indices, *values)):
-        return unite_means_torch(indices, values, numel, divisor)
+        return body_for(unite_means_torch, indices[0].device)(indices, values, numel, divisor)
     # The kernel is given addresses: what they belong to must live until it is done.
     sources = [(array_of(place), array_of(value)) for place, value in zip(indices, values, strict=True)]
     for places, _ in sources:

@@ -10,6 +10,7 @@ from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import ascend_within, check_ascending, check_indices, check_target, out_of_order
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run, shares
 
 _MISS = 8
@@ -38,7 +39,7 @@ def scatter_add(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.
     """
     _check(indices, values, out)
     if not out.is_cpu:
-        scatter_add_torch(indices, values, out, factor)
+        body_for(scatter_add_torch, out.device)(indices, values, out, factor)
         return
     _run(indices, values, out, factor, True)
 
@@ -61,7 +62,7 @@ def scatter_write(indices: Tensor, values: Tensor, out: Tensor) -> None:
     """
     _check(indices, values, out)
     if not out.is_cpu:
-        scatter_write_torch(indices, values, out)
+        body_for(scatter_write_torch, out.device)(indices, values, out)
         return
     _run(indices, values, out, 1.0, False)
 
@@ -87,7 +88,7 @@ def are_disjoint(first: Tensor, second: Tensor) -> bool:
     for indices in (first, second):
         check_indices(indices)
     if not first.is_cpu:
-        return are_disjoint_torch(first, second)
+        return body_for(are_disjoint_torch, first.device)(first, second)
     return not _meet(array_of(first), array_of(second))
 
 

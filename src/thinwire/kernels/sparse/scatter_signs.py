@@ -17,6 +17,7 @@ from thinwire.kernels.flat.checks import (
     out_of_order,
 )
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run
 from thinwire.kernels.quantize.signs_add import check_bits, write_signs_torch
 from thinwire.kernels.sparse.scatter import place_ranges, scatter_add_torch
@@ -50,7 +51,7 @@ def scatter_add_signs(
     """
     ends = _check(indices, bits, scales, offsets, out)
     if not out.is_cpu:
-        scatter_add_signs_torch(indices, bits, scales, offsets, out, factor)
+        body_for(scatter_add_signs_torch, out.device)(indices, bits, scales, offsets, out, factor)
         return
     places, total = array_of(indices), array_of(out)
     shared = (places, array_of(bits), array_of(scales), ends, total, np.float32(factor))

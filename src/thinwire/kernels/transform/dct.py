@@ -16,6 +16,7 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import intrinsic, kernel, types
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.simd import LANES, address, load, spread, store, vector
 from thinwire.kernels.jit.threads import run, shares
@@ -53,7 +54,7 @@ def cosine_transform(x: Tensor, side: int, *, inverse: bool = False) -> Tensor:
     if side < 1:
         raise ConfigError(f"squares of side {side} were asked for; a side is 1 or more")
     if not x.is_cpu:
-        return cosine_transform_torch(x, side, inverse=inverse)
+        return body_for(cosine_transform_torch, x.device)(x, side, inverse=inverse)
     source, target = array_of(x), arrays.empty_array(x.numel(), np.float32)
     area = side * side
     whole = source.size // area * area

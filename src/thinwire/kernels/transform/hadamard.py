@@ -14,6 +14,7 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.random.philox import check_stream, fill_words, random_words_torch
@@ -92,7 +93,7 @@ def hadamard_rotate(
     """
     _check(x, key, rounds, block, out)
     if not x.is_cpu:
-        rotated = hadamard_rotate_torch(x, key, rounds, inverse=inverse, block=block)
+        rotated = body_for(hadamard_rotate_torch, x.device)(x, key, rounds, inverse=inverse, block=block)
         return rotated if out is None else out.copy_(rotated)
     source = array_of(x)
     target = _aligned(source.size) if out is None else array_of(out)

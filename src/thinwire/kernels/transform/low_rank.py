@@ -11,6 +11,7 @@ from thinwire import arrays
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import fold
@@ -40,7 +41,7 @@ def rows_times(matrix: Tensor, vectors: Tensor) -> Tensor:
     """
     _check(matrix, vectors, matrix.shape[1:])
     if not matrix.is_cpu:
-        return rows_times_torch(matrix, vectors)
+        return body_for(rows_times_torch, matrix.device)(matrix, vectors)
     m, n = matrix.shape
     out = np.zeros((m, vectors.shape[0]), np.float32)
     arguments = (array_of(matrix), array_of(vectors), out)
@@ -78,7 +79,7 @@ def columns_times(matrix: Tensor, vectors: Tensor) -> Tensor:
     """
     _check(matrix, vectors, matrix.shape[:1])
     if not matrix.is_cpu:
-        return columns_times_torch(matrix, vectors)
+        return body_for(columns_times_torch, matrix.device)(matrix, vectors)
     m, n = matrix.shape
     out = np.zeros((vectors.shape[0], n), np.float32)
     arguments = (array_of(matrix), array_of(vectors), out)
@@ -117,7 +118,7 @@ def orthonormal(vectors: Tensor) -> Tensor:
     """
     _check(vectors, vectors, vectors.shape[1:])
     if not vectors.is_cpu:
-        return orthonormal_torch(vectors)
+        return body_for(orthonormal_torch, vectors.device)(vectors)
     # As f64 from and to f32; few vectors, so one thread does.
     basis = vectors.to(torch.float64, copy=True).contiguous()
     _gram_schmidt(array_of(basis), np.empty(vectors.shape[1], np.float64))
@@ -167,7 +168,7 @@ def outer_products(left: Tensor, right: Tensor, numel: int) -> Tensor:
             f"{numel} entries of the product of {tuple(left.shape)} and {tuple(right.shape)} transposed were asked for"
         )
     if not left.is_cpu:
-        return outer_products_torch(left, right, numel)
+        return body_for(outer_products_torch, left.device)(left, right, numel)
     out = arrays.empty_array(numel, np.float32)
     # The vectors of the rows lie side by side, so that neighbours are multiplied by one number.
     arguments = (array_of(left), array_of(right.T), out)
