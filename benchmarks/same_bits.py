@@ -25,9 +25,10 @@ from thinwire.experiments.engines import SimulatedEngine
 from thinwire.experiments.session import Session
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import load_task
-from thinwire.methods import CATALOG, needs_server, parse_method
+from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network, Traffic
 from thinwire.steps import AllGather, AllReduce, Op, Send, Steps
+from thinwire.worker import needs_server
 
 WORKERS = 4
 
