@@ -5,9 +5,17 @@ from torch import Tensor
 
 from thinwire.arrays import CPU, array_of
 from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.crc32c import crc32c_array
 from thinwire.payloads.base import Payload
 from thinwire.payloads.transfer import to_device
-from thinwire.wire.frame import CHECKSUM_NUM_BYTES, FRAME_NUM_BYTES, check_is_bytes, checksums, frame, read_beginning
+from thinwire.wire.frame import (
+    CHECKSUM_NUM_BYTES,
+    FRAME_NUM_BYTES,
+    check_is_bytes,
+    declared_checksum,
+    frame,
+    read_beginning,
+)
 from thinwire.wire.kind import Coded, Pieces, bytes_of
 from thinwire.wire.kinds import BY_NUMBER, NAMES, kind_of
 from thinwire.wire.reader import MAX_NUMEL, Reader
@@ -110,10 +118,10 @@ def decode(
     if message.numel() < FRAME_NUM_BYTES:
         raise WireError(f"a message has at least {FRAME_NUM_BYTES} bytes, got {message.numel()}")
     data = array_of(message)
-    accepted = MAX_NUMEL if max_numel is None else min(max_numel, MAX_NUMEL)
-    reader = Reader(data[:-CHECKSUM_NUM_BYTES], read_body, accepted, kinds)
+    checked = data[:-CHECKSUM_NUM_BYTES]
+    reader = Reader(checked, read_body, MAX_NUMEL if max_numel is None else min(max_numel, MAX_NUMEL), kinds)
     read_beginning(reader)
-    declared, actual = checksums(data)
+    declared, actual = declared_checksum(data), crc32c_array(checked)
     if declared != actual:
         raise WireError(f"the message was damaged: its checksum is {actual:08x}, it declares {declared:08x}")
     payload = read_body(reader)

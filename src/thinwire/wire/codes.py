@@ -56,16 +56,15 @@ def level_codes_parts(codes: Tensor, count: int, num_levels: int, coding: LevelC
     if coding != "elias":
         return codes_parts(codes, count, num_codes, coding)
     packed = packed_part(codes, count, num_codes)
-    longest = _omega_num_bits(num_levels + 1) + 1
 
     def pieces() -> Pieces:
         _check_codes(packed, count, num_codes)
         return [bytes_of(elias_encode(packed, count, num_levels))]
 
-    def shortcut() -> int:
-        return elias_num_bytes(packed, count, num_levels)
+    def most() -> int:
+        return num_packed_bytes(count, _omega_num_bits(num_levels + 1) + 1)
 
-    return [bytes([_ELIAS]), Coded(pieces, lambda: num_packed_bytes(count, longest), shortcut)]
+    return [bytes([_ELIAS]), Coded(pieces, most, lambda: elias_num_bytes(packed, count, num_levels))]
 
 
 def packed_part(codes: Tensor, count: int, num_codes: int) -> Tensor:
@@ -150,7 +149,9 @@ def _read_entropy(reader: Reader, count: int, num_codes: int) -> Tensor:
 
 def _name_codes(reader: Reader, count: int, num_codes: int) -> None:
     if reader.listener is not None:
-        reader.field("codes", f"{count} from 0 to {num_codes - 1},", reader.bits_each(reader.named, count, "a code"))
+        reader.field(
+            "codes", f"{count} from 0 to {num_codes - 1},", reader.bits_each(reader.listener.end, count, "a code")
+        )
 
 
 def _num_symbols(num_codes: int) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thinwire.errors import WireError
+from thinwire.kernels.crc32c import crc32c_array
 from thinwire.wire.codec import read_body
-from thinwire.wire.frame import CHECKSUM_NUM_BYTES, FRAME_NUM_BYTES, check_is_bytes, checksums, read_beginning
+from thinwire.wire.frame import CHECKSUM_NUM_BYTES, FRAME_NUM_BYTES, check_is_bytes, declared_checksum, read_beginning
 from thinwire.wire.reader import Reader
 
 
@@ -99,11 +100,12 @@ def explain(message: Tensor) -> Explanation:
     """
     check_is_bytes(message)
     data = message.detach().contiguous().numpy()
-    declared, actual = checksums(data)
+    checked = data[:-CHECKSUM_NUM_BYTES]
+    declared, actual = declared_checksum(data), crc32c_array(checked)
     is_right = len(data) >= FRAME_NUM_BYTES and declared == actual
     recorder = _Recorder()
     # Offsets are those of the message: the frame's beginning is read as well.
-    reader = Reader(data[:-CHECKSUM_NUM_BYTES], read_body, listener=recorder)
+    reader = Reader(checked, read_body, listener=recorder)
     numel = error = None
     try:
         read_beginning(reader)
@@ -114,8 +116,8 @@ def explain(message: Tensor) -> Explanation:
         numel = _numel(recorder.fields) if numel is None else numel
     if len(data) >= FRAME_NUM_BYTES:
         verdict = "right" if is_right else f"wrong: that of the bytes is {actual:08x}"
-        offset = len(data) - CHECKSUM_NUM_BYTES
-        recorder.field("checksum", offset, CHECKSUM_NUM_BYTES, f"{declared:08x}, {verdict}")
+        recorder.end = len(checked)  # also where reading stopped before
+        recorder.field("checksum", len(data), f"{declared:08x}, {verdict}")
         if not is_right and error is None:
             error = "its checksum is wrong"
     return Explanation(len(data), numel, is_right, tuple(recorder.fields), error)
@@ -126,19 +128,20 @@ class _Recorder:
     """Keeps what it hears of a reader."""
 
     fields: list[Field] = dataclasses.field(default_factory=list)
+    end: int = 0
     _outside: list[tuple[str, int, list[Field]]] = dataclasses.field(default_factory=list)
 
-    def field(self, name: str, offset: int, num_bytes: int, value: str) -> None:
-        self.fields.append(Field(name, offset, num_bytes, value))
+    def field(self, name: str, end: int, value: str) -> None:
+        self.fields.append(Field(name, self.end, end - self.end, value))
+        self.end = end
 
-    def begin_body(self, name: str, offset: int) -> None:
-        self._outside.append((name, offset, self.fields))
+    def begin_body(self, name: str) -> None:
+        self._outside.append((name, self.end, self.fields))
         self.fields = []
 
     def end_body(self) -> None:
         name, offset, fields = self._outside.pop()
-        num_bytes = sum(inside.num_bytes for inside in self.fields)
-        fields.append(Field(name, offset, num_bytes, "a body", tuple(self.fields)))
+        fields.append(Field(name, offset, self.end - offset, "a body", tuple(self.fields)))
         self.fields = fields
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ Pieces = list[bytes | Bytes]
 """What is written, piece by piece: nothing is copied before :func:`thinwire.wire.frame.frame`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Coded:
+class Coded(NamedTuple):
     """A part whose length depends on the numbers in it.
 
     Args:
@@ -92,7 +91,7 @@ def key_bytes(key: int) -> bytes:
 
 
 def bytes_of(tensor: Tensor) -> Bytes:
-    """The memory of a vector of numbers, copied to the CPU if it is elsewhere.
+    """The memory of a tensor of numbers, copied to the CPU if it is elsewhere.
 
     Example:
         >>> bytes_of(torch.tensor([1.0])).tolist()
@@ -101,6 +100,7 @@ def bytes_of(tensor: Tensor) -> Bytes:
     if tensor.numel() == 0:
         return np.empty(0, np.uint8)
     host = tensor.detach().cpu().contiguous()
+    host = host if host.dim() == 1 else host.view(-1)
     # numpy reinterprets faster, but does not know every dtype.
     written: Bytes = host.numpy().view(np.uint8) if host.dtype in _NUMPY_DTYPES else host.view(torch.uint8).numpy()
     return written

@@ -20,7 +20,7 @@ def _parts(payload: LowRank) -> Parts:
             f"{rows} rows and {columns} columns were given for {payload.numel} entries; "
             "there are at most as many columns as entries, and as many rows as are needed"
         )
-    return [varint(payload.numel), varint(columns), varint(rank), left.reshape(-1), right.reshape(-1)]
+    return [varint(payload.numel), varint(columns), varint(rank), left, right]
 
 
 def _read(reader: Reader) -> LowRank:

@@ -37,11 +37,14 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 class Listener(Protocol):
     """Hears what a reader reads."""
 
-    def field(self, name: str, offset: int, num_bytes: int, value: str) -> None:
-        """These bytes are a field."""
+    end: int
+    """Of the last field; 0 before the first."""
+
+    def field(self, name: str, end: int, value: str) -> None:
+        """The bytes from the end of the last field to this ``end`` are the next."""
         ...
 
-    def begin_body(self, name: str, offset: int) -> None:
+    def begin_body(self, name: str) -> None:
         """The fields from here on are those of a body inside."""
         ...
 
@@ -63,7 +66,6 @@ class Reader:
         kinds: numbers of the kinds of bodies that it accepts, all if not given.
         listener: hears what is read; mostly nobody does.
         position: of the next byte.
-        named: where the last field ends that the listener heard of.
         depth: bodies that have begun and not ended.
         num_operations: what the vector will cost, as far as it was read.
     """
@@ -74,7 +76,6 @@ class Reader:
     kinds: frozenset[int] | None = None
     listener: Listener | None = None
     position: int = 0
-    named: int = 0
     depth: int = 0
     num_operations: int = 0
     _view: memoryview = dataclasses.field(init=False, repr=False)
@@ -91,8 +92,7 @@ class Reader:
     def field(self, name: str, *said: object) -> None:
         """Name what was read since the last field, for the listener; ``said`` are words and numbers, as for print."""
         if self.listener is not None:
-            self.listener.field(name, self.named, self.position - self.named, " ".join(map(str, said)))
-            self.named = self.position
+            self.listener.field(name, self.position, " ".join(map(str, said)))
 
     def bits_each(self, start: int, count: int, what: str) -> str:
         """How many bits each of ``count`` takes of what was read from ``start`` on, for :meth:`field`."""
@@ -142,8 +142,10 @@ class Reader:
             # An empty array's strides are arbitrary, and torch refuses to reinterpret some of them.
             tensor = _nothing(dtype)
         else:
-            taken = self.take(count * dtype.itemsize)
-            numbers = taken.view(np.float32) if dtype == torch.float32 else taken.view(_OF_SIZE[dtype.itemsize])
+            end = self._end_of(count * dtype.itemsize)
+            read_as = np.float32 if dtype == torch.float32 else _OF_SIZE[dtype.itemsize]
+            numbers = np.frombuffer(self._view, read_as, count, self.position)
+            self.position = end
             # A copy is numpy's, see `tensor_of`.
             tensor = tensor_of(numbers if numbers.flags.aligned else numbers.copy())
             tensor = tensor if tensor.dtype == dtype else tensor.view(dtype)
@@ -165,7 +167,7 @@ class Reader:
         """The next body, one inside this; ``number`` tells it from others of that name."""
         if self.listener is None:
             return self.read_body(self)
-        self.listener.begin_body(name if number is None else f"{name} {number}", self.position)
+        self.listener.begin_body(name if number is None else f"{name} {number}")
         try:
             return self.read_body(self)
         finally:
@@ -173,10 +175,9 @@ class Reader:
 
     def take(self, num_bytes: int) -> Bytes:
         """The next bytes, not copied."""
-        if num_bytes > self.num_left:
-            raise WireError(f"the message ends early: {num_bytes} bytes should follow, {self.num_left} do")
-        self.position += num_bytes
-        taken: Bytes = self.data[self.position - num_bytes : self.position]
+        end = self._end_of(num_bytes)
+        taken: Bytes = self.data[self.position : end]
+        self.position = end
         return taken
 
     def check_padding(self, num_bits: int, what: str) -> None:
@@ -191,13 +192,19 @@ class Reader:
 
     def check_end(self, numel: int, num_bytes: int) -> None:
         """Refuse what goes on, or costs out of proportion to the ``numel`` of its vector and its ``num_bytes``."""
-        if self.num_left:
+        if self.position < len(self._view):
             raise WireError(f"{self.num_left} bytes follow the end of the payload")
         if self.num_operations > MAX_OPERATIONS * (numel + num_bytes):
             raise WireError(
                 f"{self.num_operations} operations are declared for a vector of {numel} entries in {num_bytes} bytes; "
                 f"at most {MAX_OPERATIONS} for each entry and each byte are accepted"
             )
+
+    def _end_of(self, num_bytes: int) -> int:
+        end = self.position + num_bytes
+        if end > len(self._view):
+            raise WireError(f"the message ends early: {num_bytes} bytes should follow, {self.num_left} do")
+        return end
 
     def _long_varint(self) -> int:
         view, number = self._view, 0
