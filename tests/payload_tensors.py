@@ -1,13 +1,14 @@
 """The tensors that a payload holds."""
 
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from torch import Tensor
 
 from thinwire.payloads import Payload
 
 
-def tensors_in(value: object) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """Those of a payload and of payloads inside, in order."""
     if isinstance(value, Tensor):
         return [value]

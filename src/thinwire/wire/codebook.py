@@ -1,4 +1,4 @@
-"""Kind 6: the cut, the table or its name, one scale a segment, the codes."""
+"""Kind 6: the segments, the table or its name, one scale a segment, the codes."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Kind 11: the cut and one value a segment."""
+"""Kind 11: the segments and one value a segment."""
 
 from thinwire.payloads.constant import Constant
 from thinwire.wire.kind import Kind, Parts, varint

@@ -1,4 +1,4 @@
-"""Kind 5: the cut, the number of points, where each grid begins, how far its points are apart, the codes."""
+"""Kind 5: the segments, the number of points, where each grid begins, how far its points are apart, the codes."""
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.grid import Grid

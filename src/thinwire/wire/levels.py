@@ -1,4 +1,4 @@
-"""Kind 3: the cut, the number of levels, one scale a segment, and the codes as the payload asks for."""
+"""Kind 3: the segments, the number of levels, one scale a segment, and the codes as the payload asks for."""
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.levels import Levels

@@ -1,4 +1,4 @@
-"""Kind 7: the cut, the number of exponents, one scale a segment, the packed codes."""
+"""Kind 7: the segments, the number of powers, one scale a segment, the packed codes."""
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.powers_of_two import PowersOfTwo

@@ -1,4 +1,4 @@
-"""Reads the body of a message field by field; who listens hears what each field is called and says."""
+"""Reads a message field by field; who listens hears what each field is called and says."""
 
 import dataclasses
 import functools
@@ -55,12 +55,12 @@ class Listener(Protocol):
 
 @dataclasses.dataclass(slots=True)
 class Reader:
-    """A place in the body of a message; every method reads on from there, or raises WireError.
+    """A place in a message; every method reads on from there, or raises WireError.
 
     A field that consists of several numbers is read without names, and named by :meth:`field` at its end.
 
     Args:
-        data: the body.
+        data: a message without its checksum, or a piece of one.
         read_body: reads the kind and the fields of a body, this one and those inside.
         max_numel: the longest vector that the receiver accepts.
         kinds: numbers of the kinds of bodies that it accepts, all if not given.
@@ -181,7 +181,7 @@ class Reader:
         return taken
 
     def check_padding(self, num_bits: int, what: str) -> None:
-        """Refuse a last byte with more than it has of ``num_bits`` that were read, the last those of ``what``."""
+        """Refuse a 1 after the last of ``num_bits`` in the byte read last; ``what`` is what the bits stand for."""
         if num_bits % 8 and self._view[self.position - 1] >> (num_bits % 8):
             raise WireError(f"the bits after the last {what} are not zero")
 

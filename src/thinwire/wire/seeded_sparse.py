@@ -1,4 +1,4 @@
-"""Kind 10: the cut, the key, the values as a body of their own, and how many each segment keeps."""
+"""Kind 10: the segments, the key, the values as a body of their own, and how many each segment keeps."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Kind 4: the cut, one scale a segment, one bit an entry."""
+"""Kind 4: the segments, one scale a segment, one bit an entry."""
 
 import torch
 
