@@ -89,7 +89,7 @@ def contents(payload: Payload) -> dict[str, Any]:
             }
         case PowersOfTwo():
             return {
-                "kind": "powers",
+                "kind": "powers of two",
                 "num_levels": payload.num_levels,
                 "segments": _cut(payload.segments),
                 "scales": payload.scales.tolist(),
@@ -98,18 +98,18 @@ def contents(payload: Payload) -> dict[str, Any]:
         case Rotated(inner, key, rounds, block):
             return {"kind": "rotated", "key": key, "rounds": rounds, "block": block, "inner": contents(inner)}
         case DCT(inner, side):
-            return {"kind": "cosine", "side": side, "inner": contents(inner)}
+            return {"kind": "DCT", "side": side, "inner": contents(inner)}
         case SeededSparse(values, kept, key, segments):
             cuts = {"segments": _cut(segments), "kept": _cut(kept)}
-            return {"kind": "drawn", "key": key, **cuts, "values": contents(values)}
+            return {"kind": "seeded sparse", "key": key, **cuts, "values": contents(values)}
         case Constant(values, segments):
             return {"kind": "constant", "segments": _cut(segments), "values": values.tolist()}
         case Sum(parts):
-            return {"kind": "total", "parts": [contents(part) for part in parts]}
+            return {"kind": "sum", "parts": [contents(part) for part in parts]}
         case LowRank(left, right, numel):
             return {"kind": "low rank", "numel": numel, "left": left.tolist(), "right": right.tolist()}
         case Concat(parts):
-            return {"kind": "joined", "parts": [contents(part) for part in parts]}
+            return {"kind": "concat", "parts": [contents(part) for part in parts]}
     raise TypeError(f"no golden message holds a {type(payload).__name__}")
 
 

@@ -27,12 +27,12 @@ def nested(payload: Payload, times: int, around: Callable[[Payload], Payload]) -
 
 LONG = 2**24
 COSTLY: dict[str, Payload] = {
-    "three nested cosines": nested(one(LONG), 3, lambda inner: DCT(inner, 4096)),
-    "seven nested cosines": nested(one(LONG), 7, lambda inner: DCT(inner, 512)),
-    "one large cosine": DCT(one(LONG), 4096),
+    "three nested DCTs": nested(one(LONG), 3, lambda inner: DCT(inner, 4096)),
+    "seven nested DCTs": nested(one(LONG), 7, lambda inner: DCT(inner, 512)),
+    "one large DCT": DCT(one(LONG), 4096),
     "sums of sums": nested(one(LONG), 3, lambda inner: Sum((inner,) * 32)),
     "sums of rotations": Sum((nested(one(LONG), 2, lambda inner: Rotated(inner, 5, 2)),) * 64),
-    "a cosine beside a long vector": Concat((DCT(one(LONG), 4096), one(8))),
+    "a DCT beside a long vector": Concat((DCT(one(LONG), 4096), one(8))),
 }
 
 
@@ -45,7 +45,7 @@ def test_work_out_of_proportion_is_refused_before_it_is_done(name: str) -> None:
 
 
 IN_PROPORTION: dict[str, Payload] = {
-    "two cosines": nested(one(2**16), 2, lambda inner: DCT(inner, 64)),
+    "two DCTs": nested(one(2**16), 2, lambda inner: DCT(inner, 64)),
     "seven rotations": nested(one(2**16), 7, lambda inner: Rotated(inner, 5, 2)),
     "a sum of many": Sum((one(2**16),) * 64),
     "a large side and no whole chunk": nested(one(2**16), 7, lambda inner: DCT(inner, 4096)),

@@ -42,15 +42,15 @@ def payloads() -> dict[str, Payload]:
         "entropy grid": Grid(codes, 3, torch.rand(1), torch.rand(1), Segments.whole(40), "entropy"),
         "codebook": Codebook(codes, gaussian_table(2), torch.rand(1), Segments.whole(40)),
         "table": Codebook(codes, torch.tensor([-1.0, 0.0, 2.0]), torch.rand(1), Segments.whole(40)),
-        "powers": PowersOfTwo(codes, 1, torch.rand(2), Segments.uniform(40, 20)),
+        "powers of two": PowersOfTwo(codes, 1, torch.rand(2), Segments.uniform(40, 20)),
         "rotated": Rotated(Dense(torch.randn(9)), 2**63 + 1),
         "blocks": Rotated(Dense(torch.randn(9)), 1, 2, 4),
-        "cosine": DCT(Sparse(9, torch.tensor([3]), Dense(torch.ones(1))), 3),
-        "drawn": SeededSparse(Dense(torch.ones(5)), Segments.of_sizes([2, 3]), 5, Segments.uniform(8, 4)),
+        "DCT": DCT(Sparse(9, torch.tensor([3]), Dense(torch.ones(1))), 3),
+        "seeded sparse": SeededSparse(Dense(torch.ones(5)), Segments.of_sizes([2, 3]), 5, Segments.uniform(8, 4)),
         "constant": Constant(torch.rand(2), Segments.uniform(7, 4)),
-        "total": Sum((Dense(torch.randn(9)), Constant(torch.rand(1), Segments.whole(9)))),
+        "sum": Sum((Dense(torch.randn(9)), Constant(torch.rand(1), Segments.whole(9)))),
         "low rank": LowRank(torch.rand(3, 2), torch.rand(4, 2), 11),
-        "joined": Concat((Dense(torch.randn(3)), Concat((Dense(torch.randn(4)),)), Dense(torch.randn(2)))),
+        "concat": Concat((Dense(torch.randn(3)), Concat((Dense(torch.randn(4)),)), Dense(torch.randn(2)))),
         "empty": Sparse(0, torch.empty(0, dtype=torch.int64), Dense(torch.empty(0))),
     }
 
@@ -107,19 +107,19 @@ def test_codes_are_named_and_what_they_take_is_said() -> None:
     assert said["entropy grid"]["coding"] == "2: entropy"
     assert said["codebook"]["table"] == "Gaussian, 4 numbers"
     assert said["table"]["table"] == "3 numbers, f32"
-    assert said["powers"]["powers"] == "1"
+    assert said["powers of two"]["powers"] == "1"
     assert said["rotated"]["key"] == "8000000000000001"
     assert said["rotated"]["block"] == "as large as possible"
     assert (said["blocks"]["rounds"], said["blocks"]["block"]) == ("2", "4 entries")
-    assert said["cosine"]["side"] == "3"
-    assert said["drawn"]["kept"] == "2 of listed sizes"
-    assert said["total"]["terms"] == "2"
+    assert said["DCT"]["side"] == "3"
+    assert said["seeded sparse"]["kept"] == "2 of listed sizes"
+    assert said["sum"]["terms"] == "2"
     assert (said["low rank"]["columns"], said["low rank"]["rank"]) == ("4", "2")
-    assert said["joined"]["parts"] == "1"
+    assert said["concat"]["parts"] == "1"
 
 
 def test_the_length_of_a_part_is_not_taken_for_that_of_the_vector() -> None:
-    whole = encode(payloads()["joined"])
+    whole = encode(payloads()["concat"])
     assert explain(whole[:-8]).numel is None
     assert explain(whole).numel == 9
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 from golden_messages import contents, golden_messages, message_of
+from payload_tensors import tensors_in
 
 from thinwire.wire import decode, encode, explain
 from thinwire.wire.kinds import NAMES
@@ -23,6 +24,18 @@ def test_it_decodes_to_what_is_written_down(entry: dict[str, Any]) -> None:
     assert canonical(contents(payload)) == canonical(entry["contents"])
     assert torch.equal(encode(payload), message) == entry["is_what_an_encoder_writes"]
     assert explain(message).error is None
+
+
+@pytest.mark.parametrize("entry", MESSAGES, ids=lambda entry: str(entry["description"]))
+def test_the_tensors_of_every_kind_go_to_the_device_that_is_asked_for(entry: dict[str, Any]) -> None:
+    here, there = decode(message_of(entry)), decode(message_of(entry), device="meta")
+    assert (type(there), there.numel) == (type(here), here.numel)
+    assert [(tensor.dtype, tensor.shape) for tensor in tensors_in(there)] == [
+        (tensor.dtype, tensor.shape) for tensor in tensors_in(here)
+    ]
+    assert tensors_in(there)
+    assert all(tensor.is_meta for tensor in tensors_in(there))
+    assert all(tensor.is_cpu for tensor in tensors_in(decode(message_of(entry), device="cpu")))
 
 
 def test_every_kind_code_and_number_is_among_them() -> None:

@@ -1,11 +1,12 @@
 import doctest
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from payload_tensors import tensors_in
 from torch import Tensor
 
 import thinwire.wire
@@ -34,9 +35,10 @@ from thinwire.payloads import (
     Sparse,
     Sum,
 )
-from thinwire.wire import decode, encode, encoded_num_bytes, max_num_bytes
-from thinwire.wire.header import Reader
-from thinwire.wire.indices import choose_code, indices_parts, max_indices_num_bytes, read_indices
+from thinwire.wire import decode, encode, encoded_num_bytes, kinds_in, max_num_bytes
+from thinwire.wire.codec import read_body
+from thinwire.wire.indices import choose_code, coded_indices, max_indices_num_bytes, read_indices
+from thinwire.wire.reader import Reader
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -57,19 +59,6 @@ def same(left: object, right: object) -> bool:
     return left == right
 
 
-def shape_of(payload: Payload) -> Payload:
-    """The payload without its data."""
-
-    def changed(value: object) -> object:
-        if isinstance(value, Tensor):
-            return value.to("meta")
-        if isinstance(value, tuple):
-            return tuple(map(changed, value))
-        return shape_of(value) if isinstance(value, Payload) else value
-
-    return replace(payload, **{field.name: changed(getattr(payload, field.name)) for field in fields(payload)})  # type: ignore[type-var, arg-type]
-
-
 def random_bits(count: int, dtype: torch.dtype, seed: int) -> Tensor:
     """Numbers of any bit pattern: NaN payloads, infinities, denormals."""
     generator = torch.Generator().manual_seed(seed)
@@ -87,8 +76,8 @@ def segmentations(draw: st.DrawFn, numel: int) -> Segments:
     return Segments.of_sizes(b - a for a, b in zip([0, *borders], [*borders, numel], strict=True))
 
 
-KINDS = ["dense", "levels", "signs", "grid", "codebook", "powers", "constant", "low rank"]
-NESTED = ["sparse", "sparse", "rotated", "cosine", "drawn", "total", "joined"]
+KINDS = ["dense", "levels", "signs", "grid", "codebook", "powers of two", "constant", "low rank"]
+NESTED = ["sparse", "sparse", "rotated", "DCT", "seeded sparse", "sum", "concat"]
 
 
 @st.composite
@@ -115,7 +104,7 @@ def payloads(draw: st.DrawFn, numel: int | None = None, depth: int = 1) -> Paylo
         num_levels = draw(st.sampled_from([1, 3, 4, 127, 128, 2**20, 2**30 - 1]))
         codes = torch.randint(0, 2 * num_levels + 1, (numel,), generator=generator)
         return Levels(pack(codes, (2 * num_levels).bit_length()), scales, num_levels, segments)
-    if kind == "powers":
+    if kind == "powers of two":
         num_levels = draw(st.sampled_from([1, 2, 7, 8, 127]))
         codes = torch.randint(0, 2 * num_levels + 1, (numel,), generator=generator)
         return PowersOfTwo(pack(codes, (2 * num_levels).bit_length()), num_levels, scales, segments)
@@ -141,13 +130,13 @@ def nested(draw: st.DrawFn, kind: str, numel: int, depth: int) -> Payload:
     if kind == "rotated":
         block = draw(st.sampled_from([None, 1, 8, 2**48]))
         return Rotated(draw(payloads(numel, depth + 1)), key, draw(st.sampled_from([1, 2])), block)
-    if kind == "cosine":
+    if kind == "DCT":
         return DCT(draw(payloads(numel, depth + 1)), draw(st.sampled_from([1, 3, 4096])))
-    if kind == "drawn":
+    if kind == "seeded sparse":
         segments = draw(segmentations(numel))
         kept = Segments.of_sizes(draw(st.integers(0, size)) for size in segments.offsets().diff().tolist())
         return SeededSparse(draw(payloads(kept.numel, depth + 1)), kept, key, segments)
-    if kind == "total":
+    if kind == "sum":
         return Sum(tuple(draw(payloads(numel, depth + 1)) for _ in range(draw(st.integers(1, 3)))))
     sizes = draw(segmentations(numel)).offsets().diff().tolist() or [0]
     return Concat(tuple(draw(payloads(size, max(depth + 1, 6))) for size in [*sizes[:5], sum(sizes[5:])]))
@@ -161,7 +150,11 @@ def test_decode_gives_back_every_bit_and_the_size_is_known(payload: Payload) -> 
     assert message.numel() == encoded_num_bytes(payload)
     assert same(decode(message), payload)
     assert same(decode(message, max_numel=payload.numel), payload)
-    assert message.numel() <= max_num_bytes(payload) == max_num_bytes(shape_of(payload))
+    shape = decode(message, device="meta")
+    assert message.numel() <= max_num_bytes(payload) == max_num_bytes(shape)
+    assert [tensor.shape for tensor in tensors_in(shape)] == [tensor.shape for tensor in tensors_in(payload)]
+    assert all(tensor.is_meta for tensor in tensors_in(shape))
+    assert kinds_in(shape) == kinds_in(payload)
 
 
 @pytest.mark.parametrize("density", [0.0, 1e-4, 0.01, 0.2, 0.5, 1.0])
@@ -209,12 +202,14 @@ def test_the_code_taken_is_the_shortest(clusters: list[tuple[int, int, int]]) ->
         code = choose_code(indices, numel)
         assert (code.num_bytes, code.tag) == min((num_bytes, tag) for tag, num_bytes in sizes.items())
         assert code.num_bytes <= max_indices_num_bytes(len(chosen), numel)
-        data = torch.tensor(list(b"".join(bytes(part) for part in indices_parts(indices, numel))), dtype=torch.uint8)
+        coded = coded_indices(indices, numel)
+        assert coded.num_bytes() == code.num_bytes
+        data = torch.tensor(list(b"".join(map(bytes, coded.pieces()))), dtype=torch.uint8)
         assert data.numel() == code.num_bytes
         assert data[0] == code.tag
         assert code.tag != 3 or torch.equal(data[1:], exp_golomb_encode(indices))
         assert code.tag != 4 or torch.equal(data[1:], adaptive_encode(indices))
-        assert torch.equal(read_indices(Reader(data.numpy(), 2**48), len(chosen), numel), indices)
+        assert torch.equal(read_indices(Reader(data.numpy(), read_body), len(chosen), numel), indices)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

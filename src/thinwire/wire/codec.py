@@ -1,11 +1,27 @@
-"""Payloads to messages and back: the kind byte, and who writes and reads what follows it."""
+"""Payloads to messages and back: the kind byte, and what the kind has after it."""
 
+import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, array_of
 from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.crc32c import crc32c_array
 from thinwire.payloads.base import Payload
-from thinwire.wire.header import FRAME_NUM_BYTES, MAX_NUMEL, Parts, Reader, frame, unframe
-from thinwire.wire.kinds import MAX_DEPTH, NAMES, kind_of, numbered
+from thinwire.payloads.transfer import to_device
+from thinwire.wire.frame import (
+    CHECKSUM_NUM_BYTES,
+    FRAME_NUM_BYTES,
+    check_is_bytes,
+    declared_checksum,
+    frame,
+    read_beginning,
+)
+from thinwire.wire.kind import Coded, Pieces, bytes_of
+from thinwire.wire.kinds import BY_NUMBER, NAMES, kind_of
+from thinwire.wire.reader import MAX_NUMEL, Reader
+
+MAX_DEPTH = 8
+"""Bodies inside each other, the outermost one counted."""
 
 
 def encode(payload: Payload) -> Tensor:
@@ -24,7 +40,7 @@ def encode(payload: Payload) -> Tensor:
         '7457010100010000803fcce93981'
     """
     _check_numel(payload)
-    return frame(_body_parts(payload, 1))
+    return frame(_pieces(payload, 1))
 
 
 def encoded_num_bytes(payload: Payload) -> int:
@@ -40,10 +56,40 @@ def encoded_num_bytes(payload: Payload) -> int:
         50
     """
     _check_numel(payload)
-    return FRAME_NUM_BYTES + _body_num_bytes(payload, 1)
+    return FRAME_NUM_BYTES + _num_bytes(payload, 1, is_most=False)
 
 
-def decode(message: Tensor, *, max_numel: int | None = None, kinds: frozenset[int] | None = None) -> Payload:
+def max_num_bytes(payload: Payload) -> int:
+    """The most bytes that ``encode`` can take for a payload of this shape, whatever its numbers are.
+
+    A receiver that knows the shape can have the memory ready, and one collective of fixed size suffices. Only
+    lengths, dtypes and the fields that are not tensors are looked at, so the tensors may be on torch's ``meta``
+    device: a shape without data.
+
+    Args:
+        payload: of any kind that has a code. A sparse one stands for all with as many indices, one with a table for
+            all with a table of as many numbers; cuts are taken as they are.
+
+    Raises:
+        ConfigError: as :func:`encode`.
+
+    Example:
+        >>> import torch
+        >>> from thinwire.payloads import Dense, Sparse
+        >>> some = torch.empty(10, dtype=torch.int64, device="meta")
+        >>> max_num_bytes(Sparse(1000, some, Dense(torch.empty(10, device="meta"))))
+        67
+    """
+    return FRAME_NUM_BYTES + _num_bytes(payload, 1, is_most=True)
+
+
+def decode(
+    message: Tensor,
+    *,
+    max_numel: int | None = None,
+    kinds: frozenset[int] | None = None,
+    device: torch.device | str = CPU,
+) -> Payload:
     """The payload that :func:`encode` was given, bit for bit.
 
     What a message declares is compared with its length before memory is taken, so a damaged or hostile
@@ -56,6 +102,7 @@ def decode(message: Tensor, *, max_numel: int | None = None, kinds: frozenset[in
         max_numel: longest vector to accept; ``2**48`` if not given.
         kinds: numbers of the kinds of payloads to accept, inside others too; :func:`kinds_in` has those of an outline.
             All if not given.
+        device: where the payload's tensors shall lie. What was sent is copied there, never the vector.
 
     Raises:
         ConfigError: no tensor.
@@ -67,49 +114,81 @@ def decode(message: Tensor, *, max_numel: int | None = None, kinds: frozenset[in
         >>> decode(encode(Dense(torch.tensor([1.0, -2.0])))).to_dense().tolist()
         [1.0, -2.0]
     """
-    reader = Reader(unframe(message), MAX_NUMEL if max_numel is None else min(max_numel, MAX_NUMEL), kinds)
-    payload = _read_body(reader, 1)
-    if reader.num_left:
-        raise WireError(f"{reader.num_left} bytes follow the end of the payload")
-    if reader.num_operations:
-        reader.check_operations(payload.numel, message.numel())
-    return payload
+    check_is_bytes(message)
+    if message.numel() < FRAME_NUM_BYTES:
+        raise WireError(f"a message has at least {FRAME_NUM_BYTES} bytes, got {message.numel()}")
+    data = array_of(message)
+    checked = data[:-CHECKSUM_NUM_BYTES]
+    reader = Reader(checked, read_body, MAX_NUMEL if max_numel is None else min(max_numel, MAX_NUMEL), kinds)
+    read_beginning(reader)
+    declared, actual = declared_checksum(data), crc32c_array(checked)
+    if declared != actual:
+        raise WireError(f"the message was damaged: its checksum is {actual:08x}, it declares {declared:08x}")
+    payload = read_body(reader)
+    reader.check_end(payload.numel, message.numel())
+    return payload if device is CPU else to_device(payload, torch.device(device))
 
 
-def _body_parts(payload: Payload, depth: int) -> Parts:
-    _check_depth(depth)
-    kind = kind_of(payload)
-    return [bytes([kind.number]), *kind.parts(payload, lambda inner: _body_parts(inner, depth + 1))]
+def read_body(reader: Reader) -> Payload:
+    """The next body: a kind and what it has.
 
-
-def _body_num_bytes(payload: Payload, depth: int) -> int:
-    _check_depth(depth)
-    return 1 + kind_of(payload).num_bytes(payload, lambda inner: _body_num_bytes(inner, depth + 1))
-
-
-def _read_body(reader: Reader, depth: int) -> Payload:
-    if depth > MAX_DEPTH:
+    Raises:
+        WireError: none that is valid and accepted.
+    """
+    reader.depth += 1
+    if reader.depth > MAX_DEPTH:
         raise WireError(f"payloads are nested more than {MAX_DEPTH} deep")
-    number = reader.byte()
-    kind = numbered(number)
+    number = reader.byte("kind", NAMES)
+    kind = BY_NUMBER.get(number)
+    if kind is None:
+        raise WireError(f"payload kind {number} is unknown; 1 to {len(BY_NUMBER)} are known")
     if reader.kinds is not None and number not in reader.kinds:
+        expected = ", ".join(f"{number} ({NAMES[number]})" for number in sorted(reader.kinds))
         raise WireError(
-            f"a payload of kind {number} ({kind.name}) came where {_names(reader.kinds)} are expected; all workers "
+            f"a payload of kind {number} ({kind.name}) came where {expected} are expected; all workers "
             "must train the same model with the same method"
         )
-    payload = kind.read(reader, lambda inner: _read_body(inner, depth + 1))
-    if depth > 1:
+    payload: Payload = kind.read(reader)
+    reader.depth -= 1
+    if reader.depth:
         reader.num_operations += payload.numel
     return payload
+
+
+def _pieces(payload: Payload, depth: int) -> Pieces:
+    _check_depth(depth)
+    kind = kind_of(payload)
+    pieces: Pieces = [bytes([kind.number])]
+    for part in kind.parts(payload):
+        if isinstance(part, bytes):
+            pieces.append(part)
+        elif isinstance(part, Tensor):
+            pieces.append(bytes_of(part))
+        elif isinstance(part, Coded):
+            pieces += part.pieces()
+        else:
+            pieces += _pieces(part, depth + 1)
+    return pieces
+
+
+def _num_bytes(payload: Payload, depth: int, *, is_most: bool) -> int:
+    _check_depth(depth)
+    num_bytes = 1
+    for part in kind_of(payload).parts(payload):
+        if isinstance(part, bytes):
+            num_bytes += len(part)
+        elif isinstance(part, Tensor):
+            num_bytes += part.nbytes
+        elif isinstance(part, Coded):
+            num_bytes += part.max_num_bytes() if is_most else part.num_bytes()
+        else:
+            num_bytes += _num_bytes(part, depth + 1, is_most=is_most)
+    return num_bytes
 
 
 def _check_depth(depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ConfigError(f"payloads are nested more than {MAX_DEPTH} deep")
-
-
-def _names(kinds: frozenset[int]) -> str:
-    return ", ".join(f"{number} ({NAMES[number]})" for number in sorted(kinds))
 
 
 def _check_numel(payload: Payload) -> None:

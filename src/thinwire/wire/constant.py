@@ -1,25 +1,22 @@
-"""Constant payloads: the cut and one value a segment."""
-
-import torch
+"""Kind 11: the segments and one value a segment."""
 
 from thinwire.payloads.constant import Constant
-from thinwire.wire.header import Parts, Reader, bytes_of, varint, varint_num_bytes
-from thinwire.wire.segments import check_per_segment, read_segments, segments_num_bytes, segments_parts
+from thinwire.wire.kind import Kind, Parts, varint
+from thinwire.wire.reader import Reader
+from thinwire.wire.segments import per_segment, read_segments, segments_parts
 
 
-def constant_parts(payload: Constant) -> Parts:
-    """What follows the kind byte."""
-    check_per_segment(payload.values, payload.segments, "values")
-    return [varint(payload.numel), *segments_parts(payload.segments), bytes_of(payload.values)]
+def _parts(payload: Constant) -> Parts:
+    return [
+        varint(payload.numel),
+        *segments_parts(payload.segments),
+        per_segment(payload.values, payload.segments, "values"),
+    ]
 
 
-def constant_num_bytes(payload: Constant) -> int:
-    """Length of :func:`constant_parts`, without making them."""
-    check_per_segment(payload.values, payload.segments, "values")
-    return varint_num_bytes(payload.numel) + segments_num_bytes(payload.segments) + 4 * payload.values.numel()
+def _read(reader: Reader) -> Constant:
+    segments = read_segments(reader, "segments", reader.numel())
+    return Constant(reader.tensor("values", segments.count), segments)
 
 
-def read_constant(reader: Reader) -> Constant:
-    """Read what :func:`constant_parts` wrote."""
-    segments = read_segments(reader, reader.numel())
-    return Constant(reader.tensor(torch.float32, segments.count), segments)
+CONSTANT = Kind(11, "constant", Constant, _parts, _read)

@@ -1,15 +1,27 @@
 """What is in a message, byte by byte, for people; also in one that is damaged, up to where it breaks."""
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from thinwire.errors import WireError
 from thinwire.kernels.crc32c import crc32c_array
-from thinwire.wire.header import FRAME_NUM_BYTES, MAX_NUMEL, Reader, check_is_bytes
-from thinwire.wire.walk import Field, Walk
+from thinwire.wire.codec import read_body
+from thinwire.wire.frame import CHECKSUM_NUM_BYTES, FRAME_NUM_BYTES, check_is_bytes, declared_checksum, read_beginning
+from thinwire.wire.reader import Reader
 
-__all__ = ["Explanation", "Field", "explain"]
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Some bytes of a message and what they say. A body inside a body has fields of its own."""
+
+    name: str
+    offset: int
+    num_bytes: int
+    value: str
+    fields: "tuple[Field, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +94,66 @@ def explain(message: Tensor) -> Explanation:
              3      1  kind      1: dense
              4      1  format    0: f32
              5      1  numel     2
-             6      8  values    2 numbers
+             6      8  values    2 numbers, f32
             14      4  checksum  6856f4e5, right
         18 bytes for 2 entries: 72 bits an entry, 0.444 times less than f32
     """
     check_is_bytes(message)
     data = message.detach().contiguous().numpy()
-    actual = crc32c_array(data[:-4])
-    declared = int.from_bytes(data[-4:].tobytes(), "little")
+    checked = data[:-CHECKSUM_NUM_BYTES]
+    declared, actual = declared_checksum(data), crc32c_array(checked)
     is_right = len(data) >= FRAME_NUM_BYTES and declared == actual
+    recorder = _Recorder()
     # Offsets are those of the message: the frame's beginning is read as well.
-    walk = Walk(Reader(data[:-4], MAX_NUMEL))
-    error = None
+    reader = Reader(checked, read_body, listener=recorder)
+    numel = error = None
     try:
-        walk.frame()
-        walk.numel = walk.body(1)
-        if walk.reader.num_left:
-            raise WireError(f"{walk.reader.num_left} bytes follow the end of the payload")
-        walk.reader.check_operations(walk.numel, len(data))
+        read_beginning(reader)
+        numel = read_body(reader).numel
+        reader.check_end(numel, len(data))
     except WireError as stopped:
         error = str(stopped)
+        numel = _numel(recorder.fields) if numel is None else numel
     if len(data) >= FRAME_NUM_BYTES:
         verdict = "right" if is_right else f"wrong: that of the bytes is {actual:08x}"
-        walk.fields.append(Field("checksum", len(data) - 4, 4, f"{declared:08x}, {verdict}"))
+        recorder.end = len(checked)  # also where reading stopped before
+        recorder.field("checksum", len(data), f"{declared:08x}, {verdict}")
         if not is_right and error is None:
             error = "its checksum is wrong"
-    return Explanation(len(data), walk.numel, is_right, tuple(walk.fields), error)
+    return Explanation(len(data), numel, is_right, tuple(recorder.fields), error)
+
+
+@dataclass(slots=True)
+class _Recorder:
+    """Keeps what it hears of a reader."""
+
+    fields: list[Field] = dataclasses.field(default_factory=list)
+    end: int = 0
+    _outside: list[tuple[str, int, list[Field]]] = dataclasses.field(default_factory=list)
+
+    def field(self, name: str, end: int, value: str) -> None:
+        self.fields.append(Field(name, self.end, end - self.end, value))
+        self.end = end
+
+    def begin_body(self, name: str) -> None:
+        self._outside.append((name, self.end, self.fields))
+        self.fields = []
+
+    def end_body(self) -> None:
+        name, offset, fields = self._outside.pop()
+        fields.append(Field(name, offset, self.end - offset, "a body", tuple(self.fields)))
+        self.fields = fields
+
+
+def _numel(fields: Iterable[Field]) -> int | None:
+    """Length of the outermost vector, where the bytes that could be read say so: that of a part is another."""
+    for field in fields:
+        if field.name == "numel":
+            return int(field.value)
+        numel = None if field.name.startswith("part ") else _numel(field.fields)
+        if numel is not None:
+            return numel
+    return None
 
 
 def _rows(fields: tuple[Field, ...], indent: str) -> list[tuple[str, str, str, str]]:

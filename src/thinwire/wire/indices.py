@@ -19,9 +19,11 @@ from thinwire.kernels.entropy.adaptive_gaps import MAX_COUNT, adaptive_decode_pr
 from thinwire.kernels.entropy.exp_golomb import encode_with_orders, exp_golomb_decode_prefix
 from thinwire.kernels.entropy.gap_sizes import measure_gaps
 from thinwire.kernels.entropy.rice import MAX_PARAMETER, encode_gaps, max_rice_num_bytes, rice_decode_prefix
-from thinwire.wire.header import Parts, Reader, bytes_of
+from thinwire.wire.kind import Coded, Pieces, bytes_of
+from thinwire.wire.reader import Reader
 
 _FIXED, _RICE, _BITMAP, _EXP_GOLOMB, _ADAPTIVE = 0, 1, 2, 3, 4
+_CODES = {_FIXED: "fixed width", _RICE: "Rice", _BITMAP: "bitmap", _EXP_GOLOMB: "exp-Golomb", _ADAPTIVE: "adaptive"}
 _MAX_WIDTH = 31
 
 
@@ -86,9 +88,37 @@ def max_indices_num_bytes(count: int, numel: int) -> int:
     return min(bounds)
 
 
-def indices_parts(indices: Tensor, numel: int) -> Parts:
+def coded_indices(indices: Tensor, numel: int) -> Coded:
     """A tag, the Rice parameter if there is one, the code."""
-    indices = indices.cpu()
+    return Coded(
+        lambda: _pieces(indices.cpu(), numel),
+        lambda: max_indices_num_bytes(indices.numel(), numel),
+        lambda: choose_code(indices, numel).num_bytes,
+    )
+
+
+def read_indices(reader: Reader, count: int, numel: int) -> Tensor:
+    """Read what :func:`coded_indices` wrote: int64 ``[count]``, strictly ascending, below ``numel``."""
+    start = reader.position
+    tag = reader.byte("index code", _CODES)
+    if tag == _FIXED:
+        indices = _read_fixed(reader, count, numel)
+    elif tag == _RICE:
+        indices = reader.coded(rice_decode_prefix, count, numel, reader.byte("Rice parameter"))
+    elif tag == _BITMAP:
+        indices = _read_bitmap(reader, count, numel)
+    elif tag == _EXP_GOLOMB:
+        indices = reader.coded(exp_golomb_decode_prefix, count, numel)
+    elif tag == _ADAPTIVE:
+        indices = reader.coded(adaptive_decode_prefix, count, numel)
+    else:
+        raise WireError(f"index code {tag} is unknown; 0 to 4 are known")
+    if reader.listener is not None:
+        reader.field("indices", f"{count} of {numel} entries,", reader.bits_each(start, count, "an index"))
+    return indices
+
+
+def _pieces(indices: Tensor, numel: int) -> Pieces:
     choice = _Choice(indices, numel)
     code, measures = choice.code, choice.measures
     if choice.adaptive is not None:
@@ -97,45 +127,13 @@ def indices_parts(indices: Tensor, numel: int) -> Parts:
         width = _width(numel)
         return [bytes([_FIXED]), bytes_of(pack(indices, width)) if width else b""]
     if code.tag == _RICE:
-        return [
-            bytes([_RICE, code.parameter]),
-            bytes_of(encode_gaps(measures.gaps, code.parameter, code.num_bytes - 2)),
-        ]
+        encoded = encode_gaps(measures.gaps, code.parameter, code.num_bytes - 2)
+        return [bytes([_RICE, code.parameter]), bytes_of(encoded)]
     if code.tag == _EXP_GOLOMB:
         return [bytes([_EXP_GOLOMB]), bytes_of(encode_with_orders(measures.gaps, measures.orders, code.num_bytes - 1))]
     kept = np.zeros(numel, np.uint8)
     kept[indices.numpy()] = 1
     return [bytes([_BITMAP]), np.packbits(kept, bitorder="little")]
-
-
-def read_indices(reader: Reader, count: int, numel: int) -> Tensor:
-    """Read what :func:`indices_parts` wrote: int64 ``[count]``, strictly ascending, below ``numel``."""
-    tag = reader.byte()
-    if tag == _FIXED:
-        return _read_fixed(reader, count, numel)
-    if tag == _RICE:
-        parameter = reader.byte()
-        rest = torch.from_numpy(reader.data[reader.position :])
-        indices, num_bytes = rice_decode_prefix(rest, count, numel, parameter)
-        reader.take(num_bytes)
-        return indices
-    if tag == _BITMAP:
-        bits = np.unpackbits(reader.take((numel + 7) // 8), bitorder="little")
-        indices = torch.from_numpy(np.flatnonzero(bits))
-        if len(indices) != count or (count and int(indices[-1]) >= numel):
-            raise WireError(f"{len(indices)} bits are set for {count} values, or one after the last entry is")
-        return indices
-    if tag == _EXP_GOLOMB:
-        rest = torch.from_numpy(reader.data[reader.position :])
-        indices, num_bytes = exp_golomb_decode_prefix(rest, count, numel)
-        reader.take(num_bytes)
-        return indices
-    if tag == _ADAPTIVE:
-        rest = torch.from_numpy(reader.data[reader.position :])
-        indices, num_bytes = adaptive_decode_prefix(rest, count, numel)
-        reader.take(num_bytes)
-        return indices
-    raise WireError(f"index code {tag} is unknown; 0 to 4 are known")
 
 
 def _width(numel: int) -> int:
@@ -148,11 +146,18 @@ def _read_fixed(reader: Reader, count: int, numel: int) -> Tensor:
         raise WireError(f"index code 0 is for vectors of at most 2**31 entries, {numel} are declared")
     if width == 0:
         return torch.zeros(count, dtype=torch.int64)
-    packed = reader.take(num_packed_bytes(count, width))
-    if count * width % 8 and packed[-1] >> (count * width % 8):
-        raise WireError("the bits after the last index are not zero")
-    indices = unpack(torch.from_numpy(packed), count, width).to(torch.int64)
+    packed = reader.packed(count, width)
+    reader.check_padding(count * width, "index")
+    indices = unpack(packed, count, width).to(torch.int64)
     numbers = indices.numpy()
     if count and (int(numbers[-1]) >= numel or bool((numbers[1:] <= numbers[:-1]).any())):
         raise WireError(f"indices do not ascend within {numel} entries")
+    return indices
+
+
+def _read_bitmap(reader: Reader, count: int, numel: int) -> Tensor:
+    bits = np.unpackbits(reader.take((numel + 7) // 8), bitorder="little")
+    indices = torch.from_numpy(np.flatnonzero(bits))
+    if len(indices) != count or (count and int(indices[-1]) >= numel):
+        raise WireError(f"{len(indices)} bits are set for {count} values, or one after the last entry is")
     return indices

@@ -1,57 +1,14 @@
-"""Low-rank payloads: the length, the columns and the rank, then the two thin matrices."""
+"""Kind 13: the length, the columns and the rank, then the two thin matrices."""
 
 import torch
-from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.payloads.low_rank import LowRank
-from thinwire.wire.header import Parts, Reader, bytes_of, varint, varint_num_bytes
+from thinwire.wire.kind import Kind, Parts, varint
+from thinwire.wire.reader import Reader
 
 
-def low_rank_parts(payload: LowRank) -> Parts:
-    """What follows the kind byte."""
-    _, columns, rank = _shape(payload)
-    matrices = [bytes_of(matrix.reshape(-1)) for matrix in (payload.left, payload.right)]
-    return [varint(payload.numel), varint(columns), varint(rank), *matrices]
-
-
-def low_rank_num_bytes(payload: LowRank) -> int:
-    """Length of :func:`low_rank_parts`, without making them."""
-    rows, columns, rank = _shape(payload)
-    integers = varint_num_bytes(payload.numel) + varint_num_bytes(columns) + varint_num_bytes(rank)
-    return integers + 4 * rank * (rows + columns)
-
-
-def read_low_rank(reader: Reader) -> LowRank:
-    """Read what :func:`low_rank_parts` wrote."""
-    numel = reader.numel()
-    columns = read_columns(reader, numel)
-    rank = read_rank(reader)
-    rows = -(-numel // columns)
-    return LowRank(_read_matrix(reader, rows, rank), _read_matrix(reader, columns, rank), numel)
-
-
-def read_columns(reader: Reader, numel: int) -> int:
-    """1 to the number of entries: so the matrix has less than twice as many, and both factors are there."""
-    columns = reader.varint()
-    if not 1 <= columns <= numel:
-        raise WireError(f"a matrix of {columns} columns is declared for {numel} entries; it has 1 to {numel}")
-    return columns
-
-
-def read_rank(reader: Reader) -> int:
-    """At least 1, and no more than there are bytes for."""
-    rank = reader.varint()
-    if not 1 <= rank <= reader.num_left:
-        raise WireError(f"a rank of {rank} is declared; it is at least 1, and {reader.num_left} bytes are left")
-    return rank
-
-
-def _read_matrix(reader: Reader, rows: int, rank: int) -> Tensor:
-    return reader.tensor(torch.float32, rows * rank).view(rows, rank)
-
-
-def _shape(payload: LowRank) -> tuple[int, int, int]:
+def _parts(payload: LowRank) -> Parts:
     left, right = payload.left, payload.right
     if left.dtype != torch.float32 or right.dtype != torch.float32 or left.dim() != 2 or right.dim() != 2:
         raise ConfigError(f"two matrices of float32 are needed, got {left.dtype} and {right.dtype}")
@@ -63,4 +20,22 @@ def _shape(payload: LowRank) -> tuple[int, int, int]:
             f"{rows} rows and {columns} columns were given for {payload.numel} entries; "
             "there are at most as many columns as entries, and as many rows as are needed"
         )
-    return rows, columns, rank
+    return [varint(payload.numel), varint(columns), varint(rank), left, right]
+
+
+def _read(reader: Reader) -> LowRank:
+    numel = reader.numel()
+    columns = reader.varint("columns")
+    # So the matrix has less than twice as many entries, and both factors are there.
+    if not 1 <= columns <= numel:
+        raise WireError(f"a matrix of {columns} columns is declared for {numel} entries; it has 1 to {numel}")
+    rank = reader.varint("rank")
+    if not 1 <= rank <= reader.num_left:
+        raise WireError(f"a rank of {rank} is declared; it is at least 1, and {reader.num_left} bytes are left")
+    rows = -(-numel // columns)
+    left = reader.tensor("left", rows * rank).view(rows, rank)
+    right = reader.tensor("right", columns * rank).view(columns, rank)
+    return LowRank(left, right, numel)
+
+
+LOW_RANK = Kind(13, "low rank", LowRank, _parts, _read)

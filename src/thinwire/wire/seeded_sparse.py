@@ -1,66 +1,45 @@
-"""Seeded sparse payloads: the cut, the key, the values as a body of their own, and how many each segment keeps."""
-
-from collections.abc import Callable
+"""Kind 10: the segments, the key, the values as a body of their own, and how many each segment keeps."""
 
 import numpy as np
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.layout import Segments
-from thinwire.payloads.base import Payload
 from thinwire.payloads.seeded_sparse import SeededSparse
-from thinwire.wire.header import KEY_NUM_BYTES, Parts, Reader, key_bytes, varint, varint_num_bytes
-from thinwire.wire.segments import Numbers, read_segments, segments_num_bytes, segments_parts
+from thinwire.wire.kind import Kind, Parts, key_bytes, varint
+from thinwire.wire.reader import Reader
+from thinwire.wire.segments import Numbers, read_segments, segments_parts
 
 _MAX_SEGMENTS = 2**28
 _MAX_KEPT = 2**32
 
 
-def drawn_parts(payload: SeededSparse, body: Callable[[Payload], Parts]) -> Parts:
-    """What follows the kind byte; ``body`` writes that of the values."""
-    _check(payload)
-    return [
-        varint(payload.numel),
-        *segments_parts(payload.segments),
-        key_bytes(payload.key),
-        *body(payload.values),
-        *segments_parts(payload.kept),
-    ]
-
-
-def drawn_num_bytes(payload: SeededSparse, body_num_bytes: Callable[[Payload], int]) -> int:
-    """Length of :func:`drawn_parts`, without making them."""
-    _check(payload)
-    key_bytes(payload.key)
-    cuts = segments_num_bytes(payload.segments) + segments_num_bytes(payload.kept)
-    return varint_num_bytes(payload.numel) + cuts + KEY_NUM_BYTES + body_num_bytes(payload.values)
-
-
-def read_drawn(reader: Reader, read_body: Callable[[Reader], Payload]) -> SeededSparse:
-    """Read what :func:`drawn_parts` wrote."""
-    segments = read_segments(reader, reader.numel())
-    key = reader.key()
-    values = read_body(reader)
-    kept = read_kept(reader, values.numel, segments)
-    return SeededSparse(values, kept, key, segments)
-
-
-def read_kept(reader: Reader, count: int, segments: Segments) -> Segments:
-    """How ``count`` values are cut: into as many segments, none larger than the one that it is drawn from."""
-    if count > segments.numel:
-        raise WireError(f"{count} values are declared for a vector of {segments.numel} entries")
-    kept = read_segments(reader, count)
-    reason = _what_is_wrong(kept, segments)
-    if reason:
-        raise WireError(reason)
-    return kept
-
-
-def _check(payload: SeededSparse) -> None:
+def _parts(payload: SeededSparse) -> Parts:
     if payload.kept.numel != payload.values.numel:
         raise ConfigError(f"a cut of {payload.kept.numel} entries was given for {payload.values.numel} values")
     reason = _what_is_wrong(payload.kept, payload.segments)
     if reason:
         raise ConfigError(reason)
+    return [
+        varint(payload.numel),
+        *segments_parts(payload.segments),
+        key_bytes(payload.key),
+        payload.values,
+        *segments_parts(payload.kept),
+    ]
+
+
+def _read(reader: Reader) -> SeededSparse:
+    numel = reader.numel()
+    segments = read_segments(reader, "segments", numel)
+    key = reader.key()
+    values = reader.body("values")
+    if values.numel > numel:
+        raise WireError(f"{values.numel} values are declared for a vector of {numel} entries")
+    kept = read_segments(reader, "kept", values.numel)
+    reason = _what_is_wrong(kept, segments)
+    if reason:
+        raise WireError(reason)
+    return SeededSparse(values, kept, key, segments)
 
 
 def _what_is_wrong(kept: Segments, segments: Segments) -> str:
@@ -97,3 +76,6 @@ def _sizes(cut: Segments) -> Numbers:
     sizes = np.full(cut.count, cut.length, np.int64)
     sizes[-1] = _size(cut, cut.count - 1)
     return sizes
+
+
+SEEDED_SPARSE = Kind(10, "seeded sparse", SeededSparse, _parts, _read)

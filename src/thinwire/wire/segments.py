@@ -8,7 +8,8 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.layout import Segments
-from thinwire.wire.header import Bytes, Parts, Reader, varint, varint_num_bytes
+from thinwire.wire.kind import varint
+from thinwire.wire.reader import Bytes, Reader
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -17,7 +18,7 @@ _FEW = 64
 """Up to so many integers are read one by one sooner than all at once by numpy."""
 
 
-def segments_parts(segments: Segments) -> Parts:
+def segments_parts(segments: Segments) -> list[bytes]:
     """A tag and what it needs; the length of the vector is written before, by the payload."""
     if segments.sizes is not None:
         return [bytes([_SIZES]), varint(len(segments.sizes)), _sizes_code(segments.sizes)]
@@ -26,19 +27,11 @@ def segments_parts(segments: Segments) -> Parts:
     return [bytes([_UNIFORM]), varint(segments.length)]
 
 
-def segments_num_bytes(segments: Segments) -> int:
-    """Length of :func:`segments_parts`, without making them."""
-    if segments.sizes is not None:
-        return 1 + varint_num_bytes(len(segments.sizes)) + len(_sizes_code(segments.sizes))
-    if segments.length >= segments.numel:
-        return 1
-    return 1 + varint_num_bytes(segments.length)
-
-
-def read_segments(reader: Reader, numel: int) -> Segments:
+def read_segments(reader: Reader, name: str, numel: int) -> Segments:
     """Read what :func:`segments_parts` wrote for a vector of ``numel`` entries."""
     tag = reader.byte()
     if tag == _WHOLE:
+        reader.field(name, "the whole vector")
         return Segments.whole(numel)
     if tag == _UNIFORM:
         length = reader.varint()
@@ -46,6 +39,7 @@ def read_segments(reader: Reader, numel: int) -> Segments:
             raise WireError("segments of 0 entries are declared; at least 1 is needed")
         if length >= numel:
             raise WireError(f"segments of {length} entries are declared for a vector of {numel}; it is one segment")
+        reader.field(name, -(-numel // length), "of", length, "entries")
         return Segments(numel, length=length)
     if tag != _SIZES:
         raise WireError(f"segment code {tag} is unknown; 0, 1 and 2 are known")
@@ -57,13 +51,19 @@ def read_segments(reader: Reader, numel: int) -> Segments:
         listed = tuple(_read_varints(reader, count).tolist())
     if sum(listed) != numel:
         raise WireError(f"segments of {sum(listed)} entries together are declared for a vector of {numel}")
+    reader.field(name, count, "of listed sizes")
     return Segments(numel, sizes=listed)
 
 
-def check_per_segment(numbers: Tensor, segments: Segments, name: str) -> None:
-    """Raise ConfigError unless there is an f32 number for each segment."""
+def per_segment(numbers: Tensor, segments: Segments, name: str) -> Tensor:
+    """The numbers as they are.
+
+    Raises:
+        ConfigError: not one f32 number for each segment.
+    """
     if numbers.dtype != torch.float32 or numbers.shape != (segments.count,):
         raise ConfigError(f"{segments.count} segments need as many float32 {name}")
+    return numbers
 
 
 @functools.lru_cache(maxsize=32)

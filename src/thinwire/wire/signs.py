@@ -1,39 +1,33 @@
-"""Sign payloads: the cut, one scale a segment, one bit an entry."""
+"""Kind 4: the segments, one scale a segment, one bit an entry."""
 
 import torch
 
-from thinwire.errors import ConfigError, WireError
+from thinwire.errors import ConfigError
 from thinwire.payloads.signs import Signs
-from thinwire.wire.header import Parts, Reader, bytes_of, varint, varint_num_bytes
-from thinwire.wire.segments import check_per_segment, read_segments, segments_num_bytes, segments_parts
+from thinwire.wire.kind import Kind, Parts, varint
+from thinwire.wire.reader import Reader
+from thinwire.wire.segments import per_segment, read_segments, segments_parts
 
 
-def signs_parts(payload: Signs) -> Parts:
-    """What follows the kind byte."""
-    _check(payload)
-    cut = segments_parts(payload.segments)
-    return [varint(payload.numel), *cut, bytes_of(payload.scales), bytes_of(payload.bits)]
+def _parts(payload: Signs) -> Parts:
+    if payload.bits.dtype != torch.uint8 or payload.bits.shape != ((payload.numel + 7) // 8,):
+        raise ConfigError(f"{payload.numel} signs take {(payload.numel + 7) // 8} bytes of uint8")
+    return [
+        varint(payload.numel),
+        *segments_parts(payload.segments),
+        per_segment(payload.scales, payload.segments, "scales"),
+        payload.bits,
+    ]
 
 
-def signs_num_bytes(payload: Signs) -> int:
-    """Length of :func:`signs_parts`, without making them."""
-    _check(payload)
-    cut = varint_num_bytes(payload.numel) + segments_num_bytes(payload.segments)
-    return cut + 4 * payload.scales.numel() + payload.bits.numel()
-
-
-def read_signs(reader: Reader) -> Signs:
-    """Read what :func:`signs_parts` wrote."""
+def _read(reader: Reader) -> Signs:
     numel = reader.numel()
-    segments = read_segments(reader, numel)
-    scales = reader.tensor(torch.float32, segments.count)
-    bits = reader.tensor(torch.uint8, (numel + 7) // 8)
-    if numel % 8 and int(bits[-1]) >> (numel % 8):
-        raise WireError("the bits after the last sign are not zero")
+    segments = read_segments(reader, "segments", numel)
+    scales = reader.tensor("scales", segments.count)
+    bits = reader.packed(numel, 1)
+    reader.field("signs", numel, "bits")
+    reader.check_padding(numel, "sign")
     return Signs(bits, scales, segments)
 
 
-def _check(payload: Signs) -> None:
-    check_per_segment(payload.scales, payload.segments, "scales")
-    if payload.bits.dtype != torch.uint8 or payload.bits.shape != ((payload.numel + 7) // 8,):
-        raise ConfigError(f"{payload.numel} signs take {(payload.numel + 7) // 8} bytes of uint8")
+SIGNS = Kind(4, "signs", Signs, _parts, _read)
