@@ -49,7 +49,7 @@ def layer(model: nn.Module) -> Tensor:
 
 
 def is_bound(crew: Crew) -> bool:
-    """Whether the method keeps something by the places of parameters in the vector."""
+    """Whether the method keeps something by the index of parameters in the vector."""
     tensors = crew.workers[-1].state_dict()["tensors"] | crew.workers[0].state_dict()["tensors"]
     return any(name.split(".", 2)[2].startswith("#") for name in tensors if not name.startswith("pending."))
 

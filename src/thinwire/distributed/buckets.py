@@ -26,8 +26,9 @@ Cut = tuple[str, ...]
 class BucketChannels:
     """A channel for each bucket, its memory known by the names of parameters.
 
-    DDP's first bucket after a start may hold all that is cut later. After a restart it is cut as when the state was
-    saved, so that a method draws the same numbers, and finds again what it keeps of a bucket as a whole.
+    DDP's first bucket after a start may hold all that later buckets have. After a restart it is made as it
+    was when the state was saved, so that a method draws the same numbers, and finds again what it keeps of a bucket
+    as a whole.
 
     Args:
         method: what is exchanged and how.

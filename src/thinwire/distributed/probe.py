@@ -65,7 +65,7 @@ class Prober:
         transport: of the processes.
         network: its link, see :func:`thinwire.distributed.link_speed.measure_link`.
         vectors: gradients of this process, used in turn.
-        sizes: of the tensors that a vector is cut into.
+        sizes: of the tensors that make up a vector.
         limit_s: about as long the measurement of a method may take. What would take longer is predicted: DDP's own
             exchange from the link, others by a line through what the first entries of the vectors took.
         group: what the transport was made of.

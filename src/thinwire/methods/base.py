@@ -30,7 +30,7 @@ class GradientAveraging:
         memory: what becomes of what messages leave out.
         compressor: what makes the messages.
         exchange: how they become a mean.
-        granularity: how the gradient is cut for compression.
+        granularity: into which segments the gradient is split for compression.
         clip_norm: before the memory, each worker's gradient is scaled to a norm of at most ``clip_norm / sqrt(P)``
             (local clipping of Deep Gradient Compression, Lin et al. 2018).
         warm_up: compressors of the first exchanges.
@@ -77,11 +77,11 @@ class ModelAveraging:
         memory: what becomes of what messages leave out.
         compressor: what makes the messages.
         exchange: how they become a mean.
-        granularity: how the vector is cut for compression.
+        granularity: into which segments the vector is split for compression.
         update: what is exchanged, and what becomes of the mean.
         warm_up: compressors of the first exchanges (of each fragment).
         reset_memory: whether the memory is set to zero when the learning rate falls below half of what it was.
-        fragments: the vector is cut into so many consecutive parts of equal length; each exchange is of one of them,
+        fragments: the vector is split into so many consecutive parts of equal length; each exchange is of one of them,
             in turn (sparse parameter averaging; Streaming DiLoCo).
         delay: local steps between an exchange and the step after which its result is applied.
 
@@ -129,7 +129,7 @@ Method: TypeAlias = GradientAveraging | ModelAveraging
 
 
 def check_method(method: Method, layout: Layout) -> Segments:
-    """The cut of the model's vector, once it is sure that the method's parts fit together on it.
+    """The segments of the model's vector, once it is sure that the method's parts fit together on it.
 
     Raises:
         ConfigError: error feedback over an operator whose error is 1 or more on a segment of this model, or
