@@ -37,7 +37,7 @@ class LowRank:
         optimization", NeurIPS 2019. A warm start from the last step's directions, the mean of the factors over workers
         (``linear`` there) and error feedback are the method's business, not the operator's: here every message starts
         anew and stands for itself, and messages of different workers do not add.
-    Use it when: gradients of weight matrices are nearly of low rank: take segments of a tensor each and give ``columns``.
+    Use it when: gradients of weight matrices are nearly of low rank: make each tensor a segment and give ``columns``.
 
     Args:
         rank: r, 1 or more.

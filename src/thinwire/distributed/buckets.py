@@ -1,4 +1,4 @@
-"""Which memory belongs to which bucket of DDP, however DDP cuts its buckets."""
+"""Which memory belongs to which bucket of DDP, whatever DDP's buckets are."""
 
 import dataclasses
 import functools
@@ -88,9 +88,8 @@ class BucketChannels:
         if lost and not self._warned:
             self._warned = True
             warnings.warn(
-                f"what {self.method} kept of regions of other buckets than DDP's present ones "
-                f"({', '.join(sorted(lost))}) is lost, once: DDP cuts its buckets anew after its first step. "
-                "thinwire.synchronize, without DDP, loses nothing",
+                f"what {self.method} kept for regions of DDP's former buckets ({', '.join(sorted(lost))}) is lost, "
+                "once: DDP makes new buckets after its first step. thinwire.synchronize, without DDP, loses nothing",
                 stacklevel=2,
             )
 

@@ -105,7 +105,7 @@ class Prober:
             ConfigError: a method with a server process, local steps without end, or one that does not fit.
         """
         if needs_server(method):
-            raise ConfigError(f"{method} needs a server beside its workers, which a probe has not; leave it out")
+            raise ConfigError(f"{method} needs a server beside its workers, which a probe does not start; leave it out")
         share = exchanges_per_step(method)
         subject = _Subject(replace(method, warm_up=None), self.transport, self.vectors)
         found: list[Cost] = []
