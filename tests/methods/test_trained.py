@@ -64,7 +64,7 @@ def test_a_frozen_layer_stays_where_it_is_and_is_owed_what_it_was(name: str) -> 
     crew = Crew(parse_method(name), 2, momentum).run(4)
     freeze(crew, frozen=True)
     if is_bound(crew):
-        with pytest.raises(ConfigError, match="by the places"):
+        with pytest.raises(ConfigError, match="by the index of each parameter"):
             crew.run(4)
         return
     if "sparseloco" in name and "density=20%" in name:

@@ -26,7 +26,7 @@ class BenchInput:
     Args:
         name: ``heavy`` or ``recorded:FILE``.
         vectors: f32 ``[d]`` each, all different.
-        tensors: the sizes of the tensors that make up a vector.
+        tensors: the segments of a vector, one for each tensor.
         note: where they come from, for the reader.
     """
 
