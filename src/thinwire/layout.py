@@ -1,4 +1,4 @@
-"""Between a model's named tensors and the one flat vector that is compressed, and how that vector is cut."""
+"""Between a model's named tensors and the one flat vector that is compressed, and the segments of that vector."""
 
 import functools
 import math
@@ -17,13 +17,13 @@ State: TypeAlias = dict[str, Tensor]
 """Named tensors that a worker owns on behalf of one of its parts, which keeps nothing else.
 
 A tensor has an entry for each of the layout, or is called ``kind.parameter`` after the one that it belongs to; what is
-neither is bound to the worker and to how the vector was cut.
+neither is bound to the worker and to the segments of the vector.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """A vector of ``numel`` entries cut into consecutive segments, each compressed on its own.
+    """A vector of ``numel`` entries split into consecutive segments, each compressed on its own.
 
     Either every segment has ``length`` entries (the last one may be shorter), or ``sizes`` lists them.
 
@@ -60,7 +60,7 @@ class Segments:
 
     @property
     def count(self) -> int:
-        """Number of segments (0 for an empty uniform cut)."""
+        """Number of segments (0 for an empty vector of uniform segments)."""
         return len(self.sizes) if self.sizes is not None else -(-self.numel // self.length)
 
     def offsets(self) -> Tensor:
@@ -155,10 +155,10 @@ def views_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @runtime_checkable
 class Granularity(Protocol):
-    """How a flat vector is cut into the segments that are compressed apart."""
+    """Into which segments a flat vector is split; each is compressed on its own."""
 
     def segments(self, layout: Layout) -> Segments:
-        """The cut of the vector that ``layout`` describes."""
+        """The segments of the vector that ``layout`` describes."""
         ...
 
 

@@ -150,7 +150,7 @@ def test_what_is_no_ddp_is_refused_with_what_to_give() -> None:
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     several = nn.ModuleList([ddp, DistributedDataParallel(mains.net())])
     calls: list[tuple[Callable[[], object], str]] = [
-        (lambda: thinwire.compress_ddp(plain, "sgd"), r"Net is not in DistributedDataParallel"),
+        (lambda: thinwire.compress_ddp(plain, "sgd"), r"Net is not a DistributedDataParallel"),
         (lambda: thinwire.compress_ddp(ddp.module, "sgd"), r"itself, not its \.module"),
         (lambda: thinwire.compress_ddp(several, "sgd"), r"has 2 models in DistributedDataParallel"),
         (lambda: thinwire.compress_ddp(optimizer, "sgd"), r"an optimizer \(SGD\) was given as the model"),  # type: ignore[arg-type]

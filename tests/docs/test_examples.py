@@ -1,4 +1,4 @@
-"""What the README and the examples promise, run as a user would."""
+"""What the README, the pages and the examples promise, run as a user would."""
 
 import re
 import subprocess
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
+from thinwire.methods import CATALOG, parse_method
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,8 +62,8 @@ def test_an_operator_of_ones_own_composes() -> None:
     assert 10 * int(found[2].replace(",", "")) < int(found[3].replace(",", ""))
 
 
-def test_the_python_of_the_readme_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def test_the_python_of_the_page_on_comparing_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/comparing.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 2
     generator = torch.Generator().manual_seed(0)
     models = [nn.Linear(20, 1) for _ in range(4)]
@@ -85,10 +87,9 @@ def test_the_readme_diff_is_the_example() -> None:
         assert line in (ROOT / f"examples/{example}.py").read_text()
 
 
-def test_every_method_string_in_the_readme_parses() -> None:
-    from thinwire.methods import CATALOG, parse_method
-
+def test_every_method_string_of_the_makefile_parses() -> None:
     names = "|".join(row.name for row in CATALOG)
-    text = (ROOT / "README.md").read_text() + (ROOT / "Makefile").read_text()
-    for found in re.findall(rf"\b(?:{names}):[a-z]+=[\w.%,=-]+", text):
-        parse_method(found.rstrip(",."))
+    found = re.findall(rf"\b(?:{names}):[a-z]+=[\w.%,=-]+", (ROOT / "Makefile").read_text())
+    assert found
+    for text in found:
+        parse_method(text)

@@ -150,7 +150,7 @@ def test_a_vector_shorter_than_the_number_of_workers(exchange: Exchange) -> None
 
 @pytest.mark.parametrize(("size", "poison"), [(1, math.nan), (2, math.inf), (3, -math.inf), (8, math.nan)])
 @pytest.mark.parametrize("exchange", [*PLAIN, *AGAIN], ids=str)
-def test_a_number_that_is_none_is_seen_by_all_and_changes_nothing(exchange: Exchange, size: int, poison: float) -> None:
+def test_nan_or_infinity_is_seen_by_all_and_changes_nothing(exchange: Exchange, size: int, poison: float) -> None:
     for compressor in (compressors_for(exchange), Identity()):
         crew = party(exchange, compressor, size, 20)
         crew.exchange(vectors_of(size, 20, 0))

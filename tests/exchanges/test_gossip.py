@@ -106,7 +106,7 @@ def test_a_message_goes_to_the_neighbours_and_nowhere_else(graph: Any, size: int
         assert aggregate.num_vectors == len(near) + 1
 
 
-def test_neighbours_see_a_number_that_is_none_and_with_agree_all_do() -> None:
+def test_neighbours_see_nan_or_infinity_and_with_agree_all_do() -> None:
     vectors = vectors_of(6, 30, 0)
     vectors[2][7] = math.nan
     told = [each.finite for each in party(Gossip(), 6).exchange(vectors)]

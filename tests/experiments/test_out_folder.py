@@ -168,7 +168,7 @@ def test_an_unwritable_folder_is_one_message(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli(monkeypatch, *command, "--out", "/proc/self/nothing/here") == 2
-    assert "must not be written" in refusal(capsys.readouterr().err)
+    assert "is not writable" in refusal(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

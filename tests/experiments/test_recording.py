@@ -206,7 +206,7 @@ def test_the_command_writes_a_file_and_writes_it_again(
         ([*TINY, "--method", "topkk"], ["unknown method 'topkk'", "did you mean topk?"]),
         ([*TINY, "--every", "5"], ["every = 5 of 4 steps keeps nothing"]),
         ([*TINY, "--out", "."], ["--out . is a folder"]),
-        ([*TINY, "--out", "mine.txt"], ["--out mine.txt is there, and is no recording"]),
+        ([*TINY, "--out", "mine.txt"], ["--out mine.txt exists and is no recording"]),
         ([*TINY, "--out", "mine.txt/x.pt"], ["mine.txt is a file"]),
         ([*TINY, "--workers", "65"], ["64 examples cannot be dealt out to 65 workers"]),
         ([*TINY, "--optimizer", "sdg"], ["did you mean sgd?"]),

@@ -154,7 +154,7 @@ def guarded(program: Steps[None]) -> Steps[str]:
 @pytest.mark.parametrize(
     "text", ["qsparse-async:density=20%", "easgd-async:every=1", "local-sgd-async:every=1,staleness=0"]
 )
-def test_a_number_that_is_none_stops_the_server_and_every_worker(text: str) -> None:
+def test_nan_or_infinity_stops_the_server_and_every_worker(text: str) -> None:
     farm = Farm(parse_method(text), 3, machines=Machines(0.01)).run(6)
     merged = farm.server.num_merged
 
@@ -180,7 +180,7 @@ def test_a_number_that_is_none_stops_the_server_and_every_worker(text: str) -> N
 def test_parts_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="does not go with exchange=Gather"):
         ModelAveraging(exchange=Gather(), update=Follow())
-    with pytest.raises(ConfigError, match="an asynchronous server takes Follow or ElasticFollow"):
+    with pytest.raises(ConfigError, match="works with Follow and ElasticFollow only"):
         ModelAveraging(exchange=AsynchronousServer())
     with pytest.raises(ConfigError, match="sends parameters as they are"):
         ModelAveraging(exchange=AsynchronousServer(), update=ElasticFollow(), compressor=QSGD(levels=3))

@@ -49,7 +49,7 @@ def layer(model: nn.Module) -> Tensor:
 
 
 def is_bound(crew: Crew) -> bool:
-    """Whether the method keeps something by the places of parameters in the vector."""
+    """Whether the method keeps something by the index of parameters in the vector."""
     tensors = crew.workers[-1].state_dict()["tensors"] | crew.workers[0].state_dict()["tensors"]
     return any(name.split(".", 2)[2].startswith("#") for name in tensors if not name.startswith("pending."))
 
@@ -64,7 +64,7 @@ def test_a_frozen_layer_stays_where_it_is_and_is_owed_what_it_was(name: str) -> 
     crew = Crew(parse_method(name), 2, momentum).run(4)
     freeze(crew, frozen=True)
     if is_bound(crew):
-        with pytest.raises(ConfigError, match="by the places"):
+        with pytest.raises(ConfigError, match="by the index of each parameter"):
             crew.run(4)
         return
     if "sparseloco" in name and "density=20%" in name:

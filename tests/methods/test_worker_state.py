@@ -40,7 +40,7 @@ POISONED = ["sgd", "local-sgd:every=1", "qsgd", "qsgd:exchange=server", "topk:k=
 @pytest.mark.parametrize("culprit", [0, 3])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("text", POISONED)
-def test_a_number_that_is_none_stops_every_worker_at_the_same_step(text: str, poison: float, culprit: int) -> None:
+def test_nan_or_infinity_stops_every_worker_at_the_same_step(text: str, poison: float, culprit: int) -> None:
     crew = Crew(parse_method(text), 4).run(2)
     before = [bits(shared(worker)) for worker in crew.workers]
     exchanges = [worker.num_exchanges for worker in crew.workers]

@@ -26,7 +26,7 @@ class BenchInput:
     Args:
         name: ``heavy`` or ``recorded:FILE``.
         vectors: f32 ``[d]`` each, all different.
-        tensors: how the vectors are cut into tensors.
+        tensors: the segments of a vector, one for each tensor.
         note: where they come from, for the reader.
     """
 
@@ -104,7 +104,7 @@ def _heavy_vector(segments: Segments, scales: "np.ndarray[Any, Any]", generator:
 
 
 def recorded(recording: Recording, name: str, numel: int) -> BenchInput:
-    """Gradients of a recording, laid end to end until a vector is long enough; the last is cut."""
+    """Gradients of a recording, laid end to end until a vector is long enough; the last is shortened."""
     rows = recording.gradient.vectors
     numel = sum(tensor_sizes(numel))
     repeats = -(-numel // recording.layout.numel)
@@ -117,7 +117,7 @@ def recorded(recording: Recording, name: str, numel: int) -> BenchInput:
         vectors.append(vector)
     note = (
         f"{len(rows)} gradients of {recording.task} ({recording.layout.numel:,} entries each), trained with "
-        f"{recording.plan.method}; a vector is {repeats} of them, the last one cut; {len(vectors)} vectors"
+        f"{recording.plan.method}; a vector is {repeats} of them, the last one shortened; {len(vectors)} vectors"
     )
     if repeats * len(vectors) > len(rows):
         note += "; gradients are used more than once"

@@ -35,7 +35,7 @@ class Scheme:
         step: name of the whole step.
         variant: what tells it from others of that name.
         compressor: what makes the payloads.
-        cut: how the vector is cut into segments.
+        cut: into which segments the vector is split.
         density: kept share, for a sparsifier.
         parts: what is timed.
     """
@@ -52,7 +52,7 @@ class Scheme:
         return tuple(self._member(part) for part in self.parts)
 
     def segments(self, data: BenchInput) -> Segments:
-        """The cut of a vector of this input."""
+        """The segments of a vector of this input."""
         if self.cut == "tensors":
             return data.tensors
         return Segments.whole(data.numel) if self.cut == "whole" else Segments.uniform(data.numel, BUCKET)

@@ -34,7 +34,7 @@ def _show(row: CatalogEntry, *, is_alone: bool) -> None:
     console.print(row.name, style="bold", markup=False, highlight=False)
     entries = [("sends", row.summary), ("paper", row.paper)]
     if row.differs_from_paper:
-        entries.append(("differs_from_paper", row.differs_from_paper))
+        entries.append(("differs", row.differs_from_paper))
     options = [option.describe() for option in row.options.values()]
     if is_alone:
         entries.append(("made of", repr(parse_method(row.name))))

@@ -14,7 +14,7 @@ from thinwire.errors import ConfigError
 
 TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
-JSON_HELP = "file for a JSON line a row; - is standard output"
+JSON_HELP = "file for a JSON line a row, or - for standard output"
 
 
 class EngineChoice(StrEnum):
@@ -38,10 +38,14 @@ def complete_tasks(incomplete: str) -> list[str]:
 
 @app.command()
 def methods(
-    names: Annotated[list[str] | None, typer.Argument(help="only these [default: all]", show_default=False)] = None,
-    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a method; - is standard output")] = "",
+    names: Annotated[
+        list[str] | None, typer.Argument(help="explain these [default: list all]", show_default=False)
+    ] = None,
+    json_file: Annotated[
+        str, typer.Option("--json", help="file for a JSON line a method, or - for standard output")
+    ] = "",
 ) -> None:
-    """List the methods: what each sends, its paper, its options with their defaults."""
+    """List the methods: what each sends, its options, its paper."""
     from thinwire.cli.catalog import show_methods
 
     with open_lines(json_file) as lines:
@@ -50,46 +54,50 @@ def methods(
 
 @app.command()
 def compare(
-    methods: Annotated[list[str], typer.Argument(help="method strings, see: thinwire methods")],
+    methods: Annotated[list[str], typer.Argument(help="NAME or NAME:OPTION=VALUE,..., see: thinwire methods")],
     task: Annotated[
         str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
     ] = "digits",
-    workers: Annotated[int, typer.Option(help="number of workers")] = 8,
+    workers: Annotated[int, typer.Option(help="number of workers, each with its share of the data")] = 8,
     seeds: Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")] = "0,1",
-    lrs: Annotated[str, typer.Option(help="learning rates to search for every method [default: the task's]")] = "",
+    lrs: Annotated[str, typer.Option(help="learning rates to try, separated by commas [default: the task's]")] = "",
     engine: Annotated[
         EngineChoice, typer.Option(help="one process and a virtual clock, or real processes")
     ] = EngineChoice.simulate,
     network: Annotated[
-        str, typer.Option(help="simulated BANDWIDTH,LATENCY of links: 100Mbit,20ms,up=10Mbit;3:8Mbit,1s")
+        str, typer.Option(help="simulated links [default: 100Mbit,20ms]; worker 3 apart: 100Mbit,20ms;3:8Mbit,1s")
     ] = "",
     compute: Annotated[
-        str, typer.Option(help="simulated time of a step [default: 10ms]: 10ms,jitter=20%,stall=1%x8,slow=3x5")
+        str, typer.Option(help="simulated time of a step [default: 10ms]; varied: 10ms,jitter=20%,stall=1%x8,slow=3x5")
     ] = "",
-    target: Annotated[
-        float | None, typer.Option(help="value whose cost is reported [default: what sgd ends at]")
+    target: Annotated[float | None, typer.Option(help="accuracy or loss to reach [default: what sgd ends at]")] = None,
+    steps: Annotated[int, typer.Option(help="training steps of a final run")] = 300,
+    tune_steps: Annotated[
+        int | None, typer.Option(help="steps for each learning rate tried [default: --steps]")
     ] = None,
-    steps: Annotated[int, typer.Option(help="steps of a final run")] = 300,
-    tune_steps: Annotated[int | None, typer.Option(help="steps of a run of the search [default: as final]")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
     optimizer: Annotated[str, typer.Option(help="of torch.optim: sgd:momentum=0.9, adam:betas=0.9/0.95")] = "sgd",
     lr_schedule: Annotated[
-        str, typer.Option(help="of every run: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
+        str, typer.Option(help="how rates fall: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
     ] = "constant",
     average: Annotated[
-        str, typer.Option(help="of the iterates, evaluated instead of the last: uniform, quadratic:shift=A")
+        str, typer.Option(help="evaluate the average of all steps' models, not the last: uniform, quadratic:shift=A")
     ] = "none",
-    sharding: Annotated[ShardingChoice, typer.Option(help="how examples are dealt out")] = ShardingChoice.random,
-    data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for results [default: runs/TASK]")] = None,
+    sharding: Annotated[
+        ShardingChoice, typer.Option(help="deal examples out mixed, or by label")
+    ] = ShardingChoice.random,
+    data: Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK]")] = None,
     jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
     json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
 ) -> None:
-    """Compare methods: tune each, run each with every seed, write results.jsonl and report.html.
+    """Train with several methods, tuned alike, and write a report.
 
-    Safe to interrupt: the same command goes on where it stopped. Under torchrun, --engine processes joins the
-    processes that torchrun started.
+    Every method is tuned over the same learning rates, then run with every seed. You may interrupt it: the same
+    command goes on where it stopped. Under torchrun, --engine processes uses the processes that torchrun started.
+
+    thinwire compare sgd topk:density=1% signtopk:density=1%,every=8 --task digits --target 0.95
     """
     from thinwire.cli.comparing import Settings, refuse_swapped, start
     from thinwire.experiments.launch import is_lead
@@ -139,10 +147,10 @@ def compare(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="folder of a comparison")],
+    folder: Annotated[Path, typer.Argument(help="folder that thinwire compare wrote, such as runs/digits")],
     json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
 ) -> None:
-    """Print the table and write report.html again from the files of a comparison."""
+    """Print the table of a comparison, and write its page again."""
     from thinwire.cli.reporting import show_report
 
     show_report(folder, json_file)

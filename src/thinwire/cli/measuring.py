@@ -110,9 +110,9 @@ def refuse_out(out: Path) -> None:
         try:
             Recording.load(out)
         except ConfigError:
-            raise ConfigError(f"--out {out} is there, and is no recording; give another file") from None
+            raise ConfigError(f"--out {out} exists and is no recording; give another file") from None
     there = next(folder for folder in (out.parent, *out.parent.parents) if folder.exists())
     if not there.is_dir():
         raise ConfigError(f"--out {out} cannot be written: {there} is a file; give a path through folders")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"--out {out} cannot be written: {there} must not be written; give another folder")
+        raise ConfigError(f"--out {out} cannot be written: {there} is not writable; give another folder")

@@ -49,17 +49,19 @@ def record(
     workers: Annotated[int, typer.Option(help="number of simulated workers")] = 4,
     steps: Annotated[int, typer.Option(help="training steps")] = 200,
     every: Annotated[int, typer.Option(help="steps from one recorded step to the next")] = 20,
-    lr: Annotated[float | None, typer.Option(help="learning rate [default: in the middle of the task's]")] = None,
+    lr: Annotated[float | None, typer.Option(help="learning rate [default: the middle one of the task's]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
     optimizer: Annotated[str, typer.Option(help="of torch.optim: sgd:momentum=0.9, adam:betas=0.9/0.95")] = "sgd",
-    seed: Annotated[int, typer.Option(help="of model, batches and exchanges")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of model, batches and exchanges")] = 0,
     all_workers: Annotated[bool, typer.Option("--all-workers", help="record every worker, not only worker 0")] = False,
-    data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
+    data: Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")] = None,
 ) -> None:
-    """Train a task and keep gradients, for: thinwire bench --input recorded:FILE.
+    """Train a task and keep its gradients, for bench and frontier.
+
+    Use the file with: thinwire bench --input recorded:FILE, thinwire frontier --input FILE.
 
     The file also holds what the method compressed (gradient or displacement plus residual), if it has a memory. It
-    is a plain dict, which torch.load reads with weights_only=True. Ctrl-C keeps what is recorded by then.
+    is a plain dict, which torch.load reads with weights_only=True. Ctrl-C keeps what was recorded until then.
     """
     from thinwire.cli.comparing import refuse_swapped
     from thinwire.cli.measuring import record_gradients, refuse_out
@@ -86,20 +88,24 @@ def record(
 @app.command()
 def bench(
     numel: Annotated[str, typer.Option(help="lengths; 25M is ResNet-50, 124M GPT-2 [default: 1M,25M]")] = "",
-    threads: Annotated[str, typer.Option(help="numbers of threads")] = "1,2",
+    threads: Annotated[str, typer.Option(help="numbers of threads to measure with")] = "1,2",
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="heavy, or recorded:FILE; may be repeated [default: heavy]")
+        list[str] | None,
+        typer.Option("--input", help="heavy (random), or recorded:FILE; may be repeated [default: heavy]"),
     ] = None,
     steps: Annotated[
-        str, typer.Option(help="only these, separated by commas; operators: each compressor; an unknown one lists all")
+        str, typer.Option(help="only these, separated by commas; operators: all compressors; an unknown one lists all")
     ] = "",
     repeats: Annotated[int | None, typer.Option(help="calls of each [default: 30, 11 or 5, by length]")] = None,
     json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="1M, few repeats: that it works, not what it costs")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="1M, few calls: shows that it works, not what it costs")
+    ] = False,
 ) -> None:
-    """Time kernels and whole steps against memcpy, torch.topk and the entropy, all in one run.
+    """Time compression, in multiples of copying the gradient.
 
-    Close other programs first. Ctrl-C prints what is measured by then.
+    It times whole steps and single kernels, beside memcpy and torch.topk, and compares message lengths with the
+    entropy. Close other programs first. Ctrl-C prints what was measured until then.
     """
     from thinwire.bench import Plan, read_numel
     from thinwire.cli.application import numbers
@@ -119,16 +125,22 @@ def bench(
 
 @app.command()
 def probe(
-    methods: Annotated[list[str], typer.Argument(help="method strings, see: thinwire methods")],
-    numel: Annotated[str, typer.Option(help="entries of the gradient: 5M, 500k")] = "",
-    like: Annotated[Like | None, typer.Option(help="a gradient of this model [default: resnet50]")] = None,
-    compute: Annotated[str, typer.Option(help="time of a step without communication: 50ms")] = "0ms",
-    limit: Annotated[float, typer.Option(help="seconds for each method; what takes longer is predicted")] = 10.0,
-    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a method; - is standard output")] = "",
+    methods: Annotated[list[str], typer.Argument(help="NAME or NAME:OPTION=VALUE,..., see: thinwire methods")],
+    numel: Annotated[str, typer.Option(help="length of the gradient, as 5M or 500k")] = "",
+    like: Annotated[
+        Like | None, typer.Option(help="take the gradient's shapes from this model [default: resnet50]")
+    ] = None,
+    compute: Annotated[str, typer.Option(help="time of your training step without communication, as 50ms")] = "0ms",
+    limit: Annotated[
+        float, typer.Option(help="seconds to measure each method; what would take longer is predicted")
+    ] = 10.0,
+    json_file: Annotated[
+        str, typer.Option("--json", help="file for a JSON line a method, or - for standard output")
+    ] = "",
 ) -> None:
-    """Measure the link and what methods would cost on it, and say which to use.
+    """Measure the link, and say which method to use on it.
 
-    Start it in every process of a training, on the machines and over the link that it will use:
+    Start it with torchrun, as the training itself, on the same machines and the same link:
 
     torchrun --nproc-per-node 2 -m thinwire probe signtopk:density=1% signtopk:density=1%,every=8 --compute 50ms
     """
@@ -141,22 +153,35 @@ def probe(
 def frontier(
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", help="gaussian, lognormal, student, or a file of thinwire record [default: the three]"),
+        typer.Option(
+            "--input",
+            help="gaussian, lognormal, student, or a file of thinwire record; may be repeated [default: these three]",
+        ),
     ] = None,
-    bits: Annotated[str, typer.Option(help="budgets, in bits an entry")] = BUDGETS,
-    clients: Annotated[str, typer.Option(help="how many messages are averaged")] = "1,8,32",
-    kind: Annotated[KindChoice, typer.Option(help="which operators the tables and --best look at")] = KindChoice.any,
-    numel: Annotated[int, typer.Option(help="entries of the vectors; of a longer recording, blocks")] = DEFAULT_NUMEL,
-    draws: Annotated[int, typer.Option(help="draws over which an error is averaged")] = 2,
-    best: Annotated[str, typer.Option(help="only the best operator: bits=1, or error=0.1")] = "",
-    table: Annotated[TableChoice | None, typer.Option(help="only a table of well-known operators")] = None,
+    bits: Annotated[str, typer.Option(help="budgets, in bits for each entry of the vector")] = BUDGETS,
+    clients: Annotated[str, typer.Option(help="numbers of workers whose messages are averaged")] = "1,8,32",
+    kind: Annotated[
+        KindChoice, typer.Option(help="which operators to look at; error feedback needs a contraction")
+    ] = KindChoice.any,
+    numel: Annotated[
+        int, typer.Option(help="length of the vectors; of a longer recording, blocks are taken")
+    ] = DEFAULT_NUMEL,
+    draws: Annotated[int, typer.Option(help="random draws over which an error is averaged")] = 2,
+    best: Annotated[str, typer.Option(help="only find the best operator for bits=1, or for error=0.1")] = "",
+    table: Annotated[TableChoice | None, typer.Option(help="only print a table of well-known operators")] = None,
     gamma: Annotated[
-        str, typer.Option(help="only the search of (s, k) for scaled QSGD of top-k: gamma=0.01,... of --numel entries")
+        str,
+        typer.Option(
+            help="only find levels s and k of scaled QSGD of top-k for these gammas, as 0.01,0.05, at --numel entries"
+        ),
     ] = "",
     json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
-    html: Annotated[Path | None, typer.Option(help="file for the figures")] = None,
+    html: Annotated[Path | None, typer.Option(help="write the figures to this HTML file")] = None,
 ) -> None:
-    """Which operator has the least error for a number of bits on the wire: every registered one, with true bytes."""
+    """Find the compressor with the least error for a number of bits.
+
+    It measures every compressor on random vectors, or on your gradients, with the bytes that are really sent.
+    """
     if sum(map(bool, (best, table, gamma))) > 1:
         raise ConfigError("--best, --table and --gamma exclude each other; give one of them")
     for name, given in (("--clients", clients != "1,8,32"), ("--html", html is not None)):

@@ -9,11 +9,15 @@ from thinwire.cli.application import app, open_lines
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(help="a file that holds one message, as encode gives it; - is standard input")],
+    file: Annotated[
+        str, typer.Argument(help="file with one message, as thinwire.wire.encode makes it; - is standard input")
+    ],
     is_hex: Annotated[bool, typer.Option("--hex", help="the bytes are written as hex digits, as in FORMAT.md")] = False,
-    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line; - is standard output")] = "",
+    json_file: Annotated[
+        str, typer.Option("--json", help="also write a JSON object to this file; - is standard output")
+    ] = "",
 ) -> None:
-    """Explain a saved message: what every byte is for, and how small it is.
+    """Explain a saved message, byte by byte, and how small it is.
 
     A damaged message is shown up to where it breaks; the status is then 1. A file whose name ends in .hex is read as
     hex digits.

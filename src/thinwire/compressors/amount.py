@@ -61,7 +61,7 @@ def sparse_outline(counts: Tensor, values: Compressor, segments: Segments) -> Sp
 
 
 def kept_segments(segments: Segments, counts: Tensor) -> Segments:
-    """The cut of the kept values that follows the cut of the vector; one segment of nothing is no segment."""
+    """The segments of the kept values, which follow those of the vector; one segment of nothing is no segment."""
     if segments.count == 1:
         return Segments.whole(int(counts.item()))
     return Segments.of_sizes(counts.tolist())

@@ -54,7 +54,7 @@ class Compressor(Protocol):
         ...
 
     def outline(self, segments: Segments) -> Payload:
-        """The largest payload for vectors of this cut, with tensors on torch's ``meta`` device: shapes without data.
+        """The largest payload for these segments, with tensors on torch's ``meta`` device: shapes without data.
 
         From it :func:`thinwire.wire.max_num_bytes` knows before compression what a message can take at most.
         """
@@ -126,7 +126,7 @@ def outline_of_zeros(compressor: Compressor, segments: Segments) -> Payload:
 
 
 def segment_traits(compressor: Compressor, segments: Segments) -> Traits:
-    """The traits over a cut vector: gamma is the smallest over the segments (Basu et al. 2019, Cor. 1)."""
+    """The traits over several segments: gamma is the smallest over them (Basu et al. 2019, Cor. 1)."""
     sizes = segments.distinct_sizes() or (1,)
     each = [compressor.traits(size) for size in sizes]
     return Traits(

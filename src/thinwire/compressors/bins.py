@@ -24,7 +24,7 @@ class Bins:
     """``C(x)_i`` is the mean of bin ``clamp(round((x_i - m) / h + B/2), 0, B - 1)``, ``B = 2^bits``, ``h = 6 std / B``.
 
     m and std are mean and standard deviation (over d - 1) of all values of the message, and the table of bin means is
-    that of the message too, whatever the cut: a table for each chunk of 64 values would double their bits. So a
+    that of the message too, whatever its segments: a table for each chunk of 64 values would double their bits. So a
     segment's result does depend on the others, unlike with other compressors; to keep them apart compress them apart.
 
     Constant: error .179 on Gaussian values at 2 bits (Lloyd-Max has .117: the bins are not even, one is hardly used).
@@ -35,7 +35,7 @@ class Bins:
     Paper: Sarfi, Thérien, Lidin and Belilovsky, "Communication efficient LLM pre-training with SparseLoCo", 2025, after
         the published code; a tensor there is a message here.
     Use it when: the values that a top-k kept are to be sent in 2 bits: SparseLoCo is ``TopK(k=64, values=Bins(2))`` in
-        chunks of 4096: 2 bits a value, and 7.5 for its place (the published code takes 12).
+        chunks of 4096: 2 bits a value, and 7.5 for its index (the published code takes 12).
 
     Args:
         bits: of a code, 2 to 8.
@@ -69,7 +69,7 @@ class Bins:
         return Codebook(codes, table.to(torch.float32), scales, whole)
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

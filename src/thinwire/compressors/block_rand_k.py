@@ -26,7 +26,7 @@ from thinwire.random import Key
 class BlockRandK:
     """``C(x) = V(x_S)`` with S the entries of uniformly random blocks of ``block`` consecutive entries.
 
-    Each segment is cut into blocks, the last one may be shorter; ``density`` of them are kept, at least one. The kept
+    Each segment is split into blocks, the last one may be shorter; ``density`` of them are kept, at least one. The kept
     entries lie side by side in memory, and so their indices cost next to nothing. ``shared=True`` draws the same
     blocks on all workers: sums stay as sparse as one message.
 

@@ -30,8 +30,8 @@ class DCT:
     Paper: Peng, Quesnelle and Kingma, "Decoupled momentum optimization" (DeMo), 2024. The published code cuts each
         tensor along its own rows and columns; here a chunk is a run of consecutive entries of the flat vector.
     Use it when: neighbouring entries are alike, or top-k is to mix directions instead of picking entries. DeMo is
-        ``DCT(side=64, values=TopK(k=32))`` in chunks of 4096. A cut whose segments are no whole chunks is
-        transformed segment by segment, and ``values`` may refuse a segment that is shorter than its k.
+        ``DCT(side=64, values=TopK(k=32))`` in chunks of 4096. Segments that are not
+        whole chunks are transformed one by one, and ``values`` may refuse a segment that is shorter than its k.
 
     Args:
         values: what becomes of the coefficients, segment by segment.

@@ -63,7 +63,7 @@ class DRIVE:
         return rotate_and_quantize(x, key, segments, 1, self.rounds, self.scale)
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

@@ -24,7 +24,7 @@ class EDEN:
     largest that fit first. ``S = ||x||^2 / <r, q>`` for each block makes ``<C(x), x> = ||x||^2``;
     ``scale="contraction"`` has ``S = <r, q> / <q, q>`` instead, which has the least error and shrinks. With ``bits``
     between two whole numbers a random share of the entries of each block gets the larger codebook: a key draws them, so
-    their places do not travel. Both codebooks then have one ``S``, or one each with
+    their indices do not travel. Both codebooks then have one ``S``, or one each with
     ``scale="contraction"``. Below 1 bit the share ``bits`` of the entries is kept, with one bit each.
 
     Constant: on a vector that the rotation makes Gaussian omega is .571, .133, .0358, .0096 for 1, 2, 3, 4 bits,
@@ -38,7 +38,8 @@ class EDEN:
     Paper: Vargaftik, Ben Basat, Portnoy, Mendelson, Ben-Itzhak and Mitzenmacher, "EDEN: Communication-efficient and
         robust distributed mean estimation for federated learning", ICML 2022.
     Use it when: 1 bit or more an entry can be spent, for means over many workers (unbiased), or under error feedback
-        (contraction). Cut the vector whole or into chunks of a power of two; other cuts are rotated one by one.
+        (contraction). Take the whole vector or chunks of a power of two as segments; other segments are rotated one by
+        one.
 
     The proof of unbiasedness is for a uniformly random rotation. A Hadamard transform is biased on vectors of few large
     entries: one round on ``(1, 1/2, 1/4, ...)`` has ``|bias|^2 = .333 ||x||^2`` at 1 bit and .023 at 2 bits. Two rounds
@@ -82,7 +83,7 @@ class EDEN:
         return rotate_and_quantize(x, key, segments, self.bits, self.rounds, self.scale)
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

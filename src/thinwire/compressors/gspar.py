@@ -129,7 +129,7 @@ def density_error(density: float) -> float:
 
 
 def _cut(indices: Tensor, segments: Segments) -> Segments:
-    """The cut of the entries at ``indices`` that follows the cut of the vector."""
+    """The segments of the entries at ``indices``, which follow those of the vector."""
     return kept_segments(segments, segment_counts(indices, segments))
 
 

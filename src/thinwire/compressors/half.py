@@ -67,7 +67,7 @@ class Half:
         return Dense(x.to(dtype).clamp_(-largest, largest))
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

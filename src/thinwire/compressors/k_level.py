@@ -78,7 +78,7 @@ class KLevel:
         return Grid(codes, self.levels, lows, steps, segments, self.coding)
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

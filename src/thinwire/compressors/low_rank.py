@@ -37,7 +37,7 @@ class LowRank:
         optimization", NeurIPS 2019. A warm start from the last step's directions, the mean of the factors over workers
         (``linear`` there) and error feedback are the method's business, not the operator's: here every message starts
         anew and stands for itself, and messages of different workers do not add.
-    Use it when: gradients of weight matrices are nearly of low rank: cut the vector into tensors and give ``columns``.
+    Use it when: gradients of weight matrices are nearly of low rank: make each tensor a segment and give ``columns``.
 
     Args:
         rank: r, 1 or more.
@@ -79,7 +79,7 @@ class LowRank:
         return Concat(tuple(parts)) if parts else Dense(copy_of(x))
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

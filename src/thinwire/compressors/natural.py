@@ -48,7 +48,7 @@ class NaturalCompression:
         )
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:
@@ -103,7 +103,7 @@ class NaturalDithering:
         )
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

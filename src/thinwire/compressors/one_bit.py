@@ -49,7 +49,7 @@ class OneBit:
         return Grid(_inverted(sign_bits(x), segments.numel), 2, low, step, segments)
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

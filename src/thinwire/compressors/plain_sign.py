@@ -37,7 +37,7 @@ class PlainSign:
         return Signs(sign_bits(x), torch.ones(segments.count, dtype=torch.float32, device=x.device), segments)
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

@@ -31,8 +31,8 @@ class SampledTopK:
 
     A threshold t is the quantile of a strided sample. While fewer than 0.8 k entries reach it t is multiplied by 0.8.
     If more than 1.3 k do, the k largest of them are kept (``resample``), or t is multiplied by 1.3; ``adaptations``
-    times at most. Of what remains the first k by position are kept. An entry that is 0 is never sent. Departure: at
-    least 4096 entries of a segment are sampled.
+    times at most. Of what remains the first k by position are kept. An entry that is 0 is never sent. Unlike
+    the paper, at least 4096 entries of a segment are sampled.
 
     As published it is no contraction with a constant: where between k and 1.3 k entries reach t, those behind are cut
     off whatever their size, and a spike at the end of a vector is left out at every step at which that happens.

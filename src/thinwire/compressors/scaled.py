@@ -127,7 +127,7 @@ def shrink(payload: Payload, factors: Tensor, offsets: Tensor) -> Payload:
             return replace(payload, left=payload.left * factors)
     raise ConfigError(
         f"a message of {type(payload).__name__} over segments of unlike sizes cannot be scaled; "
-        "cut the vector into segments of one size"
+        "split the vector into segments of one size"
     )
 
 

@@ -24,8 +24,8 @@ class Sign:
     Constant: gamma = ``||x||_1^2 / (d ||x||_2^2) >= 1/d``: 2/pi for Gaussian x, 1/d for one entry among zeros.
     Bits: d + 32 a segment.
     Paper: Karimireddy, Rebjock, Stich and Jaggi 2019 (EF-signSGD).
-    Use it when: a bit an entry can be spent, under error feedback; or for the values that ``TopK`` keeps. Cut the
-        vector by tensors: one magnitude for all is too large for some and too small for others.
+    Use it when: a bit an entry can be spent, under error feedback; or for the values that ``TopK`` keeps. Make
+        each tensor a segment: one magnitude for all is too large for some and too small for others.
 
     Example:
         >>> import torch

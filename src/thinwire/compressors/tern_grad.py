@@ -86,7 +86,7 @@ class TernGrad:
         return Levels(codes, shared, 1, segments, self.coding)
 
     def outline(self, segments: Segments) -> Payload:
-        """Every payload for one cut has the same shape."""
+        """Every payload for the same segments has the same shape."""
         return outline_of_zeros(self, segments)
 
     def traits(self, numel: int) -> Traits:

@@ -33,8 +33,8 @@ class Threshold:
 
     With ``density`` t is a quantile of each segment's magnitudes, estimated on a random sample; so the number of kept
     entries is random too, near ``density * d``, and all entries equal to t are kept. With ``threshold`` t is given. An
-    entry that is 0 is never sent. Departure: at least 4096 entries of a segment are sampled, where the paper takes 0.1
-    % of all.
+    entry that is 0 is never sent. Unlike the paper, which samples 0.1 % of all entries, at least
+    4096 entries of a segment are sampled.
 
     Constant: ``gamma = k_s / d`` with ``k_s = density * s`` the sample's own entries of at least t, of s: what is
         guaranteed for every x and every sample; near ``density`` on average. None for a given ``threshold``.

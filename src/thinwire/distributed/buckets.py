@@ -1,4 +1,4 @@
-"""Which memory belongs to which bucket of DDP, however DDP cuts its buckets."""
+"""Which memory belongs to which bucket of DDP, whatever DDP's buckets are."""
 
 import dataclasses
 import functools
@@ -26,8 +26,9 @@ Cut = tuple[str, ...]
 class BucketChannels:
     """A channel for each bucket, its memory known by the names of parameters.
 
-    DDP's first bucket after a start may hold all that is cut later. After a restart it is cut as when the state was
-    saved, so that a method draws the same numbers, and finds again what it keeps of a bucket as a whole.
+    DDP's first bucket after a start may hold all that later buckets have. After a restart it is made as it
+    was when the state was saved, so that a method draws the same numbers, and finds again what it keeps of a bucket
+    as a whole.
 
     Args:
         method: what is exchanged and how.
@@ -87,9 +88,8 @@ class BucketChannels:
         if lost and not self._warned:
             self._warned = True
             warnings.warn(
-                f"what {self.method} kept of regions of other buckets than DDP's present ones "
-                f"({', '.join(sorted(lost))}) is lost, once: DDP cuts its buckets anew after its first step. "
-                "thinwire.synchronize, without DDP, loses nothing",
+                f"what {self.method} kept for regions of DDP's former buckets ({', '.join(sorted(lost))}) is lost, "
+                "once: DDP makes new buckets after its first step. thinwire.synchronize, without DDP, loses nothing",
                 stacklevel=2,
             )
 

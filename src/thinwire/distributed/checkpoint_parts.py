@@ -132,8 +132,8 @@ class Parts:
             return
         if not self.is_everyone:
             raise ConfigError(
-                f"{size} processes saved, and there are {self.size}: islands are resumed with as many processes as "
-                "before, since each process has the shard and the residual of its place"
+                f"{size} processes saved, and there are {self.size}: islands need as many processes as "
+                "before, since each process has the shard and the residual of its rank"
             )
         weights = {name: self._weights_of(handle) for name, handle in self._handles.items()}
         everyone = [self._unpacked(read(other)) for other in range(size)]
@@ -154,7 +154,7 @@ class Parts:
             known = {id(param): each for each, param in model.named_parameters(remove_duplicate=False)}
             if known.keys() >= set(wanted.values()):
                 return name, {own: known[param] for own, param in wanted.items()}
-        raise ConfigError("the model is not among the parts; going on with another number of processes needs it")
+        raise ConfigError("the model is not among the parts; add it, since another number of processes needs it")
 
     def _models(self) -> dict[str, nn.Module]:
         return {name: part for name, part in self._parts.items() if isinstance(part, nn.Module)}

@@ -238,7 +238,7 @@ class CompressedGradients:
             self._exchange.settle()
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory of every parameter by its name, how DDP has cut its buckets, and the counters.
+        """The memory of every parameter by its name, which parameters are in which of DDP's buckets, and the counters.
 
         It loads with ``weights_only=True``. Take it between steps: an exchange whose gradients wait to be applied is
         not in it.

@@ -57,7 +57,7 @@ def load_rank_state(
     """
     if reader is None:
         if checkpoint_id is None:
-            raise ConfigError("neither a folder nor a reader was given; give what was saved to")
+            raise ConfigError("neither a folder nor a reader was given; give the one that was saved to")
         reader = FileSystemReader(os.fspath(checkpoint_id))
     source: Any = reader
     try:

@@ -130,7 +130,7 @@ class PartlyDense:
 
     Args:
         compressor: of the first ``segments.numel`` entries.
-        segments: their cut.
+        segments: those of the vector.
         num_dense: how many entries follow.
     """
 
@@ -139,7 +139,7 @@ class PartlyDense:
     num_dense: int
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
-        """Both parts in one message; its own cut counts."""
+        """Both parts in one message; its own segments count."""
         first = self.compressor.compress(x[: self.segments.numel], key, self.segments)
         return Concat((first, Dense(x[self.segments.numel :].clone())))
 

@@ -10,7 +10,7 @@ from thinwire.distributed.link_speed import dense_exchange_s
 from thinwire.network import Network
 
 IGNORED_STEPS, WATCHED_STEPS = 2, 10
-"""Kernels are compiled in the first step, and DDP cuts its buckets anew after it; then so many are watched."""
+"""Kernels are compiled in the first step, and DDP makes new buckets after it; then so many are watched."""
 LEAST_SAVING = 0.05
 """The share of a step below which a difference is not worth a word, nor told from noise."""
 

@@ -39,7 +39,7 @@ def ddp_in(model: object) -> DistributedDataParallel:
             f"the {_kind(model)} has {len(found)} models in DistributedDataParallel; call compress_ddp for each of them"
         )
     raise ConfigError(
-        f"{_kind(model)} is not in DistributedDataParallel, nor has it one in it; give DistributedDataParallel(model) "
+        f"{_kind(model)} is not a DistributedDataParallel and contains none; give DistributedDataParallel(model) "
         "itself, not its .module, or use thinwire.synchronize(optimizer, model, ...) without DDP"
     )
 

@@ -65,7 +65,7 @@ class Prober:
         transport: of the processes.
         network: its link, see :func:`thinwire.distributed.link_speed.measure_link`.
         vectors: gradients of this process, used in turn.
-        sizes: of the tensors that a vector is cut into.
+        sizes: of the tensors that make up a vector.
         limit_s: about as long the measurement of a method may take. What would take longer is predicted: DDP's own
             exchange from the link, others by a line through what the first entries of the vectors took.
         group: what the transport was made of.
@@ -105,7 +105,7 @@ class Prober:
             ConfigError: a method with a server process, local steps without end, or one that does not fit.
         """
         if needs_server(method):
-            raise ConfigError(f"{method} needs a server beside its workers, which a probe has not; leave it out")
+            raise ConfigError(f"{method} needs a server beside its workers, which a probe does not start; leave it out")
         share = exchanges_per_step(method)
         subject = _Subject(replace(method, warm_up=None), self.transport, self.vectors)
         found: list[Cost] = []

@@ -52,8 +52,8 @@ def serve(
         size = transport.size - 1
         if size < 1 or transport.rank != size:
             raise ConfigError(
-                f"process {transport.rank} of {transport.size} was to serve; the last of at least two processes is "
-                "the server"
+                f"thinwire.serve was called on process {transport.rank} of {transport.size}; the last of at least two "
+                "processes is the server"
             )
         broadcast_parameters(transport, model)
         server = Server(product, model, size=size)

@@ -57,7 +57,7 @@ class AllReduce:
 
 
 def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
-    """The mean of at most ``most`` values at places that all workers know, and the number of workers that have none."""
+    """The mean of at most ``most`` values at indices that all workers know, and how many workers have none."""
     sparse = payload.sparse() if isinstance(payload, SeededSparse) else payload
     assert isinstance(sparse, Sparse)
     values = sparse.values.to_dense()

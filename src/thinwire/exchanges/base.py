@@ -22,7 +22,7 @@ class Context:
         rank: this worker, 0 to ``size - 1``.
         size: number of workers.
         key: addresses this worker's randomness in this exchange.
-        segments: how the vector is cut for compression.
+        segments: those of the vector that are compressed apart.
         max_num_bytes: the longest message that any worker can make of it.
         layout: names and shapes of the tensors that make up the vector.
         kinds: numbers of the kinds of payloads in messages, see :func:`thinwire.wire.kinds_in`; all if not given.
@@ -97,7 +97,7 @@ class Exchange(Protocol):
         """What this worker remembers before the first exchange: tensors of any shape, by name; often none.
 
         Raises:
-            ConfigError: the exchange does not fit the number of workers, the compressor or the cut.
+            ConfigError: the exchange does not fit the number of workers, the compressor or the segments.
         """
         ...
 

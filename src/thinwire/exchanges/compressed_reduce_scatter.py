@@ -100,7 +100,7 @@ class CompressedReduceScatter:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Entries ``start`` to ``stop``, and how they are cut."""
+    """Entries ``start`` to ``stop``, and their segments."""
 
     start: int
     stop: int

@@ -25,7 +25,7 @@ from thinwire.steps import Steps, all_gather
 from thinwire.wire import encode
 
 _FEW = 8
-"""A mean is sparse while at most one entry in so many is sent: then places and values are quicker than the vector."""
+"""A mean is sparse while at most one entry in so many is sent: then indices and values are quicker than the vector."""
 
 
 @register

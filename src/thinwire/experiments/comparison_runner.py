@@ -272,7 +272,7 @@ def _refuse_unwritable(out: Path) -> None:
         if not folder.is_dir():
             raise ConfigError(f"--out {out} cannot be used: {folder} is a file; give a folder, or a path for a new one")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"--out {out} cannot be used: {folder} must not be written; give another folder")
+            raise ConfigError(f"--out {out} cannot be used: {folder} is not writable; give another folder")
         return
 
 

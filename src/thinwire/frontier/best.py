@@ -22,7 +22,7 @@ class Choice:
 
     Args:
         compressor: ready to be used in a method.
-        granularity: how to cut the vector for it.
+        granularity: into which segments to split the vector for it.
         bits_per_entry: of its message, frame and all; mean over draws and vectors.
         error: ``||C(x) - x||^2 / ||x||^2``, mean over vectors and over 64 draws that had no part in the choice.
         error_low: lower end of the 95 % interval of that mean.

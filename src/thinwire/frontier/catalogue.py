@@ -85,9 +85,10 @@ def page() -> str:
         "# Compressors\n\n"
         "Every operator that `thinwire` has. This page is generated from their docstrings:\n"
         "`python -m thinwire.frontier.catalogue docs/compressors.md` writes it again.\n\n"
-        "`d` is the length of a segment, `k` the number of kept entries, omega the least known bound of\n"
-        "`E||C(x) - x||^2 / ||x||^2` of an unbiased operator, gamma that of a contraction, which has `1 - gamma`.\n"
-        "Bits are those of the message without its frame. Which one to take for a number of bits, on which data:\n"
+        "The vector is split into segments, each compressed on its own (whole, tensors, rows or chunks). `d` is the\n"
+        "length of a segment, `k` the number of kept entries. An unbiased operator has omega, the least known bound\n"
+        "of its error `E||C(x) - x||^2 / ||x||^2`. A contraction has gamma: its error is at most `1 - gamma`.\n"
+        "Bits are those of the message without its frame. Which operator to take for a number of bits, on which data:\n"
         "[frontier.md](frontier.md).\n\n"
         f"| operator | use it when |\n|---|---|\n{index}\n\n" + "\n".join(map(_section, shown))
     )

@@ -1,4 +1,4 @@
-"""An operator with all its parameters, and how the vector is cut for it."""
+"""An operator with all its parameters, and the segments of the vector for it."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Configuration:
 
     @property
     def granularity(self) -> Granularity:
-        """The cut, as methods take it."""
+        """The granularity, as methods take it."""
         return Whole() if self.chunk is None else Chunks(self.chunk)
 
     def segments(self, numel: int, count: int = 1) -> Segments:
-        """The cut of ``count`` vectors of ``numel`` entries each, laid end to end."""
+        """The segments of ``count`` vectors of ``numel`` entries each, laid end to end."""
         length = numel if self.chunk is None else min(self.chunk, numel)
         if count == 1 or numel % length == 0:
             return Segments.uniform(count * numel, max(1, length))

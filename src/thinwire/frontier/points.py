@@ -18,7 +18,7 @@ class Point:
 
     Args:
         operator: name of the outermost compressor.
-        configuration: the compressor and the cut.
+        configuration: the compressor and the segments.
         bits: of the message for each entry, frame and all.
         error: ``||C(x) - x||^2 / ||x||^2``, mean over draws: omega of what is unbiased, else ``1 - gamma``.
         unbiased: so its traits say.

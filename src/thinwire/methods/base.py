@@ -30,7 +30,7 @@ class GradientAveraging:
         memory: what becomes of what messages leave out.
         compressor: what makes the messages.
         exchange: how they become a mean.
-        granularity: how the gradient is cut for compression.
+        granularity: into which segments the gradient is split for compression.
         clip_norm: before the memory, each worker's gradient is scaled to a norm of at most ``clip_norm / sqrt(P)``
             (local clipping of Deep Gradient Compression, Lin et al. 2018).
         warm_up: compressors of the first exchanges.
@@ -77,11 +77,11 @@ class ModelAveraging:
         memory: what becomes of what messages leave out.
         compressor: what makes the messages.
         exchange: how they become a mean.
-        granularity: how the vector is cut for compression.
+        granularity: into which segments the vector is split for compression.
         update: what is exchanged, and what becomes of the mean.
         warm_up: compressors of the first exchanges (of each fragment).
         reset_memory: whether the memory is set to zero when the learning rate falls below half of what it was.
-        fragments: the vector is cut into so many consecutive parts of equal length; each exchange is of one of them,
+        fragments: the vector is split into so many consecutive parts of equal length; each exchange is of one of them,
             in turn (sparse parameter averaging; Streaming DiLoCo).
         delay: local steps between an exchange and the step after which its result is applied.
 
@@ -111,8 +111,8 @@ class ModelAveraging:
             )
         if not self.schedule.workers_agree and not isinstance(self.exchange, AsynchronousServer):
             raise ConfigError(
-                f"under {self.schedule} each worker communicates at steps of its own, which an exchange in which they "
-                "wait for each other cannot; use a schedule that all share, or an AsynchronousServer"
+                f"under {self.schedule} each worker communicates at steps of its own, but in {self.exchange} they "
+                "wait for each other; use a schedule that all workers share, or an AsynchronousServer"
             )
         _check_server(self)
 
@@ -129,7 +129,7 @@ Method: TypeAlias = GradientAveraging | ModelAveraging
 
 
 def check_method(method: Method, layout: Layout) -> Segments:
-    """The cut of the model's vector, once it is sure that the method's parts fit together on it.
+    """The segments of the model's vector, once it is sure that the method's parts fit together on it.
 
     Raises:
         ConfigError: error feedback over an operator whose error is 1 or more on a segment of this model, or
@@ -154,8 +154,8 @@ def _check_server(method: ModelAveraging) -> None:
     update, exchange = method.update, method.exchange
     if isinstance(update, ServerUpdate) != isinstance(exchange, AsynchronousServer):
         raise ConfigError(
-            f"update={update} does not go with exchange={exchange}: an asynchronous server takes Follow or "
-            "ElasticFollow, and they take no other exchange"
+            f"update={update} does not go with exchange={exchange}: an asynchronous server works with "
+            "Follow and ElasticFollow only, and these two work with no other exchange"
         )
     if not isinstance(update, ServerUpdate):
         return
@@ -171,12 +171,12 @@ def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
     of_all = method.exchange.workers_agree or isinstance(method.exchange, AsynchronousServer)
     if not of_all and not seeks_consensus:
         raise ConfigError(
-            f"under {method.exchange} each worker gets a mean of its own, and models would drift apart; use "
+            f"under {method.exchange} each worker gets a mean of its own, and the models would drift apart; use "
             "ModelAveraging with update=Consensus()"
         )
     if seeks_consensus and of_all:
         raise ConfigError(
-            f"Consensus adds up means for ever, and {method.exchange} rounds each of them to f32, so that the models "
+            f"Consensus adds up all means, and {method.exchange} rounds each of them to f32, so that the models "
             "would drift; use exchange=Gossip(graph=Complete()), which has the same neighbours and loses nothing"
         )
 
@@ -185,8 +185,8 @@ def _check_estimates(method: "GradientAveraging | ModelAveraging") -> None:
     """Messages that are changes of an estimate must be added up, and others must not."""
     if isinstance(method.memory, EF21) != isinstance(method.exchange, Accumulating):
         raise ConfigError(
-            f"memory={method.memory} does not go with exchange={method.exchange}: the messages of EF21 are changes, "
-            "which Accumulating adds up, and nothing else sends changes"
+            f"memory={method.memory} does not go with exchange={method.exchange}: EF21 sends changes, and only "
+            "Accumulating adds changes up; give both or neither"
         )
     if isinstance(method.memory, EF21) and method.reset_memory:
         raise ConfigError("an estimate that all workers share must not be reset; leave reset_memory out with EF21")

@@ -57,7 +57,7 @@ class Elastic:
             )
         if alpha > 1.0 or self.beta > 1.0:
             warnings.warn(
-                f"beta = {self.beta}, alpha = {self.alpha}: a rate above 1 jumps over what it moves to and swings back",
+                f"beta = {self.beta}, alpha = {self.alpha}: a rate above 1 jumps over its goal, and models swing back",
                 stacklevel=3,
             )
 

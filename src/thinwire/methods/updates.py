@@ -71,7 +71,10 @@ class Outer:
         if self.nesterov and self.momentum == 0.0:
             raise ConfigError("nesterov has no effect without momentum; give an outer momentum or leave it out")
         if not 0.0 <= self.mix < 1.0:
-            raise ConfigError(f"mix = {self.mix} was given; a worker keeps a share of its own parameters below 1")
+            raise ConfigError(
+                f"mix = {self.mix} was given; it is the share of its own parameters that a worker keeps, 0 or more and "
+                "below 1"
+            )
 
     def init(self, params: Tensor) -> State:
         """A copy of the parameters, and a velocity if there is momentum."""

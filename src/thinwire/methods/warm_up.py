@@ -31,7 +31,7 @@ class WarmUp:
         if not self.compressors or self.exchanges < 1:
             raise ConfigError(
                 f"a warm-up of {len(self.compressors)} compressors for {self.exchanges} exchanges each was given; "
-                "it takes at least one of both. Leave it out if there is to be none"
+                "give at least one of each, or leave the warm-up out"
             )
 
 

@@ -1,4 +1,4 @@
-"""Payloads that say something of a few entries only, as places and values."""
+"""Payloads that say something of a few entries only, as indices and values."""
 
 import torch
 from torch import Tensor
@@ -30,12 +30,12 @@ def num_entries(payload: Payload) -> int:
 
 
 def entries(payload: Payload) -> tuple[Tensor, Tensor]:
-    """The places of those entries, int64, ascending, and their values, f32: ``[k]`` each.
+    """The indices of those entries, int64, ascending, and their values, f32: ``[k]`` each.
 
     Example:
         >>> tail = Dense(torch.tensor([7.0, 8.0]))
-        >>> places, values = entries(Concat((Sparse(100, torch.tensor([4]), Dense(torch.tensor([1.0]))), tail)))
-        >>> places.tolist(), values.tolist()
+        >>> indices, values = entries(Concat((Sparse(100, torch.tensor([4]), Dense(torch.tensor([1.0]))), tail)))
+        >>> indices.tolist(), values.tolist()
         ([4, 100, 101], [1.0, 7.0, 8.0])
     """
     match payload:

@@ -192,10 +192,10 @@ class Channel:
 
 
 def make_channels(method: Method, named: dict[str, Tensor], rank: int, size: int, key: Key) -> list[Channel]:
-    """The parameters cut into as many consecutive parts of equal length as the method has fragments.
+    """The parameters split into as many consecutive parts of equal length as the method has fragments.
 
     Raises:
-        ConfigError: more fragments than entries, a parameter that would have to be cut but is not contiguous, or a
+        ConfigError: more fragments than entries, a parameter that would have to be split but is not contiguous, or a
             part of the method that does not fit.
     """
     layout = Layout.of(named)
@@ -215,7 +215,7 @@ def make_channels(method: Method, named: dict[str, Tensor], rank: int, size: int
 
 
 def _pieces(named: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
-    """The parameters between two entries of the flat vector: whole ones as they are, cut ones as flat views."""
+    """The parameters between two entries of the flat vector: whole ones as they are, split ones as flat views."""
     pieces = {}
     begin = 0
     for name, param in named.items():
@@ -228,7 +228,7 @@ def _pieces(named: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor
                 pieces[name] = param.detach().view(-1)[first - begin : last - begin]
             else:
                 raise ConfigError(
-                    f"parameter {name!r} would be cut into fragments, but its memory is not contiguous; "
+                    f"parameter {name!r} would be split into fragments, but its memory is not contiguous; "
                     "make it contiguous or use fewer fragments"
                 )
         begin = end

@@ -186,7 +186,7 @@ class Exchanged:
     def _take(self, grouped: Grouped, named: Mapping[str, Tensor]) -> None:
         self._group = grouped
         self.is_bound = grouped.bound() is not None
-        """Whether something is kept by the places of parameters in the vector, so that none can join or leave."""
+        """Whether something is kept by the index of parameters in the vector, so that none can join or leave."""
         self.measure(self._clock)
         self.params = [named[name] for name in self.layout.names]
         """Whole, in the layout's order."""

@@ -28,7 +28,7 @@ class LayerRecord:
     Args:
         step: the training step, counted from 1.
         rank: the worker.
-        name: the parameter's; one that is cut into fragments has a record for each piece.
+        name: the parameter's; one that is split into fragments has a record for each piece.
         numel: entries.
         message_bytes: its share of the worker's message, see :func:`byte_shares`.
         relative_error: ``||u - q|| / ||u||``.
@@ -174,7 +174,7 @@ def byte_shares(sent: Payload, tensors: Segments, num_bytes: int) -> Tensor:
 
     Args:
         sent: the decoded message, for ``tensors.numel`` entries.
-        tensors: the cut of the vector into tensors.
+        tensors: the segments of the vector, one for each tensor.
         num_bytes: what is divided.
 
     Example:

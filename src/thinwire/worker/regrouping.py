@@ -37,7 +37,7 @@ class Grouped:
         return self.parked | named_tensors(self.channels, self.layout)
 
     def bound(self) -> str | None:
-        """What is kept by the places of parameters in the vector, if anything is, so that none can join or leave."""
+        """What is kept by the index of parameters in the vector, if anything is, so that none can join or leave."""
         lasting = (name for name in self.tensors() if not name.startswith("pending."))
         return next((name for name in lasting if not owner(name)), None)
 
@@ -75,14 +75,14 @@ def regroup(
         stands: whether the parameters are at their common point, which need not be kept then for those that leave.
 
     Raises:
-        ConfigError: the method keeps something that is bound to the places of parameters in the vector.
+        ConfigError: the method keeps something that is bound to the index of parameters in the vector.
     """
     first = before.channels[0]
     bound = before.bound()
     if bound is not None:
         raise ConfigError(
             f"parameters were frozen, unfrozen, added or replaced, or have lost or got a gradient, but {first.method} "
-            f"keeps {bound!r} by the places of parameters in one vector; make a new handle after such a change, or "
+            f"keeps {bound!r} by the index of each parameter in one vector; make a new handle after such a change, or "
             "take another method"
         )
     kept = {name: tensor for name, tensor in before.tensors().items() if owner(name) not in replaced}
@@ -107,7 +107,7 @@ def regroup(
 
 
 def owner(name: str) -> str:
-    """Which parameter a tensor of the state belongs to; empty if it is bound to the cut of the vector.
+    """Which parameter a tensor of the state belongs to; empty if it is bound to the segments of the vector.
 
     Example:
         >>> owner("memory.residual.layers.0.weight"), owner("exchange.directions.w.#0"), owner("exchange.left.#0")
