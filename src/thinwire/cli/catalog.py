@@ -20,7 +20,7 @@ def show_methods(names: Sequence[str], lines: TextIO | None) -> None:
     Raises:
         ConfigError: an unknown name.
     """
-    rows = [find_row(name.partition(":")[0]) for name in names] or list(CATALOG)
+    rows = [find_row(name) for name in names] or list(CATALOG)
     for row in rows if lines is not None else ():
         print(json.dumps(row.to_json()), file=lines)
     if lines is sys.stdout:

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from thinwire.config import suggest
 from thinwire.errors import ConfigError
 from thinwire.layout import State
+from thinwire.option_strings import read_pairs, split_name, unreadable
 from thinwire.theory import RunningAverage
 
 
@@ -141,16 +141,13 @@ class Averager:
 
 def _read(text: str, what: str, known: dict[str, tuple[str, ...]]) -> tuple[str, dict[str, tuple[float, ...]]]:
     """The name, and for each of its options its numbers, all of which must be given."""
-    name, _, rest = text.partition(":")
-    if name not in known:
-        raise ConfigError(f"unknown {what} {text!r}{suggest(name, list(known))}")
+    name, rest = split_name(text, what, known)
     given: dict[str, tuple[float, ...]] = {}
-    for part in filter(None, rest.split(",")):
-        option, _, value = part.partition("=")
+    for option, value in read_pairs(rest, name, known[name]).items():
         try:
             given[option] = tuple(float(number) for number in value.split("/"))
         except ValueError:
-            raise ConfigError(f"{text}: {part} cannot be read; write {option}=NUMBER") from None
+            raise unreadable(name, option, value, "a number") from None
     if given.keys() != set(known[name]):
         form = ":" + ",".join(f"{option}=NUMBER" for option in known[name]) if known[name] else ""
         raise ConfigError(f"the {what} {text} was given; write {name}{form}")
