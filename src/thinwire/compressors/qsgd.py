@@ -72,11 +72,6 @@ class QSGD:
             raise ConfigError(
                 f"{self.levels} levels were asked for; QSGD takes 1 to 32767, or bits=2 to bits=16 in their place"
             )
-        if self.norm not in ("l2", "max"):
-            raise ConfigError(f"norm {self.norm!r} is not known; QSGD takes 'l2' or 'max'")
-
-        if self.coding not in ("packed", "elias", "entropy"):
-            raise ConfigError(f"coding {self.coding!r} is not known; QSGD takes 'packed', 'elias' or 'entropy'")
 
     @staticmethod
     def bits_to_levels(bits: int) -> int:
@@ -116,12 +111,13 @@ class QSGD:
 
     def traits(self, numel: int) -> Traits:
         """Unbiased with omega, or a contraction with ``1 - gamma = omega / (1 + omega)`` when scaled."""
-        omega = self._omega(numel)
+        omega = self.omega(numel)
         if self.scaled:
             return Traits(unbiased=omega == 0.0, error=omega / (1.0 + omega))
         return Traits(unbiased=True, error=omega)
 
-    def _omega(self, numel: int) -> float:
+    def omega(self, numel: int) -> float:
+        """The constant of the unscaled operator."""
         s = self.levels
         if self.norm == "l2":
             return min(numel / s**2, math.sqrt(numel) / s)
@@ -138,7 +134,7 @@ def _shrink(quantizer: QSGD, segments: Segments) -> Tensor | None:
     """``1 / (1 + omega)`` of each segment, or one number if all are alike: shared, do not write to it."""
     if not quantizer.scaled:
         return None
-    factors = {size: 1.0 / (1.0 + quantizer._omega(size)) for size in segments.distinct_sizes()}
+    factors = {size: 1.0 / (1.0 + quantizer.omega(size)) for size in segments.distinct_sizes()}
     if len(factors) == 1:
         return torch.tensor(list(factors.values()), dtype=torch.float32)
     sizes: list[int] = segments.offsets().diff().tolist()

@@ -151,8 +151,6 @@ class Staggered:
     def __post_init__(self) -> None:
         check_types(self)
         _check_steps("every", self.steps)
-        if self.gaps not in ("fixed", "random"):
-            raise ConfigError(f"gaps = {self.gaps!r} was given; gaps are 'fixed' or 'random'")
 
     @property
     def workers_agree(self) -> bool:
