@@ -90,7 +90,8 @@ def switched(compressor: Compressor) -> list[Compressor]:
 def _fields(compressor: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Field, Any]]:
     """Path, field and value of every field, those of nested operators in their place."""
     found = []
-    for field in fields_of(type(compressor)):
+    cls: type = type(compressor)
+    for field in fields_of(cls):
         value, place = getattr(compressor, field.name), (*path, field.name)
         found += _fields(value, place) if field.is_nested else [(place, field, value)]
     return found
