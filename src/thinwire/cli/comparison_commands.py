@@ -1,16 +1,12 @@
 """``thinwire methods``, ``compare`` and ``report``: what they take."""
 
-import shlex
-import sys
-import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from thinwire.cli.application import app, numbers, open_lines
-from thinwire.errors import ConfigError
+from thinwire.cli.application import app, open_lines
 
 TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
@@ -50,6 +46,7 @@ def methods(
 
 @app.command()
 def compare(
+    context: typer.Context,
     methods: Annotated[list[str], typer.Argument(help="method strings, see: thinwire methods")],
     task: Annotated[
         str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
@@ -91,50 +88,9 @@ def compare(
     Safe to interrupt: the same command goes on where it stopped. Under torchrun, --engine processes joins the
     processes that torchrun started.
     """
-    from thinwire.cli.comparing import Settings, refuse_swapped, start
-    from thinwire.experiments.launch import is_lead
-    from thinwire.experiments.spec import Comparison
-    from thinwire.experiments.tasks import load_task, reads_files
-    from thinwire.machines import Machines
-    from thinwire.network import Network
+    from thinwire.cli.comparing import compare_as_asked
 
-    if not is_lead():
-        warnings.simplefilter("ignore")  # the process beside it shows the same
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
-    refuse_swapped(task, methods)
-    loaded = load_task(task, data=data)
-    rates = numbers(lrs, float, "--lrs") or loaded.learning_rates
-    _warn_without_effect(
-        engine, network=network or None, compute=compute or None, jobs=jobs, tune_steps=tune_steps,
-        tuned=len(rates) > 1,
-    )  # fmt: skip
-    comparison = Comparison(
-        methods=tuple(methods),
-        task=task,
-        data=data if reads_files(task) else None,
-        workers=workers,
-        seeds=numbers(seeds, int, "--seeds"),
-        lrs=tuple(sorted(rates)),
-        engine=engine.value,
-        network=Network.parse(network or "100Mbit,20ms"),
-        compute=Machines.parse(compute or "10ms"),
-        steps=steps,
-        tune_steps=steps if tune_steps is None else tune_steps,
-        evaluate_every=max(1, steps // 20) if evaluate_every is None else evaluate_every,
-        batch_size=loaded.batch_size if batch_size is None else batch_size,
-        optimizer=optimizer,
-        sharding=sharding.value,
-        target=target,
-        lr_schedule=lr_schedule,
-        average=average,
-    )
-    settings = Settings(
-        folder=out or Path("runs") / task.replace(":", "-"),
-        command=shlex.join(["thinwire", *sys.argv[1:]]),
-        json_file=json_file,
-    )
-    start(comparison, loaded, settings, jobs)
+    compare_as_asked(context.params)
 
 
 @app.command()
@@ -146,15 +102,3 @@ def report(
     from thinwire.cli.reporting import show_report
 
     show_report(folder, json_file)
-
-
-def _warn_without_effect(
-    engine: EngineChoice, *, network: str | None, compute: str | None, jobs: int | None, tune_steps: int | None,
-    tuned: bool,
-) -> None:  # fmt: skip
-    if tune_steps is not None and not tuned:
-        warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
-    if engine is EngineChoice.processes:
-        for name, given in (("--network", network), ("--compute", compute), ("--jobs", jobs)):
-            if given is not None:
-                warnings.warn(f"{name} has no effect with --engine processes", stacklevel=2)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thinwire.cli.application import app, open_lines
+from thinwire.cli.application import app, fill, numbers, open_lines
 from thinwire.cli.comparison_commands import JSON_HELP, TASKS, complete_tasks
 from thinwire.errors import ConfigError
 
@@ -40,6 +40,7 @@ class KindChoice(StrEnum):
 
 @app.command()
 def record(
+    context: typer.Context,
     task: Annotated[
         str,
         typer.Argument(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks),
@@ -61,26 +62,9 @@ def record(
     The file also holds what the method compressed (gradient or displacement plus residual), if it has a memory. It
     is a plain dict, which torch.load reads with weights_only=True. Ctrl-C keeps what is recorded by then.
     """
-    from thinwire.cli.comparing import refuse_swapped
-    from thinwire.cli.measuring import record_gradients, refuse_out
-    from thinwire.experiments.recording import RecordingPlan
-    from thinwire.experiments.tasks import load_task
+    from thinwire.cli.measuring import record_as_asked
 
-    refuse_out(out)
-    refuse_swapped(task, [method])
-    loaded = load_task(task, data=data)
-    plan = RecordingPlan(
-        method=method,
-        workers=workers,
-        steps=steps,
-        every=every,
-        lr=loaded.learning_rates[len(loaded.learning_rates) // 2] if lr is None else lr,
-        batch_size=loaded.batch_size if batch_size is None else batch_size,
-        optimizer=optimizer,
-        seed=seed,
-        all_workers=all_workers,
-    )
-    record_gradients(plan, loaded, task, out)
+    record_as_asked(context.params)
 
 
 @app.command()
@@ -102,7 +86,6 @@ def bench(
     Close other programs first. Ctrl-C prints what is measured by then.
     """
     from thinwire.bench import Plan, read_numel
-    from thinwire.cli.application import numbers
     from thinwire.cli.measuring import time_steps
 
     plan = Plan(
@@ -139,6 +122,7 @@ def probe(
 
 @app.command()
 def frontier(
+    context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", help="gaussian, lognormal, student, or a file of thinwire record [default: the three]"),
@@ -164,9 +148,6 @@ def frontier(
             warnings.warn(f"{name} has no effect with --best, --table or --gamma", stacklevel=2)
     from thinwire.cli.frontier import Request, show_frontier
 
-    request = Request(
-        inputs=tuple(inputs or ()), bits=bits, clients=clients, kind=kind.value, numel=numel, draws=draws, best=best,
-        table=None if table is None else table.value, gamma=gamma, html=html,
-    )  # fmt: skip
+    request = fill(Request, context.params, {"inputs": tuple(inputs or ())})
     with open_lines(json_file) as lines:
         show_frontier(request, lines)

@@ -27,14 +27,17 @@ def write_page(frontiers: Sequence[Frontier], path: StrPath) -> None:
 
 def render(frontiers: Sequence[Frontier]) -> str:
     """The page as text; it fetches nothing."""
-    names = sorted({one.operator for found in frontiers for one in (*found.points, *found.rows)})
+    of_points = {point.operator for found in frontiers for point in found.points}
+    names = sorted(of_points | {row.operator for found in frontiers for row in found.rows})
     slots = {name: slot for slot, name in enumerate(names)}
     panels = [(found, kind) for found in frontiers for kind in KINDS]
-    drawings = [
-        Drawing(title=f"{found.input}: {_TITLES[kind]}", content=_drawn(found, kind, slots)) for found, kind in panels
-    ]
+    drawings = [Drawing(title="error against bits", content=_drawn(found, kind, slots)) for found, kind in panels]
     sections = [
-        section(f"panel-{number}", drawing.title, figures([drawing], number) + _table(found, kind, slots))
+        section(
+            f"panel-{number}",
+            f"{found.input}: {_TITLES[kind]}",
+            figures([drawing], number) + _table(found, kind, slots),
+        )
         for number, (drawing, (found, kind)) in enumerate(zip(drawings, panels, strict=True))
     ]
     header = (
