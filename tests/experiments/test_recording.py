@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.experiments.engines import SimulatedEngine
-from thinwire.experiments.recording import Recorder, Recording, RecordingPlan
+from thinwire.experiments.recorder import Recorder
+from thinwire.experiments.recording import Recording, RecordingPlan
 from thinwire.experiments.session import Session
 from thinwire.experiments.sharding import Batches, make_shards
 from thinwire.experiments.spec import Comparison, Run

@@ -16,7 +16,7 @@ from thinwire.cli.progress import Meter
 from thinwire.config import to_json
 from thinwire.errors import ConfigError
 from thinwire.experiments.processes import process_context
-from thinwire.experiments.session import one_torch_thread
+from thinwire.experiments.training import one_torch_thread
 from thinwire.frontier import (
     Frontier,
     FrontierRow,

@@ -10,7 +10,8 @@ from thinwire.cli.application import Interrupted, console, fill, open_lines, say
 from thinwire.cli.comparing import refuse_swapped
 from thinwire.cli.progress import Meter
 from thinwire.errors import ConfigError, ThinwireError
-from thinwire.experiments.recording import Recorder, Recording, RecordingPlan
+from thinwire.experiments.recorder import Recorder
+from thinwire.experiments.recording import Recording, RecordingPlan
 from thinwire.experiments.tasks import load_task
 from thinwire.report import print_fitted
 
