@@ -1,5 +1,6 @@
 """Averaging of gradients and displacements: the methods that everything else is compared with."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -83,40 +84,33 @@ def ef_signsgd(
     )  # fmt: skip
 
 
-@entry(
+def _of_top(values: Compressor) -> Callable[..., Method]:
+    def build(
+        density: Density | None = None,
+        k: float | None = None,
+        every: int = 1,
+        granularity: Granularity = Whole(),
+        memory: Remember = "error-feedback",
+        exchange: Route = "gather",
+    ) -> Method:
+        return _qsparse("top", density, k, values, Every(every), granularity, memory, exchange)
+
+    return build
+
+
+topk = entry(
     name="topk",
     paper="Stich et al. 2018; Basu et al. 2019",
     summary="exact top-k coordinates of the displacement, with error feedback",
     differs_from_paper="k is global unless granularity=tensor, where Basu et al. take min(d_t, 1000) of each tensor",
-)
-def topk(
-    density: Density | None = None,
-    k: float | None = None,
-    every: int = 1,
-    granularity: Granularity = Whole(),
-    memory: Remember = "error-feedback",
-    exchange: Route = "gather",
-) -> Method:
-    """The largest coordinates of the displacement, with memory."""
-    return _qsparse("top", density, k, Identity(), Every(every), granularity, memory, exchange)
+)(_of_top(Identity()))
 
-
-@entry(
+signtopk = entry(
     name="signtopk",
     paper="Basu et al. 2019",
     summary="signs of the top-k coordinates and one scale ||y||_1 / k, with error feedback, every H steps",
     differs_from_paper="k is global unless granularity=tensor",
-)
-def signtopk(
-    density: Density | None = None,
-    k: float | None = None,
-    every: int = 1,
-    granularity: Granularity = Whole(),
-    memory: Remember = "error-feedback",
-    exchange: Route = "gather",
-) -> Method:
-    """The signs of the largest coordinates, with memory."""
-    return _qsparse("top", density, k, Sign(), Every(every), granularity, memory, exchange)
+)(_of_top(Sign()))
 
 
 @entry(
