@@ -5,8 +5,7 @@ from torch import Tensor
 
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch, unpack_torch
 from thinwire.kernels.entropy.elias import MAX_NUM_BITS
-from thinwire.kernels.entropy.exp_golomb import num_blocks_of
-from thinwire.kernels.entropy.exp_golomb_numba import BLOCK
+from thinwire.kernels.entropy.exp_golomb import BLOCK, num_blocks_of
 
 
 def crc32c_python(data: bytes, previous: int = 0) -> int:
