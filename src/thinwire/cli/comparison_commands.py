@@ -15,18 +15,8 @@ OptimizerString = Annotated[str, typer.Option(help="of torch.optim: sgd:momentum
 DataFolder = Annotated[str | None, typer.Option(help="folder of the task's data set")]
 
 
-class EngineChoice(StrEnum):
-    """How workers run."""
-
-    simulate = "simulate"
-    processes = "processes"
-
-
-class ShardingChoice(StrEnum):
-    """How examples are dealt out."""
-
-    random = "random"
-    sorted = "sorted"
+EngineChoice = StrEnum("EngineChoice", ["simulate", "processes"])
+ShardingChoice = StrEnum("ShardingChoice", ["random", "sorted"])
 
 
 def complete_tasks(incomplete: str) -> list[str]:

@@ -16,26 +16,9 @@ BUDGETS = "0.1,0.5,1,2,4"
 """As :mod:`thinwire.frontier` has them, which would wait for torch."""
 
 
-class Like(StrEnum):
-    """Models whose tensors are known."""
-
-    resnet50 = "resnet50"
-    gpt2 = "gpt2"
-
-
-class TableChoice(StrEnum):
-    """Tables of well-known operators."""
-
-    reference = "reference"
-    budget = "budget"
-
-
-class KindChoice(StrEnum):
-    """What may be chosen."""
-
-    any = "any"
-    unbiased = "unbiased"
-    contraction = "contraction"
+Like = StrEnum("Like", ["resnet50", "gpt2"])
+TableChoice = StrEnum("TableChoice", ["reference", "budget"])
+KindChoice = StrEnum("KindChoice", ["any", "unbiased", "contraction"])
 
 
 @app.command()

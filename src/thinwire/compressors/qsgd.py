@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, check_vector
+from thinwire.compressors.base import Traits, check_vector, shrink_factors
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes
@@ -134,11 +134,5 @@ class QSGD:
 
 @functools.lru_cache(maxsize=64)
 def _shrink(quantizer: QSGD, segments: Segments) -> Tensor | None:
-    """``1 / (1 + omega)`` of each segment, or one number if all are alike: shared, do not write to it."""
-    if not quantizer.scaled:
-        return None
-    factors = {size: 1.0 / (1.0 + quantizer.omega(size)) for size in segments.distinct_sizes()}
-    if len(factors) == 1:
-        return torch.tensor(list(factors.values()), dtype=torch.float32)
-    sizes: list[int] = segments.offsets().diff().tolist()
-    return torch.tensor([factors.get(size, 1.0) for size in sizes], dtype=torch.float32)
+    """What levels are multiplied by, if they are scaled: shared, do not write to it."""
+    return shrink_factors(quantizer.omega, segments) if quantizer.scaled else None

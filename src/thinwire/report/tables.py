@@ -24,7 +24,7 @@ def print_table(rows: Sequence[ResultRow], console: "Console") -> None:
     numbers = [
         TerminalColumn(
             header=column.short_header,
-            cells=[column.short_text(row) for row in rows],
+            cells=[(column.short_text or column.text)(row) for row in rows],
             bold=frozenset(place for place, row in enumerate(rows) if row.method in winners),
         )
         for column, winners in zip(shown, best, strict=True)
