@@ -87,7 +87,8 @@ def page() -> str:
         "`d` is the length of a segment, `k` the number of kept entries, omega the least known bound of\n"
         "`E||C(x) - x||^2 / ||x||^2` of an unbiased operator, gamma that of a contraction, which has `1 - gamma`.\n"
         "Bits are those of the message without its frame. Which one to take for a number of bits, on which data:\n"
-        "[frontier.md](frontier.md).\n\n"
+        "[frontier.md](frontier.md). What no line of `thinwire methods` has is for methods of your own: any\n"
+        "of these goes into any product that [methods.md](methods.md) describes.\n\n"
         f"| operator | use it when |\n|---|---|\n{index}\n\n" + "\n".join(map(_section, shown))
     )
 
