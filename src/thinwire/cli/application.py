@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Annotated, Any, Literal, TextIO, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,9 +23,6 @@ app = typer.Typer(
 )
 # A pipe or a log has no width of its own, unless COLUMNS says so; 120 columns hold the result table.
 console = Console(width=None if sys.stdout.isatty() else shutil.get_terminal_size((120, 25)).columns)
-
-
-JsonFile = Annotated[str, typer.Option("--json", help="file for a JSON line a row; - is standard output")]
 
 
 class Interrupted(Exception):

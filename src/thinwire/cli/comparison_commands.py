@@ -6,13 +6,11 @@ from typing import Annotated
 
 import typer
 
-from thinwire.cli.application import JsonFile, app, open_lines
+from thinwire.cli.application import app, open_lines
 
 TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
-BatchSize = Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")]
-OptimizerString = Annotated[str, typer.Option(help="of torch.optim: sgd:momentum=0.9, adam:betas=0.9/0.95")]
-DataFolder = Annotated[str | None, typer.Option(help="folder of the task's data set")]
+JSON_HELP = "file for a JSON line a row; - is standard output"
 
 
 EngineChoice = StrEnum("EngineChoice", ["simulate", "processes"])
@@ -27,7 +25,7 @@ def complete_tasks(incomplete: str) -> list[str]:
 @app.command()
 def methods(
     names: Annotated[list[str] | None, typer.Argument(help="only these [default: all]", show_default=False)] = None,
-    json_file: JsonFile = "",
+    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a method; - is standard output")] = "",
 ) -> None:
     """List the methods: what each sends, its paper, its options with their defaults."""
     from thinwire.cli.catalog import show_methods
@@ -61,8 +59,8 @@ def compare(
     steps: Annotated[int, typer.Option(help="steps of a final run")] = 300,
     tune_steps: Annotated[int | None, typer.Option(help="steps of a run of the search [default: as final]")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")] = None,
-    batch_size: BatchSize = None,
-    optimizer: OptimizerString = "sgd",
+    batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
+    optimizer: Annotated[str, typer.Option(help="of torch.optim: sgd:momentum=0.9, adam:betas=0.9/0.95")] = "sgd",
     lr_schedule: Annotated[
         str, typer.Option(help="of every run: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
     ] = "constant",
@@ -70,10 +68,10 @@ def compare(
         str, typer.Option(help="of the iterates, evaluated instead of the last: uniform, quadratic:shift=A")
     ] = "none",
     sharding: Annotated[ShardingChoice, typer.Option(help="how examples are dealt out")] = ShardingChoice.random,
-    data: DataFolder = None,
+    data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for results [default: runs/TASK]")] = None,
     jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
-    json_file: JsonFile = "",
+    json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
 ) -> None:
     """Compare methods: tune each, run each with every seed, write results.jsonl and report.html.
 
@@ -88,7 +86,7 @@ def compare(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="folder of a comparison")],
-    json_file: JsonFile = "",
+    json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
 ) -> None:
     """Print the table and write report.html again from the files of a comparison."""
     from thinwire.cli.reporting import show_report

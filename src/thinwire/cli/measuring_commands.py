@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from thinwire.cli.application import JsonFile, app, fill, numbers, open_lines
-from thinwire.cli.comparison_commands import TASKS, BatchSize, DataFolder, OptimizerString, complete_tasks
+from thinwire.cli.application import app, fill, numbers, open_lines
+from thinwire.cli.comparison_commands import JSON_HELP, TASKS, complete_tasks
 from thinwire.errors import ConfigError
 
 DEFAULT_NUMEL = 16_384
@@ -34,11 +34,11 @@ def record(
     steps: Annotated[int, typer.Option(help="training steps")] = 200,
     every: Annotated[int, typer.Option(help="steps from one recorded step to the next")] = 20,
     lr: Annotated[float | None, typer.Option(help="learning rate [default: in the middle of the task's]")] = None,
-    batch_size: BatchSize = None,
-    optimizer: OptimizerString = "sgd",
+    batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
+    optimizer: Annotated[str, typer.Option(help="of torch.optim: sgd:momentum=0.9, adam:betas=0.9/0.95")] = "sgd",
     seed: Annotated[int, typer.Option(help="of model, batches and exchanges")] = 0,
     all_workers: Annotated[bool, typer.Option("--all-workers", help="record every worker, not only worker 0")] = False,
-    data: DataFolder = None,
+    data: Annotated[str | None, typer.Option(help="folder of the task's data set")] = None,
 ) -> None:
     """Train a task and keep gradients, for: thinwire bench --input recorded:FILE.
 
@@ -61,7 +61,7 @@ def bench(
         str, typer.Option(help="only these, separated by commas; operators: each compressor; an unknown one lists all")
     ] = "",
     repeats: Annotated[int | None, typer.Option(help="calls of each [default: 30, 11 or 5, by length]")] = None,
-    json_file: JsonFile = "",
+    json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
     quick: Annotated[bool, typer.Option("--quick", help="1M, few repeats: that it works, not what it costs")] = False,
 ) -> None:
     """Time kernels and whole steps against memcpy, torch.topk and the entropy, all in one run.
@@ -90,7 +90,7 @@ def probe(
     like: Annotated[Like | None, typer.Option(help="a gradient of this model [default: resnet50]")] = None,
     compute: Annotated[str, typer.Option(help="time of a step without communication: 50ms")] = "0ms",
     limit: Annotated[float, typer.Option(help="seconds for each method; what takes longer is predicted")] = 10.0,
-    json_file: JsonFile = "",
+    json_file: Annotated[str, typer.Option("--json", help="file for a JSON line a method; - is standard output")] = "",
 ) -> None:
     """Measure the link and what methods would cost on it, and say which to use.
 
@@ -120,7 +120,7 @@ def frontier(
     gamma: Annotated[
         str, typer.Option(help="only the search of (s, k) for scaled QSGD of top-k: gamma=0.01,... of --numel entries")
     ] = "",
-    json_file: JsonFile = "",
+    json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
     html: Annotated[Path | None, typer.Option(help="file for the figures")] = None,
 ) -> None:
     """Which operator has the least error for a number of bits on the wire: every registered one, with true bytes."""
