@@ -36,7 +36,6 @@ def methods(
 
 @app.command()
 def compare(
-    context: typer.Context,
     methods: Annotated[list[str], typer.Argument(help="method strings, see: thinwire methods")],
     task: Annotated[
         str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
@@ -78,9 +77,10 @@ def compare(
     Safe to interrupt: the same command goes on where it stopped. Under torchrun, --engine processes joins the
     processes that torchrun started.
     """
+    given = locals()
     from thinwire.cli.comparing import compare_as_asked
 
-    compare_as_asked(context.params)
+    compare_as_asked(given)
 
 
 @app.command()

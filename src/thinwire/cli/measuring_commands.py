@@ -23,7 +23,6 @@ KindChoice = StrEnum("KindChoice", ["any", "unbiased", "contraction"])
 
 @app.command()
 def record(
-    context: typer.Context,
     task: Annotated[
         str,
         typer.Argument(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks),
@@ -45,9 +44,10 @@ def record(
     The file also holds what the method compressed (gradient or displacement plus residual), if it has a memory. It
     is a plain dict, which torch.load reads with weights_only=True. Ctrl-C keeps what is recorded by then.
     """
+    given = locals()
     from thinwire.cli.measuring import record_as_asked
 
-    record_as_asked(context.params)
+    record_as_asked(given)
 
 
 @app.command()
@@ -105,7 +105,6 @@ def probe(
 
 @app.command()
 def frontier(
-    context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", help="gaussian, lognormal, student, or a file of thinwire record [default: the three]"),
@@ -124,13 +123,14 @@ def frontier(
     html: Annotated[Path | None, typer.Option(help="file for the figures")] = None,
 ) -> None:
     """Which operator has the least error for a number of bits on the wire: every registered one, with true bytes."""
+    given = locals()
     if sum(map(bool, (best, table, gamma))) > 1:
         raise ConfigError("--best, --table and --gamma exclude each other; give one of them")
-    for name, given in (("--clients", clients != "1,8,32"), ("--html", html is not None)):
-        if given and (best or table or gamma):
+    for name, is_given in (("--clients", clients != "1,8,32"), ("--html", html is not None)):
+        if is_given and (best or table or gamma):
             warnings.warn(f"{name} has no effect with --best, --table or --gamma", stacklevel=2)
     from thinwire.cli.frontier import Request, show_frontier
 
-    request = fill(Request, context.params, {"inputs": tuple(inputs or ())})
+    request = fill(Request, given, {"inputs": tuple(inputs or ())})
     with open_lines(json_file) as lines:
         show_frontier(request, lines)
