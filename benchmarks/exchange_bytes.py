@@ -20,9 +20,9 @@ import torch
 
 from thinwire.compressors import Compressor, RandK, SharedSeedRandK, TopK
 from thinwire.exchanges import AllReduce, Exchange, Gather, ParameterServer, SparseReduceScatter, Tree
-from thinwire.experiments.session import one_torch_thread
 from thinwire.experiments.sharding import Batches, make_shards
 from thinwire.experiments.tasks import Task, load_task
+from thinwire.experiments.training import one_torch_thread
 from thinwire.memory import ErrorFeedback
 from thinwire.methods import ModelAveraging
 from thinwire.random import Key

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,3 +16,16 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)
+
+
+def check_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: Sequence[str], parts: Sequence[str]
+) -> None:
+    """A mistake is one message, which has all these parts, on standard error, and status 2."""
+    assert run_cli(monkeypatch, *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("error: ") == 1
+    assert "Traceback" not in shown.err
+    assert all(part in shown.err for part in parts), shown.err
+    assert shown.out == ""

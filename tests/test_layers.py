@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "errors": 0,
     **dict.fromkeys(("random", "config", "memo", "files", "arrays"), 1),
-    **dict.fromkeys(("layout", "kernels", "theory"), 2),
+    **dict.fromkeys(("layout", "kernels", "theory", "option_strings"), 2),
     **dict.fromkeys(("payloads", "steps", "network", "machines"), 3),
     **dict.fromkeys(("wire", "compressors"), 4),
     **dict.fromkeys(("memory", "exchanges"), 5),

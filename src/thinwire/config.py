@@ -164,7 +164,8 @@ Share: TypeAlias = Annotated[float, "share"]
 def check_types(value: object) -> None:
     """Refuse a frozen dataclass with a field of the wrong type; for the beginning of its ``__post_init__``.
 
-    Numbers of other libraries become Python's own, lists become tuples, and the text of a :data:`Share` its number.
+    Of a ``Literal`` only what it lists will do. Numbers of other libraries become Python's own, lists become tuples,
+    and the text of a :data:`Share` its number.
 
     Raises:
         ConfigError: with the field, what was given and what it takes.
@@ -200,7 +201,8 @@ def _fitted(given: Any, hint: Any) -> Any:
     if origin in (Union, UnionType, Literal):
         kinds = dict.fromkeys(map(type, arguments)) if origin is Literal else arguments
         each = (_fitted(given, kind) for kind in kinds)
-        return next((fitting for fitting in each if fitting is not _UNFIT), _UNFIT)
+        fitting = next((fitting for fitting in each if fitting is not _UNFIT), _UNFIT)
+        return fitting if origin is not Literal or fitting in arguments else _UNFIT
     if hint == Share:
         return _fitted_share(given)
     if origin is tuple:

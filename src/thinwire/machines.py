@@ -1,13 +1,13 @@
 """How long a step computes on each worker, on a virtual clock."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from thinwire.config import check_types, read_share
 from thinwire.errors import ConfigError
+from thinwire.option_strings import read_pairs, read_seconds
 from thinwire.random import Key
 
 
@@ -61,19 +61,14 @@ class Machines:
         """
         if not isinstance(text, str):
             raise ConfigError(f"Machines.parse reads text such as '10ms'; a {type(text).__name__} was given")
-        first, *others = (part.strip() for part in text.split(","))
+        first, comma, rest = text.partition(",")
         try:
-            match = re.fullmatch(r"([-+.\dnaif]+)\s*(us|ms|s)?", first)
-            assert match is not None
-            if match[2] is None and math.isfinite(float(match[1])) and float(match[1]) != 0:
-                raise ConfigError(f"{first} has no unit; write {first}ms or {first}s")
-            values: dict[str, Any] = {
-                "compute_s": float(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[2] or "ms"]
-            }
-            for other in others:
-                name, _, value = other.partition("=")
-                values |= _READ[name.strip()](value.strip())
-        except (AssertionError, KeyError, ValueError) as error:
+            values: dict[str, Any] = {"compute_s": read_seconds(first)}
+            if comma and not rest.strip():
+                raise ValueError("nothing comes after the comma")
+            for name, value in read_pairs(rest, "a step", _READ).items():
+                values |= _READ[name](value)
+        except ValueError as error:
             reason = f" ({error})" if isinstance(error, ConfigError) else ""
             raise ConfigError(
                 f"cannot read the compute time {text!r}{reason}; give it such as 10ms, then, if wanted, "

@@ -6,6 +6,7 @@ all-gather of the shards that begins with the first piece that is summed; it mov
 as a ring.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from thinwire.config import check_types
 from thinwire.errors import ConfigError
+from thinwire.option_strings import read_pairs, read_seconds
 
 FRAME_NUM_BYTES = 8
 """Every message of unknown length is preceded by its length as an int64; it is counted with the message."""
@@ -21,7 +23,6 @@ PIECE_NUM_BYTES = 1 << 20
 """An all-reduce sums and passes on pieces of so many bytes: while one is summed the next is on its way."""
 
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-_BANDWIDTH = r"([\d.]+)\s*([kMG]?)(bit|bps|B)(?:/s)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +158,24 @@ class Network:
 
 
 def _parse_link(text: str, whole: str) -> Link:
-    match = re.fullmatch(rf"\s*{_BANDWIDTH}\s*,\s*([\d.]+)\s*(us|ms|s)\s*(?:,\s*up\s*=\s*{_BANDWIDTH}\s*)?", text)
-    if match is None:
-        raise _unreadable(whole)
+    bandwidth, _, rest = text.partition(",")
+    latency, _, options = rest.partition(",")
     try:
-        latency = float(match[4]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[5]]
-        down, up = (
-            None if amount is None else float(amount) * _UNITS[prefix] / (1 if unit == "B" else 8)
-            for amount, prefix, unit in (match.groups()[:3], match.groups()[5:])
-        )
+        up = read_pairs(options, "a link", ("up",)).get("up")
+        speeds = [_read_bandwidth(each) for each in (bandwidth, up) if each is not None]
+        latency_s = read_seconds(latency)
     except ValueError:
         raise _unreadable(whole) from None
-    assert down is not None
-    return Link(down, latency, up)
+    if not 0 <= latency_s < math.inf:
+        raise _unreadable(whole)
+    return Link(speeds[0], latency_s, *speeds[1:])
+
+
+def _read_bandwidth(text: str) -> float:
+    match = re.fullmatch(r"([\d.]+)\s*([kMG]?)(bit|bps|B)(?:/s)?", text.strip())
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]) * _UNITS[match[2]] / (1 if match[3] == "B" else 8)
 
 
 def _unreadable(text: str) -> ConfigError:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import run_cli
+from command_line import check_refused, run_cli
 
 from thinwire.bench import BenchRow, plan
 
@@ -78,10 +78,5 @@ def test_a_mistake_is_one_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_cli(monkeypatch, *QUICK, *arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.err.startswith("error: ")
-    assert shown.err.count("error: ") == 1
-    assert all(part in shown.err for part in parts), shown.err
-    assert shown.out == ""
+    check_refused(monkeypatch, capsys, [*QUICK, *arguments], parts)
     assert not list(tmp_path.iterdir())

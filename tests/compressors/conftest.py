@@ -1,15 +1,15 @@
 """Example instances of every registered compressor, derived from its fields: register one and every suite has it."""
 
 import itertools
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass
+from typing import Any
 
 import pytest
 
 import thinwire.methods  # noqa: F401  registers everything
 from thinwire.compressors import QSGD, Identity, KLevel, RandK, Sign, TopK
-from thinwire.config import registered
 from thinwire.errors import ConfigError
+from thinwire.frontier.configurations import compressor_classes, fields_of
 
 SAMPLES: dict[str, tuple[Any, ...]] = {
     "density": (0.1,),
@@ -46,24 +46,10 @@ class Underivable:
         )
 
 
-def is_compressor(cls: type) -> bool:
-    return callable(getattr(cls, "compress", None)) and callable(getattr(cls, "traits", None))
-
-
 def derive(cls: type) -> list[Any]:
     """Instances that the class accepts, so that every value of every field is in one, a field left out included."""
-    hints = get_type_hints(cls)
-    choices: dict[str, tuple[Any, ...]] = {}
-    for field in fields(cls):
-        kind = hints[field.name]
-        if field.name in SAMPLES:
-            choices[field.name] = SAMPLES[field.name]
-        elif kind is bool:
-            choices[field.name] = (False, True)
-        elif get_origin(kind) is Literal:
-            choices[field.name] = get_args(kind)
-        elif field.default is MISSING and field.default_factory is MISSING:
-            choices[field.name] = ()
+    known = {field: SAMPLES.get(field.name, field.choices) for field in fields_of(cls)}
+    choices = {field.name: choice for field, choice in known.items() if choice or field.is_required}
     made: list[Any] = []
     covered: set[Any] = set()
     for values in itertools.product(*((MISSING, *choice) for choice in choices.values())):
@@ -81,7 +67,7 @@ def derive(cls: type) -> list[Any]:
 
 def cases() -> list[Any]:
     """Instances of every registered class that satisfies the Compressor protocol."""
-    return [case for cls in registered().values() if is_compressor(cls) for case in derive(cls)]
+    return [case for cls in compressor_classes() for case in derive(cls)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

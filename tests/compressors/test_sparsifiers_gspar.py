@@ -232,5 +232,5 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ConfigError):
             GSpar(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="possible"):
+    with pytest.raises(ConfigError, match="'zero' or 'mean' or 'optimal'"):
         Bernoulli(density=0.1, center="median")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.comm_hook import _on_gradients
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import launch
-from thinwire.experiments.session import one_torch_thread
+from thinwire.experiments.training import one_torch_thread
 from thinwire.layout import PerTensor
 from thinwire.methods import parse_method
 from thinwire.random import Key

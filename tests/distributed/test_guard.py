@@ -7,12 +7,12 @@ from typing import Any
 import guard_mains as mains
 import pytest
 import torch
+from kernel_twins import crc32c_python
 
 from thinwire.distributed.guard import ReplicaGuard, tensor_hashes
 from thinwire.distributed.replicas import WorkerReplicas
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import launch
-from thinwire.kernels.crc32c import crc32c_python
 from thinwire.methods import parse_method
 from thinwire.worker import Worker
 from thinwire.worker.step_times import PHASES, StepClock, StepTimes, median_times

@@ -13,7 +13,7 @@ from thinwire.distributed import DistributedOptimizer
 from thinwire.errors import ConfigError
 from thinwire.experiments.engines import SimulatedEngine
 from thinwire.experiments.launch import launch
-from thinwire.experiments.session import one_torch_thread
+from thinwire.experiments.training import one_torch_thread
 from thinwire.methods import CATALOG, parse_method
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker, needs_server

@@ -13,7 +13,7 @@ from commands import alive, children, poll, start
 from thinwire.errors import WorkerError
 from thinwire.experiments.comparison_runner import ComparisonRunner
 from thinwire.experiments.executors import LocalExecutor
-from thinwire.experiments.session import read_records
+from thinwire.experiments.records import read_records
 from thinwire.experiments.spec import Comparison
 
 LONG = "1000000"

@@ -37,9 +37,9 @@ def test_schedules_are_their_formulas() -> None:
         ("inverse:shift=soon", "shift=soon cannot be read"),
         ("inverse:shift=0", "not above 0"),
         ("inverse:shift=1/2", "several numbers"),
-        ("inverse:shift=1,decay=2", "write inverse:shift=NUMBER"),
+        ("inverse:shift=1,decay=2", "inverse has no option 'decay'"),
         ("drops:at=10", "write drops:at=NUMBER,factor=NUMBER"),
-        ("constant:lr=1", "write constant$"),
+        ("constant:lr=1", "constant has no option 'lr'; it takes none"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(text: str, named: str) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import user_tasks
-from command_line import run_cli
+from command_line import check_refused, run_cli
 from torch import Tensor, nn
 
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.experiments.engines import SimulatedEngine
-from thinwire.experiments.recording import Recorder, Recording, RecordingPlan
+from thinwire.experiments.recorder import Recorder
+from thinwire.experiments.recording import Recording, RecordingPlan
 from thinwire.experiments.session import Session
 from thinwire.experiments.sharding import Batches, make_shards
 from thinwire.experiments.spec import Comparison, Run
@@ -222,10 +223,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("kept")
-    assert run_cli(monkeypatch, "record", *arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.err.count("error: ") == 1
-    assert all(part in shown.err for part in parts), shown.err
+    check_refused(monkeypatch, capsys, ["record", *arguments], parts)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert (tmp_path / "mine.txt").read_text() == "kept"
 

@@ -14,7 +14,8 @@ from thinwire.experiments import session as session_module
 from thinwire.experiments.comparison_runner import ComparisonRunner
 from thinwire.experiments.engines import SimulatedEngine
 from thinwire.experiments.executors import LocalExecutor
-from thinwire.experiments.session import Session, is_finished, read_records
+from thinwire.experiments.records import is_finished, read_records
+from thinwire.experiments.session import Session
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.network import Network
 

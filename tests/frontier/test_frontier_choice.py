@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thinwire.compressors import EDEN, QSGD, Compressor, GSpar, Sign, Successive, TopK, Traits
 from thinwire.compressors.bernoulli import Bernoulli
-from thinwire.experiments.session import one_torch_thread
+from thinwire.experiments.training import one_torch_thread
 from thinwire.frontier import Choice, best_operator
 from thinwire.frontier.climb import Aim, Climb
 from thinwire.frontier.configurations import Configuration

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.experiments.recording import Recorder, RecordingPlan
+from thinwire.experiments.recorder import Recorder
+from thinwire.experiments.recording import RecordingPlan
 from thinwire.experiments.tasks import load_task
 from thinwire.frontier import make_input
 

@@ -13,9 +13,10 @@ import thinwire.methods  # noqa: F401  registers everything
 from thinwire.compressors import QSGD, Bernoulli, Identity, KLevel, Sign, TopK, Traits
 from thinwire.config import from_json, register, registered, to_json
 from thinwire.errors import ConfigError
-from thinwire.experiments.recording import Recorder, RecordingPlan
-from thinwire.experiments.session import one_torch_thread
+from thinwire.experiments.recorder import Recorder
+from thinwire.experiments.recording import RecordingPlan
 from thinwire.experiments.tasks import load_task
+from thinwire.experiments.training import one_torch_thread
 from thinwire.frontier import best_operator, make_input
 from thinwire.frontier.configurations import Configuration, compressor_classes, describe
 from thinwire.frontier.ladders import nested_families, plain_families

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from thinwire.experiments.session import one_torch_thread
+from thinwire.experiments.training import one_torch_thread
 from thinwire.frontier import Line, budget_table, make_input, reference_table
 
 INPUTS = ("gaussian", "lognormal", "student")

@@ -3,13 +3,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_twins import adaptive_encode_python
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.entropy.adaptive_gaps import (
     MAX_COUNT,
     adaptive_decode_prefix,
     adaptive_encode,
-    adaptive_encode_python,
     encode_adaptive_gaps,
 )
 from thinwire.kernels.entropy.exp_golomb import exp_golomb_num_bytes

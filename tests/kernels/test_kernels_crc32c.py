@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_twins import crc32c_python
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.crc32c import (
@@ -16,7 +17,6 @@ from thinwire.kernels.crc32c import (
     copy_summed,
     crc32c,
     crc32c_array,
-    crc32c_python,
     has_instruction,
     shift_tables,
 )

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from kernel_twins import elias_decode_torch
 
 from thinwire.errors import WireError
 from thinwire.kernels.bitpack.bits import pack
 from thinwire.kernels.entropy.elias import (
     elias_decode_prefix,
-    elias_decode_torch,
     elias_encode,
     elias_encode_torch,
     elias_num_bytes,

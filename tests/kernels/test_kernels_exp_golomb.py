@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_twins import exp_golomb_decode_torch
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bitpack.bits import unpack
@@ -13,7 +14,6 @@ from thinwire.kernels.entropy.exp_golomb import (
     encode_with_orders_torch,
     exp_golomb_decode,
     exp_golomb_decode_prefix,
-    exp_golomb_decode_torch,
     exp_golomb_encode,
     exp_golomb_num_bytes,
     orders_of_gaps,

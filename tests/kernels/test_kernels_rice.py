@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_twins import rice_decode_torch
 
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.entropy.gap_streams import gap_ranges
 from thinwire.kernels.entropy.rice import (
     max_rice_num_bytes,
     rice_decode,
-    rice_decode_torch,
     rice_encode,
     rice_encode_torch,
     rice_num_bytes,

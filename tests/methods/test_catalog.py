@@ -373,38 +373,22 @@ def test_a_configuration_that_cannot_be_is_refused_by_name(data: Any, named: lis
     assert all(part in str(refused.value) for part in named), str(refused.value)
 
 
+def schedule_named(name: str) -> Any:
+    """The class of a schedule that nobody has registered."""
+    members = {"workers_agree": True, "due": lambda self, num_steps, rank: True, "__module__": __name__}
+    return dataclass(frozen=True)(type(name, (), members))
+
+
 def test_only_registered_frozen_dataclasses_are_written() -> None:
-    @dataclass(frozen=True)
-    class Stranger:
-        steps: int = 1
-
-        @property
-        def workers_agree(self) -> bool:
-            return True
-
-        def due(self, num_steps: int, rank: int) -> bool:
-            return True
-
+    Stranger = schedule_named("Stranger")
     with pytest.raises(ConfigError, match=r"Stranger.*thinwire\.config\.register"):
         to_json(ModelAveraging(schedule=Stranger()))
     with pytest.raises(ConfigError, match="Tensor"):
         to_json(torch.zeros(1))
     with pytest.raises(ConfigError, match="frozen"):
         register(dataclass(type("Loose", (), {})))
-
-    @dataclass(frozen=True)
-    class Every:
-        steps: int = 1
-
-        @property
-        def workers_agree(self) -> bool:
-            return True
-
-        def due(self, num_steps: int, rank: int) -> bool:
-            return True
-
     with pytest.raises(ConfigError, match=r"Every is already registered, by thinwire\.methods\.schedules"):
-        register(Every)
+        register(schedule_named("Every"))
     assert registered()["Every"].__module__ == "thinwire.methods.schedules"
 
 

@@ -152,7 +152,7 @@ def shown(folder, *, with_figures=True):
     """All that is computed of the files; the figures' library takes its time."""
     data = load(folder)
     rows = summarise(data)
-    text = [headline(data, rows), setup(data), summary_table(rows, dict.fromkeys(data.methods, ""))]
+    text = [headline(data, rows), setup(data), summary_table(rows)]
     drawn = (
         panels(data) if with_figures else [mean_curve(data, name, axis) for name in data.methods for axis in axes(data)]
     )

@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_twins import crc32c_python
 from payload_tensors import tensors_in
 from torch import Tensor
 
 import thinwire.wire
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import pack
-from thinwire.kernels.crc32c import crc32c_python
 from thinwire.kernels.entropy.adaptive_gaps import adaptive_encode
 from thinwire.kernels.entropy.exp_golomb import exp_golomb_encode, exp_golomb_num_bytes
 from thinwire.kernels.entropy.rice import rice_num_bytes, rice_parameter

@@ -1,12 +1,12 @@
 """Instances of every registered compressor, made from the fields of its class: a new one needs no entry anywhere."""
 
-import dataclasses
 import itertools
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+import math
+from typing import Any
 
 from thinwire.compressors import QSGD, Compressor, Sign, TopK
 from thinwire.errors import ConfigError
-from thinwire.frontier.configurations import compressor_classes, describe
+from thinwire.frontier.configurations import Field, compressor_classes, describe, fields_of
 
 AMOUNTS: dict[str, tuple[Any, ...]] = {
     "density": (0.01,),
@@ -45,7 +45,7 @@ def instances_of(cls: type) -> list[Compressor]:
         >>> [describe(one) for one in instances_of(QSGD)]
         ['QSGD(levels=1)', 'QSGD(levels=7)']
     """
-    amounts = [field.name for field in dataclasses.fields(cls) if field.name in AMOUNTS]
+    amounts = [field.name for field in fields_of(cls) if field.name in AMOUNTS]
     # A class that takes one of two amounts refuses both and neither.
     made = [one for name in amounts for one in _make(cls, name)] or _make(cls, None)
     if not made:
@@ -57,20 +57,10 @@ def instances_of(cls: type) -> list[Compressor]:
 
 
 def _make(cls: type, amount: str | None) -> list[Compressor]:
-    hints = get_type_hints(cls)
-    choices: dict[str, tuple[Any, ...]] = {}
-    several = 1
-    for field in dataclasses.fields(cls):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if field.name == amount:
-            choices[field.name] = AMOUNTS[field.name]
-        elif required:
-            choices[field.name] = _FIELDS.get(field.name) or _values(hints[field.name])
-        else:
-            continue
-        # One after another what sets the amount, or is nested; of anything else the first that is accepted.
-        if field.name == amount or hints[field.name] is Compressor:
-            several *= len(choices[field.name])
+    given = [field for field in fields_of(cls) if field.name == amount or field.is_required]
+    choices = {field.name: AMOUNTS[field.name] if field.name == amount else _values(field) for field in given}
+    # One after another what sets the amount, or is nested; of anything else the first that is accepted.
+    several = math.prod(len(choices[field.name]) for field in given if field.name == amount or field.is_nested)
     made: list[Compressor] = []
     for values in itertools.product(*choices.values()):
         try:
@@ -82,9 +72,5 @@ def _make(cls: type, amount: str | None) -> list[Compressor]:
     return made
 
 
-def _values(kind: Any) -> tuple[Any, ...]:
-    if kind is Compressor:
-        return _NESTED
-    if kind is bool:
-        return (False,)
-    return get_args(kind) if get_origin(kind) is Literal else _NUMBERS
+def _values(field: Field) -> tuple[Any, ...]:
+    return _FIELDS.get(field.name) or (_NESTED if field.is_nested else field.choices or _NUMBERS)

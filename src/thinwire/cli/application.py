@@ -1,10 +1,13 @@
 """The application that commands register with, and what they share. Nothing here waits for torch."""
 
 import contextlib
+import dataclasses
+import json
 import shutil
 import sys
-from collections.abc import Callable
-from typing import Literal, TextIO, TypeVar
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Literal, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -33,6 +36,25 @@ class Refused(Exception):
 def say(text: str) -> None:
     """Print a line of plain text, which no terminal's width cuts."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def fill(cls: Callable[..., T], given: Mapping[str, Any], changed: Mapping[str, Any]) -> T:
+    """An object of a dataclass from the options of a command that have the names of its fields.
+
+    Args:
+        cls: the dataclass.
+        given: what the command was given, by parameter; what the class has no field for is left out.
+        changed: fields that are not as they were given.
+    """
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    plain = {name: value.value if isinstance(value, Enum) else value for name, value in given.items() if name in names}
+    return cls(**{**plain, **changed})
+
+
+def write_line(lines: TextIO | None, value: Mapping[str, Any]) -> None:
+    """A line of JSON to where ``--json`` goes, if that was given."""
+    if lines is not None:
+        print(json.dumps(value), file=lines, flush=True)
 
 
 def numbers(text: str, kind: Callable[[str], T], option: str) -> tuple[T, ...]:

@@ -1,12 +1,11 @@
 """``thinwire methods``."""
 
-import json
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
-from thinwire.cli.application import console, say
+from thinwire.cli.application import console, say, write_line
 from thinwire.methods import CATALOG, CatalogEntry, find_row, parse_method
 from thinwire.report import plain
 
@@ -20,9 +19,9 @@ def show_methods(names: Sequence[str], lines: TextIO | None) -> None:
     Raises:
         ConfigError: an unknown name.
     """
-    rows = [find_row(name.partition(":")[0]) for name in names] or list(CATALOG)
-    for row in rows if lines is not None else ():
-        print(json.dumps(row.to_json()), file=lines)
+    rows = [find_row(name) for name in names] or list(CATALOG)
+    for row in rows:
+        write_line(lines, row.to_json())
     if lines is sys.stdout:
         return
     for row in rows:

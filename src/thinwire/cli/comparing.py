@@ -1,14 +1,17 @@
 """``thinwire compare``: who executes it, and how it ends."""
 
 import functools
+import shlex
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
-from thinwire.cli.application import open_lines, say
+from thinwire.cli.application import fill, numbers, open_lines, say
 from thinwire.cli.progress import Meter
 from thinwire.cli.reporting import show_report
 from thinwire.cli.warning import show_warning
@@ -16,10 +19,12 @@ from thinwire.distributed import Transport
 from thinwire.errors import ConfigError
 from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
-from thinwire.experiments.launch import join, launch
+from thinwire.experiments.launch import is_lead, join, launch
 from thinwire.experiments.spec import Comparison, Run
-from thinwire.experiments.tasks import Task, load_task, task_names
+from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
+from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
+from thinwire.network import Network
 from thinwire.worker import needs_server
 
 
@@ -49,6 +54,43 @@ def refuse_swapped(task: str, methods: Sequence[str]) -> None:
             raise ConfigError(f"{method} is a task, not a method; write --task {method}")
     if task.partition(":")[0].strip() in [row.name for row in CATALOG]:
         raise ConfigError(f"{task} is a method, not a task; the tasks are {', '.join(task_names())}")
+
+
+def compare_as_asked(given: Mapping[str, Any]) -> None:
+    """Make a comparison of the options of the command, by parameter, and execute it.
+
+    Raises:
+        ConfigError: something that cannot be, or cannot be read.
+    """
+    if not is_lead():
+        warnings.simplefilter("ignore")  # the process beside it shows the same
+    task, steps, jobs = given["task"], given["steps"], given["jobs"]
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
+    refuse_swapped(task, given["methods"])
+    loaded = load_task(task, data=given["data"])
+    rates = numbers(given["lrs"], float, "--lrs") or loaded.learning_rates
+    _warn_without_effect(given, tuned=len(rates) > 1)
+    defaults = {"tune_steps": steps, "evaluate_every": max(1, steps // 20), "batch_size": loaded.batch_size}
+    comparison = fill(Comparison, given, {
+        "methods": tuple(given["methods"]),
+        "data": given["data"] if reads_files(task) else None,
+        "seeds": numbers(given["seeds"], int, "--seeds"),
+        "lrs": tuple(sorted(rates)),
+        "network": Network.parse(given["network"] or "100Mbit,20ms"),
+        "compute": Machines.parse(given["compute"] or "10ms"),
+        **{name: default for name, default in defaults.items() if given[name] is None},
+    })  # fmt: skip
+    folder, command = given["out"] or Path("runs") / task.replace(":", "-"), shlex.join(["thinwire", *sys.argv[1:]])
+    start(comparison, loaded, fill(Settings, given, {"folder": folder, "command": command}), jobs)
+
+
+def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
+    if given["tune_steps"] is not None and not tuned:
+        warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
+    for name in ("network", "compute", "jobs") if given["engine"] == "processes" else ():
+        if given[name]:
+            warnings.warn(f"--{name} has no effect with --engine processes", stacklevel=2)
 
 
 def start(comparison: Comparison, task: Task, settings: Settings, jobs: int | None) -> None:

@@ -1,34 +1,20 @@
 """``thinwire methods``, ``compare`` and ``report``: what they take."""
 
-import shlex
-import sys
-import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from thinwire.cli.application import app, numbers, open_lines
-from thinwire.errors import ConfigError
+from thinwire.cli.application import app, open_lines
 
 TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
 JSON_HELP = "file for a JSON line a row, or - for standard output"
 
 
-class EngineChoice(StrEnum):
-    """How workers run."""
-
-    simulate = "simulate"
-    processes = "processes"
-
-
-class ShardingChoice(StrEnum):
-    """How examples are dealt out."""
-
-    random = "random"
-    sorted = "sorted"
+EngineChoice = StrEnum("EngineChoice", ["simulate", "processes"])
+ShardingChoice = StrEnum("ShardingChoice", ["random", "sorted"])
 
 
 def complete_tasks(incomplete: str) -> list[str]:
@@ -99,50 +85,10 @@ def compare(
 
     thinwire compare sgd topk:density=1% signtopk:density=1%,every=8 --task digits --target 0.95
     """
-    from thinwire.cli.comparing import Settings, refuse_swapped, start
-    from thinwire.experiments.launch import is_lead
-    from thinwire.experiments.spec import Comparison
-    from thinwire.experiments.tasks import load_task, reads_files
-    from thinwire.machines import Machines
-    from thinwire.network import Network
+    given = locals()
+    from thinwire.cli.comparing import compare_as_asked
 
-    if not is_lead():
-        warnings.simplefilter("ignore")  # the process beside it shows the same
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
-    refuse_swapped(task, methods)
-    loaded = load_task(task, data=data)
-    rates = numbers(lrs, float, "--lrs") or loaded.learning_rates
-    _warn_without_effect(
-        engine, network=network or None, compute=compute or None, jobs=jobs, tune_steps=tune_steps,
-        tuned=len(rates) > 1,
-    )  # fmt: skip
-    comparison = Comparison(
-        methods=tuple(methods),
-        task=task,
-        data=data if reads_files(task) else None,
-        workers=workers,
-        seeds=numbers(seeds, int, "--seeds"),
-        lrs=tuple(sorted(rates)),
-        engine=engine.value,
-        network=Network.parse(network or "100Mbit,20ms"),
-        compute=Machines.parse(compute or "10ms"),
-        steps=steps,
-        tune_steps=steps if tune_steps is None else tune_steps,
-        evaluate_every=max(1, steps // 20) if evaluate_every is None else evaluate_every,
-        batch_size=loaded.batch_size if batch_size is None else batch_size,
-        optimizer=optimizer,
-        sharding=sharding.value,
-        target=target,
-        lr_schedule=lr_schedule,
-        average=average,
-    )
-    settings = Settings(
-        folder=out or Path("runs") / task.replace(":", "-"),
-        command=shlex.join(["thinwire", *sys.argv[1:]]),
-        json_file=json_file,
-    )
-    start(comparison, loaded, settings, jobs)
+    compare_as_asked(given)
 
 
 @app.command()
@@ -154,15 +100,3 @@ def report(
     from thinwire.cli.reporting import show_report
 
     show_report(folder, json_file)
-
-
-def _warn_without_effect(
-    engine: EngineChoice, *, network: str | None, compute: str | None, jobs: int | None, tune_steps: int | None,
-    tuned: bool,
-) -> None:  # fmt: skip
-    if tune_steps is not None and not tuned:
-        warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
-    if engine is EngineChoice.processes:
-        for name, given in (("--network", network), ("--compute", compute), ("--jobs", jobs)):
-            if given is not None:
-                warnings.warn(f"{name} has no effect with --engine processes", stacklevel=2)

@@ -1,7 +1,6 @@
 """``thinwire frontier``."""
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,14 +11,13 @@ from typing import Literal, TextIO
 
 import torch
 
-from thinwire.cli.application import console, numbers, say
+from thinwire.cli.application import console, numbers, say, write_line
 from thinwire.cli.progress import Meter
 from thinwire.config import to_json
 from thinwire.errors import ConfigError
 from thinwire.experiments.processes import process_context
-from thinwire.experiments.session import one_torch_thread
+from thinwire.experiments.training import one_torch_thread
 from thinwire.frontier import (
-    Choice,
     Frontier,
     FrontierRow,
     InputVectors,
@@ -95,8 +93,8 @@ def _frontier(made: Sequence[InputVectors], request: Request, lines: TextIO | No
         for one in _each(made, functools.partial(frontier, budgets=budgets, clients=clients, draws=request.draws)):
             found.append(one)
             meter.show(what, len(found), len(made), "inputs")
-            for row in one.rows if lines is not None else ():
-                print(json.dumps(row.to_json()), file=lines, flush=True)
+            for row in one.rows:
+                write_line(lines, row.to_json())
     if lines is not sys.stdout:
         for one in found:
             for count in clients:
@@ -170,23 +168,18 @@ def _best(data: InputVectors, request: Request, lines: TextIO | None, quiet: boo
     (limit,) = numbers(given, float, "--best") or (0.0,)
     bits, error = (limit, None) if what == "bits" else (None, limit)
     choice = best_operator(data.signal, bits_per_entry=bits, error=error, kind=request.kind, draws=request.draws)
-    if lines is not None:
-        print(json.dumps(_choice_json(data, choice)), file=lines, flush=True)
+    shown = {"compressor": to_json(choice.compressor), "granularity": to_json(choice.granularity)}
+    numbers_of = {
+        name: getattr(choice, name) for name in ("error", "error_low", "error_high", "unbiased", "contraction")
+    }
+    write_line(lines, {"input": data.name, **shown, "bits": choice.bits_per_entry, **numbers_of})
     if not quiet:
         say(f"{data.name}: {choice}")
 
 
-def _choice_json(data: InputVectors, choice: Choice) -> dict[str, object]:
-    return {
-        "input": data.name, "compressor": to_json(choice.compressor), "granularity": to_json(choice.granularity),
-        "bits": choice.bits_per_entry, "error": choice.error, "error_low": choice.error_low,
-        "error_high": choice.error_high, "unbiased": choice.unbiased, "contraction": choice.contraction,
-    }  # fmt: skip
-
-
 def _print_lines(found: Sequence[Line], made: Sequence[InputVectors], lines: TextIO | None, quiet: bool) -> None:
-    for line in found if lines is not None else ():
-        print(json.dumps(line.to_json()), file=lines, flush=True)
+    for line in found:
+        write_line(lines, line.to_json())
     if quiet:
         return
     keys = list(dict.fromkeys((line.name, line.budget) for line in found))
@@ -212,9 +205,8 @@ def _pairs(gammas: Sequence[float], numel: int, lines: TextIO | None) -> None:
         for pair in pairs(numel, gamma)[:3]:
             encoded, dense = 8 * pair.num_bytes(data.signal), 8 * exact_num_bytes(data.signal, gamma)
             rows.append((f"{gamma:g}", *map(str, (pair.levels, pair.k, pair.formula_bits, encoded, dense))))
-            if lines is not None:
-                shown = {"gamma": gamma, "levels": pair.levels, "k": pair.k, "formula_bits": pair.formula_bits}
-                print(json.dumps({**shown, "encoded_bits": encoded, "topk_bits": dense}), file=lines, flush=True)
+            shown = {"gamma": gamma, "levels": pair.levels, "k": pair.k, "formula_bits": pair.formula_bits}
+            write_line(lines, {**shown, "encoded_bits": encoded, "topk_bits": dense})
     if lines is not sys.stdout:
         cells = list(zip(*rows, strict=True)) or [()] * len(heads)
         columns = [

@@ -1,16 +1,18 @@
 """``thinwire bench`` and ``record``."""
 
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from thinwire.bench import BenchInput, BenchRow, Plan, make_tables, measure
-from thinwire.cli.application import Interrupted, console, open_lines, say
+from thinwire.cli.application import Interrupted, console, fill, open_lines, say, write_line
+from thinwire.cli.comparing import refuse_swapped
 from thinwire.cli.progress import Meter
 from thinwire.errors import ConfigError, ThinwireError
-from thinwire.experiments.recording import Recorder, Recording, RecordingPlan
-from thinwire.experiments.tasks import Task
+from thinwire.experiments.recorder import Recorder
+from thinwire.experiments.recording import Recording, RecordingPlan
+from thinwire.experiments.tasks import load_task
 from thinwire.report import print_fitted
 
 _LEGEND = (
@@ -20,15 +22,18 @@ _LEGEND = (
 )
 
 
-def record_gradients(plan: RecordingPlan, task: Task, name: str, out: Path) -> None:
-    """Train and keep gradients in a file; what there is by then if it ends early.
+def record_as_asked(given: Mapping[str, Any]) -> None:
+    """Train and keep gradients in a file, as the options of the command say; what there is by then if it ends early.
 
-    Args:
-        plan: what is trained and kept.
-        task: is trained.
-        name: by which the user knows it.
-        out: the file, which :func:`refuse_out` has accepted.
+    Raises:
+        ConfigError: something that cannot be, or a file that could not or should not be written.
     """
+    name, out = given["task"], given["out"]
+    _refuse_out(out)
+    refuse_swapped(name, [given["method"]])
+    task = load_task(name, data=given["data"])
+    defaults = {"lr": task.learning_rates[len(task.learning_rates) // 2], "batch_size": task.batch_size}
+    plan = fill(RecordingPlan, given, {key: value for key, value in defaults.items() if given[key] is None})
     recorder = Recorder(plan, task)
     what = f"training {name} with {plan.method}"
     try:
@@ -84,8 +89,7 @@ class _Watcher:
         """See :class:`thinwire.bench.Listener`."""
         self.rows.append(row)
         self._meter.show("bench", len(self.rows), self._total, "rows")
-        if self._lines is not None:
-            print(json.dumps(row.to_json()), file=self._lines, flush=True)
+        write_line(self._lines, row.to_json())
 
 
 def _save_part(recorder: Recorder, out: Path) -> str:
@@ -102,7 +106,7 @@ def _contents(recording: Recording) -> str:
     return f"{counts} of {recording.layout.numel:,} entries"
 
 
-def refuse_out(out: Path) -> None:
+def _refuse_out(out: Path) -> None:
     """Before anything is trained, refuse a file that could not or should not be written."""
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder; give a file")

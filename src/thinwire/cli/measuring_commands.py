@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thinwire.cli.application import app, open_lines
+from thinwire.cli.application import app, fill, numbers, open_lines
 from thinwire.cli.comparison_commands import JSON_HELP, TASKS, complete_tasks
 from thinwire.errors import ConfigError
 
@@ -16,26 +16,9 @@ BUDGETS = "0.1,0.5,1,2,4"
 """As :mod:`thinwire.frontier` has them, which would wait for torch."""
 
 
-class Like(StrEnum):
-    """Models whose tensors are known."""
-
-    resnet50 = "resnet50"
-    gpt2 = "gpt2"
-
-
-class TableChoice(StrEnum):
-    """Tables of well-known operators."""
-
-    reference = "reference"
-    budget = "budget"
-
-
-class KindChoice(StrEnum):
-    """What may be chosen."""
-
-    any = "any"
-    unbiased = "unbiased"
-    contraction = "contraction"
+Like = StrEnum("Like", ["resnet50", "gpt2"])
+TableChoice = StrEnum("TableChoice", ["reference", "budget"])
+KindChoice = StrEnum("KindChoice", ["any", "unbiased", "contraction"])
 
 
 @app.command()
@@ -63,26 +46,10 @@ def record(
     The file also holds what the method compressed (gradient or displacement plus residual), if it has a memory. It
     is a plain dict, which torch.load reads with weights_only=True. Ctrl-C keeps what was recorded until then.
     """
-    from thinwire.cli.comparing import refuse_swapped
-    from thinwire.cli.measuring import record_gradients, refuse_out
-    from thinwire.experiments.recording import RecordingPlan
-    from thinwire.experiments.tasks import load_task
+    given = locals()
+    from thinwire.cli.measuring import record_as_asked
 
-    refuse_out(out)
-    refuse_swapped(task, [method])
-    loaded = load_task(task, data=data)
-    plan = RecordingPlan(
-        method=method,
-        workers=workers,
-        steps=steps,
-        every=every,
-        lr=loaded.learning_rates[len(loaded.learning_rates) // 2] if lr is None else lr,
-        batch_size=loaded.batch_size if batch_size is None else batch_size,
-        optimizer=optimizer,
-        seed=seed,
-        all_workers=all_workers,
-    )
-    record_gradients(plan, loaded, task, out)
+    record_as_asked(given)
 
 
 @app.command()
@@ -108,7 +75,6 @@ def bench(
     entropy. Close other programs first. Ctrl-C prints what was measured until then.
     """
     from thinwire.bench import Plan, read_numel
-    from thinwire.cli.application import numbers
     from thinwire.cli.measuring import time_steps
 
     plan = Plan(
@@ -182,16 +148,14 @@ def frontier(
 
     It measures every compressor on random vectors, or on your gradients, with the bytes that are really sent.
     """
+    given = locals()
     if sum(map(bool, (best, table, gamma))) > 1:
         raise ConfigError("--best, --table and --gamma exclude each other; give one of them")
-    for name, given in (("--clients", clients != "1,8,32"), ("--html", html is not None)):
-        if given and (best or table or gamma):
+    for name, is_given in (("--clients", clients != "1,8,32"), ("--html", html is not None)):
+        if is_given and (best or table or gamma):
             warnings.warn(f"{name} has no effect with --best, --table or --gamma", stacklevel=2)
     from thinwire.cli.frontier import Request, show_frontier
 
-    request = Request(
-        inputs=tuple(inputs or ()), bits=bits, clients=clients, kind=kind.value, numel=numel, draws=draws, best=best,
-        table=None if table is None else table.value, gamma=gamma, html=html,
-    )  # fmt: skip
+    request = fill(Request, given, {"inputs": tuple(inputs or ())})
     with open_lines(json_file) as lines:
         show_frontier(request, lines)

@@ -1,7 +1,6 @@
 """``thinwire probe``."""
 
 import functools
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch.distributed as dist
 
 from thinwire.bench.inputs import heavy
 from thinwire.bench.shapes import gpt2_sizes, read_numel, resnet50_sizes
-from thinwire.cli.application import Refused, console, open_lines, say
+from thinwire.cli.application import Refused, console, open_lines, say, write_line
 from thinwire.distributed import Transport
 from thinwire.distributed.comm_hook import can_overlap
 from thinwire.distributed.link_speed import measure_link
@@ -150,8 +149,7 @@ def _probe(
             overlaps=method is None or can_overlap(method),
         )  # fmt: skip
         rows.append(row)
-        if lines is not None:
-            print(json.dumps(row.to_json()), file=lines, flush=True)
+        write_line(lines, row.to_json())
     if is_main and not (lines is not None and lines.name == "<stdout>"):
         print_fitted(make_table(rows), console)
         console.print(_LEGEND, markup=False, highlight=False)

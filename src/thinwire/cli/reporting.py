@@ -1,11 +1,10 @@
 """``thinwire report``, and how a comparison ends; knows nothing of torch."""
 
-import json
 import sys
 from pathlib import Path
 
 from thinwire import report
-from thinwire.cli.application import console, open_lines, say
+from thinwire.cli.application import console, open_lines, say, write_line
 from thinwire.errors import ConfigError
 
 
@@ -23,8 +22,8 @@ def show_report(folder: Path, json_file: str = "") -> None:
     page = folder / "report.html"
     report.write_page(data, page)
     with open_lines(json_file) as lines:
-        for row in rows if lines is not None else ():
-            print(json.dumps(row.to_json()), file=lines)
+        for row in rows:
+            write_line(lines, row.to_json())
         if lines is sys.stdout:
             return
     report.print_table(rows, console)

@@ -13,14 +13,30 @@ from thinwire.payloads import Sparse
 from thinwire.random import Key
 
 
+def check_share(name: str, share: float | None) -> None:
+    """Raise :class:`ConfigError` unless a share of the entries, if given, is above 0 and at most 1.
+
+    Example:
+        >>> check_share("sample", 0.01)
+    """
+    if share is not None and not 0.0 < share <= 1.0:
+        raise ConfigError(f"{name} {share} was given; it is a share of the entries: above 0, at most 1 (1% is 0.01)")
+
+
+def check_either(first: str, one: float | None, second: str, other: float | None) -> None:
+    """Raise :class:`ConfigError` unless exactly one of two numbers is given.
+
+    Example:
+        >>> check_either("k", 3, "density", None)
+    """
+    if (one is None) == (other is None):
+        raise ConfigError(f"give either {first} or {second}, not {'both' if one is not None else 'neither'}")
+
+
 def check_amount(k: float | None, density: float | None) -> None:
     """Raise :class:`ConfigError` unless exactly one of ``k`` and ``density`` is given and makes sense."""
-    if (k is None) == (density is None):
-        raise ConfigError(f"give either k or density, not {'both' if k is not None else 'neither'}")
-    if density is not None and not 0.0 < density <= 1.0:
-        raise ConfigError(
-            f"density {density} was given; it is the kept share of the entries: above 0, at most 1 (1% is 0.01)"
-        )
+    check_either("k", k, "density", density)
+    check_share("density", density)
     if k is not None and not (0.0 < k < 1.0 or (k >= 1 and float(k).is_integer())):
         raise ConfigError(
             f"k = {k} was given; it is a whole number of entries, or a probability strictly between 0 and 1"

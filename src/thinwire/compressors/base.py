@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
@@ -134,6 +135,23 @@ def segment_traits(compressor: Compressor, segments: Segments) -> Traits:
         error=max(traits.error for traits in each),
         linear=all(traits.linear for traits in each),
     )
+
+
+def shrink_factors(omega: Callable[[int], float], segments: Segments) -> Tensor:
+    """``1 / (1 + omega)`` of each segment's length, which makes what is unbiased a contraction (Basu et al. 2019).
+
+    Returns:
+        f32 ``[segments.count]``, or ``[1]`` if all are alike.
+
+    Example:
+        >>> shrink_factors(lambda size: size / 4, Segments.of_sizes([4, 12])).tolist()
+        [0.5, 0.25]
+    """
+    of_size = {size: 1.0 / (1.0 + omega(size)) for size in segments.distinct_sizes()}
+    if len(set(of_size.values())) <= 1:
+        return torch.tensor(list(of_size.values())[:1] or [1.0], dtype=torch.float32)
+    sizes: list[int] = segments.offsets().diff().tolist()
+    return torch.tensor([of_size.get(size, 1.0) for size in sizes], dtype=torch.float32)
 
 
 def sparsified(keep: float, values: Traits, *, linear: bool = False) -> Traits:

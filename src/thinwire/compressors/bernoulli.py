@@ -6,13 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.amount import kept_segments, sparse_outline
+from thinwire.compressors.amount import check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.shortening import shortened
 from thinwire.config import Share, check_types, register
-from thinwire.errors import ConfigError
 from thinwire.kernels.reduce.truncated_sums import tail_sums
 from thinwire.kernels.sample.bernoulli import draw_entries
 from thinwire.kernels.sample.probabilities import MANY, density_bounds
@@ -68,10 +67,7 @@ class Bernoulli:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0.0 < self.density <= 1.0:
-            raise ConfigError(f"density {self.density} was given; it is the expected kept share, above 0, at most 1")
-        check_choice("probabilities", self.probabilities, ("uniform", "optimal"))
-        check_choice("center", self.center, ("zero", "mean", "optimal"))
+        check_share("density", self.density)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """The centres, unless they are 0, and what the kept entries add to them."""
@@ -158,13 +154,3 @@ def optimal_centres(
         centres = moved
         bounds = density_bounds(x, offsets, centres, density, MANY)
     return centres, bounds
-
-
-def check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
-    """Raise ConfigError unless ``given`` is among the allowed words.
-
-    Example:
-        >>> check_choice("center", "mean", ("zero", "mean"))
-    """
-    if given not in allowed:
-        raise ConfigError(f"{name} {given!r} was given; {', '.join(map(repr, allowed))} are possible")

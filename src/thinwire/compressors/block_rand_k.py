@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thinwire.compressors.amount import kept_segments, sparse_outline
+from thinwire.compressors.amount import check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.bernoulli import sampled
 from thinwire.compressors.gspar import segment_counts
@@ -61,8 +61,7 @@ class BlockRandK:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0.0 < self.density <= 1.0:
-            raise ConfigError(f"density {self.density} was given; it is the kept share of the blocks, in (0, 1]")
+        check_share("density", self.density)
         if self.block < 1:
             raise ConfigError(f"blocks of {self.block} entries were asked for; at least 1 is needed")
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.compressors.rotation import Scale, is_unbiased, rotate_and_quantize, worst_error
 from thinwire.config import check_types, register
-from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.payloads import Payload
 from thinwire.random import Key
@@ -52,10 +51,6 @@ class DRIVE:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.rounds not in (1, 2):
-            raise ConfigError(f"{self.rounds} rounds were asked for; DRIVE takes 1 or 2")
-        if self.scale not in ("unbiased", "contraction"):
-            raise ConfigError(f"scale {self.scale!r} is not known; DRIVE takes 'unbiased' or 'contraction'")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Signs of the rotated entries and a scale for each block."""

@@ -72,10 +72,6 @@ class EDEN:
         check_types(self)
         if not 0.05 <= self.bits <= LARGEST_BITS:
             raise ConfigError(f"{self.bits} bits an entry were asked for; EDEN takes .05 to {LARGEST_BITS}")
-        if self.rounds not in (1, 2):
-            raise ConfigError(f"{self.rounds} rounds were asked for; EDEN takes 1 or 2")
-        if self.scale not in ("unbiased", "contraction"):
-            raise ConfigError(f"scale {self.scale!r} is not known; EDEN takes 'unbiased' or 'contraction'")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         """Codes of the rotated entries and a scale for each block."""

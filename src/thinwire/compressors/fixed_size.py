@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, kept_share, most_counts
 from thinwire.compressors.base import Compressor, Traits, check_vector
-from thinwire.compressors.bernoulli import check_choice, sampled, segment_means
+from thinwire.compressors.bernoulli import sampled, segment_means
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.seeded_rand_k import upscales
 from thinwire.compressors.shortening import shortened
@@ -59,7 +59,6 @@ class FixedSize:
     def __post_init__(self) -> None:
         check_types(self)
         check_amount(self.k, self.density)
-        check_choice("center", self.center, ("zero", "mean"))
         if self.k is not None and self.k < 1.0:
             raise ConfigError(f"k = {self.k} was given; sampling of a fixed size needs k of at least 1")
 

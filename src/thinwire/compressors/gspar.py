@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.amount import kept_segments, sparse_outline
+from thinwire.compressors.amount import check_either, check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.identity import Identity
 from thinwire.compressors.shortening import shortened
@@ -68,12 +68,8 @@ class GSpar:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if (self.density is None) == (self.variance is None):
-            raise ConfigError(
-                f"give either density or variance, not {'both' if self.density is not None else 'neither'}"
-            )
-        if self.density is not None and not 0.0 < self.density <= 1.0:
-            raise ConfigError(f"density {self.density} was given; it is the expected kept share, above 0, at most 1")
+        check_either("density", self.density, "variance", self.variance)
+        check_share("density", self.density)
         if self.variance is not None and not (0.0 < self.variance < math.inf):
             raise ConfigError(f"variance {self.variance} was given; it must be above 0 and finite")
         if self.rounds < 0:

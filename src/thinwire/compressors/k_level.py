@@ -59,10 +59,6 @@ class KLevel:
         check_types(self)
         if not 2 <= self.levels <= MOST_CODES:
             raise ConfigError(f"{self.levels} levels were asked for; KLevel takes 2 to {MOST_CODES}")
-        if self.span not in ("range", "norm"):
-            raise ConfigError(f"span {self.span!r} is not known; KLevel takes 'range' or 'norm'")
-        if self.coding not in ("packed", "entropy"):
-            raise ConfigError(f"coding {self.coding!r} is not known; KLevel takes 'packed' or 'entropy'")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Grid:
         """One code an entry, and the least entry and the step of each segment."""

@@ -90,8 +90,6 @@ class NaturalDithering:
         check_types(self)
         if not 1 <= self.levels <= MOST_LEVELS:
             raise ConfigError(f"{self.levels} levels were asked for; natural dithering takes 1 to {MOST_LEVELS}")
-        if self.norm not in ("l2", "max"):
-            raise ConfigError(f"norm {self.norm!r} is not known; natural dithering takes 'l2' or 'max'")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> PowersOfTwo:
         """One code an entry, and the norm of each segment."""

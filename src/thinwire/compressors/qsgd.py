@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Traits, check_vector
+from thinwire.compressors.base import Traits, check_vector, shrink_factors
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes
@@ -32,7 +32,10 @@ class QSGD:
         ``sum f(1-f)/s^2`` over ``||x||^2/max^2``; s = 1 gives TernGrad's ``(sqrt d - 1)/2``). Scaled: gamma =
         ``1 / (1 + omega)``.
     Bits: ``d ceil(log2(2s + 1)) + 32`` a segment packed; with ``coding="entropy"`` about the entropy of the levels,
-        with ``coding="elias"`` as in the paper.
+        with ``coding="elias"`` as in the paper: 2.01, .12 and 1.03 an entry of 16,384 Gaussian ones at s = 1, and
+        8.01, 2.34 and 2.95 at s = 127. Elias omega is the shortest where a message is too short for a table of
+        frequencies (2.53, 2.56 and 1.66 of 256 such entries at s = 1) and for many levels on heavy tails (11.00, 3.40
+        and 1.44 of 262,144 log-normal entries, sigma 2, at s = 1023).
     Paper: Alistarh, Grubic, Li, Tomioka and Vojnovic 2017 (QSGD); Basu et al. 2019 (scaled).
     Use it when: messages must be unbiased and 3 to 8 bits an entry can be spent; scaled for the values that ``TopK``
         keeps.
@@ -72,11 +75,6 @@ class QSGD:
             raise ConfigError(
                 f"{self.levels} levels were asked for; QSGD takes 1 to 32767, or bits=2 to bits=16 in their place"
             )
-        if self.norm not in ("l2", "max"):
-            raise ConfigError(f"norm {self.norm!r} is not known; QSGD takes 'l2' or 'max'")
-
-        if self.coding not in ("packed", "elias", "entropy"):
-            raise ConfigError(f"coding {self.coding!r} is not known; QSGD takes 'packed', 'elias' or 'entropy'")
 
     @staticmethod
     def bits_to_levels(bits: int) -> int:
@@ -116,12 +114,13 @@ class QSGD:
 
     def traits(self, numel: int) -> Traits:
         """Unbiased with omega, or a contraction with ``1 - gamma = omega / (1 + omega)`` when scaled."""
-        omega = self._omega(numel)
+        omega = self.omega(numel)
         if self.scaled:
             return Traits(unbiased=omega == 0.0, error=omega / (1.0 + omega))
         return Traits(unbiased=True, error=omega)
 
-    def _omega(self, numel: int) -> float:
+    def omega(self, numel: int) -> float:
+        """The constant of the unscaled operator."""
         s = self.levels
         if self.norm == "l2":
             return min(numel / s**2, math.sqrt(numel) / s)
@@ -135,11 +134,5 @@ class QSGD:
 
 @functools.lru_cache(maxsize=64)
 def _shrink(quantizer: QSGD, segments: Segments) -> Tensor | None:
-    """``1 / (1 + omega)`` of each segment, or one number if all are alike: shared, do not write to it."""
-    if not quantizer.scaled:
-        return None
-    factors = {size: 1.0 / (1.0 + quantizer._omega(size)) for size in segments.distinct_sizes()}
-    if len(factors) == 1:
-        return torch.tensor(list(factors.values()), dtype=torch.float32)
-    sizes: list[int] = segments.offsets().diff().tolist()
-    return torch.tensor([factors.get(size, 1.0) for size in sizes], dtype=torch.float32)
+    """What levels are multiplied by, if they are scaled: shared, do not write to it."""
+    return shrink_factors(quantizer.omega, segments) if quantizer.scaled else None

@@ -10,7 +10,6 @@ from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.k_level import KLevel
 from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
-from thinwire.errors import ConfigError
 from thinwire.kernels.transform.hadamard import hadamard_blocks, hadamard_rotate
 from thinwire.layout import Segments
 from thinwire.payloads import Concat, Payload, Rotated
@@ -59,8 +58,6 @@ class Rotate:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.rounds not in (1, 2):
-            raise ConfigError(f"{self.rounds} rounds were asked for; a rotation has 1 or 2")
         hadamard_blocks(0, self.block)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, most_counts, sparse_outline
+from thinwire.compressors.amount import check_share, draw_counts, kept_segments, most_counts, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
-from thinwire.compressors.threshold import LEAST_SAMPLE, check_sample, sample_quantiles
+from thinwire.compressors.threshold import LEAST_SAMPLE, sample_quantiles
 from thinwire.config import Share, check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import segment_of_each
@@ -67,8 +67,8 @@ class SampledTopK:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_amount(None, self.density)
-        check_sample(self.sample)
+        check_share("density", self.density)
+        check_share("sample", self.sample)
         if self.adaptations < 0:
             raise ConfigError(f"{self.adaptations} adaptations were asked for; 0 or more are possible")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, Traits, check_vector
+from thinwire.compressors.base import Compressor, Traits, check_vector, shrink_factors
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.kernels.transform.hadamard import hadamard_blocks
@@ -170,9 +170,5 @@ def _spread(factors: Tensor, offsets: Tensor, numel: int) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _factors(scaled: Scaled, segments: Segments) -> Tensor:
-    """``1 / (1 + omega)`` of each segment, or one number if all are alike: shared, do not write to it."""
-    of_size = {size: 1.0 / (1.0 + scaled.inner.traits(size).error) for size in segments.distinct_sizes()}
-    if len(set(of_size.values())) <= 1:
-        return torch.tensor(list(of_size.values())[:1] or [1.0], dtype=torch.float32)
-    sizes: list[int] = segments.offsets().diff().tolist()
-    return torch.tensor([of_size.get(size, 1.0) for size in sizes], dtype=torch.float32)
+    """What the message is multiplied by: shared, do not write to it."""
+    return shrink_factors(lambda size: scaled.inner.traits(size).error, segments)

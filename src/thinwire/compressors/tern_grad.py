@@ -59,8 +59,6 @@ class TernGrad:
             raise ConfigError(
                 f"clipping at {self.clip} deviations was asked for; TernGrad takes a number above 0, or None"
             )
-        if self.coding not in ("packed", "elias", "entropy"):
-            raise ConfigError(f"coding {self.coding!r} is not known; TernGrad takes 'packed', 'elias' or 'entropy'")
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Levels:
         """One of three levels an entry, and the scale of each segment."""

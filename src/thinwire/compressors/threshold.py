@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.compressors.amount import kept_segments, sparse_outline
+from thinwire.compressors.amount import check_either, check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.gspar import segment_counts
 from thinwire.compressors.identity import Identity
@@ -64,15 +64,11 @@ class Threshold:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if (self.density is None) == (self.threshold is None):
-            raise ConfigError(
-                f"give either density or threshold, not {'both' if self.density is not None else 'neither'}"
-            )
-        if self.density is not None and not 0.0 < self.density <= 1.0:
-            raise ConfigError(f"density {self.density} was given; it is the kept share, above 0, at most 1")
+        check_either("density", self.density, "threshold", self.threshold)
+        check_share("density", self.density)
         if self.threshold is not None and not 0.0 < self.threshold < math.inf:
             raise ConfigError(f"a threshold of {self.threshold} was given; it must be above 0 and finite")
-        check_sample(self.sample)
+        check_share("sample", self.sample)
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
         """The large entries, in order."""
@@ -112,16 +108,6 @@ class Threshold:
         share = int(self._wanted(torch.tensor([sampled], dtype=torch.int64))) / max(numel, 1)
         # Ties are all kept, so any number of entries may be.
         return sparsified(min(1.0, share), self.values.traits(max(numel, 1)))
-
-
-def check_sample(sample: float) -> None:
-    """Raise ConfigError unless ``sample`` is in (0, 1].
-
-    Example:
-        >>> check_sample(0.01)
-    """
-    if not 0.0 < sample <= 1.0:
-        raise ConfigError(f"a sample of {sample} was given; it is a share of the entries, above 0, at most 1")
 
 
 def sample_quantiles(sampled: Tensor, sizes: Tensor, wanted: Tensor) -> Tensor:

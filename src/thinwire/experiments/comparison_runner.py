@@ -16,7 +16,7 @@ from thinwire.errors import ConfigError, WorkerError
 from thinwire.experiments.executors import Executor, run_folder
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_plausible
-from thinwire.experiments.session import Record, is_finished, read_records, read_run
+from thinwire.experiments.records import Record, is_finished, read_records, read_run, write_records
 from thinwire.experiments.sharding import make_shards
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
@@ -137,7 +137,7 @@ class ComparisonRunner:
                 # Before the description: it may lack methods that the files have no records of, not the other way.
                 if path.exists():
                     kept = [record for record in read_records(path) if record["method"] in methods]
-                    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+                    write_records(path, kept)
         chosen_lrs = self._before.get("taken", {})
         self._describe(
             {method: chosen_lrs[method] for method in methods if method in chosen_lrs}, self._before.get("notes", [])
@@ -146,8 +146,7 @@ class ComparisonRunner:
     def _collect(self, name: str, runs: Sequence[Run]) -> None:
         """Write the records of those runs that are finished into one file."""
         if self.executor.is_main:
-            lines = [json.dumps(record) + "\n" for run in runs for record in self._records(run)]
-            write_atomically(self.out / name, "".join(lines).encode())
+            write_records(self.out / name, [record for run in runs for record in self._records(run)])
 
     def _tune(self, tried: dict[str, list[float]]) -> dict[str, float]:
         """Search the grid, and past its end for methods that did best there; the best rate of each method."""

@@ -20,7 +20,8 @@ from thinwire.errors import ThinwireError, WorkerError
 from thinwire.experiments.engines import Engine, ProcessEngine, SimulatedEngine
 from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.processes import process_context
-from thinwire.experiments.session import Session, is_finished, read_run
+from thinwire.experiments.records import is_finished, read_run
+from thinwire.experiments.session import Session
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, describe_failure, load_task
 from thinwire.files import StrPath

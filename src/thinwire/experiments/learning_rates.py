@@ -1,70 +1,35 @@
 """How the learning rate changes, and which average of the iterates is evaluated: strings of a comparison."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from thinwire.config import suggest
 from thinwire.errors import ConfigError
 from thinwire.layout import State
+from thinwire.option_strings import read_pairs, split_name, unreadable
 from thinwire.theory import RunningAverage
 
 
-class Rates(Protocol):
-    """A learning rate for every step, in terms of the first one, which is searched for."""
-
-    def at(self, lr: float, step: int) -> float:
-        """The learning rate of step ``step``, counted from 0."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class ConstantRate:
-    """``lr`` throughout."""
+class Rates:
+    """A learning rate for every step, in terms of the first one, which is searched for.
 
-    def at(self, lr: float, step: int) -> float:
-        """``lr``."""
-        return lr
+    Args:
+        at: the rate, from the first one and the number of a step, counted from 0.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Inverse:
-    """``lr a / (a + t)``: with ``lr = 8 / (mu a)`` the ``8 / (mu (a + t))`` of the theorems, a the ``shift``."""
-
-    shift: float
-
-    def at(self, lr: float, step: int) -> float:
-        """Half of ``lr`` after ``shift`` steps."""
-        return lr * self.shift / (self.shift + step)
-
-
-@dataclass(frozen=True, slots=True)
-class Bottou:
-    """``lr / (1 + lr decay t)``: the larger the first rate, the sooner it falls; ``decay`` is the L2 regularisation."""
-
-    decay: float
-
-    def at(self, lr: float, step: int) -> float:
-        """Half of ``lr`` after ``1 / (lr decay)`` steps."""
-        return lr / (1.0 + lr * self.decay * step)
-
-
-@dataclass(frozen=True, slots=True)
-class Drops:
-    """``lr factor^n``, n the number of drops so far: one after each number of steps in ``at_steps``."""
-
-    at_steps: tuple[float, ...]
-    factor: float
-
-    def at(self, lr: float, step: int) -> float:
-        """``lr`` before the first drop."""
-        return lr * self.factor ** sum(step >= each for each in self.at_steps)
+    at: Callable[[float, int], float]
 
 
 def make_rates(text: str) -> Rates:
     """Learning rates from ``constant``, ``inverse:shift=A``, ``bottou:decay=L`` or ``drops:at=100/150,factor=0.1``.
+
+    ``inverse`` is ``lr a / (a + t)``: with ``lr = 8 / (mu a)`` the ``8 / (mu (a + t))`` of the theorems, a the shift.
+    ``bottou`` is ``lr / (1 + lr decay t)``: the larger the first rate, the sooner it falls; ``decay`` is the L2
+    regularisation. ``drops`` is ``lr factor^n``, n the number of drops so far, one after each number of steps in
+    ``at``.
 
     Raises:
         ConfigError: an unknown name or option, or a value out of range.
@@ -78,14 +43,16 @@ def make_rates(text: str) -> Rates:
     })  # fmt: skip
     if not all(value > 0.0 for values in given.values() for value in values):
         raise ConfigError(f"the learning-rate schedule {text} has a number that is not above 0")
+    drops = given.pop("at", ())
+    number = _one(next(iter(given.values())), text) if given else 0.0
     match name:
         case "inverse":
-            return Inverse(_one(given["shift"], text))
+            return Rates(lambda lr, step: lr * number / (number + step))
         case "bottou":
-            return Bottou(_one(given["decay"], text))
+            return Rates(lambda lr, step: lr / (1.0 + lr * number * step))
         case "drops":
-            return Drops(given["at"], _one(given["factor"], text))
-    return ConstantRate()
+            return Rates(lambda lr, step: lr * number ** sum(step >= each for each in drops))
+    return Rates(lambda lr, step: lr)
 
 
 def make_average(text: str) -> RunningAverage | None:
@@ -141,16 +108,13 @@ class Averager:
 
 def _read(text: str, what: str, known: dict[str, tuple[str, ...]]) -> tuple[str, dict[str, tuple[float, ...]]]:
     """The name, and for each of its options its numbers, all of which must be given."""
-    name, _, rest = text.partition(":")
-    if name not in known:
-        raise ConfigError(f"unknown {what} {text!r}{suggest(name, list(known))}")
+    name, rest = split_name(text, what, known)
     given: dict[str, tuple[float, ...]] = {}
-    for part in filter(None, rest.split(",")):
-        option, _, value = part.partition("=")
+    for option, value in read_pairs(rest, name, known[name]).items():
         try:
             given[option] = tuple(float(number) for number in value.split("/"))
         except ValueError:
-            raise ConfigError(f"{text}: {part} cannot be read; write {option}=NUMBER") from None
+            raise unreadable(name, option, value, "a number") from None
     if given.keys() != set(known[name]):
         form = ":" + ",".join(f"{option}=NUMBER" for option in known[name]) if known[name] else ""
         raise ConfigError(f"the {what} {text} was given; write {name}{form}")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinwire.config import suggest
 from thinwire.errors import ConfigError
+from thinwire.option_strings import read_pairs, split_name, unreadable
 
 
 def make_optimizer(text: str, params: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
@@ -24,18 +24,12 @@ def make_optimizer(text: str, params: Iterable[nn.Parameter], lr: float) -> torc
         >>> make_optimizer("sgd:momentum=0.9", [nn.Parameter(torch.zeros(1))], lr=0.1).param_groups[0]["momentum"]
         0.9
     """
-    name, _, rest = text.partition(":")
     known = _optimizers()
-    if name.lower() not in known:
-        raise ConfigError(f"unknown optimizer {name!r}{suggest(name.lower(), list(known))}")
-    cls = known[name.lower()]
+    given, _, rest = text.partition(":")
+    name, _ = split_name(given.lower(), "optimizer", known)
+    cls = known[name]
     allowed = [p for p in inspect.signature(cls).parameters if p not in ("params", "lr")]
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        option, equals, value = part.partition("=")
-        if option not in allowed or not equals:
-            raise ConfigError(f"{name} cannot take {part!r}{suggest(option, allowed)} (each as NAME=VALUE)")
-        options[option] = _read(value, f"{name}: {option}")
+    options = {option: _read(value, name, option) for option, value in read_pairs(rest, name, allowed).items()}
     try:
         optimizer: torch.optim.Optimizer = cls(params, lr=lr, **options)
     except (TypeError, ValueError) as error:
@@ -53,13 +47,12 @@ def _optimizers() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _read(text: str, where: str) -> Any:
+def _read(text: str, name: str, option: str) -> Any:
     if text in ("yes", "no"):
         return text == "yes"
     try:
         numbers = tuple(int(part) if part.lstrip("+-").isdigit() else float(part) for part in text.split("/"))
     except ValueError:
-        raise ConfigError(
-            f"{where}={text} cannot be read; write a number, yes or no, or several numbers as in betas=0.9/0.95"
-        ) from None
+        form = "a number, yes or no, or several numbers as in betas=0.9/0.95"
+        raise unreadable(name, option, text, form) from None
     return numbers if len(numbers) > 1 else numbers[0]

@@ -4,28 +4,25 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.experiments.checkpoints import RunCheckpoints
 from thinwire.experiments.engines import Engine
 from thinwire.experiments.learning_rates import Averager, make_average, make_rates
-from thinwire.experiments.optimizers import make_optimizer
-from thinwire.experiments.sharding import Batches, make_shards
+from thinwire.experiments.records import Record, read_run, write_records
+from thinwire.experiments.sharding import Batches, make_batches
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.experiments.tasks.base import Evaluation
-from thinwire.files import StrPath, append_text, write_atomically
+from thinwire.experiments.training import make_worker, one_torch_thread, private_torch_randomness, take_gradient
+from thinwire.files import StrPath, append_text
 from thinwire.methods import ModelAveraging, parse_method
 from thinwire.random import Key
 from thinwire.steps import Steps, compute
 from thinwire.worker import Server, Worker, can_share, needs_server
 
-Record = dict[str, Any]
 SAVE_AFTER_S = 10.0
 """A checkpoint is written at the first evaluation that is this long after the one before."""
 
@@ -47,10 +44,8 @@ class Session:
         self._records = Path(folder) / "records.jsonl"
         self._checkpoints = RunCheckpoints(Path(folder) / "checkpoints", engine)
         self._key = Key(run.seed)
-        shards = make_shards(task.labels, engine.size, comparison.sharding, self._key.fold("shards"))
-        self._batches = [
-            Batches(shards[rank], comparison.batch_size, self._key.fold("batches", rank)) for rank in engine.local_ranks
-        ]
+        each = make_batches(task.labels, engine.size, comparison.sharding, comparison.batch_size, self._key)
+        self._batches = [each[rank] for rank in engine.local_ranks]
         self._method = parse_method(run.method)
         self.workers = self._make_workers()
         self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
@@ -118,11 +113,7 @@ class Session:
             seconds = self.comparison.compute.seconds(self._key, worker.rank, step)
             if shared:  # first the time, then the work: the gradients are this worker's until the next request
                 yield from compute(seconds)
-            # Dropout and the like draw from torch's generator: addressed by step and rank, they are the same in
-            # every engine and after every restart.
-            torch.default_generator.manual_seed(self._key.fold("model", step, worker.rank).bits64() >> 1)
-            worker.optimizer.zero_grad()
-            self.task.loss(worker.model, batches.indices(step)).backward()  # type: ignore[no-untyped-call]
+            take_gradient(self.task, worker, batches, self._key, step)
             if worker.rank == 0 and self._averager is not None:
                 self._averager.take(step, worker.shared_parameters())
             for group in worker.optimizer.param_groups:
@@ -150,9 +141,8 @@ class Session:
         return [lead, *(lead.sharing_model(rank) if shared else self._worker(rank) for rank in others)]
 
     def _worker(self, rank: int) -> Worker:
-        model = self.task.model(self.run.seed)
-        optimizer = make_optimizer(self.comparison.optimizer, model.parameters(), self.run.lr)
-        return Worker(self._method, model, optimizer, rank=rank, size=self.engine.size, seed=self.run.seed)
+        run, size = self.run, self.engine.size
+        return make_worker(self.task, self._method, self.comparison.optimizer, run.lr, rank, size, run.seed)
 
     def _make_averager(self) -> Averager | None:
         average = make_average(self.comparison.average)
@@ -236,8 +226,7 @@ class Session:
                 if worker.rank == 0 and self._averager is not None:
                     self._averager.load_state_dict(saved["average"])
         if self.is_main:
-            kept = [line for line in kept if step and line["step"] <= step]
-            write_atomically(self._records, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_records(self._records, [line for line in kept if step and line["step"] <= step])
         return step
 
     def _state(self, worker: Worker) -> dict[str, Any]:
@@ -250,66 +239,3 @@ class Session:
 
     def _main_says(self, answer: bool) -> bool:
         return bool(self.engine.share([float(answer)])[0][0])
-
-
-def read_records(path: StrPath) -> list[Record]:
-    """The complete lines of a records file; none if it is not there. A line cut off by a crash is left out.
-
-    None either if it is damaged: what cannot be trusted is made again.
-
-    Raises:
-        ConfigError: something else than a file is there, or it must not be read.
-    """
-    file = Path(path)
-    if not file.exists():
-        return []
-    try:
-        records: list[Record] = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
-        sound = all(type(record["step"]) is int and "value" in record and "method" in record for record in records)
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror}); give another --out") from error
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return []
-    return records if sound else []
-
-
-def read_run(path: StrPath) -> list[Record]:
-    """:func:`read_records` of one run: none if two wrote to the file, so that steps come twice.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder) / "records.jsonl"
-        ...     _ = file.write_text('{"method": "sgd", "step": 0, "value": 0.1}\\n' * 2)
-        ...     len(read_records(file)), len(read_run(file))
-        (2, 0)
-    """
-    records = read_records(path)
-    steps = [record["step"] for record in records]
-    return records if steps == sorted(set(steps)) else []
-
-
-def is_finished(records: list[Record], run: Run) -> bool:
-    """Whether the run reached its last step, or diverged before it."""
-    return bool(records) and (records[-1]["step"] >= run.steps or records[-1]["value"] is None)
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Sums depend on how many threads share them; with one thread every engine gives the same bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def private_torch_randomness() -> Iterator[None]:
-    """Leave torch's global generator as it was found."""
-    before = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)

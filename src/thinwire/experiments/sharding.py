@@ -59,6 +59,16 @@ def make_shards(labels: Tensor, num_workers: int, how: Sharding, key: Key) -> li
     return [shard.clone() for shard in torch.tensor_split(order, num_workers)]
 
 
+def make_batches(labels: Tensor, num_workers: int, how: Sharding, batch_size: int, key: Key) -> "list[Batches]":
+    """The batches of every worker of a run, by rank: ``key`` is the run's.
+
+    Raises:
+        ConfigError: as :func:`make_shards` and :class:`Batches`.
+    """
+    shards = make_shards(labels, num_workers, how, key.fold("shards"))
+    return [Batches(shard, batch_size, key.fold("batches", rank)) for rank, shard in enumerate(shards)]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batches:
     """The batches of one worker: an endless row of reshuffled passes over its shard, cut into equal pieces.

@@ -1,11 +1,10 @@
 """Operators made of two others: which two are worth a search."""
 
-import dataclasses
 import math
 from collections.abc import Iterable
 
 from thinwire.frontier.climb import Aim, Climb
-from thinwire.frontier.configurations import Configuration, compressor_classes
+from thinwire.frontier.configurations import Configuration, compressor_classes, fields_of
 from thinwire.frontier.ladders import Shape
 from thinwire.frontier.moves import coordinates
 from thinwire.frontier.points import Kind, Point
@@ -55,7 +54,7 @@ def composed(search: Search, budget: float, kind: Kind) -> list[Point]:
 def _joins_two(cls: type) -> bool:
     """Whether it is made of two operators and nothing else."""
     shape = Shape.of(cls)
-    return len(shape.nested) == 2 and len(dataclasses.fields(cls)) == 2
+    return len(shape.nested) == 2 and len(fields_of(cls)) == 2
 
 
 def _firsts(search: Search, budget: float) -> list[Point]:

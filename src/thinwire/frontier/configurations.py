@@ -1,7 +1,9 @@
 """An operator with all its parameters, and the segments of the vector for it."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from thinwire.compressors import Compressor, Traits, segment_traits
 from thinwire.config import registered
@@ -68,10 +70,54 @@ def describe(value: object) -> str:
 
 
 def compressor_classes() -> tuple[type, ...]:
-    """Every registered compressor, in the order of registration."""
-    return tuple(cls for cls in registered().values() if is_compressor_class(cls))
+    """Every registered compressor, in the order of registration: what offers ``compress`` and ``traits``."""
+    wanted = ("compress", "traits")
+    return tuple(cls for cls in registered().values() if all(callable(getattr(cls, name, None)) for name in wanted))
 
 
-def is_compressor_class(cls: type) -> bool:
-    """Whether it offers ``compress`` and ``traits``."""
-    return callable(getattr(cls, "compress", None)) and callable(getattr(cls, "traits", None))
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a compressor's class.
+
+    Args:
+        name: its name.
+        kind: its annotation.
+        is_required: whether it must be given.
+    """
+
+    name: str
+    kind: Any
+    is_required: bool
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether it takes another compressor."""
+        return self.kind is Compressor
+
+    @property
+    def takes(self) -> frozenset[Any]:
+        """Its type, or the types that it may have."""
+        return frozenset((self.kind, *get_args(self.kind)))
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """All that it takes, of a switch or a named choice; else nothing."""
+        if self.kind is bool:
+            return (False, True)
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+
+@functools.cache
+def fields_of(cls: type) -> tuple[Field, ...]:
+    """The fields of a compressor's class.
+
+    Example:
+        >>> from thinwire.compressors import Half
+        >>> [field.choices for field in fields_of(Half)]
+        [('bf16', 'f16'), ('nearest', 'stochastic')]
+    """
+    hints, none = get_type_hints(cls), dataclasses.MISSING
+    return tuple(
+        Field(field.name, hints[field.name], field.default is none and field.default_factory is none)
+        for field in dataclasses.fields(cls)
+    )

@@ -5,15 +5,14 @@ of the others (switches, literals, nested compressors) is a family of its own. A
 here has the one family of its default instance.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias
 
 from thinwire.compressors import Compressor, TopK
 from thinwire.errors import ConfigError
-from thinwire.frontier.configurations import Configuration, describe
+from thinwire.frontier.configurations import Configuration, describe, fields_of
 
 Knob: TypeAlias = float | None
 
@@ -21,29 +20,14 @@ _DENSITIES = tuple(2.0 ** (-half / 2) for half in range(26, -1, -1))
 _LEVELS = (1, 2, 3, 5, 7, 11, 15, 22, 31, 45, 63, 91, 127, 255)
 KNOBS: dict[str, tuple[float, ...]] = {
     "density": _DENSITIES,
-    "keep": _DENSITIES,
-    "share": _DENSITIES,
-    "probability": _DENSITIES,
-    "omega": tuple(2.0 ** (power / 2) for power in range(-8, 21)),
     "variance": tuple(2.0 ** (power / 2) for power in range(-8, 21)),
     "bits": (0.03, 0.06, 0.12, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
     "levels": _LEVELS,
-    "num_levels": _LEVELS,
     "rank": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
     "k": tuple(2**power for power in range(15)),
 }
 """Values of a field that is a knob; a class has at most one, the first of these that it has."""
-SAMPLES: dict[str, tuple[Any, ...]] = {
-    "levels": (1, 3, 7, 31),
-    "num_levels": (2, 4, 16),
-    "bits": (1, 2, 4),
-    "rank": (1, 4),
-}
-"""Values of a field of that name where another one is the knob."""
-FEW: dict[str, tuple[float, ...]] = {
-    "levels": (1, 2, 3, 5, 7, 11, 15, 31, 127), "num_levels": (2, 3, 4, 6, 8, 16, 32, 256),
-    "bits": (1, 1.5, 2, 2.5, 3, 4, 6),
-}  # fmt: skip
+FEW: dict[str, tuple[float, ...]] = {"levels": (1, 2, 3, 5, 7, 11, 15, 31, 127), "bits": (1, 1.5, 2, 2.5, 3, 4, 6)}
 """Values of a knob of a compressor that is nested in another."""
 VARIED: dict[str, tuple[Any, ...]] = {"clip": (None, 2.5)}
 """Values of an optional field that changes what an operator is."""
@@ -93,42 +77,27 @@ class Shape:
     is_continuous: bool
     choices: dict[str, tuple[Any, ...]]
     nested: tuple[str, ...]
-    needs_nested: bool
+    required: frozenset[str]
 
     @staticmethod
     def of(cls: type) -> "Shape":
         """Read the annotations of the class."""
-        hints = get_type_hints(cls)
-        names = [field.name for field in dataclasses.fields(cls)]
-        knob = next((name for name in KNOBS if name in names and _takes_numbers(hints[name])), None)
-        choices: dict[str, tuple[Any, ...]] = {}
-        nested, needs_nested = [], False
-        for field in dataclasses.fields(cls):
-            kind = hints[field.name]
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            if field.name == knob:
-                continue
-            if kind is Compressor:
-                nested.append(field.name)
-                needs_nested |= required
-            elif field.name in FIXED:
-                continue
-            elif field.name in VARIED:
-                choices[field.name] = VARIED[field.name]
-            elif kind is bool:
-                choices[field.name] = (False, True)
-            elif get_origin(kind) is Literal:
-                choices[field.name] = get_args(kind)
-            elif required and field.name in SAMPLES:
-                choices[field.name] = SAMPLES[field.name]
+        fields = {field.name: field for field in fields_of(cls)}
+        knob = next((name for name in KNOBS if name in fields and fields[name].takes & {int, float}), None)
+        choices = {name: VARIED.get(name, field.choices) for name, field in fields.items() if name not in FIXED}
         return Shape(
             cls,
             knob,
-            knob not in (None, "k") and float in _kinds(hints[knob or ""]),
-            choices,
-            tuple(nested),
-            needs_nested,
+            knob not in (None, "k") and float in fields[knob or ""].takes,
+            {name: values for name, values in choices.items() if values and name != knob},
+            tuple(name for name, field in fields.items() if field.is_nested),
+            frozenset(name for name, field in fields.items() if field.is_required),
         )
+
+    @property
+    def needs_nested(self) -> bool:
+        """Whether there is no instance without another compressor."""
+        return not self.required.isdisjoint(self.nested)
 
     def variants(self, *, few: bool = False) -> list[dict[str, Any]]:
         """Every combination of the switches and literals; of the switches alone, with the tightest coding, if few."""
@@ -137,14 +106,9 @@ class Shape:
             tight = {"coding": ("entropy",)}
             choices = {
                 name: tight.get(name, values) for name, values in choices.items()
-                if name in tight or bool in map(type, values) or not self.has_default(name)
+                if name in tight or bool in map(type, values) or name in self.required
             }  # fmt: skip
         return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
-
-    def has_default(self, name: str) -> bool:
-        """Whether a field may be left out."""
-        field = next(field for field in dataclasses.fields(self.cls) if field.name == name)
-        return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def plain_families(cls: type, chunks: Sequence[int | None] = CHUNKS) -> list[OperatorFamily]:
@@ -196,7 +160,7 @@ def nested_families(cls: type, values: Sequence[Compressor], inner: Sequence[Ope
 def nested_instances(cls: type) -> list[Compressor]:
     """Instances of a class that needs nothing nested, to be nested in others."""
     shape = Shape.of(cls)
-    if shape.nested or shape.knob in ("density", "k", "rank", "omega", "variance", "probability", "keep", "share"):
+    if shape.nested or shape.knob in ("density", "k", "rank", "variance"):
         return []
     knobs: tuple[Knob, ...] = FEW.get(shape.knob, KNOBS[shape.knob]) if shape.knob else (None,)
     made: list[Compressor] = []
@@ -244,11 +208,3 @@ def _instance(shape: Shape, given: dict[str, Any], knob: Knob) -> Compressor | N
 def _spread(values: Sequence[Compressor], count: int) -> list[Compressor]:
     """About ``count`` of the values, the first three (the plain ones) always."""
     return [*values[:3], *values[3 :: max(1, len(values) // max(1, count - 3))]]
-
-
-def _takes_numbers(kind: Any) -> bool:
-    return bool({int, float} & _kinds(kind))
-
-
-def _kinds(kind: Any) -> set[Any]:
-    return {kind, *get_args(kind)}

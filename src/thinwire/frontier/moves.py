@@ -2,10 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
+from thinwire.frontier.configurations import Field, fields_of
 from thinwire.frontier.ladders import FIXED, KNOBS
 
 
@@ -43,12 +44,11 @@ def coordinates(compressor: Compressor) -> list[Coordinate]:
         >>> [each.path for each in coordinates(TopK(density=0.1, values=QSGD(levels=7)))]
         [('density',), ('values', 'levels')]
     """
-    found = []
-    for path, kind, value in _fields(compressor, ()):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if path[-1] in KNOBS and is_number and get_origin(kind) is not Literal:
-            found.append(Coordinate(path, value))
-    return found
+    return [
+        Coordinate(path, value)
+        for path, field, value in _fields(compressor, ())
+        if field.name in KNOBS and not field.choices and isinstance(value, int | float)
+    ]
 
 
 def moved(compressor: Compressor, path: tuple[str, ...], value: Any) -> Compressor | None:
@@ -81,23 +81,17 @@ def switched(compressor: Compressor) -> list[Compressor]:
         [(1, 'unbiased'), (2, 'contraction')]
     """
     found = []
-    for path, kind, value in _fields(compressor, ()):
-        if path[-1] in FIXED:
-            continue
-        choices = (False, True) if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()
-        found += [other for each in choices if each != value and (other := moved(compressor, path, each)) is not None]
+    for path, field, value in _fields(compressor, ()):
+        others = [each for each in field.choices if each != value] if field.name not in FIXED else []
+        found += [other for each in others if (other := moved(compressor, path, each)) is not None]
     return found
 
 
-def _fields(compressor: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any, Any]]:
-    """Path, annotation and value of every field, those of nested operators after their own."""
+def _fields(compressor: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Field, Any]]:
+    """Path, field and value of every field, those of nested operators in their place."""
     found = []
-    hints = get_type_hints(type(compressor))
-    for field in dataclasses.fields(compressor):
-        value = getattr(compressor, field.name)
-        place = (*path, field.name)
-        if hints[field.name] is Compressor:
-            found += _fields(value, place)
-        else:
-            found.append((place, hints[field.name], value))
+    cls: type = type(compressor)
+    for field in fields_of(cls):
+        value, place = getattr(compressor, field.name), (*path, field.name)
+        found += _fields(value, place) if field.is_nested else [(place, field, value)]
     return found

@@ -85,21 +85,6 @@ def _by_shares(kernel: Any, arrays: "tuple[np.ndarray[Any, np.dtype[np.uint8]], 
     return int(checksum)
 
 
-def crc32c_python(data: bytes, previous: int = 0) -> int:
-    """:func:`crc32c` in plain Python, bit by bit, as the definition says.
-
-    Example:
-        >>> hex(crc32c_python(b"123456789"))
-        '0xe3069283'
-    """
-    state = previous ^ 0xFFFFFFFF
-    for byte in data:
-        state ^= byte
-        for _ in range(8):
-            state = (state >> 1) ^ (_POLYNOMIAL if state & 1 else 0)
-    return state ^ 0xFFFFFFFF
-
-
 @functools.cache
 def byte_tables() -> "np.ndarray[Any, np.dtype[np.uint32]]":
     """Row ``t`` holds what each byte does to the state ``t`` bytes after it: ``[16, 256]``."""

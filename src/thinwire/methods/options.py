@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NewType, get_args, get_origin, get_type_hints
 
-from thinwire.config import read_share, suggest
+from thinwire.config import read_share
 from thinwire.errors import ConfigError
 from thinwire.layout import Chunks, Granularity, PerRow, PerTensor, Whole
+from thinwire.option_strings import read_pairs, unreadable
 
 Density = NewType("Density", float)
 """A kept share: ``1%`` or ``0.01``."""
@@ -52,60 +53,41 @@ def read_options(text: str, method: str, options: dict[str, Option]) -> dict[str
     Raises:
         ConfigError: an unknown or repeated option, or a value that cannot be read.
     """
-    values: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, given = part.partition("=")
-        name = name.strip()
-        if name not in options:
-            known = suggest(name, list(options)) if options else "; it takes none"
-            raise ConfigError(f"{method} has no option {name!r}{known}")
-        if not equals or name in values:
-            raise ConfigError(f"in {method}, write each option once, as {name}=VALUE; got {part!r}")
-        values[name] = _read(given.strip(), options[name].kind, f"{method}: {name}")
-    return values
+    given = read_pairs(text, method, options)
+    return {name: _read(value, options[name].kind, method, name) for name, value in given.items()}
 
 
-def _read(text: str, kind: Any, where: str) -> Any:
+def _read(text: str, kind: Any, method: str, name: str) -> Any:
     if get_origin(kind) is Literal:
         if text in get_args(kind):
             return text
-        raise ConfigError(f"{where}={text} is not known; choose one of {', '.join(get_args(kind))}")
-    if kind is Granularity:
-        return _read_cut(text, where)
+        raise ConfigError(f"{method}: {name}={text} is not known; choose one of {', '.join(get_args(kind))}")
     kind = next((arm for arm in get_args(kind) if arm is not type(None)), kind)  # X | None
-    if kind is bool:
-        if text in ("yes", "no"):
-            return text == "yes"
-        raise ConfigError(f"{where}={text} cannot be read; write yes or no")
     if kind is Density:
         try:
             return read_share(text)
         except ConfigError as error:
-            raise ConfigError(f"{where}={text} cannot be read: {error}") from None
+            raise ConfigError(f"{method}: {name}={text} cannot be read: {error}") from None
+    is_cut = kind is Granularity
+    words: dict[str, Any] = _CUTS if is_cut else {"yes": True, "no": False} if kind is bool else {}
+    if text in words:
+        return words[text]
+    is_whole = kind is int or (is_cut and text.isdecimal())
+    if is_whole and len(text) > 18:
+        raise ConfigError(f"{method}: {name} is given a number of {len(text)} digits; write one of at most 18")
     try:
-        return _whole(text, where) if kind is int else float(text)
+        number = int(text) if is_whole else float("" if words else text)
     except ValueError:
-        form = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{where}={text} cannot be read; write {form}") from None
+        raise unreadable(method, name, text, _FORMS.get(kind, "a number")) from None
+    return Chunks(int(number)) if is_cut else number
 
 
-def _read_cut(text: str, where: str) -> Granularity:
-    if text == "whole":
-        return Whole()
-    if text == "tensor":
-        return PerTensor()
-    if text == "row":
-        return PerRow()
-    if text.isdecimal():
-        return Chunks(_whole(text, where))
-    raise ConfigError(f"{where}={text} cannot be read; write whole, tensor, row, or a number of entries")
-
-
-def _whole(text: str, where: str) -> int:
-    """A whole number that arithmetic here can take."""
-    if len(text) > 18:
-        raise ConfigError(f"{where} is given a number of {len(text)} digits; write one of at most 18")
-    return int(text)
+_CUTS: dict[str, Granularity] = {"whole": Whole(), "tensor": PerTensor(), "row": PerRow()}
+_FORMS: dict[Any, str] = {
+    bool: "yes or no",
+    int: "a whole number",
+    Granularity: "whole, tensor, row, or a number of entries",
+}
 
 
 def _show(value: Any) -> str:
@@ -114,12 +96,6 @@ def _show(value: Any) -> str:
             return "yes" if value else "no"
         case float() if 0 < value < 1:
             return f"{value:.3g}" if value >= 0.5 else f"{100 * value:.3g}%"
-        case Whole():
-            return "whole"
-        case PerTensor():
-            return "tensor"
-        case PerRow():
-            return "row"
         case Chunks(length):
             return str(length)
-    return str(value)
+    return next((name for name, cut in _CUTS.items() if cut == value), str(value))

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,14 +36,12 @@ class Every:
 
     steps: int = 1
 
+    workers_agree: ClassVar[bool] = True
+    """All at the same steps."""
+
     def __post_init__(self) -> None:
         check_types(self)
         _check_steps("every", self.steps)
-
-    @property
-    def workers_agree(self) -> bool:
-        """All at the same steps."""
-        return True
 
     def due(self, num_steps: int, rank: int) -> bool:
         """True at multiples of ``steps``."""
@@ -70,16 +68,14 @@ class PostLocal:
     switch: int
     steps: int
 
+    workers_agree: ClassVar[bool] = True
+    """All at the same steps."""
+
     def __post_init__(self) -> None:
         check_types(self)
         _check_steps("every", self.steps)
         if self.switch < 0:
             raise ConfigError(f"switch = {self.switch} was given; local steps begin after 0, 1, 2, ... steps")
-
-    @property
-    def workers_agree(self) -> bool:
-        """All at the same steps."""
-        return True
 
     def due(self, num_steps: int, rank: int) -> bool:
         """True up to ``switch``, then at every ``steps``-th step after it."""
@@ -109,14 +105,12 @@ class RandomGaps:
     max_gap: int
     seed: int = 0
 
+    workers_agree: ClassVar[bool] = True
+    """All at the same steps: the gaps do not depend on the worker."""
+
     def __post_init__(self) -> None:
         check_types(self)
         _check_steps("max_gap", self.max_gap)
-
-    @property
-    def workers_agree(self) -> bool:
-        """All at the same steps: the gaps do not depend on the worker."""
-        return True
 
     def due(self, num_steps: int, rank: int) -> bool:
         """True at the end of a gap."""
@@ -148,16 +142,12 @@ class Staggered:
     gaps: Literal["fixed", "random"] = "fixed"
     seed: int = 0
 
+    workers_agree: ClassVar[bool] = False
+    """Each worker has its own."""
+
     def __post_init__(self) -> None:
         check_types(self)
         _check_steps("every", self.steps)
-        if self.gaps not in ("fixed", "random"):
-            raise ConfigError(f"gaps = {self.gaps!r} was given; gaps are 'fixed' or 'random'")
-
-    @property
-    def workers_agree(self) -> bool:
-        """Each worker has its own."""
-        return False
 
     def due(self, num_steps: int, rank: int) -> bool:
         """True at the end of one of the worker's gaps."""

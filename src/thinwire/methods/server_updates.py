@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -44,15 +44,10 @@ class Follow:
     others communicate, as in the paper.
     """
 
-    @property
-    def answers_before(self) -> bool:
-        """The worker goes on from a model that has its own message in it."""
-        return False
-
-    @property
-    def needs_exact(self) -> bool:
-        """Any compressor will do."""
-        return False
+    answers_before: ClassVar[bool] = False
+    """The worker goes on from a model that has its own message in it."""
+    needs_exact: ClassVar[bool] = False
+    """Any compressor will do."""
 
     def init(self, params: Tensor) -> State:
         """The common initial parameters."""
@@ -89,21 +84,16 @@ class ElasticFollow:
     beta: float = 0.9
     alpha: float | None = None
 
+    answers_before: ClassVar[bool] = True
+    """Both differences are taken from the centre as it was."""
+    needs_exact: ClassVar[bool] = True
+    """The server must know the worker's parameters."""
+
     def __post_init__(self) -> None:
         check_types(self)
         for name, rate in (("beta", self.beta), ("alpha", self.alpha)):
             if rate is not None and not 0.0 < rate < 1.0:
                 raise ConfigError(f"{name} = {rate} was given; elastic averaging takes rates between 0 and 1")
-
-    @property
-    def answers_before(self) -> bool:
-        """Both differences are taken from the centre as it was."""
-        return True
-
-    @property
-    def needs_exact(self) -> bool:
-        """The server must know the worker's parameters."""
-        return True
 
     def init(self, params: Tensor) -> State:
         """Nothing: the centre is the server's."""

@@ -12,22 +12,22 @@ class Column:
     """One column of numbers.
 
     Args:
-        group: a heading above several columns; empty for none.
         header: the heading on the page.
         short_header: the heading in a terminal, with its unit.
         meaning: one sentence for the explanation under the table.
         text: what a cell says.
-        short_text: the same in a terminal, where width is dear.
+        short_text: the same in a terminal, where width is dear, if that is something else.
         rank: what to compare, smaller is better; None if this row does not compete.
+        group: a heading above several columns; empty for none.
     """
 
-    group: str
     header: str
     short_header: str
     meaning: str
     text: Callable[[ResultRow], str]
-    short_text: Callable[[ResultRow], str]
-    rank: Callable[[ResultRow], float | None]
+    short_text: Callable[[ResultRow], str] | None = None
+    rank: Callable[[ResultRow], float | None] = lambda row: None
+    group: str = ""
 
 
 def best_methods(column: Column, rows: Sequence[ResultRow]) -> frozenset[str]:
@@ -58,13 +58,10 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
     sign = -1.0 if metric.higher_is_better else 1.0
     return (
         Column(
-            group="",
             header="learning rate",
             short_header="lr",
             meaning="the step size of the final runs, taken by the search further down.",
             text=lambda row: MISSING if row.lr is None else f"{row.lr:g}",
-            short_text=lambda row: MISSING if row.lr is None else f"{row.lr:g}",
-            rank=lambda row: None,
         ),
         Column(
             group="at the last evaluation",
@@ -82,7 +79,6 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
             short_header="final\nloss",
             meaning="mean loss over the same runs.",
             text=lambda row: _or_missing(row.final_loss, metric_value),
-            short_text=lambda row: _or_missing(row.final_loss, metric_value),
             rank=lambda row: None if row.num_diverged else row.final_loss,
         ),
     )
@@ -93,15 +89,8 @@ def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
     fewer = "the baseline's bytes to the target divided by this method's: how many times fewer."
 
     def ratio(of: str, value: Callable[[ResultRow], float | None]) -> Column:
-        return _reaching(
-            group,
-            "times fewer",
-            f"{of}\ntimes\nfewer",
-            fewer,
-            value,
-            lambda r: f"{ratio_number(r)}{TIMES}",
-            sign=-1.0,
-        )
+        short = f"{of}\ntimes\nfewer"
+        return _reaching(group, "times fewer", short, fewer, value, lambda r: f"{ratio_number(r)}{TIMES}", sign=-1.0)
 
     steps = Column(
         group=group,
@@ -140,11 +129,8 @@ def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
     )
     if not with_ratios:
         return (steps, message, link, seconds)
-    message_ratio, link_ratio = (
-        ratio("message", lambda row: row.message_ratio),
-        ratio("link", lambda row: row.link_ratio),
-    )
-    return (steps, message, message_ratio, link, link_ratio, seconds)
+    message_ratio = ratio("message", lambda row: row.message_ratio)
+    return (steps, message, message_ratio, link, ratio("link", lambda row: row.link_ratio), seconds)
 
 
 def _reaching(
@@ -161,18 +147,10 @@ def _reaching(
         # A method that reaches the target in some runs only does not compete.
         return None if number is None or not row.reliable else sign * number
 
-    def text(row: ResultRow) -> str:
-        return _or_missing(value(row), show)
-
     return Column(
-        group=group,
-        header=header,
-        short_header=short_header,
-        meaning=meaning,
-        text=text,
-        short_text=text,
-        rank=rank,
-    )
+        group=group, header=header, short_header=short_header, meaning=meaning,
+        text=lambda row: _or_missing(value(row), show), rank=rank,
+    )  # fmt: skip
 
 
 def _steps(row: ResultRow, partly: str) -> str:
@@ -184,16 +162,12 @@ def _steps(row: ResultRow, partly: str) -> str:
 
 
 def _per_step() -> Column:
-    def text(row: ResultRow) -> str:
-        return _or_missing(row.message_bytes_per_step, human_bytes)
-
     return Column(
         group="on average",
         header="message bytes per step",
         short_header="message\n/step",
         meaning="all message bytes of a run divided by its steps.",
-        text=text,
-        short_text=text,
+        text=lambda row: _or_missing(row.message_bytes_per_step, human_bytes),
         rank=lambda row: None if row.num_diverged else row.message_bytes_per_step,
     )
 

@@ -87,6 +87,10 @@ class Record:
 class RecordedComparison:
     """Several methods on one task: how they were run, the search of learning rates, the final runs.
 
+    It is what came out, read from files that anybody may have written, so that every value is checked and named. What
+    is to be run, :class:`thinwire.experiments.spec.Comparison`, knows methods, tasks and torch, for which no report
+    waits.
+
     Args:
         methods: what the user typed, in that order, without repeats.
         taken: the learning rate of each method's final runs; a method may be absent if none worked.
@@ -149,15 +153,7 @@ def load(folder: StrPath) -> RecordedComparison:
     results = _records(folder / "results.jsonl", methods)
     if not results:
         raise ConfigError(f"{folder / 'results.jsonl'}: no evaluation in it; run the comparison again")
-    seen: dict[tuple[str, int, int], int] = {}
-    for line, record in results:
-        key = (record.method, record.seed, record.step)
-        if key in seen:
-            raise ConfigError(
-                f"{folder / 'results.jsonl'}, line {line}: repeats line {seen[key]} "
-                f"({record.method}, seed {record.seed}, step {record.step}); two comparisons share the file"
-            )
-        seen[key] = line
+    _refuse_repeats(folder / "results.jsonl", results)
     order = {name: index for index, name in enumerate(methods)}
     metric = field(about, "metric", where, dict)
     chosen_lrs = field(about, "taken", where, dict)
@@ -189,6 +185,18 @@ def load(folder: StrPath) -> RecordedComparison:
         results=tuple(sorted((record for _, record in results), key=lambda r: (order[r.method], r.seed, r.step))),
         tuning=_tuning(_records(folder / "tuning.jsonl", methods)),
     )
+
+
+def _refuse_repeats(path: Path, records: list[tuple[int, Record]]) -> None:
+    seen: dict[tuple[str, int, int], int] = {}
+    for line, record in records:
+        key = (record.method, record.seed, record.step)
+        if key in seen:
+            raise ConfigError(
+                f"{path}, line {line}: repeats line {seen[key]} ({record.method}, seed {record.seed}, "
+                f"step {record.step}); two comparisons share the file"
+            )
+        seen[key] = line
 
 
 def _tuning(records: list[tuple[int, Record]]) -> dict[str, tuple[tuple[float, float], ...]]:

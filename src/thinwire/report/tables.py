@@ -1,12 +1,13 @@
 """The tables: the rows in a terminal, the rows and the search of learning rates as HTML."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from thinwire.report.columns import best_methods, columns
+from thinwire.report.document import name_cell, table
 from thinwire.report.formats import MISSING, metric_value
 from thinwire.report.records import RecordedComparison
 from thinwire.report.rows import ResultRow
@@ -23,7 +24,7 @@ def print_table(rows: Sequence[ResultRow], console: "Console") -> None:
     numbers = [
         TerminalColumn(
             header=column.short_header,
-            cells=[column.short_text(row) for row in rows],
+            cells=[(column.short_text or column.text)(row) for row in rows],
             bold=frozenset(place for place, row in enumerate(rows) if row.method in winners),
         )
         for column, winners in zip(shown, best, strict=True)
@@ -32,12 +33,8 @@ def print_table(rows: Sequence[ResultRow], console: "Console") -> None:
     print_fitted(TerminalTable(columns=[names, *numbers]), console)
 
 
-def summary_table(rows: Sequence[ResultRow], swatches: Mapping[str, str]) -> str:
-    """The rows as an HTML table with an explanation of every column; the best of a column is bold.
-
-    Args:
-        swatches: for every method the HTML that shows how the figures draw it.
-    """
+def summary_table(rows: Sequence[ResultRow]) -> str:
+    """The rows as an HTML table with an explanation of every column; the best of a column is bold."""
     shown = columns(rows)
     best = [best_methods(column, rows) for column in shown]
     groups = "".join(
@@ -46,7 +43,7 @@ def summary_table(rows: Sequence[ResultRow], swatches: Mapping[str, str]) -> str
     )
     headers = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in shown)
     lines = []
-    for row in rows:
+    for slot, row in enumerate(rows):
         cells = "".join(
             f'<td class="best">{escape(column.text(row))}</td>'
             if row.method in winners
@@ -54,35 +51,31 @@ def summary_table(rows: Sequence[ResultRow], swatches: Mapping[str, str]) -> str
             for column, winners in zip(shown, best, strict=True)
         )
         mark = ' <span class="tag">baseline</span>' if row.is_baseline else ""
-        lines.append(f"<tr>{_method_cell(row.method, swatches, mark)}{cells}</tr>")
+        lines.append(f"<tr>{name_cell(row.method, slot, mark)}{cells}</tr>")
     # The two columns of ratios share one sentence.
     meanings = dict.fromkeys((column.header, column.meaning) for column in shown)
     explained = "".join(f"<dt>{escape(header)}</dt><dd>{escape(meaning)}</dd>" for header, meaning in meanings)
     return (
-        f'<div class="scroll"><table class="numbers"><thead><tr class="groups"><th></th>{groups}</tr>'
-        f'<tr><th scope="col">method</th>{headers}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-        '<p class="note">The best of each column is bold; a method that diverged in a run does not compete, '
+        table(f'<tr class="groups"><th></th>{groups}</tr><tr><th scope="col">method</th>{headers}</tr>', lines)
+        + '<p class="note">The best of each column is bold; a method that diverged in a run does not compete, '
         "nor, for the target, one that missed it in a run. Bytes and seconds are per worker and cumulative; "
         f'units are decimal (1 kB = 1000 B).</p><dl class="meanings">{explained}</dl>'
     )
 
 
-def tuning_table(data: RecordedComparison, swatches: Mapping[str, str]) -> str:
+def tuning_table(data: RecordedComparison) -> str:
     """Per method every learning rate tried and its validation value, as HTML; the taken one is marked."""
     rates = sorted({lr for tried in data.tuning.values() for lr, _ in tried})
     headers = "".join(f'<th scope="col">{lr:g}</th>' for lr in rates)
     lines = []
-    for method in data.methods:
+    for slot, method in enumerate(data.methods):
         tried = dict(data.tuning.get(method, ()))
         chosen_lr = data.chosen_lrs.get(method)
         cells = "".join(_tried_cell(tried.get(lr), chosen_lr is not None and lr == chosen_lr) for lr in rates)
         remark = tuning_remark(list(tried), chosen_lr)
-        lines.append(f'<tr>{_method_cell(method, swatches, "")}{cells}<td class="remark">{escape(remark)}</td></tr>')
-    return (
-        f'<div class="scroll"><table class="numbers"><thead><tr><th scope="col">method</th>{headers}'
-        '<th scope="col" class="remark">taken</th></tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+        lines.append(f'<tr>{name_cell(method, slot)}{cells}<td class="remark">{escape(remark)}</td></tr>')
+    head = f'<tr><th scope="col">method</th>{headers}<th scope="col" class="remark">taken</th></tr>'
+    return table(head, lines)
 
 
 def tuning_remark(tried: Sequence[float], chosen_lr: float | None) -> str:
@@ -97,15 +90,6 @@ def tuning_remark(tried: Sequence[float], chosen_lr: float | None) -> str:
         return f"{chosen_lr:g}, the only one tried"
     edge = {min(tried): "smallest", max(tried): "largest"}.get(chosen_lr)
     return f"{chosen_lr:g}" if edge is None else f"{chosen_lr:g}, at the edge: the {edge} tried"
-
-
-def breakable(method: str) -> str:
-    """The method as HTML code that may be broken after a colon or comma."""
-    return f"<code>{escape(method).replace(':', ':<wbr>').replace(',', ',<wbr>')}</code>"
-
-
-def _method_cell(method: str, swatches: Mapping[str, str], mark: str) -> str:
-    return f'<th scope="row" class="method">{swatches[method]}{breakable(method)}{mark}</th>'
 
 
 def _tried_cell(value: float | None, chosen_lr: bool) -> str:

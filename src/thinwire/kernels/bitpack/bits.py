@@ -90,7 +90,7 @@ def unpack(packed: Tensor, count: int, width: int) -> Tensor:
         >>> unpack(torch.tensor([209, 1], dtype=torch.uint8), 3, 3).tolist()
         [1, 2, 7]
     """
-    _check_packed(packed, count, width)
+    check_packed(packed, count, width)
     if not packed.is_cpu:
         return body_for(unpack_torch, packed.device)(packed, count, width)
     codes = np.empty(count, np.int32)
@@ -118,7 +118,7 @@ def largest_code(packed: Tensor, count: int, width: int) -> int:
         >>> largest_code(torch.tensor([209, 1], dtype=torch.uint8), 3, 3)
         7
     """
-    _check_packed(packed, count, width)
+    check_packed(packed, count, width)
     if not packed.is_cpu:
         return body_for(largest_code_torch, packed.device)(packed, count, width)
     data = array_of(packed)
@@ -135,8 +135,13 @@ def _check_width(width: int, largest: int) -> None:
         raise ConfigError(f"a width of {width} bits was given; it must be 1 to {largest}")
 
 
-def _check_packed(packed: Tensor, count: int, width: int) -> None:
-    _check_width(width, 31)
+def check_packed(packed: Tensor, count: int, width: int, largest: int = 31) -> None:
+    """Raise ConfigError unless bytes hold so many codes, of at most ``largest`` bits each.
+
+    Example:
+        >>> check_packed(torch.tensor([209, 1], dtype=torch.uint8), 3, 3)
+    """
+    _check_width(width, largest)
     if packed.dtype != torch.uint8 or packed.dim() != 1:
         raise ConfigError(f"packed codes are a vector of uint8, got {packed.dtype} of shape {tuple(packed.shape)}")
     if count < 0 or packed.numel() < num_packed_bytes(count, width):

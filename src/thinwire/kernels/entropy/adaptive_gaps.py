@@ -110,43 +110,6 @@ def adaptive_decode_prefix(data: Tensor, count: int, numel: int) -> tuple[Tensor
     return tensor_of(indices), result
 
 
-def adaptive_encode_python(gaps: list[int]) -> bytes:
-    """:func:`encode_adaptive_gaps` in plain Python, as the definition says.
-
-    Example:
-        >>> adaptive_encode_python([0, 2]).hex()
-        '1a'
-    """
-    low, high, written = 0, 2**32 - 1, bytearray()
-    estimates: dict[tuple[str, int], list[int]] = {}
-
-    def write(bit: int, name: tuple[str, int] | None, first: int = _EVEN) -> None:
-        nonlocal low, high
-        pair = [_EVEN, _EVEN] if name is None else estimates.setdefault(name, [first, first])
-        probability = min(max((pair[0] + pair[1]) >> 1, 64), 65536 - 64)
-        middle = low + ((high - low) * probability >> 16)
-        low, high = (low, middle) if bit else (middle + 1, high)
-        for which, rate in enumerate((_FAST, _SLOW)):
-            pair[which] += (65536 * bit - pair[which]) >> rate
-        while low >> 24 == high >> 24:
-            written.append(low >> 24)
-            low, high = low << 8 & 0xFFFFFFFF, high << 8 & 0xFFFFFFFF | 0xFF
-
-    for gap in gaps:
-        number = gap + 1
-        width = number.bit_length() - 1
-        for t in range(width + 1):
-            write(int(t == width), ("ends", t), _FIRST_ENDS)
-        for place in range(width - 1, -1, -1):
-            write(number >> place & 1, ("high", width) if place == width - 1 else None)
-    for num_bytes in range(5):
-        step = 1 << (32 - 8 * num_bytes)
-        start = -(-low // step) * step
-        if start + step - 1 <= high:
-            break
-    return bytes(written) + start.to_bytes(4, "big")[:num_bytes]
-
-
 @kernel
 def _new_estimates() -> Any:
     """A fast and a slow one for each decision: whether the width is ``t``, then the highest low bit of each width."""

@@ -107,41 +107,6 @@ def elias_decode_prefix(data: Tensor, count: int, num_levels: int) -> tuple[Tens
     return tensor_of(words.view(np.uint8)[: num_packed_bytes(count, width)]).to(data.device), result
 
 
-def elias_decode_torch(data: Tensor, count: int, num_levels: int) -> Tensor:
-    """The packed codes of :func:`elias_decode_prefix` for valid data in torch operations, on any device.
-
-    Every bit is decoded as if a level began there; the true beginnings are found by doubling the reach of "the level
-    after this one".
-    """
-    shifts = torch.arange(8, device=data.device, dtype=torch.uint8)
-    bits = (data.unsqueeze(1) >> shifts & 1).reshape(-1).to(torch.int64)
-    num_bits = bits.numel()
-    bits = torch.nn.functional.pad(bits, (0, MAX_NUM_BITS + 1))
-    starts = torch.arange(num_bits, dtype=torch.int64, device=data.device)
-    position, number = starts.clone(), torch.ones_like(starts)
-    # Levels of 16 digits are preceded by 2 and 4 digits, those of 17 to 31 by 2, 3 and 5.
-    for most in (2, 4, 16, 31):
-        more = bits[position.clamp(max=num_bits)] == 1
-        value = torch.zeros_like(number)
-        for digit in range(most):
-            inside = more & (digit <= number) & (number < 32)
-            value = torch.where(inside, value << 1 | bits[(position + digit).clamp(max=num_bits)], value)
-        position = torch.where(more, position + number + 1, position).clamp(max=num_bits)
-        number = torch.where(more, value, number)
-    level = number - 1
-    sign = bits[(position + 1).clamp(max=num_bits)]
-    codes = num_levels + torch.where(sign == 1, -level, level)
-    following = (position + 1 + (level > 0).to(torch.int64)).clamp(max=num_bits)
-    # One place more, that follows itself, for the end.
-    following = torch.cat([following, following.new_full((1,), num_bits)])
-    reached = torch.zeros(num_bits + 1, dtype=torch.bool, device=data.device)
-    reached[0] = True
-    for _ in range(max(1, num_bits).bit_length()):
-        reached[following[reached]] = True
-        following = following[following]
-    return pack_torch(codes[reached[:num_bits].nonzero().squeeze(1)[:count]], _width(num_levels))
-
-
 def _width(num_levels: int) -> int:
     return (2 * num_levels).bit_length()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, empty_array, tensor_of
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch, unpack_torch
+from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.entropy.exp_golomb_numba import (
     check_lengths,
     choose_orders,
@@ -229,22 +229,6 @@ def _decode_shares(orders: Any, unary: Any, numel: int, ranges: Ranges, indices:
     if min(raw_ends) < 0 or not chain(indices, ranges, numel):
         return TOO_LARGE
     return int(num_bytes_read(orders.size, end, raw, raw_ends[-1]))
-
-
-def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:
-    """:func:`exp_golomb_decode` of valid data in torch operations, on any device; it checks nothing."""
-    num_blocks = num_blocks_of(count)
-    orders = _spread(unpack_torch(data, num_blocks, 4).to(torch.int64), count)
-    shifts = torch.arange(8, device=data.device, dtype=torch.uint8)
-    bits = ((data[num_packed_bytes(num_blocks, 4) :].unsqueeze(1) >> shifts) & 1).reshape(-1)
-    ones = bits.nonzero().squeeze(1)[:count]
-    widths = ones.diff(prepend=ones.new_full((1,), -1)) - 1 + orders
-    start = (int(ones[-1]) // 8 + 1) * 8 if count else 0
-    places = _places(widths)
-    raw = bits[start : start + places.numel()].to(torch.int64) << places
-    owners = torch.arange(count, dtype=torch.int64, device=data.device).repeat_interleave(widths)
-    numbers = (torch.ones_like(widths) << widths).index_add(0, owners, raw)
-    return (numbers - (1 << orders) + 1).cumsum(0) - 1
 
 
 def _blocks_of(ranges: Ranges) -> Ranges:

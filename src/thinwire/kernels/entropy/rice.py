@@ -209,18 +209,6 @@ def _decode_shares(remainders: Any, unary: Any, numel: int, parameter: int, rang
     return end if all(run(decode_range, calls)) and chain(indices, ranges, numel) else TOO_LARGE
 
 
-def rice_decode_torch(data: Tensor, count: int, numel: int, parameter: int) -> Tensor:
-    """:func:`rice_decode` of valid data in torch operations, on any device; it checks nothing."""
-    num_remainder_bytes = num_packed_bytes(count, parameter)
-    shifts = torch.arange(8, device=data.device, dtype=torch.uint8)
-    bits = ((data.unsqueeze(1) >> shifts) & 1).reshape(-1)
-    ones = bits[8 * num_remainder_bytes :].nonzero().squeeze(1)
-    quotients = ones.diff(prepend=ones.new_full((1,), -1)) - 1
-    per_code = bits[: count * parameter].view(count, parameter).to(torch.int64)
-    remainders = (per_code << torch.arange(parameter, dtype=torch.int64, device=data.device)).sum(1)
-    return ((quotients << parameter) + remainders + 1).cumsum(0) - 1
-
-
 def _check_parameter(parameter: int) -> None:
     if not 0 <= parameter <= MAX_PARAMETER:
         raise ConfigError(f"a Rice parameter of {parameter} was given; it must be 0 to {MAX_PARAMETER}")

@@ -9,8 +9,8 @@ from torch import Tensor
 from thinwire import arrays
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.bitpack.bits import num_packed_bytes, pack, pack_torch, unpack_block, unpack_torch
-from thinwire.kernels.flat.checks import check_sum, offsets_array
+from thinwire.kernels.bitpack.bits import check_packed, pack, pack_torch, unpack_torch
+from thinwire.kernels.flat.checks import check_entries, check_scales, check_sum, offsets_array
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
@@ -23,6 +23,7 @@ from thinwire.kernels.quantize.codebook_search import (
     place_by_counting,
     place_by_halves,
 )
+from thinwire.kernels.quantize.packed_add import add_packed
 from thinwire.kernels.reduce.block_norms import BLOCK, fold
 from thinwire.kernels.reduce.segment_sums import segment_sums_torch
 
@@ -57,11 +58,8 @@ def nearest_codes(x: Tensor, offsets: Tensor, units: Tensor, table: Tensor) -> t
     """
     ends = offsets_array(offsets, x.numel())
     positive, borders, width = _upper_half(table)
-    if x.dtype != torch.float32 or x.dim() != 1 or units.dtype != torch.float32 or units.numel() != ends.size - 1:
-        raise ConfigError(
-            f"entries are a vector of float32 and {ends.size - 1} segments need as many units, "
-            f"got {x.dtype} of shape {tuple(x.shape)} and {units.dtype} of shape {tuple(units.shape)}"
-        )
+    check_entries(x)
+    check_scales(units, offsets)
     if not x.is_cpu:
         return body_for(nearest_codes_torch, x.device)(x, offsets, units, table)
     codes = arrays.empty_array(x.numel(), np.uint8)
@@ -119,7 +117,7 @@ def add_codes(
     if not out.is_cpu:
         body_for(add_codes_torch, out.device)(codes, width, table, scales, offsets, out, factor)
         return
-    _run_codes(codes, width, padded, scales, ends, out, factor, True)
+    add_packed(codes, width, (scales, scales), padded, ends, out, factor)
 
 
 def add_codes_torch(
@@ -146,7 +144,7 @@ def write_codes(codes: Tensor, width: int, table: Tensor, scales: Tensor, offset
     if not out.is_cpu:
         out.copy_(_values_torch(codes, width, table, scales, offsets, out.numel()))
         return
-    _run_codes(codes, width, padded, scales, ends, out, 1.0, False)
+    add_packed(codes, width, (scales, scales), padded, ends, out, None)
 
 
 def _values_torch(codes: Tensor, width: int, table: Tensor, scales: Tensor, offsets: Tensor, numel: int) -> Tensor:
@@ -176,21 +174,10 @@ def _check_codes(
 ) -> tuple[Tensor, "np.ndarray[Any, Any]"]:
     check_sum(scales, offsets, out)
     ends = offsets_array(offsets, out.numel())
-    if not 1 <= width <= 8 or table.dtype != torch.float32 or not 1 <= table.numel() <= 1 << width:
-        raise ConfigError(
-            f"codes of {width} bits and a table of {table.numel()} {table.dtype} were given; "
-            "a width is 1 to 8, and a table has at most 2**width float32"
-        )
-    if codes.dtype != torch.uint8 or codes.numel() < num_packed_bytes(out.numel(), width):
-        raise ConfigError(f"{codes.numel()} of {codes.dtype} were given for {out.numel()} codes of {width} bits")
+    check_packed(codes, out.numel(), width, 8)
+    if table.dtype != torch.float32 or not 1 <= table.numel() <= 1 << width:
+        raise ConfigError(f"a table of {table.numel()} {table.dtype} was given; it has at most 2**{width} float32")
     return _padded(table, width), ends
-
-
-def _run_codes(
-    codes: Tensor, width: int, table: Tensor, scales: Tensor, ends: Any, out: Tensor, factor: float, kept: bool
-) -> None:
-    arguments = (array_of(codes), width, array_of(table), array_of(scales), ends, out.numpy(), np.float32(factor), kept)
-    run(_add_codes, [(*arguments, first, last) for first, last in shares(out.numel(), BLOCK)])
 
 
 def _block_starts(ends: "np.ndarray[Any, Any]") -> "np.ndarray[Any, np.dtype[np.int64]]":
@@ -302,35 +289,3 @@ def _fold_blocks(sums: Any, starts: Any, fits: Any) -> None:
                 count = kept
             if count == 1:
                 fits[which, segment] = parts[0]
-
-
-@kernel
-def _add_codes(
-    codes: Any, width: int, table: Any, scales: Any, ends: Any, out: Any, factor: Any, kept: bool, first: int, last: int
-) -> None:
-    """Entries ``first``, a multiple of 1024, to ``last``."""
-    block = np.empty(1024, np.int32)
-    segment = np.searchsorted(ends, first, "right") - 1
-    for start in range(first, last, 1024):
-        stop = min(start + 1024, last)
-        # 1024 codes of any width are whole bytes.
-        unpack_block(codes[start // 8 * width :], width, block[: stop - start])
-        position = start
-        while position < stop:
-            while ends[segment + 1] <= position:
-                segment += 1
-            end = min(stop, ends[segment + 1])
-            _look_up(block[position - start : end - start], table, scales[segment], factor, kept, out[position:end])
-            position = end
-
-
-@kernel
-def _look_up(places: Any, table: Any, scale: Any, factor: Any, kept: bool, out: Any) -> None:
-    prefer_wide_vectors()
-    always_inline()
-    if kept:
-        for j in range(out.size):
-            out[j] += scale * table[np.uint32(places[j])] * factor
-    else:
-        for j in range(out.size):
-            out[j] = scale * table[np.uint32(places[j])]

@@ -12,7 +12,7 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
-from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array
+from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
@@ -130,11 +130,7 @@ def _check(x: Tensor, offsets: Tensor, per_segment: tuple[Tensor, ...], key: int
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
     for numbers in per_segment:
-        if numbers.dtype != torch.float32 or numbers.shape != (offsets.numel() - 1,):
-            raise ConfigError(
-                f"{offsets.numel() - 1} segments need as many float32, "
-                f"got {numbers.dtype} of shape {tuple(numbers.shape)}"
-            )
+        check_scales(numbers, offsets)
     check_stream(key, 0, x.numel())
 
 

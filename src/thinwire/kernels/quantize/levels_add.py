@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.bitpack.bits import num_packed_bytes, unpack_block, unpack_torch
+from thinwire.kernels.bitpack.bits import check_packed, unpack_block, unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
@@ -87,41 +87,24 @@ def write_levels_torch(codes: Tensor, width: int, num_levels: int, units: Tensor
 
 def _check(codes: Tensor, width: int, num_levels: int, units: Tensor, offsets: Tensor, out: Tensor) -> None:
     check_sum(units, offsets, out)
-    if not 1 <= width <= 31 or not 0 <= num_levels < 2**30:
-        raise ConfigError(f"codes of {width} bits and {num_levels} levels were given; at most 31 and 2**30 - 1 can be")
-    if codes.dtype != torch.uint8 or codes.dim() != 1 or codes.numel() < num_packed_bytes(out.numel(), width):
-        raise ConfigError(f"{out.numel()} codes of {width} bits were asked for, got shape {tuple(codes.shape)}")
+    check_packed(codes, out.numel(), width)
+    if not 0 <= num_levels < 2**30:
+        raise ConfigError(f"{num_levels} levels were given; at most 2**30 - 1 can be")
 
 
 def _run(
     codes: Tensor, width: int, num_levels: int, units: Tensor, offsets: Tensor, out: Tensor, factor: float, kept: bool
 ) -> None:
-    shared = (
-        array_of(codes),
-        width,
-        np.int32(num_levels),
-        array_of(units),
-        offsets_array(offsets, out.numel()),
-        array_of(out),
-        np.float32(factor),
-        kept,
-    )
+    ends, middle = offsets_array(offsets, out.numel()), np.int32(num_levels)
+    shared = (array_of(codes), width, middle, array_of(units), ends, array_of(out), np.float32(factor), kept)
     run(_add_levels, [(*shared, start, stop) for start, stop in shares(out.numel(), LANES)])
 
 
 @kernel
 def _add_levels(
-    codes: Any,
-    width: int,
-    num_levels: Any,
-    units: Any,
-    offsets: Any,
-    out: Any,
-    factor: Any,
-    kept: bool,
-    start: int,
+    codes: Any, width: int, num_levels: Any, units: Any, offsets: Any, out: Any, factor: Any, kept: bool, start: int,
     stop: int,
-) -> None:
+) -> None:  # fmt: skip
     """Entries ``start`` to ``stop``: levels are added where ``kept``, else written."""
     block = np.empty(1024, np.int32)
     segment = np.searchsorted(offsets, start, side="right") - 1
@@ -167,17 +150,9 @@ def _add_each(
 
 @kernel
 def _add_wide(
-    codes: Any,
-    width: int,
-    num_levels: Any,
-    unit: Any,
-    out: Any,
-    factor: Any,
-    kept: bool,
-    start: int,
-    stop: int,
+    codes: Any, width: int, num_levels: Any, unit: Any, out: Any, factor: Any, kept: bool, start: int, stop: int,
     block: Any,
-) -> None:
+) -> None:  # fmt: skip
     position = start
     while position < stop:
         # Read from the byte border before; 1024 codes of any width are whole bytes.

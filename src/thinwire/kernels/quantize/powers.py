@@ -9,7 +9,7 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
-from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array
+from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
@@ -89,10 +89,7 @@ def _check(x: Tensor, offsets: Tensor, scales: Tensor, num_levels: int, key: int
         raise ConfigError(f"{num_levels} powers of two were asked for; 1 to {MOST_LEVELS} are possible")
     if not x.is_cpu:
         check_offsets(offsets, x.numel())
-    if scales.dtype != torch.float32 or scales.shape != (offsets.numel() - 1,):
-        raise ConfigError(
-            f"{offsets.numel() - 1} segments need as many float32, got {scales.dtype} of shape {tuple(scales.shape)}"
-        )
+    check_scales(scales, offsets)
     check_stream(key, 0, x.numel())
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array
+from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
@@ -101,10 +101,7 @@ def check_entries_and_cut(x: Tensor, offsets: Tensor, *each: Tensor) -> None:
     """
     check_entries(x)
     for numbers in each:
-        if numbers.dtype != torch.float32 or numbers.shape != (offsets.numel() - 1,):
-            raise ConfigError(
-                f"{offsets.numel() - 1} segments need one float32 each, got {numbers.dtype} {tuple(numbers.shape)}"
-            )
+        check_scales(numbers, offsets)
 
 
 @kernel

@@ -1,7 +1,8 @@
 """A random part of the entries and all the others, apart and together again, with a bit for each entry.
 
 One draw tells both: :func:`thinwire.kernels.sample.subset.segment_subsets` would make the same draws twice, and lists
-of indices take many times the memory.
+of indices take many times the memory. It serves EDEN with bits between two whole numbers: with indices in place of bits
+decoding 1 to 4 M entries took 1.3 to 2.4 times as long, and compressing them 1 to 2.1 times (one thread).
 """
 
 import itertools

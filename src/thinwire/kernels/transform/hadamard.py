@@ -13,6 +13,7 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
+from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.simd import LANES
@@ -140,8 +141,7 @@ def hadamard_blocks(numel: int, block: int | None = None) -> Tensor:
 
 
 def _check(x: Tensor, key: int, rounds: int, block: int | None, out: Tensor | None) -> None:
-    if x.dtype != torch.float32 or x.dim() != 1:
-        raise ConfigError(f"a vector of float32 can be rotated, got {x.dtype} of shape {tuple(x.shape)}")
+    check_entries(x)
     if rounds not in (1, 2):
         raise ConfigError(f"{rounds} rounds were asked for; a rotation has 1 or 2")
     check_stream(key, 0, x.numel())

@@ -1,11 +1,12 @@
 """The literature as a table: each row is a name, its options, and a product of parts."""
 
-from thinwire.config import check_is, suggest
+from thinwire.config import check_is
 from thinwire.errors import ConfigError
 from thinwire.methods.base import Method
 from thinwire.methods.catalog import asynchronous, averaging, decentralised, gradients, models
 from thinwire.methods.catalog.row import CatalogEntry
 from thinwire.methods.options import read_options
+from thinwire.option_strings import split_name
 
 __all__ = ["CATALOG", "CatalogEntry", "find_row", "parse_method"]
 
@@ -19,7 +20,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
 
 
 def find_row(name: str) -> CatalogEntry:
-    """The row of that name.
+    """The row of that name, which options may follow.
 
     Raises:
         ConfigError: there is none.
@@ -29,9 +30,7 @@ def find_row(name: str) -> CatalogEntry:
         'density'
     """
     rows = {row.name: row for row in CATALOG}
-    if name.strip() not in rows:
-        raise ConfigError(f"unknown method {name!r}{suggest(name, list(rows))}. See: thinwire methods")
-    return rows[name.strip()]
+    return rows[split_name(name, "method", rows, ". See: thinwire methods")[0]]
 
 
 def parse_method(text: str) -> Method:
@@ -45,9 +44,8 @@ def parse_method(text: str) -> Method:
         Every(steps=4)
     """
     check_is(text, str, "a method", "a string such as topk:density=1%")
-    name, _, rest = text.partition(":")
-    row = find_row(name)
-    options = read_options(rest, row.name, row.options)
+    row = find_row(text)
+    options = read_options(text.partition(":")[2], row.name, row.options)
     try:
         return row.build(**options)
     except ConfigError as error:

@@ -6,7 +6,7 @@ from thinwire.exchanges import AsynchronousServer
 from thinwire.layout import Granularity, Whole
 from thinwire.methods.base import Method, ModelAveraging
 from thinwire.methods.catalog.parts import MEMORIES, Remember, quantizer, sparsifier
-from thinwire.methods.catalog.row import CatalogEntry
+from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.schedules import Every, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow
@@ -14,11 +14,23 @@ from thinwire.methods.server_updates import ElasticFollow, Follow
 _BETA = Fraction(0.9)
 
 
+@entry(
+    name="local-sgd-async",
+    paper="Basu et al. 2019, Alg. 2, without compression",
+    summary="f32 displacements every H steps of its own clock, merged by a server as they come",
+    differs_from_paper="one more process, the server; staleness bounds how far a worker may be ahead of the slowest",
+)
 def local_sgd_async(every: int = 8, staleness: int | None = None) -> Method:
     """Displacements in f32, merged as they come."""
     return ModelAveraging(schedule=Every(every), exchange=AsynchronousServer(staleness), update=Follow())
 
 
+@entry(
+    name="qsparse-async",
+    paper="Basu et al. 2019, Alg. 2",
+    summary="top-k or random-k coordinates, quantized, with error feedback, every H steps of its own clock",
+    differs_from_paper="workers' clocks are free, where the paper's share one; the server's answer is its model in f32",
+)
 def qsparse_async(
     select: Literal["top", "random"] = "top",
     density: Density | None = None,
@@ -43,6 +55,13 @@ def qsparse_async(
     )  # fmt: skip
 
 
+@entry(
+    name="easgd-async",
+    paper="Zhang, Choromanska, LeCun 2015, Alg. 1 and 2",
+    summary="parameters in f32 every H steps of its own clock; worker and centre move towards each other",
+    differs_from_paper="alpha = beta / P unless given; the elastic step follows the local one; momentum within "
+    "local steps (EAMSGD) is the optimizer's: --optimizer sgd:momentum=0.99,nesterov=yes",
+)
 def easgd_async(
     every: int = 16, beta: Fraction = _BETA, alpha: Fraction | None = None, staleness: int | None = None
 ) -> Method:
@@ -51,29 +70,4 @@ def easgd_async(
     return ModelAveraging(schedule=Every(every), exchange=AsynchronousServer(staleness), update=update)
 
 
-ROWS: tuple[CatalogEntry, ...] = (
-    CatalogEntry(
-        name="local-sgd-async",
-        paper="Basu et al. 2019, Alg. 2, without compression",
-        summary="f32 displacements every H steps of its own clock, merged by a server as they come",
-        differs_from_paper="one more process, the server; staleness bounds how far a worker may be ahead of the "
-        "slowest",
-        build=local_sgd_async,
-    ),
-    CatalogEntry(
-        name="qsparse-async",
-        paper="Basu et al. 2019, Alg. 2",
-        summary="top-k or random-k coordinates, quantized, with error feedback, every H steps of its own clock",
-        differs_from_paper="workers' clocks are free, where the paper's share one; the server's answer is its model "
-        "in f32",
-        build=qsparse_async,
-    ),
-    CatalogEntry(
-        name="easgd-async",
-        paper="Zhang, Choromanska, LeCun 2015, Alg. 1 and 2",
-        summary="parameters in f32 every H steps of its own clock; worker and centre move towards each other",
-        differs_from_paper="alpha = beta / P unless given; the elastic step follows the local one; momentum within "
-        "local steps (EAMSGD) is the optimizer's: --optimizer sgd:momentum=0.99,nesterov=yes",
-        build=easgd_async,
-    ),
-)
+ROWS: tuple[CatalogEntry, ...] = (local_sgd_async, qsparse_async, easgd_async)

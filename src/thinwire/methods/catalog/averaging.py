@@ -1,5 +1,6 @@
 """Averaging of gradients and displacements: the methods that everything else is compared with."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -8,21 +9,30 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Chunks, Granularity, PerTensor, Whole
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
 from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, quantizer, sparsifier
-from thinwire.methods.catalog.row import CatalogEntry
+from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.options import Density
 from thinwire.methods.schedules import Every, RandomGaps, Schedule
 
 
+@entry(name="sgd", paper="standard", summary="f32 gradients, summed every step: the baseline")
 def sgd() -> Method:
     """Plain data-parallel SGD."""
     return GradientAveraging()
 
 
+@entry(name="local-sgd", paper="Stich 2018", summary="f32 models, averaged after every H local steps")
 def local_sgd(every: int = 8) -> Method:
     """Averaging of models every few steps."""
     return ModelAveraging(schedule=Every(every))
 
 
+@entry(
+    name="qsgd",
+    paper="Alistarh et al. 2017",
+    summary="gradients rounded at random to s levels in buckets; unbiased, no memory",
+    differs_from_paper="b bits mean a sign and s = 2^(b-1) - 1 levels in fixed-width codes; a bucket is scaled by "
+    "its maximum unless norm=l2",
+)
 def qsgd(
     bits: int | None = None,
     levels: int | None = None,
@@ -37,6 +47,13 @@ def qsgd(
     return GradientAveraging(compressor=QSGD(levels=s, norm=norm), exchange=ROUTES[exchange], granularity=granularity)
 
 
+@entry(
+    name="mem-sgd",
+    paper="Stich, Cordonnier, Jaggi 2018",
+    summary="top-k or random-k exact coordinates of lr * gradient + memory; k may be below 1",
+    differs_from_paper="workers average their messages, where the paper's parallel form shares one model without "
+    "locks; its step sizes and average: --lr-schedule inverse:shift=A --average quadratic:shift=A",
+)
 def mem_sgd(
     select: Literal["top", "random"] = "top",
     density: Density | None = None,
@@ -49,6 +66,11 @@ def mem_sgd(
     return ModelAveraging(memory=MEMORIES[memory], compressor=compressor, exchange=ROUTES[exchange])
 
 
+@entry(
+    name="ef-signsgd",
+    paper="Karimireddy et al. 2019",
+    summary="signs and the mean magnitude of each tensor, with error feedback",
+)
 def ef_signsgd(
     every: int = 1,
     granularity: Granularity = PerTensor(),
@@ -62,30 +84,41 @@ def ef_signsgd(
     )  # fmt: skip
 
 
-def topk(
-    density: Density | None = None,
-    k: float | None = None,
-    every: int = 1,
-    granularity: Granularity = Whole(),
-    memory: Remember = "error-feedback",
-    exchange: Route = "gather",
-) -> Method:
-    """The largest coordinates of the displacement, with memory."""
-    return _qsparse("top", density, k, Identity(), Every(every), granularity, memory, exchange)
+def _of_top(values: Compressor) -> Callable[..., Method]:
+    def build(
+        density: Density | None = None,
+        k: float | None = None,
+        every: int = 1,
+        granularity: Granularity = Whole(),
+        memory: Remember = "error-feedback",
+        exchange: Route = "gather",
+    ) -> Method:
+        return _qsparse("top", density, k, values, Every(every), granularity, memory, exchange)
+
+    return build
 
 
-def signtopk(
-    density: Density | None = None,
-    k: float | None = None,
-    every: int = 1,
-    granularity: Granularity = Whole(),
-    memory: Remember = "error-feedback",
-    exchange: Route = "gather",
-) -> Method:
-    """The signs of the largest coordinates, with memory."""
-    return _qsparse("top", density, k, Sign(), Every(every), granularity, memory, exchange)
+topk = entry(
+    name="topk",
+    paper="Stich et al. 2018; Basu et al. 2019",
+    summary="exact top-k coordinates of the displacement, with error feedback",
+    differs_from_paper="k is global unless granularity=tensor, where Basu et al. take min(d_t, 1000) of each tensor",
+)(_of_top(Identity()))
+
+signtopk = entry(
+    name="signtopk",
+    paper="Basu et al. 2019",
+    summary="signs of the top-k coordinates and one scale ||y||_1 / k, with error feedback, every H steps",
+    differs_from_paper="k is global unless granularity=tensor",
+)(_of_top(Sign()))
 
 
+@entry(
+    name="qsparse",
+    paper="Basu et al. 2019",
+    summary="top-k or random-k coordinates, quantized, with error feedback, every H steps (or random gaps up to H)",
+    differs_from_paper="scaled by 1/(1 + beta) with both branches of beta; the server's broadcast is exact",
+)
 def qsparse(
     select: Literal["top", "random"] = "top",
     density: Density | None = None,
@@ -118,64 +151,4 @@ def _qsparse(
     )  # fmt: skip
 
 
-ROWS: tuple[CatalogEntry, ...] = (
-    CatalogEntry(
-        name="sgd",
-        paper="standard",
-        summary="f32 gradients, summed every step: the baseline",
-        differs_from_paper="",
-        build=sgd,
-    ),
-    CatalogEntry(
-        name="local-sgd",
-        paper="Stich 2018",
-        summary="f32 models, averaged after every H local steps",
-        differs_from_paper="",
-        build=local_sgd,
-    ),
-    CatalogEntry(
-        name="qsgd",
-        paper="Alistarh et al. 2017",
-        summary="gradients rounded at random to s levels in buckets; unbiased, no memory",
-        differs_from_paper="b bits mean a sign and s = 2^(b-1) - 1 levels in fixed-width codes; a bucket is scaled by "
-        "its maximum unless norm=l2",
-        build=qsgd,
-    ),
-    CatalogEntry(
-        name="mem-sgd",
-        paper="Stich, Cordonnier, Jaggi 2018",
-        summary="top-k or random-k exact coordinates of lr * gradient + memory; k may be below 1",
-        differs_from_paper="workers average their messages, where the paper's parallel form shares one model without "
-        "locks; its step sizes and average: --lr-schedule inverse:shift=A --average quadratic:shift=A",
-        build=mem_sgd,
-    ),
-    CatalogEntry(
-        name="ef-signsgd",
-        paper="Karimireddy et al. 2019",
-        summary="signs and the mean magnitude of each tensor, with error feedback",
-        differs_from_paper="",
-        build=ef_signsgd,
-    ),
-    CatalogEntry(
-        name="topk",
-        paper="Stich et al. 2018; Basu et al. 2019",
-        summary="exact top-k coordinates of the displacement, with error feedback",
-        differs_from_paper="k is global unless granularity=tensor, where Basu et al. take min(d_t, 1000) of each "
-        "tensor",
-        build=topk,
-    ),
-    CatalogEntry(
-        name="signtopk",
-        paper="Basu et al. 2019",
-        summary="signs of the top-k coordinates and one scale ||y||_1 / k, with error feedback, every H steps",
-        differs_from_paper="k is global unless granularity=tensor",
-        build=signtopk,
-    ),
-    CatalogEntry(
-        name="qsparse",
-        paper="Basu et al. 2019",
-        summary="top-k or random-k coordinates, quantized, with error feedback, every H steps (or random gaps up to H)",
-        differs_from_paper="scaled by 1/(1 + beta) with both branches of beta; the server's broadcast is exact",
-        build=qsparse,
-    ),
-)
+ROWS: tuple[CatalogEntry, ...] = (sgd, local_sgd, qsgd, mem_sgd, ef_signsgd, topk, signtopk, qsparse)

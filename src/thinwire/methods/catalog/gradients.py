@@ -20,7 +20,7 @@ from thinwire.layout import Chunks, Granularity, PerRow, PerTensor, Whole
 from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection
 from thinwire.methods.base import GradientAveraging, Method
 from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, sparsifier
-from thinwire.methods.catalog.row import CatalogEntry
+from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.warm_up import WarmUp
 
@@ -29,8 +29,15 @@ _DECAY = Fraction(0.999)
 _PER_MILLE, _PER_CENT = Density(0.001), Density(0.01)
 _ROWS = PerRow()
 _LADDER = (0.25, 0.0625, 0.015625, 0.004)
+_UNITS = "the memory is in units of a gradient: what is left when the learning rate changes is sent at the new one"
 
 
+@entry(
+    name="ef-sgd",
+    paper="Karimireddy et al. 2019",
+    summary="top-k or random-k coordinates of the gradient, or signs of all of it, with error feedback",
+    differs_from_paper=f"{_UNITS}; topk and ef-signsgd are the paper's form, with the learning rate inside",
+)
 def ef_sgd(
     select: Literal["top", "random", "all"] = "top",
     density: Density | None = None,
@@ -50,6 +57,12 @@ def ef_sgd(
     )
 
 
+@entry(
+    name="aji-heafield",
+    paper="Aji, Heafield 2017",
+    summary="gradient entries above a threshold (1 % of them), estimated on a sample, with error feedback",
+    differs_from_paper="synchronous, where the paper's workers are not; at least 4096 entries of a segment are sampled",
+)
 def aji_heafield(
     density: Density = _PER_CENT,
     sample: Density = _PER_MILLE,
@@ -64,6 +77,14 @@ def aji_heafield(
     )  # fmt: skip
 
 
+@entry(
+    name="dgc",
+    paper="Lin et al. 2018",
+    summary="top 0.1 % of accumulated velocities: momentum correction, factor masking, local clipping, warm-up",
+    differs_from_paper="the ladder counts exchanges (20 a rung), where the paper counts epochs; clipping only if "
+    "asked for; biases are compressed too; select=sample keeps what exceeds the quantile, without rounds of "
+    "adaptation. Use it with an optimizer that has no momentum",
+)
 def dgc(
     density: Density = _PER_MILLE,
     momentum: Fraction = _MOMENTUM,
@@ -88,16 +109,35 @@ def dgc(
     )  # fmt: skip
 
 
+@entry(
+    name="signsgd",
+    paper="Bernstein et al. 2018",
+    summary="signs of the gradient up, signs of the majority down: one bit an entry both ways",
+    differs_from_paper="sign(0) and ties are +1, also of an entry whose gradient is always 0",
+)
 def signsgd(exchange: Literal["server", "gather"] = "server") -> Method:
     """One vote for each entry."""
     return GradientAveraging(compressor=PlainSign(), exchange=MajorityVote(exchange))
 
 
+@entry(
+    name="signum",
+    paper="Bernstein et al. 2018",
+    summary="signs of each worker's momentum up, signs of the majority down",
+    differs_from_paper="sign(0) and ties are +1, also of an entry whose gradient is always 0",
+)
 def signum(momentum: Fraction = _MOMENTUM, exchange: Literal["server", "gather"] = "server") -> Method:
     """One vote for each entry, by the sign of a running mean."""
     return GradientAveraging(memory=Momentum(momentum), compressor=PlainSign(), exchange=MajorityVote(exchange))
 
 
+@entry(
+    name="terngrad",
+    paper="Wen et al. 2017",
+    summary="gradients clipped at 2.5 deviations, rounded at random to 3 values of the workers' largest scale",
+    differs_from_paper="messages are gathered, or served in f32, where the paper's server sends sums of ternary "
+    "numbers; clip=inf does not clip",
+)
 def terngrad(
     clip: float = 2.5,
     shared: bool = True,
@@ -113,6 +153,13 @@ def terngrad(
     )  # fmt: skip
 
 
+@entry(
+    name="gspar",
+    paper="Wangni et al. 2018",
+    summary="gradient entries kept with probability min(1, lambda |g|); unbiased; steps shrink with the variance",
+    differs_from_paper="steps are divided by the workers' mean of ||Q(g)||^2/||g||^2, or by 1 + variance where "
+    "that is given; the mean is not sparsified again",
+)
 def gspar(
     density: Density | None = None,
     variance: float | None = None,
@@ -131,6 +178,13 @@ def gspar(
     )
 
 
+@entry(
+    name="1bit-sgd",
+    paper="Seide et al. 2014",
+    summary="one bit an entry and two means a row to the owners of shards, and back; error feedback both ways",
+    differs_from_paper="an entry's row is the weights of one output; no double buffering, no AdaGrad (use the "
+    "optimizer)",
+)
 def one_bit_sgd(
     granularity: Granularity = _ROWS,
     memory: Remember = "error-feedback",
@@ -141,6 +195,12 @@ def one_bit_sgd(
     return GradientAveraging(memory=MEMORIES[memory], compressor=OneBit(), exchange=route, granularity=granularity)
 
 
+@entry(
+    name="ef21",
+    paper="Richtarik, Sokolov, Fatkhullin 2021",
+    summary="top-k or random-k coordinates of how the gradient differs from its public estimate",
+    differs_from_paper="the estimates begin at C(gradient), as in the paper's experiments; EF21+ is not built",
+)
 def ef21(
     select: Literal["top", "random"] = "top",
     density: Density | None = None,
@@ -155,6 +215,15 @@ def ef21(
     )  # fmt: skip
 
 
+@entry(
+    name="powersgd",
+    paper="Vogels, Karimireddy, Jaggi 2019",
+    summary="two factors of rank r of each matrix, all-reduced in turn, with error feedback; biases exact",
+    differs_from_paper="a memory keeps what is left of the worker's own matrix; sent=mean, the paper's, has the "
+    "same iterates but grows where data differ; momentum is the optimizer's, after decompression; both factors "
+    "every step; "
+    f"{_UNITS}",
+)
 def powersgd(
     rank: int = 2, warm: bool = True, memory: Remember = "error-feedback", sent: Literal["own", "mean"] = "own"
 ) -> Method:
@@ -164,6 +233,14 @@ def powersgd(
     )
 
 
+@entry(
+    name="demo",
+    paper="Peng, Quesnelle, Kingma 2024",
+    summary="the 32 largest DCT coefficients of each 4096 entries of a momentum, from which they are taken out; "
+    "steps are signs",
+    differs_from_paper="the learning rate is the optimizer's (plain SGD) and enters after the momentum; a chunk "
+    "is a run of the flat vector; coefficients are averaged over all workers, not over those that sent one",
+)
 def demo(k: int = 32, side: int = 64, decay: Fraction = _DECAY, signed: bool = True) -> Method:
     """The fast-moving frequencies of a momentum."""
     return GradientAveraging(
@@ -172,95 +249,16 @@ def demo(k: int = 32, side: int = 64, decay: Fraction = _DECAY, signed: bool = T
     )  # fmt: skip
 
 
-_UNITS = "the memory is in units of a gradient: what is left when the learning rate changes is sent at the new one"
-
 ROWS: tuple[CatalogEntry, ...] = (
-    CatalogEntry(
-        name="ef-sgd",
-        paper="Karimireddy et al. 2019",
-        summary="top-k or random-k coordinates of the gradient, or signs of all of it, with error feedback",
-        differs_from_paper=f"{_UNITS}; topk and ef-signsgd are the paper's form, with the learning rate inside",
-        build=ef_sgd,
-    ),
-    CatalogEntry(
-        name="aji-heafield",
-        paper="Aji, Heafield 2017",
-        summary="gradient entries above a threshold (1 % of them), estimated on a sample, with error feedback",
-        differs_from_paper="synchronous, where the paper's workers are not; at least 4096 entries of a segment are "
-        "sampled",
-        build=aji_heafield,
-    ),
-    CatalogEntry(
-        name="dgc",
-        paper="Lin et al. 2018",
-        summary="top 0.1 % of accumulated velocities: momentum correction, factor masking, local clipping, warm-up",
-        differs_from_paper="the ladder counts exchanges (20 a rung), where the paper counts epochs; clipping only if "
-        "asked for; biases are compressed too; select=sample keeps what exceeds the quantile, without rounds of "
-        "adaptation. Use it with an optimizer that has no momentum",
-        build=dgc,
-    ),
-    CatalogEntry(
-        name="signsgd",
-        paper="Bernstein et al. 2018",
-        summary="signs of the gradient up, signs of the majority down: one bit an entry both ways",
-        differs_from_paper="sign(0) and ties are +1, also of an entry whose gradient is always 0",
-        build=signsgd,
-    ),
-    CatalogEntry(
-        name="signum",
-        paper="Bernstein et al. 2018",
-        summary="signs of each worker's momentum up, signs of the majority down",
-        differs_from_paper="sign(0) and ties are +1, also of an entry whose gradient is always 0",
-        build=signum,
-    ),
-    CatalogEntry(
-        name="terngrad",
-        paper="Wen et al. 2017",
-        summary="gradients clipped at 2.5 deviations, rounded at random to 3 values of the workers' largest scale",
-        differs_from_paper="messages are gathered, or served in f32, where the paper's server sends sums of ternary "
-        "numbers; clip=inf does not clip",
-        build=terngrad,
-    ),
-    CatalogEntry(
-        name="gspar",
-        paper="Wangni et al. 2018",
-        summary="gradient entries kept with probability min(1, lambda |g|); unbiased; steps shrink with the variance",
-        differs_from_paper="steps are divided by the workers' mean of ||Q(g)||^2/||g||^2, or by 1 + variance where "
-        "that is given; the mean is not sparsified again",
-        build=gspar,
-    ),
-    CatalogEntry(
-        name="1bit-sgd",
-        paper="Seide et al. 2014",
-        summary="one bit an entry and two means a row to the owners of shards, and back; error feedback both ways",
-        differs_from_paper="an entry's row is the weights of one output; no double buffering, no AdaGrad (use the "
-        "optimizer)",
-        build=one_bit_sgd,
-    ),
-    CatalogEntry(
-        name="ef21",
-        paper="Richtarik, Sokolov, Fatkhullin 2021",
-        summary="top-k or random-k coordinates of how the gradient differs from its public estimate",
-        differs_from_paper="the estimates begin at C(gradient), as in the paper's experiments; EF21+ is not built",
-        build=ef21,
-    ),
-    CatalogEntry(
-        name="powersgd",
-        paper="Vogels, Karimireddy, Jaggi 2019",
-        summary="two factors of rank r of each matrix, all-reduced in turn, with error feedback; biases exact",
-        differs_from_paper="a memory keeps what is left of the worker's own matrix; sent=mean, the paper's, has the "
-        "same iterates but grows where data differ; momentum is the optimizer's, after decompression; both factors "
-        "every step; "
-        f"{_UNITS}",
-        build=powersgd,
-    ),
-    CatalogEntry(
-        name="demo",
-        paper="Peng, Quesnelle, Kingma 2024",
-        summary="the 32 largest DCT coefficients of each 4096 entries of a momentum, from which they are taken out; "
-        "steps are signs",
-        differs_from_paper="the learning rate is the optimizer's (plain SGD) and enters after the momentum; a chunk "
-        "is a run of the flat vector; coefficients are averaged over all workers, not over those that sent one",
-        build=demo,
-    ),
+    ef_sgd,
+    aji_heafield,
+    dgc,
+    signsgd,
+    signum,
+    terngrad,
+    gspar,
+    one_bit_sgd,
+    ef21,
+    powersgd,
+    demo,
 )

@@ -40,3 +40,10 @@ class CatalogEntry:
             "differs_from_paper": self.differs_from_paper or None,
             "options": [option.to_json() for option in self.options.values()],
         }
+
+
+def entry(
+    *, name: str, paper: str, summary: str, differs_from_paper: str = ""
+) -> Callable[[Callable[..., Method]], CatalogEntry]:
+    """Decorator: the line of the catalog that a function of keyword options builds; see :class:`CatalogEntry`."""
+    return lambda build: CatalogEntry(name, paper, summary, differs_from_paper, build)

@@ -1,11 +1,7 @@
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-
-from thinwire.frontier.catalogue import LABELS, Entry, entries, entry, page
-
-PAGE = Path(__file__).parents[2] / "docs" / "compressors.md"
+from write_compressors import LABELS, PAGE, Entry, entries, entry, page
 
 
 @pytest.mark.parametrize("one", entries(), ids=lambda one: one.name)
@@ -16,7 +12,7 @@ def test_every_compressor_says_what_it_is(one: Entry) -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == page(), "run: python -m thinwire.frontier.catalogue docs/compressors.md"
+    assert PAGE.read_text() == page(), "run: python docs/write_compressors.py"
 
 
 def test_labels_may_run_on_and_end_at_a_blank_line() -> None:

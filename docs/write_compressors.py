@@ -1,18 +1,17 @@
 """``docs/compressors.md`` from the docstrings of the registered compressors.
 
-Run ``python -m thinwire.frontier.catalogue docs/compressors.md`` to write the page again.
+Run ``python docs/write_compressors.py`` to write the page again.
 """
 
 import inspect
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import thinwire.methods  # noqa: F401  registers everything that ships
-from thinwire.errors import ConfigError
 from thinwire.frontier.configurations import compressor_classes
 
+PAGE = Path(__file__).with_name("compressors.md")
 LABELS = ("Constant", "Bits", "Paper", "Use it when")
 _SECTIONS = ("Args:", "Raises:", "Example:")
 
@@ -84,12 +83,13 @@ def page() -> str:
     return (
         "# Compressors\n\n"
         "Every operator that `thinwire` has. This page is generated from their docstrings:\n"
-        "`python -m thinwire.frontier.catalogue docs/compressors.md` writes it again.\n\n"
+        "`python docs/write_compressors.py` writes it again.\n\n"
         "The vector is split into segments, each compressed on its own (whole, tensors, rows or chunks). `d` is the\n"
         "length of a segment, `k` the number of kept entries. An unbiased operator has omega, the least known bound\n"
         "of its error `E||C(x) - x||^2 / ||x||^2`. A contraction has gamma: its error is at most `1 - gamma`.\n"
         "Bits are those of the message without its frame. Which operator to take for a number of bits, on which data:\n"
-        "[frontier.md](frontier.md).\n\n"
+        "[frontier.md](frontier.md). What no line of `thinwire methods` has is for methods of your own: any\n"
+        "of these goes into any product that [methods.md](methods.md) describes.\n\n"
         f"| operator | use it when |\n|---|---|\n{index}\n\n" + "\n".join(map(_section, shown))
     )
 
@@ -104,15 +104,5 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def main(arguments: list[str]) -> None:
-    """Write the page to the file that is named, or print it."""
-    if len(arguments) > 1:
-        raise ConfigError(f"{len(arguments)} arguments were given; give the file to write, or none to print the page")
-    if arguments:
-        Path(arguments[0]).write_text(page(), encoding="utf-8")
-    else:
-        print(page(), end="")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    PAGE.write_text(page(), encoding="utf-8")

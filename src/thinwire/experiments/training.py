@@ -1,0 +1,55 @@
+"""What every training of a task by simulated or real workers begins with, and one step's gradient."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from thinwire.experiments.optimizers import make_optimizer
+from thinwire.experiments.sharding import Batches
+from thinwire.experiments.tasks import Task
+from thinwire.methods import Method
+from thinwire.random import Key
+from thinwire.worker import Worker
+
+
+def make_worker(task: Task, method: Method, optimizer: str, lr: float, rank: int, size: int, seed: int) -> Worker:
+    """Worker ``rank`` of ``size`` with a fresh model of the task.
+
+    Raises:
+        ConfigError: an optimizer or a method that does not fit the model.
+    """
+    model = task.model(seed)
+    return Worker(method, model, make_optimizer(optimizer, model.parameters(), lr), rank=rank, size=size, seed=seed)
+
+
+def take_gradient(task: Task, worker: Worker, batches: Batches, key: Key, step: int) -> None:
+    """Leave the gradient of batch ``step``, counted from 0, in the worker's parameters.
+
+    Dropout and the like draw from torch's generator: addressed by step and rank, they are the same in every engine and
+    after every restart.
+    """
+    torch.default_generator.manual_seed(key.fold("model", step, worker.rank).bits64() >> 1)
+    worker.optimizer.zero_grad()
+    task.loss(worker.model, batches.indices(step)).backward()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Sums depend on how many threads share them; with one thread every engine gives the same bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def private_torch_randomness() -> Iterator[None]:
+    """Leave torch's global generator as it was found."""
+    before = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
