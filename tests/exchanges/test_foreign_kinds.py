@@ -12,6 +12,7 @@ from torch import Tensor
 from thinwire.errors import WireError
 from thinwire.exchanges import AllReduce, PowerIteration
 from thinwire.exchanges.asynchronous import Control, read_answer
+from thinwire.exchanges.reading import MessageReader
 from thinwire.layout import Segments
 from thinwire.methods import parse_method
 from thinwire.payloads import DCT, Constant, Payload
@@ -98,4 +99,4 @@ def test_a_message_of_a_foreign_kind_is_refused(name: str, rank: int) -> None:
 def test_the_answer_of_a_server_is_of_an_agreed_kind() -> None:
     answer = torch.cat([torch.tensor([int(Control.GO_ON)], dtype=torch.uint8), encode(foreign(9))])
     with pytest.raises(WireError, match=r"kind 9 \(cosine\) came"):
-        read_answer(answer, 9, frozenset((1, 2)))
+        read_answer(answer, MessageReader(9, frozenset((1, 2))))

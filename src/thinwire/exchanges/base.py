@@ -8,7 +8,9 @@ from torch import Tensor
 
 from thinwire.arrays import CPU
 from thinwire.compressors.base import Compressor
+from thinwire.exchanges.reading import MessageReader
 from thinwire.layout import Layout, Segments, State
+from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
@@ -37,6 +39,11 @@ class Context:
     layout: Layout
     kinds: frozenset[int] | None = None
     device: torch.device = CPU
+
+    @property
+    def reader(self) -> MessageReader:
+        """What decodes the messages of all workers."""
+        return MessageReader(self.segments.numel, self.kinds, self.device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,9 +108,10 @@ class Exchange(Protocol):
         """
         ...
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
-        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; it is handed over to the compressor.
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; it is handed over to the sender.
 
+        The sender makes this worker's message, once; ``MemorySender(compressor)`` is one without a memory.
         ``state`` is not changed: an exchange that fails is as if it had not been. The aggregate has the next one.
         """
         ...

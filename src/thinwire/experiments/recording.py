@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from thinwire.compressors import Compressor, Traits
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
 from thinwire.experiments.comparison_runner import made_by
 from thinwire.experiments.optimizers import make_optimizer
@@ -20,12 +19,12 @@ from thinwire.experiments.sharding import Batches, make_shards
 from thinwire.experiments.spec import check_counts
 from thinwire.experiments.tasks import Task, describe_failure
 from thinwire.files import StrPath, write_beside
-from thinwire.layout import Layout, Segments
+from thinwire.layout import Layout
 from thinwire.methods import Method, parse_method
-from thinwire.payloads import Payload
 from thinwire.random import Key
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker
+from thinwire.worker.channel import Channel, Outcome
 
 Kind: TypeAlias = Literal["gradient", "compressed"]
 _FORMAT = "thinwire recording 1"
@@ -245,7 +244,7 @@ class Recorder:
             self._taps[rank].is_open |= kept
         self._simulation.run([worker.step() for worker in self._workers])
         for rank in self._ranks if self._taps else ():
-            heard = self._taps[rank].take()
+            heard = self._taps[rank].emptied()
             if heard is not None:
                 self._compressed.free_row().copy_(heard)
                 self._compressed.label(step, rank)
@@ -258,33 +257,29 @@ class Recorder:
         model = self._task.model(self.plan.seed)
         optimizer = make_optimizer(self.plan.optimizer, model.parameters(), self.plan.lr)
         method: Method = parse_method(self.plan.method)
+        worker = Worker(method, model, optimizer, rank=rank, size=self.plan.workers, seed=self.plan.seed)
         if method.memory.init(torch.zeros(1)):
-            tap = _Tap(method.compressor)
-            self._taps.append(tap)
-            method = dataclasses.replace(method, compressor=tap)
-        return Worker(method, model, optimizer, rank=rank, size=self.plan.workers, seed=self.plan.seed)
+            worker.watcher = _Tap(method)
+            self._taps.append(worker.watcher)
+        return worker
 
 
 @dataclass(slots=True)
 class _Tap:
-    """A compressor that keeps what it is given, once, when it is open."""
+    """Keeps what the method's compressor is given, once, when it is open."""
 
-    compressor: Compressor
+    method: Method
     is_open: bool = False
     heard: Tensor | None = None
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
-        if self.is_open:
-            self.heard, self.is_open = x.clone(), False
-        return self.compressor.compress(x, key, segments)
+    def is_due(self, number: int, rank: int) -> bool:
+        return self.is_open and self.method.compressor_at(number) is self.method.compressor
 
-    def outline(self, segments: Segments) -> Payload:
-        return self.compressor.outline(segments)
+    def take(self, channel: Channel, outcome: Outcome, step: int) -> None:
+        if outcome.intended is not None and outcome.intended is not outcome.x:  # what is sent as it is
+            self.heard, self.is_open = outcome.intended, False
 
-    def traits(self, numel: int) -> Traits:
-        return self.compressor.traits(numel)
-
-    def take(self) -> Tensor | None:
+    def emptied(self) -> Tensor | None:
         heard, self.heard = self.heard, None
         return heard
 
