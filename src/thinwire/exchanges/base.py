@@ -88,6 +88,19 @@ class Exchange(Protocol):
     """A program that compresses a vector, exchanges messages and returns their mean.
 
     Implementations are frozen dataclasses; what they remember from one exchange to the next is a state outside.
+
+    Example:
+        >>> from thinwire.compressors import Identity
+        >>> from thinwire.exchanges import Gather
+        >>> from thinwire.memory import MemorySender
+        >>> from thinwire.simulator import Simulation
+        >>> layout, segments = Layout(("w",), (torch.Size([2]),)), Segments.whole(2)
+        >>> programs = [
+        ...     Gather().run(x, MemorySender(Identity()), Context(rank, 2, Key(0), segments, 100, layout), {})
+        ...     for rank, x in enumerate(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        ... ]
+        >>> [aggregate.mean.tolist() for aggregate in Simulation(2).run(programs)]
+        [[2.0, 3.0], [2.0, 3.0]]
     """
 
     @property

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -86,9 +85,7 @@ class Hierarchical:
         messages = {leader: message}
         for other in others:
             messages[other] = yield from receive(other, as_it_is, ctx.max_num_bytes)
-        total = zeros(numel, x.device)
-        for each in leaders:
-            ctx.reader.part(messages[each], f"the message of worker {each}").add_to(total)
+        total = ctx.reader.sum(ctx.reader.part(messages[each], f"the message of worker {each}") for each in leaders)
         divide_finite(total, ctx.size)
         broadcast = encode(smallest_exact(total))
         for member in members:

@@ -123,5 +123,5 @@ class Tree:
 
 
 def _read(message: Tensor, reader: MessageReader, size: int) -> tuple[Tensor, Tensor, bool]:
-    mean, _ = reader.vector(message)
+    mean = reader.part(message, "the sum of all").to_dense()
     return message, mean, divide_finite(mean, size)

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import empty_array, tensor_of, zeros
+from thinwire.arrays import empty, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -73,7 +72,7 @@ class MomentumCorrection:
 
     def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What has accumulated; the new velocity has the memory of ``x``."""
-        accumulated = tensor_of(empty_array(x.numel(), np.float32))
+        accumulated = empty(x.numel(), x.device)
         if self.nesterov:
             torch.add(state["residual"], x, out=accumulated)
             x.add_(state["momentum"]).mul_(self.momentum)
