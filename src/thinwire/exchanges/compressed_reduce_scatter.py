@@ -1,7 +1,6 @@
 """Each worker owns a shard, whose mean it compresses again, with a memory of its own."""
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,6 @@ from thinwire.compressors.base import Compressor, segment_traits
 from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.reading import MessageReader
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
 from thinwire.memory.sender import Sender, first_nonfinite
@@ -91,7 +89,7 @@ class CompressedReduceScatter:
                 outcome = encode(answer)
             else:
                 outcome = encode(first_nonfinite(total))
-        combine = functools.partial(_join, reader=ctx.reader, bounds=(0, *(shard.stop for shard in dealt)))
+        combine = functools.partial(ctx.reader.joined, bounds=(0, *(shard.stop for shard in dealt)))
         mean, finite = yield from all_gather(outcome, combine, ctx.max_num_bytes)
         sent = Concat(tuple(pieces.values()))
         if finite:
@@ -136,9 +134,3 @@ def _cut(segments: Segments, first: int, last: int) -> Segments:
     if segments.sizes is None:
         return Segments.uniform(int(sizes.sum()), segments.length)
     return Segments.of_sizes(sizes.tolist())
-
-
-def _join(messages: Sequence[Tensor], reader: MessageReader, bounds: Sequence[int]) -> tuple[Tensor, bool]:
-    """The owners' answers one after another; whether they are finite."""
-    mean = reader.joined(messages, bounds)
-    return mean, is_finite(mean)

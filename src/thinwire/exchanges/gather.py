@@ -132,8 +132,6 @@ def _clip_factors(payloads: Sequence[Payload], tensors: Segments) -> list[Tensor
 def _count(payload: Payload, counts: Tensor) -> None:
     """Add 1 where the message has an entry: what a sparse one kept, what is not zero in any other."""
     if isinstance(payload, Sparse):
-        counts.index_add_(
-            0, payload.indices, torch.ones(len(payload.indices), dtype=torch.float32, device=counts.device)
-        )
+        counts[payload.indices] += 1.0  # each is listed once
     else:
         counts += payload.to_dense() != 0

@@ -21,13 +21,16 @@ EXACT_KINDS = frozenset((1, 2, 14))
 class MessageReader:
     """Decodes messages that stand for ``numel`` entries, of agreed kinds, where the vectors of the exchange lie.
 
-    Every message that an exchange receives is decoded here. All methods raise ``WireError`` for what is no message of
-    these kinds.
+    Every message that an exchange receives is decoded here.
 
     Args:
         numel: entries of the vector.
         kinds: numbers of the kinds of payloads in messages, see :func:`thinwire.wire.kinds_in`; all if None.
         device: where vectors are made.
+
+    Raises:
+        WireError: by all methods, a message that is not valid or of another kind.
+        ProtocolError: by all but :meth:`payload`, one that stands for a vector of another length.
 
     Example:
         >>> from thinwire.payloads import Dense
@@ -55,11 +58,7 @@ class MessageReader:
         return decode(message, max_numel=self.numel, kinds=self.kinds)
 
     def part(self, message: Tensor, what: str) -> Payload:
-        """What a message says of ``numel`` entries; ``what`` names it in errors.
-
-        Raises:
-            ProtocolError: it stands for a vector of another length.
-        """
+        """What a message says of ``numel`` entries; ``what`` names it in errors."""
         payload = self.payload(message)
         if payload.numel != self.numel:
             raise ProtocolError(
@@ -69,20 +68,12 @@ class MessageReader:
         return payload
 
     def vector(self, message: Tensor) -> tuple[Tensor, bool]:
-        """The vector that a message for all stands for, and whether it is finite.
-
-        Raises:
-            ProtocolError: as :meth:`part`.
-        """
+        """The vector that a message for all stands for, and whether it is finite."""
         vector = self.part(message, "the common result").to_dense()
         return vector, is_finite(vector)
 
     def parts(self, messages: Sequence[Tensor]) -> Iterator[Payload]:
-        """All workers' messages, one at a time: together they may be as long as the vector many times over.
-
-        Raises:
-            ProtocolError: as :meth:`part`.
-        """
+        """All workers' messages, one at a time: together they may be as long as the vector many times over."""
         return (self.part(message, f"the message of worker {rank}") for rank, message in enumerate(messages))
 
     def sum(self, payloads: Iterable[Payload]) -> Tensor:
@@ -93,23 +84,15 @@ class MessageReader:
         return total
 
     def mean(self, messages: Sequence[Tensor]) -> tuple[Tensor, bool]:
-        """The mean of all workers' vectors, added up in rank order, and whether it is finite.
-
-        Raises:
-            ProtocolError: as :meth:`part`.
-        """
+        """The mean of all workers' vectors, added up in rank order, and whether it is finite."""
         total = self.sum(self.parts(messages))
         return total, divide_finite(total, len(messages))
 
-    def joined(self, messages: Sequence[Tensor], bounds: Sequence[int]) -> Tensor:
-        """The vector whose region ``r``, from ``bounds[r]`` to ``bounds[r + 1]``, worker r's message stands for.
-
-        Raises:
-            ProtocolError: as :meth:`part`.
-        """
+    def joined(self, messages: Sequence[Tensor], bounds: Sequence[int], divisor: int = 1) -> tuple[Tensor, bool]:
+        """What each worker says of its region, from ``bounds[rank]`` on, over ``divisor``; whether all is finite."""
         vector = zeros(self.numel, self.device)
         for rank, (message, (start, stop)) in enumerate(zip(messages, itertools.pairwise(bounds), strict=True)):
             if stop > start:  # the owner of nothing has nothing to say
                 region = self.with_numel(stop - start).part(message, f"the region of worker {rank}")
                 region.add_to(vector[start:stop])
-        return vector
+        return vector, divide_finite(vector, divisor)

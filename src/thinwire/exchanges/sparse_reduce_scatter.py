@@ -13,7 +13,7 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.reading import EXACT_KINDS, MessageReader
+from thinwire.exchanges.reading import EXACT_KINDS
 from thinwire.exchanges.recompression import (
     check_remember,
     check_second,
@@ -24,7 +24,6 @@ from thinwire.exchanges.recompression import (
     smaller,
     smallest_exact,
 )
-from thinwire.kernels.flat.finite import divide_finite
 from thinwire.layout import Segments, State
 from thinwire.memory.sender import Sender
 from thinwire.network import shard_bounds
@@ -117,11 +116,9 @@ class SparseReduceScatter:
             answer = encode(smallest_exact(total))
         else:
             answer = encode(recompress(total, self.select, ctx.key.fold("select"), Segments.whole(own)))
-        mean, finite = yield from all_gather(
-            answer,
-            functools.partial(_join, reader=ctx.reader.with_kinds(self._kinds(bounds)), bounds=bounds),
-            self._max_num_bytes(bounds),
-        )
+        joined = ctx.reader.with_kinds(self._kinds(bounds)).joined
+        combine = functools.partial(joined, bounds=bounds, divisor=ctx.size)
+        mean, finite = yield from all_gather(answer, combine, self._max_num_bytes(bounds))
         next_state: State = {"left": total} if "left" in state else {}
         if self.balanced:
             next_state["bounds"] = balanced_bounds(mean, ctx.size)
@@ -176,9 +173,3 @@ def _cut(payload: Payload, bounds: Sequence[int]) -> list[Payload]:
         # A sparse piece is shorter unless nearly full, or so short that what frames it counts.
         pieces.append(smaller(piece, Dense(piece.to_dense())) if 2 * (last - first) >= piece.numel - 32 else piece)
     return pieces
-
-
-def _join(messages: Sequence[Tensor], reader: MessageReader, bounds: Sequence[int]) -> tuple[Tensor, bool]:
-    """The mean whose regions, times the number of workers, the messages stand for; whether it is finite."""
-    mean = reader.joined(messages, bounds)
-    return mean, divide_finite(mean, len(messages))
