@@ -166,6 +166,18 @@ def test_only_leaders_compress_and_use_the_links_between_islands(size: int, isla
         Hierarchical(0)
 
 
+def test_of_a_leader_the_sum_of_its_island_is_watched() -> None:
+    crew = party(Hierarchical(2), TopK(k=5), 2, 64)
+    vectors = vectors_of(2, 64, 0)
+    programs = [
+        channel.run(channel.gather([vector])[0], crew.method.compressor, True, 0, is_watched=True)
+        for channel, vector in zip(crew.channels, vectors, strict=True)
+    ]
+    leader, member = crew.simulation.run(programs)
+    assert torch.equal(leader.intended, vectors[0] + vectors[1])
+    assert torch.equal(member.intended, vectors[1])
+
+
 @pytest.mark.parametrize(
     "compressor",
     [
