@@ -1,6 +1,7 @@
 """Workers that do nothing but exchange vectors, for the suites of the exchanges."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from thinwire.methods import Method
 from thinwire.network import Network, Traffic
 from thinwire.random import Key
 from thinwire.simulator import Simulation
-from thinwire.steps import Steps
+from thinwire.steps import Op, Steps
 from thinwire.worker.channel import Channel
 
 
@@ -28,10 +29,16 @@ class Party:
         self.channels = [Channel(method, layout, [torch.zeros(numel)], rank, size, Key(seed)) for rank in range(size)]
         self.simulation = Simulation(size, Network())
         self.num_exchanges = 0
+        self.requests: list[list[Op]] = []
+        """What each worker asked for in the last exchange, in order."""
 
     def exchange(self, vectors: Sequence[Tensor]) -> list[Aggregate]:
         """One exchange of the vectors, which are not written to."""
-        programs = [self._program(channel, vector) for channel, vector in zip(self.channels, vectors, strict=True)]
+        self.requests = [[] for _ in self.channels]
+        programs = [
+            noted(self._program(channel, vector), requests)
+            for channel, vector, requests in zip(self.channels, vectors, self.requests, strict=True)
+        ]
         aggregates = self.simulation.run(programs)
         self.num_exchanges += 1
         return aggregates
@@ -73,6 +80,17 @@ class Party:
     @property
     def traffic(self) -> list[Traffic]:
         return self.simulation.traffic
+
+
+def noted(program: Steps[Any], requests: list[Op]) -> Steps[Any]:
+    """The program, which leaves its requests in a list."""
+    reply: Any = None
+    while True:
+        try:
+            requests.append(program.send(reply))
+        except StopIteration as stop:
+            return stop.value
+        reply = yield requests[-1]
 
 
 def region(numel: int, size: int, rank: int) -> tuple[int, int]:

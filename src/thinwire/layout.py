@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, empty
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.memo import Memo
@@ -129,7 +130,7 @@ class Layout:
 
     def flatten(self, tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
         """Concatenate the tensors, in layout order, into ``out`` (or a new f32 vector ``[numel]``)."""
-        out = torch.empty(self.numel, dtype=torch.float32) if out is None else out
+        out = empty(self.numel, tensors[0].device if tensors else CPU) if out is None else out
         torch.cat([tensor.detach().reshape(-1) for tensor in tensors], out=out)
         return out
 

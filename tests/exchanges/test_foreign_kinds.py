@@ -1,6 +1,6 @@
 """No exchange accepts a message of a kind that the method does not send, over the whole catalogue."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +9,13 @@ import torch
 from method_cases import CATALOGUE, OPTIMIZERS, backward, small_model
 from torch import Tensor
 
-from thinwire.errors import WireError
+from thinwire.errors import ProtocolError, WireError
 from thinwire.exchanges import AllReduce, PowerIteration
 from thinwire.exchanges.asynchronous import Control, read_answer
+from thinwire.exchanges.reading import MessageReader
 from thinwire.layout import Segments
 from thinwire.methods import parse_method
-from thinwire.payloads import DCT, Constant, Payload
+from thinwire.payloads import DCT, Constant, Dense, Payload
 from thinwire.simulator import Simulation
 from thinwire.steps import AllGather, Send, Steps
 from thinwire.wire import decode, encode
@@ -97,5 +98,22 @@ def test_a_message_of_a_foreign_kind_is_refused(name: str, rank: int) -> None:
 
 def test_the_answer_of_a_server_is_of_an_agreed_kind() -> None:
     answer = torch.cat([torch.tensor([int(Control.GO_ON)], dtype=torch.uint8), encode(foreign(9))])
-    with pytest.raises(WireError, match=r"kind 9 \(DCT\) came"):
-        read_answer(answer, 9, frozenset((1, 2)))
+    with pytest.raises(WireError, match=r"kind 9 \(cosine\) came"):
+        read_answer(answer, MessageReader(9, frozenset((1, 2))))
+
+
+def test_a_message_for_a_shorter_vector_is_refused() -> None:
+    """One for a longer vector is no message of this length at all."""
+    reader, messages = MessageReader(3), [encode(Dense(torch.ones(3))), encode(Dense(torch.ones(2)))]
+    reads: list[Callable[[], object]] = [
+        lambda: reader.part(messages[1], "it"),
+        lambda: reader.vector(messages[1]),
+        lambda: list(reader.parts(messages)),
+        lambda: reader.mean(messages),
+        lambda: MessageReader(6).joined(messages, [0, 3, 6]),
+    ]
+    for read in reads:
+        with pytest.raises(ProtocolError, match="a vector of 2 entries where 3 were expected"):
+            read()
+    with pytest.raises(WireError):
+        MessageReader(1).payload(messages[1])

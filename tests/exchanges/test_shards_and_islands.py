@@ -15,6 +15,7 @@ from thinwire.memory import ErrorFeedback, NoMemory
 from thinwire.methods import GradientAveraging
 from thinwire.network import all_reduce_traffic
 from thinwire.payloads import Dense, Sparse
+from thinwire.steps import Receive, Send
 from thinwire.wire import encoded_num_bytes
 
 REMEMBER = ErrorFeedback()
@@ -55,6 +56,18 @@ def test_owners_add_up_their_regions_and_all_pieces_are_counted(size: int, compr
                 total += vector[start:stop]
             expected[rank] += (size - 1) * (exact_bytes(total) + 8)
     assert [link.bytes_sent for link in crew.traffic] == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_every_worker_sends_to_the_next_one_first(size: int) -> None:
+    """So no owner's link is everybody's first; what comes is added up in rank order all the same."""
+    crew = party(SparseReduceScatter(), TopK(k=9), size, 30)
+    crew.exchange(vectors_of(size, 30, 0))
+    for rank, requests in enumerate(crew.requests):
+        sent = [op.destination for op in requests if isinstance(op, Send)]
+        assert sent == [(rank + step) % size for step in range(1, size)]
+        heard = [op.source for op in requests if isinstance(op, Receive)]
+        assert heard == [other for other in range(size) if other != rank]
 
 
 @pytest.mark.parametrize("size", [2, 5, 8])
@@ -151,6 +164,18 @@ def test_only_leaders_compress_and_use_the_links_between_islands(size: int, isla
         assert torch.allclose(channel.memory["residual"], residuals.get(rank, torch.zeros(numel)), atol=1e-5)
     with pytest.raises(ConfigError, match="0 workers"):
         Hierarchical(0)
+
+
+def test_of_a_leader_the_sum_of_its_island_is_watched() -> None:
+    crew = party(Hierarchical(2), TopK(k=5), 2, 64)
+    vectors = vectors_of(2, 64, 0)
+    programs = [
+        channel.run(channel.gather([vector])[0], crew.method.compressor, True, 0, is_watched=True)
+        for channel, vector in zip(crew.channels, vectors, strict=True)
+    ]
+    leader, member = crew.simulation.run(programs)
+    assert torch.equal(leader.intended, vectors[0] + vectors[1])
+    assert torch.equal(member.intended, vectors[1])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from thinwire.compressors import QSGD, Compressor, GSpar, Identity, PlainSign, T
 from thinwire.errors import ConfigError
 from thinwire.exchanges import (
     Accumulating,
+    Context,
     Exchange,
     Gather,
     MajorityVote,
@@ -20,9 +21,11 @@ from thinwire.exchanges import (
     SignOf,
     VarianceScaled,
 )
-from thinwire.layout import Granularity, PerTensor, Whole
-from thinwire.memory import EF21, ErrorFeedback, Memory, NoMemory
+from thinwire.layout import Granularity, Layout, PerTensor, Segments, Whole
+from thinwire.memory import EF21, ErrorFeedback, Memory, MemorySender, NoMemory
 from thinwire.methods import GradientAveraging
+from thinwire.random import Key
+from thinwire.simulator import Simulation
 
 NUMEL = 60
 
@@ -122,6 +125,14 @@ def test_a_scale_is_shared_by_operators_that_have_one() -> None:
     assert 4 < shared - apart < 20
 
 
+def test_a_memory_hears_what_was_sent_at_the_shared_scale() -> None:
+    layout, x = Layout(("v",), (torch.Size([NUMEL]),)), vectors_of(1, NUMEL, 5)[0]
+    sender = MemorySender(TernGrad(), ErrorFeedback(), {"residual": torch.ones(NUMEL)})
+    ctx = Context(0, 1, Key(0), Segments.whole(NUMEL), 999, layout)
+    (aggregate,) = Simulation(1).run([SharedScale().run(x.clone(), sender, ctx, {})])
+    assert torch.equal(sender.next_state["residual"], 1.0 + x - aggregate.mean)
+
+
 @pytest.mark.parametrize("inner", [Gather(), ParameterServer()], ids=str)
 def test_changes_add_up_to_the_mean_of_the_estimates(inner: Exchange) -> None:
     size = 3
@@ -155,7 +166,7 @@ def test_changes_are_sent_only_to_who_adds_them_up() -> None:
     for given in ({"memory": EF21(), "exchange": Gather()}, {"memory": ErrorFeedback(), "exchange": Accumulating()}):
         with pytest.raises(ConfigError, match="EF21 are changes"):
             GradientAveraging(compressor=TopK(k=1), **given)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="must not be wiped"):
+    with pytest.raises(ConfigError, match="must not be reset"):
         GradientAveraging(compressor=TopK(k=1), memory=EF21(), exchange=Accumulating(), reset_memory=True)
 
 

@@ -99,11 +99,13 @@ def test_a_method_that_exchanges_seldom_gives_the_vector_of_its_next_exchange(di
     assert recording.compressed.steps == (3, 6)
 
 
-def test_the_run_is_that_of_a_comparison(digits: Task, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["qsparse:density=5%", "powersgd"])
+def test_the_run_is_that_of_a_comparison(method: str, digits: Task, tmp_path: Path) -> None:
     """Listening changes nothing: the same parameters as a session's, bit for bit."""
-    plan = replace(PLAN, method="qsparse:density=5%", workers=2)
+    plan = replace(PLAN, method=method, workers=2)
     recorder = Recorder(plan, digits)
     recorder.run(lambda step: None)
+    assert recorder.recording().compressed.steps == (2, 4, 6)
     comparison = Comparison(
         methods=(plan.method,), task="digits", workers=2, lrs=(plan.lr,), steps=6, tune_steps=6, evaluate_every=6,
         batch_size=plan.batch_size,

@@ -11,7 +11,7 @@ from torch import Tensor
 from thinwire.compressors import Compressor, Identity, RandK, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
-from thinwire.memory import ErrorFeedback, NoMemory
+from thinwire.memory import ErrorFeedback, Memory, NoMemory
 from thinwire.payloads import Payload, Sparse
 from thinwire.random import Key
 from thinwire.wire import decode, encode
@@ -112,7 +112,7 @@ def test_the_memory_does_what_its_three_steps_do(compressor: Any, segments: Segm
         state = after
 
 
-@pytest.mark.parametrize("decay", [0.95, 0.5])
+@pytest.mark.parametrize("decay", [1.0, 0.95, 0.5])
 def test_the_residual_decays_before_the_signal_is_added(decay: float) -> None:
     memory, compressor = ErrorFeedback(decay=decay), TopK(k=1)
     state = memory.init(torch.zeros(NUMEL))
@@ -183,62 +183,22 @@ def test_one_coordinate_where_signs_need_memory() -> None:
     assert remembered < -0.8
 
 
-def logistic_descent(kind: str, num_steps: int = 60_000) -> float:
-    """Suboptimality of the weighted mean iterate after steps eta = 2/(lambda (t + a)) on n = 2000, d = 50."""
-    numel, count = 50, 2000
-    generator = np.random.default_rng(0)
-    features = generator.standard_normal((count, numel))
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    margins = features @ generator.standard_normal(numel) * 3.0
-    features *= np.where(generator.random(count) < 1 / (1 + np.exp(-margins)), 1.0, -1.0)[:, None]
-    decay = 1.0 / count
-
-    def loss(w: np.ndarray[Any, Any]) -> float:
-        return float(np.logaddexp(0, -features @ w).mean() + decay / 2 * w @ w)
-
-    best = np.zeros(numel)
-    for _ in range(30):  # Newton
-        p = 1 / (1 + np.exp(features @ best))
-        hessian = (features * (p * (1 - p))[:, None]).T @ features / count + decay * np.eye(numel)
-        best -= np.linalg.solve(hessian, decay * best - features.T @ p / count)
-
-    shift = float(numel) if kind != "sgd" else 1.0
-    order = generator.integers(count, size=num_steps)
-    w, residual, mean = np.zeros(numel), np.zeros(numel), np.zeros(numel)
-    for t in range(num_steps):
-        row = features[order[t]]
-        u = (decay * w - row / (1 + math.exp(min(float(row @ w), 500.0)))) * (2 / (decay * (t + shift)))
-        if kind == "memory":
-            u += residual
-        sent = u
-        if kind != "sgd":
-            sent = np.zeros(numel)
-            place = np.abs(u).argmax()
-            sent[place] = u[place]
-            residual = u - sent
-        w = w - sent
-        rate = 6 * (t + shift) ** 2 / ((1 + t) * (6 * shift**2 + t + 6 * shift * t + 2 * t * t))
-        mean += rate * (w - mean)
-    return loss(mean) - loss(best)
+def distance_after(memory: Memory, compressor: Compressor, num_steps: int) -> float:
+    """From the minimum of ``||w - 1||^2 / 2``, but for the first coordinate, whose gradient is mostly noise."""
+    numel, lr = 10, 0.02
+    generator = torch.Generator().manual_seed(4)
+    w, state = torch.zeros(numel), memory.init(torch.zeros(numel))
+    for step in range(num_steps):
+        gradient = w - 1.0
+        gradient[0] += 8.0 * torch.randn((), generator=generator)
+        sent, state = memory.compress(gradient * lr, compressor, Key(step), Segments.whole(numel), state)
+        sent.add_to(w, -1.0)
+    return float((w[1:] - 1.0).norm()) / 3.0
 
 
 def test_one_coordinate_a_step_fails_without_memory_and_reaches_sgd_with_it() -> None:
-    with_memory, without, sgd = (logistic_descent(kind) for kind in ("memory", "none", "sgd"))
-    assert sgd > 0
-    assert 0 < with_memory < 1.5 * sgd
-    assert without > 50 * with_memory, (with_memory, without, sgd)
-
-
-def test_the_descent_above_uses_what_the_parts_compute() -> None:
-    """The lean loop's message and residual are those of TopK(k=1) under ErrorFeedback."""
-    memory = ErrorFeedback()
-    state = memory.init(torch.zeros(50))
-    residual = np.zeros(50, np.float32)
-    for step, x in enumerate(signals(50, 50)):
-        _, sent = send(memory, state, TopK(k=1), x, step)
-        u = x.numpy() + residual
-        message = np.zeros(50, np.float32)
-        message[np.abs(u).argmax()] = u[np.abs(u).argmax()]
-        residual = u - message
-        assert np.array_equal(sent.to_dense().numpy(), message)
-        assert np.array_equal(state["residual"].numpy(), residual)
+    """Without, the largest coordinate is nearly always the noisy one; with it the others' turns come."""
+    with_memory, without = (distance_after(memory, TopK(k=1), 500) for memory in (ErrorFeedback(), NoMemory()))
+    assert distance_after(NoMemory(), Identity(), 500) < 0.001
+    assert with_memory < 0.05
+    assert without > 0.5

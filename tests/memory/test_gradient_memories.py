@@ -11,7 +11,7 @@ from torch import Tensor
 from thinwire.compressors import QSGD, Compressor, Identity, OneBit, Sign, Threshold, TopK
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State
-from thinwire.memory import EF21, ErrorFeedback, Memory, Momentum, MomentumCorrection, NoMemory, Remembering
+from thinwire.memory import EF21, ErrorFeedback, Memory, MemorySender, Momentum, MomentumCorrection, NoMemory
 from thinwire.payloads import Dense, Levels, Payload, Sparse
 from thinwire.random import Key
 from thinwire.wire import decode, encode
@@ -47,13 +47,13 @@ def bits(state: State) -> dict[str, bytes]:
 @pytest.mark.parametrize("compressor", COMPRESSORS, ids=str)
 @pytest.mark.parametrize("memory", MEMORIES, ids=str)
 def test_two_steps_are_one(memory: Memory, compressor: Compressor) -> None:
-    """Recall, compress, settle: the message and the state of compressing in one go, and the old state is kept."""
+    """Add, compress, commit: the message and the state of compressing in one go, and the old state is kept."""
     state = memory.init(torch.zeros(NUMEL))
     for step, x in enumerate(signals(5)):
         before = bits(state)
         sent, after = memory.compress(x.clone(), compressor, Key(step), WHOLE, state)
         assert bits(state) == before
-        sender = Remembering(compressor, memory, state)
+        sender = MemorySender(compressor, memory, state)
         intended = sender.add_residual(x.clone())
         assert sender.next_state is state
         again = compressor.compress(intended, Key(step), WHOLE)
@@ -104,8 +104,8 @@ def test_momentum_correction_is_the_papers_recursion(nesterov: bool, masking: bo
 def test_what_is_sent_loses_its_velocity_and_what_decoding_left_out_stays(sent: Payload, stopped: list[int]) -> None:
     memory = MomentumCorrection(momentum=0.5)
     x = torch.tensor([5.0, 6.0, 7.0, 8.0])
-    _, recalled = memory.add_residual(x.clone(), memory.init(torch.zeros(4)))
-    state = memory.commit(sent, recalled)
+    _, unsent = memory.add_residual(x.clone(), memory.init(torch.zeros(4)))
+    state = memory.commit(sent, unsent)
     assert torch.equal(state["residual"], x - decode(encode(sent)).to_dense())
     assert state["momentum"].eq(0).nonzero().view(-1).tolist() == stopped
 

@@ -63,7 +63,7 @@ class Synchronizer:
             self.worker.agreement.has_begun = True  # compared above
             # Who asks for the values of process 0 wants no error where one process has written others.
             self.worker.agreement.notices_writes = guard is None or guard.on_difference == "stop"
-            self.worker.layer_report = layer_report
+            self.worker.watcher = layer_report
             self._guarded = None if guard is None else guard_worker(guard, self.transport, self.worker)
             undo.pop_all()
         self._clock = self.transport.clock = StepClock() if profile else None

@@ -11,6 +11,7 @@ from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import State
+from thinwire.memory.sender import Sender
 from thinwire.steps import Steps
 
 
@@ -45,10 +46,10 @@ class Accumulating:
         """An estimate of zeros, beside what the inner exchange remembers."""
         return {"estimate": zeros(ctx.layout.numel, ctx.device), **self.exchange.init(ctx, compressor)}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """The inner exchange, and a sum."""
         inner = {name: tensor for name, tensor in state.items() if name != "estimate"}
-        change = yield from self.exchange.run(x, compressor, ctx, inner)
+        change = yield from self.exchange.run(x, sender, ctx, inner)
         if not change.finite:
             return change
         estimate = copy_of(state["estimate"])

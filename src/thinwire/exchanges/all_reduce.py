@@ -1,20 +1,17 @@
 """Sum vectors that have one shape."""
 
-import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import register
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.recompression import decode_part
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.sparse.scatter import scatter_write
 from thinwire.layout import State
+from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload, SeededSparse, Sparse
 from thinwire.steps import Steps, all_gather, all_reduce
 from thinwire.wire import encode
@@ -45,10 +42,10 @@ class AllReduce:
         """Nothing is remembered."""
         return {}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One all-reduce; another round if something is not finite, so that all learn what."""
-        payload = compressor.compress(x, ctx.key, ctx.segments)
-        outline = compressor.outline(ctx.segments)
+        payload = sender.compress(x, ctx.key, ctx.segments)
+        outline = sender.compressor.outline(ctx.segments)
         if isinstance(outline, SeededSparse | Sparse) and isinstance(outline.values, Dense):
             return (yield from _few(payload, outline.values.numel, ctx))
         vector = payload.values if isinstance(payload, Dense) else payload.to_dense()
@@ -69,22 +66,11 @@ def _few(payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
         handed_over[most] = 1.0
     total = yield from all_reduce(handed_over, divisor=ctx.size)
     if float(total[most]) > 0.0:
-        told = encode(_nothing(payload.numel) if is_fine else payload)
-        mean = yield from all_gather(
-            told, functools.partial(_sum, numel=payload.numel, kinds=ctx.kinds), ctx.max_num_bytes
-        )
+        nothing = Sparse(payload.numel, sparse.indices[:0], Dense(values[:0]))
+        told = encode(nothing if is_fine else payload)
+        mean, finite = yield from all_gather(told, ctx.reader.mean, ctx.max_num_bytes)
     else:
         mean = zeros(payload.numel, values.device)
         scatter_write(sparse.indices, total[: values.numel()], mean)
-    return Aggregate(mean, is_finite(mean), handed_over.numel() * handed_over.element_size(), payload, ctx.size)
-
-
-def _nothing(numel: int) -> Sparse:
-    return Sparse(numel, torch.zeros(0, dtype=torch.int64), Dense(torch.zeros(0, dtype=torch.float32)))
-
-
-def _sum(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> Tensor:
-    total = zeros(numel, messages[0].device)
-    for rank, message in enumerate(messages):
-        decode_part(message, numel, f"the message of worker {rank}", kinds).add_to(total)
-    return total
+        finite = is_finite(mean)
+    return Aggregate(mean, finite, handed_over.numel() * handed_over.element_size(), payload, ctx.size)

@@ -6,13 +6,16 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes
+from thinwire.exchanges.reading import MessageReader
+from thinwire.exchanges.recompression import max_exact_num_bytes
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import State
+from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive, send
 from thinwire.wire import encode
@@ -63,17 +66,17 @@ class AsynchronousServer:
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Whether the server told this worker to pause."""
-        return {"paused": torch.zeros(1, dtype=torch.float32)}
+        return {"paused": zeros(1, ctx.device)}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message up, one model down: ``aggregate.mean`` is the model."""
-        sent = compressor.compress(x, ctx.key, ctx.segments)
+        sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         yield from send(ctx.size, message)
         answer = yield from receive(ctx.size, as_it_is, max_answer_num_bytes(x.numel()))
-        control, payload = read_answer(answer, x.numel(), ctx.kinds)
+        control, payload = read_answer(answer, ctx.reader)
         model = payload.values if isinstance(payload, Dense) else payload.to_dense()
-        paused = torch.tensor([float(control is Control.PAUSE)], dtype=torch.float32)
+        paused = zeros(1, ctx.device).fill_(control is Control.PAUSE)
         finite = control is not Control.STOP and is_finite(model)
         return Aggregate(model, finite, message.numel(), sent, ctx.size, {"paused": paused})
 
@@ -83,21 +86,21 @@ def write_answer(control: Control, payload: Payload) -> Tensor:
     return torch.cat([torch.tensor([int(control)], dtype=torch.uint8), encode(payload)])
 
 
-def read_answer(answer: Tensor, numel: int, kinds: frozenset[int] | None = None) -> tuple[Control, Payload]:
-    """What :func:`write_answer` was given, a payload of one of the ``kinds``.
+def read_answer(answer: Tensor, reader: MessageReader) -> tuple[Control, Payload]:
+    """What :func:`write_answer` was given.
 
     Raises:
         ProtocolError: an empty answer, an unknown first byte or a vector of another length.
         WireError: the rest is no message.
 
     Example:
-        >>> control, payload = read_answer(write_answer(Control.PAUSE, Dense(torch.ones(2))), 2)
+        >>> control, payload = read_answer(write_answer(Control.PAUSE, Dense(torch.ones(2))), MessageReader(2))
         >>> control.name, payload.to_dense().tolist()
         ('PAUSE', [1.0, 1.0])
     """
     if answer.numel() == 0 or int(answer[0]) not in set(Control):
         raise ProtocolError("the server's answer does not begin with a byte from 0 to 2; is it of the same version?")
-    payload = decode_part(answer[1:], numel, "the server's model", kinds)
+    payload = reader.part(answer[1:], "the server's model")
     return Control(int(answer[0])), payload
 
 

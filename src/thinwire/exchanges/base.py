@@ -8,7 +8,9 @@ from torch import Tensor
 
 from thinwire.arrays import CPU
 from thinwire.compressors.base import Compressor
+from thinwire.exchanges.reading import MessageReader
 from thinwire.layout import Layout, Segments, State
+from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
@@ -37,6 +39,11 @@ class Context:
     layout: Layout
     kinds: frozenset[int] | None = None
     device: torch.device = CPU
+
+    @property
+    def reader(self) -> MessageReader:
+        """What decodes the messages of all workers."""
+        return MessageReader(self.segments.numel, self.kinds, self.device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +88,19 @@ class Exchange(Protocol):
     """A program that compresses a vector, exchanges messages and returns their mean.
 
     Implementations are frozen dataclasses; what they remember from one exchange to the next is a state outside.
+
+    Example:
+        >>> from thinwire.compressors import Identity
+        >>> from thinwire.exchanges import Gather
+        >>> from thinwire.memory import MemorySender
+        >>> from thinwire.simulator import Simulation
+        >>> layout, segments = Layout(("w",), (torch.Size([2]),)), Segments.whole(2)
+        >>> programs = [
+        ...     Gather().run(x, MemorySender(Identity()), Context(rank, 2, Key(0), segments, 100, layout), {})
+        ...     for rank, x in enumerate(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        ... ]
+        >>> [aggregate.mean.tolist() for aggregate in Simulation(2).run(programs)]
+        [[2.0, 3.0], [2.0, 3.0]]
     """
 
     @property
@@ -101,9 +121,10 @@ class Exchange(Protocol):
         """
         ...
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
-        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; it is handed over to the compressor.
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; it is handed over to the sender.
 
+        The sender makes this worker's message, once; ``MemorySender(compressor)`` is one without a memory.
         ``state`` is not changed: an exchange that fails is as if it had not been. The aggregate has the next one.
         """
         ...

@@ -1,7 +1,6 @@
 """Each worker owns a shard, whose mean it compresses again, with a memory of its own."""
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +11,9 @@ from thinwire.compressors.base import Compressor, segment_traits
 from thinwire.config import register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.gather import mean_of
-from thinwire.exchanges.remembered import add_residual, commit, first_nonfinite
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
+from thinwire.memory.sender import Sender, first_nonfinite
 from thinwire.payloads import Concat
 from thinwire.steps import Steps, all_gather, as_it_is, receive, send
 from thinwire.wire import encode
@@ -60,14 +58,16 @@ class CompressedReduceScatter:
         own = shards(ctx.segments, ctx.size)[ctx.rank]
         return {"residual": zeros(own.stop - own.start, ctx.device)}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Pieces to their owners, then one all-gather."""
-        intended, alone = add_residual(x, compressor)
+        intended, compressor = sender.add_residual(x), sender.compressor
         is_sound = is_finite(intended)
         dealt = shards(ctx.segments, ctx.size)
         # An owner of nothing gets no message, and sends an empty one.
         pieces = {
-            owner: alone.compress(part, ctx.key.fold("shard", owner), shard.cut) if is_sound else first_nonfinite(part)
+            owner: compressor.compress(part, ctx.key.fold("shard", owner), shard.cut)
+            if is_sound
+            else first_nonfinite(part)
             for owner, shard in enumerate(dealt)
             if (part := intended[shard.start : shard.stop]).numel()
         }
@@ -81,19 +81,19 @@ class CompressedReduceScatter:
             for rank in range(ctx.size):
                 own = rank == ctx.rank
                 got.append(messages[rank] if own else (yield from receive(rank, as_it_is, ctx.max_num_bytes)))
-            total = mean_of(got, left.numel(), ctx.kinds)[0].add_(left)
+            total = ctx.reader.with_numel(left.numel()).mean(got)[0].add_(left)
             if is_sound and is_finite(total):
-                answer = alone.compress(total, ctx.key.fold("owner"), dealt[ctx.rank].cut)
+                answer = compressor.compress(total, ctx.key.fold("owner"), dealt[ctx.rank].cut)
                 left = copy_of(total)
                 answer.add_to(left, -1.0)
                 outcome = encode(answer)
             else:
                 outcome = encode(first_nonfinite(total))
-        combine = functools.partial(_join, dealt=dealt, kinds=ctx.kinds)
+        combine = functools.partial(ctx.reader.joined, bounds=(0, *(shard.stop for shard in dealt)))
         mean, finite = yield from all_gather(outcome, combine, ctx.max_num_bytes)
         sent = Concat(tuple(pieces.values()))
         if finite:
-            commit(compressor, sent)
+            sender.commit(sent)
         num_bytes = sum(message.numel() for message in messages.values())
         return Aggregate(mean, finite, num_bytes, sent, ctx.size, {"residual": left})
 
@@ -134,12 +134,3 @@ def _cut(segments: Segments, first: int, last: int) -> Segments:
     if segments.sizes is None:
         return Segments.uniform(int(sizes.sum()), segments.length)
     return Segments.of_sizes(sizes.tolist())
-
-
-def _join(messages: Sequence[Tensor], dealt: Sequence[Shard], kinds: frozenset[int] | None) -> tuple[Tensor, bool]:
-    """The owners' answers one after another; whether they are finite."""
-    mean = zeros(dealt[-1].stop, messages[0].device)
-    for message, shard in zip(messages, dealt, strict=True):
-        if shard.stop > shard.start:
-            mean[shard.start : shard.stop] = mean_of([message], shard.stop - shard.start, kinds)[0]
-    return mean, is_finite(mean)

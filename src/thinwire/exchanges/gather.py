@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
-from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.recompression import decode_part
+from thinwire.exchanges.reading import MessageReader
 from thinwire.kernels.flat.finite import divide_finite, is_finite
 from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.kernels.sparse.merge import unite_means
 from thinwire.layout import Segments, State
+from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.payloads.entries import entries, num_entries
 from thinwire.steps import Steps, all_gather
@@ -49,10 +49,6 @@ class Gather:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.mean not in ("all", "contributors"):
-            raise ConfigError(f"mean = {self.mean!r} was given; it is 'all' or 'contributors'")
-        if self.clip not in ("none", "median"):
-            raise ConfigError(f"clip = {self.clip!r} was given; it is 'none' or 'median'")
 
     @property
     def needs_linear(self) -> bool:
@@ -68,74 +64,42 @@ class Gather:
         """Nothing is remembered."""
         return {}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One all-gather."""
-        sent = compressor.compress(x, ctx.key, ctx.segments)
+        sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         combine: Callable[[Sequence[Tensor]], tuple[Tensor | Sparse, bool]]
-        combine = functools.partial(_combine, numel=x.numel(), kinds=ctx.kinds)
+        combine = functools.partial(_mean, reader=ctx.reader)
         if self.mean != "all" or self.clip != "none":
             tensors = Segments.of_sizes(ctx.layout.sizes) if self.clip == "median" else None
-            combine = functools.partial(
-                _robust_mean_of, numel=x.numel(), kinds=ctx.kinds, clipped=tensors, by_entry=self.mean != "all"
-            )
+            combine = functools.partial(_robust_mean, reader=ctx.reader, clipped=tensors, by_entry=self.mean != "all")
         result, finite = yield from all_gather(message, combine, ctx.max_num_bytes)
         return Aggregate(result, finite, message.numel(), sent, ctx.size)
 
 
-def mean_of(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> tuple[Tensor, bool]:
-    """The mean of the vectors (``[numel]`` each) that the messages stand for, added up in order; whether it is finite.
-
-    Args:
-        messages: of all workers.
-        numel: entries of the vector.
-        kinds: of payloads that messages may hold, as :func:`thinwire.wire.decode` takes them.
-
-    Raises:
-        WireError: a message is not valid.
-        ProtocolError: a message stands for a vector of another length.
-    """
-    return _dense_mean(_decoded(messages, numel, kinds), numel, messages[0].device)
-
-
-def _combine(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> tuple[Tensor | Sparse, bool]:
-    """:func:`mean_of`, sparse where the messages together say something of few entries."""
-    decoded = _decoded(messages, numel, kinds)
+def _mean(messages: Sequence[Tensor], reader: MessageReader) -> tuple[Tensor | Sparse, bool]:
+    """:meth:`MessageReader.mean`, sparse where the messages together say something of few entries."""
+    decoded = reader.parts(messages)
     payloads: list[Payload] = []
     count = 0
     for payload in decoded:
         payloads.append(payload)
         count += num_entries(payload)
-        if count * _FEW > numel:
-            return _dense_mean(itertools.chain(payloads, decoded), numel, messages[0].device)
+        if count * _FEW > reader.numel:
+            total = reader.sum(itertools.chain(payloads, decoded))
+            return total, divide_finite(total, len(messages))
     places, values = zip(*map(entries, payloads), strict=True)
-    indices, means, finite = unite_means(places, values, numel, len(payloads))
-    return Sparse(numel, indices, Dense(means)), finite
+    indices, means, finite = unite_means(places, values, reader.numel, len(payloads))
+    return Sparse(reader.numel, indices, Dense(means)), finite
 
 
-def _decoded(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> Iterator[Payload]:
-    """One at a time: together they may be as long as the vector many times over."""
-    return (
-        decode_part(message, numel, f"the message of worker {rank}", kinds) for rank, message in enumerate(messages)
-    )
-
-
-def _dense_mean(payloads: Iterable[Payload], numel: int, device: torch.device) -> tuple[Tensor, bool]:
-    mean = zeros(numel, device)
-    count = 0
-    for payload in payloads:
-        payload.add_to(mean)
-        count += 1
-    return mean, divide_finite(mean, count)
-
-
-def _robust_mean_of(
-    messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None, clipped: Segments | None, by_entry: bool
+def _robust_mean(
+    messages: Sequence[Tensor], reader: MessageReader, clipped: Segments | None, by_entry: bool
 ) -> tuple[Tensor, bool]:
-    """:func:`mean_of`, of clipped vectors or over the contributors of each entry."""
-    payloads = list(_decoded(messages, numel, kinds))
+    """:meth:`MessageReader.mean`, of clipped vectors or over the contributors of each entry."""
+    payloads = list(reader.parts(messages))
     factors = [None] * len(payloads) if clipped is None else _clip_factors(payloads, clipped)
-    total, counts = (zeros(numel, messages[0].device) for _ in range(2))
+    total, counts = (zeros(reader.numel, reader.device) for _ in range(2))
     for payload, factor in zip(payloads, factors, strict=True):
         if factor is None:
             payload.add_to(total)
@@ -157,12 +121,12 @@ def _clip_factors(payloads: Sequence[Payload], tensors: Segments) -> list[Tensor
         return [None] * len(payloads)  # nobody will go on with the mean
     limits = norms.median(dim=0).values
     factors = torch.where(norms > limits, limits / norms, 1.0).to(torch.float32)
-    return [each.repeat_interleave(offsets.diff(), output_size=tensors.numel) for each in factors]
+    return [each.repeat_interleave(offsets.diff().to(each.device), output_size=tensors.numel) for each in factors]
 
 
 def _count(payload: Payload, counts: Tensor) -> None:
     """Add 1 where the message has an entry: what a sparse one kept, what is not zero in any other."""
     if isinstance(payload, Sparse):
-        counts.index_add_(0, payload.indices, torch.ones(len(payload.indices), dtype=torch.float32))
+        counts[payload.indices] += 1.0  # each is listed once
     else:
         counts += payload.to_dense() != 0

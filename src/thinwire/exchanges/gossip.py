@@ -12,10 +12,11 @@ from thinwire.config import check_types, register
 from thinwire.errors import NumericsError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.exchanges.graphs import Graph, Ring, mixing_row
-from thinwire.exchanges.recompression import decode_part
+from thinwire.exchanges.reading import MessageReader
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.reduce.compensated import split_rounding
 from thinwire.layout import State
+from thinwire.memory.sender import Sender
 from thinwire.payloads import Payload
 from thinwire.steps import Steps, all_reduce, receive, send
 from thinwire.wire import encode
@@ -65,11 +66,10 @@ class Gossip:
         mixing_row(self.graph, ctx.size, ctx.rank)
         return {"rounding": zeros(ctx.layout.numel, ctx.device)}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message to each neighbour."""
-        numel = x.numel()
         row = mixing_row(self.graph, ctx.size, ctx.rank)
-        sent = compressor.compress(x, ctx.key, ctx.segments)
+        sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         others = [rank for rank in row if rank != ctx.rank]
         for rank in others:
@@ -77,7 +77,7 @@ class Gossip:
         payloads: dict[int, Payload] = {ctx.rank: sent}
         for rank in others:
             payloads[rank] = yield from receive(
-                rank, functools.partial(_read, numel=numel, source=rank, kinds=ctx.kinds), ctx.max_num_bytes
+                rank, functools.partial(_read, reader=ctx.reader, source=rank), ctx.max_num_bytes
             )
         exact = state["rounding"].to(torch.float64)
         for rank, weight in row.items():
@@ -85,7 +85,7 @@ class Gossip:
         mean, rounding = split_rounding(exact)
         finite = is_finite(mean)
         if self.agree:
-            num_ill = yield from all_reduce(torch.tensor([0.0 if finite else 1.0], dtype=torch.float32))
+            num_ill = yield from all_reduce(zeros(1, ctx.device).fill_(not finite))
             if finite and float(num_ill) > 0.0:
                 raise NumericsError(
                     "NaN or inf in the vector of a worker that is no neighbour of this one; the exchange was not "
@@ -94,10 +94,10 @@ class Gossip:
         return Aggregate(mean, finite, message.numel(), sent, len(row), {"rounding": rounding})
 
 
-def _read(message: Tensor, numel: int, source: int, kinds: frozenset[int] | None) -> Payload:
+def _read(message: Tensor, reader: MessageReader, source: int) -> Payload:
     if not message.numel():
         raise ProtocolError(
             f"worker {source} has stopped, probably at NaN or inf, of which only its neighbours know in the same "
             "exchange. Lower the learning rate, or use Gossip(agree=True)"
         )
-    return decode_part(message, numel, f"the message of worker {source}", kinds)
+    return reader.part(message, f"the message of worker {source}")

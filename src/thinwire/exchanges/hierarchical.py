@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.recompression import decode_part, max_exact_num_bytes, read_mean, smallest_exact
-from thinwire.exchanges.remembered import first_nonfinite
+from thinwire.exchanges.reading import EXACT_KINDS
+from thinwire.exchanges.recompression import max_exact_num_bytes, smallest_exact
 from thinwire.kernels.flat.finite import divide_finite, is_finite
 from thinwire.layout import State
+from thinwire.memory.sender import Sender, first_nonfinite
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive, send
-from thinwire.wire import decode, encode
+from thinwire.wire import encode
 
 
 @register
@@ -57,26 +57,26 @@ class Hierarchical:
         """Nothing is remembered."""
         return {}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """To the leader, between leaders, back."""
         numel = x.numel()
         leader = ctx.rank - ctx.rank % self.island
-        read = functools.partial(read_mean, numel=numel)
+        exact = ctx.reader.with_kinds(EXACT_KINDS)
         if ctx.rank != leader:
             message = encode(Dense(x))
             yield from send(leader, message)
-            mean, finite = yield from receive(leader, read, max_exact_num_bytes(numel))
+            mean, finite = yield from receive(leader, exact.vector, max_exact_num_bytes(numel))
             # Decoded, it is a view of the message and not of x, which is written to again.
-            return Aggregate(mean, finite, message.numel(), decode(message, max_numel=numel), ctx.size)
+            return Aggregate(mean, finite, message.numel(), exact.payload(message), ctx.size)
         members = range(leader + 1, min(leader + self.island, ctx.size))
         for member in members:
             part: Payload = yield from receive(
                 member,
-                functools.partial(decode_part, numel=numel, what=f"the vector of worker {member}"),
+                functools.partial(exact.part, what=f"the vector of worker {member}"),
                 max_exact_num_bytes(numel),
             )
             part.add_to(x)
-        sent = compressor.compress(x, ctx.key, ctx.segments) if is_finite(x) else first_nonfinite(x)
+        sent = sender.compress(x, ctx.key, ctx.segments) if is_finite(x) else first_nonfinite(x)
         message = encode(sent)
         leaders = range(0, ctx.size, self.island)
         others = [other for other in leaders if other != leader]
@@ -85,12 +85,10 @@ class Hierarchical:
         messages = {leader: message}
         for other in others:
             messages[other] = yield from receive(other, as_it_is, ctx.max_num_bytes)
-        total = zeros(numel, x.device)
-        for each in leaders:
-            decode_part(messages[each], numel, f"the message of worker {each}", ctx.kinds).add_to(total)
+        total = ctx.reader.sum(ctx.reader.part(messages[each], f"the message of worker {each}") for each in leaders)
         divide_finite(total, ctx.size)
         broadcast = encode(smallest_exact(total))
         for member in members:
             yield from send(member, broadcast)
-        mean, finite = read(broadcast)
+        mean, finite = exact.vector(broadcast)
         return Aggregate(mean, finite, message.numel(), sent, ctx.size)

@@ -13,13 +13,13 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.recompression import decode_part
-from thinwire.exchanges.remembered import first_nonfinite
+from thinwire.exchanges.reading import MessageReader
 from thinwire.exchanges.star import collect, spread
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.quantize.signs import sign_bits
 from thinwire.kernels.quantize.signs_add import add_signs
 from thinwire.layout import Segments, State
+from thinwire.memory.sender import Sender, first_nonfinite
 from thinwire.payloads import Payload, Signs
 from thinwire.steps import Steps, all_gather, receive, send
 from thinwire.wire import encode
@@ -47,8 +47,6 @@ class MajorityVote:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.route not in ("server", "gather"):
-            raise ConfigError(f"votes by {self.route!r} were asked for; they go by 'server' or 'gather'")
 
     @property
     def needs_linear(self) -> bool:
@@ -72,30 +70,29 @@ class MajorityVote:
             raise ConfigError(f"{compressor} sends no signs that could be counted; a majority vote takes PlainSign()")
         return {}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One round up and down, or one all-gather."""
-        sent = compressor.compress(x, ctx.key, ctx.segments)
+        sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         if self.route == "gather":
-            combine = functools.partial(_count, numel=x.numel(), kinds=ctx.kinds)
+            combine = functools.partial(_count, reader=ctx.reader)
             outcome = yield from all_gather(message, combine, ctx.max_num_bytes)
         elif ctx.rank != self.server:
             yield from send(self.server, message)
-            read = functools.partial(decode_part, numel=x.numel(), what="the outcome of the votes", kinds=ctx.kinds)
+            read = functools.partial(ctx.reader.part, what="the outcome of the votes")
             outcome = yield from receive(self.server, read, ctx.max_num_bytes)
         else:
-            outcome = _count((yield from collect(message, ctx)), x.numel(), ctx.kinds)
+            outcome = _count((yield from collect(message, ctx)), ctx.reader)
             yield from spread(encode(outcome), ctx)
         return Aggregate(outcome.to_dense(), isinstance(outcome, Signs), message.numel(), sent, ctx.size)
 
 
-def _count(messages: Sequence[Tensor], numel: int, kinds: frozenset[int] | None) -> Payload:
+def _count(messages: Sequence[Tensor], reader: MessageReader) -> Payload:
     """The outcome; if a worker had no signs to send, its first offending entry."""
-    total = zeros(numel, messages[0].device)
-    whole = Segments.whole(numel)
+    total = zeros(reader.numel, reader.device)
+    whole = Segments.whole(reader.numel)
     ones = torch.ones(whole.count, dtype=torch.float32, device=total.device)
-    for message in messages:
-        vote = decode_part(message, numel, "a vote", kinds)
+    for vote in reader.parts(messages):
         if isinstance(vote, Signs):
             add_signs(vote.bits, ones, whole.offsets(), total)
         else:

@@ -1,6 +1,5 @@
 """One worker collects, averages and broadcasts."""
 
-import functools
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,20 +9,19 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.gather import mean_of
+from thinwire.exchanges.reading import EXACT_KINDS
 from thinwire.exchanges.recompression import (
-    EXACT_KINDS,
     check_remember,
     check_second,
     max_exact_num_bytes,
     max_relayed_num_bytes,
-    read_mean,
     recompress,
     relayed_kinds,
     smallest_exact,
 )
 from thinwire.exchanges.star import collect, spread
 from thinwire.layout import State
+from thinwire.memory.sender import Sender
 from thinwire.steps import Steps, receive, send
 from thinwire.wire import encode
 
@@ -74,20 +72,20 @@ class ParameterServer:
         """
         if not 0 <= self.server < ctx.size:
             raise ConfigError(f"worker {self.server} is to be the server, but there are workers 0 to {ctx.size - 1}")
-        check_second(self.downlink, self.remember, "downlink", ctx.segments)
+        check_second(self.downlink, self.remember, "downlink", ctx.segments, ctx.device)
         keeps = self.downlink is not None and self.remember and ctx.rank == self.server
         return {"left": zeros(ctx.segments.numel, ctx.device)} if keeps else {}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One round up and down."""
-        sent = compressor.compress(x, ctx.key, ctx.segments)
+        sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
-        read = functools.partial(read_mean, numel=x.numel(), kinds=self._kinds(ctx))
+        read = ctx.reader.with_kinds(self._kinds(ctx)).vector
         if ctx.rank != self.server:
             yield from send(self.server, message)
             mean, finite = yield from receive(self.server, read, self._max_num_bytes(ctx))
         else:
-            total, _ = mean_of((yield from collect(message, ctx)), x.numel(), ctx.kinds)
+            total, _ = ctx.reader.mean((yield from collect(message, ctx)))
             if self.downlink is None:
                 broadcast = encode(smallest_exact(total))
             else:

@@ -9,19 +9,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors import Identity
 from thinwire.compressors.base import Compressor
 from thinwire.compressors.seeded_rand_k import common_key
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
-from thinwire.exchanges.remembered import add_residual, commit
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.random.philox import uniform
 from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.layout import Layout, State
+from thinwire.memory.sender import Sender
 from thinwire.payloads import Concat, Dense, LowRank, Payload
-from thinwire.random import Key
 from thinwire.steps import Steps, all_reduce
 
 
@@ -60,8 +60,6 @@ class PowerIteration:
         check_types(self)
         if self.rank < 1:
             raise ConfigError(f"matrices of rank {self.rank} were asked for; a rank is 1 or more")
-        if self.counts_as_sent not in ("own", "mean"):
-            raise ConfigError(f"counts_as_sent = {self.counts_as_sent!r} was given; it is 'own' or 'mean'")
 
     def __repr__(self) -> str:
         """As Python writes it, without the last field where it has its default.
@@ -93,9 +91,9 @@ class PowerIteration:
             )
         return self._draw(ctx) if self.warm_start else {}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Two all-reduces: P and what is not compressed, then Q."""
-        intended, _ = add_residual(x, compressor)
+        intended = sender.add_residual(x)
         parts = plan(ctx.layout, self.rank)
         names = _directions(ctx.layout, parts)
         matrices = [intended[part.start : part.stop].view(part.rows, part.columns) for part in parts if part.rows]
@@ -122,7 +120,7 @@ class PowerIteration:
         sent = _sent(parts, products, intended)
         finite = is_finite(mean)
         if finite:
-            commit(compressor, sent)
+            sender.commit(sent)
         following = self._next(ctx, dict(zip(names, factors, strict=True))) if self.warm_start and finite else state
         return Aggregate(mean, finite, 4 * (mine.numel() + mean_right.numel()), sent, ctx.size, following)
 
@@ -131,7 +129,7 @@ class PowerIteration:
         widths = [part.columns for part in parts if part.rows]
         names = _directions(ctx.layout, parts)
         return {
-            name: _random(ctx.key, number, self.rank * width).view(self.rank, width)
+            name: _random(ctx, number, self.rank * width).view(self.rank, width)
             for number, (name, width) in enumerate(zip(names, widths, strict=True))
         }
 
@@ -141,7 +139,7 @@ class PowerIteration:
             basis = found[name] = orthonormal(factor.contiguous())
             has_vanished = ~basis.any(dim=1)
             if bool(has_vanished.any()):
-                basis[has_vanished] = _random(ctx.key, number, basis.numel()).view_as(basis)[has_vanished]
+                basis[has_vanished] = _random(ctx, number, basis.numel()).view_as(basis)[has_vanished]
         return found
 
 
@@ -179,9 +177,9 @@ def _directions(layout: Layout, parts: Sequence[Part]) -> list[str]:
     return [f"directions.{name}" for name, part in zip(layout.names, parts, strict=True) if part.rows]
 
 
-def _random(key: Key, number: int, count: int) -> Tensor:
+def _random(ctx: Context, number: int, count: int) -> Tensor:
     """Symmetric about 0 and never 0, the same on all workers."""
-    draws = uniform(common_key(key).fold("directions", number).bits64(), 0, count)
+    draws = uniform(common_key(ctx.key).fold("directions", number).bits64(), 0, count, ctx.device)
     return draws * 2.0 - (1.0 - 2.0**-24)
 
 
@@ -212,9 +210,7 @@ def _spoilt(parts: Sequence[Part], lefts: Sequence[Tensor], rest: Tensor) -> Ten
     """Zeros with the entries that are not finite; all of a matrix whose factor is not."""
     numels = [part.stop - part.start for part in parts if part.rows]
     filled = [
-        torch.zeros(numel, dtype=torch.float32)
-        if is_finite(left)
-        else torch.full((numel,), torch.nan, dtype=torch.float32)
+        zeros(numel, left.device) if is_finite(left) else zeros(numel, left.device).fill_(torch.nan)
         for numel, left in zip(numels, lefts, strict=True)
     ]
     return _in_order(parts, filled, rest)

@@ -3,17 +3,16 @@
 import torch
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor, segment_traits
-from thinwire.errors import ConfigError, ProtocolError
-from thinwire.exchanges.remembered import first_nonfinite
+from thinwire.errors import ConfigError
+from thinwire.exchanges.reading import EXACT_KINDS
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments
+from thinwire.memory.sender import first_nonfinite
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
-from thinwire.wire import decode, encoded_num_bytes, kinds_in, max_num_bytes
-
-EXACT_KINDS = frozenset((1, 2, 14))
-"""Numbers of the kinds of messages that are exact: dense and sparse ones, one after another."""
+from thinwire.wire import encoded_num_bytes, kinds_in, max_num_bytes
 
 
 def recompress(vector: Tensor, compressor: Compressor, key: Key, segments: Segments) -> Payload:
@@ -76,29 +75,9 @@ def smaller(sparse: Sparse, dense: Dense) -> Payload:
     return sparse if encoded_num_bytes(sparse) < encoded_num_bytes(dense) else dense
 
 
-def decode_part(message: Tensor, numel: int, what: str, kinds: frozenset[int] | None = EXACT_KINDS) -> Payload:
-    """The payload of a message that must stand for ``numel`` entries, of one of the ``kinds``.
-
-    Raises:
-        WireError: the message is not valid.
-        ProtocolError: it stands for a vector of another length.
-    """
-    payload = decode(message, max_numel=numel, kinds=kinds)
-    if payload.numel != numel:
-        raise ProtocolError(
-            f"{what} stands for a vector of {payload.numel} entries where {numel} were expected; all workers must "
-            "train the same model with the same method"
-        )
-    return payload
-
-
-def read_mean(message: Tensor, numel: int, kinds: frozenset[int] | None = EXACT_KINDS) -> tuple[Tensor, bool]:
-    """The mean that a message stands for, of one of the ``kinds``, and whether it is finite."""
-    mean = decode(message, max_numel=numel, kinds=kinds).to_dense()
-    return mean, is_finite(mean)
-
-
-def check_second(compressor: Compressor | None, remember: bool, field: str, segments: Segments) -> None:
+def check_second(
+    compressor: Compressor | None, remember: bool, field: str, segments: Segments, device: torch.device
+) -> None:
     """Refuse a compressor of sums that does not fit them, or whose memory would grow without bound.
 
     Raises:
@@ -106,7 +85,7 @@ def check_second(compressor: Compressor | None, remember: bool, field: str, segm
     """
     if compressor is None:
         return
-    compressor.compress(torch.zeros(segments.numel, dtype=torch.float32), Key(0), segments)
+    compressor.compress(zeros(segments.numel, device), Key(0), segments)
     error = segment_traits(compressor, segments).error
     if remember and error >= 1.0:
         raise ConfigError(

@@ -13,14 +13,14 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
-from thinwire.exchanges.recompression import EXACT_KINDS
-from thinwire.exchanges.remembered import add_residual, commit, first_nonfinite
+from thinwire.exchanges.reading import EXACT_KINDS, MessageReader
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
+from thinwire.memory.sender import MemorySender, Sender, first_nonfinite
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps, all_gather
-from thinwire.wire import decode, encode, max_num_bytes
+from thinwire.wire import encode, max_num_bytes
 
 
 @runtime_checkable
@@ -74,19 +74,20 @@ class SharedScale:
             raise ConfigError(f"{compressor} has no scale that workers could share; SharedScale takes TernGrad")
         return self.exchange.init(ctx, compressor)
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """A gather of scales, then the inner exchange."""
-        intended, alone = add_residual(x, compressor)
-        own = alone.scales(intended, ctx.segments) if isinstance(alone, Scalable) and is_finite(intended) else None
+        intended, compressor = sender.add_residual(x), sender.compressor
+        assert isinstance(compressor, Scalable)
+        own = compressor.scales(intended, ctx.segments) if is_finite(intended) else None
         message = encode(Dense(own) if own is not None else first_nonfinite(intended))
         longest = max_num_bytes(Dense(torch.empty(ctx.segments.count, dtype=torch.float32, device="meta")))
-        combine = functools.partial(_largest, numel=x.numel(), num_scales=ctx.segments.count)
+        combine = functools.partial(_largest, reader=ctx.reader, num_scales=ctx.segments.count)
         found = yield from all_gather(message, combine, max(longest, ctx.max_num_bytes))
         if isinstance(found, Sparse):
             return Aggregate(found.to_dense(), False, message.numel(), found, ctx.size)
-        assert own is not None and isinstance(alone, Scalable)  # noqa: PT018 (else found would have been sparse)
-        aggregate = yield from self.exchange.run(intended, _AtScale(alone, own, found), ctx, state)
-        commit(compressor, aggregate.sent)
+        assert own is not None  # else what was found would be sparse
+        aggregate = yield from self.exchange.run(intended, MemorySender(_AtScale(compressor, own, found)), ctx, state)
+        sender.commit(aggregate.sent)
         return replace(aggregate, message_bytes=aggregate.message_bytes + message.numel())
 
 
@@ -108,11 +109,12 @@ class _AtScale:
         return self.inner.traits(numel)
 
 
-def _largest(messages: Sequence[Tensor], numel: int, num_scales: int) -> Tensor | Sparse:
+def _largest(messages: Sequence[Tensor], reader: MessageReader, num_scales: int) -> Tensor | Sparse:
     """The largest scale of each segment; if some worker's vector is not finite, the first such entry."""
-    payloads = [decode(message, max_numel=max(numel, num_scales), kinds=EXACT_KINDS) for message in messages]
+    either = reader.with_kinds(EXACT_KINDS).with_numel(max(reader.numel, num_scales))
+    payloads = [either.payload(message) for message in messages]
     for rank, payload in enumerate(payloads):
-        expected = numel if isinstance(payload, Sparse) else num_scales
+        expected = reader.numel if isinstance(payload, Sparse) else num_scales
         if payload.numel != expected:
             raise ProtocolError(
                 f"worker {rank} sent {payload.numel} scales or entries where {expected} were expected; all workers "

@@ -13,11 +13,10 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.reading import EXACT_KINDS
 from thinwire.exchanges.recompression import (
-    EXACT_KINDS,
     check_remember,
     check_second,
-    decode_part,
     max_exact_num_bytes,
     max_relayed_num_bytes,
     recompress,
@@ -25,8 +24,8 @@ from thinwire.exchanges.recompression import (
     smaller,
     smallest_exact,
 )
-from thinwire.kernels.flat.finite import divide_finite
 from thinwire.layout import Segments, State
+from thinwire.memory.sender import Sender
 from thinwire.network import shard_bounds
 from thinwire.payloads import Dense, Payload, SeededSparse, Sparse
 from thinwire.steps import Steps, all_gather, receive, send
@@ -87,17 +86,17 @@ class SparseReduceScatter:
         """
         bounds = shard_bounds(ctx.segments.numel, ctx.size)
         for size in filter(None, _distinct_sizes(bounds)):
-            check_second(self.select, self.remember, "select", Segments.whole(size))
-        regions = {"bounds": torch.tensor(bounds, dtype=torch.int64)} if self.balanced else {}
+            check_second(self.select, self.remember, "select", Segments.whole(size), ctx.device)
+        regions = {"bounds": torch.tensor(bounds, dtype=torch.int64, device=ctx.device)} if self.balanced else {}
         if self.select is None or not self.remember:
             return regions
         return regions | {"left": zeros(bounds[ctx.rank + 1] - bounds[ctx.rank], ctx.device)}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Pieces to their owners, then one all-gather of the sums."""
         numel = x.numel()
         bounds: list[int] = state["bounds"].tolist() if self.balanced else shard_bounds(numel, ctx.size)
-        sent = compressor.compress(x, ctx.key, ctx.segments)
+        sent = sender.compress(x, ctx.key, ctx.segments)
         pieces = _cut(sent, bounds)
         # Each worker begins with the next one, so that no owner's link is everybody's first.
         for step in range(1, ctx.size):
@@ -105,22 +104,21 @@ class SparseReduceScatter:
             yield from send(owner, encode(pieces[owner]))
         own = bounds[ctx.rank + 1] - bounds[ctx.rank]
         total = copy_of(state["left"]) if "left" in state else zeros(own, x.device)
+        reader = ctx.reader.with_numel(own).with_kinds(EXACT_KINDS)
         for rank in range(ctx.size):
             if rank == ctx.rank:
                 pieces[rank].add_to(total)
                 continue
-            read = functools.partial(decode_part, numel=own, what=f"the piece of worker {rank}")
+            read = functools.partial(reader.part, what=f"the piece of worker {rank}")
             piece: Payload = yield from receive(rank, read, max_exact_num_bytes(own))
             piece.add_to(total)
         if self.select is None or not own:
             answer = encode(smallest_exact(total))
         else:
             answer = encode(recompress(total, self.select, ctx.key.fold("select"), Segments.whole(own)))
-        mean, finite = yield from all_gather(
-            answer,
-            functools.partial(_join, bounds=tuple(bounds), kinds=self._kinds(bounds)),
-            self._max_num_bytes(bounds),
-        )
+        joined = ctx.reader.with_kinds(self._kinds(bounds)).joined
+        combine = functools.partial(joined, bounds=bounds, divisor=ctx.size)
+        mean, finite = yield from all_gather(answer, combine, self._max_num_bytes(bounds))
         next_state: State = {"left": total} if "left" in state else {}
         if self.balanced:
             next_state["bounds"] = balanced_bounds(mean, ctx.size)
@@ -150,10 +148,9 @@ def balanced_bounds(mean: Tensor, size: int) -> Tensor:
         [0, 3, 8]
     """
     support = mean.nonzero().reshape(-1)
-    bounds = torch.tensor(shard_bounds(mean.numel(), size), dtype=torch.int64)
+    bounds = torch.tensor(shard_bounds(mean.numel(), size), dtype=torch.int64, device=mean.device)
     if support.numel() >= size:
-        places = torch.tensor(shard_bounds(support.numel(), size)[1:-1], dtype=torch.int64)
-        bounds[1:-1] = support[places]
+        bounds[1:-1] = support[shard_bounds(support.numel(), size)[1:-1]]
     return bounds
 
 
@@ -168,7 +165,7 @@ def _cut(payload: Payload, bounds: Sequence[int]) -> list[Payload]:
         dense = payload.to_dense()
         return [smallest_exact(dense[start:stop]) for start, stop in itertools.pairwise(bounds)]
     values = sparse.values.values if isinstance(sparse.values, Dense) else sparse.values.to_dense()
-    places: list[int] = torch.searchsorted(sparse.indices, torch.tensor(bounds, dtype=torch.int64)).tolist()
+    places: list[int] = torch.searchsorted(sparse.indices, sparse.indices.new_tensor(bounds)).tolist()
     pieces: list[Payload] = []
     for region, (first, last) in enumerate(itertools.pairwise(places)):
         start, stop = bounds[region], bounds[region + 1]
@@ -176,12 +173,3 @@ def _cut(payload: Payload, bounds: Sequence[int]) -> list[Payload]:
         # A sparse piece is shorter unless nearly full, or so short that what frames it counts.
         pieces.append(smaller(piece, Dense(piece.to_dense())) if 2 * (last - first) >= piece.numel - 32 else piece)
     return pieces
-
-
-def _join(messages: Sequence[Tensor], bounds: Sequence[int], kinds: frozenset[int]) -> tuple[Tensor, bool]:
-    """The mean whose regions, times the number of workers, the messages stand for; whether it is finite."""
-    mean = zeros(bounds[-1], messages[0].device)
-    for rank, message in enumerate(messages):
-        region = mean[bounds[rank] : bounds[rank + 1]]
-        decode_part(message, region.numel(), f"the sum of worker {rank}", kinds).add_to(region)
-    return mean, divide_finite(mean, len(messages))

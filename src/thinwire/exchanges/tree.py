@@ -10,10 +10,10 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.reading import MessageReader
 from thinwire.exchanges.recompression import (
     check_remember,
     check_second,
-    decode_part,
     max_exact_num_bytes,
     max_relayed_num_bytes,
     recompress,
@@ -22,9 +22,10 @@ from thinwire.exchanges.recompression import (
 )
 from thinwire.kernels.flat.finite import divide_finite
 from thinwire.layout import State
+from thinwire.memory.sender import Sender
 from thinwire.payloads import Payload
 from thinwire.steps import Steps, receive, send
-from thinwire.wire import decode, encode
+from thinwire.wire import encode
 
 
 @register
@@ -76,26 +77,27 @@ class Tree:
         Raises:
             ConfigError: ``merge`` does not fit the vector, or is no contraction and is to be remembered.
         """
-        check_second(self.merge, self.remember, "merge", ctx.segments)
+        check_second(self.merge, self.remember, "merge", ctx.segments, ctx.device)
         keeps = self.merge is not None and self.remember and self._children(ctx)
         return {"left": zeros(ctx.segments.numel, ctx.device)} if keeps else {}
 
-    def run(self, x: Tensor, compressor: Compressor, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Up and down once."""
         numel, children = x.numel(), self._children(ctx)
-        sent = compressor.compress(x, ctx.key, ctx.segments)
+        sent = sender.compress(x, ctx.key, ctx.segments)
         message = up = encode(sent)
         longest = max_exact_num_bytes(numel) if self.merge is None else max_relayed_num_bytes(self.merge, ctx.segments)
         kinds = ctx.kinds
         if kinds is not None and self.merge is not None:
             kinds |= relayed_kinds(self.merge, ctx.segments)
+        reader = ctx.reader.with_kinds(kinds)
         if children:
             total = copy_of(state["left"]) if state else zeros(numel, x.device)
             sent.add_to(total)
             for child in children:
                 payload: Payload = yield from receive(
                     child,
-                    functools.partial(decode_part, numel=numel, what=f"the message of worker {child}", kinds=kinds),
+                    functools.partial(reader.part, what=f"the message of worker {child}"),
                     max(longest, ctx.max_num_bytes),
                 )
                 payload.add_to(total)
@@ -104,7 +106,7 @@ class Tree:
             else:
                 up = encode(recompress(total, self.merge, ctx.key.fold("merge"), ctx.segments))
             state = {"left": total} if state else {}
-        read = functools.partial(_read, numel=numel, size=ctx.size, kinds=kinds)
+        read = functools.partial(_read, reader=reader, size=ctx.size)
         if ctx.rank == 0:
             down, mean, finite = read(up)
         else:
@@ -120,6 +122,6 @@ class Tree:
         return range(min(first, ctx.size), min(first + self.arity, ctx.size))
 
 
-def _read(message: Tensor, numel: int, size: int, kinds: frozenset[int] | None) -> tuple[Tensor, Tensor, bool]:
-    mean = decode(message, max_numel=numel, kinds=kinds).to_dense()
+def _read(message: Tensor, reader: MessageReader, size: int) -> tuple[Tensor, Tensor, bool]:
+    mean = reader.part(message, "the sum of all").to_dense()
     return message, mean, divide_finite(mean, size)

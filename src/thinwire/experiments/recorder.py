@@ -1,13 +1,11 @@
 """Trains a task and keeps gradients on the way, and what the method compressed."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from thinwire.compressors import Compressor, Traits
 from thinwire.errors import ThinwireError, WorkerError
 from thinwire.experiments.comparison_runner import made_by
 from thinwire.experiments.plausible import check_batch_size
@@ -15,12 +13,11 @@ from thinwire.experiments.recording import Recording, RecordingPlan, Rows
 from thinwire.experiments.sharding import make_batches
 from thinwire.experiments.tasks import Task, describe_failure
 from thinwire.experiments.training import make_worker, one_torch_thread, private_torch_randomness, take_gradient
-from thinwire.layout import Segments
-from thinwire.methods import parse_method
-from thinwire.payloads import Payload
+from thinwire.methods import Method, parse_method
 from thinwire.random import Key
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker
+from thinwire.worker.channel import Channel, Outcome
 
 
 class Recorder:
@@ -96,7 +93,7 @@ class Recorder:
             self._taps[rank].is_open |= kept
         self._simulation.run([worker.step() for worker in self._workers])
         for rank in self._ranks if self._taps else ():
-            heard = self._taps[rank].take()
+            heard = self._taps[rank].emptied()
             if heard is not None:
                 self._compressed.free_row().copy_(heard)
                 self._compressed.label(step, rank)
@@ -107,33 +104,29 @@ class Recorder:
 
     def _worker(self, rank: int) -> Worker:
         plan, method = self.plan, parse_method(self.plan.method)
-        if method.memory.init(torch.zeros(1)):
-            tap = _Tap(method.compressor)
-            self._taps.append(tap)
-            method = dataclasses.replace(method, compressor=tap)
-        return make_worker(self._task, method, plan.optimizer, plan.lr, rank, plan.workers, plan.seed)
+        worker = make_worker(self._task, method, plan.optimizer, plan.lr, rank, plan.workers, plan.seed)
+        if method.memory.init(torch.zeros(1, dtype=torch.float32)):
+            worker.watcher = _Tap(method)
+            self._taps.append(worker.watcher)
+        return worker
 
 
 @dataclass(slots=True)
 class _Tap:
-    """A compressor that keeps what it is given, once, when it is open."""
+    """Keeps what the method's compressor is given, once, when it is open."""
 
-    compressor: Compressor
+    method: Method
     is_open: bool = False
     heard: Tensor | None = None
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
-        if self.is_open:
-            self.heard, self.is_open = x.clone(), False
-        return self.compressor.compress(x, key, segments)
+    def is_due(self, number: int, rank: int) -> bool:
+        return self.is_open and self.method.compressor_at(number) is self.method.compressor
 
-    def outline(self, segments: Segments) -> Payload:
-        return self.compressor.outline(segments)
+    def take(self, channel: Channel, outcome: Outcome, step: int) -> None:
+        if outcome.intended is not None and outcome.intended is not outcome.x:  # what is sent as it is
+            self.heard, self.is_open = outcome.intended, False
 
-    def traits(self, numel: int) -> Traits:
-        return self.compressor.traits(numel)
-
-    def take(self) -> Tensor | None:
+    def emptied(self) -> Tensor | None:
         heard, self.heard = self.heard, None
         return heard
 

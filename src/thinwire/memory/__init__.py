@@ -6,6 +6,15 @@ from thinwire.memory.error_feedback import ErrorFeedback
 from thinwire.memory.momentum import Momentum
 from thinwire.memory.momentum_correction import MomentumCorrection
 from thinwire.memory.no_memory import NoMemory
-from thinwire.memory.remembering import Remembering
+from thinwire.memory.sender import MemorySender, Sender
 
-__all__ = ["EF21", "ErrorFeedback", "Memory", "Momentum", "MomentumCorrection", "NoMemory", "Remembering"]
+__all__ = [
+    "EF21",
+    "ErrorFeedback",
+    "Memory",
+    "MemorySender",
+    "Momentum",
+    "MomentumCorrection",
+    "NoMemory",
+    "Sender",
+]

@@ -37,7 +37,7 @@ class Memory(Protocol):
         ...
 
     def commit(self, sent: Payload, state: State) -> State:
-        """The state once ``sent`` is delivered; ``state`` is what :meth:`recall` returned, and is used up."""
+        """The state once ``sent`` is delivered; ``state`` is what :meth:`add_residual` returned, and is used up."""
         ...
 
     def compress(
@@ -56,7 +56,7 @@ class Memory(Protocol):
 def compress_in_steps(
     memory: Memory, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
 ) -> tuple[Payload, State]:
-    """:meth:`Memory.compress` by what it means: recall, compress, settle."""
-    intended, recalled = memory.add_residual(x, state)
+    """:meth:`Memory.compress` by what it means: add the residual, compress, commit."""
+    intended, unsent = memory.add_residual(x, state)
     payload = compressor.compress(intended, key, segments)
-    return payload, memory.commit(payload, recalled)
+    return payload, memory.commit(payload, unsent)

@@ -126,7 +126,7 @@ def decode(
         raise WireError(f"the message was damaged: its checksum is {actual:08x}, it declares {declared:08x}")
     payload = read_body(reader)
     reader.check_end(payload.numel, message.numel())
-    return payload if device is CPU else to_device(payload, torch.device(device))
+    return payload if device == CPU else to_device(payload, torch.device(device))
 
 
 def read_body(reader: Reader) -> Payload:

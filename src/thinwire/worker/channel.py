@@ -1,27 +1,26 @@
 """One part of the flat vector that is exchanged at a time, and everything that is remembered of it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from thinwire.arrays import CPU, copy_of, empty, zeros
-from thinwire.compressors import Compressor, Traits
+from thinwire.arrays import CPU, empty, zeros
+from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
-from thinwire.exchanges.remembered import first_nonfinite
 from thinwire.kernels.flat.flatten import flatten_finite
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
-from thinwire.layout import Layout, Segments, State, views_like
-from thinwire.memory import Remembering
+from thinwire.layout import Layout, State, views_like
+from thinwire.memory import MemorySender, Sender
+from thinwire.memory.sender import NonfiniteSender
 from thinwire.methods import Method, ModelAveraging, check_method
-from thinwire.payloads import Payload, Sparse
+from thinwire.payloads import Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
-from thinwire.worker.step_times import StepClock, TimedRemembering
+from thinwire.worker.step_times import StepClock, TimedSender
 
 
 @dataclass(slots=True)
@@ -45,7 +44,8 @@ class Outcome:
         aggregate: what came back.
         x: the vector that was exchanged.
         memory: the memory's next state.
-        intended: what the compressor was given, the memory's part included; if it was asked for.
+        intended: what the compressor was given, the memory's part included, or ``x`` itself if it was not used; None
+            if it was not asked for.
     """
 
     aggregate: Aggregate
@@ -152,11 +152,14 @@ class Channel:
             self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
             self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds, self._context.device,
         )  # fmt: skip
-        remembering = Remembering(compressor, self.method.memory, self.memory)
-        # Of a copy: what is exchanged is written over.
-        intended = self.method.memory.add_residual(copy_of(x), self.memory)[0] if is_watched and finite else None
-        sender = remembering if self.clock is None else TimedRemembering(remembering, self.clock)
-        aggregate = yield from self.method.exchange.run(x, sender if finite else Poison(compressor), ctx, self.exchange)
+        remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched)
+        sender: Sender = remembering if self.clock is None else TimedSender(remembering, self.clock)
+        aggregate = yield from self.method.exchange.run(
+            x, sender if finite else NonfiniteSender(compressor), ctx, self.exchange
+        )
+        intended = remembering.intended
+        if is_watched and finite and intended is None:
+            intended = x  # which the exchange has sent as it is
         return Outcome(aggregate, x, remembering.next_state, intended)
 
     def accept(self, outcome: Outcome) -> None:
@@ -238,26 +241,3 @@ def _pieces(named: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor
 def _in_f32(tensors: Sequence[Tensor]) -> list[Tensor]:
     # Even where there is nothing to do, the call takes longer than the question.
     return [tensor if tensor.dtype == torch.float32 else tensor.float() for tensor in tensors]
-
-
-@dataclass(frozen=True, slots=True)
-class Poison:
-    """Sends the first non-finite entry of a vector that must not be compressed.
-
-    Args:
-        compressor: what the other workers use, so that the worker knows the shape of their messages.
-    """
-
-    compressor: Compressor
-
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Sparse:
-        """One entry, NaN or inf."""
-        return first_nonfinite(x)
-
-    def outline(self, segments: Segments) -> Payload:
-        """That of the other workers' compressor; one entry is sent."""
-        return self.compressor.outline(segments)
-
-    def traits(self, numel: int) -> Traits:
-        """It promises nothing."""
-        return Traits(unbiased=False, error=math.inf)

@@ -104,6 +104,18 @@ class Scalars:
                     self.writer.add_scalar(f"{self.prefix}{kind}/{record.name}", value, record.step)
 
 
+class ExchangeWatcher(Protocol):
+    """Looks at exchanges of one worker or of several."""
+
+    def is_due(self, number: int, rank: int) -> bool:
+        """Whether exchange ``number`` (of each fragment) of worker ``rank`` is watched, counted from 0."""
+        ...
+
+    def take(self, channel: Channel, outcome: Outcome, step: int) -> None:
+        """An exchange that the channel has accepted, which has not gathered anew; ``intended`` if it was watched."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReport:
     """Which exchanges are looked at, and where the records go.

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from thinwire.arrays import copy_of
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.exchanges.asynchronous import AsynchronousServer, Control, write_answer
-from thinwire.exchanges.recompression import decode_part, max_relayed_num_bytes, relayed_kinds
+from thinwire.exchanges.reading import MessageReader
+from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Layout
 from thinwire.methods import Method, ModelAveraging, ServerUpdate, check_method
@@ -57,9 +58,10 @@ class Server:
         self.layout = Layout.of(named)
         segments = check_method(method, self.layout)
         self._longest = max(max_relayed_num_bytes(each, segments) for each in method.all_compressors())
-        self._kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in method.all_compressors()))
+        kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in method.all_compressors()))
         # Replaced by each message, never written to: an answer may still hold the one before.
         self._model = copy_of(self.layout.flatten(list(named.values())))
+        self._reader = MessageReader(self.layout.numel, kinds, self._model.device)
         self.num_merged = 0
         self._counts = [0] * size
         self._fetched_at = [0] * size
@@ -91,7 +93,7 @@ class Server:
         turn = _Turn({rank for rank in range(self.size) if self._counts[rank] < leaves_at[rank]})
         while turn.active:
             source, message = yield from receive_any(as_it_is, self._longest, tuple(turn.active))
-            payload = decode_part(message, self.layout.numel, f"the message of worker {source}", self._kinds)
+            payload = self._reader.part(message, f"the message of worker {source}")
             before = Dense(self._model) if self._update.answers_before else None
             if turn.offender is None:
                 self._merge(turn, source, payload)

@@ -9,10 +9,10 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from torch import Tensor
 
-from thinwire.compressors import Compressor, Traits
+from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
-from thinwire.memory import Remembering
+from thinwire.memory import Sender
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -145,20 +145,20 @@ def median_times(clock: StepClock | None) -> StepTimes:
 
 
 @dataclass(slots=True)
-class TimedRemembering:
+class TimedSender:
     """Compresses like ``inner``; the time that it takes counts as compression, what follows as encoding.
 
     Args:
-        inner: the compressor with its memory.
+        inner: what makes the message.
         clock: what is switched.
     """
 
-    inner: Remembering
+    inner: Sender
     clock: StepClock
 
     @property
     def compressor(self) -> Compressor:
-        """The one without the memory. Who asks for it compresses by itself, in the phase that :meth:`recall` began."""
+        """As ``inner``. Who compresses with it does so in the phase that :meth:`add_residual` began."""
         return self.inner.compressor
 
     def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
@@ -178,11 +178,3 @@ class TimedRemembering:
         before = self.clock.switch("compress")
         self.inner.commit(sent)
         self.clock.switch(before)
-
-    def outline(self, segments: Segments) -> Payload:
-        """As ``inner``."""
-        return self.inner.outline(segments)
-
-    def traits(self, numel: int) -> Traits:
-        """As ``inner``."""
-        return self.inner.traits(numel)

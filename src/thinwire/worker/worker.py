@@ -15,7 +15,7 @@ from thinwire.steps import Steps
 from thinwire.worker.agreement import Agreement
 from thinwire.worker.channel import Channel, Outcome, Pending
 from thinwire.worker.exchanged import Exchanged
-from thinwire.worker.layer_report import LayerReport
+from thinwire.worker.layer_report import ExchangeWatcher
 from thinwire.worker.local_steps import check_local_steps
 from thinwire.worker.news import Conclusion
 from thinwire.worker.parameters import (
@@ -91,8 +91,8 @@ class Worker:
         """On what all train; a driver that has compared how they begin says so there."""
         self._key = Key(operator.index(seed))
         self._lr = largest_lr(optimizer)
-        self.layer_report: LayerReport | None = None
-        """What is told how each parameter fared, in exchanges that it samples."""
+        self.watcher: ExchangeWatcher | None = None
+        """What looks at exchanges that it chooses, such as a :class:`LayerReport`."""
         self.counts_union = False
         """Whether :attr:`union_density` is counted, in a pass over every mean."""
         self.union_density: float | None = None
@@ -374,17 +374,17 @@ class Worker:
 
     def _exchange(self, channel: Channel, x: Tensor, finite: bool) -> Steps[Outcome]:
         turn = self.num_exchanges // len(self.channels)
-        is_watched = self.layer_report is not None and self.layer_report.is_due(turn, self.rank)
+        is_watched = self.watcher is not None and self.watcher.is_due(turn, self.rank)
         compressor = self.method.compressor_at(turn)
         return (yield from channel.run(x, compressor, finite, self.num_exchanges, is_watched))
 
     def _accept(self, channel: Channel, outcome: Outcome) -> None:
         channel.accept(outcome)
         aggregate = outcome.aggregate
-        if self.layer_report is not None:
+        if self.watcher is not None:
             # A step that averages gradients is counted after its exchange, one that averages models before.
             step = self.num_steps + isinstance(self.method, GradientAveraging)
-            self.layer_report.take(channel, outcome, step)
+            self.watcher.take(channel, outcome, step)
         self.num_exchanges += 1
         self.message_bytes += aggregate.message_bytes
         if self.counts_union:

@@ -1,0 +1,125 @@
+"""What an exchange receives beside a vector: a compressor and its memory, for this one exchange."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from thinwire.arrays import copy_of
+from thinwire.compressors.base import Compressor
+from thinwire.layout import Segments, State
+from thinwire.memory.base import Memory
+from thinwire.memory.no_memory import NoMemory
+from thinwire.payloads import Dense, Payload, Sparse
+from thinwire.random import Key
+
+
+class Sender(Protocol):
+    """Makes a worker's message in one exchange. The next exchange gets another sender.
+
+    Most exchanges send what :meth:`compress` returns. Those that compress in their own way ask :meth:`add_residual`
+    what is to be sent, and then tell :meth:`commit` what was.
+    """
+
+    @property
+    def compressor(self) -> Compressor:
+        """The compressor without the memory, which all workers have in common."""
+        ...
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+        """The message for ``x`` (contiguous f32 ``[segments.numel]``), which is handed over; the memory counts it."""
+        ...
+
+    def add_residual(self, x: Tensor) -> Tensor:
+        """What is to be sent of ``x``, which is handed over; read it until :meth:`commit`, do not write to it."""
+        ...
+
+    def commit(self, sent: Payload) -> None:
+        """Say what was sent of what :meth:`add_residual` returned."""
+        ...
+
+
+@dataclass(slots=True)
+class MemorySender:
+    """Compresses like ``compressor``, with what earlier messages left out added to the vector.
+
+    Args:
+        compressor: what makes the messages.
+        memory: what adds to them; without one the compressor is all there is.
+        state: of the memory, before this message. It is left as it is.
+        keeps_intended: whether :attr:`intended` is kept, which takes a copy of the vector.
+
+    Example:
+        >>> from thinwire.compressors import TopK
+        >>> from thinwire.memory import ErrorFeedback
+        >>> sender = MemorySender(TopK(k=1), ErrorFeedback(), {"residual": torch.tensor([0.0, 3.0])})
+        >>> sender.compress(torch.tensor([2.0, 0.0]), Key(0), Segments.whole(2)).to_dense().tolist()
+        [0.0, 3.0]
+        >>> sender.next_state["residual"].tolist()
+        [2.0, 0.0]
+    """
+
+    compressor: Compressor
+    memory: Memory = NoMemory()
+    state: State = field(default_factory=dict)
+    keeps_intended: bool = False
+    intended: Tensor | None = field(init=False, default=None)
+    """What was to be sent, with the memory's part, if it is kept; None before the exchange has asked for a message."""
+    next_state: State = field(init=False)
+    """The state once the message is delivered; ``state`` until one is made."""
+    _unsent: State = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.next_state = self.state
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+        """The message for ``x``, which is handed over to the memory."""
+        if self.keeps_intended:
+            self.intended, _ = self.memory.add_residual(copy_of(x), self.state)
+        payload, self.next_state = self.memory.compress(x, self.compressor, key, segments, self.state)
+        return payload
+
+    def add_residual(self, x: Tensor) -> Tensor:
+        """What is to be sent of ``x``, which is handed over to the memory."""
+        intended, self._unsent = self.memory.add_residual(x, self.state)
+        if self.keeps_intended:
+            self.intended = copy_of(intended)
+        return intended
+
+    def commit(self, sent: Payload) -> None:
+        """The next state is that of ``sent`` being delivered."""
+        self.next_state = self.memory.commit(sent, self._unsent)
+
+
+@dataclass(frozen=True, slots=True)
+class NonfiniteSender:
+    """Sends the first NaN or infinity of a vector, which must not be compressed, so that all workers learn of it.
+
+    Args:
+        compressor: that of the other workers.
+    """
+
+    compressor: Compressor
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+        """One entry, NaN or infinity."""
+        return first_nonfinite(x)
+
+    def add_residual(self, x: Tensor) -> Tensor:
+        """The vector as it is."""
+        return x
+
+    def commit(self, sent: Payload) -> None:
+        """Nothing is remembered."""
+
+
+def first_nonfinite(x: Tensor) -> Sparse:
+    """The first entry of ``x`` that is NaN or infinity; no entry if all are finite.
+
+    Example:
+        >>> first_nonfinite(torch.tensor([1.0, torch.inf])).to_dense().tolist()
+        [0.0, inf]
+    """
+    first = torch.isfinite(x).logical_not().nonzero().view(-1)[:1]
+    return Sparse(x.numel(), first, Dense(x[first]))
