@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
+from thinwire.distributed.groups import Group, process_group_of
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.starting_point import broadcast_parameters, common_terms
-from thinwire.distributed.synchronizer import Group, process_group_of
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.methods import Method, ModelAveraging, parse_method
