@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from thinwire.distributed.groups import Group, process_group_of
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.handle_options import HandleOptions
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.synchronizer import Synchronizer
+from thinwire.distributed.transport import Group, process_group_of
 from thinwire.methods import Method, parse_method
 from thinwire.worker.layer_report import LayerReport
 
