@@ -60,11 +60,13 @@ class BucketChannels:
         """The channels of a bucket: its own, or those that its parameters had when the state was saved."""
         known = [cut for cut in self._loaded if not named.keys().isdisjoint(cut)]
         cuts = known if named.keys() == set(itertools.chain(*known)) else [self._cut(named)]
-        channels = {channel.layout.names: channel for channel in self._keeper.channels}
-        return [channels.get(cut) or self._new(cut, named) for cut in cuts]
+        return [self._known(cut) or self._new(cut, named) for cut in cuts]
 
     def _cut(self, names: Iterable[str]) -> Cut:
         return tuple(sorted(names, key=lambda name: (name in self.dense, self._places[name])))
+
+    def _known(self, cut: Cut) -> Channel | None:
+        return next((channel for channel in self._keeper.channels if channel.layout.names == cut), None)
 
     def _new(self, cut: Cut, named: Mapping[str, Tensor]) -> Channel:
         layout = Layout(cut, tuple(named[name].shape for name in cut))
