@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from thinwire.distributed import LinkOptions, introduction, links
+from thinwire.distributed import LinkOptions, introduction, outgoing
+from thinwire.distributed import peer as peer_file
 from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Mailbox, Tag, part_header
 from thinwire.errors import ConfigError, ProtocolError, ThinwireError, WorkerError
@@ -306,11 +307,16 @@ def introduced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         each.close()
 
 
+def set_window(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    for module in (outgoing, peer_file):
+        monkeypatch.setattr(module, "WINDOW", window)
+
+
 def small_parts(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
-    monkeypatch.setattr(links, "WINDOW", window)
-    monkeypatch.setattr(links, "PART_HERE", window // 20)
-    monkeypatch.setattr(links, "PART_AWAY", window // 30)
-    monkeypatch.setattr(links, "COPIED", window // 100)
+    set_window(monkeypatch, window)
+    monkeypatch.setattr(outgoing, "PART_HERE", window // 20)
+    monkeypatch.setattr(outgoing, "PART_AWAY", window // 30)
+    monkeypatch.setattr(outgoing, "COPIED", window // 100)
 
 
 def test_random_traffic_in_both_directions_arrives_in_order(
@@ -358,8 +364,8 @@ def run_in_threads(works: Sequence[Callable[[], object]]) -> None:
 def pump(sender: Links) -> None:
     """Let it send what has room, as it does whenever it waits."""
     for peer in sender.peers.values():
-        sender._take_receipts()
-        sender._push(peer)
+        sender._outgoing.take_receipts()
+        sender._outgoing.push(peer)
 
 
 def test_what_is_not_kept_may_be_written_to_at_once(introduced: Introduce, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,8 +402,8 @@ def test_a_reader_that_takes_nothing_has_a_window_full_at_most(
     assert window * 0.9 < sum(sum(map(len, frames)) - 16 for frames in parts) <= window
     # It takes what has come, and says so; then everything else arrives.
     count = sum(reader.peers[0].mail.put(frames, number + 1) for number, frames in enumerate(parts))
-    reader._num_arrived = len(parts)
-    connection.send(links._RECEIPT.pack(count))
+    reader._arrivals._num_arrived = len(parts)
+    connection.send(peer_file.RECEIPT.pack(count))
     most = 0
     thread = threading.Thread(target=writer.flush, daemon=True)
     thread.start()
@@ -478,7 +484,7 @@ def ends(crew: Sequence[Links], rank: int) -> None:
     crew[rank].abort("the roof leaks")
     crew[rank].close()
 
-    def is_gone(peer: links.Peer) -> bool:
+    def is_gone(peer: peer_file.Peer) -> bool:
         peer.look()
         return not peer.standing
 
@@ -497,10 +503,10 @@ def test_the_reason_of_one_that_takes_nothing_any_more_is_heard(
     introduced: Introduce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also by who waits for somebody else."""
-    monkeypatch.setattr(links, "WINDOW", 0)  # a second part waits for a receipt
+    set_window(monkeypatch, 0)  # a second part waits for a receipt
     for ranks in ([1], [2]):
         crew = introduced(3)
-        crew[0].send(1, Tag.LETTER, random_bytes(0, 3 * links.PART_HERE))
+        crew[0].send(1, Tag.LETTER, random_bytes(0, 3 * outgoing.PART_HERE))
         assert crew[0].peers[1].outgoing
         ends(crew, 1)
         with pytest.raises(WorkerError, match="the roof leaks"):
@@ -665,9 +671,9 @@ def test_one_that_is_gone_before_it_was_looked_at_is_noticed(
 ) -> None:
     """Its end comes between its last word of the introduction and the first look at its connection."""
     gone = threading.Event()
-    look = links.Peer.look
+    look = peer_file.Peer.look
 
-    def late_look(peer: links.Peer) -> None:
+    def late_look(peer: peer_file.Peer) -> None:
         if peer.rank == 0:
             assert gone.wait(DEADLINE_S)
             until(lambda: bool(peer.monitor.poll(0)) or peer.has_ended)
@@ -678,7 +684,7 @@ def test_one_that_is_gone_before_it_was_looked_at_is_noticed(
             own.close(says_so=False)
             gone.set()
 
-    monkeypatch.setattr(links.Peer, "look", late_look)
+    monkeypatch.setattr(peer_file.Peer, "look", late_look)
     _, second = introduced(then=leave, timeout_s=5.0)
     with pytest.raises(WorkerError, match="lost worker 0"):
         second.receive([0], [Tag.LETTER])
@@ -693,7 +699,7 @@ def test_what_was_sent_before_a_failure_is_taken_before_it_is_heard_of(introduce
     first.abort("the tank is empty")
     assert until(lambda: bool(second.peers[0].connection.poll(0)))
     with second:
-        assert until(lambda: second._fetch(second.peers[0]) == 0 and second.peers[0].mail.failure is not None)
+        assert until(lambda: second._arrivals.fetch(second.peers[0]) == 0 and second.peers[0].mail.failure is not None)
         _, _, letter = second.receive([0], [Tag.LETTER])
         assert torch.equal(letter, random_bytes(1, 100))
     with second, pytest.raises(WorkerError, match="the tank is empty"):

@@ -265,7 +265,7 @@ def test_a_worker_reports_by_itself(text: str, steps: list[int]) -> None:
         model = torch.nn.Linear(4, 6)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         crew.append(Worker(parse_method(text), model, optimizer, rank=rank, size=SIZE, seed=0))
-        crew[-1].watcher = reports[rank]
+        crew[-1].runner.watcher = reports[rank]
     for step in range(8):
         for worker in crew:
             worker.optimizer.zero_grad()

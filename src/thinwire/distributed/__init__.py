@@ -9,7 +9,8 @@ from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.optimizer import DistributedOptimizer
 from thinwire.distributed.serving import serve
-from thinwire.distributed.synchronizer import Synchronizer, synchronize
+from thinwire.distributed.step_hooks import synchronize
+from thinwire.distributed.synchronizer import Synchronizer
 from thinwire.distributed.transport import Transport
 
 __all__ = [

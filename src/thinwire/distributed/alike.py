@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from thinwire.distributed.links import PART_HERE, Links
+from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Tag
+from thinwire.distributed.outgoing import PART_HERE
 from thinwire.steps import check_length
 
 QUIET_S = 5.0

@@ -14,7 +14,7 @@ from thinwire.distributed.settling import Settling
 from thinwire.errors import NumericsError
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
-from thinwire.worker.layer_report import LayerReport
+from thinwire.worker.exchange_runner import ExchangeRunner
 from thinwire.worker.refusals import first_nonfinite_parameter
 from thinwire.worker.step_times import StepClock
 
@@ -25,6 +25,11 @@ class GradScaler(Protocol):
     def get_scale(self) -> float:
         """The factor that the loss is multiplied by."""
         ...
+
+
+def enabled(scaler: GradScaler | None) -> GradScaler | None:
+    """No scaler if it does nothing: it would skip no step."""
+    return None if isinstance(scaler, torch.amp.GradScaler) and not scaler.is_enabled() else scaler
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,26 +46,22 @@ class BucketExchange:
 
     Args:
         buckets: the memories.
-        rank: of this process.
+        runner: of the exchanges.
         scaler: of the loss; without one a gradient that is not finite is an error.
         guard: compares the replicas, if it is wanted.
-        report: is told how each parameter fared, if it is wanted.
         clock: what the time of exchanges is measured by, if it is.
     """
 
     def __init__(
-        self, buckets: BucketChannels, rank: int, scaler: GradScaler | None, guard: GuardedReplicas | None,
-        report: LayerReport | None, clock: StepClock | None,
+        self, buckets: BucketChannels, runner: ExchangeRunner, scaler: GradScaler | None,
+        guard: GuardedReplicas | None, clock: StepClock | None,
     ) -> None:  # fmt: skip
-        self.num_steps = 0
-        self.message_bytes = 0
         self.settling = Settling()
         self.watch: DenseWatch | None = None
         self._buckets = buckets
-        self._rank = rank
+        self._runner = runner
         self._scaler = scaler
         self._guard = guard
-        self._report = report
         self._clock = clock
         self._outcomes: list[tuple[Channel, Outcome]] = []
 
@@ -71,16 +72,15 @@ class BucketExchange:
         if self._clock:
             self._clock.switch("apply")
         scale = self._scaler.get_scale() if self._scaler else 1.0
-        is_watched = self._report is not None and self._report.is_due(self.num_steps, self._rank)
+        num_steps = self._runner.num_steps
         outcomes, counts = [], True
         for channel in self._buckets.of(named):
             ordered = [named[name] for name in channel.layout.names]
             x, finite = channel.gather(ordered)
             if scale != 1.0:
                 x.div_(scale)
-            compressor = channel.method.compressor_at(self.num_steps)
-            counts &= compressor is channel.method.compressor
-            outcome = yield from channel.run(x, compressor, finite, self.num_steps, is_watched)
+            counts &= channel.method.compressor_at(num_steps) is channel.method.compressor
+            outcome = yield from self._runner.run(channel, x, finite, num_steps, num_steps)
             channel.write_result(outcome.aggregate, ordered, scale)
             outcomes.append((channel, outcome))
         return ExchangedBucket(outcomes, begun_s, counts)
@@ -108,23 +108,23 @@ class BucketExchange:
         """The means are common, so all workers decide alike."""
         outcomes, self._outcomes = self._outcomes, []
         if self._guard:  # parameters do not change before the last bucket is back
-            self._guard.after_step(self.num_steps)
+            self._guard.after_step(self._runner.num_steps)
         spoilt = next((each for each in outcomes if not each[1].aggregate.finite), None)
         if spoilt is None:
-            self.message_bytes += sum(outcome.aggregate.message_bytes for _, outcome in outcomes)
+            for _, outcome in outcomes:
+                self._runner.count(outcome)
             self.settling.hold(outcomes)
         elif self._scaler is None:
-            raise _numerics_error(*spoilt, self.num_steps + 1)
+            raise _numerics_error(*spoilt, self._runner.num_steps + 1)
 
     def settle(self) -> None:
         """It is known what became of the last gradients."""
         counting = self.settling.settle()
         if not counting:
             return
-        self.num_steps += 1
-        if self._report:
-            for channel, outcome in counting:
-                self._report.take(channel, outcome, self.num_steps)
+        self._runner.num_steps += 1
+        for channel, outcome in counting:
+            self._runner.accept(channel, outcome, self._runner.num_steps)
 
     def forget(self) -> None:
         """The exchanges of this step, or those that wait, are as if they had not been."""

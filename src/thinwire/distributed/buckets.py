@@ -15,6 +15,7 @@ from thinwire.layout import Granularity, Layout, PerTensor, Whole
 from thinwire.methods import GradientAveraging
 from thinwire.random import Key
 from thinwire.worker.channel import Channel
+from thinwire.worker.keeper import Keeper
 from thinwire.worker.parameters import plain_name
 from thinwire.worker.step_times import StepClock
 
@@ -48,9 +49,8 @@ class BucketChannels:
     size: int
     clock: StepClock | None
     _places: dict[str, int] = field(init=False)
-    _channels: dict[Cut, Channel] = field(init=False, default_factory=dict)
-    # What was loaded, or is of buckets that are no more, until a bucket with the parameter comes.
-    _waiting: dict[str, Tensor] = field(init=False, default_factory=dict)
+    # There waits what was loaded, or is of buckets that are no more, until a bucket with the parameter comes.
+    _keeper: Keeper = field(init=False, default_factory=lambda: Keeper(None))
     _loaded: list[Cut] = field(init=False, default_factory=list)
     _warned: bool = field(init=False, default=False)
 
@@ -61,30 +61,33 @@ class BucketChannels:
         """The channels of a bucket: its own, or those that its parameters had when the state was saved."""
         known = [cut for cut in self._loaded if not named.keys().isdisjoint(cut)]
         cuts = known if named.keys() == set(itertools.chain(*known)) else [self._cut(named)]
-        return [self._channels.get(cut) or self._new(cut, named) for cut in cuts]
+        return [self._known(cut) or self._new(cut, named) for cut in cuts]
 
     def _cut(self, names: Iterable[str]) -> Cut:
         return tuple(sorted(names, key=lambda name: (name in self.dense, self._places[name])))
+
+    def _known(self, cut: Cut) -> Channel | None:
+        return next((channel for channel in self._keeper.channels if channel.layout.names == cut), None)
 
     def _new(self, cut: Cut, named: Mapping[str, Tensor]) -> Channel:
         layout = Layout(cut, tuple(named[name].shape for name in cut))
         channel = Channel(self.fitted(layout), layout, [], self.rank, self.size, self.key.fold(cut[0]))
         # A parameter is in one bucket: buckets that had one of these are no more.
-        for old in [old for old in self._channels if not set(old).isdisjoint(cut)]:
-            self._waiting |= _named(self._channels.pop(old))
+        self._keeper.park([old for old in self._keeper.channels if not set(old.layout.names).isdisjoint(cut)])
         self._give_up(channel)
-        _restore(channel, self._waiting)
+        self._keeper.add([channel])
         channel.clock = self.clock
-        self._channels[cut] = channel
         return channel
 
     def _give_up(self, channel: Channel) -> None:
         """Leave what waits of another cut's regions, or is of parameters where this channel's is of a region."""
-        cut = channel.layout.names
-        other_cut = [name for name in self._waiting if name.partition(".#")[2] in cut and cut not in self._loaded]
-        regions = [name.partition("#")[0] for name in _named(channel) if ".#" in name]
-        whole = [name for name in (kind + parameter for kind in regions for parameter in cut) if name in self._waiting]
-        lost = {name.split(".")[1] for name in (*other_cut, *whole) if self._waiting.pop(name).any()}
+        cut, waiting = channel.layout.names, self._keeper.waiting
+        other_cut = [name for name in waiting if name.partition(".#")[2] in cut and cut not in self._loaded]
+        new = Keeper(None)
+        new.add([channel])
+        regions = [name.partition("#")[0] for name in new.live() if ".#" in name]
+        whole = [name for name in (kind + parameter for kind in regions for parameter in cut) if name in waiting]
+        lost = {name.split(".")[1] for name in (*other_cut, *whole) if waiting.pop(name).any()}
         if lost and not self._warned:
             self._warned = True
             warnings.warn(
@@ -125,53 +128,22 @@ class BucketChannels:
         return dataclasses.replace(method, compressor=partly(method.compressor), warm_up=warm_up, granularity=Whole())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all that the memories and the exchanges keep.
-
-        It is called ``part.kind.parameter``, or ``part.kind.#parameter`` after a bucket's first if it is the bucket's.
-        """
-        found = dict(self._waiting)
-        for channel in self._channels.values():
-            found |= _named(channel)
-        return {name: tensor.clone() for name, tensor in found.items()}
+        """Copies of all that the memories and the exchanges keep."""
+        return {name: tensor.clone() for name, tensor in self._keeper.tensors().items()}
 
     def cuts(self) -> list[list[str]]:
         """The names of each bucket's parameters."""
-        return [list(cut) for cut in self._channels or self._loaded]
+        return [list(channel.layout.names) for channel in self._keeper.channels] or [list(cut) for cut in self._loaded]
 
     def load(self, tensors: Mapping[str, Tensor], cuts: Iterable[Iterable[str]]) -> None:
         """Go on with what :meth:`tensors` and :meth:`cuts` gave, and with nothing else."""
-        self._channels = {}
-        self._waiting = {name: tensor.clone() for name, tensor in tensors.items()}
+        self._keeper = Keeper(None)
+        self._keeper.waiting = {name: tensor.clone() for name, tensor in tensors.items()}
         self._loaded = [self._cut(cut) for cut in cuts]
 
 
 def _within_buckets(granularity: Granularity) -> Granularity:
     return PerTensor() if isinstance(granularity, Whole) else granularity
-
-
-def _named(channel: Channel) -> dict[str, Tensor]:
-    """The state of the memory and the exchange.
-
-    By ``part.kind.parameter`` what has an entry for every parameter's, as views of it, or is of one parameter; all
-    else, as what an owner keeps of its region, by ``part.kind.#parameter``, the bucket's first.
-    """
-    names, found = channel.layout.names, dict[str, Tensor]()
-    for part, state in (("memory", channel.memory), ("exchange", channel.exchange)):
-        for kind, tensor in state.items():
-            if tensor.shape == (channel.layout.numel,):
-                found |= {f"{part}.{kind}.{name}": view for name, view in channel.layout.unflatten(tensor).items()}
-            elif kind.partition(".")[2] in names:
-                found[f"{part}.{kind}"] = tensor
-            else:
-                found[f"{part}.{kind}.#{names[0]}"] = tensor
-    return found
-
-
-def _restore(channel: Channel, known: dict[str, Tensor]) -> None:
-    """Fill the state of a new channel from tensors by name, which are used up; what is not known is as it begins."""
-    for name, view in _named(channel).items():
-        if name in known and known[name].shape == view.shape:
-            view.copy_(known.pop(name))
 
 
 def parameter_of(name: str) -> str:

@@ -9,6 +9,7 @@ from thinwire.distributed.bucket_exchange import GradScaler
 from thinwire.distributed.compressed_gradients import CompressedGradients
 from thinwire.distributed.dense_policy import DensePolicy
 from thinwire.distributed.guard import ReplicaGuard
+from thinwire.distributed.handle_options import HandleOptions
 from thinwire.distributed.hooked_model import Detached, ddp_in, refuse_unfit
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.reducer import attach, renew
@@ -70,9 +71,8 @@ def compress_ddp(
     product = _on_gradients(_parsed(method))
     is_second = _had_hook(ddp)
     refuse_unfit(ddp)
-    state = CompressedGradients(
-        ddp, product, policy or DensePolicy(), seed, scaler, warn_if_slower, guard, layer_report, profile, links
-    )
+    options = HandleOptions(seed=seed, guard=guard, layer_report=layer_report, profile=profile, links=links)
+    state = CompressedGradients(ddp, product, policy or DensePolicy(), scaler, warn_if_slower, options)
     if is_second:
         renew(ddp, state)
     else:

@@ -10,18 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.backward_end import BackwardEnd, is_inside_backward
-from thinwire.distributed.bucket_exchange import BucketExchange, GradScaler
+from thinwire.distributed.bucket_exchange import BucketExchange, GradScaler, enabled
 from thinwire.distributed.buckets import BucketChannels, parameter_of, plain_key
 from thinwire.distributed.dense_policy import DensePolicy
 from thinwire.distributed.dense_watch import DenseWatch
-from thinwire.distributed.guard import ReplicaGuard
-from thinwire.distributed.hooked_model import Detached
+from thinwire.distributed.handle_options import HandleOptions
+from thinwire.distributed.hooked_model import BeforeForward, Detached
 from thinwire.distributed.interrupts import Interrupts
-from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.pipeline import Pipeline
 from thinwire.distributed.replicas import guard_module
@@ -33,10 +31,9 @@ from thinwire.errors import ConfigError, WorkerError
 from thinwire.methods import GradientAveraging
 from thinwire.network import Traffic
 from thinwire.random import Key
-from thinwire.worker.layer_report import LayerReport
+from thinwire.worker.exchange_runner import ExchangeRunner, check_same
 from thinwire.worker.parameters import named_parameters, plain_name
 from thinwire.worker.resize import of_known, resized
-from thinwire.worker.state import check_same
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
 
@@ -52,47 +49,41 @@ class CompressedGradients:
     """
 
     def __init__(
-        self, model: DistributedDataParallel, method: GradientAveraging, policy: DensePolicy, seed: int,
-        scaler: GradScaler | None, warn_if_slower: bool, guard: ReplicaGuard | None = None,
-        layer_report: LayerReport | None = None, profile: bool = False, links: LinkOptions | None = None,
+        self, model: DistributedDataParallel, method: GradientAveraging, policy: DensePolicy,
+        scaler: GradScaler | None, warn_if_slower: bool, options: HandleOptions,
     ) -> None:  # fmt: skip
+        guard = options.guard
         more = {"policy": policy, "guard": guard, "warn_if_slower": warn_if_slower}
-        terms = common_terms("compress_ddp", method, seed, model.module, more)
-        self.transport = Transport(model.process_group, links, terms)
+        terms = common_terms("compress_ddp", method, options.seed, model.module, more)
+        self.transport = Transport(model.process_group, options.links, terms)
         self.is_closed = False
         """Whether :meth:`close` was called: a backward pass then raises."""
-        self._method = method
-        self._key = Key(seed).fold("ddp")
+        rank, size = self.transport.rank, self.transport.size
+        self._runner = ExchangeRunner(method, rank, size, options.seed, options.layer_report)
         self._looks_for_scaler = scaler is None
-        self._clock = self.transport.clock = StepClock() if profile else None
+        self._clock = self.transport.clock = StepClock() if options.profile else None
         with contextlib.ExitStack() as undo:  # what cannot begin leaves nothing behind
             undo.callback(self.transport.close)
             self._buckets = BucketChannels(
-                method, list(named_parameters(model.module)),
-                policy.names_for(method, model.module, warns=self.transport.rank == 0),
-                self._key, self.transport.rank, self.transport.size, self._clock,
+                method, list(named_parameters(model.module)), policy.names_for(method, model.module, warns=rank == 0),
+                Key(options.seed).fold("ddp"), rank, size, self._clock,
             )  # fmt: skip
             guarded = None if guard is None else guard_module(guard, self.transport, model.module)
-            scales = _enabled(scaler)
-            self._exchange = BucketExchange(
-                self._buckets, self.transport.rank, scales, guarded, layer_report, self._clock
-            )
+            self._exchange = BucketExchange(self._buckets, self._runner, enabled(scaler), guarded, self._clock)
             broadcast_parameters(self.transport, model.module)
             self._trained = TrainedModel(model, self.transport, policy, self._buckets)
-            if warn_if_slower and self.transport.size > 1:
+            if warn_if_slower and size > 1:
                 network = measure_link(self.transport, model.process_group)
-                self._exchange.watch = DenseWatch(
-                    network, self.transport.size, self.transport.rank == 0, self.transport.share
-                )
+                self._exchange.watch = DenseWatch(network, size, rank == 0, self.transport.share)
             undo.pop_all()
         # A clock cannot tell the work on one bucket from waiting for another.
-        self._pipeline = Pipeline(self.transport, ahead=not profile)
+        self._pipeline = Pipeline(self.transport, ahead=not options.profile)
         self._is_under_way = False
         self._end = BackwardEnd(self._backward_ended)
         self._interrupts = Interrupts()
         self.transport.watch(self._interrupts)
         self._notices = StepNotices(self)
-        self._forward_hook = model.register_forward_pre_hook(_BeforeForward(self))
+        self._forward_hook = model.register_forward_pre_hook(BeforeForward(self))
 
     def __reduce__(self) -> tuple[type[Detached], tuple[()]]:
         """A copy of the model has no handle."""
@@ -113,12 +104,12 @@ class CompressedGradients:
     @property
     def num_steps(self) -> int:
         """Steps that counted."""
-        return self._exchange.num_steps
+        return self._runner.num_steps
 
     @property
     def message_bytes(self) -> int:
         """Bytes this process handed to the exchange so far, encoded."""
-        return self._exchange.message_bytes
+        return self._runner.message_bytes
 
     @property
     def steps_together(self) -> bool:
@@ -246,18 +237,13 @@ class CompressedGradients:
         if self._exchange.settling.are_any_written:
             self._exchange.settle()
         counters = {
-            **self._identity(),
+            **self._runner.identity(),
             "num_steps": self.num_steps,
             "message_bytes": self.message_bytes,
             "link": [self.traffic.bytes_sent, self.traffic.bytes_received],
             "buckets": self._buckets.cuts(),
         }
         return {"counters": counters, "tensors": self._buckets.tensors()}
-
-    def _identity(self) -> dict[str, Any]:
-        """What a state is refused by if it differs."""
-        rank, size = self.transport.rank, self.transport.size
-        return {"method": repr(self._method), "rank": rank, "size": size, "seed": self._key.seed}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.
@@ -266,7 +252,7 @@ class CompressedGradients:
             ConfigError: the state is of another rank, number of processes, seed, method or model.
         """
         counters = saved["counters"]
-        check_same(counters, self._identity(), "process")
+        check_same(counters, self._runner.identity(), "process")
         tensors = {plain_key(name): tensor for name, tensor in saved["tensors"].items()}
         cuts = [[plain_name(name) for name in cut] for cut in counters["buckets"]]
         known = {parameter_of(name) for name in tensors}
@@ -275,7 +261,7 @@ class CompressedGradients:
             raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(unknown)[:3])}")
         self._exchange.forget()
         self._buckets.load(tensors, cuts)
-        self._exchange.num_steps, self._exchange.message_bytes = counters["num_steps"], counters["message_bytes"]
+        self._runner.num_steps, self._runner.message_bytes = counters["num_steps"], counters["message_bytes"]
         self.transport.traffic = Traffic(*counters["link"])
 
     def exchanged(self) -> dict[str, int]:
@@ -289,7 +275,7 @@ class CompressedGradients:
             ConfigError: as :meth:`load_state_dict`, or the saved processes' models differ.
         """
         trained = of_known(self._trained.ids(), models)
-        state, _ = resized(self._method, saved, trained, self.transport.rank, self.transport.size)
+        state, _ = resized(self._runner.method, saved, trained, self.transport.rank, self.transport.size)
         if self.transport.rank >= len(saved):
             state["counters"]["link"] = [0, 0]
         self.load_state_dict(state)
@@ -305,22 +291,3 @@ class CompressedGradients:
         self._interrupts.close()
         self._notices.close()
         self._forward_hook.remove()
-
-
-class _BeforeForward:
-    """The model's hook before a forward pass."""
-
-    def __init__(self, state: CompressedGradients) -> None:
-        self._state = state
-
-    @_disable_dynamo  # a compiled model must not have it in its graph
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        self._state.before_forward(module)
-
-    def __reduce__(self) -> tuple[type[Detached], tuple[()]]:
-        return Detached, ()
-
-
-def _enabled(scaler: GradScaler | None) -> GradScaler | None:
-    """No scaler if it does nothing: it would skip no step."""
-    return None if isinstance(scaler, torch.amp.GradScaler) and not scaler.is_enabled() else scaler

@@ -117,7 +117,7 @@ def connect(
     """
     fetching: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     fetching.linger = 0
-    fetching.rcvhwm = 0  # the sender stops at what has not been taken; see links.py
+    fetching.rcvhwm = 0  # the sender stops at what has not been taken; see peer.py
     fetching.ipv6 = "[" in endpoint
     fetching.reconnect_ivl = _RETRY_MS
     fetching.handshake_ivl = _HANDSHAKE_MS

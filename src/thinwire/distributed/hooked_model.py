@@ -1,9 +1,10 @@
 """The DistributedDataParallel that a script means, and whether a hook can take over its gradients."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.errors import ConfigError
@@ -18,6 +19,34 @@ class Detached:
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         """As a hook it does nothing."""
+
+
+class HearsOfForward(Protocol):
+    """What is told of forward passes."""
+
+    def before_forward(self, model: nn.Module) -> None:
+        """A forward pass begins."""
+        ...
+
+
+class BeforeForward:
+    """The model's hook before a forward pass; a copy of the model has none.
+
+    Args:
+        listener: is told of each.
+    """
+
+    def __init__(self, listener: HearsOfForward) -> None:
+        self._listener = listener
+
+    @_disable_dynamo  # a compiled model must not have it in its graph
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        """Tell."""
+        self._listener.before_forward(module)
+
+    def __reduce__(self) -> tuple[type[Detached], tuple[()]]:
+        """As :class:`Detached`."""
+        return Detached, ()
 
 
 def ddp_in(model: object) -> DistributedDataParallel:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
-from thinwire.distributed.synchronizer import Group, Synchronizer, synchronize
-from thinwire.distributed.transport import Transport
+from thinwire.distributed.step_hooks import synchronize
+from thinwire.distributed.synchronizer import Synchronizer
+from thinwire.distributed.transport import Group, Transport
 from thinwire.methods import Method
 from thinwire.worker import LayerReport, Worker
 

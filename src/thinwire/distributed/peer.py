@@ -9,7 +9,14 @@ import zmq
 
 from thinwire.distributed.mail import Mailbox
 
+WINDOW = 1 << 26
+"""Bytes that may be under way to a peer which has not taken them."""
+
+RECEIPT = struct.Struct("<Q")
+"""For so many bytes that were taken."""
+
 _EVENT = struct.Struct("=Hi")
+_MOST_AT_ONCE = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +57,24 @@ class Peer:
                 self.standing.discard(file)
             elif self.num_ended is None:  # later ones would be to somebody else
                 self.standing.add(file)
+
+    def fetch(self, num_before: int) -> int:
+        """Take the parts that have come, or some of them, since others are waited for too; how many.
+
+        Args:
+            num_before: how many parts have come from all processes until now.
+        """
+        for count in range(_MOST_AT_ONCE):
+            try:
+                frames = self.connection.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return count
+            self.heard_s = time.monotonic()
+            self.num_to_confirm += self.mail.put(frames, num_before + count + 1)
+            if self.num_to_confirm >= WINDOW // 8:
+                self.connection.send(RECEIPT.pack(self.num_to_confirm), zmq.NOBLOCK)
+                self.num_to_confirm = 0
+        return _MOST_AT_ONCE
 
     def close(self) -> None:
         """End the connections."""

@@ -5,8 +5,7 @@ from torch import nn
 
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.starting_point import broadcast_parameters, common_terms
-from thinwire.distributed.synchronizer import Group, process_group_of
-from thinwire.distributed.transport import Transport
+from thinwire.distributed.transport import Group, Transport, process_group_of
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.methods import Method, ModelAveraging, parse_method
 from thinwire.worker import Server, needs_server

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thinwire.layout import Layout, State
 from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.keeper import by_parameter
 
 
 @dataclass(slots=True, eq=False)
@@ -106,14 +106,13 @@ class Settling:
         return is_unknown or any(not mark.is_dropped and mark.is_written for mark in self._marks.values())
 
     def settle(self) -> list[tuple[Channel, Outcome]]:
-        """Decide; the outcomes that count, for some parameters at least, which their channels have accepted."""
+        """Decide; the outcomes that count, for some parameters at least, and are to be accepted by their channels."""
         counting = []
         for channel, outcome in self._outcomes:
             names = channel.layout.names
             gone = {name for name in names if (mark := self._marks.get(name)) is not None and not mark.counts}
             if len(gone) < len(names):
                 give_back(channel, outcome, gone)
-                channel.accept(outcome)
                 counting.append((channel, outcome))
         self.clear()
         return counting
@@ -132,18 +131,8 @@ def give_back(channel: Channel, outcome: Outcome, names: Collection[str]) -> Non
     if not names:
         return
     for now, following in ((channel.memory, outcome.memory), (channel.exchange, outcome.aggregate.state)):
-        views = _by_parameter(following, channel.layout, names)
-        for place, view in _by_parameter(now, channel.layout, names).items():
-            if place in views and views[place].data_ptr() != view.data_ptr():
+        views = by_parameter(following, channel.layout)
+        for place, view in by_parameter(now, channel.layout).items():
+            is_meant = place.partition(".")[2] in names and place in views
+            if is_meant and views[place].data_ptr() != view.data_ptr():
                 views[place].copy_(view)
-
-
-def _by_parameter(state: State, layout: Layout, names: Collection[str]) -> dict[tuple[str, str], Tensor]:
-    """The tensors of a state that are of these parameters alone, or views of their entries, by kind and name."""
-    found: dict[tuple[str, str], Tensor] = {}
-    for kind, tensor in state.items():
-        if tensor.shape == (layout.numel,):
-            found |= {(kind, name): view for name, view in layout.unflatten(tensor).items() if name in names}
-        elif (name := kind.partition(".")[2]) in names:
-            found[kind, name] = tensor
-    return found

@@ -3,11 +3,12 @@
 import copy
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from thinwire.distributed.alike import spread
 from thinwire.distributed.collectives import gather, reduce_in_order
@@ -32,6 +33,9 @@ from thinwire.steps import (
 from thinwire.worker.step_times import Phase, StepClock
 
 T = TypeVar("T")
+
+Group: TypeAlias = dist.ProcessGroup | DeviceMesh | None
+"""Processes that exchange with each other: a process group, a mesh of one dimension, or all."""
 
 
 class Transport:
@@ -209,3 +213,19 @@ class Transport:
                 return gather(self._links, message, self.size, None, self._on_the_wire)
             case Compute():
                 return None
+
+
+def process_group_of(group: Group) -> dist.ProcessGroup | None:
+    """The process group of a mesh of one dimension; a process group as it is.
+
+    Raises:
+        ConfigError: a mesh of several dimensions.
+    """
+    if not isinstance(group, DeviceMesh):
+        return group
+    if group.ndim != 1:
+        raise ConfigError(
+            f"a mesh of {group.ndim} dimensions {group.mesh_dim_names} was given as group; give the one dimension over "
+            'which to exchange, such as mesh["replicate"]'
+        )
+    return group.get_group()

@@ -106,8 +106,8 @@ class Recorder:
         plan, method = self.plan, parse_method(self.plan.method)
         worker = make_worker(self._task, method, plan.optimizer, plan.lr, rank, plan.workers, plan.seed)
         if method.memory.init(torch.zeros(1, dtype=torch.float32)):
-            worker.watcher = _Tap(method)
-            self._taps.append(worker.watcher)
+            worker.runner.watcher = tap = _Tap(method)
+            self._taps.append(tap)
         return worker
 
 

@@ -137,7 +137,7 @@ class Session:
         first, *others = self.engine.local_ranks
         lead = self._worker(first)
         shared = can_share(self._method, lead.model)
-        lead.counts_union = first == 0
+        lead.runner.counts_union = first == 0
         return [lead, *(lead.sharing_model(rank) if shared else self._worker(rank) for rank in others)]
 
     def _worker(self, rank: int) -> Worker:
@@ -203,7 +203,7 @@ class Session:
 
     def _union_density(self) -> float:
         """That of the last mean of the first worker here; NaN if there was none."""
-        density = self.workers[0].union_density if self.workers else None
+        density = self.workers[0].runner.union_density if self.workers else None
         return math.nan if density is None else density
 
     def _write(self, record: Record) -> Record:

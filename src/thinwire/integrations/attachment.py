@@ -14,7 +14,8 @@ from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import can_overlap, compress_ddp
 from thinwire.distributed.compressed_gradients import CompressedGradients
 from thinwire.distributed.hooked_model import ddp_in
-from thinwire.distributed.synchronizer import Synchronizer, synchronize
+from thinwire.distributed.step_hooks import synchronize
+from thinwire.distributed.synchronizer import Synchronizer
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath
 from thinwire.methods import Method, parse_method

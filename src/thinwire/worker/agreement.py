@@ -1,18 +1,19 @@
 """What a worker has told the others of what it trains, and what it has to tell."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.layout import Layout
 from thinwire.methods import GradientAveraging, Method
 from thinwire.steps import Steps, tell
+from thinwire.worker.exchanged import Exchanged
 from thinwire.worker.news import Beginning, Conclusion, News, check_beginnings, conclude, plain_text
-from thinwire.worker.parameters import local_part
+from thinwire.worker.parameters import local_part, named_parameters
+from thinwire.worker.refusals import find_nonfinite
 from thinwire.worker.server import needs_server
 from thinwire.worker.trained import MOST_CHANGES, Trained, checksum
 
@@ -24,21 +25,29 @@ class Agreement:
     Args:
         method: what they exchange.
         trained: what this one trains.
+        exchanged: what it exchanges, which follows from what all have concluded.
     """
 
     method: Method
     trained: Trained
+    exchanged: Exchanged
     has_begun: bool = field(init=False)
     """Whether it is known that all workers began alike."""
     notices_writes: bool = field(init=False, default=True)
     """Whether what is written to parameters between two steps is told; if not, it counts as this worker's work."""
     used: list[str] = field(init=False)
     """Which parameters had a gradient, as told last."""
+    is_idle: bool = field(init=False, default=False)
+    """Whether no worker has a gradient, so that nothing is remembered of an exchange."""
+    leaves_at: int | None = field(init=False, default=None)
+    """After how many exchanges parameters leave that were frozen while not at the common point."""
     _told: dict[str, str] = field(init=False)
     _values_at_start: int | None = field(init=False, default=None)
     _written: dict[str, Tensor] = field(init=False, default_factory=dict)
     _is_sure: bool = field(init=False, default=False)
     _num_writes: int = field(init=False, default=0)
+    _overtaken: bool = field(init=False, default=False)
+    """Whether something was written while the result of an exchange waited to be applied."""
 
     def __post_init__(self) -> None:
         self.has_begun = needs_server(self.method)
@@ -51,30 +60,25 @@ class Agreement:
         """Whether what is not finite on one worker is so on all, which makes all tell."""
         return self.method.exchange.workers_agree and not needs_server(self.method)
 
-    def look(self, common: Callable[[], Mapping[str, Tensor]], stands: bool) -> bool:
-        """Notice what the script has done since the last step; whether it has written to parameters.
-
-        Args:
-            common: gives the parameters that all workers have in common.
-            stands: whether this worker's own were equal to them after the last step.
-        """
+    def look(self) -> None:
+        """Notice what the script has done since the last step."""
         self.trained.look()
         if not self.has_begun and self._values_at_start is None:
-            self._values_at_start = checksum(common())
+            self._values_at_start = checksum(self.exchanged.shared())
         written = self.trained.written()
         if not written or not self.notices_writes or self._num_writes > MOST_CHANGES:
-            return False
+            return
         values = {name: local_part(self.trained.named[name].detach()) for name in written}
-        if stands:
-            shared = common()
+        if self.exchanged.stands:
+            shared = self.exchanged.shared()
             values = {name: value for name, value in values.items() if not is_equal(shared.get(name), value)}
             self._is_sure |= bool(values)
         if values:
             self._num_writes += 1
             self._written |= {name: value.clone() for name, value in values.items()}
-        return bool(values)
+            self._overtaken |= self.exchanged.has_waits
 
-    def begin(self, layout: Layout, seed: int, size: int) -> Steps[bool]:
+    def begin(self, seed: int, size: int) -> Steps[bool]:
         """Compare, before the first exchange, what all workers must have in common; whether they have just done so.
 
         Raises:
@@ -82,6 +86,7 @@ class Agreement:
         """
         if self.has_begun:
             return False
+        layout = self.exchanged.layout
         shapes = zip(layout.names, layout.shapes, strict=True)
         own = Beginning(
             method=plain_text(self.method), seed=seed, size=size, values=self._values_at_start or 0,
@@ -110,43 +115,66 @@ class Agreement:
             return False
         return changed or bool(self._written) or {*used} != {*self.used}
 
-    def tell(
-        self, has_news: bool, first_nonfinite: str, used: Sequence[str], exchanged: Mapping[str, Tensor],
-        common: Mapping[str, Tensor], known: Collection[str],
-    ) -> Steps[Conclusion]:  # fmt: skip
-        """Say why the exchange cannot count, and hear what all conclude.
+    def tell(self, has_news: bool, finite: bool, used: Sequence[str], num_exchanges: int) -> Steps[Conclusion]:
+        """Say why the exchange cannot count, hear what all conclude, and follow it.
 
         Args:
             has_news: whether that is because this worker has news.
-            first_nonfinite: in which parameter its vector was not finite.
+            finite: whether its vector was.
             used: what has a gradient.
-            exchanged: the parameters that are exchanged so far.
-            common: the parameters that all workers have in common.
-            known: those whose common values are known.
+            num_exchanges: of this worker so far.
 
         Raises:
             ConfigError: on all workers, if they cannot go on together.
         """
+        exchanged, common, named = self.exchanged.parameters(), self.exchanged.shared(), self.trained.named
+        first_nonfinite = "" if finite or has_news else find_nonfinite(self.method, exchanged)
         if not self.can_tell:
             return Conclusion(first_nonfinite, [], [], [], [], False)
-        named = self.trained.named
         left = [name for name in exchanged if name not in named]
         own = News(
             has_news=has_news,
             first_nonfinite=first_nonfinite,
             trained=_descriptions(named),
             used=used,
-            begins=_checksums(self.joining(known)),
+            begins=_checksums(self._joining()),
             written=_checksums(self._written),
             is_sure=self._is_sure,
             adrift=[name for name in left if not is_equal(common[name], local_part(exchanged[name].detach()))],
             point=checksum(common) if isinstance(self.method, GradientAveraging) else 0,
         )
-        return conclude((yield from tell(own.to_text())))
+        concluded = conclude((yield from tell(own.to_text())))
+        if concluded.is_new:
+            self._follow(concluded, used, num_exchanges)
+        return concluded
 
-    def joining(self, known: Collection[str]) -> dict[str, Tensor]:
+    def _follow(self, concluded: Conclusion, used: Sequence[str], num_exchanges: int) -> None:
+        """Exchange what all have concluded that they train."""
+        exchanged = self.exchanged
+        exchanged.end_waits()
+        self.leaves_at = num_exchanges + len(exchanged.channels) if concluded.adrift else None
+        self.is_idle = not concluded.used
+        names = {*concluded.used, *concluded.adrift} or {*exchanged.layout.names}
+        begins = self._joining()
+        if begins or self.trained.replaced or names != {*exchanged.layout.names}:
+            self._regroup([name for name in named_parameters(self.trained.model) if name in names], begins)
+        exchanged.begin_at(self._settle(concluded, used), overwrites=self._overtaken)
+        self._overtaken = False
+
+    def let_go(self, num_exchanges: int) -> None:
+        """What was frozen while not at the common point is there once every fragment was exchanged, and leaves."""
+        if self.leaves_at is not None and num_exchanges >= self.leaves_at:
+            self.leaves_at = None
+            self.exchanged.end_waits()
+            self._regroup(list(self.trained.named), {})
+
+    def _regroup(self, names: Sequence[str], begins: Mapping[str, Tensor]) -> None:
+        known = {**self.exchanged.parameters(), **self.trained.named}
+        self.exchanged.regroup({name: known[name] for name in names}, begins, self.trained.replaced)
+
+    def _joining(self) -> dict[str, Tensor]:
         """The values of parameters that join, before their first step; but for those whose common values are known."""
-        trained = self.trained
+        trained, known = self.trained, self.exchanged.known
         return {name: value for name, value in trained.begins.items() if name not in known or name in trained.replaced}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -154,7 +182,7 @@ class Agreement:
         begins = {f"noticed.begins.{name}": value for name, value in self.trained.begins.items()}
         return begins | {f"noticed.written.{name}": value for name, value in self._written.items()}
 
-    def settle(self, concluded: Conclusion, used: Sequence[str]) -> dict[str, Tensor]:
+    def _settle(self, concluded: Conclusion, used: Sequence[str]) -> dict[str, Tensor]:
         """All know by now; which values are the common ones from now on."""
         common = {name: self._written[name] for name in concluded.written}
         if concluded.apart and self._num_writes == 1:

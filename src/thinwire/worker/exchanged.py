@@ -11,9 +11,9 @@ from thinwire.layout import Layout
 from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
 from thinwire.worker.channel import Channel
+from thinwire.worker.keeper import Keeper, owner
 from thinwire.worker.parameters import check_in_place, clip_own, gradients, local_part
-from thinwire.worker.regrouping import Grouped, group, owner, regroup
-from thinwire.worker.state import load_tensors, named_tensors
+from thinwire.worker.regrouping import find_bound, group, regroup
 from thinwire.worker.step_times import StepClock
 
 
@@ -44,19 +44,10 @@ class Exchanged:
         """Whether the parameters are what the workers have in common."""
 
     @property
-    def layout(self) -> Layout:
-        """Names and shapes."""
-        return self._group.layout
-
-    @property
-    def channels(self) -> list[Channel]:
-        """Consecutive parts of the vector."""
-        return self._group.channels
-
-    @property
     def known(self) -> set[str]:
-        """The parameters whose common values are known here."""
-        return self._group.known()
+        """The parameters whose common values are known here: they need not say where they begin."""
+        waiting = self.keeper.waiting
+        return {*self.layout.names, *(owner(name) for name in waiting if name.startswith("update."))}
 
     def measure(self, clock: StepClock | None) -> None:
         """Let a clock measure the time of compression."""
@@ -90,14 +81,18 @@ class Exchanged:
         """Nothing is owed any more."""
         for channel in self.channels:
             channel.reset_memory()
-        self._group.parked.clear()
+        self.keeper.waiting.clear()
 
     def num_unshared_steps(self, num_steps: int) -> int:
         """Local steps whose work the other workers have not got; 1 if a result waits to be applied."""
         if not isinstance(self._method, ModelAveraging):
             return 0
-        waits = any(channel.pending is not None for channel in self.channels)
-        return max(num_steps - min(self.exchanged_at), int(waits))
+        return max(num_steps - min(self.exchanged_at), int(self.has_waits))
+
+    @property
+    def has_waits(self) -> bool:
+        """Whether a result waits to be applied."""
+        return any(channel.pending is not None for channel in self.channels)
 
     def gather_gradient(self, channel: Channel, method: GradientAveraging) -> tuple[Tensor, bool]:
         """This worker's own gradient, clipped if the method says so, as :meth:`Channel.gather` has it."""
@@ -127,7 +122,7 @@ class Exchanged:
 
     def regroup(self, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], replaced: Collection[str]) -> None:
         """From now on these are exchanged; see :func:`thinwire.worker.regrouping.regroup`."""
-        self._take(regroup(self._group, named, begins, replaced, self._key, stands=self.stands), named)
+        self._take(regroup(self.keeper, named, begins, replaced, self._key, stands=self.stands), named)
         self.exchanged_at = [min(self.exchanged_at)] * len(self.channels)
 
     @torch.no_grad()
@@ -135,15 +130,12 @@ class Exchanged:
         """These are the values of the common point; and of the parameters too, if it ``overwrites``."""
         if not values:
             return
-        tensors, own = dict(named_tensors(self.channels, self.layout)), self.parameters()
-        for name, value in values.items():
-            lost = torch.zeros(value.shape, dtype=torch.float32)
-            for kind, following in (("update.reference", value.float()), ("rounding.lost", lost)):
-                if f"{kind}.{name}" in tensors:
-                    tensors[f"{kind}.{name}"] = following
-            if overwrites:
+        self.keeper.fill({f"update.reference.{name}": value for name, value in values.items()})
+        self.keeper.fill({f"rounding.lost.{name}": torch.zeros_like(value) for name, value in values.items()})
+        if overwrites:
+            own = self.parameters()
+            for name, value in values.items():
                 local_part(own[name]).copy_(value)
-        load_tensors(self.channels, self.layout, tensors, [None] * len(self.channels))
 
     def write(self, values: Mapping[str, Tensor]) -> None:
         """Let the parameters have these values."""
@@ -152,15 +144,11 @@ class Exchanged:
         for channel, piece in zip(self.channels, pieces, strict=True):
             channel.write_params(piece)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The whole state by name."""
-        return self._group.tensors()
-
     def load(
         self, tensors: Mapping[str, Tensor], pending: Sequence[int | None], names: Sequence[str],
         held: Mapping[str, Tensor],
     ) -> None:  # fmt: skip
-        """Take over what :meth:`tensors` gave.
+        """Take over what :meth:`Keeper.tensors` gave.
 
         Args:
             tensors: the state.
@@ -171,21 +159,25 @@ class Exchanged:
         Raises:
             ConfigError: it is of another model; nothing is changed.
         """
-        found = self._group
+        found = self.keeper
         if {*names} != {*self.layout.names} and {*names} <= {*held}:
             named = {name: held[name] for name in names}
             found = group(self._method, named, self._rank, self._size, self._key)
-        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("noticed.")}
-        owed = {name: tensor for name, tensor in own.items() if _is_owed(name, names, held)}
-        live = {name: tensor for name, tensor in own.items() if name not in owed}
-        load_tensors(found.channels, found.layout, live, pending)
-        parked = {name: tensor.clone() for name, tensor in owed.items()}
-        self._take(Grouped(found.layout, found.channels, parked), held)
+        owed = {name: tensor for name, tensor in tensors.items() if _is_owed(name, names, held)}
+        found.load({name: tensor for name, tensor in tensors.items() if name not in owed}, pending)
+        found.waiting = {name: tensor.clone() for name, tensor in owed.items()}
+        self._take(found, held)
         self.exchanged_at = [0] * len(self.channels)
 
-    def _take(self, grouped: Grouped, named: Mapping[str, Tensor]) -> None:
-        self._group = grouped
-        self.is_bound = grouped.bound() is not None
+    def _take(self, keeper: Keeper, named: Mapping[str, Tensor]) -> None:
+        assert keeper.whole is not None
+        self.keeper = keeper
+        """Of all that is remembered."""
+        self.layout: Layout = keeper.whole
+        """Names and shapes."""
+        self.channels: list[Channel] = keeper.channels
+        """Consecutive parts of the vector."""
+        self.is_bound = find_bound(keeper) is not None
         """Whether something is kept by the index of parameters in the vector, so that none can join or leave."""
         self.measure(self._clock)
         self.params = [named[name] for name in self.layout.names]

@@ -18,7 +18,7 @@ from thinwire.layout import Layout
 from thinwire.methods import Method, ModelAveraging, ServerUpdate, check_method
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive_any, send
-from thinwire.worker.state import check_same
+from thinwire.worker.exchange_runner import check_same
 
 
 @dataclass(slots=True)

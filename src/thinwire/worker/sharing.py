@@ -8,7 +8,7 @@ from thinwire.methods import GradientAveraging, Method
 
 
 def can_share(method: Method, model: nn.Module) -> bool:
-    """Whether workers of one process may share a model, see :meth:`Worker.beside`."""
+    """Whether workers of one process may share a model, see :meth:`Worker.sharing_model`."""
     workers_agree = isinstance(method, GradientAveraging) and method.exchange.workers_agree
     return workers_agree and next(model.buffers(), None) is None
 

@@ -13,23 +13,16 @@ from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
 from thinwire.steps import Steps
 from thinwire.worker.agreement import Agreement
-from thinwire.worker.channel import Channel, Outcome, Pending
+from thinwire.worker.averaging import GradientMeans, ModelMeans
+from thinwire.worker.channel import Channel
+from thinwire.worker.exchange_runner import ExchangeRunner, check_same
 from thinwire.worker.exchanged import Exchanged
-from thinwire.worker.layer_report import ExchangeWatcher
 from thinwire.worker.local_steps import check_local_steps
-from thinwire.worker.news import Conclusion
-from thinwire.worker.parameters import (
-    gradients,
-    held_parameters,
-    largest_lr,
-    named_parameters,
-    restore_gradients,
-)
-from thinwire.worker.refusals import check_gradients, find_nonfinite, numerics_error
+from thinwire.worker.parameters import held_parameters, largest_lr
+from thinwire.worker.refusals import check_gradients
 from thinwire.worker.resize import refuse_bound, resized
 from thinwire.worker.server import needs_server
-from thinwire.worker.sharing import Sharing, can_share
-from thinwire.worker.state import check_same, named_tensors
+from thinwire.worker.sharing import can_share
 from thinwire.worker.trained import Trained
 
 
@@ -79,33 +72,39 @@ class Worker:
         self.model = model
         self.optimizer = optimizer
         self.rank, self.size = operator.index(rank), operator.index(size)
-        self.num_steps = 0
-        self.num_exchanges = 0
-        self.message_bytes = 0
         if not 0 <= rank < size:
             raise ConfigError(f"rank {rank} of {size} workers was given; ranks go from 0 to size - 1")
         check_local_steps(method, optimizer, size)
         trained = Trained(model, optimizer)
         check_gradients(method, optimizer, trained.named)
-        self.agreement = Agreement(method, trained)
-        """On what all train; a driver that has compared how they begin says so there."""
-        self._key = Key(operator.index(seed))
         self._lr = largest_lr(optimizer)
-        self.watcher: ExchangeWatcher | None = None
-        """What looks at exchanges that it chooses, such as a :class:`LayerReport`."""
-        self.counts_union = False
-        """Whether :attr:`union_density` is counted, in a pass over every mean."""
-        self.union_density: float | None = None
-        """The share of entries that are not 0 in the last mean."""
-        self.exchanged = Exchanged(method, trained.named, self.rank, self.size, self._key)
-        self._leaves_at: int | None = None
-        self._overtaken = False
-        self._is_idle = False
-        self._sharing = Sharing()
+        self.runner = ExchangeRunner(method, self.rank, self.size, operator.index(seed))
+        """What counts and reports; a driver may ask for more of either."""
+        self.exchanged = Exchanged(method, trained.named, self.rank, self.size, Key(self.runner.seed))
+        self.agreement = Agreement(method, trained, self.exchanged)
+        """On what all train; a driver that has compared how they begin says so there."""
+        parts = self.exchanged, self.agreement, self.runner
+        self._gradients = GradientMeans(method, *parts) if isinstance(method, GradientAveraging) else None
+        self._models = ModelMeans(method, *parts) if isinstance(method, ModelAveraging) else None
 
     def accept_values(self) -> None:
         """What the parameters hold now is this worker's own work, whoever has written it since the last step."""
         self.agreement.trained.note_values()
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps so far."""
+        return self.runner.num_steps
+
+    @property
+    def num_exchanges(self) -> int:
+        """Exchanges so far, of any fragment."""
+        return self.runner.num_exchanges
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes that this worker handed to the exchange so far, encoded."""
+        return self.runner.message_bytes
 
     @property
     def layout(self) -> Layout:
@@ -126,11 +125,12 @@ class Worker:
         Raises:
             ConfigError: workers of this method hold parameters of their own, or the model has buffers.
         """
-        if not can_share(self.method, self.model):
+        if self._gradients is None or not can_share(self.method, self.model):
             raise ConfigError("workers can share a model under gradient averaging with a common mean, without buffers")
-        other = Worker(self.method, self.model, self.optimizer, rank=rank, size=self.size, seed=self._key.seed)
-        self._sharing.params = list(self.exchanged.params)
-        other._sharing = self._sharing
+        other = Worker(self.method, self.model, self.optimizer, rank=rank, size=self.size, seed=self.runner.seed)
+        assert other._gradients is not None
+        other._gradients.sharing = self._gradients.sharing
+        self._gradients.sharing.params = list(self.exchanged.params)
         return other
 
     def step(self) -> Steps[None]:
@@ -154,135 +154,33 @@ class Worker:
             NumericsError: NaN or inf in the gradient of some worker, unless ``skips``.
             ConfigError: workers have frozen, unfrozen or replaced different parameters, or hold different values.
         """
-        if self.agreement.look(self.shared_parameters, self.exchanged.stands):
-            self._overtaken |= any(channel.pending is not None for channel in self.channels)
+        self.agreement.look()
         self.exchanged.check_in_place()
         self._notice_lr_drop()
-        if isinstance(self.method, ModelAveraging):
+        if self._gradients is None:
             return True
-        return (yield from self._average_gradients(self.method, skips))
+        return (yield from self._gradients.average(skips))
 
-    @torch.no_grad()
-    def _average_gradients(self, method: GradientAveraging, skips: bool) -> Steps[bool]:
-        used = self.agreement.trained.with_gradients(self.agreement.used, counts_all=self.exchanged.is_bound)
-        own = self._sharing.own_gradients()
-        if (yield from self.agreement.begin(self.layout, self._key.seed, self.size)):
-            restore_gradients(own)  # meanwhile workers beside this one have put theirs there
-        while True:
-            (channel,) = self.channels
-            has_news = self.agreement.has_news(used)
-            filled = [param for param in self.exchanged.params if param.grad is None]
-            x, finite = channel.marked() if has_news else self.exchanged.gather_gradient(channel, method)
-            outcome = yield from self._exchange(channel, x, finite)
-            if outcome.aggregate.finite:
-                break
-            for param in filled:
-                param.grad = None
-            restore_gradients(own)
-            concluded = yield from self._tell(has_news, finite, used)
-            if concluded.first_nonfinite or not concluded.is_new:
-                if skips:
-                    return False
-                raise numerics_error(channel, outcome, concluded.first_nonfinite, "gradient", self.num_steps + 1)
-        is_first = self._sharing.num_steps == self.num_steps  # else a worker beside this one has done it
-        if not self._is_idle:
-            self._accept(channel, outcome)
-        if is_first and not self._is_idle:
-            # Not those of before: workers beside this one have cleared them and made their own.
-            channel.write_result(outcome.aggregate, gradients(self.exchanged.params))
-        self._sharing.num_steps += is_first
-        self.num_steps += 1
-        return is_first
-
-    @torch.no_grad()
     def after_step(self) -> Steps[None]:
         """What comes after the optimizer's own step, whether or not it was made: local steps are counted alike."""
-        if isinstance(self.method, ModelAveraging):
-            self.num_steps += 1
-            self.exchanged.stands = False
-            yield from self._average_models(self.method)
+        if self._models is not None:
+            self.runner.num_steps += 1
+            yield from self._models.average()
         self.accept_values()
 
-    @torch.no_grad()
     def finish(self) -> Steps[None]:
         """One exchange more (of each fragment), of what was done since the last one: at the end of training.
 
         Every worker must run it after the same step. Where there is nothing to exchange, or a server, it does nothing.
         """
-        if not isinstance(self.method, ModelAveraging) or needs_server(self.method):
-            return
-        self.exchanged.end_waits()
-        while self.num_unshared_steps:
-            yield from self._average_next(self.method, delay=0)
-        self.accept_values()
+        if self._models is not None and not needs_server(self.method):
+            yield from self._models.finish()
+            self.accept_values()
 
     @property
     def num_unshared_steps(self) -> int:
         """Local steps whose work the other workers have not got: all since the last exchange, of any fragment."""
         return self.exchanged.num_unshared_steps(self.num_steps)
-
-    def _average_models(self, method: ModelAveraging) -> Steps[None]:
-        for channel in self.channels:
-            if channel.pending is not None and channel.pending.due <= self.num_steps:
-                self.exchanged.end_wait(channel)
-        if method.schedule.due(self.num_steps, self.rank):
-            yield from self._average_next(method, method.delay)
-
-    def _average_next(self, method: ModelAveraging, delay: int) -> Steps[None]:
-        """The exchange of the fragment whose turn it is."""
-        yield from self.agreement.begin(self.layout, self._key.seed, self.size)
-        used = list(self.agreement.trained.named)
-        while True:
-            turn = self.num_exchanges % len(self.channels)
-            channel = self.channels[turn]
-            self.exchanged.end_wait(channel)  # for its turn before
-            has_news = self.agreement.has_news(used)
-            if has_news:
-                x, finite = channel.marked()
-            else:
-                x, finite = channel.gather_params()
-                x = method.update.signal(x, channel.update)
-            outcome = yield from self._exchange(channel, x, finite)
-            if outcome.aggregate.finite:
-                break
-            concluded = yield from self._tell(has_news, finite, used)
-            if concluded.first_nonfinite or not concluded.is_new:
-                raise numerics_error(channel, outcome, concluded.first_nonfinite, "model", self.num_steps)
-        self._accept(channel, outcome)
-        self.exchanged.exchanged_at[turn] = self.num_steps
-        if delay:
-            channel.pending = Pending(outcome.aggregate, self.num_steps + delay)
-        else:
-            self.exchanged.apply(channel, outcome.aggregate)
-        if self._leaves_at is not None and self.num_exchanges >= self._leaves_at:
-            self._leaves_at = None
-            self.exchanged.end_waits()
-            self._regroup(list(self.agreement.trained.named), {})
-
-    def _tell(self, has_news: bool, finite: bool, used: Sequence[str]) -> Steps[Conclusion]:
-        """Tell the other workers why the exchange cannot count, and follow what all conclude."""
-        own = self.parameters()
-        first_nonfinite = "" if finite or has_news else find_nonfinite(self.method, own)
-        known = self.exchanged.known
-        concluded = yield from self.agreement.tell(
-            has_news, first_nonfinite, used, own, self.shared_parameters(), known
-        )
-        if concluded.is_new:
-            self.exchanged.end_waits()
-            self._leaves_at = self.num_exchanges + len(self.channels) if concluded.adrift else None
-            self._is_idle = not concluded.used
-            exchanged = {*concluded.used, *concluded.adrift} or {*self.layout.names}
-            begins = self.agreement.joining(known)
-            if begins or self.agreement.trained.replaced or exchanged != {*self.layout.names}:
-                self._regroup([name for name in named_parameters(self.model) if name in exchanged], begins)
-            self.exchanged.begin_at(self.agreement.settle(concluded, used), overwrites=self._overtaken)
-            self._overtaken = False
-        return concluded
-
-    def _regroup(self, names: Sequence[str], begins: Mapping[str, Tensor]) -> None:
-        """From now on these are exchanged."""
-        known = {**self.parameters(), **self.agreement.trained.named}
-        self.exchanged.regroup({name: known[name] for name in names}, begins, self.agreement.trained.replaced)
 
     def parameters(self) -> dict[str, Tensor]:
         """What is trained, by name."""
@@ -312,22 +210,19 @@ class Worker:
         Tensors may be views of the live state: save or clone them before the next step.
         """
         counters = {
+            **self.runner.identity(),
             "num_steps": self.num_steps,
             "num_exchanges": self.num_exchanges,
             "message_bytes": self.message_bytes,
-            "rank": self.rank,
-            "size": self.size,
-            "seed": self._key.seed,
-            "method": repr(self.method),
             "lr": self._lr,
-            "union_density": self.union_density,
+            "union_density": self.runner.union_density,
             "pending": [None if each.pending is None else each.pending.due for each in self.channels],
             "exchanged": list(self.layout.names),
             "used": list(self.agreement.used),
             "exchanged_at": list(self.exchanged.exchanged_at),
-            "leaves_at": self._leaves_at,
+            "leaves_at": self.agreement.leaves_at,
         }
-        return {"counters": counters, "tensors": self.exchanged.tensors() | self.agreement.tensors()}
+        return {"counters": counters, "tensors": self.exchanged.keeper.tensors() | self.agreement.tensors()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken; the bits are those of an uninterrupted run.
@@ -336,21 +231,21 @@ class Worker:
             ConfigError: it is of another method, model, rank, seed or number of workers; nothing is changed.
         """
         counters, tensors = saved["counters"], saved["tensors"]
-        own = {"method": repr(self.method), "rank": self.rank, "size": self.size, "seed": self._key.seed}
-        check_same(counters, own, "worker")
-        held = held_parameters(self.model, self.optimizer)
+        check_same(counters, self.runner.identity(), "worker")
         names = counters.get("exchanged", self.layout.names)
         noticed = {name: tensor for name, tensor in tensors.items() if name.startswith("noticed.")}
-        self.exchanged.load(tensors, counters["pending"], names, held)
+        remembered = {name: tensor for name, tensor in tensors.items() if name not in noticed}
+        self.exchanged.load(remembered, counters["pending"], names, held_parameters(self.model, self.optimizer))
         self.agreement.resume(counters.get("used", self.agreement.used), names, noticed)
-        self._leaves_at = counters.get("leaves_at")
+        self.agreement.leaves_at = counters.get("leaves_at")
         self.exchanged.exchanged_at = list(counters.get("exchanged_at", [-1] * len(self.channels)))
         self.exchanged.stands = False
         self._lr = counters["lr"]
-        self.union_density = counters["union_density"]
-        self.num_steps = self._sharing.num_steps = counters["num_steps"]
-        self.num_exchanges = counters["num_exchanges"]
-        self.message_bytes = counters["message_bytes"]
+        runner = self.runner
+        runner.num_steps, runner.num_exchanges = counters["num_steps"], counters["num_exchanges"]
+        runner.message_bytes, runner.union_density = counters["message_bytes"], counters["union_density"]
+        if self._gradients is not None:
+            self._gradients.sharing.num_steps = self.num_steps
 
     @torch.no_grad()
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
@@ -367,28 +262,10 @@ class Worker:
                 has no meaning for another number of them.
         """
         state, params = resized(self.method, saved, models, self.rank, self.size)
-        refuse_bound(state, named_tensors(self.channels, self.layout), len(saved))
+        refuse_bound(state, self.exchanged.keeper.live(), len(saved))
         self.load_state_dict(state)
         self.exchanged.write(params)
         self.exchanged.exchanged_at = [self.num_steps] * len(self.channels)
-
-    def _exchange(self, channel: Channel, x: Tensor, finite: bool) -> Steps[Outcome]:
-        turn = self.num_exchanges // len(self.channels)
-        is_watched = self.watcher is not None and self.watcher.is_due(turn, self.rank)
-        compressor = self.method.compressor_at(turn)
-        return (yield from channel.run(x, compressor, finite, self.num_exchanges, is_watched))
-
-    def _accept(self, channel: Channel, outcome: Outcome) -> None:
-        channel.accept(outcome)
-        aggregate = outcome.aggregate
-        if self.watcher is not None:
-            # A step that averages gradients is counted after its exchange, one that averages models before.
-            step = self.num_steps + isinstance(self.method, GradientAveraging)
-            self.watcher.take(channel, outcome, step)
-        self.num_exchanges += 1
-        self.message_bytes += aggregate.message_bytes
-        if self.counts_union:
-            self.union_density = aggregate.num_nonzero() / max(channel.layout.numel, 1)
 
     def _notice_lr_drop(self) -> None:
         lr, before = largest_lr(self.optimizer), self._lr

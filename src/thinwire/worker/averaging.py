@@ -1,0 +1,134 @@
+"""The exchanges of a worker: of gradients before the optimizer's own step, or of models after it."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from thinwire.methods import GradientAveraging, ModelAveraging
+from thinwire.steps import Steps
+from thinwire.worker.agreement import Agreement
+from thinwire.worker.channel import Pending
+from thinwire.worker.exchange_runner import ExchangeRunner
+from thinwire.worker.exchanged import Exchanged
+from thinwire.worker.parameters import gradients, restore_gradients
+from thinwire.worker.refusals import numerics_error
+from thinwire.worker.sharing import Sharing
+
+
+@dataclass(slots=True, eq=False)
+class GradientMeans:
+    """Lets the optimizer step by the mean of gradients.
+
+    Args:
+        method: what is exchanged and how.
+        exchanged: the parameters.
+        agreement: with the other workers on what these are.
+        runner: of the exchanges.
+    """
+
+    method: GradientAveraging
+    exchanged: Exchanged
+    agreement: Agreement
+    runner: ExchangeRunner
+    sharing: Sharing = field(init=False, default_factory=Sharing)
+    """With workers on the same model."""
+
+    @torch.no_grad()
+    def average(self, skips: bool) -> Steps[bool]:
+        """Exchange the gradients; whether the optimizer is to step. See :meth:`thinwire.worker.Worker.before_step`."""
+        agreement, exchanged, runner = self.agreement, self.exchanged, self.runner
+        used = agreement.trained.with_gradients(agreement.used, counts_all=exchanged.is_bound)
+        own = self.sharing.own_gradients()
+        if (yield from agreement.begin(runner.seed, runner.size)):
+            restore_gradients(own)  # meanwhile workers beside this one have put theirs there
+        while True:
+            (channel,) = exchanged.channels
+            has_news = agreement.has_news(used)
+            filled = [param for param in exchanged.params if param.grad is None]
+            x, finite = channel.marked() if has_news else exchanged.gather_gradient(channel, self.method)
+            outcome = yield from runner.run(channel, x, finite, runner.num_exchanges, runner.num_exchanges)
+            if outcome.aggregate.finite:
+                break
+            for param in filled:
+                param.grad = None
+            restore_gradients(own)
+            concluded = yield from agreement.tell(has_news, finite, used, runner.num_exchanges)
+            if concluded.first_nonfinite or not concluded.is_new:
+                if skips:
+                    return False
+                raise numerics_error(channel, outcome, concluded.first_nonfinite, "gradient", runner.num_steps + 1)
+        is_first = self.sharing.num_steps == runner.num_steps  # else a worker beside this one has done it
+        if not agreement.is_idle:
+            runner.accept(channel, outcome, runner.num_steps + 1)
+            runner.count(outcome)
+        if is_first and not agreement.is_idle:
+            # Not those of before: workers beside this one have cleared them and made their own.
+            channel.write_result(outcome.aggregate, gradients(exchanged.params))
+        self.sharing.num_steps += is_first
+        runner.num_steps += 1
+        return is_first
+
+
+@dataclass(slots=True, eq=False)
+class ModelMeans:
+    """Averages models, fragment by fragment, when the schedule says so.
+
+    Args:
+        method: what is exchanged, when and how.
+        exchanged: the parameters.
+        agreement: with the other workers on what these are.
+        runner: of the exchanges.
+    """
+
+    method: ModelAveraging
+    exchanged: Exchanged
+    agreement: Agreement
+    runner: ExchangeRunner
+
+    @torch.no_grad()
+    def average(self) -> Steps[None]:
+        """After a local step: apply what is due, and exchange the next fragment if it is its time."""
+        num_steps = self.runner.num_steps
+        self.exchanged.stands = False
+        for channel in self.exchanged.channels:
+            if channel.pending is not None and channel.pending.due <= num_steps:
+                self.exchanged.end_wait(channel)
+        if self.method.schedule.due(num_steps, self.runner.rank):
+            yield from self._average_next(self.method.delay)
+
+    @torch.no_grad()
+    def finish(self) -> Steps[None]:
+        """Exchange every fragment that has local steps which the other workers have not got."""
+        self.exchanged.end_waits()
+        while self.exchanged.num_unshared_steps(self.runner.num_steps):
+            yield from self._average_next(delay=0)
+
+    def _average_next(self, delay: int) -> Steps[None]:
+        """The exchange of the fragment whose turn it is."""
+        agreement, exchanged, runner = self.agreement, self.exchanged, self.runner
+        yield from agreement.begin(runner.seed, runner.size)
+        used = list(agreement.trained.named)
+        while True:
+            turn, place = divmod(runner.num_exchanges, len(exchanged.channels))
+            channel = exchanged.channels[place]
+            exchanged.end_wait(channel)  # for its turn before
+            has_news = agreement.has_news(used)
+            if has_news:
+                x, finite = channel.marked()
+            else:
+                x, finite = channel.gather_params()
+                x = self.method.update.signal(x, channel.update)
+            outcome = yield from runner.run(channel, x, finite, runner.num_exchanges, turn)
+            if outcome.aggregate.finite:
+                break
+            concluded = yield from agreement.tell(has_news, finite, used, runner.num_exchanges)
+            if concluded.first_nonfinite or not concluded.is_new:
+                raise numerics_error(channel, outcome, concluded.first_nonfinite, "model", runner.num_steps)
+        runner.accept(channel, outcome, runner.num_steps)
+        runner.count(outcome)
+        exchanged.exchanged_at[place] = runner.num_steps
+        if delay:
+            channel.pending = Pending(outcome.aggregate, runner.num_steps + delay)
+        else:
+            exchanged.apply(channel, outcome.aggregate)
+        agreement.let_go(runner.num_exchanges)
