@@ -69,7 +69,7 @@ def measure(
             before = counts(workers, simulation)
         for worker, mine in zip(workers, batches, strict=True):
             worker.optimizer.zero_grad()
-            task.loss(worker.model, mine.indices(step)).backward()  # type: ignore[no-untyped-call]
+            task.loss(worker.model, mine.indices(step)).backward()
         simulation.run([worker.step() for worker in workers])
         if before:
             densities.append(worker_density(workers[0]))

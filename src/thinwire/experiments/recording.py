@@ -231,7 +231,7 @@ class Recorder:
             torch.default_generator.manual_seed(self._key.fold("model", step - 1, rank).bits64() >> 1)
             worker.optimizer.zero_grad()
             try:
-                self._task.loss(worker.model, self._batches[rank].indices(step - 1)).backward()  # type: ignore[no-untyped-call]
+                self._task.loss(worker.model, self._batches[rank].indices(step - 1)).backward()
             except ThinwireError:
                 raise
             except Exception as error:

@@ -122,7 +122,7 @@ class Session:
             # every engine and after every restart.
             torch.default_generator.manual_seed(self._key.fold("model", step, worker.rank).bits64() >> 1)
             worker.optimizer.zero_grad()
-            self.task.loss(worker.model, batches.indices(step)).backward()  # type: ignore[no-untyped-call]
+            self.task.loss(worker.model, batches.indices(step)).backward()
             if worker.rank == 0 and self._averager is not None:
                 self._averager.take(step, worker.shared_parameters())
             for group in worker.optimizer.param_groups:
