@@ -1,7 +1,9 @@
 """The recipes of CONTRIBUTING.md and of the kernels' guide, followed word for word in a copy of the package."""
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,7 +53,7 @@ def test_every_recipe_is_at_most_a_page_and_is_code() -> None:
 
 
 def test_the_recipes_work_as_they_are_written(tmp_path: Path) -> None:
-    """All five in one copy, and their tests in one process; what is compiled already is taken along."""
+    """All five in one copy, all commands in one process; what is compiled already is taken along."""
     for name in ("src", "tests", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -59,34 +61,30 @@ def test_the_recipes_work_as_they_are_written(tmp_path: Path) -> None:
     for block in found:
         if block.title:
             apply(block, tmp_path)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path / "src"), str(tmp_path / "tests")))}
-
-    def run(*arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-        )
-        assert done.returncode == 0, f"{arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-
+    commands: list[list[str]] = []
     paths: list[str] = []
     chosen: list[str] = []
     for line in [line for block in found if block.language == "sh" for line in block.text.splitlines()]:
-        program, *arguments = re.findall(r'"[^"]*"|\S+', line)
-        assert (program, arguments[0]) == ("python", "-m"), line
-        arguments = [argument.strip('"') for argument in arguments]
-        if arguments[1] != "pytest":
-            run(*arguments)
+        program, m, module, *arguments = shlex.split(line)
+        assert (program, m) == ("python", "-m"), line
+        if module != "pytest":
+            commands.append([module, *arguments])
             continue
-        if "-k" in arguments:
-            chosen.append(arguments.pop())
-            arguments.pop()
-        else:
-            chosen += [Path(path).stem for path in arguments[2:] if path.startswith(("src", "tests"))]
-        paths += [path for path in arguments[2:] if path.startswith(("src", "tests"))]
+        files = [argument for argument in arguments if argument.startswith(("src/", "tests/"))]
+        paths += files
+        chosen += [arguments[arguments.index("-k") + 1]] if "-k" in arguments else [Path(file).name for file in files]
     new = [block.title for block in found if block.language == "python"]
-    chosen += [Path(name).stem for name in new if name.startswith("src")]
-    run("-m", "pytest", "-n", "0", *dict.fromkeys([*paths, "tests/test_layers.py"]), "-k", " or ".join(chosen))
-    run("-m", "ruff", "check", *new)
-    run("-m", "ruff", "format", "--check", *new)
+    chosen += [Path(name).name for name in new if name.startswith("src/")]
+    options = ["-n", "0", *dict.fromkeys([*paths, "tests/test_layers.py"]), "-k", " or ".join(chosen)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path / "src"), str(tmp_path / "tests")))}
+    for command in (
+        [str(Path(__file__).with_name("modules_main.py")), json.dumps([*commands, ["pytest", *options]])],
+        ["-m", "ruff", "check", *new],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 def test_the_vectors_of_the_guide_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
