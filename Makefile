@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check docs bench clean
 help:
 	@echo "make demo   compare methods on real data; writes runs/demo/report.html"
 	@echo "make test   all tests and doctests"
-	@echo "make check  format, lint, types, floors, doctests"
+	@echo "make check  format, lint, types, floors, doctests, the documentation site"
+	@echo "make docs   the documentation site, in site/"
 	@echo "make bench  what is timed, as ratios (benchmarks/)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -29,9 +30,13 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py src/thinwire
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/simulator_overhead.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache runs
+	rm -rf .venv .mypy_cache .ruff_cache runs site

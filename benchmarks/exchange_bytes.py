@@ -60,7 +60,7 @@ def measure(
         model = task.model(args.seed)
         optimizer = torch.optim.SGD(model.parameters(), lr=args.lr)
         workers.append(Worker(method, model, optimizer, rank=rank, size=num_workers, seed=args.seed))
-        workers[-1].counts_union = rank == 0
+        workers[-1].runner.counts_union = rank == 0
     simulation = Simulation(num_workers)
     densities = []
     before: list[tuple[int, int, int]] = []
@@ -69,7 +69,7 @@ def measure(
             before = counts(workers, simulation)
         for worker, mine in zip(workers, batches, strict=True):
             worker.optimizer.zero_grad()
-            task.loss(worker.model, mine.indices(step)).backward()  # type: ignore[no-untyped-call]
+            task.loss(worker.model, mine.indices(step)).backward()
         simulation.run([worker.step() for worker in workers])
         if before:
             densities.append(worker_density(workers[0]))
@@ -95,7 +95,7 @@ def counts(workers: Iterable[Worker], simulation: Simulation) -> list[tuple[int,
 
 
 def worker_density(worker: Worker) -> float:
-    density = worker.union_density
+    density = worker.runner.union_density
     assert density is not None
     return density
 

@@ -121,10 +121,9 @@ def run_process(trial: Trial, rank: int, folder: str, timeout_s: float, tells: i
     def tell(**what: Any) -> None:
         os.write(tells, (json.dumps({"rank": rank, **what}) + "\n").encode())
 
-    dist.init_process_group(
-        "gloo", store=dist.FileStore(str(Path(folder, "store")), trial.size), rank=rank, world_size=trial.size,
-        timeout=timedelta(seconds=timeout_s),
-    )  # fmt: skip
+    store = dist.FileStore(str(Path(folder, "store")), trial.size)  # type: ignore[attr-defined]
+    timeout = timedelta(seconds=timeout_s)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=trial.size, timeout=timeout)
     try:
         train(trial, rank, timeout_s, lambda: tell(kind="begun"))
     except BaseException as error:

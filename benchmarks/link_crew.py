@@ -75,7 +75,8 @@ def crew(script: str, names: Sequence[str | None]) -> Iterator[Crew]:
 def serve(rank: int, size: int, store: str) -> None:
     """What one process of the crew does."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
+    kept = dist.FileStore(store, size)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=kept, rank=rank, world_size=size)
     clock = CommonClock(f"{store}-clock", rank, size, limit_s=120.0)
     for line in sys.stdin:
         found = _time(Case(**json.loads(line)), clock, rank, size)

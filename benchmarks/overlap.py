@@ -39,8 +39,10 @@ class Bucket:
     """What a hook may ask of a bucket, kept after backward."""
 
     def __init__(self, bucket: Any) -> None:
-        self._parameters, self._gradients = bucket.parameters(), bucket.gradients()
-        self._buffer, self._is_last = bucket.buffer(), bucket.is_last()
+        self._parameters: list[Tensor] = bucket.parameters()
+        self._gradients: list[Tensor] = bucket.gradients()
+        self._buffer: Tensor = bucket.buffer()
+        self._is_last: bool = bucket.is_last()
 
     def parameters(self) -> list[Tensor]:
         return self._parameters
@@ -65,7 +67,8 @@ class Whole(Bucket):
 def all_reduce(bucket: Bucket) -> torch.futures.Future[Tensor]:
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
-    return work.get_future()
+    future: torch.futures.Future[Tensor] = work.get_future()
+    return future
 
 
 def network() -> nn.Module:
@@ -149,7 +152,7 @@ def measure(method: str, batch: int, own_batch: int, clock: CommonClock) -> dict
 
 def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(args.store, 2)
+    store = dist.FileStore(args.store, 2)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=args.rank, world_size=2)
     clock = CommonClock(f"{args.store}-clock", args.rank, 2)
     for method in args.methods:

@@ -84,7 +84,8 @@ def measure(problem: Problem, sharding: Sharding, workers: int, out: TextIO | No
     for title in ("best rate", "rate that is best at H = 1"):
         print(f"{title:28s}" + "".join(f"{f'H={gap}':>12s}" for gap in GAPS))
         for name in METHODS:
-            at_one = min(range(len(problem.lrs)), key=lambda j, name=name: loss(found[name, 1][j]))
+            losses = [loss(found[name, 1][j]) for j in range(len(problem.lrs))]
+            at_one = losses.index(min(losses))
             cells = []
             for gap in GAPS:
                 values = found[name, gap]

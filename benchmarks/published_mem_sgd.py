@@ -26,7 +26,7 @@ import torch
 from numba import njit
 
 from thinwire.compressors import QSGD, RandK
-from thinwire.experiments.learning_rates import Bottou, Inverse, Rates
+from thinwire.experiments.learning_rates import Rates, make_rates
 from thinwire.experiments.tasks.logreg import LogisticRegression
 from thinwire.kernels.quantize.dither import dither_torch
 from thinwire.kernels.sample.subset import segment_subsets
@@ -276,10 +276,10 @@ def main() -> None:
     for setting in theoretical:
         first = 2.0 / (task.regularisation * setting.shift)
         average = RunningAverage(weights="quadratic", shift=setting.shift)
-        found = train(task, setting.method, Inverse(setting.shift), first, average, [1, 3])
+        found = train(task, setting.method, make_rates(f"inverse:shift={setting.shift!r}"), first, average, [1, 3])
         report(setting, f"a={setting.shift:g}", found, sizes[setting.method], (1, 3), out)
     report_head("tuned: eta = g / (1 + g lambda t), uniform average", (1, args.epochs))
-    rates, average = Bottou(task.regularisation), RunningAverage(weights="uniform")
+    rates, average = make_rates(f"bottou:decay={task.regularisation!r}"), RunningAverage(weights="uniform")
     for setting in compared:
         tries = {g: train(task, setting.method, rates, g, average, [0.01])["average"]["0.01"] for g in GRID}
         g = min(GRID, key=lambda each: (tries[each] is None, tries[each]))

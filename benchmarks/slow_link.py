@@ -30,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 import thinwire
 from thinwire.distributed import CompressedGradients, Synchronizer
 from thinwire.experiments.tasks import load_task
+from thinwire.experiments.tasks.images import ImageTask
 
 WIDTH = 1870  # with 784 inputs, two hidden layers of this width and 10 outputs: 4,985,430 parameters
 LR = 0.1
@@ -49,9 +50,10 @@ NUM_TRAIN, NUM_HELD_OUT = 5000, 1000
 
 def data(folder: str | None) -> tuple[Tensor, Tensor]:
     """Images of fashion-mnist as vectors, and their classes."""
-    train = load_task("fashion-mnist", data=folder).train
+    task = load_task("fashion-mnist", data=folder)
+    assert isinstance(task, ImageTask)
     count = NUM_TRAIN + NUM_HELD_OUT
-    return train.pixels[:count].flatten(1), train.classes[:count]
+    return task.train.pixels[:count].flatten(1), task.train.classes[:count]
 
 
 def network() -> nn.Module:
@@ -111,7 +113,7 @@ class Trainee:
 
     def evaluate(self, inputs: Tensor, labels: Tensor) -> float:
         """Accuracy of the model that counts."""
-        named = dict(self.model.named_parameters())
+        named: dict[str, Tensor] = dict(self.model.named_parameters())
         if isinstance(self.handle, Synchronizer):
             named = self.handle.shared_parameters()
         with torch.no_grad():
@@ -179,7 +181,7 @@ def measure(way: str, args: argparse.Namespace, clock: CommonClock) -> dict[str,
 def train(args: argparse.Namespace) -> None:
     """What one process does: every way in turn."""
     torch.set_num_threads(1)
-    store = dist.FileStore(args.store, args.processes)
+    store = dist.FileStore(args.store, args.processes)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=args.rank, world_size=args.processes)
     clock = CommonClock(f"{args.store}-clock", args.rank, args.processes)
     results = []

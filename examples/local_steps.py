@@ -14,7 +14,9 @@ from torch.nn import functional as F
 import thinwire
 
 
-def main(folder: str = "runs/local_steps", method: str = "signtopk:density=2%,every=4", num_steps: int = 300) -> None:
+def main(
+    folder: str = "runs/local_steps", method: str = "signtopk:density=2%,every=4", *, num_steps: int = 300
+) -> None:
     dist.init_process_group()
     rank, size = dist.get_rank(), dist.get_world_size()
     images, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
@@ -26,8 +28,9 @@ def main(folder: str = "runs/local_steps", method: str = "signtopk:density=2%,ev
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
 
     with thinwire.synchronize(optimizer, model, method) as sync:  # the one line
-        parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "thinwire": sync}
-        checkpoints = thinwire.Checkpoints(folder, parts)
+        checkpoints = thinwire.Checkpoints(
+            folder, {"model": model, "optimizer": optimizer, "scheduler": scheduler, "thinwire": sync}
+        )
         begin = checkpoints.load() or 0
         if rank == 0 and begin:
             print(f"going on from step {begin}")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import thinwire
 
 
-def main(method: str = "signtopk:density=2%,every=4", num_steps: int = 200) -> None:
+def main(method: str = "signtopk:density=2%,every=4", *, num_steps: int = 200) -> None:
     dist.init_process_group()
     rank, size = dist.get_rank(), dist.get_world_size()
     images, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))

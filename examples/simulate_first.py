@@ -38,7 +38,7 @@ def loss_of(model: Callable[[Tensor], Tensor], step: int, rank: int) -> Tensor:
 
 def accuracy(model: nn.Module, params: dict[str, Tensor]) -> float:
     images, labels = data()
-    outputs = torch.func.functional_call(model, params, (images[1500:],))
+    outputs: Tensor = torch.func.functional_call(model, params, (images[1500:],))
     return (outputs.argmax(1) == labels[1500:]).float().mean().item()
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
     door = Door(context, options, advertised_host(options.interface))
     try:
         own = Card(
-            version("thinwire"), host_name(), machine_id(), door.path, door.endpoint, door.key, door.secret.hex(),
+            _version(), host_name(), machine_id(), door.path, door.endpoint, door.key, door.secret.hex(),
             {name: _hash(text) for name, text in said.items()},
         )  # fmt: skip
         cards = [Card(**json.loads(text)) for text in _gather_text(own.to_bytes(), group)]
@@ -291,3 +291,10 @@ def _unreachable(
         "links=LinkOptions(interface=...); if a firewall is between them, LinkOptions(ports=(first, last)) and open "
         "these ports"
     )
+
+
+def _version() -> str:
+    try:
+        return version("thinwire")
+    except PackageNotFoundError:
+        return "0+unknown"  # run from its files, without installation

@@ -31,7 +31,7 @@ def take_gradient(task: Task, worker: Worker, batches: Batches, key: Key, step: 
     """
     torch.default_generator.manual_seed(key.fold("model", step, worker.rank).bits64() >> 1)
     worker.optimizer.zero_grad()
-    task.loss(worker.model, batches.indices(step)).backward()  # type: ignore[no-untyped-call]
+    task.loss(worker.model, batches.indices(step)).backward()
 
 
 @contextmanager
