@@ -28,7 +28,9 @@ REFERENCE = {
     "wire": ("thinwire.wire",),
     "distributed": ("thinwire.distributed", "thinwire.worker"),
     "simulator": ("thinwire.simulator",),
-    "experiments": ("thinwire.experiments.tasks", "thinwire.experiments.spec", "thinwire.experiments.comparison_runner"),
+    "experiments": (
+        "thinwire.experiments.tasks", "thinwire.experiments.spec", "thinwire.experiments.comparison_runner",
+    ),
     "integrations": (
         "thinwire.integrations.lightning", "thinwire.integrations.accelerate", "thinwire.integrations.transformers",
     ),
