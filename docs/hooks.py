@@ -39,6 +39,7 @@ REFERENCE = {
 """Modules by the page of the reference that has them."""
 
 _LINK = re.compile(r"(?<!!)\[([^\]\n]*)\]\(([^)\s]+)\)")
+_FIGURE = re.compile(r'(?<=src=")docs/|(?<=srcset=")docs/')
 _SESSION = re.compile(r"^(?:>>> .*\n(?:[^\n]+\n)*\n?)+", flags=re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", flags=re.MULTILINE | re.DOTALL)
 
@@ -60,7 +61,8 @@ def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: F
 
 
 def _with_links(source: str, page: str) -> str:
-    return _links((ROOT / source).read_text(encoding="utf-8"), source, page)
+    text = _FIGURE.sub("", (ROOT / source).read_text(encoding="utf-8"))  # these pages lie at the top of the site
+    return _links(text, source, page)
 
 
 def _links(text: str, source: str, page: str) -> str:
