@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+QUICK := tests/test_layers.py tests/payloads tests/memory tests/wire/test_wire_golden.py tests/wire/test_wire_round_trip.py \
+  tests/compressors/test_compressor_contract.py tests/exchanges/test_exchange_contract.py tests/methods/test_method_laws.py
 
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test quick check docs bench clean
 help:
 	@echo "make demo   compare methods on real data; writes runs/demo/report.html"
 	@echo "make test   all tests and doctests"
-	@echo "make check  format, lint, types, floors, doctests, the documentation site"
+	@echo "make quick  the laws most likely to break, without processes"
+	@echo "make check  format, lint, types, floors, the documentation site"
 	@echo "make docs   the documentation site, in site/"
 	@echo "make bench  what is timed, as ratios (benchmarks/)"
 
@@ -25,11 +28,14 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -k "not law_of_the_mean and not law_of_the_error" $(QUICK)
+
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_layers.py src/thinwire
+	$(BIN)/python -m pytest tests/test_layers.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs: $(INSTALLED)

@@ -156,3 +156,30 @@ def check(parent: ast.AST, where: str) -> None:
             assert ast.get_docstring(node), f"{where}: {node.name} has no docstring"
             if isinstance(node, ast.ClassDef):
                 check(node, f"{where}: {node.name}")
+
+
+def decorators(node: ast.AST) -> set[str]:
+    return (
+        {each.id for each in node.decorator_list if isinstance(each, ast.Name)} if isinstance(node, Function) else set()
+    )
+
+
+def names_outside_kernels(node: ast.AST) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if not decorators(child) & {"kernel", "pasted", "helper"}:
+            if isinstance(child, ast.Name | ast.Attribute):
+                yield child.id if isinstance(child, ast.Name) else child.attr
+            yield from names_outside_kernels(child)
+
+
+def test_only_kernels_call_helpers() -> None:
+    """They have no entrance for Python: a call would end the process."""
+    trees = {f"thinwire.{named(path)[:-3].replace('/', '.')}": parse(path) for path in FILES if top(path) == "kernels"}
+    helpers = {(home, node.name) for home, tree in trees.items() for node in tree.body if "helper" in decorators(node)}
+    assert helpers
+    for path in FILES:
+        here, seen = f"thinwire.{named(path)[:-3].replace('/', '.')}", set(imported(path))
+        known = {name for home, name in helpers if home == here or f"{home}.{name}" in seen}
+        assert top(path) == "kernels" or not known, f"{named(path)} imports {known}"
+        called = known.intersection(names_outside_kernels(parse(path)))
+        assert not called, f"{named(path)} calls {called}, which only kernels can"

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +72,9 @@ class Kernels:
 
 
 @pytest.fixture
-def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels]:
-    yield Kernels(tmp_path, monkeypatch)
-    compiling._notice.cache_clear()
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernels:
+    monkeypatch.setattr(compiling, "_notices", [])
+    return Kernels(tmp_path, monkeypatch)
 
 
 def misses(module: Any) -> int:

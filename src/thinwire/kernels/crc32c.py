@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel, pasted
 from thinwire.kernels.jit.intrinsics import copy_to, crc32c_word, has_crc32c, load_word
 from thinwire.kernels.jit.threads import run, shares
 
@@ -169,7 +169,7 @@ def _joined(first: Any, second: Any, num_bytes: int) -> Any:
     return first ^ second
 
 
-@kernel
+@helper
 def _times(left: Any, right: Any) -> Any:
     product = np.uint32(0)
     for power in range(32):
@@ -179,7 +179,7 @@ def _times(left: Any, right: Any) -> Any:
     return product
 
 
-@kernel
+@pasted
 def checksum_by_instruction(data: Any, tables: Any, shifts: Any, previous: Any) -> Any:
     """The checksum on a processor that has an instruction for it, see :func:`has_crc32c`.
 
@@ -207,7 +207,7 @@ def checksum_by_instruction(data: Any, tables: Any, shifts: Any, previous: Any) 
     return _finish(data, position, tables, np.uint32(state))
 
 
-@kernel
+@pasted
 def checksum_by_tables(data: Any, tables: Any, previous: Any) -> Any:
     """The checksum on any processor, sixteen bytes a step."""
     u64 = np.uint64
@@ -229,7 +229,7 @@ def checksum_by_tables(data: Any, tables: Any, previous: Any) -> Any:
     return _finish(data, whole, tables, state)
 
 
-@kernel
+@helper
 def _shifted(state: Any, shift: Any) -> Any:
     byte = np.uint64(255)
     low = shift[0, state & byte] ^ shift[1, (state >> np.uint64(8)) & byte]
@@ -237,7 +237,7 @@ def _shifted(state: Any, shift: Any) -> Any:
     return np.uint64(low ^ high)
 
 
-@kernel
+@helper
 def _finish(data: Any, position: int, tables: Any, state: Any) -> Any:
     for place in range(position, data.size):
         state = np.uint32((state >> np.uint32(8)) ^ tables[0, (state ^ data[place]) & np.uint32(255)])

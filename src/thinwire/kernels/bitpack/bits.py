@@ -8,10 +8,10 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
-from thinwire.kernels.jit.intrinsics import load_word, load_word_padded
+from thinwire.kernels.jit.intrinsics import empty, load_word, load_word_padded, seen_as
 from thinwire.kernels.jit.simd import LANES, LARGEST_WIDTH, unpack_groups
 from thinwire.kernels.jit.threads import run, shares
 
@@ -148,7 +148,7 @@ def check_packed(packed: Tensor, count: int, width: int, largest: int = 31) -> N
         raise ConfigError(f"{packed.numel()} bytes were given, {count} codes of {width} bits were asked for")
 
 
-@kernel
+@helper
 def _pack_words(codes: Any, width: int, words: Any) -> None:
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     pending = np.uint64(0)
@@ -166,20 +166,20 @@ def _pack_words(codes: Any, width: int, words: Any) -> None:
         words[written] = np.uint32(pending)
 
 
-@kernel
+@helper
 def gather_flags(flags: Any, packed: Any) -> None:
     """Bytes of 0 or 1, eight for each byte of ``packed``, as its bits, the first lowest; for other kernels."""
     prefer_wide_vectors()
     always_inline()
     # Eight bytes are gathered into one by a multiplication that shifts each to its place in the top byte.
-    eights = flags.view(np.uint64)
+    eights = seen_as(flags, np.uint64)
     for j in range(packed.size):
         packed[j] = np.uint8((eights[j] * np.uint64(0x0102040810204080)) >> np.uint64(56))
 
 
-@kernel
+@helper
 def _pack_1(codes: Any, packed: Any) -> None:
-    block = np.empty(1024, np.uint8)
+    block = empty(1024, np.uint8)
     for start in range(0, codes.size, 1024):
         num = min(1024, codes.size - start)
         part = codes[start : start + num]
@@ -189,7 +189,7 @@ def _pack_1(codes: Any, packed: Any) -> None:
         gather_flags(block, packed[start // 8 : start // 8 + (num + 7) // 8])
 
 
-@kernel
+@helper
 def _pack_2(codes: Any, packed: Any) -> None:
     for j in range(codes.size // 4):
         low = (codes[4 * j] & 3) | ((codes[4 * j + 1] & 3) << 2)
@@ -201,7 +201,7 @@ def _pack_2(codes: Any, packed: Any) -> None:
         packed[codes.size // 4] = last
 
 
-@kernel
+@helper
 def _pack_4(codes: Any, packed: Any) -> None:
     for j in range(codes.size // 2):
         packed[j] = np.uint8((codes[2 * j] & 15) | ((codes[2 * j + 1] & 15) << 4))
@@ -209,13 +209,13 @@ def _pack_4(codes: Any, packed: Any) -> None:
         packed[codes.size // 2] = np.uint8(codes[codes.size - 1] & 15)
 
 
-@kernel
+@helper
 def _pack_8(codes: Any, packed: Any) -> None:
     for j in range(codes.size):
         packed[j] = np.uint8(codes[j])
 
 
-@kernel
+@helper
 def _unpack_any(packed: Any, width: int, codes: Any) -> None:
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     # Eight codes are `width` whole bytes; their words must lie inside.
@@ -243,7 +243,7 @@ def pack_block(codes: Any, width: int, words: Any) -> None:
 
     Bytes of the last word after those that the codes take may keep what was there.
     """
-    packed = words.view(np.uint8)[: (codes.size * width + 7) // 8]
+    packed = seen_as(words, np.uint8)[: (codes.size * width + 7) // 8]
     if width == 1:
         _pack_1(codes, packed)
     elif width == 2:
@@ -261,7 +261,7 @@ def _largest(packed: Any, width: int, start: int, stop: int) -> Any:
     """The largest of codes ``start``, a multiple of 1024, to ``stop``."""
     if width <= 2 or width == 4 or width == 8:
         return _largest_of_bytes(packed, width, start, stop)
-    block = np.empty(1024, np.int32)
+    block = empty(1024, np.int32)
     largest = np.int64(-1)
     for first in range(start, stop, 1024):
         num = min(1024, stop - first)
@@ -274,7 +274,7 @@ def _largest(packed: Any, width: int, start: int, stop: int) -> Any:
     return largest
 
 
-@kernel
+@helper
 def _largest_of_bytes(packed: Any, width: int, start: int, stop: int) -> Any:
     """The same where no code lies in two bytes: the largest at every place of a byte."""
     first = start * width // 8

@@ -20,8 +20,8 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.entropy.gap_streams import ENDED, REASONS, TOO_LARGE
 from thinwire.kernels.entropy.rice import gaps_of
-from thinwire.kernels.jit.compiling import kernel
-from thinwire.kernels.jit.intrinsics import count_leading_zeros
+from thinwire.kernels.jit.compiling import helper, kernel
+from thinwire.kernels.jit.intrinsics import count_leading_zeros, empty
 
 MAX_COUNT = 2**13
 """Most indices: what bounds the time, and the memory that a few bytes can ask for."""
@@ -110,29 +110,29 @@ def adaptive_decode_prefix(data: Tensor, count: int, numel: int) -> tuple[Tensor
     return tensor_of(indices), result
 
 
-@kernel
+@helper
 def _new_estimates() -> Any:
     """A fast and a slow one for each decision: whether the width is ``t``, then the highest low bit of each width."""
-    estimates = np.empty(4 * _LONGEST, np.int64)
+    estimates = empty(4 * _LONGEST, np.int64)
     estimates[: 2 * _LONGEST] = _FIRST_ENDS
     estimates[2 * _LONGEST :] = _EVEN
     return estimates
 
 
-@kernel
+@helper
 def _middle(low: Any, high: Any, estimates: Any, which: Any) -> Any:
     """The last number that stands for a 1: its share of the interval is the estimate, never nearly 0 or 1."""
     probability = min(max((estimates[2 * which] + estimates[2 * which + 1]) >> 1, 64), 65536 - 64)
     return low + (((high - low) * probability) >> 16)
 
 
-@kernel
+@helper
 def _learn(estimates: Any, which: Any, bit: Any) -> None:
     estimates[2 * which] += ((bit << 16) - estimates[2 * which]) >> _FAST
     estimates[2 * which + 1] += ((bit << 16) - estimates[2 * which + 1]) >> _SLOW
 
 
-@kernel
+@helper
 def _write_agreed(low: Any, high: Any, data: Any, written: Any) -> Any:
     """The interval without the bytes that all its numbers begin with; bytes that ``data`` cannot hold are counted."""
     while (low ^ high) >> 24 == 0:
@@ -144,7 +144,7 @@ def _write_agreed(low: Any, high: Any, data: Any, written: Any) -> Any:
     return low, high, written
 
 
-@kernel
+@helper
 def _pass_agreed(low: Any, high: Any, code: Any, data: Any, passed: Any) -> Any:
     """The same for a reader, whose number goes on with the next bytes; zeros follow the end of ``data``."""
     while (low ^ high) >> 24 == 0:
@@ -155,7 +155,7 @@ def _pass_agreed(low: Any, high: Any, code: Any, data: Any, passed: Any) -> Any:
     return low, high, code, passed
 
 
-@kernel
+@helper
 def _end(low: Any, high: Any) -> Any:
     """The fewest bytes after which any others may follow inside the interval, as a number and how many."""
     for num_bytes in range(4):
@@ -202,7 +202,7 @@ def _encode(gaps: Any, data: Any) -> Any:
     return written + num_bytes
 
 
-@kernel
+@helper
 def _byte(data: Any, position: int) -> Any:
     return np.int64(data[position]) if position < data.size else np.int64(0)
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch, unpack_block, unpack_torch
-from thinwire.kernels.jit.compiling import intrinsic, kernel, types
+from thinwire.kernels.jit.compiling import helper, intrinsic, kernel, types
 from thinwire.kernels.jit.devices import body_for
-from thinwire.kernels.jit.intrinsics import count_leading_zeros, load_word_padded
+from thinwire.kernels.jit.intrinsics import count_leading_zeros, empty, load_word_padded, zeros
 
 MAX_NUM_BITS = 43
 """Most bits of one level: 2, 3, 5 and 31 digits, the 0 that ends them, and a sign."""
@@ -140,7 +140,7 @@ def _reverse_bits(typing_context: Any, word: Any) -> Any:
 reverse_bits: Any = intrinsic(_reverse_bits)
 
 
-@kernel
+@helper
 def _string(level: int) -> Any:
     """The bits of a level, the first the lowest, and their number."""
     number = np.uint64(abs(level) + 1)
@@ -156,9 +156,9 @@ def _string(level: int) -> Any:
     return bits, np.int64(length)
 
 
-@kernel
+@helper
 def _small_lengths() -> Any:
-    lengths = np.empty(256, np.int64)
+    lengths = empty(256, np.int64)
     for level in range(256):
         lengths[level] = _string(level)[1]
     return lengths
@@ -166,7 +166,7 @@ def _small_lengths() -> Any:
 
 @kernel
 def _num_bits_of(packed: Any, count: int, width: int, num_levels: int) -> Any:
-    codes = np.empty(2048, np.int32)
+    codes = empty(2048, np.int32)
     lengths = _small_lengths()
     total = np.int64(0)
     for begin in range(0, count, 2048):
@@ -180,10 +180,10 @@ def _num_bits_of(packed: Any, count: int, width: int, num_levels: int) -> Any:
 
 @kernel
 def _encode(packed: Any, count: int, width: int, num_levels: int, data: Any) -> None:
-    codes = np.empty(2048, np.int32)
+    codes = empty(2048, np.int32)
     largest = min(num_levels, 255)
-    strings = np.empty(2 * largest + 1, np.uint64)
-    lengths = np.empty(2 * largest + 1, np.int64)
+    strings = empty(2 * largest + 1, np.uint64)
+    lengths = empty(2 * largest + 1, np.int64)
     for small in range(-largest, largest + 1):
         strings[small + largest], lengths[small + largest] = _string(small)
     pending = np.uint64(0)
@@ -216,10 +216,10 @@ def _encode(packed: Any, count: int, width: int, num_levels: int, data: Any) -> 
 
 @kernel
 def _decode(data: Any, count: int, width: int, num_levels: int, packed: Any) -> Any:
-    codes = np.empty(2048, np.int32)
+    codes = empty(2048, np.int32)
     # For the next eight bits, the code and how many of them it takes, 0 if more: levels to 14 take eight.
-    short_codes = np.zeros(256, np.int32)
-    short_lengths = np.zeros(256, np.int64)
+    short_codes = zeros(256, np.int32)
+    short_lengths = zeros(256, np.int64)
     for small in range(-min(14, num_levels), min(14, num_levels) + 1):
         bits, length = _string(small)
         for rest in range(1 << (8 - length)):

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.entropy.gap_streams import ENDED, PADDING, TOO_LARGE, find_ends, from_byte, is_padded, take_ones
-from thinwire.kernels.jit.compiling import kernel
-from thinwire.kernels.jit.intrinsics import count_leading_zeros, load_word, load_word_padded, write_bits
+from thinwire.kernels.jit.compiling import helper, kernel, pasted
+from thinwire.kernels.jit.intrinsics import count_leading_zeros, empty, load_word, load_word_padded, write_bits
 
 
-@kernel
+@helper
 def _num_bits(number: Any) -> Any:
     """Binary digits of a number: 0 for 0."""
     return 64 - np.int64(count_leading_zeros(np.uint64(number)))
@@ -20,8 +20,8 @@ def choose_orders(gaps: Any, orders: Any, first: int, last: int) -> Any:
     """Of blocks ``first`` to ``last - 1``; how many bits the two streams take, or -1 for a gap out of range."""
     num_unary_bits = np.int64(0)
     num_raw_bits = np.int64(0)
-    short = np.empty(49, np.int64)
-    carried = np.empty(49, np.int64)
+    short = empty(49, np.int64)
+    carried = empty(49, np.int64)
     for block in range(first, last):
         part = gaps[128 * block : min(128 * block + 128, gaps.size)]
         # A gap g of s digits has w = o where o >= s. Where o < s, w = s - 1, or s if g + 2**o carries into a new
@@ -119,7 +119,8 @@ def num_bytes_read(num_order_bytes: int, end: int, raw: Any, raw_end: int) -> in
 def decode_all(data: Any, num_order_bytes: int, numel: int, indices: Any) -> Any:
     """All indices on one thread; how many bytes they take, or what is wrong."""
     orders, unary = data[:num_order_bytes], data[num_order_bytes:]
-    ends = np.full(1, indices.size)
+    ends = empty(1, np.int64)
+    ends[0] = indices.size
     if not find_ends(unary, ends):
         return ENDED
     wrong = check_lengths(orders, unary, indices.size, ends[0])
@@ -130,7 +131,7 @@ def decode_all(data: Any, num_order_bytes: int, numel: int, indices: Any) -> Any
     return num_bytes_read(num_order_bytes, ends[0], raw, raw_end) if raw_end >= 0 else TOO_LARGE
 
 
-@kernel
+@pasted
 def decode_blocks(
     data: Any, unary: Any, begin: int, raw: Any, start: Any, numel: int, first: int, last: int, indices: Any
 ) -> Any:
@@ -139,8 +140,8 @@ def decode_blocks(
     Their lengths lie from bit ``begin`` on, where as many 1s are as are asked for, their low bits from bit ``start``
     on. -1 if an index is not below ``numel``.
     """
-    places = np.empty(128 + 68, np.int64)
-    room = np.empty(128 * 6 + 16, np.uint8)
+    places = empty(128 + 68, np.int64)
+    room = empty(128 * 6 + 16, np.uint8)
     position = np.int64(begin >> 3)
     word = load_word_padded(unary, position) >> np.uint64(begin & 7) << np.uint64(begin & 7)
     num = np.int64(0)

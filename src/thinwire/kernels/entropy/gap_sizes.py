@@ -13,7 +13,7 @@ from thinwire.kernels.entropy.gap_streams import gap_ranges
 from thinwire.kernels.entropy.rice import gaps_of
 from thinwire.kernels.entropy.rice_numba import choose_parameter_below, fill_gaps
 from thinwire.kernels.flat.checks import check_indices
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import kernel, pasted
 from thinwire.kernels.jit.threads import run
 
 _CHUNK = 1 << 12
@@ -76,7 +76,7 @@ def _measure_all(indices: Any, gaps: Any, orders: Any) -> Any:
     return num_bytes, parameter, rice_num_bytes
 
 
-@kernel
+@pasted
 def _measure(indices: Any, gaps: Any, orders: Any, first: int, last: int) -> Any:
     """Gaps ``first`` to ``last - 1``, which begin a block, as :func:`choose_orders`; -1 if they do not ascend."""
     unary, raw = np.int64(0), np.int64(0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.arrays import empty_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.intrinsics import (
     LAST_BIT,
     copy_to,
@@ -96,13 +96,13 @@ def write_streams(encode: Callable[..., Any], calls: Sequence[tuple[Any, ...]], 
         begin = (end + 7) // 8
 
 
-@kernel
+@helper
 def is_padded(stream: Any, end: int) -> bool:
     """Whether the bits from ``end`` to the end of its byte are zero."""
     return not (end % 8 and stream[end >> 3] >> (end % 8))
 
 
-@kernel
+@helper
 def take_ones(word: Any, first: Any, places: Any, num: Any) -> Any:
     """Append the places ``first + bit`` of a word's set bits to the ``num`` that are there; how many there are then.
 
@@ -118,7 +118,7 @@ def take_ones(word: Any, first: Any, places: Any, num: Any) -> Any:
     return end
 
 
-@kernel
+@helper
 def from_byte(data: Any, first: int, num_bytes: int, room: Any) -> Any:
     """``data`` from byte ``first`` on, to read whole words that begin in the next ``num_bytes``.
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from thinwire.kernels.bitpack.bits import pack_block, unpack_block
 from thinwire.kernels.entropy.rans_simd import has_vectors, pull_vectors, push_vectors
-from thinwire.kernels.jit.compiling import intrinsic, kernel, types
+from thinwire.kernels.jit.compiling import helper, intrinsic, kernel, types
 from thinwire.kernels.jit.hints import prefer_wide_vectors
-from thinwire.kernels.jit.intrinsics import copy_to
+from thinwire.kernels.jit.intrinsics import copy_to, empty, seen_as, zeros
 
 ENDED, LEFT, NOT_CANONICAL = -1, -2, -3
 REASONS = {
@@ -44,7 +44,7 @@ def count_symbols(packed: Any, width: int, start: int, stop: int, counts: Any) -
     """Add to int64 ``counts`` ``[4, 256]``, whose sum over the rows is what counts."""
     # Four counters a symbol: runs of one symbol would wait for one counter to be written each time.
     shift = max(0, width - 8)
-    codes = np.empty(2048, np.int32)
+    codes = empty(2048, np.int32)
     for begin in range(start, stop, 2048):
         num = min(2048, stop - begin)
         unpack_block(packed[begin // 8 * width :], width, codes[:num])
@@ -55,7 +55,7 @@ def count_symbols(packed: Any, width: int, start: int, stop: int, counts: Any) -
             counts[0, np.uint64(codes[j] >> shift)] += 1
 
 
-@kernel
+@helper
 def _push(symbols: Any, num: int, states: Any, spans: Any, multipliers: Any, words: Any, position: Any) -> Any:
     """Encode entry ``l`` into state ``l``, the last first; words are written before ``position``."""
     # Indices are unsigned: Numba takes negative ones from the end, which costs a comparison each.
@@ -92,10 +92,10 @@ def encode_blocks(
     """Write states and words of every block to ``out``, one after another; how many bytes that are."""
     prefer_wide_vectors()
     shift = max(0, width - 8)
-    codes = np.empty(2048, np.int32)
-    states = np.empty(32, np.uint32)
+    codes = empty(2048, np.int32)
+    states = empty(32, np.uint32)
     # An entry makes one word at most.
-    words = np.empty(min(1 << 17, stop - start), np.uint16)
+    words = empty(min(1 << 17, stop - start), np.uint16)
     written = np.int64(0)
     for first in range(start, stop, 1 << 17):
         last = min(first + (1 << 17), stop)
@@ -121,16 +121,16 @@ def encode_blocks(
                 else:
                     row = codes[32 * j : 32 * j + 32]
                     position = _push(row, 32, states, spans, multipliers, words, position)
-        copy_to(out[written : written + 128], states.view(np.uint8))
+        copy_to(out[written : written + 128], seen_as(states, np.uint8))
         written += 128
         block = words[np.int64(position) :]
         num_words[first >> 17] = block.size
-        copy_to(out[written : written + 2 * block.size], block.view(np.uint8))
+        copy_to(out[written : written + 2 * block.size], seen_as(block, np.uint8))
         written += 2 * block.size
     return written
 
 
-@kernel
+@helper
 def _pull(symbols: Any, num: int, states: Any, lookup: Any, data: Any, position: Any) -> Any:
     """Decode entry ``l`` from state ``l``; the next ``num`` words must lie inside ``data``, needed or not."""
     for lane in range(num):
@@ -161,15 +161,15 @@ def decode_blocks(
     """Write the packed codes of every block to uint32 ``packed``; 0, or a negative key of :data:`REASONS`."""
     prefer_wide_vectors()
     shift = max(0, width - 8)
-    codes = np.empty(2048, np.int32)
-    lows = np.empty(2048, np.int32)
-    states = np.empty(32, np.uint32)
+    codes = empty(2048, np.int32)
+    lows = empty(2048, np.int32)
+    states = empty(32, np.uint32)
     # The last words of a block, with room after them for a row that asks for more.
-    ending = np.zeros(256, np.uint8)
+    ending = zeros(256, np.uint8)
     for first in range(start, stop, 1 << 17):
         last = min(first + (1 << 17), stop)
         position = np.int64(starts[first >> 17])
-        copy_to(states.view(np.uint8), data[position : position + 128])
+        copy_to(seen_as(states, np.uint8), data[position : position + 128])
         for lane in range(32):
             if states[lane] < np.uint32(1 << 16):
                 return NOT_CANONICAL

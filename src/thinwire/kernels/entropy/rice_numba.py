@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.entropy.gap_streams import ENDED, PADDING, TOO_LARGE, find_ends, from_byte, is_padded, take_ones
-from thinwire.kernels.jit.compiling import kernel
-from thinwire.kernels.jit.intrinsics import load_word, load_word_padded, write_bits
+from thinwire.kernels.jit.compiling import kernel, pasted
+from thinwire.kernels.jit.intrinsics import empty, load_word, load_word_padded, write_bits
 
 _BLOCK = 512
 """Indices whose quotients are read before their remainders."""
@@ -37,7 +37,7 @@ def sum_shifted(gaps: Any, parameter: int) -> Any:
     return total
 
 
-@kernel
+@pasted
 def choose_parameter(gaps: Any) -> Any:
     """The parameter with the fewest bytes, of equal ones the lowest; and these bytes."""
     count = gaps.size
@@ -116,7 +116,8 @@ def check_streams(remainders: Any, unary: Any, count: int, numel: int, parameter
 def decode_all(data: Any, num_remainder_bytes: int, numel: int, parameter: int, indices: Any) -> Any:
     """All indices on one thread; the bit of the second stream after theirs, or what is wrong."""
     remainders, unary = data[:num_remainder_bytes], data[num_remainder_bytes:]
-    ends = np.full(1, indices.size)
+    ends = empty(1, np.int64)
+    ends[0] = indices.size
     if not find_ends(unary, ends):
         return ENDED
     wrong = check_streams(remainders, unary, indices.size, numel, parameter, ends[0])
@@ -126,7 +127,7 @@ def decode_all(data: Any, num_remainder_bytes: int, numel: int, parameter: int, 
     return ends[0] if is_below else TOO_LARGE
 
 
-@kernel
+@pasted
 def decode_range(
     remainders: Any, unary: Any, begin: int, numel: int, parameter: int, first: Any, last: Any, indices: Any
 ) -> bool:
@@ -136,8 +137,8 @@ def decode_range(
     ``numel >> parameter``.
     """
     mask = (np.uint64(1) << np.uint64(parameter)) - np.uint64(1)
-    places = np.empty(_BLOCK + 68, np.int64)
-    room = np.empty((_BLOCK + 64) * 5 + 16, np.uint8)
+    places = empty(_BLOCK + 68, np.int64)
+    room = empty((_BLOCK + 64) * 5 + 16, np.uint8)
     word = load_word_padded(unary, begin >> 3) >> np.uint64(begin & 7) << np.uint64(begin & 7)
     position = np.int64(begin >> 3)
     remainder_sum = np.int64(0)

@@ -11,6 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
+from thinwire.kernels.jit.intrinsics import seen_as
 from thinwire.kernels.jit.threads import run, shares
 
 LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
@@ -90,7 +91,7 @@ def _largest(bits: Any) -> Any:
 @kernel
 def _divide(x: Any, divisor: Any) -> Any:
     most = np.uint32(0)
-    bits = x.view(np.uint32)
+    bits = seen_as(x, np.uint32)
     for start in range(0, x.size, _BLOCK):
         part = x[start : start + _BLOCK]
         quotients = bits[start : start + _BLOCK]

@@ -16,6 +16,7 @@ from thinwire.kernels.jit.turns import Notice, Turn
 
 _MAKING = threading.RLock()
 _warned: list[str] = []
+_notices: list[Notice] = []
 
 
 class UncachedKernels(UserWarning):
@@ -62,6 +63,9 @@ class _Module:
 
 types: Any = _Module("numba.core.types")
 cgutils: Any = _Module("numba.core.cgutils")
+imputils: Any = _Module("numba.core.imputils")
+arrayobj: Any = _Module("numba.np.arrayobj")
+_numba: Any = _Module("numba")
 carray: Any = Deferred(lambda: importlib.import_module("numba.np.numpy_support").carray)
 
 
@@ -74,21 +78,35 @@ def kernel(function: Callable[..., Any]) -> Any:
     return Deferred(functools.partial(_compiled, function))
 
 
+def pasted(function: Callable[..., Any]) -> Any:
+    """:func:`kernel` whose lines become those of the kernels that call it, where it would otherwise be compiled twice.
+
+    It is compiled by itself only if Python calls it.
+    """
+    return Deferred(functools.partial(_compiled, function, inline="always"))
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """:func:`kernel` that only kernels call. It has no entrance for Python, which may be half of what is compiled."""
+    return Deferred(functools.partial(_compiled, function, only_in_kernels=True))
+
+
 def intrinsic(function: Callable[..., Any]) -> Any:
     """``numba.extending.intrinsic`` of ``function``, once a kernel needs it."""
     return Deferred(lambda: importlib.import_module("numba.extending").intrinsic(function))
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def _compiled(function: Callable[..., Any], inline: str = "never", only_in_kernels: bool = False) -> Any:
     """Numba's dispatcher of a kernel, which takes the kernel's place in its module."""
-    from numba import njit
-
     space, own = function.__globals__, function.__name__
     # Numba looks at what stands in a module under the names that the function uses.
     for name in _names(function.__code__) - {own}:
         if isinstance(space.get(name), Deferred):
             space[name] = space[name].made()
-    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher = _numba.njit(
+        nogil=True, error_model="numpy", inline=inline, no_cfunc_wrapper=True, no_cpython_wrapper=only_in_kernels
+    )(function)  # fmt: skip
+    _compile_once(dispatcher)
     try:
         dispatcher.enable_caching()
     except (RuntimeError, OSError) as error:
@@ -98,6 +116,14 @@ def _compiled(function: Callable[..., Any]) -> Any:
     if isinstance(space.get(own), Deferred):
         space[own] = dispatcher
     return dispatcher
+
+
+def _compile_once(dispatcher: Any) -> None:
+    """Compile a kernel for the types of its arguments: Numba would do it again for each number that is written out."""
+    from numba.core.types import unliteral
+
+    compile_for = dispatcher.compile
+    dispatcher.compile = lambda kinds: compile_for(tuple(map(unliteral, kinds)))
 
 
 def _names(code: CodeType) -> set[str]:
@@ -112,7 +138,7 @@ def _take_turns(dispatcher: Any, function: Callable[..., Any]) -> None:
 
     cache, alone = dispatcher._cache, dispatcher.compile
     folder = Path(cache.cache_path)
-    notice = _notice(folder / "thinwire.said")
+    notice = _notice(folder)
     turn = Turn(folder / f"{Path(function.__code__.co_filename).stem}.{function.__name__}.lock", notice)
 
     def compile_in_turn(signature: Any) -> Any:
@@ -124,10 +150,11 @@ def _take_turns(dispatcher: Any, function: Callable[..., Any]) -> None:
     dispatcher.compile = compile_in_turn
 
 
-@functools.cache
-def _notice(path: Path) -> Notice:
-    """One for all kernels that are kept in the same folder."""
-    return Notice(path)
+def _notice(folder: Path) -> Notice:
+    """One for all kernels, kept beside those that are compiled first."""
+    if not _notices:
+        _notices.append(Notice(folder / "thinwire.said"))
+    return _notices[0]
 
 
 class _SharedCache:

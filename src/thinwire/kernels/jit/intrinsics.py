@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.jit.compiling import intrinsic, kernel, types
+from thinwire.kernels.jit.compiling import arrayobj, cgutils, helper, imputils, intrinsic, types
 
 
 def _pointer(typing_context: Any, address: Any) -> Any:
@@ -156,7 +156,47 @@ def _crc32c_word(typing_context: Any, state: Any, word: Any) -> Any:
 crc32c_word: Any = intrinsic(_crc32c_word)
 
 
-@kernel
+def _make_array(clears: bool) -> Any:
+    def make_array(typing_context: Any, count: Any, kind: Any) -> Any:
+        """``numpy.empty(count, kind)``, or ``numpy.zeros``: Numba's own are compiled for every pair of arguments."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = arrayobj._empty_nd_impl(context, builder, signature.return_type, [arguments[0]])
+            if clears:
+                cgutils.memset(builder, array.data, builder.mul(array.itemsize, array.nitems), 0)
+            return array._getvalue()
+
+        return types.Array(kind.dtype, 1, "C")(types.intp, kind), generate
+
+    return intrinsic(make_array)
+
+
+empty: Any = _make_array(False)
+zeros: Any = _make_array(True)
+
+
+def _seen_as(typing_context: Any, array: Any, kind: Any) -> Any:
+    """``array.view(kind)`` of a contiguous vector, whose bytes fill whole numbers of the kind."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source = context.make_array(signature.args[0])(context, builder, arguments[0])
+        seen = context.make_array(signature.return_type)(context, builder)
+        size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        num_bytes = builder.mul(source.itemsize, source.nitems)
+        arrayobj.populate_array(
+            seen, builder.bitcast(source.data, seen.data.type), [builder.udiv(num_bytes, size)], [size], size,
+            source.meminfo, source.parent,
+        )  # fmt: skip
+        return imputils.impl_ret_borrowed(context, builder, signature.return_type, seen._getvalue())
+
+    assert array.layout == "C"
+    return array.copy(dtype=kind.dtype)(array, kind), generate
+
+
+seen_as: Any = intrinsic(_seen_as)
+
+
+@helper
 def copy_to(target: Any, source: Any) -> None:
     """``target[:] = source`` of one length, for other kernels.
 
@@ -168,7 +208,7 @@ def copy_to(target: Any, source: Any) -> None:
         target[j] = source[j]
 
 
-@kernel
+@helper
 def first_from(places: Any, least: int) -> int:
     """How many of ascending places lie below ``least``."""
     low = 0
@@ -182,7 +222,7 @@ def first_from(places: Any, least: int) -> int:
     return low
 
 
-@kernel
+@helper
 def load_word_padded(data: Any, position: int) -> Any:
     """The eight bytes of ``data`` from ``position`` on as one uint64; what lies outside counts as zero."""
     if position + 8 <= data.size:
@@ -193,7 +233,7 @@ def load_word_padded(data: Any, position: int) -> Any:
     return word
 
 
-@kernel
+@helper
 def write_bits(data: Any, position: Any, pending: Any, num_pending: Any, bits: Any, num_bits: Any) -> Any:
     """Write the ``num_bits`` bits of a uint64 (at most 56, no others set) after the at most 7 in ``pending``.
 
@@ -214,7 +254,7 @@ LAST_BIT = np.uint64(1 << 63)
 """Set where no bit is left: the last place of a word."""
 
 
-@kernel
+@helper
 def take_marked(word: Any, first: Any, offset: Any, source: Any, places: Any, values: Any, num: Any) -> Any:
     """Append ``offset + i`` to ``places`` and ``source[i]`` to ``values`` for ``i = first + bit``, bit by set bit.
 

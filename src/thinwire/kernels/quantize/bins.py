@@ -11,9 +11,10 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import empty
 from thinwire.kernels.jit.threads import run, shares
 
 _CHUNK: Final = 1 << 16
@@ -81,7 +82,7 @@ def _fill_range(
     x: Any, centre: float, step: float, width: int, words: Any, counts: Any, sums: Any, first: int, last: int
 ) -> None:
     """Entries ``first``, a multiple of ``2**16``, to ``last``."""
-    bins = np.empty(1024, np.int32)
+    bins = empty(1024, np.int32)
     for start in range(first, last, 1024):
         entries = x[start : min(start + 1024, last)]
         part = bins[: entries.size]
@@ -91,7 +92,7 @@ def _fill_range(
         pack_block(part, width, words[start // 32 * width :])
 
 
-@kernel
+@helper
 def _place(x: Any, centre: float, step: float, num_bins: Any, bins: Any) -> None:
     prefer_wide_vectors()
     always_inline()
@@ -102,7 +103,7 @@ def _place(x: Any, centre: float, step: float, num_bins: Any, bins: Any) -> None
         bins[j] = np.int32(min(place, num_bins - 1.0))
 
 
-@kernel
+@helper
 def _count(x: Any, bins: Any, counts: Any, sums: Any) -> None:
     """A block begins at a multiple of four."""
     for j in range(bins.size):

@@ -11,9 +11,10 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import check_packed, pack, pack_torch, unpack_torch
 from thinwire.kernels.flat.checks import check_entries, check_scales, check_sum, offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import empty, first_from
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.codebook_search import (
     CELLS,
@@ -193,13 +194,13 @@ def _nearest(
     last: int,
 ) -> None:  # fmt: skip
     """Codes and sums of blocks ``first`` to ``last``; blocks are counted from the beginning of each segment."""
-    places = np.empty(1024, np.int32)
-    numbers = np.empty(1024, np.float32)
-    fits = np.empty(1024, np.float64)
-    squares = np.empty(1024, np.float64)
-    limits = np.empty(borders.size + 1, np.float32)
-    cells = np.empty(CELLS, np.int32)
-    segment = np.searchsorted(starts, first, "right") - 1
+    places = empty(1024, np.int32)
+    numbers = empty(1024, np.float32)
+    fits = empty(1024, np.float64)
+    squares = empty(1024, np.float64)
+    limits = empty(borders.size + 1, np.float32)
+    cells = empty(CELLS, np.int32)
+    segment = first_from(starts, first + 1) - 1
     fresh = True
     few = -1
     grid = np.float32(0)
@@ -229,12 +230,12 @@ def _nearest(
         sums[1, block] = fold(squares, left)
 
 
-@kernel
+@helper
 def _is_long(starts: Any, segment: int) -> Any:
     return starts[segment + 1] - starts[segment] >= 4
 
 
-@kernel
+@helper
 def _look_up_places(x: Any, positive: Any, places: Any, codes: Any, numbers: Any) -> None:
     prefer_wide_vectors()
     always_inline()
@@ -245,7 +246,7 @@ def _look_up_places(x: Any, positive: Any, places: Any, codes: Any, numbers: Any
         numbers[j] = positive[np.uint32(place)]
 
 
-@kernel
+@helper
 def _multiply(x: Any, numbers: Any, fits: Any, squares: Any) -> Any:
     """``|x| * number`` and ``number ** 2`` in f64, of a full block the first three halvings done; how many are left."""
     prefer_wide_vectors()

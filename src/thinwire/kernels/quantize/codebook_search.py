@@ -4,14 +4,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 
 CELLS: Final = 1024
 """Parts of equal width of the magnitudes: so many that no two borders of a Gaussian codebook lie in one."""
 
 
-@kernel
+@helper
 def list_limits(unit: Any, borders: Any, limits: Any) -> None:
     """The magnitudes above which a place ends; no entry is above the last one."""
     for k in range(borders.size):
@@ -19,7 +19,7 @@ def list_limits(unit: Any, borders: Any, limits: Any) -> None:
     limits[borders.size] = np.float32(np.inf)
 
 
-@kernel
+@helper
 def fill_cells(limits: Any, grid: Any, cells: Any) -> Any:
     """The place at which each of equal cells of the magnitudes begins, and the most limits that lie in one.
 
@@ -40,7 +40,7 @@ def fill_cells(limits: Any, grid: Any, cells: Any) -> Any:
     return most
 
 
-@kernel
+@helper
 def _cell(size: Any, grid: Any) -> Any:
     """The cell of a magnitude, the last one of everything beyond; 0 of NaN."""
     always_inline()
@@ -49,7 +49,7 @@ def _cell(size: Any, grid: Any) -> Any:
     return np.int32(place if size == size else np.float32(0))
 
 
-@kernel
+@helper
 def place_by_cell(x: Any, limits: Any, grid: Any, cells: Any, places: Any) -> None:
     """The number of limits below each magnitude, where at most one lies in a cell."""
     prefer_wide_vectors()
@@ -60,7 +60,7 @@ def place_by_cell(x: Any, limits: Any, grid: Any, cells: Any, places: Any) -> No
         places[j] = place + np.int32(size > limits[np.uint32(place)])
 
 
-@kernel
+@helper
 def place_by_halves(x: Any, limits: Any, places: Any) -> None:
     """The number of limits below each magnitude, of ``limits.size``, a power of two of them with the last one."""
     prefer_wide_vectors()
@@ -76,7 +76,7 @@ def place_by_halves(x: Any, limits: Any, places: Any) -> None:
         step //= 2
 
 
-@kernel
+@helper
 def place_by_counting(x: Any, limits: Any, places: Any) -> None:
     """The same for so few limits that comparing with each is faster than looking one up."""
     prefer_wide_vectors()

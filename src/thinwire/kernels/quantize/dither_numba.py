@@ -6,39 +6,24 @@ import numpy as np
 
 from thinwire.kernels.bitpack.bits import pack_block
 from thinwire.kernels.flat.finite import LARGEST
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.hints import always_inline, borrowed, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import first_from, seen_as
 from thinwire.kernels.quantize.dither_simd import round_groups, round_groups_asking
 from thinwire.kernels.random.philox import fill_pairs
 from thinwire.kernels.random.philox_simd import philox_pairs
-from thinwire.kernels.reduce.block_norms import fits_in_cache, load, load_measured, measure
+from thinwire.kernels.reduce.block_norms import fits_in_cache, load, load_measured, measure, scratch
 from thinwire.kernels.reduce.block_norms_simd import AHEAD
 
 _LARGEST: Final = np.float32(LARGEST)
 
 
-@kernel
-def quantize_range(
-    x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, power: int, measures: Any,
-    num_levels: Any, factors: Any, k0: Any, k1: Any, codes: Any, width: int, words: Any, scales: Any,
-    first: int, last: int,
-) -> None:  # fmt: skip
-    """Levels and scales of entries ``first``, a multiple of 1024, to ``last``.
-
-    ``measures`` has the segments that :func:`thinwire.kernels.reduce.block_norms.near` does not; the others are
-    measured here.
-    """
+def quantize_part(*arguments: Any) -> None:
+    """:func:`_quantize_range` with the room that it needs."""
+    _, folded, totals = scratch()
     # A group of sixteen may begin at the last entry.
-    u = np.empty(1024 + 16, np.float32)
-    folded = np.empty(1024, np.float64)
-    totals = np.empty(1024, np.float64)
-    coarse = np.empty(256 + 4, np.uint64)
-    fine = np.empty(256, np.uint64)
-    spare = np.empty(16, np.float32)
-    _quantize_range(
-        x, residual, decay, has_residual, out, ends, power, measures, num_levels, factors, k0, k1, codes, width, words,
-        scales, first, last, u, folded, totals, coarse, fine, spare,
-    )  # fmt: skip
+    u, coarse = np.empty(1024 + 16, np.float32), np.empty(256 + 4, np.uint64)
+    _quantize_range(*arguments, u, folded, totals, coarse, np.empty(256, np.uint64), np.empty(16, np.float32))
 
 
 @kernel
@@ -47,13 +32,18 @@ def _quantize_range(
     num_levels: Any, factors: Any, k0: Any, k1: Any, codes: Any, width: int, words: Any, scales: Any,
     first: int, last: int, u: Any, folded: Any, totals: Any, coarse: Any, fine: Any, spare: Any,
 ) -> None:  # fmt: skip
+    """Levels and scales of entries ``first``, a multiple of 1024, to ``last``.
+
+    ``measures`` has the segments that :func:`thinwire.kernels.reduce.block_norms.near` does not; the others are
+    measured here.
+    """
     x, residual, out, codes, words = borrowed(x), borrowed(residual), borrowed(out), borrowed(codes), borrowed(words)
     u, folded, totals = borrowed(u), borrowed(folded), borrowed(totals)
     coarse, fine, spare = borrowed(coarse), borrowed(fine), borrowed(spare)
-    drawn = coarse.view(np.uint16)
+    drawn = seen_as(coarse, np.uint16)
     # Packing takes a few more codes than there are at the end.
     codes[:] = 0
-    segment = np.searchsorted(ends, first, "right") - 1
+    segment = first_from(ends, first + 1) - 1
     position = first
     while position < last:
         while ends[segment + 1] <= position:
@@ -95,7 +85,7 @@ def _quantize_range(
             if not decided:
                 fill_pairs(k0, k1, start // 8, 1, fine)
                 rest, part = u[at : at + size], codes[there:]
-                settle(rest, unit, num_levels, drawn[there:], fine.view(np.uint16)[there:], part)
+                settle(rest, unit, num_levels, drawn[there:], seen_as(fine, np.uint16)[there:], part)
                 if has_residual:
                     _leave(rest, part, num_levels, sent, out[position:till])
             position = till
@@ -104,14 +94,14 @@ def _quantize_range(
                 _pack(codes, position - start, width, words[start // 32 * width :])
 
 
-@kernel
+@helper
 def is_usual(unit: Any) -> Any:
     """Whether the inverse of a unit is as precise as any number."""
     always_inline()
     return unit > np.float32(2.0**-100) and unit < np.float32(2.0**100)
 
 
-@kernel
+@helper
 def round_block(
     u: Any, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, has_residual: bool, out: Any, position: int,
     spare: Any,
@@ -125,7 +115,7 @@ def round_block(
     return round_part(u, 0, u.size, unit, most, sent, coarse, codes, 0, has_residual, spare, out, position, spare)
 
 
-@kernel
+@helper
 def round_part(
     u: Any, at: int, size: int, unit: Any, most: Any, sent: Any, coarse: Any, codes: Any, there: int,
     has_residual: bool, residual: Any, out: Any, position: int, spare: Any,
@@ -155,7 +145,7 @@ def round_part(
     return decided
 
 
-@kernel
+@helper
 def settle(u: Any, unit: Any, most: Any, coarse: Any, fine: Any, codes: Any) -> None:
     """Codes as all bits of the random numbers say: one block in a hundred needs them, and units out of the usual."""
     zero = np.int32(most)
@@ -174,7 +164,7 @@ def settle(u: Any, unit: Any, most: Any, coarse: Any, fine: Any, codes: Any) -> 
         codes[i] = zero + (-level if u[i] < np.float32(0) else level)
 
 
-@kernel
+@helper
 def _leave(u: Any, codes: Any, num_levels: Any, unit: Any, out: Any) -> None:
     """Write what the levels leave out."""
     prefer_wide_vectors()
@@ -184,25 +174,25 @@ def _leave(u: Any, codes: Any, num_levels: Any, unit: Any, out: Any) -> None:
         out[i] = u[i] - unit * np.float32(np.int32(codes[i]) - zero)
 
 
-@kernel
+@helper
 def _pack(codes: Any, count: int, width: int, words: Any) -> None:
     """Pack the first ``count`` codes, of one byte each where the width is up to 8; clear those behind."""
     prefer_wide_vectors()
     always_inline()
     codes[count:] = 0
     if width == 2:
-        packed = words.view(np.uint8)[: (count + 3) // 4]
-        fours = codes.view(np.uint32)
+        packed = seen_as(words, np.uint8)[: (count + 3) // 4]
+        fours = seen_as(codes, np.uint32)
         for j in range(packed.size):
             four = fours[j]
             packed[j] = np.uint8(four | (four >> np.uint32(6)) | (four >> np.uint32(12)) | (four >> np.uint32(18)))
     elif width == 4:
-        packed = words.view(np.uint8)[: (count + 1) // 2]
-        twos = codes.view(np.uint16)
+        packed = seen_as(words, np.uint8)[: (count + 1) // 2]
+        twos = seen_as(codes, np.uint16)
         for j in range(packed.size):
             packed[j] = np.uint8(twos[j] | (twos[j] >> np.uint16(4)))
     elif width == 8:
-        packed = words.view(np.uint8)[:count]
+        packed = seen_as(words, np.uint8)[:count]
         for j in range(count):
             packed[j] = codes[j]
     else:

@@ -13,9 +13,10 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import empty, first_from, seen_as
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.dither import dither_torch
 from thinwire.kernels.quantize.dither_numba import round_block, settle
@@ -160,12 +161,12 @@ def _round_range(
 ) -> None:  # fmt: skip
     """The packed codes of entries ``first``, a multiple of 1024, to ``last``."""
     # A group of sixteen may begin at the last entry.
-    u = np.empty(1024 + 16, np.float32)
-    coarse = np.empty(256 + 4, np.uint64)
-    fine = np.empty(256, np.uint64)
-    spare = np.empty(16, np.float32)
+    u = empty(1024 + 16, np.float32)
+    coarse = empty(256 + 4, np.uint64)
+    fine = empty(256, np.uint64)
+    spare = empty(16, np.float32)
     codes[:] = 0
-    segment = np.searchsorted(ends, first, "right") - 1
+    segment = first_from(ends, first + 1) - 1
     position = first
     while position < last:
         while ends[segment + 1] <= position:
@@ -180,10 +181,10 @@ def _round_range(
             entries = u[: till - position]
             _load(x[position:till], lows[segment], from_low, entries)
             there = position - start
-            drawn = coarse.view(np.uint16)[there:]
+            drawn = seen_as(coarse, np.uint16)[there:]
             if not round_block(entries, step, most, step, drawn, codes[there:], False, spare, 0, spare):
                 fill_pairs(k0, k1, start // 8, 1, fine)
-                settle(entries, step, most, drawn, fine.view(np.uint16)[there:], codes[there:])
+                settle(entries, step, most, drawn, seen_as(fine, np.uint16)[there:], codes[there:])
             position = till
             if position == start + 1024 or position == last:
                 # 1024 codes of any width are whole words.
@@ -192,7 +193,7 @@ def _round_range(
                 )
 
 
-@kernel
+@helper
 def _load(x: Any, low: Any, from_low: bool, u: Any) -> None:
     prefer_wide_vectors()
     always_inline()
@@ -205,7 +206,7 @@ def _load(x: Any, low: Any, from_low: bool, u: Any) -> None:
             u[j] = x[j]
 
 
-@kernel
+@helper
 def _pack(codes: Any, zero: Any, width: int, words: Any) -> None:
     """Pack codes, of which ``zero`` stands for the first point."""
     prefer_wide_vectors()

@@ -10,8 +10,9 @@ from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import check_packed, unpack_block, unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
+from thinwire.kernels.jit.intrinsics import empty, first_from
 from thinwire.kernels.jit.simd import LANES, LARGEST_WIDTH, add_level_groups
 from thinwire.kernels.jit.threads import run, shares
 
@@ -106,8 +107,8 @@ def _add_levels(
     stop: int,
 ) -> None:  # fmt: skip
     """Entries ``start`` to ``stop``: levels are added where ``kept``, else written."""
-    block = np.empty(1024, np.int32)
-    segment = np.searchsorted(offsets, start, side="right") - 1
+    block = empty(1024, np.int32)
+    segment = first_from(offsets, start + 1) - 1
     position = start
     while position < stop:
         while offsets[segment + 1] <= position:
@@ -120,7 +121,7 @@ def _add_levels(
         position = end
 
 
-@kernel
+@helper
 def _add_narrow(
     codes: Any, width: int, num_levels: Any, unit: Any, out: Any, factor: Any, kept: bool, start: int, stop: int
 ) -> None:
@@ -133,7 +134,7 @@ def _add_narrow(
     _add_each(codes, width, num_levels, unit, out, factor, kept, last, stop)
 
 
-@kernel
+@helper
 def _add_each(
     codes: Any, width: int, num_levels: Any, unit: Any, out: Any, factor: Any, kept: bool, start: int, stop: int
 ) -> None:
@@ -148,7 +149,7 @@ def _add_each(
         out[i] = out[i] + value if kept else value
 
 
-@kernel
+@helper
 def _add_wide(
     codes: Any, width: int, num_levels: Any, unit: Any, out: Any, factor: Any, kept: bool, start: int, stop: int,
     block: Any,

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from thinwire.arrays import array_of
 from thinwire.kernels.bitpack.bits import unpack_block
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import empty, first_from
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import BLOCK
 
@@ -43,8 +44,8 @@ def _add_range(
     last: int,
 ) -> None:  # fmt: skip
     """Entries ``first``, a multiple of 1024, to ``last``."""
-    block = np.empty(1024, np.int32)
-    segment = np.searchsorted(ends, first, "right") - 1
+    block = empty(1024, np.int32)
+    segment = first_from(ends, first + 1) - 1
     for start in range(first, last, 1024):
         stop = min(start + 1024, last)
         # 1024 codes of any width are whole bytes.
@@ -62,7 +63,7 @@ def _add_range(
             position = end
 
 
-@kernel
+@helper
 def _add_points(points: Any, low: Any, step: Any, factor: Any, kept: bool, out: Any) -> None:
     prefer_wide_vectors()
     always_inline()
@@ -74,7 +75,7 @@ def _add_points(points: Any, low: Any, step: Any, factor: Any, kept: bool, out: 
             out[j] = low + step * np.float32(points[j])
 
 
-@kernel
+@helper
 def _look_up(places: Any, table: Any, scale: Any, factor: Any, kept: bool, out: Any) -> None:
     prefer_wide_vectors()
     always_inline()

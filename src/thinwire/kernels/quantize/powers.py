@@ -10,9 +10,10 @@ from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import empty, first_from, seen_as, zeros
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.dither import dither_torch
 from thinwire.kernels.quantize.dither_numba import is_usual
@@ -98,11 +99,11 @@ def _round_range(
     x: Any, ends: Any, scales: Any, num_levels: Any, k0: Any, k1: Any, width: int, words: Any, first: int, last: int
 ) -> None:
     """The packed codes of entries ``first``, a multiple of 1024, to ``last``."""
-    ratios = np.empty(1024, np.float32)
-    coarse = np.empty(256, np.uint64)
-    fine = np.empty(256, np.uint64)
-    codes = np.zeros(1024, np.uint8)
-    segment = np.searchsorted(ends, first, "right") - 1
+    ratios = empty(1024, np.float32)
+    coarse = empty(256, np.uint64)
+    fine = empty(256, np.uint64)
+    codes = zeros(1024, np.uint8)
+    segment = first_from(ends, first + 1) - 1
     position = first
     while position < last:
         while ends[segment + 1] <= position:
@@ -117,13 +118,13 @@ def _round_range(
             there = position - start
             entries = x[position:till]
             ratio = ratios[: till - position]
-            drawn = coarse.view(np.uint16)[there : till - start]
+            drawn = seen_as(coarse, np.uint16)[there : till - start]
             part = codes[there : till - start]
             if scale > np.float32(0):
                 _divide(entries, scale, ratio)
                 if not _round(entries, ratio, num_levels, drawn, part):
                     fill_pairs(k0, k1, start // 8, 1, fine)
-                    _settle(entries, ratio, num_levels, drawn, fine.view(np.uint16)[there:], part)
+                    _settle(entries, ratio, num_levels, drawn, seen_as(fine, np.uint16)[there:], part)
             else:
                 part[:] = 0
             position = till
@@ -132,7 +133,7 @@ def _round_range(
                 pack_block(codes[: position - start], width, words[start // 32 * width :])
 
 
-@kernel
+@helper
 def _divide(x: Any, scale: Any, ratio: Any) -> None:
     prefer_wide_vectors()
     always_inline()
@@ -148,13 +149,13 @@ def _divide(x: Any, scale: Any, ratio: Any) -> None:
             ratio[j] = part if part < one else one
 
 
-@kernel
+@helper
 def _round(x: Any, ratio: Any, num_levels: Any, coarse: Any, codes: Any) -> Any:
     """Codes as the high 16 bits of the random numbers say; False where those do not decide."""
     prefer_wide_vectors()
     always_inline()
-    bits = ratio.view(np.int32)
-    negative = x.view(np.int32)
+    bits = seen_as(ratio, np.int32)
+    negative = seen_as(x, np.int32)
     most = np.int32(num_levels)
     stretch = np.float32(2.0 ** (most - np.int32(1)))
     undecided = np.int32(0)
@@ -172,10 +173,10 @@ def _round(x: Any, ratio: Any, num_levels: Any, coarse: Any, codes: Any) -> Any:
     return undecided == 0
 
 
-@kernel
+@helper
 def _settle(x: Any, ratio: Any, num_levels: Any, coarse: Any, fine: Any, codes: Any) -> None:
     """The same as all bits of the random numbers say."""
-    bits = ratio.view(np.int32)
+    bits = seen_as(ratio, np.int32)
     most = np.int32(num_levels)
     stretch = np.float32(2.0 ** (most - np.int32(1)))
     for j in range(x.size):

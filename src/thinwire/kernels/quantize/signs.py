@@ -10,9 +10,10 @@ from thinwire import arrays
 from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.bitpack.bits import pack_torch
 from thinwire.kernels.flat.checks import check_entries, offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, borrowed
+from thinwire.kernels.jit.intrinsics import first_from
 from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.signs_simd import sign_groups, sign_groups_leaving
@@ -24,6 +25,7 @@ from thinwire.kernels.reduce.block_norms import (
     load,
     measure,
     measure_ahead,
+    scratch,
 )
 from thinwire.kernels.reduce.segment_sums import segment_sums_torch
 
@@ -142,7 +144,7 @@ def _run(source: Source, out: "np.ndarray[Any, Any]", ends: "np.ndarray[Any, Any
     measures = np.empty(ends.size - 1, np.float64)
     ranges = shares(out.size, BLOCK)
     measure_ahead(source, ends, 1, ranges, measures)
-    run(_sign_range, [(*source, out, ends, measures, bits, scales, first, last) for first, last in ranges])
+    run(_sign_part, [(*source, out, ends, measures, bits, scales, first, last) for first, last in ranges])
     return tensor_of(bits), tensor_of(scales)
 
 
@@ -154,26 +156,19 @@ def _sign_bits(x: Any, bits: Any) -> None:
         _put_bit(x[i], bits, i)
 
 
+def _sign_part(*arguments: Any) -> None:
+    _sign_range(*arguments, *scratch())
+
+
 @kernel
 def _sign_range(
     x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
-    first: int, last: int,
-) -> None:  # fmt: skip
-    """Bits and scales of entries ``first``, a multiple of 1024, to ``last``; as ``quantize_range`` in dither_blocks."""
-    u = np.empty(1024, np.float32)
-    folded = np.empty(1024, np.float64)
-    totals = np.empty(1024, np.float64)
-    _sign_blocks(x, residual, decay, has_residual, out, ends, measures, bits, scales, first, last, u, folded, totals)
-
-
-@kernel
-def _sign_blocks(
-    x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, measures: Any, bits: Any, scales: Any,
     first: int, last: int, u: Any, folded: Any, totals: Any,
 ) -> None:  # fmt: skip
+    """Bits and scales of entries ``first``, a multiple of 1024, to ``last``; as ``_quantize_range`` in dither_numba."""
     x, residual, out, bits = borrowed(x), borrowed(residual), borrowed(out), borrowed(bits)
     u, folded, totals = borrowed(u), borrowed(folded), borrowed(totals)
-    segment = np.searchsorted(ends, first, "right") - 1
+    segment = first_from(ends, first + 1) - 1
     position = first
     while position < last:
         while ends[segment + 1] <= position:
@@ -210,7 +205,7 @@ def _sign_blocks(
             position = till
 
 
-@kernel
+@helper
 def _sign_each(u: Any, at: int, count: int, scale: Any, has_residual: bool, bits: Any, out: Any, position: int) -> None:
     """The same for a few entries, ``out[position:]`` and its bits."""
     always_inline()
@@ -221,7 +216,7 @@ def _sign_each(u: Any, at: int, count: int, scale: Any, has_residual: bool, bits
             out[position + j] = entry - (-scale if entry < np.float32(0) else scale)
 
 
-@kernel
+@helper
 def _put_bit(entry: Any, bits: Any, place: int) -> None:
     """In the order of the places: the first bit of a byte clears the others."""
     always_inline()

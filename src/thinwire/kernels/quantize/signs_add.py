@@ -10,8 +10,9 @@ from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
+from thinwire.kernels.jit.intrinsics import first_from
 from thinwire.kernels.jit.simd import LANES, add_sign_groups
 from thinwire.kernels.jit.threads import run, shares
 
@@ -101,7 +102,7 @@ def _run(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor: flo
 @kernel
 def _add_signs(bits: Any, scales: Any, offsets: Any, out: Any, factor: Any, kept: bool, start: int, stop: int) -> None:
     """Entries ``start`` to ``stop``: signs are added where ``kept``, else written."""
-    segment = np.searchsorted(offsets, start, side="right") - 1
+    segment = first_from(offsets, start + 1) - 1
     position = start
     while position < stop:
         while offsets[segment + 1] <= position:
@@ -117,7 +118,7 @@ def _add_signs(bits: Any, scales: Any, offsets: Any, out: Any, factor: Any, kept
         position = end
 
 
-@kernel
+@helper
 def _add_each(bits: Any, value: Any, kept: bool, out: Any, start: int, stop: int) -> None:
     for i in range(start, stop):
         signed = -value if (bits[i >> 3] >> (i & 7)) & 1 else value

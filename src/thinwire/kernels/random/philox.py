@@ -14,9 +14,9 @@ from torch import Tensor
 
 from thinwire.arrays import tensor_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.hints import always_inline
-from thinwire.kernels.jit.intrinsics import copy_to
+from thinwire.kernels.jit.intrinsics import copy_to, empty
 from thinwire.kernels.random.philox_simd import KEY_STEPS, MULTIPLIERS, ROUNDS, philox_pairs
 
 _LOW = 0xFFFFFFFF
@@ -100,7 +100,7 @@ def check_stream(key: int, start: int, count: int) -> None:
         raise ConfigError(f"random numbers {start} to {start} + {count} were asked for; a stream has 2**62")
 
 
-@kernel
+@helper
 def fill_pairs(k0: Any, k1: Any, first: int, stage: int, pairs: Any) -> None:
     """The words of blocks ``first, first + 1, ...`` to uint64 ``pairs``, two for each block.
 
@@ -113,7 +113,7 @@ def fill_pairs(k0: Any, k1: Any, first: int, stage: int, pairs: Any) -> None:
     philox_pairs(k0, k1, first, stage, pairs, 0, num_blocks, num_blocks)
 
 
-@kernel
+@helper
 def fill_words(k0: Any, k1: Any, first: int, pairs: Any, words: Any) -> None:
     """The words of blocks ``first, first + 1, ...`` in order to uint32 ``words``; ``pairs`` is scratch of its size."""
     fill_pairs(k0, k1, first, 0, pairs)
@@ -127,8 +127,8 @@ def fill_words(k0: Any, k1: Any, first: int, pairs: Any, words: Any) -> None:
 
 @kernel
 def _random_words(k0: Any, k1: Any, start: int, out: Any) -> None:
-    pairs = np.empty(512, np.uint64)
-    words = np.empty(1024, np.uint32)
+    pairs = empty(512, np.uint64)
+    words = empty(1024, np.uint32)
     done = 0
     while done < out.size:
         skip = (start + done) & 3
@@ -140,8 +140,8 @@ def _random_words(k0: Any, k1: Any, start: int, out: Any) -> None:
 
 @kernel
 def _uniform(k0: Any, k1: Any, start: int, out: Any) -> None:
-    pairs = np.empty(512, np.uint64)
-    words = np.empty(1024, np.uint32)
+    pairs = empty(512, np.uint64)
+    words = empty(1024, np.uint32)
     done = 0
     while done < out.size:
         skip = (start + done) & 3

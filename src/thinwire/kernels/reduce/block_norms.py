@@ -5,6 +5,7 @@ processor's nearest cache and never written to memory: who needs it again makes 
 """
 
 import itertools
+import threading
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel, pasted
 from thinwire.kernels.jit.hints import always_inline, borrowed, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import empty
 from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.jit.threads import run
 from thinwire.kernels.reduce.block_norms_simd import (
@@ -41,6 +43,24 @@ NEAR: Final = 1 << 16
 
 _CHUNK: Final = 1 << 20
 """Entries whose blocks, 1024 of them, are folded into one number."""
+
+
+class _Scratch(threading.local):
+    """Each thread's own: it runs one kernel at a time."""
+
+    def __init__(self) -> None:
+        self.arrays = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float64), np.empty(BLOCK, np.float64)
+
+
+_SCRATCH = _Scratch()
+
+
+def scratch() -> tuple[Array, Array, Array]:
+    """This thread's room for :func:`measure`, which owns none: it can then borrow it, and one kernel less is compiled.
+
+    Until the next kernel that takes it runs on this thread.
+    """
+    return _SCRATCH.arrays
 
 
 def check_residual(x: Tensor, residual: Tensor, out: Tensor) -> None:
@@ -81,7 +101,7 @@ def measure_ahead(source: Source, ends: Array, power: int, ranges: list[tuple[in
     _combine(chunks, totals, power, measures)
 
 
-@kernel
+@helper
 def load(
     x: Any, residual: Any, decay: Any, has_residual: bool, prefetches: bool, start: int, u: Any, size: int
 ) -> None:
@@ -96,13 +116,12 @@ def load(
     _load_rest(x, residual, decay, has_residual, start, u, groups * LANES, size)
 
 
-@kernel
+@pasted
 def load_measured(
     x: Any, residual: Any, decay: Any, has_residual: bool, prefetches: bool, start: int, u: Any, size: int, power: int,
     folded: Any,
 ) -> Any:  # fmt: skip
     """:func:`load`, and the measure of these entries, 1 to 1024; ``folded`` as for :func:`measure`."""
-    always_inline()
     if power == 0:
         groups = size // LANES
         most = make_largest(x, residual, decay, has_residual, prefetches, start, u, groups)
@@ -125,23 +144,22 @@ def load_measured(
     return fold(folded, size)
 
 
-@kernel
+@pasted
 def _load_rest(
     x: Any, residual: Any, decay: Any, has_residual: bool, start: int, u: Any, first: int, size: int
 ) -> None:
     """What is left after whole groups of lanes."""
-    always_inline()
     for j in range(first, size):
         u[j] = decay * residual[start + j] + x[start + j] if has_residual else x[start + j]
 
 
-@kernel
+@helper
 def fits_in_cache(begin: int, end: int, first: int, last: int) -> Any:
     """Whether a segment lies within a range and is small enough to be still in the cache after it was measured."""
     return first <= begin and end <= last and end - begin <= NEAR
 
 
-@kernel
+@helper
 def measure(
     x: Any, residual: Any, decay: Any, has_residual: bool, begin: int, end: int, power: int,
     u: Any, folded: Any, totals: Any,
@@ -170,7 +188,7 @@ def measure(
     return totals[0] if count else 0.0
 
 
-@kernel
+@helper
 def fold(numbers: Any, size: int) -> Any:
     """Sum of the first ``size`` numbers, at least one, by halving (the upper half may lack its end); uses them up."""
     prefer_wide_vectors()
@@ -226,9 +244,9 @@ def _list_chunks(ends: Any, borders: Any) -> Any:
 def _measure_chunks(
     x: Any, residual: Any, decay: Any, has_residual: bool, power: int, chunks: Any, totals: Any
 ) -> None:
-    u = np.empty(1024, np.float32)
-    folded = np.empty(1024, np.float64)
-    blocks = np.empty(1024, np.float64)
+    u = empty(1024, np.float32)
+    folded = empty(1024, np.float64)
+    blocks = empty(1024, np.float64)
     for j in range(totals.size):
         totals[j] = measure(x, residual, decay, has_residual, chunks[j, 1], chunks[j, 2], power, u, folded, blocks)
 

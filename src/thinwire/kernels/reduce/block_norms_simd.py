@@ -37,11 +37,13 @@ def _for_each_source(
     x, residual = (address(context, builder, signature.args[a], arguments[a], arguments[5]) for a in (0, 1))
     target = address(context, builder, signature.args[6], arguments[6], arguments[5].type(0))
     decay = spread(builder, arguments[2])
+    # A second request for the same costs less than a further copy of the code.
+    asked = builder.select(arguments[4], residual, x)
 
-    def emit(has_residual: bool, prefetches: bool) -> None:
+    def emit(has_residual: bool) -> None:
         def group(index: Any) -> Any:
             ahead = builder.add(index, index.type(AHEAD))
-            for source in (x, residual)[: 1 + prefetches]:
+            for source in (x, asked)[: 1 + has_residual]:
                 prefetch(context, builder, builder.gep(source, [ahead]))
             entries = load(builder, builder.gep(x, [index]), floats)
             if has_residual:
@@ -53,13 +55,10 @@ def _for_each_source(
         body(group)
 
     with builder.if_else(arguments[3]) as (remembering, plain):
-        with remembering, builder.if_else(arguments[4]) as (asking, silent):
-            with asking:
-                emit(True, True)
-            with silent:
-                emit(True, False)
+        with remembering:
+            emit(True)
         with plain:
-            emit(False, False)
+            emit(False)
 
 
 def _kinds(x: Any, residual: Any, u: Any) -> tuple[Any, ...]:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array, segment_of_each
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import empty, first_from, seen_as
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import Array, fold, measure
 from thinwire.kernels.reduce.segment_sums import segment_sums_torch
@@ -113,14 +114,14 @@ def _measures(x: Array, ends: Array, extents: bool) -> Array:
 @kernel
 def _measure_chunks(x: Any, ends: Any, firsts: Any, extents: bool, first: int, last: int, totals: Any) -> None:
     """All chunks that begin at entries ``first`` to ``last``."""
-    side = np.empty(1024, np.float32)
-    u = np.empty(1024, np.float32)
-    folded = np.empty(1024, np.float64)
-    one = np.empty(1, np.float64)
-    above = np.empty(1024, np.float64)
-    below = np.empty(1024, np.float64)
-    bounds = np.empty(2, np.int32)
-    segment = np.searchsorted(ends, first, "right") - 1
+    side = empty(1024, np.float32)
+    u = empty(1024, np.float32)
+    folded = empty(1024, np.float64)
+    one = empty(1, np.float64)
+    above = empty(1024, np.float64)
+    below = empty(1024, np.float64)
+    bounds = empty(2, np.int32)
+    segment = first_from(ends, first + 1) - 1
     while segment < ends.size - 1 and ends[segment] < last:
         begin = ends[segment]
         end = ends[segment + 1]
@@ -129,11 +130,11 @@ def _measure_chunks(x: Any, ends: Any, firsts: Any, extents: bool, first: int, l
         for start in range(begin + skipped * _CHUNK, min(end, last), _CHUNK):
             stop = min(start + _CHUNK, end)
             if extents:
-                least, most = _extents(x.view(np.int32)[start:stop])
+                least, most = _extents(seen_as(x, np.int32)[start:stop])
                 bounds[0] = least ^ ((least >> np.int32(31)) & np.int32(0x7FFFFFFF))
                 bounds[1] = most ^ ((most >> np.int32(31)) & np.int32(0x7FFFFFFF))
-                totals[0, chunk] = bounds.view(np.float32)[0] + np.float32(0)
-                totals[1, chunk] = bounds.view(np.float32)[1] + np.float32(0)
+                totals[0, chunk] = seen_as(bounds, np.float32)[0] + np.float32(0)
+                totals[1, chunk] = seen_as(bounds, np.float32)[1] + np.float32(0)
             else:
                 count = 0
                 num_below = 0
@@ -153,7 +154,7 @@ def _measure_chunks(x: Any, ends: Any, firsts: Any, extents: bool, first: int, l
         segment += 1
 
 
-@kernel
+@helper
 def _extents(bits: Any) -> tuple[Any, Any]:
     """The least and the largest of floats, given as their bits, in the order of numbers."""
     prefer_wide_vectors()
@@ -166,7 +167,7 @@ def _extents(bits: Any) -> tuple[Any, Any]:
     return least, most
 
 
-@kernel
+@helper
 def _take_side(u: Any, negated: bool, side: Any) -> Any:
     """The magnitudes of the entries on one side of zero, 0 for the others; how many are below zero."""
     prefer_wide_vectors()

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import seen_as
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import fold
 from thinwire.kernels.reduce.segment_sums import segment_max_torch, segment_sums_torch
@@ -85,7 +86,7 @@ def _measure(x: Any, chunks: Any, totals: Any, largest: Any) -> None:
         most = np.uint32(0)
         for start in range(chunks[j, 1], chunks[j, 2], 1024):
             block = x[start : min(start + 1024, chunks[j, 2])]
-            most = max(most, _measure_block(block, block.view(np.uint32), folded[0], folded[1], folded[2]))
+            most = max(most, _measure_block(block, seen_as(block, np.uint32), folded[0], folded[1], folded[2]))
             size = 128 if block.size == 1024 else block.size
             for column in range(3):
                 blocks[column, count] = fold(folded[column], size)
@@ -95,7 +96,7 @@ def _measure(x: Any, chunks: Any, totals: Any, largest: Any) -> None:
             totals[j, column] = fold(blocks[column], count)
 
 
-@kernel
+@helper
 def _measure_block(x: Any, bits: Any, above: Any, below: Any, squares: Any) -> Any:
     """Positive entries, magnitudes of negative ones, squares in f64, a full block folded to 128; the largest."""
     prefer_wide_vectors()

@@ -12,8 +12,9 @@ from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_a
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import borrowed
+from thinwire.kernels.jit.intrinsics import first_from
 from thinwire.kernels.jit.threads import run, shares
-from thinwire.kernels.reduce.block_norms import BLOCK, fits_in_cache, measure, measure_ahead
+from thinwire.kernels.reduce.block_norms import BLOCK, fits_in_cache, measure, measure_ahead, scratch
 
 
 def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
@@ -109,28 +110,22 @@ def _measures(x: Tensor, offsets: Tensor, power: int) -> "np.ndarray[Any, np.dty
     source = (entries, entries, np.float32(1), False)
     ranges = shares(x.numel())
     measure_ahead(source, ends, power, ranges, measures)
-    run(_measure_range, [(*source, ends, power, first, last, measures) for first, last in ranges])
+    run(_measure_part, [(*source, ends, power, first, last, measures) for first, last in ranges])
     return measures
+
+
+def _measure_part(*arguments: Any) -> None:
+    _measure_range(*arguments, *scratch())
 
 
 @kernel
 def _measure_range(
-    x: Any, residual: Any, decay: Any, has_residual: bool, ends: Any, power: int, first: int, last: int, measures: Any
-) -> None:
-    u = np.empty(1024, np.float32)
-    folded = np.empty(1024, np.float64)
-    totals = np.empty(1024, np.float64)
-    _measure_segments(x, residual, decay, has_residual, ends, power, first, last, measures, u, folded, totals)
-
-
-@kernel
-def _measure_segments(
     x: Any, residual: Any, decay: Any, has_residual: bool, ends: Any, power: int, first: int, last: int, measures: Any,
     u: Any, folded: Any, totals: Any,
 ) -> None:  # fmt: skip
     x, residual = borrowed(x), borrowed(residual)
     u, folded, totals = borrowed(u), borrowed(folded), borrowed(totals)
-    segment = np.searchsorted(ends, first, "right") - 1
+    segment = first_from(ends, first + 1) - 1
     while segment < measures.size and ends[segment] < last:
         begin = ends[segment]
         end = ends[segment + 1]

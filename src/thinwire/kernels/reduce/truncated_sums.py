@@ -10,7 +10,7 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.threads import run, shares
@@ -123,7 +123,7 @@ def _sum_chunks(x: Any, ends: Any, centres: Any, bounds: Any, what: int, chunks:
         _sum_chunk(x, chunks[j, 1], chunks[j, 2], centres[s], bounds[s], what, folded, totals, results[j])
 
 
-@kernel
+@helper
 def _sum_chunk(
     x: Any, begin: int, end: int, centre: Any, bound: Any, what: int, folded: Any, totals: Any, result: Any
 ) -> None:
@@ -149,7 +149,7 @@ def _sum_chunk(
     result[2] = fold(totals[2], count)
 
 
-@kernel
+@helper
 def _powers(x: Any, centre: Any, bound: Any, sums: Any, squares: Any) -> Any:
     prefer_wide_vectors()
     always_inline()
@@ -189,7 +189,7 @@ def _powers(x: Any, centre: Any, bound: Any, sums: Any, squares: Any) -> Any:
     return np.int64(number)
 
 
-@kernel
+@helper
 def _weights(x: Any, centre: Any, bound: Any, weights: Any, above: Any, below: Any) -> None:
     prefer_wide_vectors()
     always_inline()
@@ -202,7 +202,7 @@ def _weights(x: Any, centre: Any, bound: Any, weights: Any, above: Any, below: A
         below[j] = rest if deviation < np.float32(0) else 0.0
 
 
-@kernel
+@helper
 def _parts(x: Any, positive: Any, negative: Any) -> None:
     prefer_wide_vectors()
     always_inline()

@@ -12,10 +12,10 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.kernels.bitpack.bits import gather_flags
 from thinwire.kernels.flat.checks import offsets_array
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
-from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros
+from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros, empty, first_from, seen_as, zeros
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.dither import dither_torch
 from thinwire.kernels.random.philox import check_stream, fill_pairs
@@ -191,17 +191,17 @@ def _mark_range(
     first: int, last: int,
 ) -> Any:  # fmt: skip
     """Mark entries ``first``, a multiple of 1024, to ``last``."""
-    coarse = np.empty(256, np.uint64)
-    fine = np.empty(256, np.uint64)
-    flags = np.zeros(1024, np.uint8)
+    coarse = empty(256, np.uint64)
+    fine = empty(256, np.uint64)
+    flags = zeros(1024, np.uint8)
     kept = np.int64(0)
     num_certain = np.int64(0)
-    segment = np.searchsorted(ends, first, "right") - 1
+    segment = first_from(ends, first + 1) - 1
     for start in range(first, last, 1024):
         stop = min(start + 1024, last)
         if drawing:
             fill_pairs(k0, k1, start // 8, 0, coarse)
-        drawn = coarse.view(np.uint16)
+        drawn = seen_as(coarse, np.uint16)
         position = start
         while position < stop:
             while ends[segment + 1] <= position:
@@ -215,7 +215,7 @@ def _mark_range(
                 num_certain += found
                 if undecided:
                     fill_pairs(k0, k1, start // 8, 1, fine)
-                    words = fine.view(np.uint16)[position - start :]
+                    words = seen_as(fine, np.uint16)[position - start :]
                     _settle(part, centre, bound, base, drawn[position - start :], words, there)
             else:
                 _compare(part, bound, there)
@@ -225,7 +225,7 @@ def _mark_range(
     return kept, num_certain
 
 
-@kernel
+@helper
 def _draw(x: Any, centre: Any, bound: Any, base: Any, coarse: Any, flags: Any) -> Any:
     """What the high 16 bits of the random numbers say; the number of certain entries; whether any is undecided."""
     prefer_wide_vectors()
@@ -245,7 +245,7 @@ def _draw(x: Any, centre: Any, bound: Any, base: Any, coarse: Any, flags: Any) -
     return np.int64(certain), undecided > 0
 
 
-@kernel
+@helper
 def _settle(x: Any, centre: Any, bound: Any, base: Any, coarse: Any, fine: Any, flags: Any) -> None:
     """As all 32 bits say: one block in a hundred needs them."""
     one = np.float32(1)
@@ -257,7 +257,7 @@ def _settle(x: Any, centre: Any, bound: Any, base: Any, coarse: Any, fine: Any, 
         flags[j] = np.uint8((np.float32(np.int32(fine[j])) * np.float32(2.0**-16) < excess) & (a == a))
 
 
-@kernel
+@helper
 def _compare(x: Any, bound: Any, flags: Any) -> None:
     prefer_wide_vectors()
     always_inline()
@@ -265,12 +265,12 @@ def _compare(x: Any, bound: Any, flags: Any) -> None:
         flags[j] = np.uint8(np.abs(x[j]) >= bound)
 
 
-@kernel
+@helper
 def _gather_bits(flags: Any, marks: Any) -> Any:
     """1024 bytes of 0 or 1 as the bits of 16 words; how many are 1."""
     prefer_wide_vectors()
     always_inline()
-    gather_flags(flags, marks.view(np.uint8))
+    gather_flags(flags, seen_as(marks, np.uint8))
     count = np.int64(0)
     for j in range(16):
         count += np.int64(count_ones(marks[j]))
@@ -290,7 +290,7 @@ def _gather_values(
             position = base + np.int64(count_trailing_zeros(word))
             word &= word - np.uint64(1)
             if ends[segment + 1] <= position:
-                segment = np.searchsorted(ends, position, "right") - 1
+                segment = first_from(ends, position + 1) - 1
             deviation = x[position] - centres[segment]
             bound = bounds[segment]
             if bound == np.inf:
@@ -317,7 +317,7 @@ def _gather_apart(
             position = base + np.int64(count_trailing_zeros(word))
             word &= word - np.uint64(1)
             if ends[segment + 1] <= position:
-                segment = np.searchsorted(ends, position, "right") - 1
+                segment = first_from(ends, position + 1) - 1
             entry = x[position]
             if np.abs(entry) >= bounds[segment]:
                 above_at[num_above] = position

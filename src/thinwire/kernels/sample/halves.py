@@ -16,10 +16,10 @@ from thinwire import arrays
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, selection_arrays
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline
-from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros
+from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros, zeros
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.sample.subset import check_segments, mark_drawn, segment_subsets_torch
 
@@ -181,7 +181,7 @@ def _mark_segments(k0: Any, k1: Any, starts: Any, counts: Any, first: int, last:
     for segment in range(first, last):
         if starts[segment] % 64:
             most = max(most, starts[segment + 1] - starts[segment])
-    spare = np.zeros((most + 63) // 64, np.uint64)
+    spare = zeros((most + 63) // 64, np.uint64)
     for segment in range(first, last):
         start = starts[segment]
         numel = starts[segment + 1] - start
@@ -254,7 +254,7 @@ def _merge(first: Any, second: Any, words: Any, start: int, stop: int, out: Any)
             rest &= rest - np.uint64(1)
 
 
-@kernel
+@helper
 def _others(word: Any, count: int) -> Any:
     """The bits of a word that are not set, of at most ``count``."""
     always_inline()

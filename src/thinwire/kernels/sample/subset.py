@@ -14,10 +14,10 @@ from thinwire.arrays import tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import offsets_array, selection_arrays
 from thinwire.kernels.jit import threads
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline
-from thinwire.kernels.jit.intrinsics import count_trailing_zeros
+from thinwire.kernels.jit.intrinsics import count_trailing_zeros, empty, zeros
 from thinwire.kernels.random.philox import check_stream, fill_words, random_words_torch
 
 _MAX_NUMEL = 2**48
@@ -179,7 +179,7 @@ def _draw_segments(k0: Any, k1: Any, starts: Any, ends: Any, first: int, last: i
     most = 0
     for segment in range(first, last):
         most = max(most, starts[segment + 1] - starts[segment])
-    marks = np.zeros((most + 63) // 64, np.uint64)
+    marks = zeros((most + 63) // 64, np.uint64)
     for segment in range(first, last):
         if ends[segment + 1] > ends[segment]:
             part = chosen[ends[segment] : ends[segment + 1]]
@@ -204,13 +204,13 @@ def _draw(k0: Any, k1: Any, stream_offset: int, start: int, numel: int, marks: A
             word &= word - np.uint64(1)
 
 
-@kernel
+@helper
 def mark_drawn(k0: Any, k1: Any, stream_offset: int, numel: int, num_drawn: int, marks: Any) -> None:
     """Draw ``num_drawn`` of ``numel`` indices and set their bits in ``marks``, where those of all are 0."""
     # The numbers come in lots; few are wanted of a short segment.
     num_blocks = 8 if num_drawn <= 12 else 128
-    pairs = np.empty(2 * num_blocks, np.uint64)
-    words = np.empty(4 * num_blocks + 1, np.uint32)
+    pairs = empty(2 * num_blocks, np.uint64)
+    words = empty(4 * num_blocks + 1, np.uint32)
     fresh = words[1:]
     block = stream_offset >> 2
     used = 4 * num_blocks + 1
@@ -236,7 +236,7 @@ def mark_drawn(k0: Any, k1: Any, stream_offset: int, numel: int, num_drawn: int,
             used = 1
 
 
-@kernel
+@helper
 def _mark_candidates(words: Any, numel: int, marks: Any) -> Any:
     """Set the bits of the candidates that two words each give; how many were not set before."""
     always_inline()
@@ -254,7 +254,7 @@ def _mark_candidates(words: Any, numel: int, marks: Any) -> Any:
     return found
 
 
-@kernel
+@helper
 def _mark(candidate: Any, marks: Any) -> Any:
     always_inline()
     bit = np.uint64(1) << (candidate & np.uint64(63))
@@ -271,9 +271,9 @@ def _draw_sparse(k0: Any, k1: Any, stream_offset: int, numel: int, chosen: Any) 
     while size < 2 * chosen.size:
         size *= 2
     table = np.full(size, -1, np.int64)
-    pairs = np.empty(256, np.uint64)
-    fresh = np.empty(512, np.uint32)
-    words = np.empty(513, np.uint64)
+    pairs = empty(256, np.uint64)
+    fresh = empty(512, np.uint32)
+    words = empty(513, np.uint64)
     skip = stream_offset & 3
     block = stream_offset >> 2
     found = 0

@@ -12,6 +12,7 @@ from thinwire.kernels.flat.checks import check_entries, selection_arrays
 from thinwire.kernels.jit import threads
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
+from thinwire.kernels.jit.intrinsics import first_from
 from thinwire.kernels.select.parallel import select_all
 from thinwire.kernels.select.segment import accumulate_range
 from thinwire.kernels.select.top_k import top_k_torch
@@ -131,7 +132,7 @@ def _ascend_below(indices: Any, numel: int) -> bool:
 def _accumulate_take(
     x: Any, residual: Any, decay: Any, out: Any, indices: Any, values: Any, start: int, stop: int
 ) -> None:
-    taken = np.searchsorted(indices, start)
+    taken = first_from(indices, start)
     for block in range(start, stop, _BLOCK):
         end = min(block + _BLOCK, stop)
         accumulate_range(x, residual, decay, out, block, end)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.jit.compiling import kernel
-from thinwire.kernels.jit.intrinsics import copy_to, count_ones, count_trailing_zeros
+from thinwire.kernels.jit.compiling import helper, kernel, pasted
+from thinwire.kernels.jit.intrinsics import copy_to, count_ones, count_trailing_zeros, empty, seen_as, zeros
 from thinwire.kernels.select.top_k_simd import MAGNITUDE, passing_64
 
 _FEW = 4096
@@ -30,21 +30,21 @@ def kth_largest(bits: Any, size: int, count: int, least: Any) -> Any:
     for j in range(whole):
         largest = max(largest, bits[j] & np.uint32(MAGNITUDE))
     if size <= _FEW:
-        return _bisect(bits, whole, count, least, largest)
+        return _bisect(bits, whole, count, np.int64(least), np.int64(largest))
     low = largest
     for j in range(size):
         low = min(low, bits[j] & np.uint32(MAGNITUDE))
     shift = np.uint32(0)
     while (largest - low) >> shift >= np.uint32(_BINS):
         shift = np.uint32(shift + np.uint32(1))
-    histogram = np.zeros(_BINS, np.int64)
+    histogram = zeros(_BINS, np.int64)
     for j in range(size):
         histogram[((bits[j] & np.uint32(MAGNITUDE)) - low) >> shift] += 1
     place, wanted = cut(histogram, count)
     floor = np.uint32(low + np.uint32(place << np.int64(shift)))
     num_members = histogram[place]
     # More than there are: each is written before it is known to be a member, and 64 are compared at a time.
-    members = np.empty(num_members + 64, np.uint32)
+    members = empty(num_members + 64, np.uint32)
     num: Any = 0
     for j in range(size):
         magnitude = bits[j] & np.uint32(MAGNITUDE)
@@ -54,20 +54,20 @@ def kth_largest(bits: Any, size: int, count: int, least: Any) -> Any:
             break
     members[num:] = 0
     ceiling = np.int64(floor) + (np.int64(1) << np.int64(shift)) - 1
-    return _bisect(members, (num + 63) // 64 * 64, wanted, floor, ceiling)
+    return _bisect(members, (num + 63) // 64 * 64, wanted, np.int64(floor), ceiling)
 
 
-@kernel
+@helper
 def kth_largest_of_all(bits: Any, count: int) -> Any:
     """As :func:`kth_largest` for all of ``bits``, which may be more than a cache holds, and which it leaves alone."""
     if bits.size <= _FEW:
-        few = np.empty(_FEW, np.uint32)
+        few = empty(_FEW, np.uint32)
         copy_to(few[: bits.size], bits)
         return kth_largest(few, bits.size, count, np.uint32(0))
     # Four histograms: an increment that waits for the previous one of the same bin is slow.
     histograms = np.zeros((4, 2048), np.int64)
     h0, h1, h2, h3 = histograms[0], histograms[1], histograms[2], histograms[3]
-    bins = np.empty(_BLOCK, np.uint16)
+    bins = empty(_BLOCK, np.uint16)
     for start in range(0, bits.size, _BLOCK):
         part = bits[start : start + _BLOCK]
         for j in range(part.size):
@@ -86,12 +86,12 @@ def kth_largest_of_all(bits: Any, count: int) -> Any:
     return kth_largest(_members(bits, np.uint32(place), h0[place]), h0[place], wanted, np.uint32(place << 20))
 
 
-@kernel
+@pasted
 def _members(bits: Any, place: Any, num_members: int) -> Any:
     """The magnitudes whose highest 11 bits are ``place``, and room for 64 more."""
-    members = np.empty(num_members + 64, np.uint32)
-    passed = np.zeros(_BLOCK, np.uint8)
-    marks = passed.view(np.uint64)
+    members = empty(num_members + 64, np.uint32)
+    passed = zeros(_BLOCK, np.uint8)
+    marks = seen_as(passed, np.uint64)
     num = 0
     for start in range(0, bits.size, _BLOCK):
         part = bits[start : start + _BLOCK]
@@ -108,7 +108,7 @@ def _members(bits: Any, place: Any, num_members: int) -> Any:
     return members
 
 
-@kernel
+@helper
 def _bisect(bits: Any, whole: int, count: int, least: Any, largest: Any) -> Any:
     """The threshold, from ``least`` to ``largest``, of ``whole`` entries, a multiple of 64."""
     low = np.int64(least)
@@ -142,10 +142,10 @@ def cut(histogram: Any, count: int) -> Any:
     return place, wanted
 
 
-@kernel
+@helper
 def collect(entries: Any, start: int, stop: int, threshold: Any, ties: int, indices: Any, values: Any) -> None:
     """Positions and values of the magnitudes above the threshold and of the first ``ties`` equal to it."""
-    bits = entries.view(np.uint32)
+    bits = seen_as(entries, np.uint32)
     left = ties
     num = 0
     whole = start + (stop - start) // 64 * 64

@@ -4,14 +4,15 @@ A segment is handled by one thread, on the memory that its cache holds; whicheve
 left. Only a segment that is a large part of the vector is shared by all (:mod:`thinwire.kernels.select.shared`).
 """
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from thinwire import arrays
 from thinwire.kernels.jit import threads
-from thinwire.kernels.jit.compiling import kernel
-from thinwire.kernels.jit.intrinsics import take_number
+from thinwire.kernels.jit.compiling import helper, kernel
+from thinwire.kernels.jit.intrinsics import empty, seen_as, take_number
 from thinwire.kernels.select.segment import NUM_MAXIMA, ROOM, candidates_of, is_dense, select_segment
 from thinwire.kernels.select.shared import select_shared
 from thinwire.kernels.select.top_k_simd import MAGNITUDE
@@ -41,7 +42,8 @@ def select_all(
     row = capacity + capacity // 2 + 33
     scratch = arrays.empty_array(row * num_threads, np.int64)
     if num_threads == 1:
-        _select_range(*problem, 0, counts.size, indices, values, scratch, capacity)
+        left = (_single_run(counts.size), np.zeros(1, np.int64))
+        _select_runs(*problem, *left, indices, values, scratch, capacity)
         return indices, values
     rows = scratch.reshape(num_threads, row)
     runs, sizes, shared = _list_runs(offsets, least_shared)
@@ -52,6 +54,12 @@ def select_all(
         left = (runs[np.argsort(-sizes, kind="stable")], np.zeros(1, np.int64))
         threads.run(_select_runs, [(*problem, *left, indices, values, row, capacity) for row in rows])
     return indices, values
+
+
+@functools.lru_cache(maxsize=64)
+def _single_run(num_segments: int) -> Any:
+    # Kept: for a few entries, making it costs as much as the work.
+    return np.array([[0, num_segments]], np.int64)
 
 
 @kernel
@@ -71,8 +79,8 @@ def _list_runs(offsets: Any, least_shared: int) -> Any:
     """Runs of segments ``[runs, 2]``, the entries of each run, and the segments that all threads share."""
     num_segments = offsets.size - 1
     runs = np.empty((num_segments, 2), np.int64)
-    sizes = np.empty(num_segments, np.int64)
-    shared = np.empty(num_segments, np.int64)
+    sizes = empty(num_segments, np.int64)
+    shared = empty(num_segments, np.int64)
     num_runs = 0
     num_shared = 0
     first = 0
@@ -110,63 +118,43 @@ def _select_runs(
     scratch: Any,
     capacity: int,
 ) -> None:
-    """Those of the runs that no other thread takes."""
+    """Those of the runs of segments that no other thread takes."""
+    # All in one function: one that this calls would be compiled by itself too, and it is the longest there is.
+    maxima = empty(NUM_MAXIMA, np.uint32)
+    places, bits = candidates_of(scratch, capacity)
     run = take_number(num_taken)
     while run < len(runs):
-        first, last = runs[run]
-        _select_range(x, residual, decay, add, out, offsets, ends, first, last, indices, values, scratch, capacity)
+        for segment in range(runs[run, 0], runs[run, 1]):
+            start, size = offsets[segment], offsets[segment + 1] - offsets[segment]
+            count = ends[segment + 1] - ends[segment]
+            if size <= _TINY and (count <= 1 or count == size):
+                # A call would cost more than the work.
+                if add:
+                    for j in range(start, start + size):
+                        out[j] = residual[j] * decay + x[j]
+                _select_tiny(out, start, size, ends[segment], count, indices, values)
+                continue
+            select_segment(
+                x,
+                residual,
+                decay,
+                add,
+                out,
+                offsets[segment],
+                offsets[segment + 1],
+                indices[ends[segment] : ends[segment + 1]],
+                values[ends[segment] : ends[segment + 1]],
+                places,
+                bits,
+                maxima,
+            )
         run = take_number(num_taken)
 
 
-@kernel
-def _select_range(
-    x: Any,
-    residual: Any,
-    decay: Any,
-    add: bool,
-    out: Any,
-    offsets: Any,
-    ends: Any,
-    first: int,
-    last: int,
-    indices: Any,
-    values: Any,
-    scratch: Any,
-    capacity: int,
-) -> None:
-    """Segments ``first`` to ``last - 1``."""
-    maxima = np.empty(NUM_MAXIMA, np.uint32)
-    places, bits = candidates_of(scratch, capacity)
-    for segment in range(first, last):
-        start, size = offsets[segment], offsets[segment + 1] - offsets[segment]
-        count = ends[segment + 1] - ends[segment]
-        if size <= _TINY and (count <= 1 or count == size):
-            # A call would cost more than the work.
-            if add:
-                for j in range(start, start + size):
-                    out[j] = residual[j] * decay + x[j]
-            _select_tiny(out, start, size, ends[segment], count, indices, values)
-            continue
-        select_segment(
-            x,
-            residual,
-            decay,
-            add,
-            out,
-            offsets[segment],
-            offsets[segment + 1],
-            indices[ends[segment] : ends[segment + 1]],
-            values[ends[segment] : ends[segment + 1]],
-            places,
-            bits,
-            maxima,
-        )
-
-
-@kernel
+@helper
 def _select_tiny(entries: Any, start: int, size: int, written: int, count: int, indices: Any, values: Any) -> None:
     """All of a segment's entries, or its largest, or none."""
-    bits = entries.view(np.uint32)
+    bits = seen_as(entries, np.uint32)
     if count == size:
         for j in range(size):
             indices[written + j] = start + j

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.jit.compiling import kernel
-from thinwire.kernels.jit.intrinsics import count_trailing_zeros, take_marked
+from thinwire.kernels.jit.compiling import helper, kernel, pasted
+from thinwire.kernels.jit.intrinsics import count_trailing_zeros, empty, seen_as, take_marked
 from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.select.kth_largest import collect, kth_largest, kth_largest_of_all
 from thinwire.kernels.select.top_k_simd import (
@@ -44,10 +44,10 @@ def is_dense(size: int, count: int) -> bool:
 @kernel
 def candidates_of(scratch: Any, capacity: int) -> Any:
     """Room for the places of candidates, and for their bits and 64 more."""
-    return scratch[:capacity], scratch[capacity:].view(np.uint32)[: capacity + 64]
+    return scratch[:capacity], seen_as(scratch[capacity:], np.uint32)[: capacity + 64]
 
 
-@kernel
+@pasted
 def select_segment(
     x: Any,
     residual: Any,
@@ -81,7 +81,7 @@ def select_segment(
                 indices[j] = start + j
                 values[j] = out[start + j]
         elif count > 0:
-            threshold, ties = kth_largest_of_all(out[start:stop].view(np.uint32), count)
+            threshold, ties = kth_largest_of_all(seen_as(out[start:stop], np.uint32), count)
             collect(out, start, stop, threshold, ties, indices, values)
         return
     if size <= _CACHED:
@@ -94,13 +94,13 @@ def select_segment(
             # The sample misled, which it does rarely. The sums are in `out` already.
             num, _ = gather(x, residual, decay, False, out, start, stop, np.uint32(0), count, places, bits, 0)
     threshold, ties = kth_largest(bits, num, count, np.uint32(0))
-    take_wanted(places, bits, 0, threshold, ties, indices, values.view(np.uint32), 0, count)
+    take_wanted(places, bits, 0, threshold, ties, indices, seen_as(values, np.uint32), 0, count)
 
 
-@kernel
+@pasted
 def _select_short(out: Any, start: int, size: int, indices: Any, values: Any, scratch: Any) -> None:
     """The largest of at most 64 entries."""
-    bits = out.view(np.uint32)
+    bits = seen_as(out, np.uint32)
     for j in range(size):
         scratch[j] = bits[start + j]
     if indices.size == 0:
@@ -121,7 +121,7 @@ def _select_short(out: Any, start: int, size: int, indices: Any, values: Any, sc
         written += 1
 
 
-@kernel
+@helper
 def accumulate_range(x: Any, residual: Any, decay: Any, out: Any, start: int, stop: int) -> None:
     """``out = decay * residual + x`` from ``start`` to ``stop - 1``."""
     whole = start + (stop - start) // 64 * 64
@@ -131,7 +131,7 @@ def accumulate_range(x: Any, residual: Any, decay: Any, out: Any, start: int, st
         out[j] = residual[j] * decay + x[j]
 
 
-@kernel
+@helper
 def gather(
     x: Any,
     residual: Any,
@@ -153,7 +153,7 @@ def gather(
         ``count`` largest so far are left, and of equal ones that come later none is wanted. Where not even those
         fit, the number is -1, but the entries have been accumulated.
     """
-    values = out.view(np.uint32)
+    values = seen_as(out, np.uint32)
     for block in range(start, stop, BLOCK):
         end = min(block + BLOCK, stop)
         if num + BLOCK > places.size:
@@ -183,7 +183,7 @@ def gather(
     return num, bound
 
 
-@kernel
+@helper
 def take_wanted(
     places: Any, bits: Any, first: Any, threshold: Any, ties: Any, chosen: Any, kept: Any, begin: Any, end: Any
 ) -> None:
@@ -207,7 +207,7 @@ def take_wanted(
         j += 1
 
 
-@kernel
+@pasted
 def _bound_of_maxima(
     x: Any, residual: Any, decay: Any, add: bool, out: Any, start: int, stop: int, count: int, maxima: Any
 ) -> Any:
@@ -216,7 +216,7 @@ def _bound_of_maxima(
     Entries are put into groups of at most 16. As many groups as have a maximum of at least the bound have an entry
     of at least the bound, so the ``count``-th largest maximum is one.
     """
-    values = out.view(np.uint32)
+    values = seen_as(out, np.uint32)
     whole = start + (stop - start) // GROUP * GROUP
     num = 0
     for base in range(start, whole, GROUP):
@@ -241,15 +241,15 @@ NUM_MAXIMA = _CACHED // LANES + 64
 """Groups of the largest segment whose maxima are taken, and a rest."""
 
 
-@kernel
+@pasted
 def sample_bound(x: Any, residual: Any, decay: Any, add: bool, start: int, stop: int, count: int) -> Any:
     """A magnitude that, by a sample of short runs, at least ``count`` entries almost surely reach."""
     size = stop - start
     # What a further run costs against what the candidates cost that it saves.
     num_lines: Any = max(64, min(_MAX_LINES, np.int64((np.float64(size) * count) ** (1.0 / 3.0) / 4.0)))
     stride = size // 16 / num_lines
-    sample = np.empty(16 * num_lines + 64, np.uint32)
-    entries = sample.view(np.float32)
+    sample = empty(16 * num_lines + 64, np.uint32)
+    entries = seen_as(sample, np.float32)
     # Any spread-out places will do: a bad sample costs time, never exactness.
     state = np.uint64(0x9E3779B97F4A7C15)
     for line in range(num_lines):

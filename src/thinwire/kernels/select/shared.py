@@ -12,7 +12,7 @@ import numpy as np
 
 from thinwire.kernels.jit import threads
 from thinwire.kernels.jit.compiling import kernel
-from thinwire.kernels.jit.intrinsics import first_from, take_number
+from thinwire.kernels.jit.intrinsics import empty, first_from, take_number
 from thinwire.kernels.select.kth_largest import cut, kth_largest
 from thinwire.kernels.select.segment import (
     NUM_MAXIMA,
@@ -137,7 +137,7 @@ def _count_share(scratch: Any, capacity: int, num: int, bound: Any, counted: Any
 def _members_of_share(scratch: Any, capacity: int, num: int, bound: Any, place: int, size: int) -> Any:
     """The magnitudes of a thread's candidates in one bin, which are ``size``."""
     _, bits = candidates_of(scratch, capacity)
-    members = np.empty(size + 1, np.uint32)
+    members = empty(size + 1, np.uint32)
     found: Any = np.int64(0)
     for j in range(num):
         # Written before it is known to be a member.
@@ -162,7 +162,9 @@ def _count_pieces(
     """Of each of a thread's pieces: its first candidate, and how many are above the threshold and equal to it."""
     places, bits = candidates_of(scratch, capacity)
     first: Any = 0
-    for piece in np.flatnonzero(is_own):
+    for piece in range(is_own.size):
+        if not is_own[piece]:
+            continue
         last = first + first_from(places[first:num], start + (piece + 1) * _PIECE)
         num_above, num_equal = np.int64(0), np.int64(0)
         for value in bits[first:last]:
@@ -189,6 +191,8 @@ def _write_pieces(
 ) -> None:
     """The wanted candidates of a thread's pieces to their places among those of all threads."""
     places, bits = candidates_of(scratch, capacity)
-    for piece in np.flatnonzero(is_own):
+    for piece in range(is_own.size):
+        if not is_own[piece]:
+            continue
         begin, end = borders[piece], borders[piece + 1]
         take_wanted(places, bits, firsts[piece], threshold, taken[piece], indices, values, begin, end)

@@ -15,9 +15,9 @@ from torch import Tensor
 from thinwire.arrays import array_of, empty_array, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_ascending
-from thinwire.kernels.jit.compiling import carray, kernel
+from thinwire.kernels.jit.compiling import carray, helper, kernel
 from thinwire.kernels.jit.devices import body_for
-from thinwire.kernels.jit.intrinsics import TAKEN_AT_ONCE, first_from, pointer, take_marked
+from thinwire.kernels.jit.intrinsics import TAKEN_AT_ONCE, empty, first_from, pointer, seen_as, take_marked, zeros
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.sparse.scatter import check_pairs
 
@@ -102,15 +102,15 @@ def _check(indices: Sequence[Tensor], values: Sequence[Tensor], numel: int, divi
 def _unite(addresses: Any, united: Any, means: Any, divisor: Any, number: int, start: int, stop: int) -> Any:
     """Part ``number``, places ``start`` to ``stop - 1``: where what is found begins and ends, and if it is finite."""
     num = addresses.shape[0]
-    cursors = np.empty(num, np.int64)
+    cursors = empty(num, np.int64)
     begin = TAKEN_AT_ONCE * number
     for each in range(num):
         size = addresses[each, 2]
         cursors[each] = first_from(carray(pointer(addresses[each, 0]), (size,), np.int64), start)
         # What all of them have before this part is the most that goes before what is found here.
         begin += cursors[each]
-    sums = np.zeros(_BLOCK, np.float32)
-    marks = np.zeros(_BLOCK // 64, np.uint64)
+    sums = zeros(_BLOCK, np.float32)
+    marks = zeros(_BLOCK // 64, np.uint64)
     written = begin
     for base in range(start, stop, _BLOCK):
         end = min(base + _BLOCK, stop)
@@ -127,7 +127,7 @@ def _unite(addresses: Any, united: Any, means: Any, divisor: Any, number: int, s
             cursors[each] = cursor
         written = _take_out(marks, sums, base, united, means, written)
     largest = np.uint32(0)
-    bits = means.view(np.uint32)
+    bits = seen_as(means, np.uint32)
     for j in range(begin, written):
         means[j] /= divisor
     for j in range(begin, written):
@@ -135,7 +135,7 @@ def _unite(addresses: Any, united: Any, means: Any, divisor: Any, number: int, s
     return begin, written, largest < np.uint32(0x7F800000)
 
 
-@kernel
+@helper
 def _take_out(marks: Any, sums: Any, base: int, united: Any, means: Any, written: int) -> int:
     """The marked places of a block and their sums, from ``written`` on; marks and sums are 0 afterwards."""
     for word in range(marks.size):

@@ -16,8 +16,9 @@ from thinwire.kernels.flat.checks import (
     offsets_array,
     out_of_order,
 )
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import kernel, pasted
 from thinwire.kernels.jit.devices import body_for
+from thinwire.kernels.jit.intrinsics import first_from
 from thinwire.kernels.jit.threads import run
 from thinwire.kernels.quantize.signs_add import check_bits, write_signs_torch
 from thinwire.kernels.sparse.scatter import place_ranges, scatter_add_torch
@@ -91,9 +92,9 @@ def _add_checked(indices: Any, bits: Any, scales: Any, ends: Any, out: Any, fact
     return True
 
 
-@kernel
+@pasted
 def _add_range(indices: Any, bits: Any, scales: Any, ends: Any, out: Any, factor: Any, start: Any, stop: Any) -> None:
-    segment = np.searchsorted(ends, start, "right") - 1
+    segment = first_from(ends, start + 1) - 1
     position = start
     while position < stop:
         while ends[segment + 1] <= position:

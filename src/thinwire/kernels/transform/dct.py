@@ -15,9 +15,10 @@ from thinwire import arrays
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
-from thinwire.kernels.jit.compiling import intrinsic, kernel, types
+from thinwire.kernels.jit.compiling import helper, intrinsic, kernel, types
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import zeros
 from thinwire.kernels.jit.simd import LANES, address, load, spread, store, vector
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.memo import Memo
@@ -180,7 +181,7 @@ def _multiply_tile(
 multiply_tile: Any = intrinsic(_multiply_tile)
 
 
-@kernel
+@helper
 def _multiply(
     a: Any, a_at: int, a_stride: int, b: Any, b_at: int, b_stride: int, c: Any, c_at: int, c_stride: int, count: int,
     rows: int, columns: int,
@@ -200,11 +201,11 @@ def _transform_range(source: Any, target: Any, side: int, start: int, stop: int,
     """The whole chunks from ``start`` to ``stop``."""
     prefer_wide_vectors()
     rows, wide = (side + 7) // 8 * 8, (side + 31) // 32 * 32
-    half = np.zeros(rows * wide, np.float32)
+    half = zeros(rows * wide, np.float32)
     # Chunks of whole tiles are read and written where they lie.
     fits = wide == side
-    chunk = np.zeros(side * wide, np.float32)
-    result = np.zeros(rows * wide, np.float32)
+    chunk = zeros(side * wide, np.float32)
+    result = zeros(rows * wide, np.float32)
     for begin in range(start, stop, side * side):
         if fits:
             _multiply(left, 0, side, source, begin, side, half, 0, wide, side, rows, wide)

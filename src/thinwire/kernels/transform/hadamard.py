@@ -16,6 +16,7 @@ from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
+from thinwire.kernels.jit.intrinsics import empty
 from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.random.philox import check_stream, fill_words, random_words_torch
@@ -227,8 +228,8 @@ def _small(
     source: Any, target: Any, start: int, stop: int, largest: int, k0: Any, k1: Any, first_word: int, inverse: bool
 ) -> None:
     """Blocks of ``largest`` entries, at most 128, and then of smaller powers of two, from a multiple of 128 on."""
-    pairs, words = np.empty(2, np.uint64), np.empty(4, np.uint32)
-    row, signs = np.empty(128, np.float32), np.empty(128, np.float32)
+    pairs, words = empty(2, np.uint64), empty(4, np.uint32)
+    row, signs = empty(128, np.float32), empty(128, np.float32)
     size = largest
     # 128 entries take the signs of one Philox block.
     for begin in range(start, stop, 128):
@@ -271,7 +272,7 @@ def _tiles(
     """Signs and the lowest ``log`` levels, 8 to 16, of aligned tiles of ``2**log`` entries."""
     size = 1 << log
     one = np.float32(1.0)
-    pairs, words = np.empty(size // 64, np.uint64), np.empty(size // 32, np.uint32)
+    pairs, words = empty(size // 64, np.uint64), empty(size // 32, np.uint32)
     # Three storeys: a square of 256 entries in registers, a room of squares in the first cache, the tile in the second.
     room = min(size, _ROOM)
     middle = min(log, _ROOM_LOG) - _SQUARE_LOG

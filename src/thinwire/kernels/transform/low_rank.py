@@ -10,9 +10,10 @@ from torch import Tensor
 from thinwire import arrays
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import empty
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.reduce.block_norms import fold
 
@@ -205,7 +206,7 @@ def _check(matrix: Tensor, vectors: Tensor, shape: torch.Size) -> None:
 @kernel
 def _rows_times(matrix: Any, vectors: Any, out: Any, first: int, last: int) -> None:
     count = matrix.shape[1]
-    products = np.empty(count, np.float32)
+    products = empty(count, np.float32)
     for i in range(first, last):
         row = matrix[i]
         for k in range(vectors.shape[0]):
@@ -249,7 +250,7 @@ def _outer_products(left: Any, right: Any, out: Any, start: int, stop: int) -> N
                     part[j] += weight * other[j]
 
 
-@kernel
+@helper
 def _inner(one: Any, other: Any, products: Any) -> Any:
     for j in range(one.size):
         products[j] = one[j] * other[j]
