@@ -41,6 +41,10 @@ ROOMS = {
 ITERATORS = {"records", "one_torch_thread", "private_torch_randomness", "shared_model"}
 READS_ENVIRONMENT = {"experiments/launch.py", "distributed/addresses.py"}
 """Of processes that are to be started, and where the launcher and gloo were told that others are reached."""
+MANY_OPTIONS = {"cli", "methods"}
+"""Where a parameter is an option of the user's: of a command, or of a method string."""
+MANY_ARGUMENTS = {"synchronize", "compress_ddp", "DistributedOptimizer.__init__"}
+"""The entrances for a training script, whose options all have defaults."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -129,7 +133,7 @@ def test_only_steps_yields(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_house_rules(path: Path) -> None:
     text, tree = path.read_text(), parse(path)
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) <= 300
     assert "TODO" not in text
     assert ast.get_docstring(tree) or not text.strip(), "the module has no docstring"
     for node in ast.walk(tree):
@@ -141,6 +145,42 @@ def test_house_rules(path: Path) -> None:
             assert node.id != "hasattr", f"line {node.lineno}"
         if isinstance(node, ast.Attribute) and named(path) not in READS_ENVIRONMENT:
             assert node.attr not in ("environ", "getenv", "putenv"), f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_functions_are_short_and_take_few_arguments(path: Path) -> None:
+    """At most 60 lines beside the docstring, and 8 arguments; loops of kernels take arrays and numbers one by one."""
+    tree = parse(path)
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    owners = {id(each): f"{node.name}." for node in classes for each in node.body}
+    for function in (node for node in ast.walk(tree) if isinstance(node, Function)):
+        name = owners.get(id(function), "") + function.name
+        text = ast.get_docstring(function, clean=False) or ""
+        assert function.end_lineno is not None
+        num_lines = function.end_lineno - function.lineno + 1 - len(text.splitlines())
+        assert num_lines <= 60, f"{named(path)}: {name} has {num_lines} lines"
+        given = [each.arg for each in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+        count = len(given) - (given[:1] in (["self"], ["cls"]))
+        if top(path) not in (*MANY_OPTIONS, "kernels") and name not in MANY_ARGUMENTS:
+            assert count <= 8, f"{named(path)}: {name} takes {count} arguments"
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    modules = {str(path.relative_to(ROOT.parent).with_suffix("")).replace("/", "."): path for path in FILES}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    arrows = {
+        name: {each for full in imported(path) if (each := target(full, modules)) != name}
+        for name, path in modules.items()
+    }
+    while arrows:
+        free = {name for name, others in arrows.items() if not others & arrows.keys()}
+        assert free, f"a circle of imports among {sorted(arrows)}"
+        arrows = {name: others for name, others in arrows.items() if name not in free}
+
+
+def target(full: str, modules: dict[str, Path]) -> str:
+    """The file that ``from package import name`` reads, ``full`` being both with a point between."""
+    return full if full in modules else full.rpartition(".")[0]
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)

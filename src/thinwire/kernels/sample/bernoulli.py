@@ -10,17 +10,14 @@ import torch
 from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
-from thinwire.kernels.bitpack.bits import gather_flags
 from thinwire.kernels.flat.checks import offsets_array
-from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
-from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
-from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros, empty, first_from, seen_as, zeros
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.quantize.dither import dither_torch
-from thinwire.kernels.random.philox import check_stream, fill_pairs
+from thinwire.kernels.random.philox import check_stream
 from thinwire.kernels.reduce.block_norms import BLOCK
 from thinwire.kernels.reduce.truncated_sums import check_entries_and_cut
+from thinwire.kernels.sample.bernoulli_numba import gather_apart, gather_values, mark_range
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 _NO_KEY = -1
@@ -71,7 +68,7 @@ def draw_entries(
         (*problem, marks, first, last, indices[a:b], values[a:b])
         for (first, last), a, b in zip(ranges, starts[:-1], starts[1:], strict=True)
     ]
-    run(_gather_values, calls)
+    run(gather_values, calls)
     return tensor_of(indices), tensor_of(values)
 
 
@@ -119,7 +116,7 @@ def split_draws(x: Tensor, offsets: Tensor, bounds: Tensor, key: int) -> tuple[T
         parts = [each[above[j] : above[j + 1]] for each in result[:2]]
         parts += [each[below[j] : below[j + 1]] for each in result[2:]]
         calls.append((problem[0], problem[1], problem[3], marks, first, last, *parts))
-    run(_gather_apart, calls)
+    run(gather_apart, calls)
     certain_at, certain_values, drawn_at, drawn_values = (tensor_of(each) for each in result)
     return certain_at, certain_values, drawn_at, drawn_values
 
@@ -156,7 +153,7 @@ def entries_above(x: Tensor, offsets: Tensor, bounds: Tensor) -> tuple[Tensor, T
         (problem[0], problem[1], problem[3], marks, first, last, indices[a:b], values[a:b], *none)
         for (first, last), a, b in zip(ranges, starts[:-1], starts[1:], strict=True)
     ]
-    run(_gather_apart, calls)
+    run(gather_apart, calls)
     return tensor_of(indices), tensor_of(values)
 
 
@@ -180,150 +177,6 @@ def _mark(problem: tuple[Array, ...], key: int) -> tuple[Array, list[tuple[int, 
     marks = np.empty((numel + 1023) // 1024 * 16, np.uint64)
     ranges = shares(numel, BLOCK)
     seeds = (np.uint32(key & 0xFFFFFFFF), np.uint32((key >> 32) & 0xFFFFFFFF), key != _NO_KEY)
-    counts = run(_mark_range, [(*problem, *seeds, marks, first, last) for first, last in ranges])
+    counts = run(mark_range, [(*problem, *seeds, marks, first, last) for first, last in ranges])
     kept, certain = np.array(counts, np.int64).T
     return marks, ranges, kept, certain
-
-
-@kernel
-def _mark_range(
-    x: Any, ends: Any, centres: Any, bounds: Any, bases: Any, k0: Any, k1: Any, drawing: bool, marks: Any,
-    first: int, last: int,
-) -> Any:  # fmt: skip
-    """Mark entries ``first``, a multiple of 1024, to ``last``."""
-    coarse = empty(256, np.uint64)
-    fine = empty(256, np.uint64)
-    flags = zeros(1024, np.uint8)
-    kept = np.int64(0)
-    num_certain = np.int64(0)
-    segment = first_from(ends, first + 1) - 1
-    for start in range(first, last, 1024):
-        stop = min(start + 1024, last)
-        if drawing:
-            fill_pairs(k0, k1, start // 8, 0, coarse)
-        drawn = seen_as(coarse, np.uint16)
-        position = start
-        while position < stop:
-            while ends[segment + 1] <= position:
-                segment += 1
-            till = min(stop, ends[segment + 1])
-            part = x[position:till]
-            there = flags[position - start :]
-            centre, bound, base = centres[segment], bounds[segment], bases[segment]
-            if drawing:
-                found, undecided = _draw(part, centre, bound, base, drawn[position - start :], there)
-                num_certain += found
-                if undecided:
-                    fill_pairs(k0, k1, start // 8, 1, fine)
-                    words = seen_as(fine, np.uint16)[position - start :]
-                    _settle(part, centre, bound, base, drawn[position - start :], words, there)
-            else:
-                _compare(part, bound, there)
-            position = till
-        flags[stop - start :] = 0
-        kept += _gather_bits(flags, marks[start // 64 : start // 64 + 16])
-    return kept, num_certain
-
-
-@helper
-def _draw(x: Any, centre: Any, bound: Any, base: Any, coarse: Any, flags: Any) -> Any:
-    """What the high 16 bits of the random numbers say; the number of certain entries; whether any is undecided."""
-    prefer_wide_vectors()
-    always_inline()
-    one = np.float32(1)
-    certain = np.int32(0)
-    undecided = np.int32(0)
-    for j in range(x.size):
-        a = np.abs(x[j] - centre)
-        p = a / bound + base
-        p = p if p < one else one
-        excess = p * np.float32(65536) - np.float32(np.int32(coarse[j]))
-        keep = (excess > np.float32(0)) & (a == a)
-        flags[j] = np.uint8(keep)
-        undecided += np.int32(keep & (excess < one))
-        certain += np.int32(a >= bound)
-    return np.int64(certain), undecided > 0
-
-
-@helper
-def _settle(x: Any, centre: Any, bound: Any, base: Any, coarse: Any, fine: Any, flags: Any) -> None:
-    """As all 32 bits say: one block in a hundred needs them."""
-    one = np.float32(1)
-    for j in range(x.size):
-        a = np.abs(x[j] - centre)
-        p = a / bound + base
-        p = p if p < one else one
-        excess = p * np.float32(65536) - np.float32(np.int32(coarse[j]))
-        flags[j] = np.uint8((np.float32(np.int32(fine[j])) * np.float32(2.0**-16) < excess) & (a == a))
-
-
-@helper
-def _compare(x: Any, bound: Any, flags: Any) -> None:
-    prefer_wide_vectors()
-    always_inline()
-    for j in range(x.size):
-        flags[j] = np.uint8(np.abs(x[j]) >= bound)
-
-
-@helper
-def _gather_bits(flags: Any, marks: Any) -> Any:
-    """1024 bytes of 0 or 1 as the bits of 16 words; how many are 1."""
-    prefer_wide_vectors()
-    always_inline()
-    gather_flags(flags, seen_as(marks, np.uint8))
-    count = np.int64(0)
-    for j in range(16):
-        count += np.int64(count_ones(marks[j]))
-    return count
-
-
-@kernel
-def _gather_values(
-    x: Any, ends: Any, centres: Any, bounds: Any, bases: Any, marks: Any, first: int, last: int, indices: Any,
-    values: Any,
-) -> None:  # fmt: skip
-    segment: Any = 0
-    written = 0
-    for base in range(first, last, 64):
-        word = marks[base // 64]
-        while word != np.uint64(0):
-            position = base + np.int64(count_trailing_zeros(word))
-            word &= word - np.uint64(1)
-            if ends[segment + 1] <= position:
-                segment = first_from(ends, position + 1) - 1
-            deviation = x[position] - centres[segment]
-            bound = bounds[segment]
-            if bound == np.inf:
-                deviation = deviation / bases[segment]
-            elif np.abs(deviation) < bound:
-                deviation = -bound if deviation < np.float32(0) else bound
-            indices[written] = position
-            values[written] = deviation
-            written += 1
-
-
-@kernel
-def _gather_apart(
-    x: Any, ends: Any, bounds: Any, marks: Any, first: int, last: int, above_at: Any, above: Any, below_at: Any,
-    below: Any,
-) -> None:  # fmt: skip
-    """Marked entries that reach their bound to the first two arrays, the others to the last two."""
-    segment: Any = 0
-    num_above = 0
-    num_below = 0
-    for base in range(first, last, 64):
-        word = marks[base // 64]
-        while word != np.uint64(0):
-            position = base + np.int64(count_trailing_zeros(word))
-            word &= word - np.uint64(1)
-            if ends[segment + 1] <= position:
-                segment = first_from(ends, position + 1) - 1
-            entry = x[position]
-            if np.abs(entry) >= bounds[segment]:
-                above_at[num_above] = position
-                above[num_above] = entry
-                num_above += 1
-            else:
-                below_at[num_below] = position
-                below[num_below] = entry
-                num_below += 1

@@ -21,7 +21,8 @@ from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline
 from thinwire.kernels.jit.intrinsics import count_ones, count_trailing_zeros, zeros
 from thinwire.kernels.jit.threads import run, shares
-from thinwire.kernels.sample.subset import check_segments, mark_drawn, segment_subsets_torch
+from thinwire.kernels.sample.subset import check_segments, segment_subsets_torch
+from thinwire.kernels.sample.subset_numba import mark_drawn
 
 
 def subset_marks(key: int, offsets: Tensor, counts: Tensor) -> Tensor:

@@ -14,39 +14,22 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
-from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
-from thinwire.kernels.jit.intrinsics import empty
 from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.jit.threads import run, shares
-from thinwire.kernels.random.philox import check_stream, fill_words, random_words_torch
-from thinwire.kernels.transform.hadamard_simd import (
-    LARGEST_STEP,
-    SQUARE,
-    levels_down,
-    levels_up,
-    square_down,
-    square_up,
-)
+from thinwire.kernels.random.philox import check_stream, random_words_torch
+from thinwire.kernels.transform.hadamard_numba import ROOM_LOG, STRIP, sweep, transform_small, transform_tiles
+from thinwire.kernels.transform.hadamard_simd import LARGEST_STEP, SQUARE
 
 _LOW = 0xFFFFFFFF
 _ROUND = 1 << 60
 """Words of the stream between the signs of one round and those of the next."""
 
-_SQUARE_LOG = SQUARE.bit_length() - 1
-
-_ROOM_LOG = _SQUARE_LOG + LARGEST_STEP
-_ROOM = 1 << _ROOM_LOG
-"""Entries that are transformed while they lie in the first cache."""
-
-_TILE = _ROOM_LOG + LARGEST_STEP
+_TILE = ROOM_LOG + LARGEST_STEP
 """log2 of the entries that are transformed while they lie in the second cache."""
 
 _SWEEP = 3
 """Levels that one further pass over memory does: more rows at once would fall onto the same lines of a cache."""
-
-_STRIP = 4096
-"""Neighbouring columns of a row that such a pass works on at a time."""
 
 
 def hadamard_rotate(
@@ -201,7 +184,7 @@ def _rotate(source: Any, target: Any, key: int, first_word: int, inverse: bool, 
         if size < SQUARE:
             # From here on all blocks are small, and one call takes all of their sizes.
             rest = shares(source.size - start, 128)
-            run(_small, [(source, target, start + a, start + b, size, *stream, inverse) for a, b in rest])
+            run(transform_small, [(source, target, start + a, start + b, size, *stream, inverse) for a, b in rest])
             break
         log, scale = size.bit_length() - 1, np.float32(_scale(size))
         tile, one = min(log, _TILE), np.float32(1.0)
@@ -209,113 +192,15 @@ def _rotate(source: Any, target: Any, key: int, first_word: int, inverse: bool, 
         sweeps = [(low, min(low + _SWEEP, log)) for low in range(tile, log, _SWEEP)]
         if not inverse:
             factor = one if sweeps else scale
-            run(_tiles, [(source, target, a, b, tile, *stream, factor, False) for a, b in cuts])
+            run(transform_tiles, [(source, target, a, b, tile, *stream, factor, False) for a, b in cuts])
         read = source if inverse else target
         for low, high in reversed(sweeps) if inverse else sweeps:
             factor = scale if high == log and not inverse else one
-            work = shares(stop - start, _STRIP << (high - low))
+            work = shares(stop - start, STRIP << (high - low))
             run(
-                _sweep,
+                sweep,
                 [(read[start:stop], target[start:stop], a, b, low, high - low, factor, inverse) for a, b in work],
             )
             read = target
         if inverse:
-            run(_tiles, [(read, target, a, b, tile, *stream, scale, True) for a, b in cuts])
-
-
-@kernel
-def _small(
-    source: Any, target: Any, start: int, stop: int, largest: int, k0: Any, k1: Any, first_word: int, inverse: bool
-) -> None:
-    """Blocks of ``largest`` entries, at most 128, and then of smaller powers of two, from a multiple of 128 on."""
-    pairs, words = empty(2, np.uint64), empty(4, np.uint32)
-    row, signs = empty(128, np.float32), empty(128, np.float32)
-    size = largest
-    # 128 entries take the signs of one Philox block.
-    for begin in range(start, stop, 128):
-        fill_words(k0, k1, (first_word + begin // 32) // 4, pairs, words)
-        for i in range(128):
-            signs[i] = np.float32(-1.0) if (words[i >> 5] >> np.uint32(i & 31)) & np.uint32(1) else np.float32(1.0)
-        numel = min(128, stop - begin)
-        first = 0
-        while first < numel:
-            while size > stop - begin - first:
-                size >>= 1
-            scale = np.float32(1.0 / math.sqrt(size))
-            for i in range(first, first + size):
-                row[i] = source[begin + i] if inverse else source[begin + i] * signs[i]
-            distance = size >> 1 if inverse else 1
-            while 0 < distance < size:
-                for low in range(first, first + size, 2 * distance):
-                    for i in range(low, low + distance):
-                        a, b = row[i], row[i + distance]
-                        row[i], row[i + distance] = a + b, a - b
-                distance = distance >> 1 if inverse else distance << 1
-            for i in range(first, first + size):
-                target[begin + i] = row[i] * scale * signs[i] if inverse else row[i] * scale
-            first += size
-
-
-@kernel
-def _tiles(
-    source: Any,
-    target: Any,
-    start: int,
-    stop: int,
-    log: int,
-    k0: Any,
-    k1: Any,
-    first_word: int,
-    scale: Any,
-    inverse: bool,
-) -> None:
-    """Signs and the lowest ``log`` levels, 8 to 16, of aligned tiles of ``2**log`` entries."""
-    size = 1 << log
-    one = np.float32(1.0)
-    pairs, words = empty(size // 64, np.uint64), empty(size // 32, np.uint32)
-    # Three storeys: a square of 256 entries in registers, a room of squares in the first cache, the tile in the second.
-    room = min(size, _ROOM)
-    middle = min(log, _ROOM_LOG) - _SQUARE_LOG
-    upper = max(log, _ROOM_LOG) - _ROOM_LOG
-    for begin in range(start, stop, size):
-        fill_words(k0, k1, (first_word + begin // 32) // 4, pairs, words)
-        read = source
-        if inverse and upper > 0:
-            levels_down(read, begin, _ROOM, target, begin, _ROOM, _ROOM // LANES, upper, one)
-            read = target
-        for first in range(begin, begin + size, room):
-            squares = range(first, first + room, SQUARE)
-            if inverse:
-                part = read
-                if middle > 0:
-                    levels_down(read, first, SQUARE, target, first, SQUARE, SQUARE // LANES, middle, one)
-                    part = target
-                for square in squares:
-                    square_down(part, target, square, words, (square - begin) // 32, scale)
-            else:
-                factor = scale if middle == 0 else one
-                for square in squares:
-                    square_up(read, target, square, words, (square - begin) // 32, factor)
-                if middle > 0:
-                    factor = scale if upper == 0 else one
-                    levels_up(target, first, SQUARE, target, first, SQUARE, SQUARE // LANES, middle, factor)
-        if upper > 0 and not inverse:
-            levels_up(target, begin, _ROOM, target, begin, _ROOM, _ROOM // LANES, upper, scale)
-
-
-@kernel
-def _sweep(
-    source: Any, target: Any, start: int, stop: int, low: int, num_levels: int, scale: Any, inverse: bool
-) -> None:
-    """Levels from ``low`` on, 1 to 4 of them, for the strips of columns that have entries ``start`` to ``stop``.
-
-    A block is a matrix of ``2**num_levels`` rows of ``2**low`` entries; a strip is ``_STRIP`` columns of it.
-    """
-    width = 1 << low
-    rows, strips = 1 << num_levels, width // _STRIP
-    for strip in range(start // (rows * _STRIP), stop // (rows * _STRIP)):
-        corner = strip // strips * (rows * width) + strip % strips * _STRIP
-        if inverse:
-            levels_down(source, corner, width, target, corner, width, _STRIP // LANES, num_levels, scale)
-        else:
-            levels_up(source, corner, width, target, corner, width, _STRIP // LANES, num_levels, scale)
+            run(transform_tiles, [(read, target, a, b, tile, *stream, scale, True) for a, b in cuts])
