@@ -1,4 +1,4 @@
-"""Runs modules one after the other in one process, as ``python -m`` would: most of their time would go into imports."""
+"""Runs modules and files one after the other in one process, as ``python`` would: most of the time goes into imports."""
 
 import json
 import runpy
@@ -8,7 +8,10 @@ if __name__ == "__main__":
     for module, *arguments in json.loads(sys.argv[1]):
         sys.argv = [module, *arguments]
         try:
-            runpy.run_module(module, run_name="__main__", alter_sys=False)
+            if module.endswith(".py"):
+                runpy.run_path(module, run_name="__main__")
+            else:
+                runpy.run_module(module, run_name="__main__", alter_sys=False)
         except SystemExit as ended:
             if ended.code:
                 raise

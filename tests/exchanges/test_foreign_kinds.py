@@ -98,7 +98,7 @@ def test_a_message_of_a_foreign_kind_is_refused(name: str, rank: int) -> None:
 
 def test_the_answer_of_a_server_is_of_an_agreed_kind() -> None:
     answer = torch.cat([torch.tensor([int(Control.GO_ON)], dtype=torch.uint8), encode(foreign(9))])
-    with pytest.raises(WireError, match=r"kind 9 \(cosine\) came"):
+    with pytest.raises(WireError, match=r"kind 9 \(DCT\) came"):
         read_answer(answer, MessageReader(9, frozenset((1, 2))))
 
 

@@ -37,6 +37,7 @@ def per_entry(values: Tensor, segments: Segments) -> Tensor:
     """For every entry the value of its segment: ``[segments.numel]``, freshly allocated.
 
     Example:
+        >>> import torch
         >>> per_entry(torch.tensor([1.0, 2.0]), Segments.of_sizes([2, 1])).tolist()
         [1.0, 1.0, 2.0]
     """
@@ -49,6 +50,7 @@ def add_dense(values: Tensor, out: Tensor, scale: float) -> None:
     """``out += scale * values``, both roundings in f32; ``values`` is used up.
 
     Example:
+        >>> import torch
         >>> out = torch.ones(2)
         >>> add_dense(torch.tensor([1.0, 2.0]), out, 0.5)
         >>> out.tolist()
