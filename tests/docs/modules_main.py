@@ -1,4 +1,4 @@
-"""Runs modules and files one after the other in one process, as ``python`` would: most of the time goes into imports."""
+"""Runs modules and files one after the other in one process, as ``python`` would: most of their time is imports."""
 
 import json
 import runpy

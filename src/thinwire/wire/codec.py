@@ -1,5 +1,7 @@
 """Payloads to messages and back: the kind byte, and what the kind has after it."""
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
@@ -156,39 +158,40 @@ def read_body(reader: Reader) -> Payload:
 
 
 def _pieces(payload: Payload, depth: int) -> Pieces:
-    _check_depth(depth)
+    if depth > MAX_DEPTH:
+        _refuse_depth()
     kind = kind_of(payload)
     pieces: Pieces = [bytes([kind.number])]
     for part in kind.parts(payload):
         if isinstance(part, bytes):
             pieces.append(part)
-        elif isinstance(part, Tensor):
-            pieces.append(bytes_of(part))
         elif isinstance(part, Coded):
             pieces += part.pieces()
+        elif isinstance(part, Tensor):  # after the others: a tensor's type takes long to say no
+            pieces.append(bytes_of(part))
         else:
             pieces += _pieces(part, depth + 1)
     return pieces
 
 
 def _num_bytes(payload: Payload, depth: int, *, is_most: bool) -> int:
-    _check_depth(depth)
+    if depth > MAX_DEPTH:
+        _refuse_depth()
     num_bytes = 1
     for part in kind_of(payload).parts(payload):
         if isinstance(part, bytes):
             num_bytes += len(part)
-        elif isinstance(part, Tensor):
-            num_bytes += part.nbytes
         elif isinstance(part, Coded):
             num_bytes += part.max_num_bytes() if is_most else part.num_bytes()
+        elif isinstance(part, Tensor):
+            num_bytes += part.nbytes
         else:
             num_bytes += _num_bytes(part, depth + 1, is_most=is_most)
     return num_bytes
 
 
-def _check_depth(depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"payloads are nested more than {MAX_DEPTH} deep")
+def _refuse_depth() -> NoReturn:
+    raise ConfigError(f"payloads are nested more than {MAX_DEPTH} deep")
 
 
 def _check_numel(payload: Payload) -> None:

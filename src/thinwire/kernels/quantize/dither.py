@@ -14,7 +14,7 @@ from thinwire.kernels.flat.checks import check_entries, offsets_array
 from thinwire.kernels.flat.finite import LARGEST
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run, shares
-from thinwire.kernels.quantize.dither_numba import quantize_part
+from thinwire.kernels.quantize.dither_numba import quantize_range
 from thinwire.kernels.random.philox import check_stream, philox_blocks_torch
 from thinwire.kernels.reduce.block_norms import BLOCK, Source, check_residual, measure_ahead
 from thinwire.kernels.reduce.segment_sums import segment_max_torch, segment_sums_torch
@@ -133,7 +133,7 @@ def _run(
     # One byte a code where that is enough; the compiler makes a kernel of each kind.
     kind = np.uint8 if width <= 8 else np.uint16
     run(
-        quantize_part,
+        quantize_range,
         [(*shared, *seeds, np.empty(BLOCK + 16, kind), width, words, scales, first, last) for first, last in ranges],
     )
     return tensor_of(words.view(np.uint8)[:num_bytes]), tensor_of(scales)

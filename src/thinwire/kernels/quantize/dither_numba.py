@@ -8,42 +8,52 @@ from thinwire.kernels.bitpack.bits import pack_block
 from thinwire.kernels.flat.finite import LARGEST
 from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.hints import always_inline, borrowed, prefer_wide_vectors
-from thinwire.kernels.jit.intrinsics import first_from, seen_as
 from thinwire.kernels.quantize.dither_simd import round_groups, round_groups_asking
 from thinwire.kernels.random.philox import fill_pairs
 from thinwire.kernels.random.philox_simd import philox_pairs
-from thinwire.kernels.reduce.block_norms import fits_in_cache, load, load_measured, measure, scratch
+from thinwire.kernels.reduce.block_norms import fits_in_cache, load, load_measured, measure
 from thinwire.kernels.reduce.block_norms_simd import AHEAD
 
 _LARGEST: Final = np.float32(LARGEST)
 
 
-def quantize_part(*arguments: Any) -> None:
-    """:func:`_quantize_range` with the room that it needs."""
-    _, folded, totals = scratch()
-    # A group of sixteen may begin at the last entry.
-    u, coarse = np.empty(1024 + 16, np.float32), np.empty(256 + 4, np.uint64)
-    _quantize_range(*arguments, u, folded, totals, coarse, np.empty(256, np.uint64), np.empty(16, np.float32))
-
-
 @kernel
-def _quantize_range(
+def quantize_range(
     x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, power: int, measures: Any,
     num_levels: Any, factors: Any, k0: Any, k1: Any, codes: Any, width: int, words: Any, scales: Any,
-    first: int, last: int, u: Any, folded: Any, totals: Any, coarse: Any, fine: Any, spare: Any,
+    first: int, last: int,
 ) -> None:  # fmt: skip
     """Levels and scales of entries ``first``, a multiple of 1024, to ``last``.
 
     ``measures`` has the segments that :func:`thinwire.kernels.reduce.block_norms.near` does not; the others are
     measured here.
     """
+    # A group of sixteen may begin at the last entry.
+    u = np.empty(1024 + 16, np.float32)
+    folded = np.empty(1024, np.float64)
+    totals = np.empty(1024, np.float64)
+    coarse = np.empty(256 + 4, np.uint64)
+    fine = np.empty(256, np.uint64)
+    spare = np.empty(16, np.float32)
+    _quantize_range(
+        x, residual, decay, has_residual, out, ends, power, measures, num_levels, factors, k0, k1, codes, width, words,
+        scales, first, last, u, folded, totals, coarse, fine, spare,
+    )  # fmt: skip
+
+
+@helper
+def _quantize_range(
+    x: Any, residual: Any, decay: Any, has_residual: bool, out: Any, ends: Any, power: int, measures: Any,
+    num_levels: Any, factors: Any, k0: Any, k1: Any, codes: Any, width: int, words: Any, scales: Any,
+    first: int, last: int, u: Any, folded: Any, totals: Any, coarse: Any, fine: Any, spare: Any,
+) -> None:  # fmt: skip
     x, residual, out, codes, words = borrowed(x), borrowed(residual), borrowed(out), borrowed(codes), borrowed(words)
     u, folded, totals = borrowed(u), borrowed(folded), borrowed(totals)
     coarse, fine, spare = borrowed(coarse), borrowed(fine), borrowed(spare)
-    drawn = seen_as(coarse, np.uint16)
+    drawn = coarse.view(np.uint16)
     # Packing takes a few more codes than there are at the end.
     codes[:] = 0
-    segment = first_from(ends, first + 1) - 1
+    segment = np.searchsorted(ends, first, "right") - 1
     position = first
     while position < last:
         while ends[segment + 1] <= position:
@@ -85,7 +95,7 @@ def _quantize_range(
             if not decided:
                 fill_pairs(k0, k1, start // 8, 1, fine)
                 rest, part = u[at : at + size], codes[there:]
-                settle(rest, unit, num_levels, drawn[there:], seen_as(fine, np.uint16)[there:], part)
+                settle(rest, unit, num_levels, drawn[there:], fine.view(np.uint16)[there:], part)
                 if has_residual:
                     _leave(rest, part, num_levels, sent, out[position:till])
             position = till
@@ -181,18 +191,18 @@ def _pack(codes: Any, count: int, width: int, words: Any) -> None:
     always_inline()
     codes[count:] = 0
     if width == 2:
-        packed = seen_as(words, np.uint8)[: (count + 3) // 4]
-        fours = seen_as(codes, np.uint32)
+        packed = words.view(np.uint8)[: (count + 3) // 4]
+        fours = codes.view(np.uint32)
         for j in range(packed.size):
             four = fours[j]
             packed[j] = np.uint8(four | (four >> np.uint32(6)) | (four >> np.uint32(12)) | (four >> np.uint32(18)))
     elif width == 4:
-        packed = seen_as(words, np.uint8)[: (count + 1) // 2]
-        twos = seen_as(codes, np.uint16)
+        packed = words.view(np.uint8)[: (count + 1) // 2]
+        twos = codes.view(np.uint16)
         for j in range(packed.size):
             packed[j] = np.uint8(twos[j] | (twos[j] >> np.uint16(4)))
     elif width == 8:
-        packed = seen_as(words, np.uint8)[:count]
+        packed = words.view(np.uint8)[:count]
         for j in range(count):
             packed[j] = codes[j]
     else:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import aligned_array
 from thinwire.errors import ConfigError
-from thinwire.kernels.jit.compiling import helper, kernel, pasted
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.hints import always_inline, borrowed, prefer_wide_vectors
 from thinwire.kernels.jit.intrinsics import empty
 from thinwire.kernels.jit.simd import LANES
@@ -49,7 +50,8 @@ class _Scratch(threading.local):
     """Each thread's own: it runs one kernel at a time."""
 
     def __init__(self) -> None:
-        self.arrays = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float64), np.empty(BLOCK, np.float64)
+        u, folded, totals = (aligned_array(BLOCK, kind) for kind in (np.float32, np.float64, np.float64))
+        self.arrays = u, folded, totals
 
 
 _SCRATCH = _Scratch()
@@ -116,12 +118,13 @@ def load(
     _load_rest(x, residual, decay, has_residual, start, u, groups * LANES, size)
 
 
-@pasted
+@helper
 def load_measured(
     x: Any, residual: Any, decay: Any, has_residual: bool, prefetches: bool, start: int, u: Any, size: int, power: int,
     folded: Any,
 ) -> Any:  # fmt: skip
     """:func:`load`, and the measure of these entries, 1 to 1024; ``folded`` as for :func:`measure`."""
+    always_inline()
     if power == 0:
         groups = size // LANES
         most = make_largest(x, residual, decay, has_residual, prefetches, start, u, groups)
@@ -144,11 +147,12 @@ def load_measured(
     return fold(folded, size)
 
 
-@pasted
+@helper
 def _load_rest(
     x: Any, residual: Any, decay: Any, has_residual: bool, start: int, u: Any, first: int, size: int
 ) -> None:
     """What is left after whole groups of lanes."""
+    always_inline()
     for j in range(first, size):
         u[j] = decay * residual[start + j] + x[start + j] if has_residual else x[start + j]
 
