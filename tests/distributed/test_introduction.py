@@ -89,7 +89,7 @@ def test_the_scripts_timeout_is_obeyed(tmp_path: Path) -> None:
 
 
 def test_handles_that_were_closed_leave_no_threads_and_no_files(tmp_path: Path) -> None:
-    for few, many in values(mains.run(tmp_path, mains.many_handles, 2, 10, 100)):  # type: ignore[misc]
+    for few, many in values(mains.run(tmp_path, mains.many_handles, 2, 5, 30)):  # type: ignore[misc]
         assert many[0] <= few[0]
         assert many[1] <= few[1]
 
