@@ -1,5 +1,6 @@
 """The README and the pages of docs/: links lead somewhere, commands and methods exist, the figure is its data's."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -82,3 +83,29 @@ def test_every_command_has_the_options_that_are_shown(page: Path) -> None:
         options = {option for param in commands[found[1]].params for option in param.opts}
         for option in re.findall(r"(?<!\S)(--[a-z-]+)", found[2]):
             assert option in options, line
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src/thinwire").rglob("*.py")), ids=lambda path: path.stem)
+def test_what_docstrings_refer_to_exists(path: Path) -> None:
+    for name in re.findall(r":\w+:`~?(thinwire[\w.]*)`", path.read_text()):
+        assert is_defined(name), f"{path.name} refers to {name}"
+
+
+def is_defined(name: str) -> bool:
+    """Whether a module of that name is there, or the file of the longest part of it has the rest."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        place = ROOT.joinpath("src", *parts[:count])
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file():
+                return count == len(parts) or parts[count] in names_in(ast.parse(file.read_text()))
+    return False
+
+
+def names_in(tree: ast.Module) -> set[str]:
+    """What a module defines or imports."""
+    found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import)]
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return found | {alias.asname or alias.name for node in imports for alias in node.names} | strings

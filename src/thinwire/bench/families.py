@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One thing to time; the fields are those of :class:`thinwire.bench.rows.Row`."""
+    """One thing to time; the fields are those of :class:`thinwire.bench.rows.BenchRow`."""
 
     step: str
     variant: str = ""
@@ -30,7 +30,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a message, apart from time; the fields are those of :class:`thinwire.bench.rows.Row`."""
+    """What is known of a message, apart from time; the fields are those of :class:`thinwire.bench.rows.BenchRow`."""
 
     bits_per_entry: float | None = None
     entropy_bits: float | None = None

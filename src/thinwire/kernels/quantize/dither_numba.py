@@ -25,7 +25,7 @@ def quantize_range(
 ) -> None:  # fmt: skip
     """Levels and scales of entries ``first``, a multiple of 1024, to ``last``.
 
-    ``measures`` has the segments that :func:`thinwire.kernels.reduce.block_norms.near` does not; the others are
+    ``measures`` has the segments that :func:`.block_norms.fits_in_cache` does not; the others are
     measured here.
     """
     # A group of sixteen may begin at the last entry.

@@ -78,7 +78,7 @@ def check_residual(x: Tensor, residual: Tensor, out: Tensor) -> None:
 
 
 def measure_ahead(source: Source, ends: Array, power: int, ranges: list[tuple[int, int]], measures: Array) -> None:
-    """Fill ``measures`` (f64 ``[s]``) where a segment is not :func:`near` within one of ``ranges``.
+    """Fill ``measures`` (f64 ``[s]``) where a segment is not :func:`fits_in_cache` within one of ``ranges``.
 
     What is left is measured best by the kernel that works on the range: it then finds the entries in the cache.
 
