@@ -4,12 +4,9 @@ import functools
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire import arrays
-from thinwire.arrays import tensor_of
 from thinwire.compressors.shortening import shortened
 from thinwire.kernels.quantize.codebook import nearest_codes
 from thinwire.kernels.quantize.lloyd_max import LARGEST_BITS, gaussian_table
@@ -123,7 +120,7 @@ def _blocks(numel: int, block: int | None) -> Segments:
 
 def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1, 2], scale: Scale) -> Payload:
     address = key.fold("rotation").bits64()
-    rotated = hadamard_rotate(x, address, rounds, block=block, out=_scratch(x))
+    rotated = hadamard_rotate(x, address, rounds, block=block)
     blocks = _blocks(x.numel(), block)
     sizes = blocks.offsets().diff()
     norms = segment_sums(rotated, blocks.offsets(), 2)
@@ -155,15 +152,6 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
         SeededSparse(fine.scaled(of_fine), few, drawn, blocks),
     )
     return Rotated(Sum(parts), address, rounds, block)
-
-
-def _scratch(x: Tensor) -> Tensor | None:
-    """Used memory for a vector like ``x``, from where a line of the cache begins."""
-    if not x.is_cpu:
-        return None
-    room = tensor_of(arrays.empty_array(x.numel() + 16, np.float32))
-    skip = -room.data_ptr() // 4 % 16
-    return room[skip : skip + x.numel()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import aligned_array, array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.devices import body_for
-from thinwire.kernels.jit.simd import LANES
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.random.philox import check_stream, random_words_torch
 from thinwire.kernels.transform.hadamard_numba import ROOM_LOG, STRIP, sweep, transform_small, transform_tiles
@@ -81,7 +80,7 @@ def hadamard_rotate(
         rotated = body_for(hadamard_rotate_torch, x.device)(x, key, rounds, inverse=inverse, block=block)
         return rotated if out is None else out.copy_(rotated)
     source = array_of(x)
-    target = _aligned(source.size) if out is None else array_of(out)
+    target = aligned_array(source.size, np.float32) if out is None else array_of(out)
     for number in range(rounds)[:: -1 if inverse else 1]:
         _rotate(source, target, key, number * _ROUND, inverse, block)
         source = target
@@ -160,13 +159,6 @@ def _runs(numel: int, block: int | None) -> list[tuple[int, int, int]]:
 
 def _scale(size: int) -> float:
     return 1 / math.sqrt(size)
-
-
-def _aligned(numel: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    """A new vector that begins where a cache line does; a step's rows would touch twice as many lines otherwise."""
-    memory = np.empty(numel + LANES, np.float32)
-    skip = -memory.ctypes.data // 4 % LANES
-    return memory[skip : skip + numel]
 
 
 def _transform_torch(x: Tensor, size: int, inverse: bool) -> Tensor:
