@@ -1,6 +1,7 @@
 """Sum vectors that have one shape."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,15 +29,11 @@ class AllReduce:
     No message is encoded: ``message_bytes`` are the ``4 d`` or ``4 (k + 1)`` bytes handed over.
     """
 
-    @property
-    def needs_linear(self) -> bool:
-        """Vectors are added as they are."""
-        return True
+    needs_linear: ClassVar[bool] = True
+    """Vectors are added as they are."""
 
-    @property
-    def workers_agree(self) -> bool:
-        """All add up the same vectors in the same order."""
-        return True
+    workers_agree: ClassVar[bool] = True
+    """All add up the same vectors in the same order."""
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Nothing is remembered."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,20 +50,16 @@ class AsynchronousServer:
 
     max_staleness: int | None = None
 
+    needs_linear: ClassVar[bool] = False
+    """The server decodes every message."""
+
+    workers_agree: ClassVar[bool] = False
+    """Each worker gets the model of another moment."""
+
     def __post_init__(self) -> None:
         check_types(self)
         if self.max_staleness is not None and self.max_staleness < 0:
             raise ConfigError(f"a staleness of at most {self.max_staleness} was asked for; it must be 0 or more")
-
-    @property
-    def needs_linear(self) -> bool:
-        """The server decodes every message."""
-        return False
-
-    @property
-    def workers_agree(self) -> bool:
-        """Each worker gets the model of another moment."""
-        return False
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Whether the server told this worker to pause."""

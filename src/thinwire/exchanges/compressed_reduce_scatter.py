@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,15 +34,11 @@ class CompressedReduceScatter:
     those of a worker's pieces.
     """
 
-    @property
-    def needs_linear(self) -> bool:
-        """Messages are decoded before they are added."""
-        return False
+    needs_linear: ClassVar[bool] = False
+    """Messages are decoded before they are added."""
 
-    @property
-    def workers_agree(self) -> bool:
-        """All decode the owners' messages."""
-        return True
+    workers_agree: ClassVar[bool] = True
+    """All decode the owners' messages."""
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """What this owner's messages left out of its shard: zeros.

@@ -4,7 +4,7 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -47,18 +47,14 @@ class Gather:
     mean: Literal["all", "contributors"] = "all"
     clip: Literal["none", "median"] = "none"
 
+    needs_linear: ClassVar[bool] = False
+    """Messages are decoded before they are added."""
+
+    workers_agree: ClassVar[bool] = True
+    """All add up the same vectors in the same order."""
+
     def __post_init__(self) -> None:
         check_types(self)
-
-    @property
-    def needs_linear(self) -> bool:
-        """Messages are decoded before they are added."""
-        return False
-
-    @property
-    def workers_agree(self) -> bool:
-        """All add up the same vectors in the same order."""
-        return True
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Nothing is remembered."""

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,18 +45,14 @@ class Gossip:
     graph: Graph = Ring()
     agree: bool = False
 
+    needs_linear: ClassVar[bool] = False
+    """Messages are decoded before they are added."""
+
+    workers_agree: ClassVar[bool] = False
+    """Each has its own neighbours."""
+
     def __post_init__(self) -> None:
         check_types(self)
-
-    @property
-    def needs_linear(self) -> bool:
-        """Messages are decoded before they are added."""
-        return False
-
-    @property
-    def workers_agree(self) -> bool:
-        """Each has its own neighbours."""
-        return False
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """What rounding has taken from the means so far: zeros.

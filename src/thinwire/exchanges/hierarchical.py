@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -38,20 +39,16 @@ class Hierarchical:
 
     island: int
 
+    needs_linear: ClassVar[bool] = False
+    """Messages are decoded before they are added."""
+
+    workers_agree: ClassVar[bool] = True
+    """All leaders add up the same messages in the same order."""
+
     def __post_init__(self) -> None:
         check_types(self)
         if self.island < 1:
             raise ConfigError(f"islands of {self.island} workers were asked for; at least 1 is needed")
-
-    @property
-    def needs_linear(self) -> bool:
-        """Messages are decoded before they are added."""
-        return False
-
-    @property
-    def workers_agree(self) -> bool:
-        """All leaders add up the same messages in the same order."""
-        return True
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Nothing is remembered."""

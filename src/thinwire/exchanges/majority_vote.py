@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -45,18 +45,14 @@ class MajorityVote:
     route: Literal["server", "gather"] = "server"
     server: int = 0
 
+    needs_linear: ClassVar[bool] = False
+    """Votes are decoded before they are counted."""
+
+    workers_agree: ClassVar[bool] = True
+    """All get the outcome of one count, or count the same votes."""
+
     def __post_init__(self) -> None:
         check_types(self)
-
-    @property
-    def needs_linear(self) -> bool:
-        """Votes are decoded before they are counted."""
-        return False
-
-    @property
-    def workers_agree(self) -> bool:
-        """All get the outcome of one count, or count the same votes."""
-        return True
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Nothing is remembered.

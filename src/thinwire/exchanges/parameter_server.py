@@ -1,6 +1,7 @@
 """One worker collects, averages and broadcasts."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -50,19 +51,15 @@ class ParameterServer:
     downlink: Compressor | None = None
     remember: bool = True
 
+    needs_linear: ClassVar[bool] = False
+    """Messages are decoded before they are added."""
+
+    workers_agree: ClassVar[bool] = True
+    """All get the server's message."""
+
     def __post_init__(self) -> None:
         check_types(self)
         check_remember(self.downlink, self.remember, "downlink")
-
-    @property
-    def needs_linear(self) -> bool:
-        """Messages are decoded before they are added."""
-        return False
-
-    @property
-    def workers_agree(self) -> bool:
-        """All get the server's message."""
-        return True
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """At the server what ``downlink`` left out: nothing yet.

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -69,15 +69,11 @@ class PowerIteration:
         last = "" if self.counts_as_sent == "own" else f", counts_as_sent={self.counts_as_sent!r}"
         return f"PowerIteration(rank={self.rank}, warm_start={self.warm_start}{last})"
 
-    @property
-    def needs_linear(self) -> bool:
-        """Factors are added as they are."""
-        return True
+    needs_linear: ClassVar[bool] = True
+    """Factors are added as they are."""
 
-    @property
-    def workers_agree(self) -> bool:
-        """All multiply the same factors."""
-        return True
+    workers_agree: ClassVar[bool] = True
+    """All multiply the same factors."""
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Random directions for every matrix, one after another.

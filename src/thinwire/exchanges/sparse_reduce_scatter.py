@@ -4,6 +4,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -62,21 +63,17 @@ class SparseReduceScatter:
     remember: bool = True
     balanced: bool = False
 
+    needs_linear: ClassVar[bool] = False
+    """Messages are decoded before they are added."""
+
+    workers_agree: ClassVar[bool] = True
+    """All get the same sums from the same owners."""
+
     def __post_init__(self) -> None:
         check_types(self)
         check_remember(self.select, self.remember, "select")
         if self.balanced and self.select is not None and self.remember:
             raise ConfigError("an owner remembers what it left out of its own region, which balanced=True would move")
-
-    @property
-    def needs_linear(self) -> bool:
-        """Messages are decoded before they are added."""
-        return False
-
-    @property
-    def workers_agree(self) -> bool:
-        """All get the same sums from the same owners."""
-        return True
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Regions of equal length, and what ``select`` left out of this worker's: nothing yet.

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -55,21 +56,17 @@ class Tree:
     merge: Compressor | None = None
     remember: bool = True
 
+    needs_linear: ClassVar[bool] = False
+    """Messages are decoded before they are added."""
+
+    workers_agree: ClassVar[bool] = True
+    """All get the root's message."""
+
     def __post_init__(self) -> None:
         check_types(self)
         if self.arity < 1:
             raise ConfigError(f"a tree whose nodes have {self.arity} children was asked for; at least 1 is needed")
         check_remember(self.merge, self.remember, "merge")
-
-    @property
-    def needs_linear(self) -> bool:
-        """Messages are decoded before they are added."""
-        return False
-
-    @property
-    def workers_agree(self) -> bool:
-        """All get the root's message."""
-        return True
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """At inner nodes what ``merge`` left out: nothing yet.

@@ -1,6 +1,7 @@
 """Send how the gradient differs from what everybody believes it is."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,15 +35,11 @@ class EF21:
         ([1.0, 0.0], [1.0, 4.0])
     """
 
-    @property
-    def needs_contraction(self) -> bool:
-        """With an error of 1 or more the estimate need not come nearer."""
-        return True
+    needs_contraction: ClassVar[bool] = True
+    """With an error of 1 or more the estimate need not come nearer."""
 
-    @property
-    def keeps_only_losses(self) -> bool:
-        """It keeps what was sent."""
-        return False
+    keeps_only_losses: ClassVar[bool] = False
+    """It keeps what was sent."""
 
     def init(self, like: Tensor) -> State:
         """An estimate of zeros."""

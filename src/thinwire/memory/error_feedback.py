@@ -1,6 +1,7 @@
 """Add to the next message what this one left out."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -41,20 +42,16 @@ class ErrorFeedback:
 
     decay: float = 1.0
 
+    needs_contraction: ClassVar[bool] = True
+    """With an error of 1 or more the residual may grow without bound."""
+
+    keeps_only_losses: ClassVar[bool] = True
+    """The residual of exact messages is 0."""
+
     def __post_init__(self) -> None:
         check_types(self)
         if not 0.0 < self.decay <= 1.0:
             raise ConfigError(f"decay {self.decay} was given; error feedback takes a factor above 0, at most 1")
-
-    @property
-    def needs_contraction(self) -> bool:
-        """With an error of 1 or more the residual may grow without bound."""
-        return True
-
-    @property
-    def keeps_only_losses(self) -> bool:
-        """The residual of exact messages is 0."""
-        return True
 
     def init(self, like: Tensor) -> State:
         """A residual of zeros."""

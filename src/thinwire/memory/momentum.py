@@ -1,6 +1,7 @@
 """Send a running mean of gradients."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -38,20 +39,16 @@ class Momentum:
 
     momentum: float = 0.9
 
+    needs_contraction: ClassVar[bool] = False
+    """The mean does not depend on what is sent."""
+
+    keeps_only_losses: ClassVar[bool] = False
+    """It keeps past gradients."""
+
     def __post_init__(self) -> None:
         check_types(self)
         if not 0.0 <= self.momentum < 1.0:
             raise ConfigError(f"momentum {self.momentum} was given; a running mean takes a factor from 0 to below 1")
-
-    @property
-    def needs_contraction(self) -> bool:
-        """The mean does not depend on what is sent."""
-        return False
-
-    @property
-    def keeps_only_losses(self) -> bool:
-        """It keeps past gradients."""
-        return False
 
     def init(self, like: Tensor) -> State:
         """A mean of zeros."""

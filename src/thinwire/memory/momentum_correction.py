@@ -1,6 +1,7 @@
 """Remember velocities, not gradients: what is sent late has its momentum with it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,17 +50,15 @@ class MomentumCorrection:
     nesterov: bool = False
     factor_masking: bool = True
 
+    needs_contraction: ClassVar[bool] = True
+    """With an error of 1 or more the accumulated velocities may grow without bound."""
+
     def __post_init__(self) -> None:
         check_types(self)
         if not 0.0 <= self.momentum < 1.0:
             raise ConfigError(f"momentum {self.momentum} was given; a velocity takes a factor from 0 to below 1")
         if self.nesterov and self.momentum == 0.0:
             raise ConfigError("nesterov has no effect without momentum; give a momentum or leave it out")
-
-    @property
-    def needs_contraction(self) -> bool:
-        """With an error of 1 or more the accumulated velocities may grow without bound."""
-        return True
 
     @property
     def keeps_only_losses(self) -> bool:

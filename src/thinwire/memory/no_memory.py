@@ -1,6 +1,7 @@
 """Forget what a message left out."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,15 +17,11 @@ from thinwire.random import Key
 class NoMemory:
     """No state: right for unbiased compressors, lossy for the others."""
 
-    @property
-    def needs_contraction(self) -> bool:
-        """Nothing accumulates."""
-        return False
+    needs_contraction: ClassVar[bool] = False
+    """Nothing accumulates."""
 
-    @property
-    def keeps_only_losses(self) -> bool:
-        """It keeps nothing."""
-        return True
+    keeps_only_losses: ClassVar[bool] = True
+    """It keeps nothing."""
 
     def init(self, like: Tensor) -> State:
         """No tensors."""
