@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# Bytecode is kept, whatever the environment says: the tests start hundreds of processes that read the same sources.
+export PYTHONDONTWRITEBYTECODE :=
 QUICK := tests/payloads tests/memory tests/wire/test_wire_golden.py tests/wire/test_wire_round_trip.py \
   tests/compressors/test_compressor_contract.py tests/exchanges/test_exchange_contract.py tests/methods/test_method_laws.py
 
@@ -26,10 +28,10 @@ demo: $(INSTALLED)
 	  --task digits --workers 8 --steps 300 --tune-steps 150 --target 0.95 --network 100Mbit,20ms --out runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 quick: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -k "not law_of_the_mean and not law_of_the_error" $(QUICK)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -k "not law_of_the_mean and not law_of_the_error" $(QUICK)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

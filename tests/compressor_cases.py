@@ -80,9 +80,9 @@ def is_deterministic(compressor: Compressor) -> bool:
     return True
 
 
-def draws(compressor: Compressor, x: Tensor, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def draws(compressor: Compressor, x: Tensor, count: int, key: Key = Key(11)) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Independent results for one vector, one a row: as many segments of the same content."""
-    payload = compressor.compress(x.repeat(count), Key(11), Segments.uniform(count * x.numel(), x.numel()))
+    payload = compressor.compress(x.repeat(count), key, Segments.uniform(count * x.numel(), x.numel()))
     return payload.to_dense().double().reshape(count, -1).numpy()
 
 

@@ -108,8 +108,11 @@ def law_of_segments(compressor: Compressor) -> None:
 
 
 def law_of_the_mean(compressor: Compressor) -> None:
-    """Every entry's mean over 2000 keys is the entry; false alarms: one in 1e6 for a compressor."""
-    count = 2000
+    """Every entry's mean over 2000 draws is the entry; false alarms: one in 1e6 for a compressor.
+
+    The draws are 100 segments of the messages of 20 keys: those of one key must be as independent as those of several.
+    """
+    count, at_once = 2000, 100
     noise = inputs(16)["gaussian"]
     # No entry is so small that it is hardly ever kept: its mean would not be normal.
     vectors = {"shifted": noise + noise.sign(), "in the last block": torch.cat([torch.zeros(64), THREE])}
@@ -118,9 +121,8 @@ def law_of_the_mean(compressor: Compressor) -> None:
         segments = Segments.whole(len(x))
         if not segment_traits(compressor, segments).unbiased:
             continue
-        each = np.stack(
-            [compressor.compress(x, Key(seed, (kind,)), segments).to_dense().double().numpy() for seed in range(count)]
-        )
+        keys = [Key(seed, (kind,)) for seed in range(count // at_once)]
+        each = np.concatenate([draws(compressor, x, at_once, key) for key in keys])
         exact = x.double().numpy()
         spread = each.std(axis=0) / math.sqrt(count)
         assert (np.abs(each.mean(axis=0) - exact) <= limit * spread + 1e-6 * np.abs(exact)).all(), kind

@@ -8,6 +8,8 @@ import contextlib
 import functools
 import os
 import signal
+import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -469,15 +471,23 @@ def many_handles(rank: int, size: int, few: int, many: int) -> list[tuple[int, i
 
 
 def listening() -> set[str]:
-    """The inodes of this process's TCP sockets that listen."""
-    own = set()
+    """The addresses at which this process's TCP sockets listen.
+
+    Each socket is asked: the machine's table of all has gaps while other processes open and close theirs.
+    """
+    found = set()
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            own.add(os.readlink(f"/proc/self/fd/{name}").removeprefix("socket:[").removesuffix("]"))
-    lines = [
-        line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/self/net/{kind}").read_text().split("\n")
-    ]
-    return own & {fields[9] for fields in lines[1:] if len(fields) > 9 and fields[3] == "0A"}
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.stat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as asked:
+                if asked.family in (socket.AF_INET, socket.AF_INET6) and is_listening(asked):
+                    found.add(str(asked.getsockname()))
+    return found
+
+
+def is_listening(asked: socket.socket) -> bool:
+    return bool(asked.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def listens(rank: int, size: int, temporary: str) -> tuple[set[str], list[str], list[list[float]]]:
