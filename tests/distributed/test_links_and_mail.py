@@ -676,7 +676,7 @@ def test_one_that_is_gone_before_it_was_looked_at_is_noticed(
     def late_look(peer: peer_file.Peer) -> None:
         if peer.rank == 0:
             assert gone.wait(DEADLINE_S)
-            until(lambda: bool(peer.monitor.poll(0)) or peer.has_ended)
+            until(lambda: bool(peer.monitor.poll(0)) or bool(peer.num_ended))
         look(peer)
 
     def leave(own: Links) -> None:
