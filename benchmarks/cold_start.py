@@ -63,7 +63,7 @@ def first_step(arguments: argparse.Namespace, sizes: tuple[int, ...]) -> dict[st
     kernels: dict[str, float] = {}
     if arguments.kernels:
         time_compilations(kernels)
-    store = dist.FileStore(arguments.store, 2)  # type: ignore[attr-defined]
+    store = dist.FileStore(arguments.store, 2)
     dist.init_process_group("gloo", store=store, rank=arguments.rank, world_size=2)
     torch.manual_seed(0)
     layers = [each for pair in itertools.pairwise(sizes) for each in (nn.Linear(*pair), nn.ReLU())]

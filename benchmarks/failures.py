@@ -121,7 +121,7 @@ def run_process(trial: Trial, rank: int, folder: str, timeout_s: float, tells: i
     def tell(**what: Any) -> None:
         os.write(tells, (json.dumps({"rank": rank, **what}) + "\n").encode())
 
-    store = dist.FileStore(str(Path(folder, "store")), trial.size)  # type: ignore[attr-defined]
+    store = dist.FileStore(str(Path(folder, "store")), trial.size)
     timeout = timedelta(seconds=timeout_s)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=trial.size, timeout=timeout)
     try:

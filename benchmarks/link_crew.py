@@ -75,7 +75,7 @@ def crew(script: str, names: Sequence[str | None]) -> Iterator[Crew]:
 def serve(rank: int, size: int, store: str) -> None:
     """What one process of the crew does."""
     torch.set_num_threads(1)
-    kept = dist.FileStore(store, size)  # type: ignore[attr-defined]
+    kept = dist.FileStore(store, size)
     dist.init_process_group("gloo", store=kept, rank=rank, world_size=size)
     clock = CommonClock(f"{store}-clock", rank, size, limit_s=120.0)
     for line in sys.stdin:

@@ -152,7 +152,7 @@ def measure(method: str, batch: int, own_batch: int, clock: CommonClock) -> dict
 
 def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(args.store, 2)  # type: ignore[attr-defined]
+    store = dist.FileStore(args.store, 2)
     dist.init_process_group("gloo", store=store, rank=args.rank, world_size=2)
     clock = CommonClock(f"{args.store}-clock", args.rank, 2)
     for method in args.methods:

@@ -181,7 +181,7 @@ def measure(way: str, args: argparse.Namespace, clock: CommonClock) -> dict[str,
 def train(args: argparse.Namespace) -> None:
     """What one process does: every way in turn."""
     torch.set_num_threads(1)
-    store = dist.FileStore(args.store, args.processes)  # type: ignore[attr-defined]
+    store = dist.FileStore(args.store, args.processes)
     dist.init_process_group("gloo", store=store, rank=args.rank, world_size=args.processes)
     clock = CommonClock(f"{args.store}-clock", args.rank, args.processes)
     results = []

@@ -82,7 +82,7 @@ def digest(model: nn.Module) -> str:
 def train(rank: int, folder: Path, encrypt: bool, steps: int) -> None:
     """So many steps; 0: until the file ``stop`` is there."""
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), 2)  # type: ignore[attr-defined]
+    store = dist.FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     groups_own = set(listening_ports())
     model = network()

@@ -25,7 +25,7 @@ class Exchanger(Protocol):
 
 def _hook(
     exchanger: Any,
-    bucket: dist.GradBucket,  # type: ignore[name-defined]
+    bucket: dist.GradBucket,
 ) -> torch.futures.Future[torch.Tensor]:
     found: torch.futures.Future[torch.Tensor] = exchanger.exchange(bucket)
     return found

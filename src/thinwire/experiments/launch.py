@@ -114,7 +114,7 @@ def _child(main: Callable[[Transport], None], folder: str, rank: int, size: int)
     # by which the launcher ends its children, does so by default.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        store = dist.FileStore(str(Path(folder, "store")), size)  # type: ignore[attr-defined]
+        store = dist.FileStore(str(Path(folder, "store")), size)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
         _take_part(main)
     except BaseException as error:
