@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from thinwire import report
-from thinwire.cli import app
+from thinwire.cli.application import app
 from thinwire.errors import ConfigError
 
 

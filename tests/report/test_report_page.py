@@ -2,15 +2,19 @@
 
 import errno
 import json
+import pathlib
 import re
+from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import pytest
 from plotly.offline import get_plotlyjs
+from report_folders import Folder, Write
 
 from thinwire.errors import ConfigError
 from thinwire.report import load, summarise, write_page
-from thinwire.report.figures import panels
+from thinwire.report.figures import Panel, panels
 from thinwire.report.formats import human_bytes
 from thinwire.report.prose import headline, setup
 from thinwire.report.tables import tuning_remark
@@ -18,22 +22,22 @@ from thinwire.report.tables import tuning_remark
 LOSS = {"name": "suboptimality", "higher_is_better": False, "logarithmic": True}
 
 
-def page(folder):
+def page(folder: Folder) -> str:
     """The page without the figures' library, whose text no test is about."""
     path = folder.path / "report.html"
     write_page(load(folder.path), path)
     return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
 
 
-def words(html):
+def words(html: str) -> str:
     return re.sub(r"<[^>]+>", "", html)
 
 
-def lines(panel):
+def lines(panel: Panel) -> list[Any]:
     return [trace for trace in panel.figure.data if trace.meta["part"] == "line"]
 
 
-def test_every_method_the_command_and_the_notes_are_there_escaped(write):
+def test_every_method_the_command_and_the_notes_are_there_escaped(write: Write) -> None:
     folder = write()
     text = page(folder)
     shown = text[: text.index('<script type="application/json"')]
@@ -46,14 +50,14 @@ def test_every_method_the_command_and_the_notes_are_there_escaped(write):
     assert "<done>" not in text
 
 
-def test_nothing_is_fetched(write):
+def test_nothing_is_fetched(write: Write) -> None:
     text = page(write())
     assert "default-src 'none'" in text
     assert not re.search(r"<(link|img|iframe|base)\b|@import|url\(|\bsrc=|\bhref=", text)
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_the_page_is_small_enough_and_has_the_library_once(write):
+def test_the_page_is_small_enough_and_has_the_library_once(write: Write) -> None:
     folder = write()
     page(folder)
     raw = (folder.path / "report.html").read_bytes()
@@ -61,7 +65,7 @@ def test_the_page_is_small_enough_and_has_the_library_once(write):
     assert raw.decode().count(get_plotlyjs()) == 1
 
 
-def test_the_embedded_figures_are_json_without_nan(write):
+def test_the_embedded_figures_are_json_without_nan(write: Write) -> None:
     text = page(write(diverges={"signsgd": (0, 1), "topk:density=1%": (0,)}))
     body = re.search(r'<script type="application/json" id="panels">(.*?)</script>', text, re.S)
     assert body is not None
@@ -70,7 +74,7 @@ def test_the_embedded_figures_are_json_without_nan(write):
     assert "<" not in body[1]
 
 
-def test_step_zero_is_dropped_where_an_axis_is_logarithmic(write):
+def test_step_zero_is_dropped_where_an_axis_is_logarithmic(write: Write) -> None:
     data = load(write().path)
     message, link, steps, seconds = panels(data)
     for panel in (message, link):
@@ -80,7 +84,7 @@ def test_step_zero_is_dropped_where_an_axis_is_logarithmic(write):
     assert seconds.figure.layout.xaxis.type == "linear"
 
 
-def test_seconds_far_apart_are_on_a_log_axis(write):
+def test_seconds_far_apart_are_on_a_log_axis(write: Write) -> None:
     folder = write()
     path = folder.path / "results.jsonl"
     slow = [json.loads(line) for line in path.read_text().splitlines()]
@@ -91,7 +95,7 @@ def test_seconds_far_apart_are_on_a_log_axis(write):
     assert all(min(trace.x) > 0 for trace in lines(seconds))
 
 
-def test_lines_are_means_and_bands_reach_to_the_extremes(write):
+def test_lines_are_means_and_bands_reach_to_the_extremes(write: Write) -> None:
     folder = write(methods=["sgd"])
     panel = panels(load(folder.path))[2]
     band, line = panel.figure.data
@@ -101,20 +105,20 @@ def test_lines_are_means_and_bands_reach_to_the_extremes(write):
     assert not any(trace.meta["part"] == "band" for trace in panels(load(write(seeds=(0,)).path))[2].figure.data)
 
 
-def test_a_method_looks_the_same_in_every_figure_and_no_two_alike(write):
+def test_a_method_looks_the_same_in_every_figure_and_no_two_alike(write: Write) -> None:
     looks = [[(t.line.color, t.line.dash) for t in lines(panel)] for panel in panels(load(write().path))]
     assert all(look == looks[0] for look in looks)
     assert len(set(looks[0])) == 8
 
 
-def test_sixteen_styles_differ():
+def test_sixteen_styles_differ() -> None:
     from thinwire.report.styles import line_style
 
     assert len({(line_style(slot).dark, line_style(slot).dash) for slot in range(16)}) == 16
     assert len({(line_style(slot).light, line_style(slot).dash) for slot in range(16)}) == 16
 
 
-def test_a_logarithmic_metric_has_a_log_axis_and_its_target(write):
+def test_a_logarithmic_metric_has_a_log_axis_and_its_target(write: Write) -> None:
     folder = write(
         value=lambda a, m: 0.0 if m == "signsgd" and a > 0.7 else 10 ** (-6 * a),
         changes={"metric": LOSS, "target": 1e-5},
@@ -127,7 +131,7 @@ def test_a_logarithmic_metric_has_a_log_axis_and_its_target(write):
     assert "suboptimality ≤ 1.00e-05" in page(folder)
 
 
-def test_values_far_worse_than_the_start_do_not_flatten_the_rest(write):
+def test_values_far_worse_than_the_start_do_not_flatten_the_rest(write: Write) -> None:
     metric = {"name": "test loss", "higher_is_better": False, "logarithmic": False}
     astray = write(
         value=lambda a, m: 1e6 * a if m == "signsgd" and a > 0.3 else 1 - a,
@@ -139,7 +143,7 @@ def test_values_far_worse_than_the_start_do_not_flatten_the_rest(write):
     assert panels(load(write().path))[2].note == ""
 
 
-def test_diverged_methods_are_called_so(write):
+def test_diverged_methods_are_called_so(write: Write) -> None:
     text = page(write(diverges={"signsgd": (0, 1), "topk:density=1%": (1,)}))
     assert '<code>signsgd</code> <span class="tag">diverged</span>' in text
     assert '<span class="tag">1 of 2 diverged</span>' in text
@@ -147,19 +151,19 @@ def test_diverged_methods_are_called_so(write):
     assert "(1 of 2 diverged)" in text
 
 
-def test_everything_diverged(write):
+def test_everything_diverged(write: Write) -> None:
     methods = ["sgd", "signsgd"]
     folder = write(methods=methods, diverges=dict.fromkeys(methods, (0, 1)), changes={"target": None})
     assert "Every method diverged." in page(folder)
 
 
-def test_a_target_that_is_never_reached(write):
+def test_a_target_that_is_never_reached(write: Write) -> None:
     text = page(write(changes={"target": 0.99}))
     assert "No method reached accuracy 0.99 in every run within 600 steps." in words(text)
     assert "<td>—</td>" in text
 
 
-def test_the_headline_says_what_the_rows_say(write):
+def test_the_headline_says_what_the_rows_say(write: Write) -> None:
     data = load(write().path)
     rows = {row.method: row for row in summarise(data)}
     lead = rows["signtopk:density=1%,every=8"]
@@ -171,13 +175,13 @@ def test_the_headline_says_what_the_rows_say(write):
     assert "The fastest was powersgd:rank=2" in text
 
 
-def test_more_bytes_than_the_baseline_are_not_sold_as_fewer(write):
+def test_more_bytes_than_the_baseline_are_not_sold_as_fewer(write: Write) -> None:
     folder = write(methods=["topk:density=1%", "sgd"], changes={"baseline": "topk:density=1%"})
     text = words(headline(load(folder.path), summarise(load(folder.path))))
     assert "times more message bytes" in text
 
 
-def test_the_setup_is_said_in_words(write):
+def test_the_setup_is_said_in_words(write: Write) -> None:
     text = words(setup(load(write().path)))
     for part in (
         "8 methods",
@@ -195,13 +199,13 @@ def test_the_setup_is_said_in_words(write):
 
 
 @pytest.mark.parametrize("changes", [{"baseline": None}, {"baseline": None, "target": None}])
-def test_no_baseline(write, changes):
+def test_no_baseline(write: Write, changes: dict[str, Any]) -> None:
     text = words(page(write(changes=changes)))
     assert "fewest message bytes" in text or "ended with the best accuracy" in text
     assert "times fewer" not in text
 
 
-def test_the_best_of_a_column_is_bold_and_only_reliable_rows_compete(write):
+def test_the_best_of_a_column_is_bold_and_only_reliable_rows_compete(write: Write) -> None:
     cheapest = "signtopk:density=1%,every=8"
     folder = write()
     assert f'<td class="best">{_message_bytes(folder, cheapest)}</td>' in page(folder)
@@ -213,13 +217,13 @@ def test_the_best_of_a_column_is_bold_and_only_reliable_rows_compete(write):
     assert headline(load(partly.path), summarise(load(partly.path))).startswith("<code>topk:density=1%<")
 
 
-def _message_bytes(folder, method):
+def _message_bytes(folder: Folder, method: str) -> str:
     row = next(row for row in summarise(load(folder.path)) if row.method == method)
     assert row.message_bytes_to_target is not None
     return human_bytes(row.message_bytes_to_target)
 
 
-def test_the_search_marks_what_was_taken_and_its_edges(write):
+def test_the_search_marks_what_was_taken_and_its_edges(write: Write) -> None:
     text = page(write())
     assert text.count('<td class="taken">') == 8
     assert "1, at the edge: the largest tried" in text
@@ -236,11 +240,11 @@ def test_the_search_marks_what_was_taken_and_its_edges(write):
         ([0.1, 1.0], None, "none"),
     ],
 )
-def test_remarks(tried, taken, remark):
+def test_remarks(tried: Sequence[float], taken: float | None, remark: str) -> None:
     assert tuning_remark(tried, taken) == remark
 
 
-def test_without_a_search_the_page_says_so(write):
+def test_without_a_search_the_page_says_so(write: Write) -> None:
     folder = write()
     (folder.path / "tuning.jsonl").write_text("")
     text = page(folder)
@@ -248,7 +252,7 @@ def test_without_a_search_the_page_says_so(write):
     assert "tuned" not in words(text[: text.index("<script")])
 
 
-def test_the_report_imports_neither_torch_nor_plotly_early():
+def test_the_report_imports_neither_torch_nor_plotly_early() -> None:
     import subprocess
     import sys
 
@@ -261,12 +265,12 @@ def test_the_report_imports_neither_torch_nor_plotly_early():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_page_that_cannot_be_written_is_as_it_was(write, monkeypatch):
+def test_a_page_that_cannot_be_written_is_as_it_was(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write()
     page(folder)
     before = (folder.path / "report.html").read_bytes()
 
-    def full(*_):
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
@@ -276,14 +280,14 @@ def test_a_page_that_cannot_be_written_is_as_it_was(write, monkeypatch):
     assert not list(folder.path.glob("*.partial"))
 
 
-def test_a_page_is_never_seen_in_part(write, monkeypatch):
+def test_a_page_is_never_seen_in_part(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written beside and renamed; so is the frontier's."""
     import thinwire.frontier.page as frontier_page
     import thinwire.report.page as report_page
 
-    assert frontier_page.write_atomically is report_page.write_atomically
+    assert vars(frontier_page)["write_atomically"] is vars(report_page)["write_atomically"]
     folder = write()
-    seen = []
+    seen: list[tuple[bytes, pathlib.Path]] = []
     monkeypatch.setattr("os.replace", lambda source, target: seen.append((source.read_bytes()[-8:], target)))
     write_page(load(folder.path), folder.path / "report.html")
     assert seen == [(b"</html>\n", folder.path / "report.html")]

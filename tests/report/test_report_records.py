@@ -3,8 +3,11 @@
 import json
 import math
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from report_folders import Write
 
 from thinwire.errors import ConfigError
 from thinwire.report import load, summarise, write_page
@@ -14,7 +17,7 @@ from thinwire.report.prose import headline, setup
 from thinwire.report.tables import summary_table
 
 
-def test_everything_is_read(write):
+def test_everything_is_read(write: Write) -> None:
     folder = write()
     data = load(folder.path)
     assert data.methods == tuple(folder.comparison["methods"])
@@ -28,14 +31,14 @@ def test_everything_is_read(write):
     assert last.link_bytes == pytest.approx(raw["bytes_sent"] + raw["bytes_received"])
 
 
-def test_the_last_record_of_a_learning_rate_is_what_was_judged(write):
+def test_the_last_record_of_a_learning_rate_is_what_was_judged(write: Write) -> None:
     data = load(write().path)
     assert [lr for lr, _ in data.tuning["sgd"]] == [0.01, 0.03, 0.1, 0.3, 1.0]
     assert 0.2 not in [value for _, value in data.tuning["sgd"]]
     assert math.isnan(dict(data.tuning["signsgd"])[1.0])
 
 
-def test_lines_may_come_in_any_order(write):
+def test_lines_may_come_in_any_order(write: Write) -> None:
     folder = write()
     data = load(folder.path)
     path = folder.path / "results.jsonl"
@@ -44,7 +47,7 @@ def test_lines_may_come_in_any_order(write):
 
 
 @pytest.mark.parametrize("name", ["comparison.json", "results.jsonl", "tuning.jsonl"])
-def test_a_missing_file_is_named(write, name):
+def test_a_missing_file_is_named(write: Write, name: str) -> None:
     folder = write()
     (folder.path / name).unlink()
     with pytest.raises(ConfigError, match=f"{name}: no such file"):
@@ -52,14 +55,14 @@ def test_a_missing_file_is_named(write, name):
 
 
 @pytest.mark.parametrize("name", ["comparison.json", "results.jsonl"])
-def test_an_empty_file_is_named(write, name):
+def test_an_empty_file_is_named(write: Write, name: str) -> None:
     folder = write()
     (folder.path / name).write_text("\n")
     with pytest.raises(ConfigError, match=f"{name}: the file is empty"):
         load(folder.path)
 
 
-def test_no_search_is_an_empty_tuning_file(write):
+def test_no_search_is_an_empty_tuning_file(write: Write) -> None:
     folder = write()
     (folder.path / "tuning.jsonl").write_text("")
     assert load(folder.path).tuning == {}
@@ -76,7 +79,7 @@ def test_no_search_is_an_empty_tuning_file(write):
         ),
     ],
 )
-def test_a_bad_line_is_named(write, line, message):
+def test_a_bad_line_is_named(write: Write, line: str, message: str) -> None:
     folder = write()
     path = folder.path / "results.jsonl"
     lines = path.read_text().splitlines()
@@ -97,7 +100,7 @@ def test_a_bad_line_is_named(write, line, message):
         ({"step": 43}, "line 3: repeats line 2"),
     ],
 )
-def test_a_bad_value_is_named(write, change, message):
+def test_a_bad_value_is_named(write: Write, change: dict[str, Any], message: str) -> None:
     folder = write()
     path = folder.path / "results.jsonl"
     lines = path.read_text().splitlines()
@@ -116,12 +119,12 @@ def test_a_bad_value_is_named(write, change, message):
         ({"steps": 1.5}, "'steps' must be int"),
     ],
 )
-def test_a_bad_comparison_is_refused(write, change, message):
+def test_a_bad_comparison_is_refused(write: Write, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(write(changes=change).path)
 
 
-def test_a_missing_key_of_the_comparison_is_named(write):
+def test_a_missing_key_of_the_comparison_is_named(write: Write) -> None:
     folder = write()
     about = dict(folder.comparison)
     del about["command"]
@@ -130,7 +133,10 @@ def test_a_missing_key_of_the_comparison_is_named(write):
         load(folder.path)
 
 
-def numbers(entry, path=()):
+Place = tuple[str | int, ...]
+
+
+def numbers(entry: Any, path: Place = ()) -> Iterator[Place]:
     """Where in a JSON value the numbers are."""
     items = entry.items() if isinstance(entry, dict) else enumerate(entry) if isinstance(entry, list) else ()
     for key, value in items:
@@ -139,7 +145,7 @@ def numbers(entry, path=()):
         yield from numbers(value, (*path, key))
 
 
-def changed(entry, path, value):
+def changed(entry: Any, path: Place, value: str) -> Any:
     entry = json.loads(json.dumps(entry))
     inner = entry
     for key in path[:-1]:
@@ -148,7 +154,7 @@ def changed(entry, path, value):
     return entry
 
 
-def shown(folder, *, with_figures=True):
+def shown(folder: pathlib.Path, *, with_figures: bool = True) -> list[Any]:
     """All that is computed of the files; the figures' library takes its time."""
     data = load(folder)
     rows = summarise(data)
@@ -159,7 +165,7 @@ def shown(folder, *, with_figures=True):
     return [*text, drawn]
 
 
-def refusal(folder, *, with_figures):
+def refusal(folder: pathlib.Path, *, with_figures: bool) -> str:
     try:
         shown(folder, with_figures=with_figures)
     except ConfigError as error:
@@ -171,7 +177,7 @@ NUMBERS = ["9" * 400, "-" + "9" * 400, "9" * 5000, "1e308", "-1e308", "1e-320", 
 
 
 @pytest.mark.parametrize("digits", NUMBERS, ids=lambda digits: f"{digits[:6]}{len(digits)}")
-def test_no_number_in_a_file_is_more_than_a_message(digits, write):
+def test_no_number_in_a_file_is_more_than_a_message(digits: str, write: Write) -> None:
     folder = write(methods=["sgd", "signsgd"], seeds=(0,))
     lines = {name: (folder.path / name).read_text() for name in ("comparison.json", "results.jsonl", "tuning.jsonl")}
     for name, text in lines.items():
@@ -188,7 +194,7 @@ def test_no_number_in_a_file_is_more_than_a_message(digits, write):
 
 @pytest.mark.parametrize("name", ["comparison.json", "results.jsonl", "tuning.jsonl"])
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"step": ' + "9" * 5000 + "}"])
-def test_lists_without_end_and_numbers_without_end_are_named(name, text, write):
+def test_lists_without_end_and_numbers_without_end_are_named(name: str, text: str, write: Write) -> None:
     folder = write()
     (folder.path / name).write_text(text)
     with pytest.raises(ConfigError, match=name):
@@ -202,7 +208,7 @@ ESCAPES = ["\x1b[31m", "\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x1b]8;;http://ther
 @pytest.mark.parametrize(
     "escape", ESCAPES, ids=lambda escape: escape.encode("unicode_escape", "surrogatepass").decode()
 )
-def test_what_steers_a_terminal_is_stripped_from_every_text(escape, write):
+def test_what_steers_a_terminal_is_stripped_from_every_text(escape: str, write: Write) -> None:
     folder = write(methods=["sgd", "signsgd"], changes={"baseline": "sgd"})
     clean = shown(folder.path)
     text = json.dumps(escape)[1:-1]
@@ -219,7 +225,7 @@ def test_what_steers_a_terminal_is_stripped_from_every_text(escape, write):
 
 
 @pytest.mark.parametrize("kind", [str, pathlib.Path])
-def test_any_path_is_read_and_written(kind, write):
+def test_any_path_is_read_and_written(kind: type[str] | type[pathlib.Path], write: Write) -> None:
     folder = write()
     page = folder.path / "report.html"
     write_page(load(kind(folder.path)), kind(page))

@@ -2,17 +2,22 @@
 
 import io
 import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
+from report_folders import Folder, Write
 from rich.console import Console
 
-from thinwire.report import effective_target, load, print_table, summarise
+from thinwire.report import ResultRow, effective_target, load, print_table, summarise
 from thinwire.report.formats import human_bytes, significant
 
 
-def first_reaching(folder, method, target, good):
+def first_reaching(
+    folder: Folder, method: str, target: float, good: Callable[[float, float], bool]
+) -> list[dict[str, Any]]:
     """Per seed the first raw record at least as good as the target."""
-    found = []
+    found: list[dict[str, Any]] = []
     for seed in folder.comparison["seeds"]:
         run = [r for r in folder.results if r["method"] == method and r["seed"] == seed]
         run = [r for r in run if r["value"] is not None and good(r["value"], target)]
@@ -20,17 +25,18 @@ def first_reaching(folder, method, target, good):
     return found
 
 
-def by_method(folder):
+def by_method(folder: Folder) -> dict[str, ResultRow]:
     return {row.method: row for row in summarise(load(folder.path))}
 
 
-def printed(rows, width=120):
-    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+def printed(rows: Sequence[ResultRow], width: int = 120) -> str:
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=False)
     print_table(rows, console)
-    return console.file.getvalue()
+    return text.getvalue()
 
 
-def test_rows_agree_with_the_records(write):
+def test_rows_agree_with_the_records(write: Write) -> None:
     folder = write()
     rows = by_method(folder)
     base = first_reaching(folder, "sgd", 0.86, lambda a, b: a >= b)
@@ -60,7 +66,7 @@ def test_rows_agree_with_the_records(write):
     assert rows["signsgd"].num_reached == 0
 
 
-def test_without_a_target_it_is_where_the_baseline_ended(write):
+def test_without_a_target_it_is_where_the_baseline_ended(write: Write) -> None:
     folder = write(changes={"target": None}, seeds=(0, 1, 2))
     finals = [r["value"] for r in folder.results if r["method"] == "sgd" and r["step"] == 600]
     assert effective_target(load(folder.path)) == min(finals)
@@ -68,18 +74,18 @@ def test_without_a_target_it_is_where_the_baseline_ended(write):
     assert 1 <= rows["sgd"].num_reached <= 3
 
 
-def test_equal_finals_are_a_target_that_the_baseline_reaches(write):
+def test_equal_finals_are_a_target_that_the_baseline_reaches(write: Write) -> None:
     # The mean of seven times 0.1 + 0.2 must not round above it.
     folder = write(seeds=range(7), changes={"target": None}, value=lambda a, m: 0.1 + 0.2, methods=["sgd"])
     assert by_method(folder)["sgd"].num_reached == 7
 
 
-def test_one_seed_has_no_spread(write):
+def test_one_seed_has_no_spread(write: Write) -> None:
     rows = by_method(write(seeds=(3,)))
     assert all(row.final_spread is None and row.num_runs == 1 for row in rows.values())
 
 
-def test_lower_is_better(write):
+def test_lower_is_better(write: Write) -> None:
     metric = {"name": "test loss", "higher_is_better": False, "logarithmic": False}
     folder = write(value=lambda a, m: 1 - a, changes={"metric": metric, "target": 0.14})
     reached = first_reaching(folder, "topk:density=1%", 0.14, lambda a, b: a <= b)
@@ -88,20 +94,20 @@ def test_lower_is_better(write):
     assert row.reliable
 
 
-def test_no_baseline_means_no_ratios(write):
+def test_no_baseline_means_no_ratios(write: Write) -> None:
     rows = by_method(write(changes={"baseline": None}))
     assert all(row.message_ratio is None and row.link_ratio is None for row in rows.values())
     assert rows["topk:density=1%"].message_bytes_to_target is not None
     assert "times" not in printed(list(rows.values()))
 
 
-def test_no_baseline_and_no_target_means_no_columns_to_it(write):
+def test_no_baseline_and_no_target_means_no_columns_to_it(write: Write) -> None:
     folder = write(changes={"baseline": None, "target": None})
     assert effective_target(load(folder.path)) is None
     assert "target" not in printed(summarise(load(folder.path)))
 
 
-def test_diverged_runs_are_counted_apart(write):
+def test_diverged_runs_are_counted_apart(write: Write) -> None:
     folder = write(diverges={"signsgd": (0, 1), "topk:density=1%": (1,)})
     rows = by_method(folder)
     assert rows["signsgd"].diverged
@@ -115,11 +121,11 @@ def test_diverged_runs_are_counted_apart(write):
     assert "(1/2 div.)" in text
 
 
-def test_a_diverged_baseline_leaves_no_target(write):
+def test_a_diverged_baseline_leaves_no_target(write: Write) -> None:
     assert effective_target(load(write(diverges={"sgd": (0, 1)}, changes={"target": None}).path)) is None
 
 
-def test_a_method_without_a_run_is_still_listed(write):
+def test_a_method_without_a_run_is_still_listed(write: Write) -> None:
     folder = write()
     path = folder.path / "results.jsonl"
     path.write_text("".join(s + "\n" for s in path.read_text().splitlines() if '"signsgd"' not in s))
@@ -128,17 +134,20 @@ def test_a_method_without_a_run_is_still_listed(write):
     assert "no run" in printed([row])
 
 
-def test_a_target_met_before_the_first_step_has_no_ratio(write):
+def test_a_target_met_before_the_first_step_has_no_ratio(write: Write) -> None:
     rows = by_method(write(changes={"target": 0.05}))
     assert rows["sgd"].steps_to_target == 0
     assert all(row.message_ratio is None for row in rows.values())
 
 
-def test_the_table_fits_in_120_columns_and_keeps_brackets(write):
+def test_the_table_fits_in_120_columns_and_keeps_brackets(write: Write) -> None:
     rows = summarise(load(write(diverges={"qsgd:levels=4": (0,)}).path))
     text = printed(rows)
     assert max(map(len, text.splitlines())) <= 120
     sgd = rows[0]
+    assert sgd.message_bytes_to_target is not None
+    assert sgd.link_bytes_to_target is not None
+    assert sgd.seconds_to_target is not None
     for shown in (
         human_bytes(sgd.message_bytes_to_target),
         human_bytes(sgd.link_bytes_to_target),
@@ -149,7 +158,7 @@ def test_the_table_fits_in_120_columns_and_keeps_brackets(write):
     assert "—" in text
 
 
-def test_markup_in_a_method_is_printed_as_it_is(write):
+def test_markup_in_a_method_is_printed_as_it_is(write: Write) -> None:
     folder = write(methods=["sgd"])
     for name in ("comparison.json", "results.jsonl", "tuning.jsonl"):
         path = folder.path / name
