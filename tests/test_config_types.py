@@ -47,7 +47,7 @@ def instances() -> dict[str, Any]:
 
 INSTANCES = instances()
 FIELDS = [(name, field.name) for name, one in INSTANCES.items() for field in dataclasses.fields(one)]
-OTHERS = [(Machines(), field.name) for field in dataclasses.fields(Machines)]
+OTHERS: list[tuple[Any, str]] = [(Machines(), field.name) for field in dataclasses.fields(Machines)]
 OTHERS += [(made, field.name) for made in (Network(), Link()) for field in dataclasses.fields(made)]
 SHARES = [
     (name, field.name)
@@ -105,9 +105,9 @@ def test_a_share_may_be_given_as_in_a_method_string(name: str, field: str) -> No
 
 def test_numbers_of_numpy_become_plain_ones() -> None:
     given = (
-        TopK(k=np.int64(3)), TopK(density=np.float32(0.5)), QSGD(levels=np.int32(7)), EDEN(np.float64(2.0)),
+        TopK(k=np.int64(3)), TopK(density=np.float32(0.5)), QSGD(levels=np.int32(7)), EDEN(np.float64(2.0)),  # type: ignore[arg-type]
         Bernoulli(density=np.float64(0.5)), GSpar(variance=np.float64(1.0)), Threshold(threshold=np.float64(2.0)),
-        SampledTopK(density=0.5, adaptations=np.int64(3)), Edges([[np.int64(0), 1]]),
+        SampledTopK(density=0.5, adaptations=np.int64(3)), Edges([[np.int64(0), 1]]),  # type: ignore[arg-type]
     )  # fmt: skip
     for one in given:
         assert "np." not in repr(one)

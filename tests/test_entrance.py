@@ -11,8 +11,8 @@ from command_line import run_cli
 from typer.testing import CliRunner
 
 import thinwire
-from thinwire import cli
 from thinwire.cli import comparison_commands, measuring_commands
+from thinwire.cli.application import app
 from thinwire.experiments.tasks import task_names
 from thinwire.frontier.inputs import DEFAULT_NUMEL
 from thinwire.frontier.sweep import BUDGETS
@@ -29,7 +29,7 @@ def python(*lines: str) -> subprocess.CompletedProcess[str]:
 
 
 def run(*arguments: str) -> str:
-    done = CliRunner().invoke(cli.app, arguments, prog_name="thinwire", catch_exceptions=False)
+    done = CliRunner().invoke(app, arguments, prog_name="thinwire", catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -68,7 +68,10 @@ def test_no_compiler_is_imported_before_a_kernel_is_called() -> None:
 def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
     tree = ast.parse(Path(thinwire.__file__).read_text())
     imported = {
-        alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
     }
     for name in thinwire.__all__:
         assert getattr(thinwire, name) is getattr(sys.modules[imported[name]], name)
@@ -104,7 +107,7 @@ def test_the_shell_completes_commands_options_and_tasks(
         monkeypatch.setenv("COMP_WORDS", " ".join(("thinwire", *words)))
         monkeypatch.setenv("COMP_CWORD", str(len(words)))
         with pytest.raises(SystemExit):
-            cli.app(prog_name="thinwire")
+            app(prog_name="thinwire")
         return capsys.readouterr().out.split()
 
     assert completed("co") == ["compare"]
@@ -116,7 +119,7 @@ def test_what_is_written_twice_to_be_quick_is_the_same() -> None:
     assert task_names() == comparison_commands.TASKS
     assert measuring_commands.DEFAULT_NUMEL == DEFAULT_NUMEL
     assert tuple(map(float, measuring_commands.BUDGETS.split(","))) == BUDGETS
-    assert tuple(command.callback.__name__ for command in cli.app.registered_commands if command.callback) == COMMANDS
+    assert tuple(command.callback.__name__ for command in app.registered_commands if command.callback) == COMMANDS
 
 
 def test_the_catalog_is_listed_and_written_as_json() -> None:

@@ -140,7 +140,8 @@ def test_house_rules(path: Path) -> None:
         if isinstance(node, Function):
             # Transformers calls its callbacks with keywords that grow with its versions.
             foreign = named(path) == "integrations/transformers.py"
-            assert node.args.kwarg is None or foreign, f"{node.name} takes **{node.args.kwarg and node.args.kwarg.arg}"
+            kwarg = node.args.kwarg
+            assert kwarg is None or foreign, f"{node.name} takes **{kwarg.arg}"
         if isinstance(node, ast.Name):
             assert node.id != "hasattr", f"line {node.lineno}"
         if isinstance(node, ast.Attribute) and named(path) not in READS_ENVIRONMENT:
@@ -215,7 +216,12 @@ def names_outside_kernels(node: ast.AST) -> Iterator[str]:
 def test_only_kernels_call_helpers() -> None:
     """They have no entrance for Python: a call would end the process."""
     trees = {f"thinwire.{named(path)[:-3].replace('/', '.')}": parse(path) for path in FILES if top(path) == "kernels"}
-    helpers = {(home, node.name) for home, tree in trees.items() for node in tree.body if "helper" in decorators(node)}
+    helpers = {
+        (home, node.name)
+        for home, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, Function) and "helper" in decorators(node)
+    }
     assert helpers
     for path in FILES:
         here, seen = f"thinwire.{named(path)[:-3].replace('/', '.')}", set(imported(path))

@@ -12,7 +12,12 @@ from thinwire.memo import Memo
 
 def test_what_was_not_asked_for_longest_goes_first() -> None:
     made: list[int] = []
-    memo = Memo(lambda n: made.append(n) or -n, lambda n, _: n, 10)
+
+    def make(n: int) -> int:
+        made.append(n)
+        return -n
+
+    memo = Memo(make, lambda n, _: n, 10)
     assert [memo(n) for n in (4, 5, 4, 3, 4, 5)] == [-4, -5, -4, -3, -4, -5]
     # 3 does not fit beside 4 and 5: 5 was not asked for longest.
     assert made == [4, 5, 3, 5]
@@ -21,13 +26,18 @@ def test_what_was_not_asked_for_longest_goes_first() -> None:
 
 def test_what_is_larger_than_the_limit_is_not_kept() -> None:
     made: list[int] = []
-    memo = Memo(lambda n: made.append(n) or n, lambda n, _: n, 10)
+
+    def make(n: int) -> int:
+        made.append(n)
+        return n
+
+    memo = Memo(make, lambda n, _: n, 10)
     assert (memo(4), memo(11), memo(11), memo(4)) == (4, 11, 11, 4)
     assert made == [4, 11, 11]
 
 
 def test_threads_share_it() -> None:
-    memo = Memo(lambda n: n, lambda *_: 1, 5)
+    memo: Memo[int, int] = Memo(lambda n: n, lambda *_: 1, 5)
     threads = [threading.Thread(target=lambda: [memo(n % 7) for n in range(500)]) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -245,7 +245,12 @@ def test_the_stopwatch_refills_before_each_call_and_copies_on_one_thread() -> No
     watch = Stopwatch(1000, repeats=3, warmups=2, sweep_num_bytes=1 << 10)
     copied: list[int] = []
     copy = watch._copy
-    watch._copy = lambda: (copied.append(torch.get_num_threads()), copy())[1]  # type: ignore[method-assign]
+
+    def counted() -> None:
+        copied.append(torch.get_num_threads())
+        copy()
+
+    watch._copy = counted  # type: ignore[method-assign]
     assert len(watch.time(case, (2, 1))) == 2
     # Of each, two to warm up and one for memory; then those that count, on the same data in turn.
     assert turns == [0, 1, 2, 0, 1, 2, 3, 3, 4, 4, 5, 5]

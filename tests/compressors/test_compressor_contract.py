@@ -46,7 +46,7 @@ def check_addition(payload: Payload, dense: Tensor) -> None:
     payload.add_to(residual, -1.0)
     assert bits(residual) == bits(expected)
     payload.add_to(residual, 0.3)
-    assert bits(residual) == bits(expected + dense * np.float32(0.3))
+    assert bits(residual) == bits(expected + dense * float(np.float32(0.3)))
 
 
 def law_of_the_message(compressor: Compressor) -> None:

@@ -21,7 +21,7 @@ def vector(numel: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_t(3, numel).astype(np.float32))
 
 
-def literal(x: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def literal(x: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """The published quantizer, value by value: its codes, and what they are decoded to."""
     num_bins = 2**bits
     shift, scale = x.mean(), 6.0 * x.std(ddof=1) / num_bins

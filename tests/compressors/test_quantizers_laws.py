@@ -1,6 +1,7 @@
 """The quantizers of the literature: exact variances, worst cases, and where a published claim ends."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def points_of(operator: Any, x: Numbers) -> Numbers:
         span = x.max() - x.min() if operator.span == "range" else math.sqrt(2.0) * np.linalg.norm(x)
         return np.asarray(x.min() + np.arange(operator.levels) * span / (operator.levels - 1))
     if isinstance(operator, TernGrad):
-        return np.array([-1.0, 0.0, 1.0]) * np.abs(x).max()
+        return np.asarray(np.array([-1.0, 0.0, 1.0]) * np.abs(x).max())
     if isinstance(operator, NaturalCompression):
         positive = 2.0 ** np.arange(-149, 128)
     else:
@@ -293,7 +294,7 @@ def test_scaling_divides_each_segment_by_its_own_omega(inner: Any) -> None:
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for make, named in [
+    cases: list[tuple[Callable[[], Any], str]] = [
         (lambda: Scaled(inner=TernGrad()), "biased"),
         (lambda: Scaled(inner=OneBit()), "biased"),
         (lambda: KLevel(levels=1), "2 to 65536"),
@@ -305,7 +306,8 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         (lambda: TernGrad(coding="none"), "none"),  # type: ignore[arg-type]
         (lambda: Rotate(values=OneBit(), rounds=3), "1 or 2"),  # type: ignore[arg-type]
         (lambda: Rotate(values=OneBit(), block=3), "power of two"),
-    ]:
+    ]
+    for make, named in cases:
         with pytest.raises(ConfigError, match=named):
             make()
 

@@ -1,5 +1,6 @@
 """Published errors at d = 16384 on Gaussian, lognormal and Student-t vectors, one draw of the vector each."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,12 @@ NUMEL = 16384
 
 def vector(kind: str, seed: int) -> torch.Tensor:
     generator = np.random.default_rng(seed)
-    numbers = {
+    laws: dict[str, Callable[[], np.ndarray]] = {
         "gaussian": lambda: generator.standard_normal(NUMEL),
         "lognormal": lambda: generator.choice([-1.0, 1.0], NUMEL) * np.exp(generator.standard_normal(NUMEL)),
         "student": lambda: generator.standard_t(2, NUMEL),
-    }[kind]()
-    return torch.from_numpy(numbers.astype(np.float32))
+    }
+    return torch.from_numpy(laws[kind]().astype(np.float32))
 
 
 def errors(operator: Any, kind: str, segments: Segments) -> Any:

@@ -34,7 +34,8 @@ def whole(x: torch.Tensor) -> torch.Tensor:
 
 
 def probabilities(x: torch.Tensor, bound: torch.Tensor) -> np.ndarray:
-    return np.minimum(1.0, np.abs(x.double().numpy()) / float(bound))
+    found: np.ndarray = np.minimum(1.0, np.abs(x.double().numpy()) / float(bound))
+    return found
 
 
 def variance(x: torch.Tensor, p: np.ndarray) -> float:

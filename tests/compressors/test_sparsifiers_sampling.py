@@ -27,7 +27,8 @@ def noise(numel: int, seed: int = 0) -> torch.Tensor:
 
 def results(operator: Any, x: torch.Tensor, count: int) -> np.ndarray:
     payload = operator.compress(x.repeat(count), Key(9), Segments.uniform(count * x.numel(), x.numel()))
-    return payload.to_dense().view(count, -1).double().numpy()
+    found: np.ndarray = payload.to_dense().view(count, -1).double().numpy()
+    return found
 
 
 @pytest.mark.parametrize("center", ["zero", "mean"])

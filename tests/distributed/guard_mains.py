@@ -1,6 +1,7 @@
 """What the processes of the guard's and the clock's tests run; a module of its own, so that they can import it."""
 
 import dataclasses
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -198,7 +199,7 @@ def strangers(transport: Transport) -> list[str]:
                 param.grad = torch.ones_like(param)
             transport.run(worker.step())
             if transport.rank == 1:
-                flip(model[0].weight)
+                flip(model.get_parameter("0.weight"))
             guarded = guard_worker(guard, transport, worker)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -251,10 +252,14 @@ class SlowTopK:
         return TopK(k=4).traits(numel)
 
 
+def next_pause(pauses: list[float]) -> float:
+    return pauses.pop(0) if pauses else 1.0
+
+
 def clocked(transport: Transport) -> dict[str, Any]:
     """The times of steps whose parts take known seconds, by each kind of exchange; and all that passed."""
     time = FakeTime()
-    saved = Links.receive, gather.encode, gather.unite_means
+    saved = Links.receive, vars(gather)["encode"], vars(gather)["unite_means"]
     methods: dict[str, Method] = {
         "gather": GradientAveraging(compressor=SlowTopK(time), memory=ErrorFeedback(), exchange=gather.Gather()),
         "all-reduce": parse_method("sgd"),
@@ -273,9 +278,9 @@ def clocked(transport: Transport) -> dict[str, Any]:
         clock = StepClock(time.now, kept=3)
         start = time.seconds
         transport.clock = worker.channels[0].clock = clock
-        setattr(Links, "receive", time.passing(lambda pauses=pauses: pauses.pop(0) if pauses else 1.0, saved[0]))  # noqa: B010
-        gather.encode = time.passing(lambda: 5.0, saved[1])
-        gather.unite_means = time.passing(lambda: 7.0, saved[2])
+        setattr(Links, "receive", time.passing(functools.partial(next_pause, pauses), saved[0]))  # noqa: B010
+        vars(gather)["encode"] = time.passing(lambda: 5.0, saved[1])
+        vars(gather)["unite_means"] = time.passing(lambda: 7.0, saved[2])
         for step in range(3):
             time.seconds += 23.0 + step
             pauses[:] = PAUSES[kind]
@@ -286,7 +291,7 @@ def clocked(transport: Transport) -> dict[str, Any]:
             clock.end_step()
         transport.clock = None
         setattr(Links, "receive", saved[0])  # noqa: B010
-        gather.encode, gather.unite_means = saved[1:]
+        vars(gather)["encode"], vars(gather)["unite_means"] = saved[1:]
         steps = [dataclasses.asdict(times) for times in clock.steps()]
         found[kind] = {"steps": steps, "median": clock.median(), "passed": time.seconds - start}
     return found
@@ -299,7 +304,7 @@ def shells(folder: str, transport: Transport) -> dict[str, Any]:
         for on_difference in ("stop", "resync"):
             path = Path(folder, f"{shell}-{on_difference}-{transport.rank}.jsonl")
             options: dict[str, Any] = {
-                "guard": ReplicaGuard(every=2, on_difference=on_difference),  # type: ignore[arg-type]
+                "guard": ReplicaGuard(every=2, on_difference=on_difference),
                 "layer_report": LayerReport(sink=JsonLines(path), every=1, ranks=(0, 1)),
                 "profile": True,
             }
@@ -329,7 +334,7 @@ def shells(folder: str, transport: Transport) -> dict[str, Any]:
                     said += [(step, "warning", str(warning.message)) for warning in caught]
                 if step == 3 and transport.rank == 1:
                     shared = state.shared_parameters() if isinstance(state, Synchronizer) else {}
-                    flip(shared.get("2.weight", model[2].weight))
+                    flip(shared.get("2.weight", model.get_parameter("2.weight")))
             times, message_bytes = state.times, state.message_bytes
             state.close()
             records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

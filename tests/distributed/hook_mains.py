@@ -65,7 +65,7 @@ class Scaler:
         return self.scale
 
 
-def network(lonely: bool = False) -> nn.Module:
+def network(lonely: bool = False) -> nn.Sequential:
     """Twelve tensors; with ``lonely``, one is frozen and two are never used."""
     torch.manual_seed(0)
     sizes = (6, 20, 20, 20, 20, 20)
@@ -80,7 +80,7 @@ def network(lonely: bool = False) -> nn.Module:
 class Walk(nn.Module):
     """Runs the layers of a sequence by number and leaves the others alone."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Sequential) -> None:
         super().__init__()
         self.model = model
 

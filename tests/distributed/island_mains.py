@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
 from thinwire.distributed import Transport
+from thinwire.distributed.checkpoint_parts import Stateful
 from thinwire.errors import ConfigError
 
 STEPS = 6
@@ -40,7 +41,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def train_all(folder: str, transport: Transport) -> None:
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
-    found = {f"{kind} {method}": train(kind, method, mesh) for kind in KINDS for method in METHODS}
+    found: dict[str, Any] = {f"{kind} {method}": train(kind, method, mesh) for kind in KINDS for method in METHODS}
     found["refused"] = refused(mesh)
     found["resumed"] = {kind: resumed(kind, mesh, f"{folder}/{kind}") for kind in KINDS}
     torch.save(found, Path(folder, f"rank-{transport.rank}.pt"))
@@ -50,7 +51,7 @@ def made(kind: str, mesh: Any) -> tuple[nn.Module, nn.Module]:
     """A model, and what is called to train it within an island."""
     model = network()
     if kind == "fsdp":
-        for layer in (model[0], model[2], model):
+        for layer in (*map(model.get_submodule, ("0", "2")), model):
             fully_shard(layer, mesh=mesh["shard"])
         return model, model
     return model, DistributedDataParallel(model, process_group=mesh["shard"].get_group())
@@ -63,7 +64,7 @@ def resumed(kind: str, mesh: Any, folder: str) -> list[dict[str, Tensor]]:
         model, called = made(kind, mesh)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
         with thinwire.synchronize(optimizer, model, METHODS[-1], group=mesh["replicate"]) as sync:
-            parts = {"model": model, "optimizer": optimizer, "thinwire": sync}
+            parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "thinwire": sync}
             checkpoints = thinwire.Checkpoints(folder, parts)
             if cut:
                 loss_of(called, 0, dist.get_rank()).backward()

@@ -4,7 +4,7 @@ import copy
 import functools
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -53,7 +53,7 @@ def loss_of(model: Callable[[Tensor], Tensor], step: int, rank: int) -> Tensor:
 def hooked(model: nn.Module, method: str = "topk:density=10%", **more: Any) -> tuple[Any, CompressedGradients]:
     ddp = {name: more.pop(name) for name in tuple(more) if name in _OF_DDP}
     wrapped = DistributedDataParallel(model, **ddp)
-    options = {"policy": NOTHING_DENSE, "warn_if_slower": False, "links": LINKS} | more
+    options: dict[str, Any] = {"policy": NOTHING_DENSE, "warn_if_slower": False, "links": LINKS} | more
     return wrapped, thinwire.compress_ddp(wrapped, method, **options)
 
 
@@ -181,7 +181,7 @@ def _live(
             with torch.no_grad():
                 for param in model.parameters():
                     if param.grad is not None:
-                        param -= LR * param.grad
+                        param.sub_(LR * param.grad)
         elif event != "skip":
             for optimizer in optimizers:
                 optimizer.step()
@@ -210,7 +210,9 @@ def _live(
 def mean_gradients(model: nn.Module, step: int, rank: int) -> dict[str, Tensor]:
     """By torch alone, without DDP: its hooks do not hear of it."""
     named = {name: param for name, param in model.named_parameters() if param.requires_grad}
-    found = torch.autograd.grad(loss_of(model, step, rank), list(named.values()), allow_unused=True)
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        loss_of(model, step, rank), list(named.values()), allow_unused=True
+    )
     mean = {name: grad.clone() for name, grad in zip(named, found, strict=True) if grad is not None}
     for grad in mean.values():
         dist.all_reduce(grad)
@@ -337,13 +339,14 @@ def _unfreeze(rank: int) -> Any:
     wrapped, hook = hooked(model, "sgd", guard=thinwire.ReplicaGuard(every=1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model[0].requires_grad_(True)
-    before = model[0].weight[0, 0].item()
+    weight = model.get_parameter("0.weight")
+    before = weight[0, 0].item()
     with hook:
         for _ in range(5):
             optimizer.zero_grad()
             wrapped(torch.randn(4, 8)).square().mean().backward()
             optimizer.step()
-    return model[0].weight.detach().clone(), model[0].weight[0, 0].item() != before
+    return weight.detach().clone(), weight[0, 0].item() != before
 
 
 def _head_replaced(rank: int) -> Any:
@@ -359,7 +362,7 @@ def _head_replaced(rank: int) -> Any:
             optimizer.zero_grad()
             wrapped(torch.randn(4, 8)).square().mean().backward()
             optimizer.step()
-    return model[1].weight.detach().clone(), True
+    return model.get_parameter("1.weight").detach().clone(), True
 
 
 def _frozen_moves(rank: int) -> Any:

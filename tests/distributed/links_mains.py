@@ -12,7 +12,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,8 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
 from thinwire.distributed import LinkOptions, Transport, introduction
+from thinwire.distributed.doors import Door
 from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Tag
+from thinwire.distributed.peer import Peer
 from thinwire.distributed.starting_point import broadcast_parameters
 from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.processes import process_context
@@ -163,23 +165,25 @@ def raised(work: Callable[[], object]) -> tuple[str, str, float]:
 # A backend in Python that can gather over the store, and nothing else.
 
 
-class _Done(dist._Work):  # type: ignore[name-defined, misc]
+class _Done(dist._Work):
     def wait(self, timeout: timedelta = timedelta()) -> bool:
         return True
 
 
-class BareGroup(dist.ProcessGroup):  # type: ignore[misc]
+class BareGroup(dist.ProcessGroup):
     """Nothing but ``all_gather``."""
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
-        super().__init__(rank, size)
+        super().__init__(rank, size)  # type: ignore[call-arg]  # the stub knows another one only
         self._store = store
         self._count = 0
 
     def getBackendName(self) -> str:
         return "bare"
 
-    def allgather(self, outputs: list[list[Tensor]], inputs: list[Tensor], options: Any = None) -> "_Done":
+    def allgather(  # type: ignore[override]  # one of its forms
+        self, outputs: list[list[Tensor]], inputs: list[Tensor], options: Any = None
+    ) -> "_Done":
         self._count += 1
         self._store.set(f"bare-{self._count}-{self.rank()}", inputs[0].numpy().tobytes().hex())
         for rank, output in enumerate(outputs[0]):
@@ -261,13 +265,14 @@ def deep(width: int) -> nn.Module:
 
 def frozen() -> nn.Module:
     model = network()
-    model[0].weight.requires_grad_(False)
+    model.get_parameter("0.weight").requires_grad_(False)
     return model
 
 
 def renamed() -> nn.Module:
     model = network()
-    return nn.Sequential(*list(model)[:2], nn.Identity(), model[2])
+    first, second, third = model.children()
+    return nn.Sequential(first, second, nn.Identity(), third)
 
 
 def doubled() -> nn.Module:
@@ -312,8 +317,8 @@ def disagree(rank: int, size: int, names: Sequence[str]) -> dict[str, tuple[str,
     """Of each disagreement, what this process raises; the last process differs from all others."""
     found = {}
     for name in names:
-        _, _, *ways = DISAGREEMENTS[name]
-        call, make = ways[rank == size - 1], ways[2 + (rank == size - 1)]
+        _, _, *calls, make, make_last = DISAGREEMENTS[name]
+        call, make = (calls[1], make_last) if rank == size - 1 else (calls[0], make)
         found[name] = raised(functools.partial(call, make()))
     return found
 
@@ -547,7 +552,7 @@ def after_a_fork(rank: int, size: int, temporary: str) -> dict[str, tuple[str, s
     loss_of(wrapped, 0, rank).backward()
     checkpoints = thinwire.Checkpoints(temporary, {"model": model, "thinwire": sync})
     loss_of(model, 0, rank).backward()
-    uses = {
+    uses: dict[str, Callable[[], object]] = {
         "share": lambda: sync.transport.share([1.0]),
         "step": optimizer.step,
         "save": lambda: checkpoints.save(1),
@@ -617,7 +622,7 @@ METHODS = {
 def dies_while_they_meet(rank: int, size: int) -> tuple[str, str, float]:
     """Process 0 has greeted the other one, which has reached it too, and is killed before it welcomes."""
 
-    def die(door: Any, peers: Any, *others: object) -> None:
+    def die(door: Door, peers: dict[int, Peer], cards: list[introduction.Card], rank: int, limit_s: float) -> None:
         (peer,) = peers.values()
         assert peer.monitor.poll(int(1000 * DEADLINE_S))
         os.kill(os.getpid(), signal.SIGKILL)
@@ -666,9 +671,9 @@ def waits(rank: int, size: int, form: str, victim: int) -> Any:
     """As :func:`trains_until`, and tells when it waits for the one that stopped."""
     wait, count = Links._wait, 0
 
-    def noted(links: Links, *args: Any) -> bool:
+    def noted(self: Links, ranks: Collection[int], tags: Sequence[Tag], needs_all: bool) -> bool:
         nonlocal count
-        came = wait(links, *args)
+        came = wait(self, ranks, tags, needs_all)
         count = 0 if came else count + 1
         if count == 2:  # half a second without anything
             raise_flag("waits")

@@ -235,13 +235,14 @@ SCRIPT_STEPS, SCRIPT_CUT = 10, 4
 def script_model(seed: int) -> nn.Module:
     """Its buffers differ from seed to seed too."""
     model = seeded(seed, lambda: nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)))
-    model[1].running_mean.fill_(float(seed))
+    model.get_buffer("1.running_mean").fill_(float(seed))
     return model
 
 
 def script_loss(model: nn.Module, step: int, rank: int) -> Tensor:
     generator = torch.Generator().manual_seed(1000 * step + rank)
-    return model(torch.randn(7, 6, generator=generator)).square().mean()
+    loss: Tensor = model(torch.randn(7, 6, generator=generator)).square().mean()
+    return loss
 
 
 def script_optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -268,7 +269,9 @@ def script(group: dist.ProcessGroup, method: str, folder: Path) -> dict[str, Any
             save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
             middle = torch.load(path, weights_only=True)
         if step % 2:
-            losses.append(optimizer.step(closure))
+            loss = optimizer.step(closure)
+            assert loss is not None
+            losses.append(loss)
         else:
             losses.append(closure())
             assert optimizer.step() is None
@@ -316,7 +319,7 @@ def gathers(rank: int) -> Steps[list[Any]]:
     return results
 
 
-def bounded_gathers(rank: int) -> Steps[list[Tensor]]:
+def bounded_gathers(rank: int) -> Steps[list[Any]]:
     """Of messages whose greatest length is known: to all workers, twice, or each thinks of another."""
     results = []
     for lengths in LENGTHS * 2:
@@ -446,7 +449,9 @@ def nan_gradient(folder: str, transport: Transport) -> None:
             worker.optimizer.zero_grad()
             model(torch.ones(1, 4)).sum().backward()
             if (transport.rank, step) == (1, 2):
-                model.weight.grad[0, 1] = float("nan")
+                grad = model.get_parameter("weight").grad
+                assert grad is not None
+                grad[0, 1] = float("nan")
             try:
                 transport.run(worker.step())
             except NumericsError as error:

@@ -96,7 +96,7 @@ def thrown_away(rank: int) -> None:
     with thinwire.synchronize(optimizer, model, "sgd", guard=thinwire.ReplicaGuard(every=2)):
         model[0].requires_grad_(False)
         step(model, optimizer, rank, 0)
-        model[0].weight.data.add_(float(rank))
+        model.get_parameter("0.weight").data.add_(float(rank))
         for number in range(1, 5):
             step(model, optimizer, rank, number)
 
@@ -179,41 +179,42 @@ def sharded(rank: int, *, by_flat: bool) -> list[bool]:
 
 def ddp_somewhere(form: str) -> None:
     wrapped = DistributedDataParallel(two_layers())
-    given = {
+    forms: dict[str, Callable[[], Any]] = {
         "itself": lambda: wrapped, "compiled": lambda: torch.compile(wrapped, backend="eager"),
         "within": lambda: nn.Sequential(wrapped), "around": lambda: wrapped.module,
-    }[form]()  # fmt: skip
+    }  # fmt: skip
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
-    thinwire.synchronize(optimizer, given, "signtopk:density=1%,every=4").close()
+    thinwire.synchronize(optimizer, forms[form](), "signtopk:density=1%,every=4").close()
 
 
 def differing(case: str, rank: int) -> None:
     """Processes that do not do the same."""
-    net: nn.Module = {
+    nets: dict[str, Callable[[], nn.Module]] = {
         "transposed": lambda: nn.Linear(*((8, 4), (4, 8))[rank], bias=False),
         "wider": lambda: nn.Linear(8, (64, 48)[rank]),
         "a layer more": lambda: nn.Sequential(nn.Linear(8, 8), *(nn.Linear(8, 8) for _ in range(rank))),
         "bf16": lambda: nn.Linear(8, 8).to((torch.float32, torch.bfloat16)[rank]),
-    }.get(case, two_layers)()  # fmt: skip
+    }  # fmt: skip
+    net = nets.get(case, two_layers)()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    settings: dict[str, Any] = {
+    settings: dict[str, Callable[[], dict[str, Any]]] = {
         "seed": lambda: {"seed": rank},
         "guard": lambda: {"guard": thinwire.ReplicaGuard(every=3) if rank == 0 else None},
         "clipping": lambda: {"clip_grad_norm": 1.0 + rank},
-    }.get(case, dict)()
+    }
     method = ("sgd", "qsgd:bits=4")[rank] if case == "method" else "shared-randk:density=5%"
-    with thinwire.synchronize(optimizer, net, method, links=SOON, **settings):
+    with thinwire.synchronize(optimizer, net, method, links=SOON, **settings.get(case, dict)()):
         pass
 
 
 def differing_hooks(case: str, rank: int) -> None:
-    settings: dict[str, Any] = {
+    settings: dict[str, Callable[[], dict[str, Any]]] = {
         "warn_if_slower": lambda: {"warn_if_slower": rank == 0},
         "policy": lambda: {"policy": thinwire.DensePolicy(below=0 if rank else 2000)},
         "hook seed": lambda: {"seed": rank},
-    }[case]()
+    }
     model = DistributedDataParallel(two_layers())
-    thinwire.compress_ddp(model, "topk:density=5%", links=SOON, **{"warn_if_slower": False, **settings}).close()
+    thinwire.compress_ddp(model, "topk:density=5%", links=SOON, **{"warn_if_slower": False, **settings[case]()}).close()
 
 
 def reported(rank: int, folder: str) -> list[Tensor]:

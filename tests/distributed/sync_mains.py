@@ -61,7 +61,8 @@ def optimizer_of(kind: str, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     if kind == "groups":
         first, *others = model.parameters()
-        return torch.optim.SGD([{"params": [first], "lr": 0.3}, {"params": others}], lr=0.1, momentum=0.5)
+        groups: list[dict[str, Any]] = [{"params": [first], "lr": 0.3}, {"params": others}]
+        return torch.optim.SGD(groups, lr=0.1, momentum=0.5)
     return torch.optim.SGD(model.parameters(), lr=0.1)
 
 
@@ -96,7 +97,7 @@ def serve(rank: int) -> dict[str, Any]:
         server = thinwire.serve(model, method, num_steps=STEPS)
         counts = [server.num_merged]
     else:
-        nn.init.zeros_(model[0].bias)  # the server begins with what process 0 has
+        nn.init.zeros_(model.get_parameter("0.bias"))  # the server begins with what process 0 has
         optimizer = optimizer_of("sgd", model)
         with thinwire.synchronize(optimizer, model, method) as sync:
             for step in range(STEPS):
@@ -119,8 +120,12 @@ class Trainee:
     def __init__(self, setting: Setting, rank: int) -> None:
         self.model = network(setting.dtype)
         if rank:  # it must become that of process 0
-            nn.init.ones_(self.model[0].weight)
-        self.called = torch.compile(self.model, backend="eager") if setting.compiled else self.model
+            nn.init.ones_(self.model.get_parameter("0.weight"))
+        self.called = self.model
+        if setting.compiled:
+            compiled = torch.compile(self.model, backend="eager")
+            assert isinstance(compiled, nn.Module)
+            self.called = compiled
         self.optimizer = optimizer_of(setting.optimizer, self.model)
         self.scheduler = scheduler_of(self.optimizer)
         if setting.form == "wrapped":

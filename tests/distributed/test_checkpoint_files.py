@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import thinwire
+from thinwire.distributed.checkpoint_parts import Stateful
 from thinwire.distributed.dcp import rank_state
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.experiments.launch import launch
@@ -27,18 +28,18 @@ def test_what_is_incomplete_is_not_loaded_and_what_is_damaged_is_passed_over(tmp
     model = mains.network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with thinwire.synchronize(optimizer, model, "topk:density=10%") as sync:
-        parts = {"model": model, "optimizer": optimizer, "thinwire": sync}
+        parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "thinwire": sync}
         checkpoints = thinwire.Checkpoints(tmp_path / "steps", parts, keep=2)
         assert checkpoints.load() is None
         assert checkpoints.steps() == []
         for step in (1, 2, 3):
             with torch.no_grad():
-                model[0].weight.fill_(step)
+                model.get_parameter("0.weight").fill_(step)
             checkpoints.save(step)
         assert steps_in(tmp_path / "steps") == ["step-000000002", "step-000000003"]
         assert checkpoints.steps() == [2, 3]
         assert checkpoints.load(2) == 2
-        assert bool((model[0].weight == 2).all())
+        assert bool((model.get_parameter("0.weight") == 2).all())
         assert checkpoints.load(1) is None
         # As if an earlier version had died just before the checkpoint counted.
         (tmp_path / "steps/step-000000003/complete.json").unlink()
@@ -296,7 +297,7 @@ def test_two_processes_fail_together_and_several_handles_are_resized(tmp_path: P
     after = torch.load(tmp_path / "after-0.pt", weights_only=True)
     for name in ("g", "d"):
         # What is owed to each common model is owed still, and to no other one.
-        owed_before = sum(files_mains.residual(state[name]) for state in before) / 2
+        owed_before = sum((files_mains.residual(state[name]) for state in before), start=torch.zeros(())) / 2
         owed_after = files_mains.residual(after[name])
         assert owed_before.norm() > 0
         assert (owed_after - owed_before).norm() < 1e-6 * owed_before.norm()

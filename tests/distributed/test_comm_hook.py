@@ -179,6 +179,7 @@ def test_what_one_process_owned_is_lost_aloud_by_two() -> None:
 def test_a_step_that_is_not_finite_leaves_every_memory_as_it_was(found: list[list[dict[str, Any]]]) -> None:
     (number,) = (n for n in NUMBERS if mains.SETTINGS[n].poisoned_step is not None)
     poisoned = mains.SETTINGS[number].poisoned_step
+    assert poisoned is not None
     for rank in range(SIZE):
         memories = found[rank][number]["memories"]
         assert [memory["finite"] for memory in memories] == [step != poisoned for step in range(mains.STEPS)]

@@ -11,6 +11,7 @@ import torch.distributed.checkpoint as dcp
 from test_checkpoints import owed, same
 
 import thinwire
+from thinwire.distributed.checkpoint_parts import Stateful
 from thinwire.distributed.dcp import load_rank_state, rank_state
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import launch
@@ -49,7 +50,7 @@ def test_what_is_read_from_is_any_path_and_must_be_there(kind: type, tmp_path: P
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with thinwire.synchronize(optimizer, model, "topk:density=10%") as sync:
-        parts = {"model": model, "thinwire": sync}
+        parts: dict[str, Stateful] = {"model": model, "thinwire": sync}
         dcp.save(dict(rank_state(parts)), checkpoint_id=str(tmp_path / "ours"))
         load_rank_state(parts, kind(tmp_path / "ours"))
         with pytest.raises(ConfigError, match=r"none is no checkpoint of torch.distributed.checkpoint"):

@@ -40,12 +40,14 @@ class Training:
             self.watch.end(handed_at, begun_at, NUM_BYTES, is_last=number == len(costs_s) - 1, counts=counts)
         self.now = end + rest_s
 
-    def steps(self, count: int, *args: Sequence[float], rest_s: float = 0.05, counts: bool = True) -> list[str]:
+    def steps(
+        self, count: int, handed_s: Sequence[float], costs_s: Sequence[float], rest_s: float = 0.05, counts: bool = True
+    ) -> list[str]:
         """The warnings that were given."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(count):
-                self.step(*args, rest_s=rest_s, counts=counts)
+                self.step(handed_s, costs_s, rest_s=rest_s, counts=counts)
         assert all(each.category is SlowerThanDense for each in caught)
         return [str(each.message) for each in caught]
 

@@ -192,7 +192,8 @@ def test_a_state_has_what_was_applied_and_not_what_waits() -> None:
         assert all(torch.equal(before["tensors"][name], waits["tensors"][name]) for name in before["tensors"])
         with torch.no_grad():
             for param in model.parameters():
-                param -= 0.05 * param.grad  # type: ignore[operator]
+                assert param.grad is not None
+                param.sub_(0.05 * param.grad)
         assert hook.state_dict()["counters"]["num_steps"] == 2
 
 

@@ -4,6 +4,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import links_mains as mains
 import pytest
@@ -21,7 +22,7 @@ METHODS = ("sgd", "topk:density=10%", "signtopk:density=10%,every=3", "qsgd:bits
 STEPS = 6
 
 
-def values(outcomes: list[mains.Outcome]) -> list[object]:
+def values(outcomes: list[mains.Outcome]) -> list[Any]:
     assert [(each.error, each.text) for each in outcomes] == [("", "")] * len(outcomes)
     return [each.value for each in outcomes]
 
@@ -54,7 +55,7 @@ def test_a_backend_that_can_all_gather_will_do(backend: str, tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def disagreed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[str, str, float]]]:
     folder = tmp_path_factory.mktemp("disagree")
-    return values(mains.run(folder, mains.disagree, 3, list(mains.DISAGREEMENTS)))  # type: ignore[return-value]
+    return values(mains.run(folder, mains.disagree, 3, list(mains.DISAGREEMENTS)))
 
 
 @pytest.mark.parametrize("name", mains.DISAGREEMENTS)
@@ -76,20 +77,20 @@ def test_processes_that_differ_are_told_in_what_at_once(
 
 def test_groups_that_not_every_process_is_in_do_not_matter(tmp_path: Path) -> None:
     first, second = values(mains.run(tmp_path, mains.among_groups, 2))
-    assert all(torch.equal(first[name], second[name]) for name in first)  # type: ignore[index]
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_scripts_timeout_is_obeyed(tmp_path: Path) -> None:
     timeout_s = 2.0
     found = values(mains.run(tmp_path, mains.waits_for_the_groups_timeout, 2, group_timeout_s=timeout_s))
-    error, text, seconds = found[0]  # type: ignore[misc]
+    error, text, seconds = found[0]
     assert error == "WorkerError"
     assert "worker 1" in text
     assert 0.5 * timeout_s < seconds < timeout_s + mains.SOON_S
 
 
 def test_handles_that_were_closed_leave_no_threads_and_no_files(tmp_path: Path) -> None:
-    for few, many in values(mains.run(tmp_path, mains.many_handles, 2, 5, 30)):  # type: ignore[misc]
+    for few, many in values(mains.run(tmp_path, mains.many_handles, 2, 5, 30)):
         assert many[0] <= few[0]
         assert many[1] <= few[1]
 
@@ -97,7 +98,7 @@ def test_handles_that_were_closed_leave_no_threads_and_no_files(tmp_path: Path) 
 def test_on_one_machine_nothing_listens_and_no_file_is_left(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    for listening, files, shared in values(mains.run(tmp_path, mains.listens, 2, str(temporary))):  # type: ignore[misc]
+    for listening, files, shared in values(mains.run(tmp_path, mains.listens, 2, str(temporary))):
         assert not listening
         assert files == []
         assert shared == [[0.0], [1.0]]
@@ -106,11 +107,11 @@ def test_on_one_machine_nothing_listens_and_no_file_is_left(tmp_path: Path) -> N
 def test_programs_of_the_first_processes_do_not_mix_with_what_the_others_do(tmp_path: Path) -> None:
     found = values(mains.run(tmp_path, mains.firsts, 4, 2))
     for rank, each in enumerate(found):
-        assert each["is of them"] == (rank < 2)  # type: ignore[index]
-        assert each["seen"] == [[3, 4]] * (21 if rank < 2 else 0)  # type: ignore[index]
-        assert each["shared"] == [[float(other)] for other in range(4)]  # type: ignore[index]
-        assert torch.equal(each["together"], torch.full((5,), 6.0))  # type: ignore[index]
-    small, whole = found[0]["traffic"], found[0]["whole traffic"]  # type: ignore[index]
+        assert each["is of them"] == (rank < 2)
+        assert each["seen"] == [[3, 4]] * (21 if rank < 2 else 0)
+        assert each["shared"] == [[float(other)] for other in range(4)]
+        assert torch.equal(each["together"], torch.full((5,), 6.0))
+    small, whole = found[0]["traffic"], found[0]["whole traffic"]
     assert small.bytes_sent > 21 * 3
     assert 0 < whole.bytes_sent <= 2 * 20  # of the sum, and of nothing else
 
@@ -192,7 +193,7 @@ SIZES = (1, 2, 3, 5)
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, dict[str, mains.Beginning]]]:
-    return values(mains.run(tmp_path_factory.mktemp("begin"), mains.begin, max(SIZES), SIZES))  # type: ignore[return-value]
+    return values(mains.run(tmp_path_factory.mktemp("begin"), mains.begin, max(SIZES), SIZES))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -33,7 +33,8 @@ def test_without_compression_it_is_data_parallel_training_of_all_four(kind: str,
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.5)
     for step in range(mains.STEPS):
         optimizer.zero_grad()
-        (sum(mains.loss_of(model, step, place) for place in range(SIZE)) / SIZE).backward()
+        losses = (mains.loss_of(model, step, place) for place in range(SIZE))
+        (sum(losses, start=torch.zeros(())) / SIZE).backward()
         optimizer.step()
     for name, param in model.named_parameters():
         assert torch.allclose(found[0][f"{kind} sgd"]["params"][name], param.detach(), rtol=1e-5, atol=1e-6)

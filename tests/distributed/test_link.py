@@ -22,6 +22,8 @@ from thinwire.network import Network, Traffic, all_gather_traffic, all_reduce_s,
 SIZE = 2
 RANKS = range(SIZE)
 NUMEL = sum(mains.SIZES)
+LOCAL = parse_method("local-sgd:every=100")
+assert isinstance(LOCAL, ModelAveraging)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +187,7 @@ def test_costs_are_extended_by_a_line() -> None:
     [
         (PostLocal(switch=50, steps=7), 1 / 7),
         (RandomGaps(4), 1 / 2.5),
-        (parse_method("local-sgd:every=100").schedule, 0.01),
+        (LOCAL.schedule, 0.01),
     ],
 )
 def test_exchanges_are_spread_over_local_steps(schedule: Any, share: float) -> None:

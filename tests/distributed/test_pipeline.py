@@ -65,10 +65,12 @@ def test_requests_are_made_program_by_program(pipeline: Pipeline, link: Link) ->
     ended: list[int] = []
     # One makes no request at all; it ends in its turn all the same.
     counts = [1, 3, 0, 2, 1]
-    promises = [
-        pipeline.submit(program(number, count, order.append), lambda number: ended.append(number) or -number)
-        for number, count in enumerate(counts)
-    ]
+
+    def end(number: int) -> int:
+        ended.append(number)
+        return -number
+
+    promises = [pipeline.submit(program(number, count, order.append), end) for number, count in enumerate(counts)]
     for _ in range(sum(counts)):
         link.wait().set_result(None)
     assert [promise.result(30) for promise in promises] == [0, -1, -2, -3, -4]
@@ -95,7 +97,7 @@ def test_the_next_one_computes_while_the_first_waits_and_asks_afterwards() -> No
 def test_a_failure_is_its_own_programs(pipeline: Pipeline, link: Link) -> None:
     def fails() -> Steps[None]:
         raise ZeroDivisionError
-        yield
+        yield  # type: ignore[unreachable]  # which makes it a program
 
     def closes(seen: list[str]) -> Steps[None]:
         try:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import thinwire
+from thinwire.distributed.checkpoint_parts import Stateful
 from thinwire.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -24,7 +25,7 @@ class Script:
         self.model = nn.Linear(4, 2)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
         self.handle = thinwire.synchronize(self.optimizer, self.model, method)
-        parts = {"model": self.model, "optimizer": self.optimizer, "thinwire": self.handle}
+        parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer, "thinwire": self.handle}
         self.checkpoints = thinwire.Checkpoints(folder, parts, keep=keep)
 
     def step(self) -> None:

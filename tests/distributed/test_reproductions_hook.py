@@ -105,7 +105,8 @@ def test_a_copy_is_a_plain_ddp_and_the_model_goes_on() -> None:
     with hook:
         mains.one_step(wrapped, optimizer, 0, 0)
         read = torch.load(mains.saved(wrapped), weights_only=False)
-        for other in (copy.deepcopy(wrapped), read, torch.optim.swa_utils.AveragedModel(wrapped).module):
+        others: list[Any] = [copy.deepcopy(wrapped), read, torch.optim.swa_utils.AveragedModel(wrapped).module]
+        for other in others:
             assert torch.equal(other.module.first.weight, model.first.weight)
             mains.loss_of(other, 1, 0).backward()
             dense = torch.autograd.grad(mains.loss_of(model, 1, 0), list(model.parameters()))
@@ -135,7 +136,12 @@ def test_a_closed_model_is_copied_and_saved_too() -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_ddp_is_found_in_other_wrappers() -> None:
-    for wrap in (lambda ddp: torch.compile(ddp, backend="eager"), nn.Sequential, lambda ddp: ddp):
+    wraps: list[Callable[[nn.Module], Any]] = [
+        lambda ddp: torch.compile(ddp, backend="eager"),
+        nn.Sequential,
+        lambda ddp: ddp,
+    ]
+    for wrap in wraps:
         ddp = DistributedDataParallel(mains.net())
         model = wrap(ddp)
         with thinwire.compress_ddp(model, "topk:density=10%", warn_if_slower=False) as hook:
@@ -207,7 +213,7 @@ def test_names_have_no_marks_of_wrappers(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
 def test_sparse_embeddings_are_refused_by_name(kind: type[nn.Module]) -> None:
-    words = nn.ModuleDict({"words": kind(9, 4, sparse=True)})  # type: ignore[call-arg]
+    words = nn.ModuleDict({"words": kind(9, 4, sparse=True)})
     with pytest.raises(thinwire.ConfigError, match=r"words is an embedding with sparse=True"):
         thinwire.compress_ddp(DistributedDataParallel(words), "signtopk:density=1%")
 

@@ -62,7 +62,7 @@ def test_a_server_in_a_script_of_ones_own(found: list[list[dict[str, Any]]]) -> 
     assert worker["counts"] == server["counts"] == [mains.STEPS]
     assert equal(worker["params"], server["params"])
     model = mains.network(torch.float32)
-    assert not torch.equal(worker["params"]["0.weight"], model[0].weight)
+    assert not torch.equal(worker["params"]["0.weight"], model.get_parameter("0.weight"))
 
 
 UNDISTURBED = [number for number in NUMBERS if mains.SETTINGS[number].overflow is None]

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import typer
 
-from thinwire.cli import app
+from thinwire.cli.application import app
 from thinwire.methods import CATALOG, parse_method
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """No exchange accepts a message of a kind that the method does not send, over the whole catalogue."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ class Forger:
         self.num_forged += 1
         return torch.cat([message[:start], encode(foreign(numel))])
 
-    def steps(self, program: Steps[Any]) -> Iterator[Any]:
+    def steps(self, program: Steps[Any]) -> Generator[Any, Any, Any]:
         reply: Any = None
         while True:
             try:

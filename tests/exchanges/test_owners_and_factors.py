@@ -57,7 +57,7 @@ def test_whole_segments_are_dealt_in_order_and_about_equally(segments: Segments,
         assert shard.cut.numel == shard.stop - shard.start
 
 
-def rows_of(x: np.ndarray) -> list[slice]:  # type: ignore[type-arg]
+def rows_of(x: np.ndarray) -> list[slice]:
     found, start = [], 0
     for shape in SHAPES:
         rows = shape[0] if len(shape) > 1 else 1
@@ -68,7 +68,7 @@ def rows_of(x: np.ndarray) -> list[slice]:  # type: ignore[type-arg]
     return found
 
 
-def one_bit(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def one_bit(x: np.ndarray) -> np.ndarray:
     """Of every row the mean of the entries that are not negative, and of those that are."""
     out = np.zeros_like(x)
     for row in rows_of(x):
@@ -153,7 +153,7 @@ def test_a_row_is_what_makes_one_output() -> None:
 MATRICES = [[12, 10], [12], [8, 3, 5], [2, 2]]
 
 
-def orthonormal_columns(m: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def orthonormal_columns(m: np.ndarray) -> np.ndarray:
     return np.linalg.qr(m)[0]
 
 
@@ -268,7 +268,7 @@ def test_states_of_before_there_was_a_choice_know_the_exchange_by_its_text() -> 
 def unlike_directions(numel: int) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     u, v = (torch.linalg.qr(torch.randn(n, n, generator=generator))[0] for n in (30, 20))
-    matrix = u[:, :20] * torch.logspace(0, -2, 20) @ v.T
+    matrix: Tensor = u[:, :20] * torch.logspace(0, -2, 20) @ v.T
     assert matrix.numel() == numel
     return matrix.reshape(-1)
 

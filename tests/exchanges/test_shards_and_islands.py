@@ -174,6 +174,8 @@ def test_of_a_leader_the_sum_of_its_island_is_watched() -> None:
         for channel, vector in zip(crew.channels, vectors, strict=True)
     ]
     leader, member = crew.simulation.run(programs)
+    assert leader.intended is not None
+    assert member.intended is not None
     assert torch.equal(leader.intended, vectors[0] + vectors[1])
     assert torch.equal(member.intended, vectors[1])
 

@@ -52,7 +52,7 @@ def test_a_majority_decides_and_a_tie_is_positive(route: str, size: int) -> None
     for number, vector in enumerate(vectors):
         vector[number::7] = 0.0
         vector[::11] = -0.0
-    votes = sum(np.where(vector.numpy() < 0, -1, 1) for vector in vectors)
+    votes = np.sum([np.where(vector.numpy() < 0, -1, 1) for vector in vectors], axis=0)
     assert size % 2 or (votes == 0).any()
     for aggregate, vector in zip(crew.exchange(vectors), vectors, strict=True):
         assert np.array_equal(aggregate.mean.numpy(), np.where(votes < 0, -1.0, 1.0))
@@ -63,7 +63,7 @@ def test_a_majority_decides_and_a_tie_is_positive(route: str, size: int) -> None
 def test_votes_take_a_bit_an_entry_both_ways(size: int) -> None:
     numel, frame = 4000, 8
     for route in ("server", "gather"):
-        method = GradientAveraging(compressor=PlainSign(), exchange=MajorityVote(route))  # type: ignore[arg-type]
+        method = GradientAveraging(compressor=PlainSign(), exchange=MajorityVote(route))
         crew = Party(method, size, numel)
         (length,) = {each.message_bytes for each in crew.exchange(vectors_of(size, numel, 1))}
         assert numel / 8 <= length <= numel / 8 + 24

@@ -42,13 +42,15 @@ def lines(out: Path, name: str = "results.jsonl") -> list[dict[str, Any]]:
 
 
 def described(out: Path) -> dict[str, Any]:
-    return json.loads((out / "comparison.json").read_text())
+    found: dict[str, Any] = json.loads((out / "comparison.json").read_text())
+    return found
 
 
 def best(records: Sequence[dict[str, Any]], method: str) -> float:
     """The rate with the lowest last value."""
     last = {record["lr"]: record["value"] for record in records if record["method"] == method}
-    return min((value, lr) for lr, value in last.items() if value is not None)[1]
+    rate: float = min((value, lr) for lr, value in last.items() if value is not None)[1]
+    return rate
 
 
 def test_every_run_is_there_with_the_best_rate(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ OPTIONS = {
 def test_an_option_of_the_command_line_reaches_the_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = ("--task", "user_tasks:pulled", "--workers", "2", "--steps", "4", "--evaluate-every", "2")
+    plain: tuple[str, ...] = ("--task", "user_tasks:pulled", "--workers", "2", "--steps", "4", "--evaluate-every", "2")
     plain += ("--lrs", "0.1", "--seeds", "0", "--jobs", "1")
     value, wanted, field = OPTIONS[name]
     assert run_cli(monkeypatch, "compare", "sgd", *plain, "--out", str(tmp_path / "0")) == 0

@@ -11,7 +11,8 @@ from pathlib import Path
 import launch_mains as mains
 import pytest
 
-from thinwire.experiments.launch import Terminated, launch
+from thinwire.experiments.ending import Terminated
+from thinwire.experiments.launch import launch
 
 SIZE = 2
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import run_cli
@@ -117,7 +118,7 @@ def test_records_that_do_not_reach_the_checkpoint_begin_the_run_anew(monkeypatch
     whole = results()
     shutil.rmtree("out")
     monkeypatch.setattr(session, "SAVE_AFTER_S", -1.0)
-    real = session.append_text
+    real = files.append_text
 
     def stop(path: Path, text: str) -> None:
         real(path, text)
@@ -145,12 +146,12 @@ def test_a_full_disk_is_one_message_and_the_same_command_goes_on(
     whole = results()
     shutil.rmtree("out")
     capsys.readouterr()
-    real = files.open if "open" in vars(files) else open
+    real: Any = vars(files).get("open", open)
 
     def full(path: Path, *arguments: object, **more: object) -> object:
         if Path(path).name in (place, f"{place}.partial"):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return real(path, *arguments, **more)  # type: ignore[operator]
+        return real(path, *arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "open", full, raising=False)

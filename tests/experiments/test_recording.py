@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def plain_gradients(plan: RecordingPlan, task: Task) -> list[Tensor]:
         gradients.append(torch.cat([grad.reshape(-1) for grad in grads]))
         with torch.no_grad():
             for param, grad in zip(model.parameters(), grads, strict=True):
-                param -= plan.lr * grad
+                param.sub_(plan.lr * grad)
     return gradients
 
 
@@ -172,7 +173,7 @@ def test_a_task_that_raises_is_named() -> None:
         ({"batch_size": 0}, "batch size = 0"),
     ],
 )
-def test_a_plan_out_of_range_is_refused(change: dict[str, float], message: str) -> None:
+def test_a_plan_out_of_range_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(PLAN, **change)
 
@@ -289,5 +290,6 @@ def test_a_full_disk_leaves_the_recording_that_was_there(
 
 @pytest.mark.parametrize("name", ["workers", "steps", "every", "batch_size"])
 def test_a_count_that_nobody_could_mean_is_refused(name: str) -> None:
+    change: dict[str, Any] = {name: 10**400}
     with pytest.raises(ConfigError, match=f"{name.replace('_', ' ')} = a number of more than 20 digits was given"):
-        replace(PLAN, **{name: 10**400})
+        replace(PLAN, **change)

@@ -17,7 +17,7 @@ KEY = Key(3)
 @settings(deadline=None, max_examples=60)
 def test_shards_are_a_partition_of_almost_equal_sizes(labels: list[int], data: st.DataObject) -> None:
     num_workers = data.draw(st.integers(1, len(labels)))
-    how = data.draw(st.sampled_from(["random", "sorted"]))
+    how: Literal["random", "sorted"] = data.draw(st.sampled_from(["random", "sorted"]))
     shards = make_shards(torch.tensor(labels), num_workers, how, KEY)
     sizes = [len(shard) for shard in shards]
     assert len(shards) == num_workers

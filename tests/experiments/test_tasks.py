@@ -125,6 +125,7 @@ def test_evaluate_leaves_the_model_alone(task: Task) -> None:
     assert same(values, bits(model))
     for parameter, gradient, copy in zip(model.parameters(), gradients, copies, strict=True):
         assert parameter.grad is gradient
+        assert parameter.grad is not None
         assert torch.equal(copy, parameter.grad)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.is_grad_enabled()
@@ -313,7 +314,8 @@ def objective(task: LogisticRegression, weights: np.ndarray) -> float:
 def gradient(task: LogisticRegression, weights: np.ndarray) -> np.ndarray:
     y = task.labels.numpy().astype(np.float64)
     x = task.signed_rows.numpy().astype(np.float64) * y[:, None]
-    return x.T @ (-y / (1 + np.exp(y * (x @ weights)))) / len(y) + weights / len(y)
+    found: np.ndarray = x.T @ (-y / (1 + np.exp(y * (x @ weights)))) / len(y) + weights / len(y)
+    return found
 
 
 def test_the_optimum_is_one(convex: LogisticRegression) -> None:

@@ -20,7 +20,8 @@ class Point(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self) -> Tensor:
-        return 0.5 * (CURVATURE * self.dropout(self.at).square()).sum()
+        loss: Tensor = 0.5 * (CURVATURE * self.dropout(self.at).square()).sum()
+        return loss
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from thinwire.cli import app
+from thinwire.cli.application import app
 from thinwire.compressors import Identity, Sign, TopK
 from thinwire.frontier import make_input, sweep
 from thinwire.frontier.configurations import Configuration

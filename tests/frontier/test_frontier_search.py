@@ -213,6 +213,9 @@ def test_an_operator_needs_no_ladder() -> None:
         def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
             return Dense(torch.zeros_like(x))
 
+        def outline(self, segments: Segments) -> Dense:
+            return Dense(torch.zeros(segments.numel))
+
         def traits(self, numel: int) -> Traits:
             return Traits(unbiased=False, error=1.0)
 

@@ -29,7 +29,7 @@ class Classifier(LightningModule):
         return torch.optim.SGD([param for param in self.parameters() if param.requires_grad], lr=0.1)
 
     def on_train_epoch_end(self) -> None:
-        self.norms.append(float(self.backbone[0].weight.detach().double().norm()))
+        self.norms.append(float(self.backbone.get_parameter("0.weight").detach().double().norm()))
 
 
 def main(folder: str, *methods: str) -> None:

@@ -92,7 +92,7 @@ def test_ddp_is_found_in_a_model_that_a_framework_has_compiled() -> None:
     wrapped = DistributedDataParallel(nn.Linear(3, 2))
     model: nn.Module = torch.compile(wrapped, backend="eager")  # type: ignore[assignment]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    attachment = Attachment(model, optimizer, parsed("topk:k=1"), seed=0, warn_if_slower=False)
+    attachment = Attachment(model, [optimizer], parsed("topk:k=1"), seed=0, warn_if_slower=False)
     assert attachment.model is wrapped.module
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()

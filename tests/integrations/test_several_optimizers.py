@@ -173,7 +173,8 @@ def test_lightning_takes_a_module_with_two_optimizers(tmp_path: Path) -> None:
             enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         module = Pair()
-        loader = torch.utils.data.DataLoader(torch.cat([batch(step) for step in range(3)]), batch_size=5)
+        rows: Any = torch.cat([batch(step) for step in range(3)])  # a data set for all that a loader does with it
+        loader: Any = torch.utils.data.DataLoader(rows, batch_size=5)
         trainer.fit(module, loader, ckpt_path=resumed)
         return copy.deepcopy(module.body.state_dict()), strategy.message_bytes
 

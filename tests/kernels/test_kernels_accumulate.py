@@ -26,7 +26,7 @@ def num_threads(request: pytest.FixtureRequest) -> int:
     return int(number)
 
 
-def bits(x: torch.Tensor) -> list[int] | torch.Tensor:
+def bits(x: torch.Tensor) -> torch.Tensor:
     """NaN for NaN, else bit for bit."""
     return torch.where(x.isnan(), torch.tensor(0x7FC00000, dtype=torch.int32), x.view(torch.int32))
 

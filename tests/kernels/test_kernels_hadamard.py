@@ -139,7 +139,7 @@ def test_blocks_cover_the_vector_in_falling_powers_of_two() -> None:
         for block in (None, 1, 4, 2**14):
             offsets = hadamard_blocks(numel, block)
             sizes = offsets.diff().tolist()
-            assert (offsets[0], offsets[-1]) == (0, numel)
+            assert (int(offsets[0]), int(offsets[-1])) == (0, numel)
             if block != 1:
                 assert all(size & (size - 1) == 0 for size in sizes)
                 assert sizes == sorted(sizes, reverse=True)

@@ -33,8 +33,8 @@ def test_the_mean_has_the_bits_of_a_dense_sum_in_order(numel: int, shares: tuple
     torch.set_num_threads(num_threads)
     vectors = [drawn(numel, share, seed) for seed, share in enumerate(shares)]
     total, has = np.zeros(numel, np.float32), np.zeros(numel, bool)
-    for places, values in vectors:
-        total[places.numpy()] += values.numpy()
+    for places, each in vectors:
+        total[places.numpy()] += each.numpy()
         has[places.numpy()] = True
     indices, values = [each for each, _ in vectors], [each for _, each in vectors]
     for divisor in (1, len(vectors), 7):

@@ -43,7 +43,8 @@ def by_definition(codes: list[int], width: int, frequencies: list[int]) -> bytes
     """One block, one entry after another, with integers of any size and divisions."""
     shift = max(0, width - 8)
     begins = [sum(frequencies[:symbol]) for symbol in range(len(frequencies))]
-    states, words = [2**16] * 32, []
+    states = [2**16] * 32
+    words: list[int] = []
     for i in reversed(range(len(codes))):
         symbol, state = codes[i] >> shift, states[i % 32]
         if state >= frequencies[symbol] << 20:

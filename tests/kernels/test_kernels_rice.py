@@ -28,7 +28,8 @@ def draw(count: int, numel: int, seed: int = 0) -> torch.Tensor:
 
 
 def size_by_definition(indices: torch.Tensor, parameter: int) -> int:
-    gaps, previous = [], -1
+    gaps: list[int] = []
+    previous = -1
     for index in indices.tolist():
         gaps.append(index - previous - 1)
         previous = index

@@ -1,5 +1,7 @@
 """Values onto their places, and the indices that must be refused before anything is written."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -103,7 +105,7 @@ def test_signs_that_do_not_fit_are_refused_and_nothing_is_written() -> None:
 )
 @pytest.mark.parametrize("scatter", [scatter_add, scatter_add_torch, scatter_write, scatter_write_torch])
 def test_indices_out_of_order_or_range_are_refused_and_nothing_is_written(
-    scatter: "type[scatter_add]", indices: list[int]
+    scatter: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None], indices: list[int]
 ) -> None:
     out = vector(10)
     with pytest.raises(ConfigError, match=r"ascend strictly and lie in \[0, 10\)"):

@@ -18,7 +18,7 @@ from thinwire.wire import decode, encode
 
 NUMEL = 120
 WHOLE = Segments.whole(NUMEL)
-MEMORIES = [
+MEMORIES: list[Memory] = [
     NoMemory(),
     ErrorFeedback(),
     ErrorFeedback(decay=0.9),

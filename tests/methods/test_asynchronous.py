@@ -162,7 +162,9 @@ def test_nan_or_infinity_stops_the_server_and_every_worker(text: str) -> None:
         while not worker.is_paused or worker.num_steps < 30:
             backward(worker.model, worker.rank, worker.num_steps)
             if worker.rank == 0:
-                worker.model[2].bias.grad[1] = float("nan")  # type: ignore[index, union-attr]
+                grad = worker.model.get_parameter("2.bias").grad
+                assert grad is not None
+                grad[1] = float("nan")
             yield from compute(0.01 if worker.rank == 0 else 0.02)
             yield from worker.step()
 

@@ -44,7 +44,7 @@ def scattered(method: ModelAveraging, size: int, numel: int) -> tuple[Crew, Tens
     crew = Crew(method, size, lambda params: torch.optim.SGD(params, lr=1.0), lambda: Point(numel))
     start = torch.randn(size, numel, generator=torch.Generator().manual_seed(1))
     for model, place in zip(crew.models, start, strict=True):
-        model.x.grad = -place  # type: ignore[union-attr, assignment]
+        model.x.grad = -place
     step(crew)
     for model in crew.models:
         model.zero_grad()

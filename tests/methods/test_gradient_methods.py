@@ -81,7 +81,7 @@ def test_a_gradient_is_clipped_before_it_is_remembered() -> None:
 def test_steps_are_the_majority_of_signs(text: str) -> None:
     size, beta = 3, {"signsgd": 0.0, "signum:momentum=0.5": 0.5}.get(text.replace(":exchange=gather", ""), 0.9)
     crew = Crew(parse_method(text), size)
-    means = np.zeros((size, 47), np.float32)
+    means: np.ndarray = np.zeros((size, 47), np.float32)
     for step in range(6):
         before = flat(crew.models[0])
         each = gradients(crew, step).numpy()
@@ -257,7 +257,7 @@ def test_a_memory_of_unlike_shards_does_not_grow_for_ever(text: str) -> None:
         common = torch.randn(36, generator=generator)
         for model, own in zip(crew.models, apart, strict=True):
             matrix, vector = torch.split(own + 0.1 * common, [30, 6])
-            model.matrix.grad, model.vector.grad = matrix.view(5, 6).clone(), vector.clone()  # type: ignore[union-attr]
+            model.matrix.grad, model.vector.grad = matrix.view(5, 6).clone(), vector.clone()
         crew.simulation.run([worker.step() for worker in crew.workers])
         norms.append(max(worker.memory_norm() for worker in crew.workers))
     # What grows with every step is 2.1 times as large at the end.

@@ -77,7 +77,11 @@ def test_a_state_of_other_parameters_is_refused_and_changes_nothing() -> None:
     keeper = fragments(2)
     known = numbered(keeper)
     name = next(iter(known))
-    others = ({**known, f"{name}.more": known[name]}, {**known, name: torch.zeros(7)}, {})
+    others: tuple[dict[str, torch.Tensor], ...] = (
+        {**known, f"{name}.more": known[name]},
+        {**known, name: torch.zeros(7)},
+        {},
+    )
     for other in others:
         with pytest.raises(ConfigError, match="the saved state is of another model"):
             keeper.load(other, [None, None])

@@ -93,6 +93,7 @@ def check(records: list[LayerRecord], u: Tensor, q: Tensor, residual: Tensor | N
             assert record.residual_norm is None
         else:
             assert record.residual_norm == pytest.approx(math.sqrt((m * m).sum()), rel=1e-12)
+            assert record.relative_error is not None
             # Under error feedback with a decay of 1 what is not sent is kept: the two say the same.
             assert record.residual_norm == pytest.approx(record.relative_error * length, rel=1e-5)
 
@@ -168,6 +169,7 @@ def test_watching_changes_no_bit() -> None:
                     channel.accept(outcome)
                     assert (outcome.intended is not None) == watched
                     if watched:
+                        assert outcome.intended is not None
                         layer_records(channel, outcome, outcome.intended, step)
             found.append((outcomes[0].aggregate.mean, crew[1].memory))
         (mean, memory), (watched_mean, watched_memory) = found
@@ -183,6 +185,7 @@ def test_what_is_not_defined_is_none() -> None:
         x[70] = 2.0
         programs.append(channel.run(x, channel.method.compressor, True, 0, is_watched=True))
     outcome = Simulation(SIZE).run(programs)[0]
+    assert outcome.intended is not None
     first, bias, last = layer_records(crew[0], outcome, outcome.intended, 1)
     assert (first.relative_error, first.cosine, first.density, first.residual_norm) == (None, None, 0.0, 0.0)
     assert (bias.relative_error, bias.cosine, bias.density) == (0.0, 1.0, 1 / 9)
@@ -215,7 +218,7 @@ def test_records_go_to_a_file_and_to_a_writer_of_scalars(tmp_path: Path) -> None
     sink = JsonLines(tmp_path / "deep" / "layers.jsonl")
     sink.write(before)
     sink.write(records)
-    lines = [json.loads(line) for line in sink.path.read_text().splitlines()]
+    lines = [json.loads(line) for line in Path(sink.path).read_text().splitlines()]
     assert [LayerRecord(**line) for line in lines] == [*before, *records]
 
     class Writer:

@@ -337,7 +337,7 @@ def test_training_on_springs_grows_where_the_eigenvalues_say_so() -> None:
         for _ in range(400):
             for rank, model in enumerate(crew.models):
                 model.zero_grad()
-                (0.5 * (model.x - 0.01 * rank).square()).sum().backward()  # type: ignore[union-attr, operator, no-untyped-call]
+                (0.5 * (model.x - 0.01 * rank).square()).sum().backward()  # type: ignore[union-attr, operator]
             crew.simulation.run([worker.step() for worker in crew.workers])
         largest = max(float(flat(model).abs().max()) for model in crew.models)
         assert (largest > 1e6) == grows

@@ -114,8 +114,8 @@ def test_gradient_averaging_with_momentum_in_the_memory() -> None:
     for size in (2, 6):
         resized = resume(method, size, four)
         for kind in ("memory.momentum.", "memory.residual."):
-            before = sum(flat(each["tensors"], kind) for each in saved) / 4
-            after = sum(flat(worker.state_dict()["tensors"], kind) for worker in resized) / size
+            before = sum((flat(each["tensors"], kind) for each in saved), start=torch.zeros(())) / 4
+            after = sum((flat(each.state_dict()["tensors"], kind) for each in resized), start=torch.zeros(())) / size
             assert before.norm() > 0
             assert (after - before).norm() < 1e-6 * before.norm()
         train(resized, 3)

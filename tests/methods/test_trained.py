@@ -298,14 +298,14 @@ def test_a_layer_that_is_added_or_replaced_joins_on_all_workers(name: str) -> No
         worker.optimizer.param_groups[0]["params"][2:] = list(model[2].parameters())
         model.append(nn.Linear(2, 2))
         worker.optimizer.add_param_group({"params": model[3].parameters()})
-    begun = flat(crew.models[0][3])  # type: ignore[index]
+    begun = flat(crew.models[0].get_submodule("3"))
     crew.run(6)
     for model, worker in zip(crew.models, crew.workers, strict=True):
         assert "3.weight" in worker.layout.names
-        assert worker.parameters()["2.weight"] is model[2].weight  # type: ignore[index]
+        assert worker.parameters()["2.weight"] is model.get_parameter("2.weight")
     for one, other in zip(*(worker.shared_parameters().values() for worker in crew.workers), strict=True):
         assert torch.equal(one, other)
-    assert not torch.equal(flat(crew.models[0][3]), begun)  # type: ignore[index]
+    assert not torch.equal(flat(crew.models[0].get_submodule("3")), begun)
 
 
 def test_layers_that_differ_are_refused_by_all() -> None:
@@ -415,7 +415,8 @@ def test_the_error_of_a_gradient_that_is_not_finite_names_it_on_all_workers() ->
         crew = Crew(parse_method(name), 2).run(2)
         for rank, model in enumerate(crew.models):
             backward(model, rank, 2)
-        param = crew.models[1][2].bias  # type: ignore[index]
-        (param.grad if name == "sgd" or "topk" in name else param.data).fill_(torch.nan)  # type: ignore[union-attr]
+        param = crew.models[1].get_parameter("2.bias")
+        assert param.grad is not None
+        (param.grad if name == "sgd" or "topk" in name else param.data).fill_(torch.nan)
         with pytest.raises(NumericsError, match=r"'2\.bias'"):
             crew.simulation.run([worker.step() for worker in crew.workers])

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from method_cases import CATALOG
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,7 +13,7 @@ from thinwire import Simulation, Worker
 from thinwire.compressors import Half, TopK
 from thinwire.layout import Segments
 from thinwire.memory import ErrorFeedback
-from thinwire.methods import parse_method
+from thinwire.methods import CATALOG, parse_method
 from thinwire.random import Key
 from thinwire.steps import Steps, all_reduce
 from thinwire.worker import needs_server
@@ -118,8 +117,8 @@ def test_a_gradient_of_zeros_gives_numbers_and_a_parameter_without_entries_no_er
         for worker in workers:
             worker.optimizer.zero_grad()
             generator = torch.Generator().manual_seed(10 * step + worker.rank)
-            worker.model[0](torch.randn(5, 4, generator=generator)).square().mean().backward()
-            worker.model[1].weight.grad = torch.zeros(3, 6)
+            worker.model.get_submodule("0")(torch.randn(5, 4, generator=generator)).square().mean().backward()
+            worker.model.get_parameter("1.weight").grad = torch.zeros(3, 6)
         simulation.run([worker.step() for worker in workers])
     for worker in workers:
         params = dict(worker.model.named_parameters())

@@ -1,5 +1,7 @@
 """What a worker takes part with: which parameters, and what it refuses."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from thinwire.simulator import Simulation
 from thinwire.worker import Worker
 
 
-def worker_of(model: nn.Module, text: str = "sgd", rank: int = 0, size: int = 1, **options: float) -> Worker:
+def worker_of(model: nn.Module, text: str = "sgd", rank: int = 0, size: int = 1, **options: Any) -> Worker:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, **options)
     return Worker(parse_method(text), model, optimizer, rank=rank, size=size, seed=0)
 
@@ -19,15 +21,16 @@ def worker_of(model: nn.Module, text: str = "sgd", rank: int = 0, size: int = 1,
 @pytest.mark.parametrize("text", ["sgd", "qsgd", "topk:k=2", "local-sgd:every=1"])
 def test_frozen_parameters_stay_as_they_are(text: str) -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
-    model[0].weight.requires_grad_(False)
-    frozen, trained = model[0].weight.clone(), model[1].weight.clone()
+    first, second = (model.get_parameter(f"{number}.weight") for number in (0, 1))
+    first.requires_grad_(False)
+    frozen, trained = first.clone(), second.clone()
     worker = worker_of(model, text, weight_decay=0.1, momentum=0.9)
     for _ in range(3):
         worker.optimizer.zero_grad()
         model(torch.ones(4, 3)).sum().backward()
         Simulation(1).run([worker.step()])
-    assert torch.equal(model[0].weight, frozen)
-    assert not torch.equal(model[1].weight, trained)
+    assert torch.equal(first, frozen)
+    assert not torch.equal(second, trained)
     assert "0.weight" not in worker.layout.names
 
 

@@ -161,13 +161,13 @@ def test_parameters_that_are_not_of_the_model_are_refused() -> None:
 
 def test_what_the_optimizer_does_not_train_is_not_exchanged() -> None:
     model = small_model()
-    frozen = model[0].weight.detach().clone()  # type: ignore[index, operator]
-    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)  # type: ignore[index, operator]
+    frozen = model.get_parameter("0.weight").detach().clone()
+    optimizer = torch.optim.SGD(model.get_submodule("2").parameters(), lr=0.1)
     worker = Worker(parse_method("topk:k=2"), model, optimizer, rank=0, size=1, seed=0)
     assert worker.layout.names == ("2.weight", "2.bias")
     backward(model, 0, 0)
     Simulation(1).run([worker.step()])
-    assert torch.equal(model[0].weight, frozen)  # type: ignore[index, arg-type]
+    assert torch.equal(model.get_parameter("0.weight"), frozen)
 
 
 @pytest.mark.parametrize("text", CATALOGUE)

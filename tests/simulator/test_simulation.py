@@ -118,6 +118,7 @@ def test_messages_of_a_pair_arrive_in_order_and_share_the_uplink() -> None:
 
     simulation = Simulation(2, NETWORK)
     _, arrivals = simulation.run([sender(), receiver()])
+    assert arrivals is not None
     assert [number for number, _ in arrivals] == [0, 1, 2]
     assert [when for _, when in arrivals] == pytest.approx([LATENCY + 0.1, LATENCY + 0.2, LATENCY + 0.3])
     assert simulation.clocks[0] == 0.0  # a send does not wait

@@ -103,7 +103,7 @@ def elastic_training(z: float, alpha: float, beta: float, momentum: float, neste
         before = [x.item() for x in workers]
         with torch.no_grad():
             for x in workers:
-                x += alpha * (centre - x)
+                x.add_(alpha * (centre - x))
         centre += beta * (sum(before) / 3 - centre)
         velocities = [
             float(o.state[x]["momentum_buffer"]) for x, o in zip(workers, optimizers, strict=True) if momentum
@@ -168,7 +168,7 @@ def test_momentum_of_local_steps_counts() -> None:
     assert theory.elastic_is_stable(0.225, 0.9, momentum=0.9, lr_times_curvature=0.1)
     for wrong in ({"momentum": 1.0}, {"local_steps": 0}, {"lr_times_curvature": -1.0}):
         with pytest.raises(ConfigError):
-            theory.elastic_is_stable(0.2, 0.9, **wrong)  # type: ignore[arg-type]
+            theory.elastic_is_stable(0.2, 0.9, **wrong)
 
 
 @pytest.mark.parametrize("select", ["top", "random"])

@@ -212,10 +212,11 @@ def test_memory_of_decoding_is_bounded(numel: int, coding: Coding) -> None:
 
 def test_invalid_payloads_are_refused() -> None:
     codes = torch.tensor([3, 0, 0])
-    for coding in ("elias", "entropy"):
+    codings: tuple[Coding, ...] = ("elias", "entropy")
+    for coding in codings:
         with pytest.raises(ConfigError, match="one is larger"):
             encode(levels_of(codes, 1, coding))
-    for coding in ("elias", "entropy"):
+    for coding in codings:
         with pytest.raises(ConfigError, match="one is larger"):
             encode(levels_of(torch.tensor([1023] * 5000), 500, coding))
     with pytest.raises(ConfigError, match="'huffman'"):

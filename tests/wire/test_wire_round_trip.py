@@ -1,13 +1,13 @@
 import doctest
-from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_twins import crc32c_python
-from payload_tensors import tensors_in
+from payload_tensors import parts_of, tensors_in
 from torch import Tensor
 
 import thinwire.wire
@@ -48,14 +48,13 @@ def same(left: object, right: object) -> bool:
     if type(left) is not type(right):
         return False
     if isinstance(left, Tensor) and isinstance(right, Tensor):
-        equal_bits = left.numpy(force=True).tobytes() if left.dtype != torch.bfloat16 else left.view(torch.int16)
-        other_bits = right.numpy(force=True).tobytes() if right.dtype != torch.bfloat16 else right.view(torch.int16)
-        bits_agree = torch.equal(equal_bits, other_bits) if isinstance(equal_bits, Tensor) else equal_bits == other_bits
+        one, other = (each.view(torch.int16) if each.dtype == torch.bfloat16 else each for each in (left, right))
+        bits_agree = one.numpy(force=True).tobytes() == other.numpy(force=True).tobytes()
         return left.dtype == right.dtype and left.shape == right.shape and bits_agree
     if isinstance(left, tuple) and isinstance(right, tuple):
         return len(left) == len(right) and all(map(same, left, right))
-    if is_dataclass(left) and isinstance(left, Payload):
-        return all(same(getattr(left, field.name), getattr(right, field.name)) for field in fields(left))
+    if isinstance(left, Payload):
+        return all(map(same, parts_of(left), parts_of(right)))
     return left == right
 
 
@@ -108,7 +107,7 @@ def payloads(draw: st.DrawFn, numel: int | None = None, depth: int = 1) -> Paylo
         num_levels = draw(st.sampled_from([1, 2, 7, 8, 127]))
         codes = torch.randint(0, 2 * num_levels + 1, (numel,), generator=generator)
         return PowersOfTwo(pack(codes, (2 * num_levels).bit_length()), num_levels, scales, segments)
-    coding = draw(st.sampled_from(["packed", "entropy"]))
+    coding: Literal["packed", "entropy"] = draw(st.sampled_from(["packed", "entropy"]))
     most = draw(st.sampled_from([2, 3, 4, 5, 16, 255, 256]))
     codes = torch.randint(0, most, (numel,), generator=generator)
     packed = pack(codes, max(1, (most - 1).bit_length()))
