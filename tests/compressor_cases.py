@@ -16,7 +16,7 @@ from thinwire.random import Key
 from thinwire.wire import encode
 
 LENGTHS = (1, 2, 7, 64, 1000)
-KEY = Key(7)
+KEY, OTHER_KEY = Key(7), Key(11)
 TINY = 2.0**-149  # the least f32 above 0
 
 
@@ -80,7 +80,7 @@ def is_deterministic(compressor: Compressor) -> bool:
     return True
 
 
-def draws(compressor: Compressor, x: Tensor, count: int, key: Key = Key(11)) -> np.ndarray[Any, np.dtype[np.float64]]:
+def draws(compressor: Compressor, x: Tensor, count: int, key: Key = OTHER_KEY) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Independent results for one vector, one a row: as many segments of the same content."""
     payload = compressor.compress(x.repeat(count), key, Segments.uniform(count * x.numel(), x.numel()))
     return payload.to_dense().double().reshape(count, -1).numpy()
