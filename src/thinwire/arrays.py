@@ -153,6 +153,18 @@ def zeros(numel: int, device: torch.device) -> Tensor:
     return empty(numel, device).zero_()
 
 
+def empty_like(x: Tensor) -> Tensor:
+    """A contiguous tensor of the same shape, format and device, to be written to.
+
+    Example:
+        >>> empty_like(torch.ones(2, 3)).shape
+        torch.Size([2, 3])
+    """
+    if not x.is_cpu or x.dtype != torch.float32 or 4 * x.numel() < _LEAST:
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return tensor_of(empty_array(x.numel(), np.float32)).view(x.shape)
+
+
 def copy_of(x: Tensor) -> Tensor:
     """A contiguous copy on the same device.
 
@@ -160,9 +172,7 @@ def copy_of(x: Tensor) -> Tensor:
         >>> copy_of(torch.tensor([1.0, 2.0])).tolist()
         [1.0, 2.0]
     """
-    if not x.is_cpu or x.dtype != torch.float32 or 4 * x.numel() < _LEAST:
-        return x.clone(memory_format=torch.contiguous_format)
-    return tensor_of(empty_array(x.numel(), np.float32)).view(x.shape).copy_(x)
+    return empty_like(x).copy_(x)
 
 
 def release() -> None:

@@ -1,11 +1,11 @@
 """Dataclasses to and from JSON, by the name of the class, and of what types their fields are."""
 
+import ast
 import dataclasses
 import difflib
 import functools
 import math
 import numbers
-import re
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -95,14 +95,34 @@ def from_json(data: Any) -> Any:
         raise ConfigError(f"{name} cannot be made of {given}: {error}") from error
 
 
-def with_current_names(text: str) -> str:
-    """The ``repr`` of a configuration, as it is today, of one that was written before classes were renamed.
+def as_written_today(text: str) -> str:
+    """The ``repr`` of a configuration, as it is today, of one that was written by an earlier version.
+
+    Renamed classes and fields have their new names, and fields that were added since have their defaults. What cannot
+    be read is given back as it is.
 
     Example:
-        >>> with_current_names("ModelAveraging(exchange=OwnerSharded(), wipe_memory=False)")
-        'ModelAveraging(exchange=SparseReduceScatter(), reset_memory=False)'
+        >>> import thinwire.exchanges
+        >>> as_written_today("OwnerSharded(select=None)")
+        'SparseReduceScatter(select=None, remember=True, balanced=False)'
     """
-    return re.sub(r"\b\w+(?=[(=])", lambda match: _FORMER_NAMES.get(match[0], match[0]), text)
+    try:
+        return repr(from_json(_json_of(ast.parse(text, mode="eval").body)))
+    except (ConfigError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return text
+
+
+def _json_of(node: ast.expr) -> Any:
+    """What :func:`to_json` gives for the value of which this is the ``repr``."""
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=[], keywords=given):
+            return {"type": name, **{str(each.arg): _json_of(each.value) for each in given}}
+        case ast.Tuple(elts=items):
+            return [_json_of(item) for item in items]
+        case ast.Name(id="inf"):
+            return math.inf
+        case _:
+            return ast.literal_eval(node)
 
 
 def suggest(given: str, known: list[str]) -> str:

@@ -17,10 +17,13 @@ from thinwire.errors import ProtocolError
 
 T = TypeVar("T")
 
+HALVES = (torch.bfloat16, torch.float16)
+"""Formats of 16 bits: numbers are sent in them, and added in f32."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AllReduce:
-    """Every worker gives an f32 tensor of one shape; each gets their sum, in rank order, over ``divisor``."""
+    """Every worker gives a tensor of one shape and format; each gets :func:`sum_in_order` of all, over ``divisor``."""
 
     tensor: Tensor
     divisor: int = 1
@@ -101,6 +104,32 @@ def all_reduce(tensor: Tensor, divisor: int = 1) -> Steps[Tensor]:
     """Every worker's tensor summed in rank order, over ``divisor``; shared: read it, do not write to it."""
     total: Tensor = yield AllReduce(tensor, divisor)
     return total
+
+
+def sum_in_order(tensors: Sequence[Tensor], divisor: int, out: Tensor) -> None:
+    """Write the tensors' sum, entry by entry in rank order, over ``divisor`` to ``out``.
+
+    Numbers of 16 bits are added and divided in f32 and rounded once, however many workers there are.
+
+    Example:
+        >>> parts = [torch.tensor([256.0]).bfloat16(), *[torch.tensor([1.0]).bfloat16()] * 8]
+        >>> sum_in_order(parts, 1, out := torch.empty(1).bfloat16())
+        >>> out.item(), sum(parts).item()
+        (264.0, 256.0)
+    """
+    first, *others = tensors
+    if out.dtype in HALVES:
+        total = first.to(torch.float32)
+    elif others:
+        total = torch.add(first, others.pop(0), out=out)
+    else:
+        total = out.copy_(first)
+    for each in others:
+        total += each
+    if divisor != 1:
+        total /= divisor
+    if total is not out:
+        out.copy_(total)
 
 
 def all_gather(message: Tensor, combine: Callable[[Sequence[Tensor]], T], max_num_bytes: int | None = None) -> Steps[T]:

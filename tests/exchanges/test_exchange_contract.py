@@ -75,6 +75,8 @@ FORGETFUL: list[Exchange] = [
 ]
 """Those that compress sums again by drawing an entry, which most often is not the one that is NaN."""
 OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
+    (AllReduce("bf16"), Identity(), NoMemory()),
+    (AllReduce("f16"), SharedSeedRandK(density=0.2, shared=True), NoMemory()),
     (Accumulating(), TopK(k=3), EF21()),
     (Accumulating(Tree(merge=FEW)), TopK(k=3), EF21()),
     (MajorityVote(), PlainSign(), NoMemory()),

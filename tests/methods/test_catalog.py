@@ -24,7 +24,7 @@ from thinwire.compressors import (
     Threshold,
     TopK,
 )
-from thinwire.config import from_json, register, registered, to_json, with_current_names
+from thinwire.config import as_written_today, from_json, register, registered, to_json
 from thinwire.errors import ConfigError
 from thinwire.exchanges import (
     Accumulating,
@@ -71,6 +71,8 @@ SERVED, GATHERED = ParameterServer(), Gather()
 
 EXPECTED: dict[str, Method] = {
     "sgd": GradientAveraging(),
+    "bf16-sgd": GradientAveraging(exchange=AllReduce("bf16")),
+    "fp16-sgd": GradientAveraging(exchange=AllReduce("f16")),
     "local-sgd": ModelAveraging(schedule=Every(8)),
     "qsgd": GradientAveraging(compressor=QSGD(levels=7, norm="max"), exchange=GATHERED, granularity=Chunks(512)),
     "mem-sgd": ModelAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
@@ -200,7 +202,7 @@ def test_every_method_is_the_same_after_json_and_fits_a_model(text: str) -> None
 @pytest.mark.parametrize("name", BEFORE)
 def test_what_was_written_before_classes_were_renamed_is_read(name: str) -> None:
     text, data = BEFORE[name]
-    assert with_current_names(text) == repr(parse_method(name))
+    assert as_written_today(text) == repr(parse_method(name))
     assert from_json(data) == parse_method(name)
 
 

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of, empty_array, tensor_of
+from thinwire.arrays import empty_like
 from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Tag
 from thinwire.errors import ProtocolError
 from thinwire.network import PIECE_NUM_BYTES, shard_bounds
-from thinwire.steps import check_length
+from thinwire.steps import check_length, sum_in_order
 
 
 def gather(
@@ -48,12 +47,11 @@ def reduce_in_order(links: Links, tensor: Tensor, size: int, divisor: int) -> Te
     its way, and what is added up goes on at once.
     """
     flat = tensor.contiguous().view(-1)
+    total = empty_like(flat)
     if size == 1:
-        return copy_of(tensor) if divisor == 1 else tensor / divisor
-    total = torch.empty_like(flat)
-    if flat.dtype == torch.float32:
-        total = tensor_of(empty_array(flat.numel(), np.float32))
-    _Sum(links, flat, total, size, divisor).run()
+        sum_in_order([flat], divisor, total)
+    else:
+        _Sum(links, flat, total, size, divisor).run()
     return total.view(tensor.shape)
 
 
@@ -105,11 +103,7 @@ class _Sum:
             for rank in range(len(self._pieces))
         ]
         out = self._total[start:stop]
-        torch.add(parts[0], parts[1], out=out)
-        for part in parts[2:]:
-            out += part
-        if self._divisor != 1:
-            out /= self._divisor
+        sum_in_order(parts, self._divisor, out)
         for rank in self._others:
             self._links.send(rank, Tag.SUMMED, _bytes_of(out))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thinwire.arrays import copy_of
+from thinwire.arrays import empty_like
 from thinwire.errors import DeadlockError, ProtocolError
 from thinwire.network import Traffic, all_gather_s, all_gather_traffic, all_reduce_s, all_reduce_traffic
 from thinwire.simulator.virtual_links import VirtualLinks
@@ -25,6 +25,7 @@ from thinwire.steps import (
     check_length,
     check_peer,
     describe,
+    sum_in_order,
 )
 
 _ARRIVAL = object()
@@ -208,11 +209,8 @@ class Round:
             if len({tensor.shape for tensor in tensors}) > 1:
                 listed = ", ".join(f"worker {rank}: {tuple(tensor.shape)}" for rank, tensor in enumerate(tensors))
                 raise ProtocolError(f"the workers all-reduce tensors of different shapes: {listed}")
-            reply = copy_of(tensors[0])
-            for tensor in tensors[1:]:
-                reply += tensor
-            if ops[0].divisor != 1:
-                reply /= ops[0].divisor
+            reply = empty_like(tensors[0])
+            sum_in_order(tensors, ops[0].divisor, reply)
             traffic = all_reduce_traffic(reply.numel(), self._size, reply.element_size())
             seconds = all_reduce_s(network, reply.numel(), self._size, reply.element_size())
         else:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thinwire.config import with_current_names
+from thinwire.config import as_written_today
 from thinwire.errors import ConfigError
 from thinwire.methods import Method
 from thinwire.steps import Steps
@@ -77,5 +77,5 @@ def check_same(saved: Mapping[str, Any], own: Mapping[str, Any], whose: str) -> 
     """Raise :class:`ConfigError` unless the saved counters have each of these values of one's own."""
     for name, mine in own.items():
         was = saved[name]
-        if (with_current_names(was) if isinstance(was, str) else was) != mine:
+        if (as_written_today(was) if isinstance(was, str) else was) != mine:
             raise ConfigError(f"the saved state is of {name} {was}, but this {whose} has {name} {mine}")
