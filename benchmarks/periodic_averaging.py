@@ -46,10 +46,10 @@ def final_value(task: Task, problem: Problem, method: str, optimizer: str, lr: f
     """The metric of the common model after the last step, which is one of the exchange; None if it diverged."""
     comparison = Comparison(
         methods=(method,), task=problem.task, workers=workers, lrs=(lr,), steps=problem.steps, tune_steps=problem.steps,
-        evaluate_every=problem.steps, batch_size=task.batch_size, optimizer=optimizer, sharding=sharding,
+        evaluate_every=problem.steps, batch_size=task.batch_size, optimizers=(optimizer,), sharding=sharding,
     )  # fmt: skip
     engine = SimulatedEngine(workers, comparison.network)
-    run = Run(method, lr, 0, "final", problem.steps)
+    run = Run(method, comparison.settings(method)[0], 0, "final", problem.steps)
     value: float | None = None
     for record in Session(comparison, run, task, engine, folder).records():
         value = record["value"]

@@ -99,7 +99,7 @@ def session(method: str, task_name: str, workers: int, folder: Path) -> Session:
         evaluate_every=1, batch_size=task.batch_size,
     )  # fmt: skip
     engine = SimulatedEngine(workers, Network())
-    return Session(comparison, Run(method, 0.01, 0, "final", 10**9), task, engine, folder)
+    return Session(comparison, Run(method, comparison.settings(method)[0], 0, "final", 10**9), task, engine, folder)
 
 
 def seconds_of(trained: Session, start: int, stop: int) -> float:

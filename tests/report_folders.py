@@ -73,15 +73,15 @@ def write_folder(path: Path, plan: Plan) -> Folder:
         "network": {"bandwidth_Bps": 12.5e6, "latency_s": 0.02, "uplink_Bps": None, "links": []},
         "compute": {"compute_s": 0.005, "jitter": 0.0, "stall_share": 0.0, "stall_factor": 1.0, "slow": []},
         "target": 0.86,
-        "optimizer": "sgd",
+        "optimizers": ["sgd"],
         "lr_schedule": "constant",
         "average": "none",
         "batch_size": 32,
         "sharding": "iid",
         "num_parameters": 26_122,
         "methods": list(plan.methods),
-        "taken": {method: METHODS[method][4] for method in plan.methods},
-        "baseline": "sgd",
+        "chosen": {method: {"optimizer": "sgd", "options": "", "lr": METHODS[method][4]} for method in plan.methods},
+        "dense": ["sgd"],
         "notes": ["A note about <this> comparison."],
         "something_new": 1,
     } | dict(plan.changes)
@@ -120,6 +120,8 @@ def _run(plan: Plan, method: str, seed: int) -> list[dict[str, Any]]:
                 "loss": loss,
                 "metric": "accuracy",
                 "value": value,
+                "optimizer": "sgd",
+                "options": "",
                 "lr": lr,
             }
         )

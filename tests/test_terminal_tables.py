@@ -17,7 +17,16 @@ from thinwire.cli.progress import Meter
 from thinwire.distributed.probe import Cost
 from thinwire.frontier import Frontier, FrontierRow
 from thinwire.network import Network
-from thinwire.report import RecordedMetric, ResultRow, TerminalColumn, TerminalTable, plain, print_fitted, print_table
+from thinwire.report import (
+    RecordedMetric,
+    RecordedSetting,
+    ResultRow,
+    TerminalColumn,
+    TerminalTable,
+    plain,
+    print_fitted,
+    print_table,
+)
 from thinwire.report.formats import TIMES
 
 METHODS = (
@@ -31,9 +40,12 @@ def result_rows() -> list[ResultRow]:
     first = ResultRow(
         method="sgd", is_baseline=True,
         metric=RecordedMetric(name="accuracy", higher_is_better=True, logarithmic=False),
-        target=0.86, lr=0.1, num_runs=2, num_diverged=0, final_value=0.8712, final_spread=0.0043, final_loss=0.4321,
-        num_reached=1, steps_to_target=410.0, message_bytes_to_target=3.39e8, link_bytes_to_target=1.19e9,
-        message_ratio=2779.0, link_ratio=692.0, seconds_to_target=68.0, message_bytes_per_step=826_000.0,
+        target=0.86, setting=RecordedSetting(optimizer="sgd", options="", lr=0.1), num_runs=2, num_diverged=0,
+        final_value=0.8712, final_value_within=0.0043, against_dense=-0.004, against_dense_within=0.003,
+        final_loss=0.4321, num_reached=1, steps_to_target=410.0, steps_to_target_within=12.0,
+        message_bytes_to_target=3.39e8, message_bytes_to_target_within=1e7, link_bytes_to_target=1.19e9,
+        link_bytes_to_target_within=2e7, message_ratio=2779.0, link_ratio=692.0, seconds_to_target=68.0,
+        seconds_to_target_within=2.5, message_bytes_per_step=826_000.0,
     )  # fmt: skip
     return [replace(first, method=method, is_baseline=method == "sgd") for method in METHODS]
 

@@ -172,10 +172,10 @@ def train(make: Callable[[], Engine], name: str, setting: Setting, folder: Path,
         tune_steps=setting.steps,
         evaluate_every=max(1, setting.steps // 2),
         batch_size=8,
-        optimizer=setting.optimizer,
+        optimizers=(setting.optimizer,),
     )
-    run = Run(setting.method, setting.lr, 3, "final", setting.steps)
-    folder = folder / f"{name}-{engine.size}" / f"{run.name}-{setting.optimizer}"
+    run = Run(setting.method, comparison.settings(setting.method)[0], 3, "final", setting.steps)
+    folder = folder / f"{name}-{engine.size}" / run.name
     session = Session(comparison, run, blobs(), engine, folder)
     if cut:
         for record in session.records():

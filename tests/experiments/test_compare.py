@@ -20,8 +20,8 @@ from thinwire.methods import CATALOG
 from thinwire.network import Network
 
 KEYS = [
-    "method", "task", "engine", "workers", "seed", "lr", "step", "epoch", "seconds", "message_bytes", "bytes_sent",
-    "bytes_received", "union_density", "loss", "metric", "value",
+    "method", "task", "engine", "workers", "seed", "optimizer", "options", "lr", "step", "epoch", "seconds",
+    "message_bytes", "bytes_sent", "bytes_received", "union_density", "loss", "metric", "value",
 ]  # fmt: skip
 PLAIN = Comparison(
     methods=("sgd", "topk:k=1"), task="user_tasks:bowl", workers=2, seeds=(0, 1), lrs=(0.1, 1.0, 1.5), steps=6,
@@ -34,7 +34,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1) -> dict[str, float
         return
 
     comparer = ComparisonRunner(comparison, user_tasks.bowl(), out, LocalExecutor(jobs), command="test", watch=watch)
-    return comparer.run()
+    return {method: setting.lr for method, setting in comparer.run().items()}
 
 
 def lines(out: Path, name: str = "results.jsonl") -> list[dict[str, Any]]:
@@ -56,7 +56,8 @@ def best(records: Sequence[dict[str, Any]], method: str) -> float:
 def test_every_run_is_there_with_the_best_rate(tmp_path: Path) -> None:
     taken = compare(PLAIN, tmp_path)
     tuning, results = lines(tmp_path, "tuning.jsonl"), lines(tmp_path)
-    assert taken == {method: best(tuning, method) for method in PLAIN.methods} == described(tmp_path)["taken"]
+    assert taken == {method: best(tuning, method) for method in PLAIN.methods}
+    assert taken == {method: setting["lr"] for method, setting in described(tmp_path)["chosen"].items()}
     assert all(list(record) == KEYS for record in [*tuning, *results])
     wanted = [(method, seed, step) for method in PLAIN.methods for seed in (0, 1) for step in (0, 2, 4, 6)]
     assert [(record["method"], record["seed"], record["step"]) for record in results] == wanted
@@ -88,6 +89,44 @@ def test_a_target_prefers_the_fewest_steps(tmp_path: Path) -> None:
     assert taken["sgd"] == min(reached, key=lambda lr: (*reached[lr], lr))
 
 
+def test_optimizers_and_options_are_searched_with_learning_rates_of_their_own(tmp_path: Path) -> None:
+    searched = replace(
+        PLAIN, methods=("sgd", "choco", "choco:gamma=0.2"), lrs=(0.1, 0.3), adaptive_lrs=(0.01, 0.03),
+        optimizers=("sgd", "sgd:momentum=0.5", "adamw"), tune=("choco.gamma=0.05,0.4",),
+    )  # fmt: skip
+    compare(searched, tmp_path)
+    last: dict[str, dict[tuple[str, str, float], float]] = {}
+    for record in lines(tmp_path, "tuning.jsonl"):
+        setting = record["optimizer"], record["options"], record["lr"]
+        last.setdefault(record["method"], {})[setting] = record["value"]
+    for method, open_options in (("sgd", [""]), ("choco", ["gamma=0.05", "gamma=0.4"]), ("choco:gamma=0.2", [""])):
+        grids = {(optimizer, options) for optimizer in searched.optimizers for options in open_options}
+        assert {setting[:2] for setting in last[method]} == grids
+        for optimizer, options in grids:
+            rates = {0.01, 0.03} if optimizer == "adamw" else {0.1, 0.3}
+            assert rates <= {lr for *grid, lr in last[method] if grid == [optimizer, options]}
+        best = min(last[method], key=lambda setting, method=method: last[method][setting])  # type: ignore[misc]
+        chosen = described(tmp_path)["chosen"][method]
+        assert last[method][chosen["optimizer"], chosen["options"], chosen["lr"]] == last[method][best]
+        finals = [record for record in lines(tmp_path) if record["method"] == method]
+        assert all({name: record[name] for name in chosen} == chosen for record in finals)
+    # The option does something: other values, other models.
+    assert len({value for setting, value in last["choco"].items() if setting[0] == "sgd" and setting[2] == 0.1}) == 2
+    assert [row.setting for row in report.summarise(report.load(tmp_path))] == [
+        report.RecordedSetting(**described(tmp_path)["chosen"][method]) for method in searched.methods
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["choco", "choco.gamma", "choco.gama=1", "chocho.gamma=1", "choco.gamma=1,1", "a.b=c=d"]
+)
+def test_an_option_that_there_is_not_cannot_be_tuned(text: str) -> None:
+    with pytest.raises(ConfigError):
+        replace(PLAIN, tune=(text,))
+    with pytest.raises(ConfigError, match="twice"):
+        replace(PLAIN, tune=("choco.gamma=0.1", "choco.gamma=0.2"))
+
+
 def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
     compare(PLAIN, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/records.jsonl")}
@@ -112,9 +151,9 @@ class Stops(Exception):
 
 def test_a_comparison_stopped_at_any_point_can_be_reported(tmp_path: Path) -> None:
     compare(PLAIN, tmp_path)
-    taken, first = described(tmp_path)["taken"], lines(tmp_path)
+    chosen, first = described(tmp_path)["chosen"], lines(tmp_path)
 
-    for wanted, methods in (("training", ("sgd", "topk:k=1", "qsgd")), ("tuning learning rates", ("qsgd", "sgd"))):
+    for wanted, methods in (("training", ("sgd", "topk:k=1", "qsgd")), ("tuning", ("qsgd", "sgd"))):
 
         def stops(what: str, runs: Sequence[Run], out: Path, wanted: str = wanted) -> None:
             if what == wanted:
@@ -130,7 +169,7 @@ def test_a_comparison_stopped_at_any_point_can_be_reported(tmp_path: Path) -> No
         assert [line for line in lines(tmp_path) if line["method"] != "qsgd"] == [
             line for line in first if line["method"] in methods
         ]
-        assert described(tmp_path)["taken"]["sgd"] == taken["sgd"]
+        assert described(tmp_path)["chosen"]["sgd"] == chosen["sgd"]
 
 
 def test_simulated_settings_are_no_part_of_a_comparison_of_processes(tmp_path: Path) -> None:

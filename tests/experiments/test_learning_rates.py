@@ -10,6 +10,7 @@ from thinwire.errors import ConfigError
 from thinwire.experiments.engines import SimulatedEngine
 from thinwire.experiments.learning_rates import make_average, make_rates
 from thinwire.experiments.session import Session
+from thinwire.experiments.settings import Setting
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.network import Network
 
@@ -54,7 +55,7 @@ def test_an_average_that_cannot_be_is_refused(text: str) -> None:
 
 
 def session(comparison: Comparison, folder: Path) -> Session:
-    run = Run(comparison.methods[0], 0.5, 0, "final", comparison.steps)
+    run = Run(comparison.methods[0], Setting("sgd", "", 0.5), 0, "final", comparison.steps)
     engine = SimulatedEngine(2, Network())
     return Session(comparison, run, user_tasks.pulled(), engine, folder)
 

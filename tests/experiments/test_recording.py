@@ -111,7 +111,7 @@ def test_the_run_is_that_of_a_comparison(method: str, digits: Task, tmp_path: Pa
         methods=(plan.method,), task="digits", workers=2, lrs=(plan.lr,), steps=6, tune_steps=6, evaluate_every=6,
         batch_size=plan.batch_size,
     )  # fmt: skip
-    run = Run(plan.method, plan.lr, plan.seed, "final", plan.steps)
+    run = Run(plan.method, comparison.settings(plan.method)[0], plan.seed, "final", plan.steps)
     session = Session(comparison, run, digits, SimulatedEngine(2, Network()), tmp_path)
     session.train(0, plan.steps)
     for mine, theirs in zip(recorder._workers, session.workers, strict=True):

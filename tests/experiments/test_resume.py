@@ -16,6 +16,7 @@ from thinwire.experiments.engines import SimulatedEngine
 from thinwire.experiments.executors import LocalExecutor
 from thinwire.experiments.records import is_finished, read_records
 from thinwire.experiments.session import Session
+from thinwire.experiments.settings import Setting
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.network import Network
 
@@ -28,10 +29,16 @@ def make(
 ) -> Session:
     comparison = Comparison(
         methods=(method,), task="bowl", workers=3, lrs=(0.1,), network=Network.parse("1Mbit,5ms"), steps=STEPS,
-        tune_steps=STEPS, evaluate_every=evaluate_every, batch_size=2, optimizer="sgd:momentum=0.9",
+        tune_steps=STEPS, evaluate_every=evaluate_every, batch_size=2, optimizers=("sgd:momentum=0.9",),
     )  # fmt: skip
     engine = SimulatedEngine(3, comparison.network)
-    return Session(comparison, Run(method, lr, 0, "final", STEPS), task or user_tasks.bowl(), engine, folder)
+    return Session(
+        comparison,
+        Run(method, Setting("sgd:momentum=0.9", "", lr), 0, "final", STEPS),
+        task or user_tasks.bowl(),
+        engine,
+        folder,
+    )
 
 
 @pytest.fixture(autouse=True)

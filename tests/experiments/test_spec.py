@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from thinwire.errors import ConfigError
+from thinwire.experiments.settings import Setting
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.network import Network
 
@@ -53,8 +54,10 @@ def test_a_method_has_one_name_however_it_is_typed() -> None:
 def test_runs_have_names_of_their_own() -> None:
     methods = ("sgd", "topk:k=1e-2", "topk:k=1e+2", "topk:k=1", "topk:density=1%", "topk:density=1", "topk:k=1,every=2")
     runs = [
-        Run(method, lr, seed, purpose, 10)
+        Run(method, Setting(optimizer, options, lr), seed, purpose, 10)
         for method in methods
+        for optimizer in ("sgd", "sgd:momentum=0.9", "sgd:momentum=0.99")
+        for options in ("", "gamma=0.1", "gamma=0.1,every=2")
         for lr in (0.1, 0.10000001, 1.0, 1e-5)
         for seed in (0, 1)
         for purpose in ("tune", "final")

@@ -15,7 +15,7 @@ from report_folders import Folder, Write
 from thinwire.errors import ConfigError
 from thinwire.report import load, summarise, write_page
 from thinwire.report.figures import Panel, panels
-from thinwire.report.formats import human_bytes
+from thinwire.report.formats import MISSING, human_bytes
 from thinwire.report.prose import headline, setup
 from thinwire.report.tables import tuning_remark
 
@@ -176,7 +176,7 @@ def test_the_headline_says_what_the_rows_say(write: Write) -> None:
 
 
 def test_more_bytes_than_the_baseline_are_not_sold_as_fewer(write: Write) -> None:
-    folder = write(methods=["topk:density=1%", "sgd"], changes={"baseline": "topk:density=1%"})
+    folder = write(methods=["topk:density=1%", "sgd"], changes={"dense": ["topk:density=1%"]})
     text = words(headline(load(folder.path), summarise(load(folder.path))))
     assert "times more message bytes" in text
 
@@ -198,7 +198,7 @@ def test_the_setup_is_said_in_words(write: Write) -> None:
     assert panels(load(measured.path))[3].figure.layout.xaxis.title.text == "measured wall seconds"
 
 
-@pytest.mark.parametrize("changes", [{"baseline": None}, {"baseline": None, "target": None}])
+@pytest.mark.parametrize("changes", [{"dense": []}, {"dense": [], "target": None}])
 def test_no_baseline(write: Write, changes: dict[str, Any]) -> None:
     text = words(page(write(changes=changes)))
     assert "fewest message bytes" in text or "ended with the best accuracy" in text
@@ -208,12 +208,12 @@ def test_no_baseline(write: Write, changes: dict[str, Any]) -> None:
 def test_the_best_of_a_column_is_bold_and_only_reliable_rows_compete(write: Write) -> None:
     cheapest = "signtopk:density=1%,every=8"
     folder = write()
-    assert f'<td class="best">{_message_bytes(folder, cheapest)}</td>' in page(folder)
+    assert f'<td class="best">{_message_bytes(folder, cheapest)} ±' in page(folder)
     partly = write(diverges={cheapest: (1,)})
     text = page(partly)
     assert "386 (1 of 2)" in text
     assert f"<td>{_message_bytes(partly, cheapest)}</td>" in text
-    assert f'<td class="best">{_message_bytes(partly, "topk:density=1%")}</td>' in text
+    assert f'<td class="best">{_message_bytes(partly, "topk:density=1%")} ±' in text
     assert headline(load(partly.path), summarise(load(partly.path))).startswith("<code>topk:density=1%<")
 
 
@@ -237,7 +237,7 @@ def test_the_search_marks_what_was_taken_and_its_edges(write: Write) -> None:
         ([0.1], 0.1, "0.1, the only one tried"),
         ([], 0.1, "0.1, not searched"),
         ([0.1, 1.0], 0.5, "0.5, not among those tried"),
-        ([0.1, 1.0], None, "none"),
+        ([0.1, 1.0], None, MISSING),
     ],
 )
 def test_remarks(tried: Sequence[float], taken: float | None, remark: str) -> None:

@@ -33,9 +33,9 @@ def test_everything_is_read(write: Write) -> None:
 
 def test_the_last_record_of_a_learning_rate_is_what_was_judged(write: Write) -> None:
     data = load(write().path)
-    assert [lr for lr, _ in data.tuning["sgd"]] == [0.01, 0.03, 0.1, 0.3, 1.0]
+    assert [setting.lr for setting, _ in data.tuning["sgd"]] == [0.01, 0.03, 0.1, 0.3, 1.0]
     assert 0.2 not in [value for _, value in data.tuning["sgd"]]
-    assert math.isnan(dict(data.tuning["signsgd"])[1.0])
+    assert math.isnan({setting.lr: value for setting, value in data.tuning["signsgd"]}[1.0])
 
 
 def test_lines_may_come_in_any_order(write: Write) -> None:
@@ -74,8 +74,8 @@ def test_no_search_is_an_empty_tuning_file(write: Write) -> None:
         ("{not json", r"results\.jsonl, line 3: not valid JSON"),
         ("[1]", r"results\.jsonl, line 3: a JSON object was expected, got list"),
         (
-            '{"method": "sgd", "lr": 1}',
-            r"results\.jsonl, line 3: the key 'seed' is missing; it has method, lr",
+            '{"method": "sgd", "optimizer": "sgd", "options": "", "lr": 1}',
+            r"results\.jsonl, line 3: the key 'seed' is missing; it has method, optimizer, options, lr",
         ),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_bad_value_is_named(write: Write, change: dict[str, Any], message: str
     ("change", "message"),
     [
         ({"methods": []}, "'methods' is empty"),
-        ({"baseline": "adam"}, "the baseline 'adam' is none of the methods"),
+        ({"dense": ["adam"]}, "the dense method 'adam' is none of the methods"),
         ({"metric": {"name": "accuracy"}}, "the key 'higher_is_better' is missing"),
         ({"steps": 1.5}, "'steps' must be int"),
     ],
@@ -209,7 +209,7 @@ ESCAPES = ["\x1b[31m", "\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x1b]8;;http://ther
     "escape", ESCAPES, ids=lambda escape: escape.encode("unicode_escape", "surrogatepass").decode()
 )
 def test_what_steers_a_terminal_is_stripped_from_every_text(escape: str, write: Write) -> None:
-    folder = write(methods=["sgd", "signsgd"], changes={"baseline": "sgd"})
+    folder = write(methods=["sgd", "signsgd"], changes={"dense": ["sgd"]})
     clean = shown(folder.path)
     text = json.dumps(escape)[1:-1]
     for name in ("comparison.json", "results.jsonl", "tuning.jsonl"):

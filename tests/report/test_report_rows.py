@@ -1,16 +1,21 @@
 """The rows against numbers computed here from the raw records, and the terminal's table."""
 
 import io
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import scipy.stats
+import torch
 from report_folders import Folder, Write
 from rich.console import Console
 
 from thinwire.report import ResultRow, effective_target, load, print_table, summarise
 from thinwire.report.formats import human_bytes, significant
+from thinwire.report.intervals import half_width
+from thinwire.report.rows import baseline_of
 
 
 def first_reaching(
@@ -36,6 +41,11 @@ def printed(rows: Sequence[ResultRow], width: int = 120) -> str:
     return text.getvalue()
 
 
+def half_of_two(first: float, second: float) -> float:
+    """With two numbers: the quantile of Cauchy's distribution at 97.5 %, times half their difference."""
+    return math.tan(math.pi * 0.475) * abs(first - second) / 2
+
+
 def test_rows_agree_with_the_records(write: Write) -> None:
     folder = write()
     rows = by_method(folder)
@@ -46,7 +56,11 @@ def test_rows_agree_with_the_records(write: Write) -> None:
     for method, row in rows.items():
         finals = [r for r in folder.results if r["method"] == method and r["step"] == 600]
         assert row.final_value == pytest.approx(statistics.mean(r["value"] for r in finals))
-        assert row.final_spread == pytest.approx(statistics.stdev(r["value"] for r in finals))
+        assert row.final_value_within == pytest.approx(half_of_two(*(r["value"] for r in finals)))
+        dense = [r for r in folder.results if r["method"] == "sgd" and r["step"] == 600]
+        ahead = [r["value"] - d["value"] for r, d in zip(finals, dense, strict=True)]
+        assert row.against_dense == pytest.approx(statistics.mean(ahead))
+        assert row.against_dense_within == pytest.approx(half_of_two(*ahead))
         assert row.final_loss == pytest.approx(statistics.mean(r["loss"] for r in finals))
         assert row.message_bytes_per_step == pytest.approx(statistics.mean(r["message_bytes"] for r in finals) / 600)
         reached = first_reaching(folder, method, 0.86, lambda a, b: a >= b)
@@ -57,6 +71,9 @@ def test_rows_agree_with_the_records(write: Write) -> None:
         message = statistics.mean(r["message_bytes"] for r in reached)
         link = statistics.mean(r["bytes_sent"] + r["bytes_received"] for r in reached)
         assert row.steps_to_target == pytest.approx(statistics.mean(r["step"] for r in reached))
+        if len(reached) == 2:
+            assert row.steps_to_target_within == pytest.approx(half_of_two(*(r["step"] for r in reached)))
+            assert row.seconds_to_target_within == pytest.approx(half_of_two(*(r["seconds"] for r in reached)))
         assert row.message_bytes_to_target == pytest.approx(message)
         assert row.link_bytes_to_target == pytest.approx(link)
         assert row.seconds_to_target == pytest.approx(statistics.mean(r["seconds"] for r in reached))
@@ -66,12 +83,49 @@ def test_rows_agree_with_the_records(write: Write) -> None:
     assert rows["signsgd"].num_reached == 0
 
 
-def test_without_a_target_it_is_where_the_baseline_ended(write: Write) -> None:
-    folder = write(changes={"target": None}, seeds=(0, 1, 2))
-    finals = [r["value"] for r in folder.results if r["method"] == "sgd" and r["step"] == 600]
-    assert effective_target(load(folder.path)) == min(finals)
+def test_without_a_target_it_is_a_little_below_what_every_dense_run_reached(write: Write) -> None:
+    folder = write(changes={"target": None, "dense": ["sgd", "powersgd:rank=2"]}, seeds=(0, 1, 2))
+    bests = [
+        max(r["value"] for r in folder.results if (r["method"], r["seed"]) == (method, seed))
+        for method in ("sgd", "powersgd:rank=2")
+        for seed in (0, 1, 2)
+    ]
+    target = effective_target(load(folder.path))
+    assert target == pytest.approx(min(bests) - 0.02 * (min(bests) - 0.1))
     rows = by_method(folder)
-    assert 1 <= rows["sgd"].num_reached <= 3
+    assert rows["sgd"].num_reached == rows["powersgd:rank=2"].num_reached == 3
+
+
+def test_on_a_logarithmic_axis_the_way_is_one_of_factors(write: Write) -> None:
+    metric = {"name": "gap", "higher_is_better": False, "logarithmic": True}
+    folder = write(value=lambda a, m: 10 ** (-4 * a), changes={"metric": metric, "target": None})
+    worst = max(min(r["value"] for r in folder.results if (r["method"], r["seed"]) == ("sgd", s)) for s in (0, 1))
+    start = 10**-0.4
+    assert effective_target(load(folder.path)) == pytest.approx(worst * (start / worst) ** 0.02)
+
+
+def test_ratios_are_against_the_fastest_dense_method(write: Write) -> None:
+    dense = ["sgd", "qsgd:levels=4", "powersgd:rank=2"]
+    folder = write(methods=[*dense, "topk:density=1%"], changes={"dense": dense})
+    rows = by_method(folder)
+    fastest = min(dense, key=lambda method: rows[method].seconds_to_target or 0.0)
+    assert fastest != "sgd"
+    assert [method for method in rows if rows[method].is_baseline] == [fastest] == [baseline_of(load(folder.path))]
+    assert rows[fastest].message_ratio == pytest.approx(1.0)
+    assert rows[fastest].against_dense == 0.0
+
+
+def test_a_dense_method_that_missed_the_target_is_no_baseline(write: Write) -> None:
+    # Its messages are the shortest and its seconds the fewest, but it does not get there.
+    folder = write(methods=["signsgd", "sgd"], changes={"dense": ["signsgd", "sgd"]})
+    assert baseline_of(load(folder.path)) == "sgd"
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 12, 21, 22, 40, 200])
+def test_the_intervals_are_students(count: int) -> None:
+    values = torch.randn(count, generator=torch.Generator().manual_seed(count)).double().numpy()
+    low, high = scipy.stats.t.interval(0.95, count - 1, loc=values.mean(), scale=scipy.stats.sem(values))
+    assert half_width(values.tolist()) == pytest.approx((high - low) / 2, rel=2e-4)
 
 
 def test_equal_finals_are_a_target_that_the_baseline_reaches(write: Write) -> None:
@@ -82,7 +136,7 @@ def test_equal_finals_are_a_target_that_the_baseline_reaches(write: Write) -> No
 
 def test_one_seed_has_no_spread(write: Write) -> None:
     rows = by_method(write(seeds=(3,)))
-    assert all(row.final_spread is None and row.num_runs == 1 for row in rows.values())
+    assert all(row.final_value_within is None and row.num_runs == 1 for row in rows.values())
 
 
 def test_lower_is_better(write: Write) -> None:
@@ -95,14 +149,14 @@ def test_lower_is_better(write: Write) -> None:
 
 
 def test_no_baseline_means_no_ratios(write: Write) -> None:
-    rows = by_method(write(changes={"baseline": None}))
+    rows = by_method(write(changes={"dense": []}))
     assert all(row.message_ratio is None and row.link_ratio is None for row in rows.values())
     assert rows["topk:density=1%"].message_bytes_to_target is not None
     assert "times" not in printed(list(rows.values()))
 
 
 def test_no_baseline_and_no_target_means_no_columns_to_it(write: Write) -> None:
-    folder = write(changes={"baseline": None, "target": None})
+    folder = write(changes={"dense": [], "target": None})
     assert effective_target(load(folder.path)) is None
     assert "target" not in printed(summarise(load(folder.path)))
 
@@ -114,7 +168,7 @@ def test_diverged_runs_are_counted_apart(write: Write) -> None:
     assert rows["signsgd"].final_value is None
     partly = rows["topk:density=1%"]
     survivor = next(r for r in folder.results if (r["method"], r["seed"], r["step"]) == ("topk:density=1%", 0, 600))
-    assert (partly.num_diverged, partly.diverged, partly.final_spread) == (1, False, None)
+    assert (partly.num_diverged, partly.diverged, partly.final_value_within) == (1, False, None)
     assert partly.final_value == survivor["value"]
     text = printed(list(rows.values()))
     assert "diverged" in text

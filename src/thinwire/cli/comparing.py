@@ -20,12 +20,18 @@ from thinwire.errors import ConfigError
 from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
 from thinwire.experiments.launch import is_lead, join, launch
+from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
 from thinwire.worker import needs_server
+
+TUNED = ("choco.gamma=0.05,0.1,0.3", "easgd.alpha=0.03,0.06,0.1")
+"""Options on whose best value their papers say little, and which decide what these methods do."""
+ADAPTIVE_RATES = (0.0003, 0.001, 0.003, 0.01)
+"""Tried with Adam and its kin, unless others are given: the size of a step, whatever the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +75,47 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
         raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
     refuse_swapped(task, given["methods"])
     loaded = load_task(task, data=given["data"])
-    rates = numbers(given["lrs"], float, "--lrs") or loaded.learning_rates
-    _warn_without_effect(given, tuned=len(rates) > 1)
+    given_rates = tuple(sorted(numbers(given["lrs"], float, "--lrs")))
+    rates, methods = given_rates or loaded.learning_rates, tuple(given["methods"])
+    optimizers = separated(given["optimizers"])
+    tune = _fitting(separated(given["tune"]), methods)
+    _warn_without_effect(given, tuned=len(rates) > 1 or len(optimizers) > 1 or bool(tune))
     defaults = {"tune_steps": steps, "evaluate_every": max(1, steps // 20), "batch_size": loaded.batch_size}
     comparison = fill(Comparison, given, {
-        "methods": tuple(given["methods"]),
+        "methods": methods,
+        "optimizers": optimizers,
+        "tune": tune,
         "data": given["data"] if reads_files(task) else None,
         "seeds": numbers(given["seeds"], int, "--seeds"),
         "lrs": tuple(sorted(rates)),
+        "adaptive_lrs": given_rates or ADAPTIVE_RATES,
         "network": Network.parse(given["network"] or "100Mbit,20ms"),
         "compute": Machines.parse(given["compute"] or "10ms"),
         **{name: default for name, default in defaults.items() if given[name] is None},
     })  # fmt: skip
     folder, command = given["out"] or Path("runs") / task.replace(":", "-"), shlex.join(["thinwire", *sys.argv[1:]])
     start(comparison, loaded, fill(Settings, given, {"folder": folder, "command": command}), jobs)
+
+
+def separated(text: str) -> tuple[str, ...]:
+    """What stands between semicolons, since commas separate options.
+
+    Example:
+        >>> separated("sgd; sgd:momentum=0.9,nesterov=yes")
+        ('sgd', 'sgd:momentum=0.9,nesterov=yes')
+    """
+    return tuple(part.strip() for part in text.split(";") if part.strip())
+
+
+def _fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
+    """Those options that some method leaves open; of the others a warning, unless nobody asked for them."""
+    kept = []
+    for each in () if asked == ("none",) else asked or TUNED:
+        if any(option_choices(method, [TunedOption.parse(each)]) != [""] for method in methods):
+            kept.append(each)
+        elif asked:
+            warnings.warn(f"--tune {each} has no effect: no method leaves that option open", stacklevel=2)
+    return tuple(kept)
 
 
 def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
@@ -143,11 +176,12 @@ def _compare(comparison: Comparison, task: Task, settings: Settings, executor: E
         if executor.is_main and settings.json_file != "-":
             with open_lines(settings.json_file, "a"):
                 pass  # it can be written, which is known now and not after hours
-        chosen_lrs = comparer.run()
+        chosen = comparer.run()
     if executor.is_main:
         if settings.json_file != "-":
-            for method, lr in chosen_lrs.items():
-                say(f"learning rate {lr:g} taken for {method}")
+            for method, setting in chosen.items():
+                more = "".join(f", {part}" for part in (setting.optimizer, setting.options) if part)
+                say(f"learning rate {setting.lr:g}{more} taken for {method}")
         show_report(settings.folder, settings.json_file)
 
 

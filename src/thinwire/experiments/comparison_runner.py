@@ -1,11 +1,11 @@
-"""A whole comparison: tune every method's learning rate, then run it with every seed."""
+"""A whole comparison: search every method's setting, then run it with every seed."""
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,15 @@ from thinwire.experiments.executors import Executor, run_folder
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_plausible
 from thinwire.experiments.records import Record, is_finished, read_records, read_run, write_records
+from thinwire.experiments.search import Search
+from thinwire.experiments.settings import Setting, with_options
 from thinwire.experiments.sharding import make_shards
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.files import FolderLock, StrPath, write_atomically
 from thinwire.layout import Layout
-from thinwire.methods import check_method, parse_method
+from thinwire.methods import check_method, is_dense, parse_method
 from thinwire.random import Key
-
-TUNING_SEED = 1_000_003
-"""The search never sees the seeds of the final runs."""
-MAX_EXTENSIONS = 3
-"""How often the search may go past the end of its grid for a method."""
 
 Watch = Callable[[str, Sequence[Run], Path], None]
 
@@ -59,8 +56,10 @@ class ComparisonRunner:
         self._num_parameters = sum(param.numel() for param in model.parameters())
         layout = Layout.of(dict(model.named_parameters()))
         for method in comparison.methods:
-            check_method(parse_method(method), layout)
-        make_optimizer(comparison.optimizer, model.parameters(), comparison.lrs[0])
+            for options in dict.fromkeys(setting.options for setting in comparison.settings(method)):
+                check_method(parse_method(with_options(method, options)), layout)
+        for optimizer in comparison.optimizers:
+            make_optimizer(optimizer, model.parameters(), comparison.rates(optimizer)[0])
         make_shards(task.labels, comparison.workers, comparison.sharding, Key(0))
         check_plausible(comparison, task)
         self._lock = FolderLock(self.out)
@@ -68,8 +67,8 @@ class ComparisonRunner:
         self._before = self._read_description()
         self._refuse_other_comparison()
 
-    def run(self) -> dict[str, float]:
-        """Do what is not done yet; returns the learning rate taken for each method.
+    def run(self) -> dict[str, Setting]:
+        """Do what is not done yet; returns what was chosen for each method.
 
         Raises:
             ConfigError: another comparison is writing to the folder, or it cannot be written; on every process.
@@ -80,28 +79,29 @@ class ComparisonRunner:
         finally:
             self._lock.release()
 
-    def _run(self) -> dict[str, float]:
+    def _run(self) -> dict[str, Setting]:
         self._prepare()
-        tried = {method: list(self.comparison.lrs) for method in self.comparison.methods}
         notes = []
-        if len(self.comparison.lrs) == 1:
-            chosen_lrs = dict.fromkeys(self.comparison.methods, self.comparison.lrs[0])
+        search = Search(self.comparison, self.task.metric, self._records, self.executor.decide)
+        if search.is_needless:
             notes.append(f"The learning rate {self.comparison.lrs[0]:g} was given for all methods and not tuned.")
             self._collect("tuning.jsonl", [])
-        else:
-            chosen_lrs = self._tune(tried)
+        while runs := search.runs_to_make():
+            self._execute("tuning", runs)
+            self._collect("tuning.jsonl", runs)
+        chosen = search.chosen()
         finals = [
-            Run(method, chosen_lrs[method], seed, "final", self.comparison.steps)
+            Run(method, chosen[method], seed, "final", self.comparison.steps)
             for method in self.comparison.methods
             for seed in self.comparison.seeds
         ]
-        self._describe(chosen_lrs, notes)
+        self._describe(chosen, notes)
         try:
             self._execute("training", finals)
         finally:
             # Also when interrupted: what is finished can be reported.
             self._collect("results.jsonl", finals)
-        return chosen_lrs
+        return chosen
 
     def _take_folder(self) -> None:
         """Keep every other comparison out of the folder, which a second one of the same command would damage."""
@@ -138,52 +138,15 @@ class ComparisonRunner:
                 if path.exists():
                     kept = [record for record in read_records(path) if record["method"] in methods]
                     write_records(path, kept)
-        chosen_lrs = self._before.get("taken", {})
+        chosen = self._before.get("chosen", {})
         self._describe(
-            {method: chosen_lrs[method] for method in methods if method in chosen_lrs}, self._before.get("notes", [])
+            {method: Setting(**chosen[method]) for method in methods if method in chosen}, self._before.get("notes", [])
         )
 
     def _collect(self, name: str, runs: Sequence[Run]) -> None:
         """Write the records of those runs that are finished into one file."""
         if self.executor.is_main:
             write_records(self.out / name, [record for run in runs for record in self._records(run)])
-
-    def _tune(self, tried: dict[str, list[float]]) -> dict[str, float]:
-        """Search the grid, and past its end for methods that did best there; the best rate of each method."""
-        for _ in range(MAX_EXTENSIONS + 1):
-            runs = [self._tuning_run(method, lr) for method, lrs in tried.items() for lr in lrs]
-            self._execute("tuning learning rates", runs)
-            self._collect("tuning.jsonl", [self._tuning_run(m, lr) for m, lrs in tried.items() for lr in sorted(lrs)])
-            chosen_lrs = self._best(tried)
-            more = {method: _beyond(sorted(tried[method]), lr) for method, lr in chosen_lrs.items()}
-            if not any(more.values()):
-                break
-            for method, lr in more.items():
-                if lr is not None:
-                    tried[method].append(lr)
-        return chosen_lrs
-
-    def _best(self, tried: dict[str, list[float]]) -> dict[str, float]:
-        """Fewest steps to the target on held-out data, if any; then the best final value; then the lowest rate."""
-        decisions = []
-        for method, lrs in tried.items():
-            scores = {lr: self._score(self._records(self._tuning_run(method, lr))) for lr in sorted(lrs)}
-            decisions.append(min(scores, key=lambda lr: scores[lr]))
-        return dict(zip(tried, self.executor.decide(decisions), strict=True))
-
-    def _score(self, records: list[Record]) -> tuple[float, float]:
-        """Lower is better."""
-        sign = -1.0 if self.task.metric.higher_is_better else 1.0
-        if not records or records[-1]["value"] is None:
-            return math.inf, math.inf
-        target = self.comparison.target
-        reached = [
-            record["step"] for record in records if target is not None and sign * record["value"] <= sign * target
-        ]
-        return (reached[0] if reached else math.inf), sign * records[-1]["value"]
-
-    def _tuning_run(self, method: str, lr: float) -> Run:
-        return Run(method, lr, TUNING_SEED, "tune", self.comparison.tune_steps)
 
     def _execute(self, what: str, runs: Sequence[Run]) -> None:
         self._watch(what, runs, self.out)
@@ -194,11 +157,10 @@ class ComparisonRunner:
         records = read_run(run_folder(self.out, run) / "records.jsonl")
         return records if is_finished(records, run) else []
 
-    def _describe(self, chosen_lrs: dict[str, float], notes: Sequence[str] = ()) -> None:
+    def _describe(self, chosen: dict[str, Setting], notes: Sequence[str] = ()) -> None:
         if not self.executor.is_main:
             return
         metric = self.task.metric
-        baseline = "sgd" if "sgd" in self.comparison.methods else None
         description = {
             "command": self._command,
             "made_by": made_by(),
@@ -210,8 +172,8 @@ class ComparisonRunner:
             },
             "num_parameters": self._num_parameters,
             "products": {method: to_json(parse_method(method)) for method in self.comparison.methods},
-            "taken": chosen_lrs,
-            "baseline": baseline,
+            "chosen": {method: asdict(setting) for method, setting in chosen.items()},
+            "dense": [method for method in self.comparison.methods if is_dense(parse_method(method))],
             "notes": list(notes),
         }
         write_atomically(self.out / "comparison.json", (json.dumps(description, indent=1) + "\n").encode())
@@ -232,7 +194,7 @@ class ComparisonRunner:
         if not self._before:
             return
         before, now = Comparison.from_json(self._before).to_json(), self.comparison.to_json()
-        free = ["methods", "seeds", "lrs", "target"]
+        free = ["methods", "seeds", "lrs", "adaptive_lrs", "optimizers", "tune", "target"]
         if self.comparison.engine == "processes":
             free += ["network", "compute"]  # they are only simulated
         fixed = [name for name in now if name not in free]
@@ -273,15 +235,6 @@ def _refuse_unwritable(out: Path) -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(f"--out {out} cannot be used: {folder} is not writable; give another folder")
         return
-
-
-def _beyond(lrs: list[float], chosen_lrs: float) -> float | None:
-    """The next rate past the end of an ascending grid, if the best one lies at its end."""
-    if chosen_lrs == lrs[-1]:
-        return float(f"{lrs[-1] * lrs[-1] / lrs[-2]:.3g}")
-    if chosen_lrs == lrs[0]:
-        return float(f"{lrs[0] * lrs[0] / lrs[1]:.3g}")
-    return None
 
 
 def progress_of(runs: Sequence[Run], out: StrPath) -> tuple[int, int]:

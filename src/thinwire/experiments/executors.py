@@ -131,7 +131,7 @@ class ProcessExecutor:
 
     def _engine(self, run: Run) -> ProcessEngine | None:
         """Where this process takes part in the run; None if it is the server and there is nothing to serve."""
-        if needs_server(parse_method(run.method)):
+        if needs_server(parse_method(run.variant)):
             return ProcessEngine(self._transport, served=True)
         return None if self._workers is None else ProcessEngine(self._workers)
 
@@ -165,7 +165,7 @@ def _simulate_in_pool(comparison: Comparison, run: Run, out: StrPath) -> None:
 
 
 def _simulate(comparison: Comparison, task: Task, run: Run, out: StrPath, watch: Watch | None = None) -> None:
-    served = needs_server(parse_method(run.method))
+    served = needs_server(parse_method(run.variant))
     engine: Engine = SimulatedEngine(comparison.workers, comparison.network, served)
     try:
         _follow(Session(comparison, run, task, engine, run_folder(out, run)), watch)

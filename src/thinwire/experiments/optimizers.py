@@ -37,6 +37,16 @@ def make_optimizer(text: str, params: Iterable[nn.Parameter], lr: float) -> torc
     return optimizer
 
 
+def is_adaptive(text: str) -> bool:
+    """Whether an optimizer divides by what gradients were, so that its learning rate is the size of a step.
+
+    Example:
+        >>> is_adaptive("sgd:momentum=0.9"), is_adaptive("AdamW")
+        (False, True)
+    """
+    return text.partition(":")[0].strip().lower() not in ("sgd", "asgd")
+
+
 def _optimizers() -> dict[str, Any]:
     members = vars(torch.optim).items()
     return {

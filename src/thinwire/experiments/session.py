@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Session:
         self._key = Key(run.seed)
         each = make_batches(task.labels, engine.size, comparison.sharding, comparison.batch_size, self._key)
         self._batches = [each[rank] for rank in engine.local_ranks]
-        self._method = parse_method(run.method)
+        self._method = parse_method(run.variant)
         self.workers = self._make_workers()
         self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
         self._rates = make_rates(comparison.lr_schedule)
@@ -117,7 +118,7 @@ class Session:
             if worker.rank == 0 and self._averager is not None:
                 self._averager.take(step, worker.shared_parameters())
             for group in worker.optimizer.param_groups:
-                group["lr"] = self._rates.at(self.run.lr, step)
+                group["lr"] = self._rates.at(self.run.setting.lr, step)
             if not shared:  # all workers' backward, then all workers' exchanges: the cache holds the code of either
                 yield from compute(seconds)
             before = worker.num_exchanges
@@ -141,8 +142,8 @@ class Session:
         return [lead, *(lead.sharing_model(rank) if shared else self._worker(rank) for rank in others)]
 
     def _worker(self, rank: int) -> Worker:
-        run, size = self.run, self.engine.size
-        return make_worker(self.task, self._method, self.comparison.optimizer, run.lr, rank, size, run.seed)
+        optimizer, lr = self.run.setting.optimizer, self.run.setting.lr
+        return make_worker(self.task, self._method, optimizer, lr, rank, self.engine.size, self.run.seed)
 
     def _make_averager(self) -> Averager | None:
         average = make_average(self.comparison.average)
@@ -188,7 +189,7 @@ class Session:
             "engine": self.comparison.engine,
             "workers": self.engine.size,
             "seed": self.run.seed,
-            "lr": self.run.lr,
+            **asdict(self.run.setting),
             "step": step,
             "epoch": round(seen / self.task.num_train, 6),
             "seconds": self.engine.seconds(),

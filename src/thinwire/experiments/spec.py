@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from thinwire.errors import ConfigError
 from thinwire.experiments.learning_rates import make_average, make_rates
+from thinwire.experiments.settings import Setting, TunedOption, option_choices, rates_for, with_options
 from thinwire.files import StrPath
 from thinwire.machines import Machines
 from thinwire.network import Network
@@ -32,6 +33,7 @@ class Comparison:
         workers: number of workers.
         seeds: one final run of every method for each.
         lrs: the learning rates that are searched for every method; ascending.
+        adaptive_lrs: those for Adam and its kin, if that is another grid; ascending.
         engine: ``simulate`` (virtual clock) or ``processes`` (torch.distributed).
         network: the simulated network; without effect on processes.
         compute: what a step of forward, backward and optimizer takes on each worker; without effect on processes.
@@ -39,7 +41,9 @@ class Comparison:
         tune_steps: steps of a run of the learning-rate search.
         evaluate_every: steps between two evaluations.
         batch_size: examples per worker and step.
-        optimizer: see :func:`thinwire.experiments.optimizers.make_optimizer`.
+        optimizers: of which every method's best is searched, see
+            :func:`thinwire.experiments.optimizers.make_optimizer`.
+        tune: options of methods whose best value is searched, see :class:`thinwire.experiments.settings.TunedOption`.
         sharding: ``random`` or ``sorted`` (by label) distribution of the examples over workers.
         target: value of the metric whose cost is reported.
         lr_schedule: how the learning rate changes, see :func:`thinwire.experiments.learning_rates.make_rates`.
@@ -56,6 +60,7 @@ class Comparison:
     workers: int = 8
     seeds: tuple[int, ...] = (0,)
     lrs: tuple[float, ...]
+    adaptive_lrs: tuple[float, ...] = ()
     engine: EngineName = "simulate"
     network: Network = Network()
     compute: Machines = Machines()
@@ -63,7 +68,8 @@ class Comparison:
     tune_steps: int
     evaluate_every: int
     batch_size: int
-    optimizer: str = "sgd"
+    optimizers: tuple[str, ...] = ("sgd",)
+    tune: tuple[str, ...] = ()
     sharding: Literal["random", "sorted"] = "random"
     target: float | None = None
     lr_schedule: str = "constant"
@@ -78,19 +84,39 @@ class Comparison:
             raise ConfigError("a seed of more than 64 bits was given; give smaller ones")
         if self.data is not None:
             object.__setattr__(self, "data", os.fspath(self.data))
-        for name in ("methods", "seeds", "lrs"):
+        for name in ("methods", "seeds", "lrs", "adaptive_lrs", "optimizers", "tune"):
             values = getattr(self, name)
-            if not values:
+            if not values and name not in ("adaptive_lrs", "tune"):
                 raise ConfigError(f"no {name} were given; at least one is needed")
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name} must differ from each other, got {', '.join(map(str, values))}")
+        tuned = self.tuned()
+        if len({(each.row, each.option) for each in tuned}) < len(tuned):
+            raise ConfigError(f"an option is to be tuned twice: {'; '.join(self.tune)}")
         make_rates(self.lr_schedule)
         make_average(self.average)
-        for lr in self.lrs:
+        for lr in (*self.lrs, *self.adaptive_lrs):
             if not 0 < lr < math.inf:
                 raise ConfigError(f"learning rates must be above 0 and finite, got {lr}")
         if self.target is not None and not math.isfinite(self.target):
             raise ConfigError(f"a target of {self.target} was given; it must be finite")
+
+    def rates(self, optimizer: str) -> tuple[float, ...]:
+        """The learning rates that are searched with an optimizer."""
+        return rates_for(optimizer, self.lrs, self.adaptive_lrs)
+
+    def tuned(self) -> list[TunedOption]:
+        """The options that are searched."""
+        return [TunedOption.parse(each) for each in self.tune]
+
+    def settings(self, method: str) -> list[Setting]:
+        """All that is tried for a method at first; the search goes on past the ends of the learning rates."""
+        return [
+            Setting(optimizer, options, lr)
+            for optimizer in self.optimizers
+            for options in option_choices(method, self.tuned())
+            for lr in self.rates(optimizer)
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``comparison.json``."""
@@ -101,7 +127,8 @@ class Comparison:
         """The comparison that :meth:`to_json` wrote; other keys are left out."""
         names = [field.name for field in dataclasses.fields(Comparison)]
         given = {name: data[name] for name in names}
-        given.update({name: tuple(data[name]) for name in ("methods", "seeds", "lrs")})
+        listed = ("methods", "seeds", "lrs", "adaptive_lrs", "optimizers", "tune")
+        given.update({name: tuple(data[name]) for name in listed})
         parts = {"network": Network.from_json(data["network"]), "compute": Machines.from_json(data["compute"])}
         return Comparison(**{**given, **parts})
 
@@ -126,16 +153,30 @@ def _normalised(method: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training run of a comparison."""
+    """One training run of a comparison.
+
+    Args:
+        method: as it was asked for: the row that the run's records belong to.
+        setting: what is tried, or was chosen, for it.
+        seed: of the model, the order of examples, and the method's draws.
+        purpose: ``tune`` (judged on validation data) or ``final`` (on test data).
+        steps: to train.
+    """
 
     method: str
-    lr: float
+    setting: Setting
     seed: int
     purpose: Purpose
     steps: int
 
     @property
+    def variant(self) -> str:
+        """The method with the options of the setting."""
+        return with_options(self.method, self.setting.options)
+
+    @property
     def name(self) -> str:
         """A file name that no other run of the comparison has."""
-        slug = re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.method.replace("%", "pct"))
-        return f"{self.purpose}-{slug}-lr{self.lr!r}-seed{self.seed}"
+        parts = [self.method.replace("%", "pct"), self.setting.options.replace("%", "pct"), self.setting.optimizer]
+        slugs = [re.sub(r"[^A-Za-z0-9.=+-]+", "_", part) for part in parts if part]
+        return f"{self.purpose}-{'-'.join(slugs)}-lr{self.setting.lr!r}-seed{self.seed}"

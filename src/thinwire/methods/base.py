@@ -1,6 +1,6 @@
 """A method is a frozen product of choices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -126,6 +126,19 @@ class ModelAveraging:
 
 
 Method: TypeAlias = GradientAveraging | ModelAveraging
+
+
+def is_dense(method: Method) -> bool:
+    """Whether every number of every gradient is sent as it is, in 32 or 16 bits: what other methods are compared with.
+
+    Example:
+        >>> from thinwire.methods import parse_method
+        >>> is_dense(parse_method("sgd")), is_dense(parse_method("bf16-sgd")), is_dense(parse_method("local-sgd"))
+        (True, True, False)
+    """
+    if not isinstance(method, GradientAveraging) or not isinstance(method.exchange, AllReduce):
+        return False
+    return replace(method, exchange=AllReduce()) == GradientAveraging()
 
 
 def check_method(method: Method, layout: Layout) -> Segments:

@@ -1,7 +1,7 @@
 """Tables and a self-contained page from the files that a comparison wrote; knows nothing of torch."""
 
 from thinwire.report.page import write_page
-from thinwire.report.records import Record, RecordedComparison, RecordedMetric, RecordedNetwork, load
+from thinwire.report.records import Record, RecordedComparison, RecordedMetric, RecordedNetwork, RecordedSetting, load
 from thinwire.report.rows import ResultRow, effective_target, summarise
 from thinwire.report.tables import print_table
 from thinwire.report.terminal import TerminalColumn, TerminalTable, plain, print_fitted
@@ -11,6 +11,7 @@ __all__ = [
     "RecordedComparison",
     "RecordedMetric",
     "RecordedNetwork",
+    "RecordedSetting",
     "ResultRow",
     "TerminalColumn",
     "TerminalTable",

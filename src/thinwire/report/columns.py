@@ -44,6 +44,9 @@ def target_text(row: ResultRow) -> str:
     return f"{row.metric.name} {'≥' if row.metric.higher_is_better else '≤'} {metric_value(row.target)}"
 
 
+_INTERVAL = "± is half of the 95 % interval over seeds, by Student's t."
+
+
 def columns(rows: Sequence[ResultRow]) -> tuple[Column, ...]:
     """The columns these rows fill: none "to target" without a target, no ratios without a baseline."""
     if not rows:
@@ -58,20 +61,29 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
     sign = -1.0 if metric.higher_is_better else 1.0
     return (
         Column(
-            header="learning rate",
+            header="taken",
             short_header="lr",
-            meaning="the step size of the final runs, taken by the search further down.",
-            text=lambda row: MISSING if row.lr is None else f"{row.lr:g}",
+            meaning="learning rate, optimizer and options of the final runs, taken by the search further down.",
+            text=lambda row: MISSING if row.setting is None else f"{row.setting.lr:g}, {row.setting.name}",
+            short_text=lambda row: MISSING if row.setting is None else f"{row.setting.lr:g}",
         ),
         Column(
             group="at the last evaluation",
             header=metric.name,
             short_header=f"final\n{metric.name}",
-            meaning="mean over the runs that did not diverge; ± is the standard deviation over them (n - 1). "
+            meaning=f"mean over the runs that did not diverge. {_INTERVAL} "
             + ("Higher is better." if metric.higher_is_better else "Lower is better."),
             text=lambda row: _final_value(row, "{0} of {1} diverged"),
             short_text=lambda row: _final_value(row, "{0}/{1} div."),
             rank=lambda row: None if row.final_value is None or row.num_diverged else sign * row.final_value,
+        ),
+        Column(
+            group="at the last evaluation",
+            header="against dense",
+            short_header="against\ndense",
+            meaning=f"how much {'higher' if metric.higher_is_better else 'more'} it ended than the baseline, seed by "
+            f"seed{' (in points of a hundred)' if metric.is_share else ''}. {_INTERVAL}",
+            text=lambda row: _against_dense(row),
         ),
         Column(
             group="at the last evaluation",
@@ -98,8 +110,9 @@ def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
         short_header="steps to\ntarget",
         meaning="steps up to the first evaluation at least as good as the target, without interpolation, so "
         "never finer than the interval between evaluations. All columns to the target are means over the "
-        f"runs that reached it; “1 of 2” says how many did, if not all, and {MISSING} that none did.",
-        text=lambda row: _steps(row, " ({0} of {1})"),
+        "runs that reached it, with the interval over seeds; “1 of 2” says how many did, if not all, and "
+        f"{MISSING} that none did.",
+        text=lambda row: _steps(row, " ({0} of {1})") + _within(row.steps_to_target_within),
         short_text=lambda row: _steps(row, " {0}/{1}"),
         rank=lambda row: row.steps_to_target if row.reliable else None,
     )
@@ -110,6 +123,7 @@ def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
         "what a worker hands to the exchange until then: its encoded messages, headers included.",
         lambda row: row.message_bytes_to_target,
         human_bytes,
+        lambda row: row.message_bytes_to_target_within,
     )
     link = _reaching(
         group,
@@ -118,6 +132,7 @@ def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
         "sent plus received by a worker over its own link until then, under the method's exchange.",
         lambda row: row.link_bytes_to_target,
         human_bytes,
+        lambda row: row.link_bytes_to_target_within,
     )
     seconds = _reaching(
         group,
@@ -126,6 +141,7 @@ def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
         "time until then: virtual in the simulator, on the network named above; measured for processes.",
         lambda row: row.seconds_to_target,
         lambda value: f"{significant(value)} s",
+        lambda row: row.seconds_to_target_within,
     )
     if not with_ratios:
         return (steps, message, link, seconds)
@@ -140,8 +156,13 @@ def _reaching(
     meaning: str,
     value: Callable[[ResultRow], float | None],
     show: Callable[[float], str],
+    within: Callable[[ResultRow], float | None] = lambda row: None,
     sign: float = 1.0,
 ) -> Column:
+    def text(row: ResultRow) -> str:
+        half = within(row)
+        return _or_missing(value(row), show) + ("" if half is None else f" ±{show(half)}")
+
     def rank(row: ResultRow) -> float | None:
         number = value(row)
         # A method that reaches the target in some runs only does not compete.
@@ -149,7 +170,7 @@ def _reaching(
 
     return Column(
         group=group, header=header, short_header=short_header, meaning=meaning,
-        text=lambda row: _or_missing(value(row), show), rank=rank,
+        text=text, short_text=lambda row: _or_missing(value(row), show), rank=rank,
     )  # fmt: skip
 
 
@@ -178,9 +199,22 @@ def _final_value(row: ResultRow, partly: str) -> str:
     if row.final_value is None:
         return "diverged"
     text = metric_value(row.final_value)
-    if row.final_spread is not None:
-        text += f" ±{row.final_spread:.1e}" if 0 < row.final_spread < 1e-4 else f" ±{row.final_spread:.2g}"
+    text += _within(row.final_value_within)
     return text if not row.num_diverged else f"{text} ({partly.format(row.num_diverged, row.num_runs)})"
+
+
+def _within(half: float | None) -> str:
+    if half is None:
+        return ""
+    return f" ±{half:.1e}" if 0 < half < 1e-4 else f" ±{half:.2g}"
+
+
+def _against_dense(row: ResultRow) -> str:
+    if row.is_baseline or row.against_dense is None:
+        return MISSING
+    unit = 100.0 if row.metric.is_share else 1.0
+    half = row.against_dense_within
+    return f"{unit * row.against_dense:+.2g}" + _within(None if half is None else unit * half)
 
 
 def _or_missing(value: float | None, show: Callable[[float], str]) -> str:

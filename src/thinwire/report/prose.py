@@ -52,11 +52,14 @@ def setup(data: RecordedComparison) -> str:
     seeds = f"seeds {seeds}" if len(data.seeds) > 1 else f"one seed, {seeds}"
     methods = f"{len(data.methods)} methods" if len(data.methods) > 1 else "One method"
     searched = any(len(tried) > 1 for tried in data.tuning.values())
+    several = len(data.optimizers) > 1
+    optimizer = "the best optimizer of each" if several else escape(data.optimizers[0])
+    what = f"learning rate and optimizer ({escape('; '.join(data.optimizers))})" if several else "learning rate"
     sentences = [
         f"{methods} trained <b>{escape(data.task)}</b>{size} with {data.workers:,} workers for "
-        f"{data.steps:,} steps of {escape(data.optimizer)}{rates}{batch}{shards}, {seeds}{mean}.",
+        f"{data.steps:,} steps of {optimizer}{rates}{batch}{shards}, {seeds}{mean}.",
         _where(data),
-        "Every method ran at the learning rate that a search of its own on the validation split took."
+        f"Every method ran at the {what} that a search of its own on the validation split took."
         if searched
         else "Learning rates were given, not searched.",
         _target_sentence(data),
@@ -90,7 +93,8 @@ def _target_sentence(data: RecordedComparison) -> str:
     goal = f"The target is {escape(data.metric.name)} {metric_value(target)}"
     if data.target is not None:
         return f"{goal}."
-    return f"{goal}: where <code>{escape(data.baseline or '')}</code> ended, in the worst of its runs."
+    dense = " and ".join(f"<code>{escape(name)}</code>" for name in data.dense)
+    return f"{goal}: what every run of {dense} reached at its best, less 2 % of the way there from step 0."
 
 
 def _best_final(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
@@ -105,7 +109,8 @@ def _best_final(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
 
 def _against(data: RecordedComparison, winners: Sequence[ResultRow], baseline: ResultRow, goal: str) -> list[str]:
     tried = data.tuning.get(baseline.method, ())
-    base = f"{'tuned ' if len(tried) > 1 else ''}{_name(baseline)}"
+    fastest_dense = ", the fastest dense method" if len(data.dense) > 1 else ""
+    base = f"{'tuned ' if len(tried) > 1 else ''}{_name(baseline)}{fastest_dense}"
     lead = max(winners, key=lambda row: row.message_ratio or 0.0)
     sentences = [
         f"{_name(lead)} reached {goal} with {_times(lead.message_ratio)} message bytes and "
@@ -128,12 +133,27 @@ def _against(data: RecordedComparison, winners: Sequence[ResultRow], baseline: R
             )
         else:
             sentences.append(f"None was faster than {_name(baseline)}, which took {theirs} {kind} seconds.")
+    sentences += _lost(lead)
     if not baseline.reliable:
         sentences.append(
             f"{_name(baseline)} itself reached it in {baseline.num_reached} of {baseline.num_runs} runs; "
             "ratios are against those."
         )
     return sentences
+
+
+def _lost(lead: ResultRow) -> list[str]:
+    """What the fewer bytes cost at the end."""
+    if lead.against_dense is None:
+        return []
+    unit, of = (100.0, " points") if lead.metric.is_share else (1.0, "")
+    half = "" if lead.against_dense_within is None else f" ± {unit * lead.against_dense_within:.2g}"
+    higher = lead.against_dense > 0
+    is_loss = higher != lead.metric.higher_is_better
+    return [
+        f"Its final {escape(lead.metric.name)} was {abs(unit * lead.against_dense):.2g}{half}{of} "
+        f"{'higher' if higher else 'lower'} than the baseline's{', which is the price' if is_loss else ''}."
+    ]
 
 
 def _times(ratio: float | None) -> str:

@@ -35,6 +35,11 @@ class RecordedMetric:
     higher_is_better: bool
     logarithmic: bool
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a part of all examples, whose differences are told in points."""
+        return self.name.endswith("accuracy")
+
     def at_least_as_good(self, value: float, target: float) -> bool:
         """Whether ``value`` reaches ``target``; NaN reaches nothing."""
         return value >= target if self.higher_is_better else value <= target
@@ -58,6 +63,20 @@ class RecordedMachines:
     are_equal: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RecordedSetting:
+    """What a search may choose for a method: an optimizer, options of the method, a learning rate."""
+
+    optimizer: str
+    options: str
+    lr: float
+
+    @property
+    def name(self) -> str:
+        """The optimizer and the options, without the learning rate."""
+        return f"{self.optimizer}, {self.options}" if self.options else self.optimizer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One evaluation of one run.
@@ -67,7 +86,7 @@ class Record:
     """
 
     method: str
-    lr: float | None
+    setting: RecordedSetting | None
     seed: int
     step: int
     epoch: float
@@ -93,11 +112,11 @@ class RecordedComparison:
 
     Args:
         methods: what the user typed, in that order, without repeats.
-        taken: the learning rate of each method's final runs; a method may be absent if none worked.
-        baseline: the dense method that ratios are against.
+        chosen: what the search took for each method's final runs; a method may be absent if none worked.
+        dense: the methods that send every number, in 32 or 16 bits; ratios are against the fastest of them.
         target: the value to be reached, None if the user gave none.
         results: every evaluation of the final runs, ordered by method, seed and step.
-        tuning: for every method the judged ``(learning rate, value)``, ascending; NaN where it diverged.
+        tuning: for every method what was tried and the value that it was judged by, NaN where it diverged; ascending.
     """
 
     command: str
@@ -110,18 +129,18 @@ class RecordedComparison:
     network: RecordedNetwork | None
     compute: RecordedMachines | None
     target: float | None
-    optimizer: str
+    optimizers: tuple[str, ...]
     batch_size: int | None
     sharding: str | None
     lr_schedule: str | None
     average: str | None
     num_parameters: int | None
     methods: tuple[str, ...]
-    chosen_lrs: Mapping[str, float | None]
-    baseline: str | None
+    chosen: Mapping[str, RecordedSetting]
+    dense: tuple[str, ...]
     notes: tuple[str, ...]
     results: tuple[Record, ...]
-    tuning: Mapping[str, tuple[tuple[float, float], ...]]
+    tuning: Mapping[str, tuple[tuple[RecordedSetting, float], ...]]
 
     def runs(self, method: str) -> list[list[Record]]:
         """The final runs of ``method``, one list of evaluations per seed, by step."""
@@ -147,16 +166,17 @@ def load(folder: StrPath) -> RecordedComparison:
     methods = tuple(dict.fromkeys(texts(about, "methods", where)))
     if not methods:
         raise ConfigError(f"{where}: 'methods' is empty; a comparison has at least one method")
-    baseline = field(about, "baseline", where, str, optional=True)
-    if baseline is not None and baseline not in methods:
-        raise ConfigError(f"{where}: the baseline {baseline!r} is none of the methods {', '.join(methods)}")
+    dense = texts(about, "dense", where)
+    for name in dense:
+        if name not in methods:
+            raise ConfigError(f"{where}: the dense method {name!r} is none of the methods {', '.join(methods)}")
     results = _records(folder / "results.jsonl", methods)
     if not results:
         raise ConfigError(f"{folder / 'results.jsonl'}: no evaluation in it; run the comparison again")
     _refuse_repeats(folder / "results.jsonl", results)
     order = {name: index for index, name in enumerate(methods)}
     metric = field(about, "metric", where, dict)
-    chosen_lrs = field(about, "taken", where, dict)
+    chosen = field(about, "chosen", where, dict)
     return RecordedComparison(
         command=field(about, "command", where, str),
         task=field(about, "task", where, str),
@@ -172,15 +192,15 @@ def load(folder: StrPath) -> RecordedComparison:
         network=_network(field(about, "network", where, dict, optional=True), where),
         compute=_machines(field(about, "compute", where, dict, optional=True), where),
         target=number(about, "target", where, optional=True),
-        optimizer=field(about, "optimizer", where, str),
+        optimizers=texts(about, "optimizers", where),
         batch_size=field(about, "batch_size", where, int, optional=True),
         sharding=field(about, "sharding", where, str, optional=True),
         lr_schedule=field(about, "lr_schedule", where, str, optional=True),
         average=field(about, "average", where, str, optional=True),
         num_parameters=field(about, "num_parameters", where, int, optional=True),
         methods=methods,
-        chosen_lrs={printable(name): number(chosen_lrs, name, where, optional=True) for name in chosen_lrs},
-        baseline=baseline,
+        chosen={printable(name): _setting(field(chosen, name, where, dict), where) for name in chosen},
+        dense=dense,
         notes=texts(about, "notes", where),
         results=tuple(sorted((record for _, record in results), key=lambda r: (order[r.method], r.seed, r.step))),
         tuning=_tuning(_records(folder / "tuning.jsonl", methods)),
@@ -199,13 +219,21 @@ def _refuse_repeats(path: Path, records: list[tuple[int, Record]]) -> None:
         seen[key] = line
 
 
-def _tuning(records: list[tuple[int, Record]]) -> dict[str, tuple[tuple[float, float], ...]]:
-    judged: dict[str, dict[float, float]] = {}
+def _tuning(records: list[tuple[int, Record]]) -> dict[str, tuple[tuple[RecordedSetting, float], ...]]:
+    judged: dict[str, dict[RecordedSetting, float]] = {}
     for _, record in records:
-        if record.lr is not None:
+        if record.setting is not None:
             # Later lines replace earlier ones: the last evaluation is what was judged.
-            judged.setdefault(record.method, {})[record.lr] = record.value if record.finite else math.nan
+            judged.setdefault(record.method, {})[record.setting] = record.value if record.finite else math.nan
     return {method: tuple(sorted(values.items())) for method, values in judged.items()}
+
+
+def _setting(entry: dict[str, Any], where: str) -> RecordedSetting:
+    return RecordedSetting(
+        optimizer=field(entry, "optimizer", where, str),
+        options=field(entry, "options", where, str),
+        lr=finite(entry, "lr", where),
+    )
 
 
 def _network(entry: dict[str, Any] | None, where: str) -> RecordedNetwork | None:
@@ -241,7 +269,7 @@ def _records(path: Path, methods: tuple[str, ...]) -> list[tuple[int, Record]]:
         entry = json_object(text, where)
         record = Record(
             method=field(entry, "method", where, str),
-            lr=number(entry, "lr", where, optional=True),
+            setting=_setting(entry, where),
             seed=field(entry, "seed", where, int),
             step=field(entry, "step", where, int),
             epoch=finite(entry, "epoch", where),

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from statistics import fmean, stdev
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
+from statistics import fmean
 from typing import Any
 
-from thinwire.report.records import Record, RecordedComparison, RecordedMetric
+from thinwire.report.intervals import half_width
+from thinwire.report.records import Record, RecordedComparison, RecordedMetric, RecordedSetting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,14 +17,16 @@ class ResultRow:
 
     Bytes are per worker. Fields "to target" are means over the runs that reached it, taken at the first
     evaluation at which the metric was at least as good as ``target``, without interpolation; None if no run
-    reached it or there is no target.
+    reached it or there is no target. A field ``..._within`` is :func:`half_width` of the field before it: half of the
+    95 % interval over seeds, None with fewer than two.
 
     Args:
-        lr: the learning rate of the final runs; None if unknown.
+        is_baseline: whether it is the dense method that ratios are against, see :func:`baseline_of`.
+        setting: what the search took; None if unknown.
         num_runs: final runs, 0 if there was none.
         num_diverged: runs whose last evaluation was not finite.
         final_value: mean over the runs that did not diverge; None if there is none.
-        final_spread: standard deviation (n - 1) over the same runs; None with fewer than two.
+        against_dense: by how much it ended higher than the baseline, seed by seed; None without a common seed.
         num_reached: runs that reached the target.
         link_bytes_to_target: bytes sent plus bytes received.
         message_ratio: the baseline's bytes to target divided by this method's ("times fewer").
@@ -34,19 +38,25 @@ class ResultRow:
     is_baseline: bool
     metric: RecordedMetric
     target: float | None
-    lr: float | None
+    setting: RecordedSetting | None
     num_runs: int
     num_diverged: int
     final_value: float | None
-    final_spread: float | None
+    final_value_within: float | None
+    against_dense: float | None
+    against_dense_within: float | None
     final_loss: float | None
     num_reached: int
     steps_to_target: float | None
+    steps_to_target_within: float | None
     message_bytes_to_target: float | None
+    message_bytes_to_target_within: float | None
     link_bytes_to_target: float | None
+    link_bytes_to_target_within: float | None
     message_ratio: float | None
     link_ratio: float | None
     seconds_to_target: float | None
+    seconds_to_target_within: float | None
     message_bytes_per_step: float | None
 
     @property
@@ -61,10 +71,11 @@ class ResultRow:
 
     def to_json(self) -> dict[str, Any]:
         """The fields in plain values, the metric by its name; what is NaN or infinite is null."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "setting"}
+        setting = asdict(self.setting) if self.setting else {"optimizer": None, "options": None, "lr": None}
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in {**plain, "metric": self.metric.name}.items()
+            for name, value in {**plain, **setting, "metric": self.metric.name}.items()
         }
 
 
@@ -73,24 +84,51 @@ def diverged(run: Sequence[Record]) -> bool:
     return not run[-1].finite
 
 
-def effective_target(data: RecordedComparison) -> float | None:
-    """The target the user gave, or else the worst final value of the baseline's runs, which each of them reaches.
+SLACK = 0.02
+"""Part of the way from the start to the best value that a default target leaves out."""
 
-    None if neither exists: no target was given and there is no baseline, or all its runs diverged.
+
+def effective_target(data: RecordedComparison) -> float | None:
+    """The target the user gave, or else one that every run of the dense methods reaches with a little to spare.
+
+    Of each dense method's worst seed at its best evaluation the worst is taken, less 2 % of the way that training made
+    to it from step 0 (on the metric's own axis): where a run happened to end plays no part, and what ends a hair
+    lower is not left without a cost.
+
+    None if no target was given and there is no dense method, or all its runs diverged.
     """
     if data.target is not None:
         return data.target
-    if data.baseline is None:
+    runs = [run for method in data.dense for run in data.runs(method) if not diverged(run)]
+    if not runs:
         return None
-    finals = [run[-1].value for run in data.runs(data.baseline) if not diverged(run)]
-    worst = min if data.metric.higher_is_better else max
-    return worst(finals) if finals else None
+    best, worst = (max, min) if data.metric.higher_is_better else (min, max)
+    reached = worst(best(record.value for record in run) for run in runs)
+    start = worst(run[0].value for run in runs)
+    if data.metric.logarithmic and start > 0 and reached > 0:
+        return float(start**SLACK * reached ** (1 - SLACK))
+    return reached + SLACK * (start - reached)
+
+
+def baseline_of(data: RecordedComparison) -> str | None:
+    """The dense method that ratios are against: the one that reached the target in the fewest seconds, then bytes.
+
+    Before it comes to seconds, it is the one that reached it with the most seeds. None without dense methods.
+    """
+    target = effective_target(data)
+
+    def cost(method: str) -> tuple[float, float, float]:
+        reached = _reached(data, method, target)
+        if not reached:
+            return 0.0, 0.0, float(data.dense.index(method))
+        return -len(reached), fmean(each.seconds for each in reached), fmean(each.message_bytes for each in reached)
+
+    return min(data.dense, key=cost, default=None)
 
 
 def summarise(data: RecordedComparison) -> list[ResultRow]:
     """One row per method, in the order of ``data.methods``."""
-    target = effective_target(data)
-    baseline = None if data.baseline is None else _reached(data, data.baseline, target)
+    target, baseline = effective_target(data), baseline_of(data)
     return [_row(data, method, target, baseline) for method in data.methods]
 
 
@@ -103,39 +141,59 @@ def _reached(data: RecordedComparison, method: str, target: float | None) -> lis
     return [record for record in firsts if record is not None]
 
 
-def _row(data: RecordedComparison, method: str, target: float | None, baseline: list[Record] | None) -> ResultRow:
+def _row(data: RecordedComparison, method: str, target: float | None, baseline: str | None) -> ResultRow:
     runs = data.runs(method)
     finals = [run[-1] for run in runs if not diverged(run)]
     values = [record.value for record in finals]
     reached = _reached(data, method, target)
+    dense = [] if baseline is None else _reached(data, baseline, target)
+    ahead = [] if baseline is None else _ahead(finals, [run[-1] for run in data.runs(baseline) if not diverged(run)])
     moved = [run[-1].message_bytes / run[-1].step for run in runs if run[-1].step > 0]
+    steps, message_bytes, link_bytes, seconds = (
+        [float(amount(record)) for record in reached] for amount in (_STEPS, _MESSAGE_BYTES, _LINK_BYTES, _SECONDS)
+    )
     return ResultRow(
         method=method,
-        is_baseline=method == data.baseline,
+        is_baseline=method == baseline,
         metric=data.metric,
         target=target,
-        lr=data.chosen_lrs.get(method),
+        setting=data.chosen.get(method),
         num_runs=len(runs),
         num_diverged=len(runs) - len(finals),
         final_value=_mean(values),
-        final_spread=stdev(values) if len(values) > 1 else None,
+        final_value_within=half_width(values),
+        against_dense=_mean(ahead),
+        against_dense_within=half_width(ahead),
         final_loss=_mean([record.loss for record in finals]),
         num_reached=len(reached),
-        steps_to_target=_mean([record.step for record in reached]),
-        message_bytes_to_target=_mean([record.message_bytes for record in reached]),
-        link_bytes_to_target=_mean([record.link_bytes for record in reached]),
-        message_ratio=_ratio(baseline, reached, lambda record: record.message_bytes),
-        link_ratio=_ratio(baseline, reached, lambda record: record.link_bytes),
-        seconds_to_target=_mean([record.seconds for record in reached]),
+        steps_to_target=_mean(steps),
+        steps_to_target_within=half_width(steps),
+        message_bytes_to_target=_mean(message_bytes),
+        message_bytes_to_target_within=half_width(message_bytes),
+        link_bytes_to_target=_mean(link_bytes),
+        link_bytes_to_target_within=half_width(link_bytes),
+        message_ratio=_ratio(dense, reached, _MESSAGE_BYTES),
+        link_ratio=_ratio(dense, reached, _LINK_BYTES),
+        seconds_to_target=_mean(seconds),
+        seconds_to_target_within=half_width(seconds),
         message_bytes_per_step=_mean(moved),
     )
+
+
+_STEPS, _MESSAGE_BYTES, _LINK_BYTES, _SECONDS = map(attrgetter, ("step", "message_bytes", "link_bytes", "seconds"))
+
+
+def _ahead(finals: Sequence[Record], others: Sequence[Record]) -> list[float]:
+    """By how much runs ended higher than those of the same seeds: what the seed did to both is not counted."""
+    there = {record.seed: record.value for record in others}
+    return [record.value - there[record.seed] for record in finals if record.seed in there]
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
-def _ratio(baseline: list[Record] | None, reached: list[Record], num_bytes: Callable[[Record], float]) -> float | None:
+def _ratio(baseline: list[Record], reached: list[Record], num_bytes: Callable[[Record], float]) -> float | None:
     if not baseline or not reached:
         return None
     own = fmean(num_bytes(record) for record in reached)

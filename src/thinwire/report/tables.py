@@ -64,24 +64,33 @@ def summary_table(rows: Sequence[ResultRow]) -> str:
 
 
 def tuning_table(data: RecordedComparison) -> str:
-    """Per method every learning rate tried and its validation value, as HTML; the taken one is marked."""
-    rates = sorted({lr for tried in data.tuning.values() for lr, _ in tried})
+    """Per method, optimizer and options every learning rate tried and its validation value; the taken one is marked."""
+    rates = sorted({setting.lr for tried in data.tuning.values() for setting, _ in tried})
     headers = "".join(f'<th scope="col">{lr:g}</th>' for lr in rates)
     lines = []
     for slot, method in enumerate(data.methods):
-        tried = dict(data.tuning.get(method, ()))
-        chosen_lr = data.chosen_lrs.get(method)
-        cells = "".join(_tried_cell(tried.get(lr), chosen_lr is not None and lr == chosen_lr) for lr in rates)
-        remark = tuning_remark(list(tried), chosen_lr)
-        lines.append(f'<tr>{name_cell(method, slot)}{cells}<td class="remark">{escape(remark)}</td></tr>')
-    head = f'<tr><th scope="col">method</th>{headers}<th scope="col" class="remark">taken</th></tr>'
+        chosen = data.chosen.get(method)
+        tried = data.tuning.get(method, ())
+        for name in dict.fromkeys(setting.name for setting, _ in tried) or [chosen.name if chosen else MISSING]:
+            values = {setting.lr: value for setting, value in tried if setting.name == name}
+            taken = chosen.lr if chosen is not None and chosen.name == name else None
+            cells = "".join(_tried_cell(values.get(lr), taken is not None and lr == taken) for lr in rates)
+            remark = tuning_remark(list(values), taken)
+            lines.append(
+                f"<tr>{name_cell(method, slot)}<td>{escape(name)}</td>{cells}"
+                f'<td class="remark">{escape(remark)}</td></tr>'
+            )
+    head = (
+        f'<tr><th scope="col">method</th><th scope="col">optimizer, options</th>{headers}'
+        '<th scope="col" class="remark">taken</th></tr>'
+    )
     return table(head, lines)
 
 
 def tuning_remark(tried: Sequence[float], chosen_lr: float | None) -> str:
     """Which learning rate was taken, and whether it lies at the edge of those tried."""
     if chosen_lr is None:
-        return "none"
+        return MISSING
     if not tried:
         return f"{chosen_lr:g}, not searched"
     if chosen_lr not in tried:
@@ -92,9 +101,9 @@ def tuning_remark(tried: Sequence[float], chosen_lr: float | None) -> str:
     return f"{chosen_lr:g}" if edge is None else f"{chosen_lr:g}, at the edge: the {edge} tried"
 
 
-def _tried_cell(value: float | None, chosen_lr: bool) -> str:
+def _tried_cell(value: float | None, is_taken: bool) -> str:
     if value is None:
         text = MISSING
     else:
         text = "diverged" if math.isnan(value) else metric_value(value)
-    return f'<td class="taken"><span>✓ {text}</span></td>' if chosen_lr else f"<td>{text}</td>"
+    return f'<td class="taken"><span>✓ {text}</span></td>' if is_taken else f"<td>{text}</td>"
