@@ -90,7 +90,9 @@ def line(method: str, num_steps: int) -> str:
     )  # fmt: skip
     engine = ListeningEngine(needs_server(parse_method(method)))
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(comparison, Run(method, comparison.settings(method)[0], 0, "final", num_steps), task, engine, Path(folder))
+        session = Session(
+            comparison, Run(method, comparison.settings(method)[0], 0, "final", num_steps), task, engine, Path(folder)
+        )
         session.train(0, num_steps)
     for worker in session.workers:
         for param in worker.model.parameters():

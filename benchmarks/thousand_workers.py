@@ -46,7 +46,9 @@ def measure(method: str, task_name: str, workers: int, rounds: int, batch_size: 
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         engine = SimulatedEngine(workers, Network())
-        session = Session(comparison, Run(method, comparison.settings(method)[0], 0, "final", 10**9), task, engine, Path(folder))
+        session = Session(
+            comparison, Run(method, comparison.settings(method)[0], 0, "final", 10**9), task, engine, Path(folder)
+        )
         numel = session.workers[0].layout.numel
         plain = Plain(comparison)
         plain.run(64)

@@ -188,6 +188,12 @@ def compute(seconds: float) -> Steps[None]:
     yield Compute(seconds)
 
 
+def ask(op: Op) -> Steps[Any]:
+    """The answer to any request, for who passes on what another program asks for."""
+    answer = yield op
+    return answer
+
+
 def check_peer(op: Send | Receive, rank: int, size: int) -> None:
     """Raise :class:`ProtocolError` unless ``op`` of worker ``rank`` names another one of ``size`` workers."""
     peer = op.destination if isinstance(op, Send) else op.source

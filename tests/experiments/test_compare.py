@@ -188,6 +188,7 @@ def test_simulated_settings_are_no_part_of_a_comparison_of_processes(tmp_path: P
 
 OPTIONS = {
     "network": ("80kbit,30ms", asdict(Network(1e4, 0.03)), "network"),
+    "codec": ("free", "free", "codec"),
     "compute": ("7ms,slow=1x1", asdict(Machines(0.007, slow=((1, 1.0),))), "compute"),
     "batch-size": ("4", 4, "batch_size"),
     "sharding": ("sorted", "sorted", "sharding"),
@@ -215,7 +216,40 @@ def test_an_option_of_the_command_line_reaches_the_run(
             assert record["epoch"] == record["step"] * made["batch_size"] * 2 / 64
     before, now = ([record["value"] for record in lines(tmp_path / out)] for out in "01")
     # Other examples give another model; the clock does not.
-    assert (before == now) == (name in ("network", "compute"))
+    assert (before == now) == (name in ("network", "compute", "codec"))
+
+
+def test_exchanges_are_charged_what_compressing_takes(tmp_path: Path) -> None:
+    """At the last step the clock is ahead by the measured seconds of each exchange; a resumed run measures nothing."""
+    asked = replace(PLAIN, methods=("sgd", "topk:k=1", "topk:k=1,every=3"), lrs=(0.1,), network=Network(1e9, 0.001))
+    seconds: dict[str, dict[str, list[float]]] = {}
+    for codec in ("free", "3x"):
+        out = tmp_path / codec
+        compare(replace(asked, codec=codec), out)
+        ends = [record for record in lines(out) if record["step"] == 6]
+        seconds[codec] = {
+            method: [record["seconds"] for record in ends if record["method"] == method] for method in asked.methods
+        }
+    charged = described(tmp_path / "3x")["codec_s"]
+    assert described(tmp_path / "free")["codec_s"] == {}
+    assert charged["sgd"] == [0.0, 0.0]
+    for method, num_exchanges in (("sgd", 6), ("topk:k=1", 6), ("topk:k=1,every=3", 2)):
+        # Both workers wait for the slower one at the next exchange.
+        ahead = num_exchanges * max(charged[method])
+        for free, later in zip(seconds["free"][method], seconds["3x"][method], strict=True):
+            assert later - free == pytest.approx(ahead, abs=1e-9)
+    before = lines(tmp_path / "3x")
+    compare(replace(asked, codec="3x", seeds=(0, 1, 2)), tmp_path / "3x")
+    assert described(tmp_path / "3x")["codec_s"] == charged
+    assert [record for record in lines(tmp_path / "3x") if record["seed"] < 2] == before
+    with pytest.raises(ConfigError, match="codec 3x, now free"):
+        compare(asked, tmp_path / "3x")
+
+
+@pytest.mark.parametrize("text", ["", "fast", "x", "-1x", "2", "1e3x"])
+def test_a_codec_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="give measured, free"):
+        replace(PLAIN, codec=text)
 
 
 def test_the_table_of_methods_is_complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ TINY = (
     "compare", "sgd", "topk:k=1", "--task", "user_tasks:bowl", "--workers", "2", "--steps", "8", "--evaluate-every",
     "2", "--lrs", "0.1", "--seeds", "0",
 )  # fmt: skip
-HERE = (*TINY, "--jobs", "1", "--out", "out")
+HERE = (*TINY, "--codec", "free", "--jobs", "1", "--out", "out")
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,9 @@ def compare(
     compute: Annotated[
         str, typer.Option(help="simulated time of a step [default: 10ms]; varied: 10ms,jitter=20%,stall=1%x8,slow=3x5")
     ] = "",
+    codec: Annotated[
+        str, typer.Option(help="charge exchanges what compressing takes here [default: measured]; 2x: twice that; free")
+    ] = "",
     target: Annotated[
         float | None, typer.Option(help="accuracy or loss to reach [default: what dense runs reach]")
     ] = None,

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import torch
 
 from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
+from thinwire.experiments.codec import CodecSeconds, measure_codec
 from thinwire.experiments.executors import Executor, run_folder
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_plausible
 from thinwire.experiments.records import Record, is_finished, read_records, read_run, write_records
 from thinwire.experiments.search import Search
-from thinwire.experiments.settings import Setting, with_options
+from thinwire.experiments.settings import Setting, read_codec, with_options
 from thinwire.experiments.sharding import make_shards
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
@@ -90,18 +91,36 @@ class ComparisonRunner:
             self._execute("tuning", runs)
             self._collect("tuning.jsonl", runs)
         chosen = search.chosen()
+        codec_s = self._codec_s(chosen)
         finals = [
-            Run(method, chosen[method], seed, "final", self.comparison.steps)
+            Run(method, chosen[method], seed, "final", self.comparison.steps, codec_s.get(method, (0.0, 0.0)))
             for method in self.comparison.methods
             for seed in self.comparison.seeds
         ]
-        self._describe(chosen, notes)
+        self._describe(chosen, notes, codec_s)
         try:
             self._execute("training", finals)
         finally:
             # Also when interrupted: what is finished can be reported.
             self._collect("results.jsonl", finals)
         return chosen
+
+    def _codec_s(self, chosen: Mapping[str, Setting]) -> dict[str, CodecSeconds]:
+        """What exchanges are charged: as an earlier call measured it, so that all seeds are charged alike."""
+        factor = read_codec(self.comparison.codec)
+        if self.comparison.engine != "simulate" or not factor:
+            return {}
+        found: dict[str, CodecSeconds] = {}
+        for method, setting in chosen.items():
+            if self._before.get("chosen", {}).get(method) == asdict(setting) and method in self._before["codec_s"]:
+                lead, other = self._before["codec_s"][method]
+            else:
+                made = parse_method(with_options(method, setting.options))
+                lead, other = (
+                    factor * each for each in measure_codec(self.task, made, setting.optimizer, self.comparison.workers)
+                )
+            found[method] = lead, other
+        return found
 
     def _take_folder(self) -> None:
         """Keep every other comparison out of the folder, which a second one of the same command would damage."""
@@ -157,7 +176,12 @@ class ComparisonRunner:
         records = read_run(run_folder(self.out, run) / "records.jsonl")
         return records if is_finished(records, run) else []
 
-    def _describe(self, chosen: dict[str, Setting], notes: Sequence[str] = ()) -> None:
+    def _describe(
+        self,
+        chosen: Mapping[str, Setting],
+        notes: Sequence[str] = (),
+        codec_s: Mapping[str, CodecSeconds] | None = None,
+    ) -> None:
         if not self.executor.is_main:
             return
         metric = self.task.metric
@@ -173,6 +197,7 @@ class ComparisonRunner:
             "num_parameters": self._num_parameters,
             "products": {method: to_json(parse_method(method)) for method in self.comparison.methods},
             "chosen": {method: asdict(setting) for method, setting in chosen.items()},
+            "codec_s": dict(self._before.get("codec_s", {}) if codec_s is None else codec_s),
             "dense": [method for method in self.comparison.methods if is_dense(parse_method(method))],
             "notes": list(notes),
         }
@@ -196,7 +221,7 @@ class ComparisonRunner:
         before, now = Comparison.from_json(self._before).to_json(), self.comparison.to_json()
         free = ["methods", "seeds", "lrs", "adaptive_lrs", "optimizers", "tune", "target"]
         if self.comparison.engine == "processes":
-            free += ["network", "compute"]  # they are only simulated
+            free += ["network", "compute", "codec"]  # they are only simulated
         fixed = [name for name in now if name not in free]
         differing = [f"{name} {before[name]}, now {now[name]}" for name in fixed if before[name] != now[name]]
         made = self._before.get("made_by", {})

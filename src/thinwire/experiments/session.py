@@ -123,8 +123,10 @@ class Session:
                 yield from compute(seconds)
             before = worker.num_exchanges
             yield from worker.step()
-            if asynchronous and worker.num_exchanges > before and worker.is_paused:
-                return
+            if worker.num_exchanges > before:
+                yield from compute(self.run.codec_s[worker.rank > 0])
+                if asynchronous and worker.is_paused:
+                    return
 
     def _num_messages(self, stop: int) -> int:
         assert isinstance(self._method, ModelAveraging)

@@ -91,3 +91,22 @@ def rates_for(optimizer: str, lrs: tuple[float, ...], adaptive_lrs: tuple[float,
         (0.001, 0.003)
     """
     return adaptive_lrs if adaptive_lrs and is_adaptive(optimizer) else lrs
+
+
+def read_codec(text: str) -> float:
+    """By what the measured time is multiplied: 0 for ``free``, 1 for ``measured``, 2.5 for ``2.5x``.
+
+    Raises:
+        ConfigError: something else.
+
+    Example:
+        >>> read_codec("free"), read_codec("measured"), read_codec("2x")
+        (0.0, 1.0, 2.0)
+    """
+    known = {"free": 0.0, "measured": 1.0}
+    if text in known:
+        return known[text]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)x", text)
+    if match is None:
+        raise ConfigError(f"codec {text} cannot be read; give measured, free, or a multiple of what is measured: 2x")
+    return float(match[1])

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from thinwire.errors import ConfigError
 from thinwire.experiments.learning_rates import make_average, make_rates
-from thinwire.experiments.settings import Setting, TunedOption, option_choices, rates_for, with_options
+from thinwire.experiments.settings import Setting, TunedOption, option_choices, rates_for, read_codec, with_options
 from thinwire.files import StrPath
 from thinwire.machines import Machines
 from thinwire.network import Network
@@ -37,6 +37,8 @@ class Comparison:
         engine: ``simulate`` (virtual clock) or ``processes`` (torch.distributed).
         network: the simulated network; without effect on processes.
         compute: what a step of forward, backward and optimizer takes on each worker; without effect on processes.
+        codec: what an exchange is charged for compression, memory and decoding, beyond dense f32: ``free``,
+            ``measured`` on this machine, or a multiple of that such as ``2x``; without effect on processes.
         steps: steps of a final run.
         tune_steps: steps of a run of the learning-rate search.
         evaluate_every: steps between two evaluations.
@@ -64,6 +66,7 @@ class Comparison:
     engine: EngineName = "simulate"
     network: Network = Network()
     compute: Machines = Machines()
+    codec: str = "free"
     steps: int
     tune_steps: int
     evaluate_every: int
@@ -93,6 +96,7 @@ class Comparison:
         tuned = self.tuned()
         if len({(each.row, each.option) for each in tuned}) < len(tuned):
             raise ConfigError(f"an option is to be tuned twice: {'; '.join(self.tune)}")
+        read_codec(self.codec)
         make_rates(self.lr_schedule)
         make_average(self.average)
         for lr in (*self.lrs, *self.adaptive_lrs):
@@ -161,6 +165,7 @@ class Run:
         seed: of the model, the order of examples, and the method's draws.
         purpose: ``tune`` (judged on validation data) or ``final`` (on test data).
         steps: to train.
+        codec_s: what an exchange is charged, of worker 0 and of each other one.
     """
 
     method: str
@@ -168,6 +173,7 @@ class Run:
     seed: int
     purpose: Purpose
     steps: int
+    codec_s: tuple[float, float] = (0.0, 0.0)
 
     @property
     def variant(self) -> str:

@@ -59,6 +59,7 @@ def setup(data: RecordedComparison) -> str:
         f"{methods} trained <b>{escape(data.task)}</b>{size} with {data.workers:,} workers for "
         f"{data.steps:,} steps of {optimizer}{rates}{batch}{shards}, {seeds}{mean}.",
         _where(data),
+        _codec(data),
         f"Every method ran at the {what} that a search of its own on the validation split took."
         if searched
         else "Learning rates were given, not searched.",
@@ -83,6 +84,20 @@ def _where(data: RecordedComparison) -> str:
     return (
         f"The workers ran in the simulator, each on a link of {bandwidth}{upwards} with "
         f"{human_seconds(data.network.latency_s)} latency{others}{compute}; seconds are virtual."
+    )
+
+
+def _codec(data: RecordedComparison) -> str:
+    """What compression costs in the seconds that are told."""
+    if data.engine == "processes":
+        return ""
+    if not any(map(max, data.codec_s.values())):
+        return "Compressing and decoding are not charged."
+    slowest = max(data.codec_s, key=lambda method: max(data.codec_s[method]))
+    return (
+        "Compressing and decoding are charged as measured on one thread of this machine, beyond what dense f32 takes: "
+        f"up to {human_seconds(max(data.codec_s[slowest]))} an exchange (<code>{escape(slowest)}</code>). No exchange "
+        "overlaps computation."
     )
 
 

@@ -19,62 +19,7 @@ from thinwire.report.fields import (
     texts,
     whole_numbers,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedMetric:
-    """What was measured.
-
-    Args:
-        name: one or two words, such as ``accuracy``.
-        higher_is_better: the direction of progress.
-        logarithmic: whether a log axis shows it best.
-    """
-
-    name: str
-    higher_is_better: bool
-    logarithmic: bool
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it is a part of all examples, whose differences are told in points."""
-        return self.name.endswith("accuracy")
-
-    def at_least_as_good(self, value: float, target: float) -> bool:
-        """Whether ``value`` reaches ``target``; NaN reaches nothing."""
-        return value >= target if self.higher_is_better else value <= target
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedNetwork:
-    """The link of every worker: bytes per second and seconds per message; how many workers have another one."""
-
-    bandwidth_Bps: float
-    latency_s: float
-    uplink_Bps: float | None
-    num_others: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedMachines:
-    """The seconds of a step, and whether workers or steps differ from each other."""
-
-    compute_s: float
-    are_equal: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class RecordedSetting:
-    """What a search may choose for a method: an optimizer, options of the method, a learning rate."""
-
-    optimizer: str
-    options: str
-    lr: float
-
-    @property
-    def name(self) -> str:
-        """The optimizer and the options, without the learning rate."""
-        return f"{self.optimizer}, {self.options}" if self.options else self.optimizer
+from thinwire.report.settings import RecordedMachines, RecordedMetric, RecordedNetwork, RecordedSetting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +61,7 @@ class RecordedComparison:
         dense: the methods that send every number, in 32 or 16 bits; ratios are against the fastest of them.
         target: the value to be reached, None if the user gave none.
         results: every evaluation of the final runs, ordered by method, seed and step.
+        codec_s: what an exchange of each method was charged for compressing and decoding: worker 0, each other one.
         tuning: for every method what was tried and the value that it was judged by, NaN where it diverged; ascending.
     """
 
@@ -138,6 +84,7 @@ class RecordedComparison:
     methods: tuple[str, ...]
     chosen: Mapping[str, RecordedSetting]
     dense: tuple[str, ...]
+    codec_s: Mapping[str, tuple[float, float]]
     notes: tuple[str, ...]
     results: tuple[Record, ...]
     tuning: Mapping[str, tuple[tuple[RecordedSetting, float], ...]]
@@ -201,6 +148,7 @@ def load(folder: StrPath) -> RecordedComparison:
         methods=methods,
         chosen={printable(name): _setting(field(chosen, name, where, dict), where) for name in chosen},
         dense=dense,
+        codec_s=_codec_s(field(about, "codec_s", where, dict), where),
         notes=texts(about, "notes", where),
         results=tuple(sorted((record for _, record in results), key=lambda r: (order[r.method], r.seed, r.step))),
         tuning=_tuning(_records(folder / "tuning.jsonl", methods)),
@@ -234,6 +182,16 @@ def _setting(entry: dict[str, Any], where: str) -> RecordedSetting:
         options=field(entry, "options", where, str),
         lr=finite(entry, "lr", where),
     )
+
+
+def _codec_s(entry: dict[str, Any], where: str) -> dict[str, tuple[float, float]]:
+    found = {}
+    for name in entry:
+        pair = field(entry, name, where, list)
+        if len(pair) != 2:
+            raise ConfigError(f"{where}: 'codec_s' of {printable(name)} must be two numbers, got {len(pair)}")
+        found[printable(name)] = (finite({name: pair[0]}, name, where), finite({name: pair[1]}, name, where))
+    return found
 
 
 def _network(entry: dict[str, Any] | None, where: str) -> RecordedNetwork | None:

@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from thinwire.report.intervals import half_width
-from thinwire.report.records import Record, RecordedComparison, RecordedMetric, RecordedSetting
+from thinwire.report.records import Record, RecordedComparison
+from thinwire.report.settings import RecordedMetric, RecordedSetting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

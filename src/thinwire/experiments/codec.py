@@ -1,0 +1,147 @@
+"""What compressing and decoding take on this machine, so that simulated seconds include it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+
+from thinwire.experiments.tasks import Task
+from thinwire.experiments.training import make_worker, one_torch_thread
+from thinwire.methods import GradientAveraging, Method, ModelAveraging
+from thinwire.network import Network
+from thinwire.simulator import Simulation
+from thinwire.steps import AllGather, Receive, ReceiveAny, Steps, ask
+from thinwire.worker import Server, Worker, can_share, needs_server
+
+T = TypeVar("T")
+CodecSeconds = tuple[float, float]
+"""Processor seconds of an exchange beyond those of dense f32: of worker 0, which some exchanges make a server, and of
+each other worker."""
+
+NUM_EXCHANGES = 5
+"""That count, after one that does not: the median of their times is taken."""
+MAX_STEPS = 2_000
+"""A method that exchanges more rarely than every 300 steps is measured by fewer exchanges."""
+
+
+def measure_codec(task: Task, method: Method, optimizer: str, workers: int) -> CodecSeconds:
+    """What a step with an exchange takes on one thread of this machine, less what one of dense f32 takes.
+
+    Gradients are noise of one scale: operators whose time depends on how heavy the tails are take another one in
+    training. What is measured is a worker's own part: compression, memory, encoding, decoding what it receives. The
+    server of an asynchronous method is a process of its own and is not charged.
+
+    Raises:
+        ConfigError: a method that does not fit the task's model.
+    """
+    if method == GradientAveraging():
+        return 0.0, 0.0
+    with one_torch_thread():
+        own, dense = (_measure(task, each, optimizer, workers) for each in (method, GradientAveraging()))
+    return max(0.0, own[0] - dense[0]), max(0.0, own[1] - dense[1])
+
+
+def _measure(task: Task, method: Method, optimizer: str, size: int) -> tuple[float, float]:
+    """Seconds of a step with an exchange, of worker 0 and of each other."""
+    crew = _workers(task, method, optimizer, size)
+    if needs_server(method):
+        return _measure_served(task, method, crew)
+    simulation = Simulation(size, Network())
+    seconds: list[tuple[float, float]] = []
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(MAX_STEPS):
+        for worker in crew[:1] if can_share(method, crew[0].model) else crew:
+            _take_noise(worker, generator)
+        number, spent = crew[0].num_exchanges, Spent(size)
+        simulation.run([spent.timed(worker.step(), worker.rank) for worker in crew])
+        if crew[0].num_exchanges > number:
+            lead, *others = [each + spent.by_all for each in spent.by_rank]
+            seconds.append((lead, median(others or [lead])))
+        if len(seconds) > NUM_EXCHANGES:
+            break
+    counted = seconds[1:] or seconds or [(0.0, 0.0)]
+    return median(lead for lead, _ in counted), median(other for _, other in counted)
+
+
+def _measure_served(task: Task, method: Method, crew: Sequence[Worker]) -> tuple[float, float]:
+    """The same, where each worker has a clock of its own: the mean over its exchanges, local steps included."""
+    assert isinstance(method, ModelAveraging)
+    size, spent, generator = len(crew), Spent(len(crew)), torch.Generator().manual_seed(0)
+    dues = [[method.schedule.due(step, rank) for step in range(1, MAX_STEPS)] for rank in range(size)]
+    stop = next((step for step in range(1, MAX_STEPS) if sum(dues[0][:step]) == NUM_EXCHANGES), MAX_STEPS - 1)
+
+    def program(worker: Worker) -> Steps[None]:
+        while True:
+            _take_noise(worker, generator)
+            number = worker.num_exchanges
+            yield from spent.timed(worker.step(), worker.rank)
+            if worker.num_exchanges > number and worker.is_paused:
+                return
+
+    server = Server(method, task.model(0), size=size)
+    Simulation(size + 1, Network()).run([*map(program, crew), server.serve(sum(sum(each[:stop]) for each in dues))])
+    lead, *others = [each / max(1, worker.num_exchanges) for each, worker in zip(spent.by_rank, crew, strict=True)]
+    return lead, median(others or [lead])
+
+
+def _take_noise(worker: Worker, generator: torch.Generator) -> None:
+    for param in worker.model.parameters():
+        if param.requires_grad:
+            param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
+
+
+def _workers(task: Task, method: Method, optimizer: str, size: int) -> list[Worker]:
+    lead = make_worker(task, method, optimizer, 1e-3, 0, size, 0)
+    shared = can_share(method, lead.model)
+    others = (
+        lead.sharing_model(rank) if shared else make_worker(task, method, optimizer, 1e-3, rank, size, 0)
+        for rank in range(1, size)
+    )
+    return [lead, *others]
+
+
+class Spent:
+    """Processor seconds of programs that run in one simulation, apart from the simulation's own.
+
+    Args:
+        size: workers.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.by_rank = [0.0] * size
+        self.by_all = 0.0
+        """What a simulation does once for all workers, and each process for itself."""
+
+    def timed(self, program: Steps[T], rank: int) -> Steps[T]:
+        """The same program, whose time is counted."""
+        reply: Any = None
+        while True:
+            begin = time.thread_time()
+            try:
+                op = program.send(reply)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            finally:
+                self.by_rank[rank] += time.thread_time() - begin
+            match op:
+                case AllGather(combine=combine):
+                    op = replace(op, combine=self._counted(combine, None))
+                case Receive(read=read) | ReceiveAny(read=read):
+                    op = replace(op, read=self._counted(read, rank))
+            reply = yield from ask(op)
+
+    def _counted(self, function: Callable[[Any], Any], rank: int | None) -> Callable[[Any], Any]:
+        def counted(given: Any) -> Any:
+            begin = time.thread_time()
+            result = function(given)
+            took = time.thread_time() - begin
+            if rank is None:
+                self.by_all += took
+            else:
+                self.by_rank[rank] += took
+            return result
+
+        return counted

@@ -1,0 +1,59 @@
+"""Under what a comparison was made, as it was recorded."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedMetric:
+    """What was measured.
+
+    Args:
+        name: one or two words, such as ``accuracy``.
+        higher_is_better: the direction of progress.
+        logarithmic: whether a log axis shows it best.
+    """
+
+    name: str
+    higher_is_better: bool
+    logarithmic: bool
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a part of all examples, whose differences are told in points."""
+        return self.name.endswith("accuracy")
+
+    def at_least_as_good(self, value: float, target: float) -> bool:
+        """Whether ``value`` reaches ``target``; NaN reaches nothing."""
+        return value >= target if self.higher_is_better else value <= target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedNetwork:
+    """The link of every worker: bytes per second and seconds per message; how many workers have another one."""
+
+    bandwidth_Bps: float
+    latency_s: float
+    uplink_Bps: float | None
+    num_others: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedMachines:
+    """The seconds of a step, and whether workers or steps differ from each other."""
+
+    compute_s: float
+    are_equal: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RecordedSetting:
+    """What a search may choose for a method: an optimizer, options of the method, a learning rate."""
+
+    optimizer: str
+    options: str
+    lr: float
+
+    @property
+    def name(self) -> str:
+        """The optimizer and the options, without the learning rate."""
+        return f"{self.optimizer}, {self.options}" if self.options else self.optimizer
