@@ -60,7 +60,7 @@ def print_probe(console: Console) -> None:
             method=method, numel=25_557_032, processes=2, network=Network.parse("100Mbit,20ms"), compute_s=0.05,
             cost=Cost(1.25, 1e8, 1e8, 5, 5_000_000), overlaps=True,
         )
-        for method in (DENSE, *METHODS)
+        for method in (*DENSE, *METHODS)
     ]  # fmt: skip
     print_fitted(make_table(rows), console)
 
@@ -80,7 +80,7 @@ def print_bench(console: Console) -> None:
 
 PRINTERS: dict[str, tuple[Callable[[Console], None], Sequence[str]]] = {
     "results": (print_results, METHODS),
-    "probe": (print_probe, (DENSE, *METHODS)),
+    "probe": (print_probe, (*DENSE, *METHODS)),
     "bench": (print_bench, ("ef-topk-sign", "rans-encode", "torch-topk")),
 }
 

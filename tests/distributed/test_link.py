@@ -113,7 +113,7 @@ def test_every_process_finds_the_same_link_and_nothing_is_counted(found: list[di
 
 def test_the_hook_warns_once_in_one_process_where_dense_is_faster(found: list[dict[str, Any]]) -> None:
     (message,) = found[0]["hooks"]["ideal"]["messages"]
-    assert "MB are predicted to take" in message
+    assert "MB, are predicted to take" in message
     assert "warn_if_slower=False" in message
     assert found[1]["hooks"]["ideal"]["messages"] == []
     assert [each["hooks"]["hopeless"]["messages"] for each in found] == [[], []]

@@ -42,11 +42,11 @@ def test_under_torchrun_it_tells_of_each_method_and_which_to_use(tmp_path: Path)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "60,000 entries, 2 processes" in out
-    assert all(method.partition(":")[0] in out for method in (DENSE, *METHODS))  # long names may be folded
+    assert all(method.partition(":")[0] in out for method in (*DENSE, *METHODS))  # long names may be folded
     last = out.splitlines()[-1]
     assert last.startswith("use ") or "train with plain DDP" in last
     lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["method"] for line in lines] == [DENSE, *METHODS]
+    assert [line["method"] for line in lines] == [*DENSE, *METHODS]
     for line in lines:
         assert line.keys() == FIELDS
         assert (line["numel"], line["processes"], line["compute_s"]) == (60_000, 2, 0.005)
@@ -54,15 +54,19 @@ def test_under_torchrun_it_tells_of_each_method_and_which_to_use(tmp_path: Path)
         assert line["step_s"] == 0.005 + line["exchange_s"]
         hooked = None if "every" in line["method"] else max(0.005, line["exchange_s"])
         assert line["overlapped_step_s"] == hooked
-    dense = lines[0]
+    dense, halved = lines[:2]
+    assert (halved["bytes_sent"], halved["exchange_s"]) == (
+        dense["bytes_sent"] / 2,
+        pytest.approx(2 * (dense["latency_s"] + 60_000 / dense["bandwidth_Bps"])),
+    )
     # Two rounds of half of the bytes each, as the link was measured.
     assert dense["exchange_s"] == pytest.approx(2 * (dense["latency_s"] + 120_000 / dense["bandwidth_Bps"]))
     assert dense["bytes_sent"] == all_reduce_traffic(60_000, 2)[0].bytes_sent
     # There is time for nothing but the shortest vectors; so many entries can be kept of none but the whole.
-    assert [line["measured_numel"] for line in lines] == [0, 15_000, 15_000, 60_000]
-    assert [line["is_predicted"] for line in lines] == [True, True, True, False]
-    assert [line["rounds"] for line in lines] == [0, 0, 0, 1]
-    assert out.count("predicted") == 3
+    assert [line["measured_numel"] for line in lines] == [0, 0, 15_000, 15_000, 60_000]
+    assert [line["is_predicted"] for line in lines] == [True, True, True, True, False]
+    assert [line["rounds"] for line in lines] == [0, 0, 0, 0, 1]
+    assert out.count("predicted") == 4
 
 
 @pytest.mark.parametrize(
@@ -106,21 +110,21 @@ def test_a_step_computes_and_exchanges_one_after_the_other_or_both_at_once() -> 
     ("rows", "expected"),
     [
         (
-            [row(DENSE, 1.6), row("a", 0.1), row("b", 0.02, overlaps=False)],
+            [row("dense", 1.6), row("a", 0.1), row("b", 0.02, overlaps=False)],
             "use b, with thinwire.synchronize: 70 ms a step where dense takes 1.6 s, 22.9 times as long",
         ),
         (
-            [row(DENSE, 1.6), row("a", 0.1), row("b", 0.06, overlaps=False)],
-            "use a, with thinwire.compress_ddp: 100 ms a step where dense takes 1.6 s, 16 times as long",
+            [row("dense", 1.6), row("dense, bf16", 0.8), row("a", 0.1), row("b", 0.06, overlaps=False)],
+            "use a, with thinwire.compress_ddp: 100 ms a step where dense, bf16 takes 800 ms, 8 times as long",
         ),
         (
-            [row(DENSE, 0.1), row("a", 0.3), row("b", 0.15, overlaps=False)],
+            [row("dense", 0.1), row("a", 0.3), row("b", 0.15, overlaps=False)],
             "dense is faster here: 100 ms a step, and 200 ms with b, 2 times as long; train with plain DDP",
         ),
         (
             # Backward hides both.
-            [row(DENSE, 0.04), row("a", 0.001)],
-            "dense is as fast here: 50 ms a step, and 50 ms with a; train with plain DDP",
+            [row("dense", 0.5), row("dense, bf16", 0.04), row("a", 0.001)],
+            "dense, bf16 is as fast here: 50 ms a step, and 50 ms with a; train with DDP and its bf16_compress_hook",
         ),
     ],
 )
@@ -129,8 +133,8 @@ def test_the_last_line_says_which_to_use_and_by_how_much(rows: list[ProbeRow], e
 
 
 def test_the_table_marks_what_is_predicted() -> None:
-    lines = shown([row(DENSE, 160.4, rounds=0), row("a", 0.0123, overlaps=False)]).splitlines()
+    lines = shown([row("dense", 160.4, rounds=0), row("a", 0.0123, overlaps=False)]).splitlines()
     assert "5,000,000 entries, 2 processes; 100 Mbit/s, 1 ms; 50 ms of compute" in lines[0]
-    dense, method = (next(line.split() for line in lines if line.split()[:1] == [name]) for name in (DENSE, "a"))
+    dense, method = (next(line.split() for line in lines if line.split()[:1] == [name]) for name in ("dense", "a"))
     assert dense == ["dense", "20", "MB", "1.5", "kB", "160", "s", "160", "s", "160", "s", "predicted"]
     assert method == ["a", "20", "MB", "1.5", "kB", "12.3", "ms", "62.3", "ms", "-"]

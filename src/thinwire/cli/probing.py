@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import torch
 import torch.distributed as dist
 
 from thinwire.bench.inputs import heavy
@@ -22,19 +23,22 @@ from thinwire.methods import parse_method
 from thinwire.network import Network
 from thinwire.report import TerminalColumn, TerminalTable, print_fitted
 
-DENSE = "dense"
+DENSE = {"dense": torch.float32, "dense, bf16": torch.bfloat16}
+"""What DDP does without a hook, and with its bf16_compress_hook."""
+_DDP = {"dense": "plain DDP", "dense, bf16": "DDP and its bf16_compress_hook"}
 LEAST_SAVING = 0.05
 """What is not shorter by so much is not told from noise."""
 _LEGEND = (
-    "dense: DDP without a hook. sent, received: a step's, on the busiest link. exchange: compress, send and decode, "
-    "over all local steps, median of the slowest process. step: compute, then exchange; overlapped: as DDP's hook, the "
-    "longer of both. How many steps training takes with a method is another question: thinwire compare."
+    "dense: DDP without a hook; dense, bf16: with its bf16_compress_hook. sent, received: a step's, on the busiest "
+    "link. exchange: compress, send and decode, over all local steps, median of the slowest process. step: compute, "
+    "then exchange; overlapped: as DDP's hook, the longer of both. How many steps training takes with a method is "
+    "another question: thinwire compare."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRow:
-    """What a step takes with a method, ``dense`` being DDP's own exchange.
+    """What a step takes with a method, or with an exchange of DDP's own.
 
     Args:
         method: as it was given.
@@ -138,12 +142,12 @@ def _probe(
     data = heavy(numel, transport.rank)
     prober = Prober(transport, network, data.vectors, data.tensors.offsets().diff().tolist(), limit_s)
     rows: list[ProbeRow] = []
-    names = list(dict.fromkeys((DENSE, *methods)))
+    names = list(dict.fromkeys((*DENSE, *methods)))
     for number, name in enumerate(names, start=1):
         if is_main:
             print(f"measuring {number} of {len(names)}: {name}", file=sys.stderr, flush=True)
-        method = None if name == DENSE else parse_method(name)
-        cost = prober.dense() if method is None else prober.step(method)
+        method = None if name in DENSE else parse_method(name)
+        cost = prober.dense(DENSE[name]) if method is None else prober.step(method)
         row = ProbeRow(
             method=name, numel=data.numel, processes=transport.size, network=network, compute_s=compute_s, cost=cost,
             overlaps=method is None or can_overlap(method),
@@ -183,24 +187,26 @@ def verdict(rows: Sequence[ProbeRow]) -> str:
     """Which to use, and by how much.
 
     Args:
-        rows: dense first, then at least one method.
+        rows: of dense exchanges, of which the faster one counts, and of at least one method.
     """
-    dense, *others = rows
+    dense = min((row for row in rows if row.method in DENSE), key=lambda row: row.best_step_s)
+    others = [row for row in rows if row.method not in DENSE]
     best = min(others, key=lambda row: row.best_step_s)
     ours, theirs = best.best_step_s, dense.best_step_s
     if ours < (1 - LEAST_SAVING) * theirs:
         way = "compress_ddp" if best.overlaps else "synchronize"
         return (
-            f"use {best.method}, with thinwire.{way}: {_time(ours)} a step where dense takes {_time(theirs)}, "
+            f"use {best.method}, with thinwire.{way}: {_time(ours)} a step where {dense.method} takes {_time(theirs)}, "
             f"{theirs / ours:.3g} times as long"
         )
     if ours <= theirs:
         return (
-            f"dense is as fast here: {_time(theirs)} a step, and {_time(ours)} with {best.method}; train with plain DDP"
+            f"{dense.method} is as fast here: {_time(theirs)} a step, and {_time(ours)} with {best.method}; train with "
+            f"{_DDP[dense.method]}"
         )
     return (
-        f"dense is faster here: {_time(theirs)} a step, and {_time(ours)} with {best.method}, {ours / theirs:.3g} "
-        "times as long; train with plain DDP"
+        f"{dense.method} is faster here: {_time(theirs)} a step, and {_time(ours)} with {best.method}, "
+        f"{ours / theirs:.3g} times as long; train with {_DDP[dense.method]}"
     )
 
 

@@ -101,7 +101,13 @@ class BucketExchange:
             if is_last:
                 self._clock.end_step()
         if self.watch:
-            self.watch.end(handed_s, exchanged.begun_s, buffer.nbytes, is_last=is_last, counts=exchanged.counts)
+            self.watch.end(
+                handed_s,
+                exchanged.begun_s,
+                min(buffer.nbytes, 2 * buffer.numel()),
+                is_last=is_last,
+                counts=exchanged.counts,
+            )
         return buffer
 
     def _end_exchanges(self) -> None:

@@ -35,7 +35,9 @@ class _Bucket:
 
 @dataclass(slots=True, eq=False)
 class DenseWatch:
-    """Compares the exchanges of a few steps with what the dense ones of DDP are predicted to take, and warns once.
+    """Compares the exchanges of a few steps with what the fastest dense ones are predicted to take, and warns once.
+
+    These are DDP's in 16 bits, as its ``bf16_compress_hook`` sends them; what rounding takes is not counted.
 
     Both ways exchange a step's buckets one after another, none before backward has handed it over, and what counts is
     when the last is done: of the seconds that exchanges take, those that pass during backward cost nothing. So the
@@ -86,7 +88,7 @@ class DenseWatch:
         Args:
             handed_s: from :meth:`hand_over`.
             begun_s: from :meth:`begin`.
-            num_bytes: of the bucket, in the type that DDP would send.
+            num_bytes: of the bucket in 16 bits.
             is_last: whether it is the step's last bucket.
             counts: whether it is exchanged as all later ones will be, and not as during a warm-up.
         """
@@ -125,11 +127,11 @@ class DenseWatch:
         exposed = statistics.median(end - step[-1].handed_s for end, step in zip(ends, self._steps, strict=True))
         self._message = (
             f"gradients would be exchanged faster without compression: exchanges took {_ms(_total(costs))} a step "
-            f"({_ms(exposed)} of it after backward), and dense ones of the same "
-            f"{sum(bucket.num_bytes for bucket in self._steps[-1]) / 1e6:.3g} MB are predicted to take "
+            f"({_ms(exposed)} of it after backward), and dense ones in 16 bits, "
+            f"{sum(bucket.num_bytes for bucket in self._steps[-1]) / 1e6:.3g} MB, are predicted to take "
             f"{_ms(_total(dense))} on this link ({8e-6 * self.network.bandwidth_Bps:.3g} Mbit/s, "
             f"{_ms(self.network.latency_s)}); steps of {_ms(duration)} would take {_ms(duration - saved)}. Train with "
-            "plain DDP here, or compare methods on this link with: torchrun ... -m thinwire probe. "
+            "DDP and its bf16_compress_hook, or compare methods on this link with: torchrun ... -m thinwire probe. "
             "warn_if_slower=False leaves this out"
         )
 

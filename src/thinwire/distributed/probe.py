@@ -78,20 +78,25 @@ class Prober:
     limit_s: float = 10.0
     group: dist.ProcessGroup | None = None
 
-    def dense(self) -> Cost:
-        """A step of DDP without a hook: torch's all-reduce, one bucket after another."""
+    def dense(self, dtype: torch.dtype = torch.float32) -> Cost:
+        """A step of DDP without a hook: torch's all-reduce, one bucket after another.
+
+        With another ``dtype``, as its ``bf16_compress_hook`` does it: rounded and divided, added up, widened.
+        """
         size = self.transport.size
         vector = self.vectors[0].clone()
         buckets = torch.split(vector, BUCKET_NUMEL)
-        predicted_s = sum(dense_exchange_s(self.network, bucket.nbytes, size) for bucket in buckets)
-        most = max(each.bytes_sent for each in all_reduce_traffic(vector.numel(), size))
+        predicted_s = sum(dense_exchange_s(self.network, bucket.numel() * dtype.itemsize, size) for bucket in buckets)
+        most = max(each.bytes_sent for each in all_reduce_traffic(vector.numel(), size, dtype.itemsize))
         if 2 * predicted_s > self.limit_s:
             return Cost(predicted_s, most, most, 0, 0)
 
         def exchange() -> None:
             for bucket in buckets:
-                dist.all_reduce(bucket, group=self.group)
-                bucket /= size
+                sent = bucket.to(dtype)
+                sent /= size
+                dist.all_reduce(sent, group=self.group)
+                bucket.copy_(sent)
 
         times = self._times(lambda: None, exchange, ROUNDS, self.limit_s)
         return Cost(statistics.median(times), most, most, len(times), vector.numel())
