@@ -82,6 +82,7 @@ def write_folder(path: Path, plan: Plan) -> Folder:
         "methods": list(plan.methods),
         "chosen": {method: {"optimizer": "sgd", "options": "", "lr": METHODS[method][4]} for method in plan.methods},
         "dense": ["sgd"],
+        "overlap": "ddp",
         "codec_s": {method: [0.002, 0.001] for method in plan.methods if method != "sgd"},
         "notes": ["A note about <this> comparison."],
         "something_new": 1,

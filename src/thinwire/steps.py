@@ -91,9 +91,14 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Let virtual time pass; a real process has already spent it."""
+    """Let virtual time pass; a real process has already spent it.
+
+    Time ``in_background`` passes while the program goes on; the next time it spends begins when that is over, and so
+    does whatever follows the program's end.
+    """
 
     seconds: float
+    in_background: bool = False
 
 
 Op: TypeAlias = AllReduce | AllGather | Send | Receive | ReceiveAny | Tell | Compute
@@ -183,9 +188,9 @@ def as_it_is(message: Tensor) -> Tensor:
     return message
 
 
-def compute(seconds: float) -> Steps[None]:
-    """Spend ``seconds`` of virtual time on computation."""
-    yield Compute(seconds)
+def compute(seconds: float, in_background: bool = False) -> Steps[None]:
+    """Spend ``seconds`` of virtual time on computation, see :class:`Compute`."""
+    yield Compute(seconds, in_background)
 
 
 def ask(op: Op) -> Steps[Any]:

@@ -189,6 +189,7 @@ def test_simulated_settings_are_no_part_of_a_comparison_of_processes(tmp_path: P
 OPTIONS = {
     "network": ("80kbit,30ms", asdict(Network(1e4, 0.03)), "network"),
     "codec": ("free", "free", "codec"),
+    "overlap": ("none", "none", "overlap"),
     "compute": ("7ms,slow=1x1", asdict(Machines(0.007, slow=((1, 1.0),))), "compute"),
     "batch-size": ("4", 4, "batch_size"),
     "sharding": ("sorted", "sorted", "sharding"),
@@ -209,14 +210,17 @@ def test_an_option_of_the_command_line_reaches_the_run(
     for out in (tmp_path / "0", tmp_path / "1"):
         made = described(out)
         for record in lines(out):
-            # Each step computes, then sums the gradient: to the owners of the shards and back.
-            step_s = made["compute"]["compute_s"] + 2 * made["network"]["latency_s"]
-            bytes_s = record["bytes_sent"] / made["network"]["bandwidth_Bps"]
-            assert record["seconds"] == pytest.approx(record["step"] * step_s + bytes_s)
+            # Each step sums the gradient: to the owners of the shards and back; during backward, or after it.
+            compute_s = made["compute"]["compute_s"]
+            exchange_s = 2 * made["network"]["latency_s"]
+            if record["step"]:
+                exchange_s += record["bytes_sent"] / record["step"] / made["network"]["bandwidth_Bps"]
+            behind = 2 / 3 * compute_s if made["overlap"] == "ddp" else 0.0
+            assert record["seconds"] == pytest.approx(record["step"] * (compute_s - behind + max(behind, exchange_s)))
             assert record["epoch"] == record["step"] * made["batch_size"] * 2 / 64
     before, now = ([record["value"] for record in lines(tmp_path / out)] for out in "01")
     # Other examples give another model; the clock does not.
-    assert (before == now) == (name in ("network", "compute", "codec"))
+    assert (before == now) == (name in ("network", "compute", "codec", "overlap"))
 
 
 def test_exchanges_are_charged_what_compressing_takes(tmp_path: Path) -> None:
@@ -244,6 +248,25 @@ def test_exchanges_are_charged_what_compressing_takes(tmp_path: Path) -> None:
     assert [record for record in lines(tmp_path / "3x") if record["seed"] < 2] == before
     with pytest.raises(ConfigError, match="codec 3x, now free"):
         compare(asked, tmp_path / "3x")
+
+
+def test_gradients_are_exchanged_during_backward_and_displacements_after_it(tmp_path: Path) -> None:
+    """With overlap a step takes forward, then the longer of backward and exchange; without, one after the other."""
+    methods = ("sgd", "topk:k=1", "local-sgd:every=2")
+    for latency_s, network in ((0.001, Network(1e12, 0.001)), (0.5, Network(1e12, 0.5))):
+        for overlap in ("none", "ddp"):
+            out = tmp_path / f"{overlap}-{latency_s}"
+            compare(
+                replace(PLAIN, methods=methods, lrs=(0.1,), network=network, compute=Machines(0.3), overlap=overlap),
+                out,
+            )
+            ends = {record["method"]: record["seconds"] for record in lines(out) if record["step"] == 6}
+            for method, latencies, num_exchanges in (("sgd", 2, 6), ("topk:k=1", 1, 6), ("local-sgd:every=2", 2, 3)):
+                exchange_s = latencies * latency_s
+                behind = overlap == "ddp" and "local" not in method
+                step_s = 0.1 + max(0.2, exchange_s) if behind else 0.3 + exchange_s
+                plain_s = (6 - num_exchanges) * 0.3
+                assert ends[method] == pytest.approx(num_exchanges * step_s + plain_s, rel=1e-6), (method, overlap)
 
 
 @pytest.mark.parametrize("text", ["", "fast", "x", "-1x", "2", "1e3x"])

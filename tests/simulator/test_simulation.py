@@ -319,3 +319,25 @@ def test_messages_that_nobody_received_are_told() -> None:
 
     with pytest.raises(ProtocolError, match="nobody received: 1 from worker 0 to worker 1"):
         Simulation(2).run([sender(), idler()])
+
+
+def test_time_in_the_background_passes_while_the_program_goes_on() -> None:
+    def program(rank: int) -> Steps[None]:
+        yield from compute(1.0)
+        yield from compute(3.0, in_background=True)
+        yield from compute(2.0, in_background=True)  # after the one before
+        if rank == 0:
+            yield from send(1, torch.zeros(4, dtype=torch.uint8))  # at 1
+        else:
+            yield from receive(0, as_it_is)  # at 1 + 10
+        yield from compute(0.5)
+
+    simulation = Simulation(2, Network(1e12, 10.0))
+    simulation.run([program(0), program(1)])
+    assert simulation.clocks == pytest.approx([6.5, 11.5])
+
+    def ends(seconds: float) -> Steps[None]:
+        yield from compute(seconds, in_background=True)
+
+    simulation.run([ends(1.0), ends(2.0)])
+    assert simulation.clocks == pytest.approx([7.5, 13.5])

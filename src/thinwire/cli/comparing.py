@@ -92,6 +92,7 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
         "network": Network.parse(given["network"] or "100Mbit,20ms"),
         "compute": Machines.parse(given["compute"] or "10ms"),
         "codec": given["codec"] or "measured",
+        "overlap": str(given["overlap"] or "ddp"),
         **{name: default for name, default in defaults.items() if given[name] is None},
     })  # fmt: skip
     folder, command = given["out"] or Path("runs") / task.replace(":", "-"), shlex.join(["thinwire", *sys.argv[1:]])
@@ -122,7 +123,7 @@ def _fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
 def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
     if given["tune_steps"] is not None and not tuned:
         warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
-    for name in ("network", "compute", "codec", "jobs") if given["engine"] == "processes" else ():
+    for name in ("network", "compute", "codec", "overlap", "jobs") if given["engine"] == "processes" else ():
         if given[name]:
             warnings.warn(f"--{name} has no effect with --engine processes", stacklevel=2)
 

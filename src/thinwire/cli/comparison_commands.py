@@ -14,6 +14,7 @@ JSON_HELP = "file for a JSON line a row, or - for standard output"
 
 
 EngineChoice = StrEnum("EngineChoice", ["simulate", "processes"])
+OverlapChoice = StrEnum("OverlapChoice", ["none", "ddp"])
 ShardingChoice = StrEnum("ShardingChoice", ["random", "sorted"])
 
 
@@ -63,6 +64,10 @@ def compare(
     compute: Annotated[
         str, typer.Option(help="simulated time of a step [default: 10ms]; varied: 10ms,jitter=20%,stall=1%x8,slow=3x5")
     ] = "",
+    overlap: Annotated[
+        OverlapChoice | None,
+        typer.Option(help="simulate gradients that are exchanged during backward, where a method may [default: ddp]"),
+    ] = None,
     codec: Annotated[
         str, typer.Option(help="charge exchanges what compressing takes here [default: measured]; 2x: twice that; free")
     ] = "",

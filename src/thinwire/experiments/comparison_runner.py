@@ -221,7 +221,7 @@ class ComparisonRunner:
         before, now = Comparison.from_json(self._before).to_json(), self.comparison.to_json()
         free = ["methods", "seeds", "lrs", "adaptive_lrs", "optimizers", "tune", "target"]
         if self.comparison.engine == "processes":
-            free += ["network", "compute", "codec"]  # they are only simulated
+            free += ["network", "compute", "codec", "overlap"]  # they are only simulated
         fixed = [name for name in now if name not in free]
         differing = [f"{name} {before[name]}, now {now[name]}" for name in fixed if before[name] != now[name]]
         made = self._before.get("made_by", {})

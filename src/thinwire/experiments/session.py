@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from thinwire.distributed.comm_hook import can_overlap
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.experiments.checkpoints import RunCheckpoints
 from thinwire.experiments.engines import Engine
@@ -24,6 +25,8 @@ from thinwire.random import Key
 from thinwire.steps import Steps, compute
 from thinwire.worker import Server, Worker, can_share, needs_server
 
+BACKWARD_SHARE = 2 / 3
+"""Of a step's computation: backward takes twice as long as forward, with two products of matrices for one."""
 SAVE_AFTER_S = 10.0
 """A checkpoint is written at the first evaluation that is this long after the one before."""
 
@@ -48,6 +51,7 @@ class Session:
         each = make_batches(task.labels, engine.size, comparison.sharding, comparison.batch_size, self._key)
         self._batches = [each[rank] for rank in engine.local_ranks]
         self._method = parse_method(run.variant)
+        self._overlaps = comparison.overlap == "ddp" and can_overlap(self._method)
         self.workers = self._make_workers()
         self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
         self._rates = make_rates(comparison.lr_schedule)
@@ -113,20 +117,27 @@ class Session:
             step = worker.num_steps
             seconds = self.comparison.compute.seconds(self._key, worker.rank, step)
             if shared:  # first the time, then the work: the gradients are this worker's until the next request
-                yield from compute(seconds)
+                yield from self._spend(seconds)
             take_gradient(self.task, worker, batches, self._key, step)
             if worker.rank == 0 and self._averager is not None:
                 self._averager.take(step, worker.shared_parameters())
             for group in worker.optimizer.param_groups:
                 group["lr"] = self._rates.at(self.run.setting.lr, step)
             if not shared:  # all workers' backward, then all workers' exchanges: the cache holds the code of either
-                yield from compute(seconds)
+                yield from self._spend(seconds)
             before = worker.num_exchanges
             yield from worker.step()
-            if worker.num_exchanges > before:
-                yield from compute(self.run.codec_s[worker.rank > 0])
-                if asynchronous and worker.is_paused:
-                    return
+            exchanged = worker.num_exchanges > before
+            yield from compute(self.run.codec_s[worker.rank > 0] if exchanged else 0.0)
+            if asynchronous and exchanged and worker.is_paused:
+                return
+
+    def _spend(self, seconds: float) -> Steps[None]:
+        """The time of a step's computation, its backward in the background of the exchange if that overlaps."""
+        backward = BACKWARD_SHARE if self._overlaps else 0.0
+        yield from compute((1.0 - backward) * seconds)
+        if backward:
+            yield from compute(backward * seconds, in_background=True)
 
     def _num_messages(self, stop: int) -> int:
         assert isinstance(self._method, ModelAveraging)

@@ -37,6 +37,9 @@ class Comparison:
         engine: ``simulate`` (virtual clock) or ``processes`` (torch.distributed).
         network: the simulated network; without effect on processes.
         compute: what a step of forward, backward and optimizer takes on each worker; without effect on processes.
+        overlap: ``ddp`` if exchanges of gradients go on during backward, as with DDP and its hooks, where the method
+            may (:func:`thinwire.distributed.comm_hook.can_overlap`); ``none`` if they follow it; without effect on
+            processes, where they follow it.
         codec: what an exchange is charged for compression, memory and decoding, beyond dense f32: ``free``,
             ``measured`` on this machine, or a multiple of that such as ``2x``; without effect on processes.
         steps: steps of a final run.
@@ -66,6 +69,7 @@ class Comparison:
     engine: EngineName = "simulate"
     network: Network = Network()
     compute: Machines = Machines()
+    overlap: Literal["none", "ddp"] = "none"
     codec: str = "free"
     steps: int
     tune_steps: int

@@ -91,13 +91,17 @@ def _codec(data: RecordedComparison) -> str:
     """What compression costs in the seconds that are told."""
     if data.engine == "processes":
         return ""
+    overlap = (
+        "Gradients are exchanged during backward, as DDP does it, by methods of which its hook is capable."
+        if data.overlap == "ddp"
+        else "No exchange overlaps computation."
+    )
     if not any(map(max, data.codec_s.values())):
-        return "Compressing and decoding are not charged."
+        return f"Compressing and decoding are not charged. {overlap}"
     slowest = max(data.codec_s, key=lambda method: max(data.codec_s[method]))
     return (
         "Compressing and decoding are charged as measured on one thread of this machine, beyond what dense f32 takes: "
-        f"up to {human_seconds(max(data.codec_s[slowest]))} an exchange (<code>{escape(slowest)}</code>). No exchange "
-        "overlaps computation."
+        f"up to {human_seconds(max(data.codec_s[slowest]))} an exchange (<code>{escape(slowest)}</code>). {overlap}"
     )
 
 

@@ -62,6 +62,7 @@ class RecordedComparison:
         target: the value to be reached, None if the user gave none.
         results: every evaluation of the final runs, ordered by method, seed and step.
         codec_s: what an exchange of each method was charged for compressing and decoding: worker 0, each other one.
+        overlap: ``ddp`` if exchanges of gradients went on during backward, else ``none``.
         tuning: for every method what was tried and the value that it was judged by, NaN where it diverged; ascending.
     """
 
@@ -85,6 +86,7 @@ class RecordedComparison:
     chosen: Mapping[str, RecordedSetting]
     dense: tuple[str, ...]
     codec_s: Mapping[str, tuple[float, float]]
+    overlap: str
     notes: tuple[str, ...]
     results: tuple[Record, ...]
     tuning: Mapping[str, tuple[tuple[RecordedSetting, float], ...]]
@@ -148,6 +150,7 @@ def load(folder: StrPath) -> RecordedComparison:
         methods=methods,
         chosen={printable(name): _setting(field(chosen, name, where, dict), where) for name in chosen},
         dense=dense,
+        overlap=field(about, "overlap", where, str),
         codec_s=_codec_s(field(about, "codec_s", where, dict), where),
         notes=texts(about, "notes", where),
         results=tuple(sorted((record for _, record in results), key=lambda r: (order[r.method], r.seed, r.step))),

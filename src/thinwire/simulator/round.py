@@ -71,6 +71,7 @@ class Round:
         self._num_events = 0
         self._waiting: dict[int, Op] = {}
         self._finished: set[int] = set()
+        self._busy_until = [0.0] * self._size
         # For each receiver, by sender: when a message has arrived, how many came before it, and what it is.
         self._mail: list[dict[int, deque[tuple[float, int, _Parcel]]]] = [{} for _ in programs]
         self._num_under_way = 0
@@ -99,6 +100,7 @@ class Round:
                 op = self._programs[rank].send(reply)
             except StopIteration as stop:
                 self._results[rank] = stop.value
+                self._links.clocks[rank] = max(now, self._busy_until[rank])
                 self._finished.add(rank)
             else:
                 self._perform(rank, op)
@@ -123,8 +125,11 @@ class Round:
     def _perform(self, rank: int, op: Op) -> None:
         now = self._links.clocks[rank]
         match op:
-            case Compute(seconds):
-                self._wake(rank, now + seconds, None)
+            case Compute(seconds, in_background):
+                end = max(now, self._busy_until[rank]) + seconds
+                if in_background:
+                    self._busy_until[rank] = end
+                self._wake(rank, now if in_background else end, None)
             case Send(destination, message):
                 check_peer(op, rank, self._size)
                 first_bit = self._links.leave(rank, destination, message.numel())
