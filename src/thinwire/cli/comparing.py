@@ -11,21 +11,25 @@ from typing import Any
 
 import torch.distributed as dist
 
-from thinwire.cli.application import fill, numbers, open_lines, say
-from thinwire.cli.progress import Meter
-from thinwire.cli.reporting import show_report
+from thinwire.cli.application import console, fill, numbers, say
+from thinwire.cli.progress import Meter, short_time
+from thinwire.cli.reporting import Exports, show_report
+from thinwire.cli.studies import study_text
 from thinwire.cli.warning import show_warning
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError
 from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
+from thinwire.experiments.estimate import estimate
 from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
 from thinwire.experiments.launch import is_lead, join, launch
+from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
+from thinwire.report import TerminalColumn, TerminalTable, print_fitted
 from thinwire.worker import needs_server
 
 TUNED = ("choco.gamma=0.05,0.1,0.3", "easgd.alpha=0.03,0.06,0.1")
@@ -41,12 +45,14 @@ class Settings:
     Args:
         folder: of the comparison.
         command: how the user started it.
-        json_file: what ``--json`` was.
+        study: the text of its study file.
+        exports: where the table goes.
     """
 
     folder: Path
     command: str
-    json_file: str
+    study: str
+    exports: Exports
 
 
 def refuse_swapped(task: str, methods: Sequence[str]) -> None:
@@ -68,6 +74,8 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: something that cannot be, or cannot be read.
     """
+    if not given["methods"]:
+        raise ConfigError("no methods were given; name some, or a study file with -f. See: thinwire methods")
     if not is_lead():
         warnings.simplefilter("ignore")  # the process beside it shows the same
     task, steps, jobs = given["task"], given["steps"], given["jobs"]
@@ -95,8 +103,38 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
         "overlap": str(given["overlap"] or "ddp"),
         **{name: default for name, default in defaults.items() if given[name] is None},
     })  # fmt: skip
-    folder, command = given["out"] or Path("runs") / task.replace(":", "-"), shlex.join(["thinwire", *sys.argv[1:]])
-    start(comparison, loaded, fill(Settings, given, {"folder": folder, "command": command}), jobs)
+    if given["dry_run"]:
+        show_estimate(comparison, loaded, jobs)
+        return
+    settings = Settings(
+        folder=given["out"] or Path("runs") / task.replace(":", "-"),
+        command=shlex.join(["thinwire", *sys.argv[1:]]),
+        study=study_text(given),
+        exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
+    )
+    start(comparison, loaded, settings, jobs)
+
+
+def show_estimate(comparison: Comparison, task: Task, jobs: int | None) -> None:
+    """Say what a comparison would take, without beginning it."""
+    if comparison.engine != "simulate":
+        raise ConfigError("--dry-run times simulated steps; leave out --engine processes")
+    found = estimate(comparison, task, lambda method: print(f"timing {method}", file=sys.stderr, flush=True))
+    columns = {
+        "tuning\nruns": [f"{each.num_tuning_runs:,}" for each in found],
+        "final\nruns": [f"{each.num_final_runs:,}" for each in found],
+        "steps": [f"{each.num_steps:,}" for each in found],
+        "processor\nseconds": [f"{each.seconds:,.0f}" for each in found],
+    }
+    names = TerminalColumn(header="method", cells=[each.method for each in found], is_name=True)
+    numbers = [TerminalColumn(header=header, cells=cells) for header, cells in columns.items()]
+    print_fitted(TerminalTable(columns=[names, *numbers]), console)
+    used = min(default_jobs() if jobs is None else jobs, default_jobs())
+    total = sum(each.seconds for each in found)
+    say(
+        f"about {short_time(total / used)} with {used} at a time; up to {MAX_EXTENSIONS} more learning rates are tried "
+        "where the best one lies at the end of those given"
+    )
 
 
 def separated(text: str) -> tuple[str, ...]:
@@ -174,17 +212,18 @@ def _num_processes(comparison: Comparison) -> int:
 def _compare(comparison: Comparison, task: Task, settings: Settings, executor: Executor) -> None:
     with Meter(enabled=executor.is_main) as meter:
         watch = functools.partial(_show, meter)
-        comparer = ComparisonRunner(comparison, task, settings.folder, executor, command=settings.command, watch=watch)
-        if executor.is_main and settings.json_file != "-":
-            with open_lines(settings.json_file, "a"):
-                pass  # it can be written, which is known now and not after hours
+        comparer = ComparisonRunner(
+            comparison, task, settings.folder, executor, command=settings.command, watch=watch, study=settings.study
+        )
+        if executor.is_main:
+            settings.exports.check()
         chosen = comparer.run()
     if executor.is_main:
-        if settings.json_file != "-":
+        if "-" not in (settings.exports.json, settings.exports.csv, settings.exports.latex):
             for method, setting in chosen.items():
                 more = "".join(f", {part}" for part in (setting.optimizer, setting.options) if part)
                 say(f"learning rate {setting.lr:g}{more} taken for {method}")
-        show_report(settings.folder, settings.json_file)
+        show_report(settings.folder, settings.exports)
 
 
 def _show(meter: Meter, what: str, runs: Sequence[Run], out: Path) -> None:

@@ -10,12 +10,44 @@ from thinwire.cli.application import app, open_lines
 
 TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
+TABLE_HELP = "file for the table as {}, or - for standard output"
 JSON_HELP = "file for a JSON line a row, or - for standard output"
 
 
 EngineChoice = StrEnum("EngineChoice", ["simulate", "processes"])
 OverlapChoice = StrEnum("OverlapChoice", ["none", "ddp"])
 ShardingChoice = StrEnum("ShardingChoice", ["random", "sorted"])
+
+
+MethodNames = Annotated[
+    list[str] | None, typer.Argument(help="NAME or NAME:OPTION=VALUE,..., see: thinwire methods", show_default=False)
+]
+StudyFile = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", help="a study file, whose values other options replace; each run writes study.toml"),
+]
+Optimizers = Annotated[
+    str, typer.Option(help="of torch.optim, of which each method's best is taken: sgd; sgd:momentum=0.9; adamw")
+]
+Tuned = Annotated[
+    str, typer.Option(help="METHOD.OPTION=VALUE,VALUE; ... to try, or none [default: choco's gamma, easgd's alpha]")
+]
+Links = Annotated[
+    str, typer.Option(help="simulated links [default: 100Mbit,20ms]; worker 3 apart: 100Mbit,20ms;3:8Mbit,1s")
+]
+StepTimes = Annotated[
+    str, typer.Option(help="simulated time of a step [default: 10ms]; varied: 10ms,jitter=20%,stall=1%x8,slow=3x5")
+]
+Overlap = Annotated[
+    OverlapChoice | None,
+    typer.Option(help="simulate gradients that are exchanged during backward, where a method may [default: ddp]"),
+]
+Codec = Annotated[
+    str, typer.Option(help="charge exchanges what compressing takes here [default: measured]; 2x: twice that; free")
+]
+JsonFile = Annotated[str, typer.Option("--json", help=JSON_HELP)]
+CsvFile = Annotated[str, typer.Option("--csv", help=TABLE_HELP.format("CSV"))]
+LatexFile = Annotated[str, typer.Option("--latex", help=TABLE_HELP.format("LaTeX"))]
 
 
 def complete_tasks(incomplete: str) -> list[str]:
@@ -41,36 +73,24 @@ def methods(
 
 @app.command()
 def compare(
-    methods: Annotated[list[str], typer.Argument(help="NAME or NAME:OPTION=VALUE,..., see: thinwire methods")],
+    context: typer.Context,
+    methods: MethodNames = None,
+    study: StudyFile = None,
     task: Annotated[
         str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
     ] = "digits",
     workers: Annotated[int, typer.Option(help="number of workers, each with its share of the data")] = 8,
     seeds: Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")] = "0,1,2",
     lrs: Annotated[str, typer.Option(help="learning rates to try, separated by commas [default: the task's]")] = "",
-    optimizers: Annotated[
-        str, typer.Option(help="of torch.optim, of which each method's best is taken: sgd; sgd:momentum=0.9; adamw")
-    ] = "sgd",
-    tune: Annotated[
-        str,
-        typer.Option(help="METHOD.OPTION=VALUE,VALUE; ... to try, or none [default: choco's gamma, easgd's alpha]"),
-    ] = "",
+    optimizers: Optimizers = "sgd",
+    tune: Tuned = "",
     engine: Annotated[
         EngineChoice, typer.Option(help="one process and a virtual clock, or real processes")
     ] = EngineChoice.simulate,
-    network: Annotated[
-        str, typer.Option(help="simulated links [default: 100Mbit,20ms]; worker 3 apart: 100Mbit,20ms;3:8Mbit,1s")
-    ] = "",
-    compute: Annotated[
-        str, typer.Option(help="simulated time of a step [default: 10ms]; varied: 10ms,jitter=20%,stall=1%x8,slow=3x5")
-    ] = "",
-    overlap: Annotated[
-        OverlapChoice | None,
-        typer.Option(help="simulate gradients that are exchanged during backward, where a method may [default: ddp]"),
-    ] = None,
-    codec: Annotated[
-        str, typer.Option(help="charge exchanges what compressing takes here [default: measured]; 2x: twice that; free")
-    ] = "",
+    network: Links = "",
+    compute: StepTimes = "",
+    overlap: Overlap = None,
+    codec: Codec = "",
     target: Annotated[
         float | None, typer.Option(help="accuracy or loss to reach [default: what dense runs reach]")
     ] = None,
@@ -92,7 +112,10 @@ def compare(
     data: Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK]")] = None,
     jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
-    json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
+    dry_run: Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")] = False,
+    json_file: JsonFile = "",
+    csv_file: CsvFile = "",
+    latex_file: LatexFile = "",
 ) -> None:
     """Train with several methods, tuned alike, and write a report.
 
@@ -102,18 +125,25 @@ def compare(
 
     thinwire compare sgd topk:density=1% signtopk:density=1%,every=8 --task digits --target 0.95
     """
-    given = locals()
+    given = {name: value for name, value in locals().items() if name not in ("context", "study")}
     from thinwire.cli.comparing import compare_as_asked
+    from thinwire.cli.studies import merged
 
-    compare_as_asked(given)
+    def is_explicit(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    compare_as_asked(merged(given, is_explicit, study))
 
 
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="folder that thinwire compare wrote, such as runs/digits")],
-    json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
+    json_file: JsonFile = "",
+    csv_file: CsvFile = "",
+    latex_file: LatexFile = "",
 ) -> None:
     """Print the table of a comparison, and write its page again."""
-    from thinwire.cli.reporting import show_report
+    from thinwire.cli.reporting import Exports, show_report
 
-    show_report(folder, json_file)
+    show_report(folder, Exports(json_file, csv_file, latex_file))

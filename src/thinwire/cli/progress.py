@@ -66,9 +66,9 @@ class Meter:
         line = f"{what}: {done:,} of {total:,} {unit}"
         if first < done < total:
             left_s = (time_s - begun_s) * (total - done) / (done - first)
-            line += f" after {_time(time_s - begun_s)}, about {_time(left_s)} left"
+            line += f" after {short_time(time_s - begun_s)}, about {short_time(left_s)} left"
         elif is_over and time_s > begun_s:
-            line += f" after {_time(time_s - begun_s)}"
+            line += f" after {short_time(time_s - begun_s)}"
         print(f"{line}; {now}" if now else line, file=sys.stderr, flush=True)
 
 
@@ -95,7 +95,13 @@ def _make_bars() -> "Progress":
     )
 
 
-def _time(seconds: float) -> str:
+def short_time(seconds: float) -> str:
+    """Whole seconds up to two minutes, then minutes up to two hours.
+
+    Example:
+        >>> short_time(42.3), short_time(600), short_time(9000)
+        ('42 s', '10 min', '2.5 h')
+    """
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

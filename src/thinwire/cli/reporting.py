@@ -1,6 +1,6 @@
 """``thinwire report``, and how a comparison ends; knows nothing of torch."""
 
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from thinwire import report
@@ -8,8 +8,36 @@ from thinwire.cli.application import console, open_lines, say, write_line
 from thinwire.errors import ConfigError
 
 
-def show_report(folder: Path, json_file: str = "") -> None:
-    """Write the page, then print the table; with ``--json -``, lines in place of it.
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """Where the table goes beside the terminal: a file, standard output in its place for ``-``, nowhere if empty.
+
+    Raises:
+        ConfigError: two of them are to go to standard output.
+    """
+
+    json: str = ""
+    csv: str = ""
+    latex: str = ""
+
+    def __post_init__(self) -> None:
+        if [self.json, self.csv, self.latex].count("-") > 1:
+            raise ConfigError("two tables were to go to standard output; give one of them a file")
+
+    def check(self) -> None:
+        """Refuse files that cannot be written, before long work.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        for name in (self.json, self.csv, self.latex):
+            if name != "-":
+                with open_lines(name, "a"):
+                    pass
+
+
+def show_report(folder: Path, exports: Exports) -> None:
+    """Write the page, then print the table; or what is to go to standard output in place of it.
 
     Raises:
         ConfigError: the folder holds no comparison.
@@ -21,10 +49,14 @@ def show_report(folder: Path, json_file: str = "") -> None:
     # The page first: the table may be cut short by whoever reads it.
     page = folder / "report.html"
     report.write_page(data, page)
-    with open_lines(json_file) as lines:
+    with open_lines(exports.json) as lines:
         for row in rows:
             write_line(lines, row.to_json())
-        if lines is sys.stdout:
-            return
+    for name, text in ((exports.csv, report.csv_table(rows)), (exports.latex, report.latex_table(rows))):
+        with open_lines(name) as lines:
+            if lines is not None:
+                print(text, end="", file=lines, flush=True)
+    if "-" in (exports.json, exports.csv, exports.latex):
+        return
     report.print_table(rows, console)
     say(f"wrote {folder / 'results.jsonl'} and {page}")

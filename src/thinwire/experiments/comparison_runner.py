@@ -44,13 +44,22 @@ class ComparisonRunner:
     """
 
     def __init__(
-        self, comparison: Comparison, task: Task, out: StrPath, executor: Executor, *, command: str, watch: Watch
+        self,
+        comparison: Comparison,
+        task: Task,
+        out: StrPath,
+        executor: Executor,
+        *,
+        command: str,
+        watch: Watch,
+        study: str = "",
     ) -> None:
         self.comparison = comparison
         self.task = task
         self.out = Path(out)
         self.executor = executor
         self._command = command
+        self._study = study
         self._watch = watch
         _refuse_unwritable(self.out)
         model = task.model(0)
@@ -152,6 +161,8 @@ class ComparisonRunner:
         """Make the files of an earlier call agree with this one's methods, so that they can be reported at any time."""
         methods = self.comparison.methods
         if self.executor.is_main:
+            if self._study:
+                write_atomically(self.out / "study.toml", self._study.encode())
             for path in (self.out / "tuning.jsonl", self.out / "results.jsonl"):
                 # Before the description: it may lack methods that the files have no records of, not the other way.
                 if path.exists():

@@ -1,5 +1,6 @@
 """Tables and a self-contained page from the files that a comparison wrote; knows nothing of torch."""
 
+from thinwire.report.exports import csv_table, latex_table
 from thinwire.report.page import write_page
 from thinwire.report.records import Record, RecordedComparison, load
 from thinwire.report.rows import ResultRow, effective_target, summarise
@@ -16,7 +17,9 @@ __all__ = [
     "ResultRow",
     "TerminalColumn",
     "TerminalTable",
+    "csv_table",
     "effective_target",
+    "latex_table",
     "load",
     "plain",
     "print_fitted",
