@@ -111,7 +111,7 @@ def test_the_shell_completes_commands_options_and_tasks(
         return capsys.readouterr().out.split()
 
     assert completed("co") == ["compare"]
-    assert completed("compare", "--tun") == ["--tune-steps"]
+    assert completed("compare", "--tune-") == ["--tune-steps"]
     assert completed("compare", "--task", "d") == ["digits"]
 
 

@@ -199,6 +199,14 @@ def test_steps_are_divided_by_the_second_moment_that_was_measured(size: int) -> 
         assert aggregate.message_bytes == other.message_bytes + 4
 
 
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**20])
+def test_the_ratio_has_no_unit(scale: float) -> None:
+    large, small = party(VarianceScaled(), GSpar(density=0.2), 3), party(VarianceScaled(), GSpar(density=0.2), 3)
+    vectors = vectors_of(3, NUMEL, 4)
+    first, second = large.exchange(vectors)[0], small.exchange([vector * scale for vector in vectors])[0]
+    torch.testing.assert_close(second.mean / scale, first.mean, rtol=1e-5, atol=1e-7)
+
+
 def test_a_ratio_that_is_known_costs_nothing_and_is_that_of_the_operator() -> None:
     known = party(VarianceScaled(Gather(), ratio=1.5), GSpar(variance=0.5), 2)
     measured = party(VarianceScaled(), GSpar(variance=0.5), 2)

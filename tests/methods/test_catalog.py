@@ -206,6 +206,12 @@ def test_what_was_written_before_classes_were_renamed_is_read(name: str) -> None
     assert from_json(data) == parse_method(name)
 
 
+@pytest.mark.parametrize(("compressors", "exchanges"), [((), 1), ((TopK(k=1),), 0), ((TopK(k=1),), -1)])
+def test_a_warm_up_of_nothing_is_refused(compressors: tuple[Compressor, ...], exchanges: int) -> None:
+    with pytest.raises(ConfigError, match="warm-up"):
+        WarmUp(compressors, exchanges)
+
+
 @pytest.mark.parametrize("row", CATALOG, ids=lambda row: row.name)
 def test_every_option_changes_the_method(row: CatalogEntry) -> None:
     for option in row.options.values():

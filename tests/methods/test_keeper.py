@@ -86,3 +86,10 @@ def test_a_state_of_other_parameters_is_refused_and_changes_nothing() -> None:
         with pytest.raises(ConfigError, match="the saved state is of another model"):
             keeper.load(other, [None, None])
     assert all(torch.equal(keeper.tensors()[each], known[each]) for each in known)
+    for count in (1, 3, 4, 9):
+        with pytest.raises(ConfigError) as raised:
+            keeper.load(
+                {**known, **{f"memory.residual.more{number}": known[name] for number in range(count)}}, [None, None]
+            )
+        assert str(raised.value).count("memory.residual.more") == min(count, 3)
+        assert str(raised.value).endswith(" and others") == (count > 3)

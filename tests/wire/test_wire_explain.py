@@ -96,6 +96,7 @@ def test_codes_are_named_and_what_they_take_is_said() -> None:
     assert said["levels"]["level code"] == "0: packed"
     assert said["levels"]["codes"] == "40 from 0 to 2, 2 bits a code"
     assert said["Elias"]["level code"] == "1: Elias omega"
+    assert said["Elias"]["codes"].startswith("40 from 0 to 2, ")
     assert said["entropy"]["level code"] == "2: entropy"
     assert said["fixed"]["index code"] == "0: fixed width"
     assert said["fixed"]["indices"] == "3 of 1000 entries, 13.33 bits an index"
