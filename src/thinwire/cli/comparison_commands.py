@@ -8,7 +8,7 @@ import typer
 
 from thinwire.cli.application import app, open_lines
 
-TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
+TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg", "logreg-convex")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
 TABLE_HELP = "file for the table as {}, or - for standard output"
 JSON_HELP = "file for a JSON line a row, or - for standard output"

@@ -13,7 +13,7 @@ from thinwire.files import StrPath
 
 __all__ = ["Evaluation", "Metric", "Split", "Task", "describe_failure", "load_task", "reads_files", "task_names"]
 
-_NAMES = ("digits", "fashion-mnist", "stdlib-lm", "logreg")
+_NAMES = ("digits", "fashion-mnist", "stdlib-lm", "logreg", "logreg-convex")
 
 
 def task_names() -> tuple[str, ...]:
@@ -75,10 +75,10 @@ def load_task(name: str, *, data: StrPath | None = None) -> Task:
         from thinwire.experiments.tasks.stdlib_lm import stdlib_lm
 
         return stdlib_lm()
-    if name == "logreg":
+    if name in ("logreg", "logreg-convex"):
         from thinwire.experiments.tasks.logreg import logreg
 
-        return logreg()
+        return logreg(regularised=name == "logreg")
     if ":" in name:
         return _foreign(name)
     nearest = difflib.get_close_matches(name, _NAMES, n=1)

@@ -1,4 +1,4 @@
-"""``logreg``: regularised logistic regression whose exact optimum is known."""
+"""``logreg`` and ``logreg-convex``: logistic regression, with a regulariser and without, whose optimum is known."""
 
 import math
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from thinwire.random import Key
 
 _GRADIENT_NORM = 1e-10
 _CHUNK = 1024  # rows; a chunk in f64 stays in the cache
+_LEAST_SHARE = 8
 _DATA = Key(0).fold("logreg", "data")
 
 
@@ -36,7 +37,7 @@ class Optimum:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LogisticRegression:
-    """A :class:`~thinwire.experiments.tasks.base.Task`: minimise one strongly convex function.
+    """A :class:`~thinwire.experiments.tasks.base.Task`: minimise one convex function, strongly so if regularised.
 
     ``f(w) = mean_i log(1 + exp(-y_i <x_i, w>)) + regularisation / 2 |w|^2``
 
@@ -48,7 +49,7 @@ class LogisticRegression:
     Args:
         signed_rows: f32 ``[n, d]``, the examples ``y_i x_i``.
         labels: int64 ``[n]``, the ``y_i``, -1 or 1.
-        regularisation: the factor of the squared norm, above 0.
+        regularisation: the factor of the squared norm, 0 or more.
         batch_size: examples per worker and step.
         learning_rates: ascending.
     """
@@ -97,7 +98,7 @@ class LogisticRegression:
         kept as long as a step with it halves the gradient: one Hessian takes as long as fifteen steps.
 
         Raises:
-            RuntimeError: the method did not converge; cannot happen for rows of norm 1.
+            RuntimeError: the method did not converge; cannot happen for rows of norm 1 that no plane separates.
         """
         weights = torch.zeros(self.signed_rows.shape[1], dtype=torch.float64)
         value, gradient = self._value_and_gradient(weights)
@@ -144,8 +145,11 @@ class LogisticRegression:
 
 
 @lru_cache(maxsize=4)
-def logreg(num_examples: int = 20_000, dimension: int = 2_000) -> LogisticRegression:
+def logreg(num_examples: int = 20_000, dimension: int = 2_000, regularised: bool = True) -> LogisticRegression:
     """A synthetic problem of the size and shape of the ``epsilon`` data set's, with regularisation ``1/n``.
+
+    Without the regulariser (``logreg-convex``) the objective is convex, and no constant of strong convexity holds
+    everywhere: it flattens as weights grow. Its minimum is attained, since the labels are not separable.
 
     Stated in full: feature ``j = 1 .. d`` of each row is normal with standard deviation ``j ** -0.5``, and
     each row is then scaled to norm 1. The true weights are standard normal, scaled so that the margins
@@ -158,10 +162,11 @@ def logreg(num_examples: int = 20_000, dimension: int = 2_000) -> LogisticRegres
 
     Args:
         num_examples: ``n``, at least 1.
-        dimension: ``d``, at least 1.
+        dimension: ``d``, at least 1; without a regulariser the examples must be many times more.
+        regularised: whether ``1/(2n) |w|^2`` is added.
 
     Raises:
-        ConfigError: an argument below 1.
+        ConfigError: an argument below 1, or too few examples without a regulariser.
 
     Example:
         >>> task = logreg(200, 10)
@@ -170,6 +175,12 @@ def logreg(num_examples: int = 20_000, dimension: int = 2_000) -> LogisticRegres
     """
     if num_examples < 1 or dimension < 1:
         raise ConfigError(f"logreg has {num_examples} examples of {dimension} features; each is at least 1.")
+    if not regularised and num_examples < _LEAST_SHARE * dimension:
+        raise ConfigError(
+            f"{num_examples} examples of {dimension} features without a regulariser were asked for; a plane "
+            f"that separates them is likely, and then there is no optimum: give {_LEAST_SHARE} times as many examples as "
+            "features"
+        )
     random = np.random.Generator(np.random.Philox(key=_DATA.fold(num_examples, dimension).bits64()))
     rows = torch.from_numpy(random.standard_normal((num_examples, dimension), dtype=np.float32))
     rows *= torch.arange(1, dimension + 1, dtype=torch.float32).rsqrt()
@@ -179,5 +190,8 @@ def logreg(num_examples: int = 20_000, dimension: int = 2_000) -> LogisticRegres
     positive = torch.from_numpy(random.random(num_examples, dtype=np.float32)) < torch.sigmoid(margins)
     labels = torch.where(positive, 1, -1)
     return LogisticRegression(
-        signed_rows=rows.mul_(labels.unsqueeze(1)), labels=labels, regularisation=1 / num_examples
+        signed_rows=rows.mul_(labels.unsqueeze(1)),
+        labels=labels,
+        regularisation=1 / num_examples if regularised else 0.0,
+        name="logreg" if regularised else "logreg-convex",
     )
