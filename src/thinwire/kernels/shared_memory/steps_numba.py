@@ -133,7 +133,7 @@ def _take_all(places: Any, updates: Any, chosen: Any, amounts: Any) -> int:
 
 @helper
 def _random_subset(words: Any, k: int, marks: Any, chosen: Any) -> None:
-    """``k`` of ``marks.size`` places, every subset as likely (Floyd), a word each; ``marks`` is zero before and after."""
+    """``k`` of ``marks.size`` places, every subset as likely (Floyd), a word each; ``marks`` is zero outside."""
     for j in range(k):
         bound = marks.size - k + j
         place = np.int64((np.uint64(words[j]) * np.uint64(bound + 1)) >> np.uint64(32))
