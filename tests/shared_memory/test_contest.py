@@ -1,5 +1,7 @@
 """The contest counts exactly; variants other than the racy one lose nothing."""
 
+import os
+import sys
 import threading
 
 import pytest
@@ -85,6 +87,13 @@ def test_a_thread_that_does_not_start_ends_the_others(monkeypatch: pytest.Monkey
     with pytest.raises(RuntimeError, match="can't start"):
         run_together(shared, [lambda: add_ones(shared, "racy", 2**40, 2)] * 2)
     assert not started[0].is_alive()
+
+
+def test_pinned_threads_leave_the_process_where_it_may_run() -> None:
+    threads = 3  # on two processors, two of them take turns
+    before = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    assert hold_contest(Contest(variant="mutex", threads=threads, additions=30_000, pinned=True)).lost == 0
+    assert before == (os.sched_getaffinity(0) if sys.platform == "linux" else set())
 
 
 def test_what_cannot_be_counted_exactly_is_refused() -> None:

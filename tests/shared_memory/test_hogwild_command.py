@@ -14,7 +14,7 @@ QUICK = (
 
 
 def test_tables_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(monkeypatch, *QUICK, "--threads", "1,2", "--density", "100%,10%") == 0
+    assert run_cli(monkeypatch, *QUICK, "--threads", "1,2", "--density", "100%,10%", "--pin") == 0
     shown = capsys.readouterr().out
     assert "contest: 5,000 additions of 1 to 8 counters of int64" in shown
     assert "sgd, logistic, sparse: 60 examples of 50 coordinates, 400 updates" in shown

@@ -46,6 +46,7 @@ def hogwild(
         int, typer.Option(help="additions of the contest that counts lost ones exactly; 0 for none")
     ] = 1_000_000,
     seed: Annotated[int, typer.Option(help="seed of data and draws")] = 0,
+    pinned: Annotated[bool, typer.Option("--pin", help="keep each thread on a processor of its own (Linux)")] = False,
     json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
 ) -> None:
     """Train with threads on one vector: which lock, or none, is fastest, and what is lost.

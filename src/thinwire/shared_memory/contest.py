@@ -32,6 +32,7 @@ class Contest:
         counters: how many counters take turns.
         kind: their type. With ``fetch-and-add`` an addition to int64 is one instruction of the processor, to a float it
             is a loop of compare-and-swap.
+        pinned: each thread stays on a processor of its own (Linux).
 
     Raises:
         ConfigError: a value out of range, or more additions than the counters can count exactly.
@@ -48,6 +49,7 @@ class Contest:
     additions: int = 1_000_000
     counters: int = 8
     kind: Kind = "int64"
+    pinned: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -118,7 +120,7 @@ def hold_contest(contest: Contest) -> ContestResult:
     total, num = contest.additions, contest.threads
     shares = [total * (thread + 1) // num - total * thread // num for thread in range(num)]
     work = [functools.partial(add_ones, shared, contest.variant, share, num) for share in shares]
-    outcome = run_together(shared, work)
+    outcome = run_together(shared, work, pinned=contest.pinned)
     found = int(shared.vector.sum(dtype=torch.int64 if contest.kind == "int64" else torch.float64))
     return ContestResult(
         contest=contest, found=found, lost=sum(outcome.results) - found, seconds=outcome.seconds,

@@ -28,6 +28,7 @@ class Settings:
         backoff: by what the learning rate is multiplied after each round (Hogwild!'s back-off).
         regularisation: the factor of ``|w|^2 / 2``; one over the number of examples if none.
         seed: of the examples that are drawn; each thread has a stream of its own.
+        pinned: each thread stays on a processor of its own (Linux).
 
     Raises:
         ConfigError: a value out of range.
@@ -49,6 +50,7 @@ class Settings:
     backoff: float = 0.9
     regularisation: float | None = None
     seed: int = 0
+    pinned: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -135,7 +135,11 @@ def measure(plan: Plan, listener: Listener) -> list[Row]:
     for threads in plan.threads if plan.additions else ():
         for variant in plan.variants:
             listener.begins(f"contest, {threads} threads, {variant}")
-            listener.contested(hold_contest(Contest(variant=variant, threads=threads, additions=plan.additions)))
+            listener.contested(
+                hold_contest(
+                    Contest(variant=variant, threads=threads, additions=plan.additions, pinned=plan.settings.pinned)
+                )
+            )
     for density in plan.densities or (None,):
         examples = load_examples(
             plan.task, numel=plan.numel, examples=plan.examples, density=density, seed=plan.settings.seed

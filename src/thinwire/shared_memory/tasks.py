@@ -46,7 +46,7 @@ def load_examples(
 
     - ``sparse``: in each example ``density * numel`` coordinates drawn at random have normal values, scaled to norm
       1; a noisy linear model gives the labels.
-    - ``gspar``: dense, with entries of uneven size (Wangni et al. 2018, section 5: ``C1 = 0.6``, ``C2 = 0.25``).
+    - ``gspar``: dense, with entries of uneven size (Wangni et al. 2018, with ``C1 = 0.6``, ``C2 = 0.25``).
     - ``logreg``: dense, as the task of ``thinwire compare``.
     - ``breast-cancer``, ``digits`` (even or odd): scikit-learn's; ``numel``, ``examples`` and ``seed`` have no part.
 

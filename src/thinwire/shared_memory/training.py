@@ -188,7 +188,7 @@ class _Run:
             functools.partial(take_steps, self._shared, self._rows, rule, settings.variant, part, span, counts)
             for part, span in zip(self._parts, spans, strict=True)
         ]
-        outcome = run_together(self._shared, work)
+        outcome = run_together(self._shared, work, pinned=settings.pinned)
         self._first = [span.first + span.num for span in spans]
         self.updates += sum(steps for steps, _ in outcome.results)
         self.writes += sum(written for _, written in outcome.results)
