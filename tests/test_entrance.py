@@ -11,14 +11,15 @@ from command_line import run_cli
 from typer.testing import CliRunner
 
 import thinwire
-from thinwire.cli import comparison_commands, measuring_commands
+from thinwire.cli import comparison_commands, measuring_commands, shared_memory_commands
 from thinwire.cli.application import app
 from thinwire.experiments.tasks import task_names
 from thinwire.frontier.inputs import DEFAULT_NUMEL
 from thinwire.frontier.sweep import BUDGETS
 from thinwire.methods import CATALOG
+from thinwire.shared_memory import TASKS, VARIANTS
 
-COMMANDS = ("methods", "compare", "report", "record", "bench", "probe", "frontier", "inspect")
+COMMANDS = ("methods", "compare", "report", "record", "bench", "probe", "frontier", "inspect", "hogwild")
 
 
 def python(*lines: str) -> subprocess.CompletedProcess[str]:
@@ -119,6 +120,8 @@ def test_what_is_written_twice_to_be_quick_is_the_same() -> None:
     assert task_names() == comparison_commands.TASKS
     assert measuring_commands.DEFAULT_NUMEL == DEFAULT_NUMEL
     assert tuple(map(float, measuring_commands.BUDGETS.split(","))) == BUDGETS
+    assert shared_memory_commands.SHARED_TASKS == TASKS
+    assert shared_memory_commands.SHARED_VARIANTS == VARIANTS
     assert tuple(command.callback.__name__ for command in app.registered_commands if command.callback) == COMMANDS
 
 

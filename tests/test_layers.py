@@ -22,7 +22,7 @@ FLOORS = {
     "worker": 8,
     **dict.fromkeys(("simulator", "distributed"), 9),
     **dict.fromkeys(("experiments", "report", "integrations"), 10),
-    "frontier": 11,
+    **dict.fromkeys(("frontier", "shared_memory"), 11),
     "bench": 12,
     "cli": 13,
     "__main__": 14,
@@ -34,7 +34,7 @@ ROOMS = {
     **dict.fromkeys(("bitpack", "crc32c", "random", "flat"), 1),
     **dict.fromkeys(("reduce", "entropy", "select"), 2),
     **dict.fromkeys(("quantize", "transform"), 3),
-    **dict.fromkeys(("sample", "sparse"), 4),
+    **dict.fromkeys(("sample", "shared_memory", "sparse"), 4),
 }
 """The rooms of the kernels, by the same rule."""
 # Plain iterators and context managers: no program of a worker passes through them.
