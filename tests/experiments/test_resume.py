@@ -162,7 +162,7 @@ def test_a_comparison_that_was_killed_goes_on(jobs: int, whole: bytes, tmp_path:
     assert json.loads(whole.splitlines()[-1])["step"] == 400
     options: dict[str, Any] = {
         "task": "user_tasks:bowl", "workers": 2, "steps": 400, "evaluate-every": 20, "lrs": "0.1,0.3", "seeds": "0",
-        "tune-steps": 200, "out": tmp_path, "jobs": jobs, "codec": "free",
+        "tune-steps": 200, "out": tmp_path, "jobs": jobs, "codec": "free", "overlap": "none",
     }  # fmt: skip
     listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
 

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from thinwire.distributed.comm_hook import can_overlap
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.experiments.checkpoints import RunCheckpoints
 from thinwire.experiments.engines import Engine
+from thinwire.experiments.health import Health, Squares
 from thinwire.experiments.learning_rates import Averager, make_average, make_rates
 from thinwire.experiments.records import Record, read_run, write_records
 from thinwire.experiments.sharding import Batches, make_batches
@@ -190,11 +191,13 @@ class Session:
             evaluation.loss,
             evaluation.value,
             self._union_density(),
+            *astuple(Squares.of(self.workers, self.engine.size)),
         ]
         everyone = self.engine.share(own)
         message_bytes, sent, received = (sum(part) / self.engine.size for part in list(zip(*everyone, strict=True))[:3])
         loss, value = everyone[-1 if needs_server(self._method) else 0][3:5]  # worker 0 evaluates, or the server
         union_density = everyone[0][5]
+        health = Health.of([Squares(*each[6:]) for each in everyone], self.engine.size)
         seen = step * self.comparison.batch_size * self.engine.size
         return {
             "method": self.run.method,
@@ -209,10 +212,11 @@ class Session:
             "message_bytes": message_bytes,
             "bytes_sent": sent,
             "bytes_received": received,
-            "union_density": union_density if math.isfinite(union_density) else None,
-            "loss": loss if math.isfinite(loss) else None,
+            "union_density": _finite(union_density),
+            **{name: _finite(each) for name, each in asdict(health).items()},
+            "loss": _finite(loss),
             "metric": self.task.metric.name,
-            "value": value if math.isfinite(value) else None,
+            "value": _finite(value),
         }
 
     def _union_density(self) -> float:
@@ -253,3 +257,7 @@ class Session:
 
     def _main_says(self, answer: bool) -> bool:
         return bool(self.engine.share([float(answer)])[0][0])
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

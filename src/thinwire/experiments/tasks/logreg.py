@@ -178,8 +178,8 @@ def logreg(num_examples: int = 20_000, dimension: int = 2_000, regularised: bool
     if not regularised and num_examples < _LEAST_SHARE * dimension:
         raise ConfigError(
             f"{num_examples} examples of {dimension} features without a regulariser were asked for; a plane "
-            f"that separates them is likely, and then there is no optimum: give {_LEAST_SHARE} times as many examples as "
-            "features"
+            f"that separates them is likely, and then there is no optimum: give {_LEAST_SHARE} times as many examples "
+            "as features"
         )
     random = np.random.Generator(np.random.Philox(key=_DATA.fold(num_examples, dimension).bits64()))
     rows = torch.from_numpy(random.standard_normal((num_examples, dimension), dtype=np.float32))
