@@ -118,6 +118,14 @@ def test_optimizers_and_options_are_searched_with_learning_rates_of_their_own(tm
     ]
 
 
+def test_what_has_no_choice_is_not_searched(tmp_path: Path) -> None:
+    compare(replace(PLAIN, methods=("sgd", "choco"), lrs=(0.1,), tune=("choco.gamma=0.05,0.4",)), tmp_path)
+    assert {(record["method"], record["options"]) for record in lines(tmp_path, "tuning.jsonl")} == {
+        ("choco", "gamma=0.05"), ("choco", "gamma=0.4"),
+    }  # fmt: skip
+    assert {record["method"] for record in lines(tmp_path)} == {"sgd", "choco"}
+
+
 @pytest.mark.parametrize(
     "text", ["choco", "choco.gamma", "choco.gama=1", "chocho.gamma=1", "choco.gamma=1,1", "a.b=c=d"]
 )

@@ -16,7 +16,7 @@ MAX_EXTENSIONS = 3
 
 
 class Search:
-    """What is tried for each method; more is, where the best learning rate lies at the end of its grid.
+    """What is tried for each method with a choice; more is, where the best learning rate lies at the end of its grid.
 
     The learning rates of every optimizer and every choice of options are a grid of their own.
 
@@ -38,9 +38,11 @@ class Search:
         self._metric = metric
         self._records = records
         self._decide = decide
-        self._tried = {method: comparison.settings(method) for method in comparison.methods}
+        self._first = {method: comparison.settings(method)[0] for method in comparison.methods}
+        settings = {method: comparison.settings(method) for method in comparison.methods}
+        self._tried = {method: tried for method, tried in settings.items() if len(tried) > 1}
         self._num_rounds = 0
-        self.is_needless = all(len(settings) == 1 for settings in self._tried.values())
+        self.is_needless = not self._tried
 
     def runs_to_make(self) -> list[Run]:
         """Every run of the search so far, of which some may be made; none if the search is over."""
@@ -53,11 +55,8 @@ class Search:
 
     def chosen(self) -> dict[str, Setting]:
         """The best of each method."""
-        if self.is_needless:
-            return {method: settings[0] for method, settings in self._tried.items()}
-        return dict(
-            zip(self._tried, self._best([(method, self._in_order(method)) for method in self._tried]), strict=True)
-        )
+        best = self._best([(method, self._in_order(method)) for method in self._tried])
+        return {**self._first, **dict(zip(self._tried, best, strict=True))}
 
     def _extend(self) -> bool:
         """Add a learning rate to every grid whose best one is at its end; whether there is one."""
