@@ -4,6 +4,7 @@ import errno
 import json
 import pathlib
 import re
+import statistics
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -70,13 +71,13 @@ def test_the_embedded_figures_are_json_without_nan(write: Write) -> None:
     body = re.search(r'<script type="application/json" id="panels">(.*?)</script>', text, re.S)
     assert body is not None
     figures = json.loads(body[1], parse_constant=lambda name: pytest.fail(name))
-    assert len(figures) == 4
+    assert len(figures) == 6
     assert "<" not in body[1]
 
 
 def test_step_zero_is_dropped_where_an_axis_is_logarithmic(write: Write) -> None:
     data = load(write().path)
-    message, link, steps, seconds = panels(data)
+    message, link, steps, seconds, *_ = panels(data)
     for panel in (message, link):
         assert panel.figure.layout.xaxis.type == "log"
         assert all(min(trace.x) > 0 and len(trace.x) == 14 for trace in lines(panel))
@@ -106,9 +107,26 @@ def test_lines_are_means_and_bands_reach_to_the_extremes(write: Write) -> None:
 
 
 def test_a_method_looks_the_same_in_every_figure_and_no_two_alike(write: Write) -> None:
-    looks = [[(t.line.color, t.line.dash) for t in lines(panel)] for panel in panels(load(write().path))]
-    assert all(look == looks[0] for look in looks)
-    assert len(set(looks[0])) == 8
+    shown = panels(load(write().path))
+    looks = [{t.meta["slot"]: (t.line.color, t.line.dash) for t in lines(panel)} for panel in shown]
+    assert [len(look) for look in looks] == [8, 8, 8, 8, 7, 2]  # not every method has a memory, or local steps
+    assert all(look.items() <= looks[0].items() for look in looks)
+    assert len(set(looks[0].values())) == 8
+
+
+def test_what_theorems_bound_is_drawn_where_there_is_some(write: Write) -> None:
+    folder = write()
+    *_, memory, drift = panels(load(folder.path))
+    assert (memory.title, drift.title) == (
+        "norm of the memory against steps", "distance of local models from the shared one against steps",
+    )  # fmt: skip
+    slot = folder.comparison["methods"].index("topk:density=1%")
+    (line,) = (trace for trace in lines(memory) if trace.meta["slot"] == slot)
+    raw = [r for r in folder.results if r["method"] == "topk:density=1%"]
+    assert list(line.x) == sorted({r["step"] for r in raw})
+    means = [statistics.mean(r["memory_norm"] for r in raw if r["step"] == step) for step in line.x]
+    assert list(line.y) == pytest.approx(means)
+    assert [panel.title for panel in panels(load(write(methods=["sgd"]).path))][4:] == []
 
 
 def test_sixteen_styles_differ() -> None:

@@ -1,21 +1,33 @@
-"""The four figures; imported late because it imports plotly."""
+"""The figures; imported late because it imports plotly."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from statistics import median
+from statistics import fmean, median
 
 import plotly.graph_objects as go
 
 from thinwire.report.curves import Axis, Curve, axes, mean_curve
 from thinwire.report.formats import metric_value
-from thinwire.report.records import RecordedComparison
+from thinwire.report.records import Record, RecordedComparison
 from thinwire.report.rows import effective_target
 from thinwire.report.styles import line_style
 
 # Above this many evaluations markers would merge into a thick line.
 MAX_MARKERS = 40
+_LAYOUT = {
+    "template": "none",
+    "showlegend": False,
+    "height": 380,
+    # The right margin holds the target's label, so that it never covers data.
+    "margin": {"l": 60, "r": 70, "t": 32, "b": 56},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "hovermode": "closest",
+    "font": {"size": 13},
+    "uirevision": "keep",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +39,22 @@ class Panel:
     note: str
 
 
+HEALTH: dict[str, Callable[[Record], float]] = {
+    "norm of the memory": lambda record: record.memory_norm,
+    "distance of the mean from the virtual sequence": lambda record: record.virtual_distance,
+    "distance of local models from the shared one": lambda record: record.local_drift,
+}
+"""What theorems bound, root mean squares over workers."""
+
+
 def panels(data: RecordedComparison) -> list[Panel]:
-    """Metric against message bytes, link bytes, steps and seconds.
+    """Metric against message bytes, link bytes, steps and seconds; norms of :data:`HEALTH` that some method has.
 
     Every trace carries ``meta`` = {"slot": index of the method, "part": "line" | "band"}, by which the
     page's script colours and hides it.
     """
-    return [_panel(data, axis) for axis in axes(data)]
+    health = (_health_panel(data, title, value) for title, value in HEALTH.items())
+    return [*(_panel(data, axis) for axis in axes(data)), *filter(None, health)]
 
 
 def _panel(data: RecordedComparison, axis: Axis) -> Panel:
@@ -48,22 +69,51 @@ def _panel(data: RecordedComparison, axis: Axis) -> Panel:
             figure.add_trace(_line(curve, slot, data.metric.name))
     y_range = _y_range(data, curves)
     figure.update_layout(
-        template="none",
-        showlegend=False,
-        height=380,
-        # The right margin holds the target's label, so that it never covers data.
-        margin={"l": 60, "r": 70, "t": 32, "b": 56},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        hovermode="closest",
-        font={"size": 13},
-        uirevision="keep",
+        **_LAYOUT,
         xaxis=_x_axis(axis, [x for curve in curves for x in curve.x]),
         yaxis=_y_axis(data, y_range, [y for curve in curves for y in curve.y]),
     )
     _add_target(figure, data)
     note = "" if y_range is None else "Values far worse than at the start are cut off."
     return Panel(title=f"{data.metric.name} against {axis.title}", figure=figure, note=note)
+
+
+def _health_panel(data: RecordedComparison, title: str, value: Callable[[Record], float]) -> Panel | None:
+    """The mean over a method's runs at each step, on a log axis; None if no method has any."""
+    figure = go.Figure()
+    shown: list[float] = []
+    for slot, method in enumerate(data.methods):
+        by_step: dict[int, list[float]] = {}
+        for record in (record for run in data.runs(method) for record in run):
+            if value(record) > 0:
+                by_step.setdefault(record.step, []).append(value(record))
+        steps, means = sorted(by_step), [fmean(by_step[step]) for step in sorted(by_step)]
+        if steps:
+            figure.add_trace(_health_line(method, slot, steps, means))
+            shown += means
+    if not shown:
+        return None
+    y_axis = {
+        "title": {"text": "norm, log scale", "standoff": 10}, "type": "log", "exponentformat": "power",
+        "automargin": True, "zeroline": False, "nticks": _num_decades(shown),
+    }  # fmt: skip
+    x_axis = {"title": {"text": "steps", "standoff": 10}, "automargin": True, "zeroline": False, "rangemode": "tozero"}
+    figure.update_layout(**_LAYOUT, xaxis=x_axis, yaxis=y_axis)
+    return Panel(title=f"{title} against steps", figure=figure, note="")
+
+
+def _health_line(method: str, slot: int, steps: list[int], values: list[float]) -> go.Scatter:
+    style = line_style(slot)
+    return go.Scatter(
+        x=steps,
+        y=values,
+        mode="lines",
+        line={"width": 2.2, "dash": style.dash, "color": style.light},
+        customdata=[metric_value(value) for value in values],
+        hovertemplate="<b>%{fullData.name}</b><br>step %{x}<br>%{customdata}<extra></extra>",
+        name=escape(method),
+        meta={"slot": slot, "part": "line"},
+    )
 
 
 def _x_axis(axis: Axis, shown: Sequence[float]) -> dict[str, object]:

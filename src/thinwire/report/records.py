@@ -27,7 +27,8 @@ class Record:
     """One evaluation of one run.
 
     Bytes are cumulative per worker, the mean over workers. ``seconds`` are virtual for the simulator and
-    measured for processes. ``loss`` and ``value`` are NaN where the file has null, NaN or an infinity.
+    measured for processes. The norms are root mean squares over workers. They, ``loss`` and ``value`` are NaN where the
+    file has null, NaN or an infinity.
     """
 
     method: str
@@ -38,6 +39,9 @@ class Record:
     seconds: float
     message_bytes: float
     link_bytes: float
+    memory_norm: float
+    local_drift: float
+    virtual_distance: float
     loss: float
     value: float
 
@@ -158,6 +162,11 @@ def load(folder: StrPath) -> RecordedComparison:
     )
 
 
+def _norm(entry: dict[str, Any], key: str, where: str) -> float:
+    """NaN in records that were made before there were norms."""
+    return number_or_nan(entry, key, where) if key in entry else math.nan
+
+
 def _refuse_repeats(path: Path, records: list[tuple[int, Record]]) -> None:
     seen: dict[tuple[str, int, int], int] = {}
     for line, record in records:
@@ -237,6 +246,9 @@ def _records(path: Path, methods: tuple[str, ...]) -> list[tuple[int, Record]]:
             seconds=finite(entry, "seconds", where),
             message_bytes=finite(entry, "message_bytes", where),
             link_bytes=finite(entry, "bytes_sent", where) + finite(entry, "bytes_received", where),
+            memory_norm=_norm(entry, "memory_norm", where),
+            local_drift=_norm(entry, "local_drift", where),
+            virtual_distance=_norm(entry, "virtual_distance", where),
             loss=number_or_nan(entry, "loss", where),
             value=number_or_nan(entry, "value", where),
         )
