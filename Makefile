@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/thinwire compare sgd local-sgd:every=8 qsgd:bits=4 qsgd:bits=2 ef-signsgd topk:density=1% \
+	$(BIN)/thinwire compare sgd bf16-sgd local-sgd:every=8 qsgd:bits=4 qsgd:bits=2 ef-signsgd topk:density=1% \
 	  mem-sgd:select=random,density=1% qsparse:density=2%,levels=7,every=4 signtopk:density=2%,every=8 \
 	  --task digits --workers 8 --steps 300 --tune-steps 150 --target 0.95 --network 100Mbit,20ms --out runs/demo
 
