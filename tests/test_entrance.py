@@ -19,7 +19,7 @@ from thinwire.frontier.sweep import BUDGETS
 from thinwire.methods import CATALOG
 from thinwire.shared_memory import TASKS, VARIANTS
 
-COMMANDS = ("methods", "compare", "report", "record", "bench", "probe", "frontier", "inspect", "hogwild")
+COMMANDS = ("methods", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "hogwild")
 
 
 def python(*lines: str) -> subprocess.CompletedProcess[str]:

@@ -147,3 +147,33 @@ def report(
     from thinwire.cli.reporting import Exports, show_report
 
     show_report(folder, Exports(json_file, csv_file, latex_file))
+
+
+@app.command()
+def theory(
+    methods: Annotated[list[str], typer.Argument(help="NAME or NAME:OPTION=VALUE,..., see: thinwire methods")],
+    task: Annotated[
+        str, typer.Option(help="whose model it is about", autocompletion=complete_tasks, show_default=False)
+    ] = "",
+    numel: Annotated[int | None, typer.Option(help="instead, the entries of one vector", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(help="number of workers")] = 8,
+    steps: Annotated[int, typer.Option(help="steps of the training")] = 10_000,
+    batch_size: Annotated[int, typer.Option(help="examples per worker and step")] = 32,
+    lr: Annotated[float, typer.Option(help="the largest learning rate")] = 0.1,
+    gradient_norm: Annotated[float, typer.Option(help="the largest norm of a worker's gradient")] = 1.0,
+    kappa: Annotated[float, typer.Option(help="condition number of a strongly convex objective")] = 100.0,
+    json_file: JsonFile = "",
+) -> None:
+    """Say what the theorems allow: constants of the operator, local steps, step sizes, bounds of the memory.
+
+    thinwire theory qsparse:density=1%,every=4 topk:density=1% --task digits --workers 8 --steps 2000
+    """
+    from thinwire.cli.theory import layout_of, show_theory
+    from thinwire.experiments.theorems import Problem
+
+    problem = Problem(
+        layout=layout_of(task, numel), workers=workers, steps=steps, batch_size=batch_size, lr=lr,
+        gradient_norm=gradient_norm, kappa=kappa,
+    )  # fmt: skip
+    with open_lines(json_file) as lines:
+        show_theory(methods, problem, lines)
