@@ -95,7 +95,7 @@ def _health_panel(data: RecordedComparison, title: str, value: Callable[[Record]
         return None
     y_axis = {
         "title": {"text": "norm, log scale", "standoff": 10}, "type": "log", "exponentformat": "power",
-        "automargin": True, "zeroline": False, "nticks": _num_decades(shown),
+        "automargin": True, "zeroline": False, "nticks": max(5, _num_decades(shown)),
     }  # fmt: skip
     x_axis = {"title": {"text": "steps", "standoff": 10}, "automargin": True, "zeroline": False, "rangemode": "tozero"}
     figure.update_layout(**_LAYOUT, xaxis=x_axis, yaxis=y_axis)
@@ -109,6 +109,7 @@ def _health_line(method: str, slot: int, steps: list[int], values: list[float]) 
         y=values,
         mode="lines",
         line={"width": 2.2, "dash": style.dash, "color": style.light},
+        marker={"color": style.light},
         customdata=[metric_value(value) for value in values],
         hovertemplate="<b>%{fullData.name}</b><br>step %{x}<br>%{customdata}<extra></extra>",
         name=escape(method),

@@ -166,13 +166,14 @@ def _lost(lead: ResultRow) -> list[str]:
     if lead.against_dense is None:
         return []
     unit, of = (100.0, " points") if lead.metric.is_share else (1.0, "")
-    half = "" if lead.against_dense_within is None else f" ± {unit * lead.against_dense_within:.2g}"
-    higher = lead.against_dense > 0
-    is_loss = higher != lead.metric.higher_is_better
-    return [
-        f"Its final {escape(lead.metric.name)} was {abs(unit * lead.against_dense):.2g}{half}{of} "
-        f"{'higher' if higher else 'lower'} than the baseline's{', which is the price' if is_loss else ''}."
-    ]
+    name, ahead, half = escape(lead.metric.name), unit * lead.against_dense, lead.against_dense_within
+    if half is not None and abs(ahead) <= unit * half:
+        apart = f"{ahead:+.2g} ± {unit * half:.2g}{of}"
+        return [f"Its final {name} differs from the baseline's by less than seeds make of it: {apart}."]
+    within = "" if half is None else f" ± {unit * half:.2g}"
+    where = "higher" if ahead > 0 else "lower"
+    price = "" if (ahead > 0) == lead.metric.higher_is_better else ", which is the price"
+    return [f"Its final {name} was {abs(ahead):.2g}{within}{of} {where} than the baseline's{price}."]
 
 
 def _times(ratio: float | None) -> str:
