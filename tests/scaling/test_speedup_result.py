@@ -234,6 +234,23 @@ def test_one_seed_and_two_numbers_of_workers_are_enough(tmp_path: Path) -> None:
     assert "±" not in printed(result)
 
 
+def test_evaluations_that_lie_far_apart_are_told(tmp_path: Path) -> None:
+    def steps(method: str, workers: int, seed: int) -> int:
+        return 800 // workers
+
+    result = result_of(write_speedup(tmp_path, steps))
+    assert all(point.is_coarse for point in result.points)  # the first evaluation is the one that reached it
+    assert "With 1, 2, 4, 8 workers evaluations lie further apart" in printed(result)
+    for count in WORKERS:  # and now every twentieth of them
+        path = tmp_path / f"workers-{count}" / "results.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        early = [{**line, "step": 800 // count // 20} for line in lines if line["step"] == 0]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines + early))
+    result = result_of(tmp_path)
+    assert not any(point.is_coarse for point in result.points)
+    assert "evaluations lie" not in printed(result)
+
+
 def spoil(folder: Path, count: int, changes: dict[str, Any]) -> None:
     path = folder / f"workers-{count}" / "comparison.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

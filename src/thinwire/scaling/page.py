@@ -7,7 +7,7 @@ from typing import Any
 
 from thinwire.files import StrPath, write_atomically
 from thinwire.report.document import Drawing, document, figures, legend, section
-from thinwire.report.formats import human_bits_per_second, human_seconds, metric_value, significant
+from thinwire.report.formats import human_bits_per_second, human_seconds, metric_value, ratio_number, significant
 from thinwire.report.styles import line_style
 from thinwire.scaling.folders import RecordedSpeedup
 from thinwire.scaling.points import Amount, Point, Prediction, SpeedupResult
@@ -40,7 +40,8 @@ def render(data: RecordedSpeedup) -> str:
         section("command", "Command", f"<pre>{escape(data.first.command)}</pre>"),
     )
     title = f"thinwire: speed-up over {data.workers[-1]} workers on {data.first.task}"
-    return document(title, f"<p>{_setup(data)}</p>", "\n".join(sections), drawings, len(names))
+    header = f'<p class="headline">{_headline(result, data.workers[-1])}</p>\n<p>{_setup(data)}</p>'
+    return document(title, header, "\n".join(sections), drawings, len(names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ _PANELS = (
         lambda point: point.speedup_steps,
         # What one worker took is measured, also where what P take is predicted.
         lambda said, point: (
-            None if point.speedup_steps is None or point.steps is None or not said.steps
+            None if point.speedup_steps is None or point.steps is None or point.workers == 1
             else point.speedup_steps.mean * point.steps.mean / said.steps
         ),
         rises=True,
@@ -84,6 +85,30 @@ _FIGURES_NOTE = (
     "model fitted to all other numbers of workers. The dashed line is a linear speed-up. In the last figure each line "
     "is a number of workers and each mark a method. Click a name to hide or show it.</p>"
 )
+
+
+def _headline(result: SpeedupResult, largest: int) -> str:
+    """Who was fastest with the most workers, and how far each was linear."""
+    linear = "; ".join(
+        f"<code>{escape(each.method)}</code> {'at least ' if each.linear_until == largest else ''}{each.linear_until}"
+        for each in result.scalings
+        if each.linear_until is not None
+    )
+    sentences = []
+    for best in result.best:
+        if best.workers == largest and not best.family and best.point.seconds is not None:
+            ratio = (
+                "" if best.point.ratio is None else f", with {ratio_number(best.point.ratio)} times fewer bytes a step"
+            )
+            sentences.append(
+                f"With {largest} workers <code>{escape(best.point.method)}</code> reached the target in the fewest "
+                f"seconds, {significant(best.point.seconds.mean)}{ratio}."
+            )
+    if not sentences:
+        sentences.append(f"No method reached the target in every run with {largest} workers.")
+    if linear:
+        sentences.append(f"The speed-up in steps is at least 80 % of the number of workers up to: {linear}.")
+    return " ".join(sentences)
 
 
 def _setup(data: RecordedSpeedup) -> str:

@@ -73,6 +73,7 @@ class Point:
         row: its row of the comparison.
         step: the seconds of a step; None if none was made.
         ratio: bytes of an f32 gradient divided by the message bytes of a step; None if nothing was sent.
+        evaluated_every: steps between two evaluations, by so many fewer it may have reached the target.
         speedup_steps: steps with one worker over steps with these; None if either missed the target.
         speedup_seconds: the same of the seconds.
         prediction: by a fit to all other numbers of workers; None if these are fewer than two.
@@ -83,6 +84,7 @@ class Point:
     row: ResultRow
     step: StepSeconds | None
     ratio: float | None
+    evaluated_every: int
     steps: Amount | None
     seconds: Amount | None
     message_bytes: Amount | None
@@ -90,6 +92,11 @@ class Point:
     speedup_steps: Amount | None = None
     speedup_seconds: Amount | None = None
     prediction: Prediction | None = None
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether evaluations lie so far apart that they may hide a tenth of the steps."""
+        return self.steps is not None and self.evaluated_every > 0.1 * self.steps.mean
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a line."""
@@ -103,6 +110,7 @@ class Point:
         return {
             "kind": "point", "method": self.method, "workers": self.workers, **taken, "num_runs": self.row.num_runs,
             "num_reached": self.row.num_reached, "ratio": self.ratio,
+            "evaluated_every": self.evaluated_every,
             **{name: None if part is None else asdict(part) for name, part in parts.items()},
         }  # fmt: skip
 

@@ -49,6 +49,7 @@ def _point(data: RecordedComparison, row: ResultRow, workers: int) -> Point:
         row=row,
         step=_step_seconds(data, row.method),
         ratio=dense / sent if dense and sent else None,
+        evaluated_every=max((run[1].step - run[0].step for run in data.runs(row.method) if len(run) > 1), default=0),
         steps=amount(row.steps_to_target, row.steps_to_target_within),
         seconds=amount(row.seconds_to_target, row.seconds_to_target_within),
         message_bytes=amount(row.message_bytes_to_target, row.message_bytes_to_target_within),

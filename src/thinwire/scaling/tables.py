@@ -78,6 +78,20 @@ def print_speedup(result: SpeedupResult, console: "Console") -> None:
             for place, (head, own) in enumerate(zip(heads, cells, strict=True))
         ]
         print_fitted(TerminalTable(columns=columns, title=title), console)
+    if remark := coarse_remark(points):
+        console.print()
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def coarse_remark(points: Sequence[Point]) -> str:
+    """What to do about evaluations that lie too far apart; empty if none do."""
+    workers = dict.fromkeys(point.workers for point in points if point.is_coarse)
+    if not workers:
+        return ""
+    return (
+        f"With {', '.join(map(str, sorted(workers)))} workers evaluations lie further apart than a tenth of some steps "
+        "to the target, which are told at an evaluation: give --evaluate-every less there."
+    )
 
 
 def points_table(points: Sequence[Point], slots: dict[str, int]) -> str:
@@ -89,7 +103,9 @@ def points_table(points: Sequence[Point], slots: dict[str, int]) -> str:
         + "</tr>"
         for point in points
     ]
-    return table(_head(["method", "P", *(column.header for column in shown)]), lines) + _note(POINTS_NOTE)
+    return table(_head(["method", "P", *(column.header for column in shown)]), lines) + _note(
+        f"{POINTS_NOTE} {coarse_remark(points)}".rstrip()
+    )
 
 
 def scalings_table(scalings: Sequence[Scaling], slots: dict[str, int]) -> str:
