@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import run_cli
+from command_line import check_refused, run_cli
 from report_folders import Plan, write_folder
 from rich.console import Console
 from scipy.optimize import nnls
@@ -222,6 +222,13 @@ def test_the_report_command_shows_tables_page_and_lines(
     assert [kinds.count(kind) for kind in ("point", "scaling", "best")] == [16, 4, 8]
     first = lines[1]
     assert (first["method"], first["workers"], first["steps"]["mean"]) == ("sgd", 2, 505.5)
+
+
+def test_other_tables_than_json_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_speedup(tmp_path)
+    check_refused(monkeypatch, capsys, ["report", str(folder), "--csv", "-"], ("written as JSON only", "workers-1"))
 
 
 def test_one_seed_and_two_numbers_of_workers_are_enough(tmp_path: Path) -> None:
