@@ -114,7 +114,7 @@ def _headline(result: SpeedupResult, largest: int) -> str:
 def _setup(data: RecordedSpeedup) -> str:
     first = data.first
     seeds = f"{len(first.seeds)} seeds" if len(first.seeds) > 1 else "one seed"
-    batch = "" if first.batch_size is None else f" of {first.batch_size:,} examples"
+    batch = "The batch of a worker" if first.batch_size is None else f"A worker's batch of {first.batch_size:,} examples"
     network = ""
     if first.network is not None:
         network = (
@@ -125,7 +125,7 @@ def _setup(data: RecordedSpeedup) -> str:
     sign = "≥" if first.metric.higher_is_better else "≤"
     return (
         f"{len(first.methods)} methods with {', '.join(map(str, data.workers))} workers to {escape(first.metric.name)} "
-        f"{sign} {metric_value(data.target)}, {seeds}. The batch of a worker{batch} stays the same, so that P workers "
+        f"{sign} {metric_value(data.target)}, {seeds}. {batch} stays the same, so that P workers "
         "see P times the examples in a step. Learning rate and optimizer were tuned anew with each number of workers."
         f"{network}{compute} Seconds are simulated."
     )
