@@ -114,7 +114,9 @@ def _headline(result: SpeedupResult, largest: int) -> str:
 def _setup(data: RecordedSpeedup) -> str:
     first = data.first
     seeds = f"{len(first.seeds)} seeds" if len(first.seeds) > 1 else "one seed"
-    batch = "The batch of a worker" if first.batch_size is None else f"A worker's batch of {first.batch_size:,} examples"
+    batch = (
+        "The batch of a worker" if first.batch_size is None else f"A worker's batch of {first.batch_size:,} examples"
+    )
     network = ""
     if first.network is not None:
         network = (
