@@ -19,7 +19,10 @@ from thinwire.frontier.sweep import BUDGETS
 from thinwire.methods import CATALOG
 from thinwire.shared_memory import TASKS, VARIANTS
 
-COMMANDS = ("methods", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "hogwild")
+COMMANDS = (
+    "methods", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "hogwild",
+    "speedup",
+)  # fmt: skip
 
 
 def python(*lines: str) -> subprocess.CompletedProcess[str]:

@@ -86,7 +86,7 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
     given_rates = tuple(sorted(numbers(given["lrs"], float, "--lrs")))
     rates, methods = given_rates or loaded.learning_rates, tuple(given["methods"])
     optimizers = separated(given["optimizers"])
-    tune = _fitting(separated(given["tune"]), methods)
+    tune = fitting(separated(given["tune"]), methods)
     _warn_without_effect(given, tuned=len(rates) > 1 or len(optimizers) > 1 or bool(tune))
     defaults = {"tune_steps": steps, "evaluate_every": max(1, steps // 20), "batch_size": loaded.batch_size}
     comparison = fill(Comparison, given, {
@@ -147,7 +147,7 @@ def separated(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(";") if part.strip())
 
 
-def _fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
+def fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
     """Those options that some method leaves open; of the others a warning, unless nobody asked for them."""
     kept = []
     for each in () if asked == ("none",) else asked or TUNED:

@@ -1,5 +1,6 @@
-"""``thinwire report``, and how a comparison ends; knows nothing of torch."""
+"""``thinwire report``, and how a comparison or a speed-up ends; knows nothing of torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def show_report(folder: Path, exports: Exports) -> None:
     """
     if folder.is_file():
         raise ConfigError(f"{folder} is a file; give the folder that thinwire compare wrote, such as {folder.parent}")
+    if not (folder / "comparison.json").exists() and any(folder.glob("workers-*/comparison.json")):
+        show_speedup(folder, exports)
+        return
     data = report.load(folder)
     rows = report.summarise(data)
     # The page first: the table may be cut short by whoever reads it.
@@ -60,3 +64,29 @@ def show_report(folder: Path, exports: Exports) -> None:
         return
     report.print_table(rows, console)
     say(f"wrote {folder / 'results.jsonl'} and {page}")
+
+
+def show_speedup(folder: Path, exports: Exports, workers: Sequence[int] = ()) -> None:
+    """The same of a speed-up, by the comparisons with ``workers``, or with as many as there are.
+
+    Raises:
+        ConfigError: the folder holds no speed-up, or another table than JSON was asked for.
+    """
+    from thinwire import scaling  # which asks the catalog of methods, and so waits for torch
+
+    if exports.csv or exports.latex:
+        raise ConfigError(
+            f"{folder} holds a speed-up, which is written as JSON only: give --json. For one of its comparisons give "
+            f"{folder / 'workers-1'}"
+        )
+    data = scaling.load_speedup(folder, workers)
+    result = scaling.summarise_speedup(data)
+    page = folder / "speedup.html"
+    scaling.write_page(data, page)
+    with open_lines(exports.json) as lines:
+        for line in result.to_json():
+            write_line(lines, line)
+    if exports.json == "-":
+        return
+    scaling.print_speedup(result, console)
+    say(f"wrote {page}")

@@ -12,6 +12,7 @@ from thinwire.theory.elastic import (
 from thinwire.theory.gossip import choco_consensus_step, choco_gossip_factor, choco_shift, topology_gap
 from thinwire.theory.local_steps import max_local_steps
 from thinwire.theory.memory import local_memory_bound, memory_bound
+from thinwire.theory.speedup import LINEAR_FROM, StepsToTarget, fit_steps_to_target
 from thinwire.theory.step_sizes import (
     CHOCO,
     LOCAL_SGD,
@@ -25,11 +26,13 @@ from thinwire.theory.step_sizes import (
 
 __all__ = [
     "CHOCO",
+    "LINEAR_FROM",
     "LOCAL_SGD",
     "MEM_SGD",
     "QSPARSE_LOCAL_SGD",
     "InverseTime",
     "RunningAverage",
+    "StepsToTarget",
     "choco_consensus_step",
     "choco_gossip_factor",
     "choco_shift",
@@ -37,6 +40,7 @@ __all__ = [
     "elastic_is_stable",
     "elastic_limit",
     "elastic_radius",
+    "fit_steps_to_target",
     "local_memory_bound",
     "local_sgd_shift",
     "local_step_limit",

@@ -1,0 +1,125 @@
+"""``thinwire speedup``: a comparison for each number of workers, then what they say together."""
+
+import functools
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinwire.cli.application import fill, numbers
+from thinwire.cli.comparing import ADAPTIVE_RATES, fitting, refuse_swapped, separated
+from thinwire.cli.progress import Meter
+from thinwire.cli.reporting import Exports, show_speedup
+from thinwire.errors import ConfigError
+from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
+from thinwire.experiments.executors import LocalExecutor, default_jobs
+from thinwire.experiments.spec import Comparison, Run
+from thinwire.experiments.tasks import Task, load_task, reads_files
+from thinwire.machines import Machines
+from thinwire.network import Network
+from thinwire.scaling import subfolder
+
+
+def speed_up_as_asked(given: Mapping[str, Any]) -> None:
+    """Run the comparisons that the options of the command ask for, then write their page and print their tables.
+
+    Everything that can be refused is refused before the first of them begins.
+
+    Raises:
+        ConfigError: something that cannot be, or cannot be read.
+    """
+    jobs = given["jobs"]
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
+    refuse_swapped(given["task"], given["methods"])
+    workers = read_workers(given["workers"])
+    task = load_task(given["task"], data=given["data"])
+    out = given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}-speedup"
+    command = shlex.join(["thinwire", *sys.argv[1:]])
+    executor = LocalExecutor(default_jobs() if jobs is None else jobs)
+    with Meter() as meter:
+        runners = [
+            ComparisonRunner(
+                comparison, task, subfolder(out, comparison.workers), executor,
+                command=command, watch=functools.partial(_show, meter, comparison.workers),
+            )
+            for comparison in _comparisons(given, workers, task)
+        ]  # fmt: skip
+        exports = Exports(json=given["json_file"])
+        exports.check()
+        for runner in runners:
+            runner.run()
+    show_speedup(out, exports, workers)
+
+
+def read_workers(text: str) -> tuple[int, ...]:
+    """Numbers of workers, ascending from 1.
+
+    Raises:
+        ConfigError: they cannot be read, are fewer than two, do not begin with 1 or do not ascend.
+
+    Example:
+        >>> read_workers("1,2,4")
+        (1, 2, 4)
+    """
+    workers = numbers(text, int, "--workers")
+    if len(workers) < 2 or workers[0] != 1 or list(workers) != sorted(set(workers)):
+        raise ConfigError(
+            f"--workers {text} was given; a speed-up is over one worker, so give 1 and then larger numbers in "
+            "ascending order, such as 1,2,4,8"
+        )
+    return workers
+
+
+def read_of_each(text: str, option: str, workers: Sequence[int]) -> tuple[int, ...]:
+    """A number for each number of workers, from as many or from one for all.
+
+    Raises:
+        ConfigError: it cannot be read, or has another length.
+
+    Example:
+        >>> read_of_each("300", "--steps", (1, 2)), read_of_each("300,200", "--steps", (1, 2))
+        ((300, 300), (300, 200))
+    """
+    values = numbers(text, int, option)
+    if len(values) not in (1, len(workers)):
+        raise ConfigError(
+            f"{option} {text} has {len(values)} numbers; give one for all, or one for each of the {len(workers)} "
+            f"numbers of workers {','.join(map(str, workers))}"
+        )
+    return values * len(workers) if len(values) == 1 else values
+
+
+def _comparisons(given: Mapping[str, Any], workers: Sequence[int], task: Task) -> list[Comparison]:
+    """What is run with each number of workers."""
+    rates = tuple(sorted(numbers(given["lrs"], float, "--lrs")))
+    methods = tuple(given["methods"])
+    steps = read_of_each(given["steps"], "--steps", workers)
+    tune_steps = read_of_each(given["tune_steps"], "--tune-steps", workers) if given["tune_steps"] else steps
+    every = tuple(max(1, each // 20) for each in steps)
+    if given["evaluate_every"]:
+        every = read_of_each(given["evaluate_every"], "--evaluate-every", workers)
+    alike = {
+        "methods": methods,
+        "optimizers": separated(given["optimizers"]),
+        "tune": fitting(separated(given["tune"]), methods),
+        "data": given["data"] if reads_files(given["task"]) else None,
+        "seeds": numbers(given["seeds"], int, "--seeds"),
+        "lrs": rates or task.learning_rates,
+        "adaptive_lrs": rates or ADAPTIVE_RATES,
+        "network": Network.parse(given["network"] or "100Mbit,20ms"),
+        "compute": Machines.parse(given["compute"] or "10ms"),
+        "codec": given["codec"] or "measured",
+        "overlap": str(given["overlap"] or "ddp"),
+        "batch_size": task.batch_size if given["batch_size"] is None else given["batch_size"],
+    }
+    return [
+        fill(Comparison, given, {**alike, "workers": count, "steps": own, "tune_steps": tuned, "evaluate_every": often})
+        for count, own, tuned, often in zip(workers, steps, tune_steps, every, strict=True)
+    ]
+
+
+def _show(meter: Meter, workers: int, what: str, runs: Sequence[Run], out: Path) -> None:
+    done, total = progress_of(runs, out)
+    meter.show(f"{what} with {workers}", done, total, "steps")

@@ -1,0 +1,70 @@
+"""``thinwire speedup``: what it takes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thinwire.cli.application import app
+from thinwire.cli.comparison_commands import (
+    TASKS,
+    Codec,
+    JsonFile,
+    Links,
+    Optimizers,
+    Overlap,
+    StepTimes,
+    Tuned,
+    complete_tasks,
+)  # fmt: skip
+
+_OF_EACH = "one number, or one for each number of workers"
+
+
+@app.command()
+def speedup(
+    methods: Annotated[list[str], typer.Argument(help="NAME or NAME:OPTION=VALUE,..., see: thinwire methods")],
+    target: Annotated[float, typer.Option(help="accuracy or loss to reach, the same with any number of workers")],
+    task: Annotated[
+        str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
+    ] = "logreg",
+    workers: Annotated[str, typer.Option(help="numbers of workers, ascending, 1 first")] = "1,2,4,8",
+    seeds: Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")] = "0,1,2",
+    lrs: Annotated[str, typer.Option(help="learning rates to try, separated by commas [default: the task's]")] = "",
+    optimizers: Optimizers = "sgd",
+    tune: Tuned = "",
+    network: Links = "",
+    compute: StepTimes = "",
+    overlap: Overlap = None,
+    codec: Codec = "",
+    steps: Annotated[str, typer.Option(help=f"training steps of a final run: {_OF_EACH}")] = "300",
+    tune_steps: Annotated[
+        str, typer.Option(help="steps for each learning rate tried, one number or several [default: --steps]")
+    ] = "",
+    evaluate_every: Annotated[
+        str, typer.Option(help="steps between evaluations, one number or several [default: a 20th]")
+    ] = "",
+    batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
+    lr_schedule: Annotated[
+        str, typer.Option(help="how rates fall: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
+    ] = "constant",
+    average: Annotated[
+        str, typer.Option(help="evaluate the average of all steps' models, not the last: uniform, quadratic:shift=A")
+    ] = "none",
+    data: Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK-speedup]")] = None,
+    jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
+    json_file: JsonFile = "",
+) -> None:
+    """Measure how steps, seconds and bytes to a target fall with the number of workers, and predict the largest.
+
+    Every number of workers is a comparison of its own, in the folder workers-P, tuned by itself. The batch of a worker
+    stays the same, so that P workers see P times the examples in a step. You may interrupt it: the same command goes on
+    where it stopped. thinwire report FOLDER shows the table again.
+
+    thinwire speedup sgd mem-sgd:density=1% --task logreg --workers 1,2,4,8 --target 0.03 --steps 2000,1000,600,400
+    """
+    given = locals()
+    from thinwire.cli.speedup import speed_up_as_asked
+
+    speed_up_as_asked(given)
