@@ -1,5 +1,6 @@
 """What has cost others dearly: each test first shows the naive way fail, or says what it would do, and then ours."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 import thinwire
 from thinwire import Simulation, Worker
 from thinwire.compressors import Half, TopK
+from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.memory import ErrorFeedback
 from thinwire.methods import CATALOG, parse_method
@@ -127,3 +129,39 @@ def test_a_gradient_of_zeros_gives_numbers_and_a_parameter_without_entries_no_er
         if row.name not in ("signsgd", "signum"):  # they vote, and the sign of 0 is a vote too
             assert (params["1.weight"] - start["1.weight"]).norm() < 0.3 * start["1.weight"].norm()
         assert not torch.equal(params["0.weight"], start["0.weight"])
+
+
+@pytest.mark.parametrize("name", [row.name for row in CATALOG if not needs_server(parse_method(row.name))])
+def test_parameters_whose_memory_was_replaced_are_trained_or_refused(name: str) -> None:
+    """A worker that kept views of the old memory would train what nobody looks at."""
+    method = parse_method(name)
+    model = nn.Linear(40, 30)
+    worker = Worker(method, model, torch.optim.SGD(model.parameters(), lr=0.1), rank=0, size=1, seed=0)
+    for param in model.parameters():
+        param.data = param.data.clone()
+    simulation, before = Simulation(1), [param.detach().clone() for param in model.parameters()]
+
+    def train() -> None:
+        for _ in range(10):
+            worker.optimizer.zero_grad()
+            model(torch.ones(40)).square().mean().backward()
+            simulation.run([worker.step()])
+
+    with contextlib.suppress(ConfigError):
+        train()
+        assert any(not torch.equal(param, old) for param, old in zip(model.parameters(), before, strict=True))
+        shared = worker.shared_parameters() if worker.num_exchanges else {}
+        for key, value in worker.parameters().items():
+            assert value.data_ptr() == model.get_parameter(key).data_ptr(), "it has another tensor"
+            assert shared.get(key, value).shape == value.shape
+
+
+def test_replaced_memory_that_is_exchanged_in_parts_is_refused() -> None:
+    """The parts are views of the parameters."""
+    model = nn.Linear(40, 30)
+    method, optimizer = parse_method("sparse-averaging"), torch.optim.SGD(model.parameters(), lr=0.1)
+    worker = Worker(method, model, optimizer, rank=0, size=1, seed=0)
+    model.weight.data = model.weight.data.clone()
+    model(torch.ones(40)).sum().backward()
+    with pytest.raises(ConfigError, match="a parameter's memory was replaced since this worker was made"):
+        Simulation(1).run([worker.step()])
