@@ -93,7 +93,7 @@ def test_a_mistake_is_one_message(
     assert not everything(tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [["sgd", "--steps", "many"], ["sgd", "--colour", "red"], []])
+@pytest.mark.parametrize("arguments", [["sgd", "--steps", "many"], ["sgd", "--colour", "red"]])
 def test_what_the_parser_refuses_has_status_2(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from command_line import run_cli
 
+from thinwire.cli.application import console
 from thinwire.errors import ConfigError
 from thinwire.experiments.theorems import Problem, facts, max_gap
 from thinwire.layout import Layout
@@ -78,6 +79,7 @@ def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert run_cli(monkeypatch, *arguments, "--json", "-") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["method"] for line in lines} == {"topk:k=3", "choco"}
+    monkeypatch.setattr(console, "width", 160)  # else names are folded
     assert run_cli(monkeypatch, *arguments) == 0
     shown = capsys.readouterr().out
     assert all(line["quantity"] in shown for line in lines)

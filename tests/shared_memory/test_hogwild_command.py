@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import check_refused, run_cli
 
+from thinwire.cli.application import console
 from thinwire.shared_memory import VARIANTS, sweep
 
 QUICK = (
@@ -14,6 +15,7 @@ QUICK = (
 
 
 def test_tables_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console, "width", 160)  # else tables have several parts
     assert run_cli(monkeypatch, *QUICK, "--threads", "1,2", "--density", "100%,10%", "--pin") == 0
     shown = capsys.readouterr().out
     assert "contest: 5,000 additions of 1 to 8 counters of int64" in shown

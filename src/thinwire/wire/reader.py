@@ -24,8 +24,8 @@ long vector is to be transformed or added up for hours."""
 KEY_NUM_BYTES = 8
 """Of a key."""
 
-_OF_SIZE = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
-"""What numbers of so many bytes are read as; numpy does not know every dtype."""
+_OF_SIZE = {1: np.uint8, 2: np.int16, 8: np.int64}
+"""What numbers of so many bytes are read as, other than f32; numpy does not know every dtype."""
 
 _FORMATS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 

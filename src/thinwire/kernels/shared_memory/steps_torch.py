@@ -20,7 +20,7 @@ def take_steps_torch(
     check_fit(shared, rows, rule, part, span, counts)
     number_of(variant)  # all are the same without other threads
     stride = stride_of(longest_of(rows, rule))
-    rate = torch.tensor(rule.rate())
+    rate = torch.tensor(rule.rate(), dtype=torch.float32)
     written = 0
     for step in range(span.first, span.first + span.num):
         row = (int(random_words_torch(part.examples, step, 1)) * rows.num) >> 32
@@ -65,7 +65,7 @@ def _chosen(part: Part, rule: Rule, start: int) -> Tensor:
         bound = numel - rule.k + j
         place = (word * (bound + 1)) >> 32
         chosen.append(bound if place in chosen else place)
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, dtype=torch.int64)
 
 
 def _probabilities(updates: Tensor, k: int) -> Tensor:
