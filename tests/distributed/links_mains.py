@@ -475,6 +475,16 @@ def many_handles(rank: int, size: int, few: int, many: int) -> list[tuple[int, i
     return found
 
 
+def until(holds: Callable[[], bool]) -> bool:
+    """Whether it holds before the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
 def listening() -> set[str]:
     """The addresses at which this process's TCP sockets listen.
 
@@ -501,6 +511,7 @@ def listens(rank: int, size: int, temporary: str) -> tuple[set[str], list[str], 
     before = listening()  # the group's own
     transport = Transport()
     transport.share([])  # all are through
+    until(lambda: listening() <= before)  # ZeroMQ closes the port in a thread of its own
     found = listening() - before, os.listdir(temporary), transport.share([float(rank)])
     transport.close()
     return found

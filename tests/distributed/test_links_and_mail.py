@@ -19,6 +19,7 @@ import torch
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from links_mains import until
 from torch import Tensor
 
 from thinwire.distributed import LinkOptions, introduction, outgoing
@@ -34,16 +35,6 @@ TAGS = (Tag.GATHERED, Tag.LETTER, Tag.TO_SUM, Tag.SUMMED, Tag.MODEL)
 
 def random_bytes(seed: int, count: int) -> Tensor:
     return torch.randint(256, (count,), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-
-
-def until(holds: Callable[[], bool]) -> bool:
-    """Whether it holds before the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 # A mailbox, and parts that are made by hand.
