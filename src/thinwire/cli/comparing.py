@@ -39,7 +39,7 @@ ADAPTIVE_RATES = (0.0003, 0.001, 0.003, 0.01)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Destination:
     """Where results go.
 
     Args:
@@ -78,44 +78,61 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
         raise ConfigError("no methods were given; name some, or a study file with -f. See: thinwire methods")
     if not is_lead():
         warnings.simplefilter("ignore")  # the process beside it shows the same
-    task, steps, jobs = given["task"], given["steps"], given["jobs"]
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
-    refuse_swapped(task, given["methods"])
-    loaded = load_task(task, data=given["data"])
-    given_rates = tuple(sorted(numbers(given["lrs"], float, "--lrs")))
-    rates, methods = given_rates or loaded.learning_rates, tuple(given["methods"])
-    optimizers = separated(given["optimizers"])
-    tune = fitting(separated(given["tune"]), methods)
-    _warn_without_effect(given, tuned=len(rates) > 1 or len(optimizers) > 1 or bool(tune))
-    defaults = {"tune_steps": steps, "evaluate_every": max(1, steps // 20), "batch_size": loaded.batch_size}
-    comparison = fill(Comparison, given, {
-        "methods": methods,
-        "optimizers": optimizers,
-        "tune": tune,
-        "data": given["data"] if reads_files(task) else None,
-        "seeds": numbers(given["seeds"], int, "--seeds"),
-        "lrs": tuple(sorted(rates)),
-        "adaptive_lrs": given_rates or ADAPTIVE_RATES,
-        "network": Network.parse(given["network"] or "100Mbit,20ms"),
-        "compute": Machines.parse(given["compute"] or "10ms"),
-        "codec": given["codec"] or "measured",
-        "overlap": str(given["overlap"] or "ddp"),
-        **{name: default for name, default in defaults.items() if given[name] is None},
-    })  # fmt: skip
+    refuse_swapped(given["task"], given["methods"])
+    jobs, steps, loaded = read_jobs(given["jobs"]), given["steps"], load_task(given["task"], data=given["data"])
+    shared = shared_options(given, loaded)
+    choices = shared["lrs"], shared["optimizers"]
+    _warn_without_effect(given, tuned=any(len(each) > 1 for each in choices) or bool(shared["tune"]))
+    defaults = {"tune_steps": steps, "evaluate_every": max(1, steps // 20)}
+    missing = {name: default for name, default in defaults.items() if given[name] is None}
+    comparison = fill(Comparison, given, {**shared, **missing})
     if given["dry_run"]:
         show_estimate(comparison, loaded, jobs)
         return
-    settings = Settings(
-        folder=given["out"] or Path("runs") / task.replace(":", "-"),
+    destination = Destination(
+        folder=given["out"] or Path("runs") / given["task"].replace(":", "-"),
         command=shlex.join(["thinwire", *sys.argv[1:]]),
         study=study_text(given),
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
     )
-    start(comparison, loaded, settings, jobs)
+    start(comparison, loaded, destination, jobs)
 
 
-def show_estimate(comparison: Comparison, task: Task, jobs: int | None) -> None:
+def read_jobs(asked: int | None) -> int:
+    """How many simulations run at a time: as many as was asked for, or as there are processors.
+
+    Raises:
+        ConfigError: fewer than one.
+    """
+    if asked is not None and asked < 1:
+        raise ConfigError(f"--jobs {asked} was given; it must be at least 1")
+    return default_jobs() if asked is None else asked
+
+
+def shared_options(given: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """The fields of a comparison that ``compare`` and ``speedup`` take from options of the same names.
+
+    Raises:
+        ConfigError: a value that cannot be read.
+    """
+    methods, rates = tuple(given["methods"]), tuple(sorted(numbers(given["lrs"], float, "--lrs")))
+    return {
+        "methods": methods,
+        "optimizers": separated(given["optimizers"]),
+        "tune": fitting(separated(given["tune"]), methods),
+        "data": given["data"] if reads_files(given["task"]) else None,
+        "seeds": numbers(given["seeds"], int, "--seeds"),
+        "lrs": rates or tuple(sorted(task.learning_rates)),
+        "adaptive_lrs": rates or ADAPTIVE_RATES,
+        "network": Network.parse(given["network"] or "100Mbit,20ms"),
+        "compute": Machines.parse(given["compute"] or "10ms"),
+        "codec": given["codec"] or "measured",
+        "overlap": str(given["overlap"] or "ddp"),
+        "batch_size": task.batch_size if given["batch_size"] is None else given["batch_size"],
+    }
+
+
+def show_estimate(comparison: Comparison, task: Task, jobs: int) -> None:
     """Say what a comparison would take, without beginning it."""
     if comparison.engine != "simulate":
         raise ConfigError("--dry-run times simulated steps; leave out --engine processes")
@@ -129,7 +146,7 @@ def show_estimate(comparison: Comparison, task: Task, jobs: int | None) -> None:
     names = TerminalColumn(header="method", cells=[each.method for each in found], is_name=True)
     numbers = [TerminalColumn(header=header, cells=cells) for header, cells in columns.items()]
     print_fitted(TerminalTable(columns=[names, *numbers]), console)
-    used = min(default_jobs() if jobs is None else jobs, default_jobs())
+    used = min(jobs, default_jobs())
     total = sum(each.seconds for each in found)
     say(
         f"about {short_time(total / used)} with {used} at a time; up to {MAX_EXTENSIONS} more learning rates are tried "
@@ -166,23 +183,23 @@ def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
             warnings.warn(f"--{name} has no effect with --engine processes", stacklevel=2)
 
 
-def start(comparison: Comparison, task: Task, settings: Settings, jobs: int | None) -> None:
+def start(comparison: Comparison, task: Task, destination: Destination, jobs: int) -> None:
     """Execute a comparison by its engine, in this process or in others, and report it."""
     if dist.is_torchelastic_launched() and comparison.engine == "processes":
-        join(functools.partial(_compare_in_process, comparison, task, settings))
+        join(functools.partial(_compare_in_process, comparison, task, destination))
         return
     if comparison.engine == "simulate":
-        _compare(comparison, task, settings, LocalExecutor(default_jobs() if jobs is None else jobs))
+        _compare(comparison, task, destination, LocalExecutor(jobs))
         return
     # Everything that can be refused is refused here, once, before any process starts.
     ComparisonRunner(
-        comparison, task, settings.folder, LocalExecutor(1), command=settings.command, watch=lambda *_: None
+        comparison, task, destination.folder, LocalExecutor(1), command=destination.command, watch=lambda *_: None
     )
     del task  # every process loads its own; one here would only take memory
-    launch(_num_processes(comparison), functools.partial(_compare_in_child, comparison, settings))
+    launch(_num_processes(comparison), functools.partial(_compare_in_child, comparison, destination))
 
 
-def _compare_in_child(comparison: Comparison, settings: Settings, transport: Transport) -> None:
+def _compare_in_child(comparison: Comparison, destination: Destination, transport: Transport) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the command has loaded the task too, and shown its warnings
         task = load_task(comparison.task, data=comparison.data)
@@ -190,10 +207,10 @@ def _compare_in_child(comparison: Comparison, settings: Settings, transport: Tra
         warnings.showwarning = show_warning
     else:
         warnings.simplefilter("ignore")
-    _compare_in_process(comparison, task, settings, transport)
+    _compare_in_process(comparison, task, destination, transport)
 
 
-def _compare_in_process(comparison: Comparison, task: Task, settings: Settings, transport: Transport) -> None:
+def _compare_in_process(comparison: Comparison, task: Task, destination: Destination, transport: Transport) -> None:
     if transport.size != _num_processes(comparison):
         server = (
             ", and a server for the asynchronous methods" if _num_processes(comparison) > comparison.workers else ""
@@ -201,7 +218,7 @@ def _compare_in_process(comparison: Comparison, task: Task, settings: Settings, 
         raise ConfigError(
             f"--workers {comparison.workers} was given{server}, but {transport.size} processes were started"
         )
-    _compare(comparison, task, settings, ProcessExecutor(transport, comparison.workers))
+    _compare(comparison, task, destination, ProcessExecutor(transport, comparison.workers))
 
 
 def _num_processes(comparison: Comparison) -> int:
@@ -209,21 +226,27 @@ def _num_processes(comparison: Comparison) -> int:
     return comparison.workers + any(needs_server(parse_method(method)) for method in comparison.methods)
 
 
-def _compare(comparison: Comparison, task: Task, settings: Settings, executor: Executor) -> None:
+def _compare(comparison: Comparison, task: Task, destination: Destination, executor: Executor) -> None:
     with Meter(enabled=executor.is_main) as meter:
         watch = functools.partial(_show, meter)
         comparer = ComparisonRunner(
-            comparison, task, settings.folder, executor, command=settings.command, watch=watch, study=settings.study
+            comparison,
+            task,
+            destination.folder,
+            executor,
+            command=destination.command,
+            watch=watch,
+            study=destination.study,
         )
         if executor.is_main:
-            settings.exports.check()
+            destination.exports.check()
         chosen = comparer.run()
     if executor.is_main:
-        if "-" not in (settings.exports.json, settings.exports.csv, settings.exports.latex):
+        if not destination.exports.replaces_table:
             for method, setting in chosen.items():
                 more = "".join(f", {part}" for part in (setting.optimizer, setting.options) if part)
                 say(f"learning rate {setting.lr:g}{more} taken for {method}")
-        show_report(settings.folder, settings.exports)
+        show_report(destination.folder, destination.exports)
 
 
 def _show(meter: Meter, what: str, runs: Sequence[Run], out: Path) -> None:

@@ -26,6 +26,17 @@ StudyFile = Annotated[
     Path | None,
     typer.Option("--file", "-f", help="a study file, whose values other options replace; each run writes study.toml"),
 ]
+Seeds = Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")]
+Rates = Annotated[str, typer.Option(help="learning rates to try, separated by commas [default: the task's]")]
+BatchSize = Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")]
+DataFolder = Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")]
+Jobs = Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")]
+Schedule = Annotated[
+    str, typer.Option(help="how rates fall: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
+]
+Average = Annotated[
+    str, typer.Option(help="evaluate the average of all steps' models, not the last: uniform, quadratic:shift=A")
+]
 Optimizers = Annotated[
     str, typer.Option(help="of torch.optim, of which each method's best is taken: sgd; sgd:momentum=0.9; adamw")
 ]
@@ -80,8 +91,8 @@ def compare(
         str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
     ] = "digits",
     workers: Annotated[int, typer.Option(help="number of workers, each with its share of the data")] = 8,
-    seeds: Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")] = "0,1,2",
-    lrs: Annotated[str, typer.Option(help="learning rates to try, separated by commas [default: the task's]")] = "",
+    seeds: Seeds = "0,1,2",
+    lrs: Rates = "",
     optimizers: Optimizers = "sgd",
     tune: Tuned = "",
     engine: Annotated[
@@ -99,19 +110,15 @@ def compare(
         int | None, typer.Option(help="steps for each learning rate tried [default: --steps]")
     ] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
-    lr_schedule: Annotated[
-        str, typer.Option(help="how rates fall: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
-    ] = "constant",
-    average: Annotated[
-        str, typer.Option(help="evaluate the average of all steps' models, not the last: uniform, quadratic:shift=A")
-    ] = "none",
+    batch_size: BatchSize = None,
+    lr_schedule: Schedule = "constant",
+    average: Average = "none",
     sharding: Annotated[
         ShardingChoice, typer.Option(help="deal examples out mixed, or by label")
     ] = ShardingChoice.random,
-    data: Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")] = None,
+    data: DataFolder = None,
     out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK]")] = None,
-    jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
+    jobs: Jobs = None,
     dry_run: Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")] = False,
     json_file: JsonFile = "",
     csv_file: CsvFile = "",
@@ -169,9 +176,9 @@ def theory(
     thinwire theory qsparse:density=1%,every=4 topk:density=1% --task digits --workers 8 --steps 2000
     """
     from thinwire.cli.theory import layout_of, show_theory
-    from thinwire.experiments.theorems import Problem
+    from thinwire.experiments.theorems import TheoryProblem
 
-    problem = Problem(
+    problem = TheoryProblem(
         layout=layout_of(task, numel), workers=workers, steps=steps, batch_size=batch_size, lr=lr,
         gradient_norm=gradient_norm, kappa=kappa,
     )  # fmt: skip

@@ -25,6 +25,11 @@ class Exports:
         if [self.json, self.csv, self.latex].count("-") > 1:
             raise ConfigError("two tables were to go to standard output; give one of them a file")
 
+    @property
+    def replaces_table(self) -> bool:
+        """Whether one goes to standard output, where the terminal's table then does not."""
+        return "-" in (self.json, self.csv, self.latex)
+
     def check(self) -> None:
         """Refuse files that cannot be written, before long work.
 
@@ -60,7 +65,7 @@ def show_report(folder: Path, exports: Exports) -> None:
         with open_lines(name) as lines:
             if lines is not None:
                 print(text, end="", file=lines, flush=True)
-    if "-" in (exports.json, exports.csv, exports.latex):
+    if exports.replaces_table:
         return
     report.print_table(rows, console)
     say(f"wrote {folder / 'results.jsonl'} and {page}")

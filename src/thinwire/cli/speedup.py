@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.cli.application import fill, numbers
-from thinwire.cli.comparing import ADAPTIVE_RATES, fitting, refuse_swapped, separated
+from thinwire.cli.comparing import read_jobs, refuse_swapped, shared_options
 from thinwire.cli.progress import Meter
 from thinwire.cli.reporting import Exports, show_speedup
 from thinwire.errors import ConfigError
 from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
-from thinwire.experiments.executors import LocalExecutor, default_jobs
+from thinwire.experiments.executors import LocalExecutor
 from thinwire.experiments.spec import Comparison, Run
-from thinwire.experiments.tasks import Task, load_task, reads_files
-from thinwire.machines import Machines
-from thinwire.network import Network
+from thinwire.experiments.tasks import Task, load_task
 from thinwire.scaling import subfolder
 
 
@@ -29,15 +27,12 @@ def speed_up_as_asked(given: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: something that cannot be, or cannot be read.
     """
-    jobs = given["jobs"]
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs {jobs} was given; it must be at least 1")
     refuse_swapped(given["task"], given["methods"])
     workers = read_workers(given["workers"])
     task = load_task(given["task"], data=given["data"])
     out = given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}-speedup"
     command = shlex.join(["thinwire", *sys.argv[1:]])
-    executor = LocalExecutor(default_jobs() if jobs is None else jobs)
+    executor = LocalExecutor(read_jobs(given["jobs"]))
     with Meter() as meter:
         runners = [
             ComparisonRunner(
@@ -93,27 +88,12 @@ def read_of_each(text: str, option: str, workers: Sequence[int]) -> tuple[int, .
 
 def _comparisons(given: Mapping[str, Any], workers: Sequence[int], task: Task) -> list[Comparison]:
     """What is run with each number of workers."""
-    rates = tuple(sorted(numbers(given["lrs"], float, "--lrs")))
-    methods = tuple(given["methods"])
     steps = read_of_each(given["steps"], "--steps", workers)
     tune_steps = read_of_each(given["tune_steps"], "--tune-steps", workers) if given["tune_steps"] else steps
     every = tuple(max(1, each // 20) for each in steps)
     if given["evaluate_every"]:
         every = read_of_each(given["evaluate_every"], "--evaluate-every", workers)
-    alike = {
-        "methods": methods,
-        "optimizers": separated(given["optimizers"]),
-        "tune": fitting(separated(given["tune"]), methods),
-        "data": given["data"] if reads_files(given["task"]) else None,
-        "seeds": numbers(given["seeds"], int, "--seeds"),
-        "lrs": rates or task.learning_rates,
-        "adaptive_lrs": rates or ADAPTIVE_RATES,
-        "network": Network.parse(given["network"] or "100Mbit,20ms"),
-        "compute": Machines.parse(given["compute"] or "10ms"),
-        "codec": given["codec"] or "measured",
-        "overlap": str(given["overlap"] or "ddp"),
-        "batch_size": task.batch_size if given["batch_size"] is None else given["batch_size"],
-    }
+    alike = shared_options(given, task)
     return [
         fill(Comparison, given, {**alike, "workers": count, "steps": own, "tune_steps": tuned, "evaluate_every": often})
         for count, own, tuned, often in zip(workers, steps, tune_steps, every, strict=True)

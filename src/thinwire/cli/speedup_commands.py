@@ -8,11 +8,18 @@ import typer
 from thinwire.cli.application import app
 from thinwire.cli.comparison_commands import (
     TASKS,
+    Average,
+    BatchSize,
     Codec,
+    DataFolder,
+    Jobs,
     JsonFile,
     Links,
     Optimizers,
     Overlap,
+    Rates,
+    Schedule,
+    Seeds,
     StepTimes,
     Tuned,
     complete_tasks,
@@ -29,8 +36,8 @@ def speedup(
         str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
     ] = "logreg",
     workers: Annotated[str, typer.Option(help="numbers of workers, ascending, 1 first")] = "1,2,4,8",
-    seeds: Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")] = "0,1,2",
-    lrs: Annotated[str, typer.Option(help="learning rates to try, separated by commas [default: the task's]")] = "",
+    seeds: Seeds = "0,1,2",
+    lrs: Rates = "",
     optimizers: Optimizers = "sgd",
     tune: Tuned = "",
     network: Links = "",
@@ -44,16 +51,12 @@ def speedup(
     evaluate_every: Annotated[
         str, typer.Option(help="steps between evaluations, one number or several [default: a 20th]")
     ] = "",
-    batch_size: Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")] = None,
-    lr_schedule: Annotated[
-        str, typer.Option(help="how rates fall: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
-    ] = "constant",
-    average: Annotated[
-        str, typer.Option(help="evaluate the average of all steps' models, not the last: uniform, quadratic:shift=A")
-    ] = "none",
-    data: Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")] = None,
+    batch_size: BatchSize = None,
+    lr_schedule: Schedule = "constant",
+    average: Average = "none",
+    data: DataFolder = None,
     out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK-speedup]")] = None,
-    jobs: Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")] = None,
+    jobs: Jobs = None,
     json_file: JsonFile = "",
 ) -> None:
     """Measure how steps, seconds and bytes to a target fall with the number of workers, and predict the largest.

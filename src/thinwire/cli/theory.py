@@ -11,7 +11,7 @@ import torch
 from thinwire.cli.application import console, say
 from thinwire.errors import ConfigError
 from thinwire.experiments.tasks import load_task
-from thinwire.experiments.theorems import Fact, Problem, facts
+from thinwire.experiments.theorems import Fact, TheoryProblem, facts
 from thinwire.layout import Layout
 from thinwire.methods import parse_method
 from thinwire.report import TerminalColumn, TerminalTable, print_fitted
@@ -33,7 +33,7 @@ def layout_of(task: str, numel: int | None) -> Layout:
     return Layout(("vector",), (torch.Size([numel]),))
 
 
-def show_theory(methods: Sequence[str], problem: Problem, lines: TextIO | None) -> None:
+def show_theory(methods: Sequence[str], problem: TheoryProblem, lines: TextIO | None) -> None:
     """Print what is known of each method.
 
     Raises:

@@ -1,7 +1,7 @@
 """What compressing and decoding take on this machine, so that simulated seconds include it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any, TypeVar
@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 
 from thinwire.experiments.tasks import Task
-from thinwire.experiments.training import make_worker, one_torch_thread
-from thinwire.methods import GradientAveraging, Method, ModelAveraging
+from thinwire.experiments.training import make_crew, one_torch_thread
+from thinwire.methods import GradientAveraging, Method, num_exchanges
 from thinwire.network import Network
 from thinwire.simulator import Simulation
 from thinwire.steps import AllGather, Receive, ReceiveAny, Steps, ask
@@ -23,30 +23,41 @@ each other worker."""
 
 NUM_EXCHANGES = 5
 """That count, after one that does not: the median of their times is taken."""
+_LR = 1e-3
 MAX_STEPS = 2_000
 """A method that exchanges more rarely than every 300 steps is measured by fewer exchanges."""
 
 
-def measure_codec(task: Task, method: Method, optimizer: str, workers: int) -> CodecSeconds:
+def measure_codecs(task: Task, methods: Mapping[str, tuple[Method, str]], workers: int) -> dict[str, CodecSeconds]:
     """What a step with an exchange takes on one thread of this machine, less what one of dense f32 takes.
 
     Gradients are noise of one scale: operators whose time depends on how heavy the tails are take another one in
     training. What is measured is a worker's own part: compression, memory, encoding, decoding what it receives. The
     server of an asynchronous method is a process of its own and is not charged.
 
+    Args:
+        task: whose model it is.
+        methods: by name, each with its optimizer.
+        workers: how many exchange.
+
     Raises:
         ConfigError: a method that does not fit the task's model.
     """
-    if method == GradientAveraging():
-        return 0.0, 0.0
+    dense = GradientAveraging()
     with one_torch_thread():
-        own, dense = (_measure(task, each, optimizer, workers) for each in (method, GradientAveraging()))
-    return max(0.0, own[0] - dense[0]), max(0.0, own[1] - dense[1])
+        compressed = {name: each for name, each in methods.items() if each[0] != dense}
+        bases = {kind: _measure(task, dense, kind, workers) for kind in {kind for _, kind in compressed.values()}}
+        found = {name: _measure(task, *each, workers) for name, each in compressed.items()}
+    beyond = {
+        name: (max(0.0, found[name][0] - bases[kind][0]), max(0.0, found[name][1] - bases[kind][1]))
+        for name, (_, kind) in compressed.items()
+    }
+    return {name: beyond.get(name, (0.0, 0.0)) for name in methods}
 
 
 def _measure(task: Task, method: Method, optimizer: str, size: int) -> tuple[float, float]:
     """Seconds of a step with an exchange, of worker 0 and of each other."""
-    crew = _workers(task, method, optimizer, size)
+    crew = make_crew(task, method, optimizer, _LR, range(size), size, 0)
     if needs_server(method):
         return _measure_served(task, method, crew)
     simulation = Simulation(size, Network())
@@ -68,10 +79,9 @@ def _measure(task: Task, method: Method, optimizer: str, size: int) -> tuple[flo
 
 def _measure_served(task: Task, method: Method, crew: Sequence[Worker]) -> tuple[float, float]:
     """The same, where each worker has a clock of its own: the mean over its exchanges, local steps included."""
-    assert isinstance(method, ModelAveraging)
     size, spent, generator = len(crew), Spent(len(crew)), torch.Generator().manual_seed(0)
-    dues = [[method.schedule.due(step, rank) for step in range(1, MAX_STEPS)] for rank in range(size)]
-    stop = next((step for step in range(1, MAX_STEPS) if sum(dues[0][:step]) == NUM_EXCHANGES), MAX_STEPS - 1)
+    stop = next((step for step in range(1, MAX_STEPS) if num_exchanges(method, 0, step) == NUM_EXCHANGES), MAX_STEPS)
+    num_messages = sum(num_exchanges(method, rank, stop) for rank in range(size))
 
     def program(worker: Worker) -> Steps[None]:
         while True:
@@ -82,7 +92,7 @@ def _measure_served(task: Task, method: Method, crew: Sequence[Worker]) -> tuple
                 return
 
     server = Server(method, task.model(0), size=size)
-    Simulation(size + 1, Network()).run([*map(program, crew), server.serve(sum(sum(each[:stop]) for each in dues))])
+    Simulation(size + 1, Network()).run([*map(program, crew), server.serve(num_messages)])
     lead, *others = [each / max(1, worker.num_exchanges) for each, worker in zip(spent.by_rank, crew, strict=True)]
     return lead, median(others or [lead])
 
@@ -91,16 +101,6 @@ def _take_noise(worker: Worker, generator: torch.Generator) -> None:
     for param in worker.model.parameters():
         if param.requires_grad:
             param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
-
-
-def _workers(task: Task, method: Method, optimizer: str, size: int) -> list[Worker]:
-    lead = make_worker(task, method, optimizer, 1e-3, 0, size, 0)
-    shared = can_share(method, lead.model)
-    others = (
-        lead.sharing_model(rank) if shared else make_worker(task, method, optimizer, 1e-3, rank, size, 0)
-        for rank in range(1, size)
-    )
-    return [lead, *others]
 
 
 class Spent:

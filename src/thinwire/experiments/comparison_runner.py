@@ -13,19 +13,19 @@ import torch
 
 from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
-from thinwire.experiments.codec import CodecSeconds, measure_codec
+from thinwire.experiments.codec import CodecSeconds, measure_codecs
 from thinwire.experiments.executors import Executor, run_folder
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_plausible
 from thinwire.experiments.records import Record, is_finished, read_records, read_run, write_records
-from thinwire.experiments.search import Search
+from thinwire.experiments.search import SettingSearch
 from thinwire.experiments.settings import Setting, read_codec, with_options
 from thinwire.experiments.sharding import make_shards
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.files import FolderLock, StrPath, write_atomically
 from thinwire.layout import Layout
-from thinwire.methods import check_method, is_dense, parse_method
+from thinwire.methods import Method, check_method, is_dense, parse_method
 from thinwire.random import Key
 
 Watch = Callable[[str, Sequence[Run], Path], None]
@@ -92,7 +92,7 @@ class ComparisonRunner:
     def _run(self) -> dict[str, Setting]:
         self._prepare()
         notes = []
-        search = Search(self.comparison, self.task.metric, self._records, self.executor.decide)
+        search = SettingSearch(self.comparison, self.task.metric, self._records, self.executor.decide)
         if search.is_needless:
             notes.append(f"The learning rate {self.comparison.lrs[0]:g} was given for all methods and not tuned.")
             self._collect("tuning.jsonl", [])
@@ -119,17 +119,16 @@ class ComparisonRunner:
         factor = read_codec(self.comparison.codec)
         if self.comparison.engine != "simulate" or not factor:
             return {}
-        found: dict[str, CodecSeconds] = {}
+        known: dict[str, CodecSeconds] = {}
+        unknown: dict[str, tuple[Method, str]] = {}
         for method, setting in chosen.items():
             if self._before.get("chosen", {}).get(method) == asdict(setting) and method in self._before["codec_s"]:
                 lead, other = self._before["codec_s"][method]
+                known[method] = lead, other
             else:
-                made = parse_method(with_options(method, setting.options))
-                lead, other = (
-                    factor * each for each in measure_codec(self.task, made, setting.optimizer, self.comparison.workers)
-                )
-            found[method] = lead, other
-        return found
+                unknown[method] = parse_method(with_options(method, setting.options)), setting.optimizer
+        measured = measure_codecs(self.task, unknown, self.comparison.workers)
+        return known | {method: (factor * lead, factor * other) for method, (lead, other) in measured.items()}
 
     def _take_folder(self) -> None:
         """Keep every other comparison out of the folder, which a second one of the same command would damage."""

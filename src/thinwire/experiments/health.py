@@ -1,6 +1,7 @@
 """How far workers and memories are from where theorems want them, sampled at every evaluation."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,9 +34,11 @@ class Squares:
     def of(workers: Sequence[Worker], size: int) -> "Squares":
         """Those of these workers, of ``size`` in all."""
         memory = sum(worker.memory_norm() ** 2 for worker in workers)
+        models = Counter(id(worker.model) for worker in workers)  # many simulated workers may share one
+        optimizers = {id(worker.model): worker.optimizer for worker in workers}
         gradient = sum(
-            _square(param.grad for group in worker.optimizer.param_groups for param in group["params"])
-            for worker in workers
+            count * _square(param.grad for group in optimizers[model].param_groups for param in group["params"])
+            for model, count in models.items()
         )
         drift = 0.0
         for worker in workers:
@@ -46,7 +49,8 @@ class Squares:
 
 
 def _square(tensors: Iterable[Tensor | None]) -> float:
-    return sum(float(tensor.double().square().sum()) for tensor in tensors if tensor is not None)
+    norms = (torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors if tensor is not None)
+    return sum(float(norm) ** 2 for norm in norms)
 
 
 def _mean_memory(workers: Sequence[Worker]) -> float:

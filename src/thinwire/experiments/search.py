@@ -15,7 +15,7 @@ MAX_EXTENSIONS = 3
 """How often the search may go past the end of the learning rates of a grid."""
 
 
-class Search:
+class SettingSearch:
     """What is tried for each method with a choice; more is, where the best learning rate lies at the end of its grid.
 
     The learning rates of every optimizer and every choice of options are a grid of their own.

@@ -19,9 +19,9 @@ from thinwire.experiments.sharding import Batches, make_batches
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.experiments.tasks.base import Evaluation
-from thinwire.experiments.training import make_worker, one_torch_thread, private_torch_randomness, take_gradient
+from thinwire.experiments.training import make_crew, one_torch_thread, private_torch_randomness, take_gradient
 from thinwire.files import StrPath, append_text
-from thinwire.methods import ModelAveraging, parse_method
+from thinwire.methods import num_exchanges, parse_method
 from thinwire.random import Key
 from thinwire.steps import Steps, compute
 from thinwire.worker import Server, Worker, can_share, needs_server
@@ -129,7 +129,9 @@ class Session:
             before = worker.num_exchanges
             yield from worker.step()
             exchanged = worker.num_exchanges > before
-            yield from compute(self.run.codec_s[worker.rank > 0] if exchanged else 0.0)
+            codec_s = self.run.codec_s[worker.rank > 0] if exchanged else 0.0
+            if codec_s or self._overlaps:  # the next request waits for what goes on in the background
+                yield from compute(codec_s)
             if asynchronous and exchanged and worker.is_paused:
                 return
 
@@ -141,23 +143,16 @@ class Session:
             yield from compute(backward * seconds, in_background=True)
 
     def _num_messages(self, stop: int) -> int:
-        assert isinstance(self._method, ModelAveraging)
-        due = self._method.schedule.due
-        return sum(due(step, rank) for rank in range(self.engine.size) for step in range(1, stop + 1))
+        return sum(num_exchanges(self._method, rank, stop) for rank in range(self.engine.size))
 
     def _make_workers(self) -> list[Worker]:
-        """Thousands of simulated workers need not have thousands of models where one is enough."""
-        if not self.engine.local_ranks:
-            return []
-        first, *others = self.engine.local_ranks
-        lead = self._worker(first)
-        shared = can_share(self._method, lead.model)
-        lead.runner.counts_union = first == 0
-        return [lead, *(lead.sharing_model(rank) if shared else self._worker(rank) for rank in others)]
-
-    def _worker(self, rank: int) -> Worker:
-        optimizer, lr = self.run.setting.optimizer, self.run.setting.lr
-        return make_worker(self.task, self._method, optimizer, lr, rank, self.engine.size, self.run.seed)
+        engine, setting = self.engine, self.run.setting
+        workers = make_crew(
+            self.task, self._method, setting.optimizer, setting.lr, engine.local_ranks, engine.size, self.run.seed
+        )
+        if workers:
+            workers[0].runner.counts_union = workers[0].rank == 0
+        return workers
 
     def _make_averager(self) -> Averager | None:
         average = make_average(self.comparison.average)

@@ -119,10 +119,11 @@ class Comparison:
 
     def settings(self, method: str) -> list[Setting]:
         """All that is tried for a method at first; the search goes on past the ends of the learning rates."""
+        choices = option_choices(method, self.tuned())
         return [
             Setting(optimizer, options, lr)
             for optimizer in self.optimizers
-            for options in option_choices(method, self.tuned())
+            for options in choices
             for lr in self.rates(optimizer)
         ]
 

@@ -5,12 +5,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from thinwire.compressors import Identity, Traits, segment_traits
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Gossip
-from thinwire.exchanges.graphs import mixing_matrix
+from thinwire.exchanges.graphs import beta, mixing_matrix, spectral_gap
 from thinwire.layout import Layout
 from thinwire.memory import ErrorFeedback
 from thinwire.methods import Consensus, Elastic, Method, ModelAveraging, check_method
@@ -30,7 +28,7 @@ _WINDOW = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class TheoryProblem:
     """What the theorems are asked about.
 
     Args:
@@ -84,16 +82,17 @@ class Fact:
     source: str
 
 
-def facts(method: Method, problem: Problem) -> list[Fact]:
+def facts(method: Method, problem: TheoryProblem) -> list[Fact]:
     """Everything that is known of a method on a problem; what does not apply to it is left out.
 
     Raises:
         ConfigError: a method that does not fit the model.
 
     Example:
+        >>> import torch
         >>> from thinwire.methods import parse_method
         >>> layout = Layout(("w",), (torch.Size([1000]),))
-        >>> problem = Problem(
+        >>> problem = TheoryProblem(
         ...     layout=layout, workers=4, steps=10**6, batch_size=25, lr=0.1, gradient_norm=1.0, kappa=10.0)
         >>> [(fact.quantity, round(fact.value, 3)) for fact in facts(parse_method("topk:k=10"), problem)[:2]]
         [('contraction gamma', 0.01), ('largest gap H between exchanges', 1)]
@@ -128,7 +127,7 @@ def _of_the_operator(traits: Traits) -> list[Fact]:
     return []
 
 
-def _of_local_steps(method: Method, gamma: float, gap: int, problem: Problem) -> list[Fact]:
+def _of_local_steps(method: Method, gamma: float, gap: int, problem: TheoryProblem) -> list[Fact]:
     """Under a contraction with error feedback, or exact messages."""
     remembers = isinstance(method.memory, ErrorFeedback)
     if not 0.0 < gamma <= 1.0 or not (remembers or isinstance(method.compressor, Identity)):
@@ -158,16 +157,14 @@ def _of_local_steps(method: Method, gamma: float, gap: int, problem: Problem) ->
     return found
 
 
-def _of_gossip(method: ModelAveraging, gamma: float, problem: Problem) -> list[Fact]:
+def _of_gossip(method: ModelAveraging, gamma: float, problem: TheoryProblem) -> list[Fact]:
     if not isinstance(method.exchange, Gossip) or problem.workers < 2:
         return []
     matrix = mixing_matrix(method.exchange.graph, problem.workers)
-    values = torch.linalg.eigvalsh(matrix)
-    delta = 1.0 - float(values[:-1].abs().max())
-    beta = float((1.0 - values).abs().max())
+    delta = spectral_gap(matrix)
     found = [Fact("spectral gap delta of the graph", delta, "exact", "1 - |lambda_2(W)|")]
     if delta > 0.0 and 0.0 < gamma <= 1.0:
-        step, shift = choco_consensus_step(delta, beta, gamma), choco_shift(delta, gamma, problem.kappa)
+        step, shift = choco_consensus_step(delta, beta(matrix), gamma), choco_shift(delta, gamma, problem.kappa)
         source = "Koloskova et al. 2019, Theorem"
         found.append(Fact("consensus step gamma that is proven", step, "bound", f"{source} 2"))
         found.append(Fact("shift a of eta_t = 4 / (mu (a + t)), at least", shift, "bound", f"{source} 4"))

@@ -1,6 +1,6 @@
 """What every training of a task by simulated or real workers begins with, and one step's gradient."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from thinwire.experiments.sharding import Batches
 from thinwire.experiments.tasks import Task
 from thinwire.methods import Method
 from thinwire.random import Key
-from thinwire.worker import Worker
+from thinwire.worker import Worker, can_share
 
 
 def make_worker(task: Task, method: Method, optimizer: str, lr: float, rank: int, size: int, seed: int) -> Worker:
@@ -21,6 +21,23 @@ def make_worker(task: Task, method: Method, optimizer: str, lr: float, rank: int
     """
     model = task.model(seed)
     return Worker(method, model, make_optimizer(optimizer, model.parameters(), lr), rank=rank, size=size, seed=seed)
+
+
+def make_crew(
+    task: Task, method: Method, optimizer: str, lr: float, ranks: Sequence[int], size: int, seed: int
+) -> list[Worker]:
+    """The workers of these ranks; thousands of them need not have thousands of models where one is enough.
+
+    Raises:
+        ConfigError: see :func:`make_worker`.
+    """
+    if not ranks:
+        return []
+    first, *others = ranks
+    lead = make_worker(task, method, optimizer, lr, first, size, seed)
+    if can_share(method, lead.model):
+        return [lead, *map(lead.sharing_model, others)]
+    return [lead, *(make_worker(task, method, optimizer, lr, rank, size, seed) for rank in others)]
 
 
 def take_gradient(task: Task, worker: Worker, batches: Batches, key: Key, step: int) -> None:

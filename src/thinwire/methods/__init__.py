@@ -1,6 +1,6 @@
 """Methods of the literature as products of parts."""
 
-from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, check_method, is_dense
+from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, check_method, is_dense, num_exchanges
 from thinwire.methods.catalog import CATALOG, CatalogEntry, find_row, parse_method
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.elastic import Elastic
@@ -29,5 +29,6 @@ __all__ = [
     "check_method",
     "find_row",
     "is_dense",
+    "num_exchanges",
     "parse_method",
 ]

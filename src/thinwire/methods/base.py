@@ -141,6 +141,19 @@ def is_dense(method: Method) -> bool:
     return replace(method, exchange=AllReduce()) == GradientAveraging()
 
 
+def num_exchanges(method: Method, rank: int, steps: int) -> int:
+    """After how many of its first ``steps`` steps a worker exchanges.
+
+    Example:
+        >>> from thinwire.methods import parse_method
+        >>> num_exchanges(parse_method("sgd"), 0, 10), num_exchanges(parse_method("local-sgd:every=4"), 0, 10)
+        (10, 2)
+    """
+    if isinstance(method, GradientAveraging):
+        return steps
+    return sum(method.schedule.due(step, rank) for step in range(1, steps + 1))
+
+
 def check_method(method: Method, layout: Layout) -> Segments:
     """The segments of the model's vector, once it is sure that the method's parts fit together on it.
 

@@ -83,7 +83,7 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
             short_header="against\ndense",
             meaning=f"how much {'higher' if metric.higher_is_better else 'more'} it ended than the baseline, seed by "
             f"seed{' (in points of a hundred)' if metric.is_share else ''}. {_INTERVAL}",
-            text=lambda row: _against_dense(row),
+            text=_against_dense,
         ),
         Column(
             group="at the last evaluation",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from thinwire import report
 from thinwire.errors import ConfigError
 from thinwire.experiments.settings import with_options
-from thinwire.methods import ModelAveraging, parse_method
+from thinwire.methods import num_exchanges, parse_method
 from thinwire.report import RecordedComparison, ResultRow
 from thinwire.scaling.folders import RecordedSpeedup
 from thinwire.scaling.points import Amount, Best, Point, Prediction, Scaling, SpeedupResult, StepSeconds
@@ -66,19 +66,12 @@ def _step_seconds(data: RecordedComparison, method: str) -> StepSeconds | None:
     total_s = sum(record.seconds for record in ends) / num_steps
     compute_s = min(total_s, 0.0 if data.compute is None else data.compute.compute_s)
     setting = data.chosen.get(method)
-    variant = method if setting is None else with_options(method, setting.options)
-    exchanges = sum(_num_exchanges(variant, record.step) for record in ends) / num_steps
+    made = parse_method(method if setting is None else with_options(method, setting.options))
+    exchanges = sum(num_exchanges(made, 0, record.step) for record in ends) / num_steps
     codec_s = min(total_s - compute_s, exchanges * max(data.codec_s.get(method, (0.0, 0.0))))
     rest_s = total_s - compute_s - codec_s
     # What sums round off is no communication.
     return StepSeconds(compute_s=compute_s, codec_s=codec_s, communication_s=rest_s if rest_s > 1e-9 * total_s else 0.0)
-
-
-def _num_exchanges(method: str, steps: int) -> int:
-    made = parse_method(method)
-    if not isinstance(made, ModelAveraging):
-        return steps
-    return sum(made.schedule.due(step, 0) for step in range(1, steps + 1))
 
 
 def _with_speedup(point: Point, alone: Point) -> Point:
