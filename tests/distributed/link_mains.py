@@ -32,6 +32,7 @@ def measure_everything(folder: str, transport: Transport) -> None:
         "traffic": transport.traffic,
         "hooks": {name: train(link) for name, link in LINKS.items()} | {"own": train(None), "off": train(None, False)},
         "costs": {name: probe(transport, limit_s) for name, limit_s in LIMITS.items()},
+        "fast": probe_dense(transport),
         "refusal": refusal(transport),
     }
     torch.save(found, Path(folder, f"rank-{transport.rank}.pt"))
@@ -60,6 +61,12 @@ def probe(transport: Transport, limit_s: float) -> dict[str, Cost]:
     vectors = [torch.randn(sum(SIZES), generator=generator) for _ in range(2)]
     prober = Prober(transport, LINKS["hopeless"], vectors, SIZES, limit_s)
     return {"dense": prober.dense()} | {method: prober.step(parse_method(method)) for method in PROBED}
+
+
+def probe_dense(transport: Transport) -> dict[str, Cost]:
+    generator = torch.Generator().manual_seed(transport.rank)
+    prober = Prober(transport, LINKS["ideal"], [torch.randn(sum(SIZES), generator=generator)], SIZES)
+    return {"float32": prober.dense(), "bfloat16": prober.dense(torch.bfloat16)}
 
 
 def refusal(transport: Transport) -> str:

@@ -114,6 +114,8 @@ def test_every_process_finds_the_same_link_and_nothing_is_counted(found: list[di
 def test_the_hook_warns_once_in_one_process_where_dense_is_faster(found: list[dict[str, Any]]) -> None:
     (message,) = found[0]["hooks"]["ideal"]["messages"]
     assert "MB, are predicted to take" in message
+    num_parameters = 6 * 20 + 20 + 20 * 3 + 3
+    assert f"dense ones in 16 bits, {2e-6 * num_parameters:.3g} MB, are" in message
     assert "warn_if_slower=False" in message
     assert found[1]["hooks"]["ideal"]["messages"] == []
     assert [each["hooks"]["hopeless"]["messages"] for each in found] == [[], []]
@@ -149,6 +151,17 @@ def test_what_is_measured_is_common_and_counts_the_bytes_of_a_step(found: list[d
     assert costs["topk:density=1%,every=8"].bytes_sent == pytest.approx(
         costs["topk:density=1%"].bytes_sent / 8, rel=0.05
     )
+
+
+def test_dense_is_measured_in_16_bits_too(found: list[dict[str, Any]]) -> None:
+    halved, dense = (found[0]["fast"][name] for name in ("bfloat16", "float32"))
+    for cost in (halved, dense):
+        assert not cost.is_predicted
+        assert cost.rounds >= 1
+        assert cost.measured_numel == NUMEL
+        assert 0 < cost.seconds < 10
+    assert halved.bytes_sent == dense.bytes_sent / 2 == all_reduce_traffic(NUMEL, SIZE)[0].bytes_sent / 2
+    assert found[0]["fast"] == found[1]["fast"]
 
 
 def test_what_would_take_too_long_is_predicted(found: list[dict[str, Any]]) -> None:

@@ -1,10 +1,20 @@
 """What compressing takes, measured for every method of the catalog."""
 
-import pytest
+import time
+from dataclasses import dataclass, replace
 
-from thinwire.experiments.codec import Spent, measure_codec
+import pytest
+import torch
+from torch import Tensor
+
+from thinwire.compressors import Traits
+from thinwire.exchanges import Gather
+from thinwire.experiments.codec import Spent, measure_codecs
 from thinwire.experiments.tasks import load_task
-from thinwire.methods import CATALOG, GradientAveraging, is_dense, parse_method
+from thinwire.layout import Segments
+from thinwire.methods import CATALOG, Every, GradientAveraging, Method, ModelAveraging, is_dense, parse_method
+from thinwire.payloads import Dense
+from thinwire.random import Key
 from thinwire.steps import Steps, compute
 
 QUICK = {"diloco": "diloco:every=4", "streaming-diloco": "streaming-diloco:every=4", "sparseloco": "sparseloco:every=4"}
@@ -13,13 +23,45 @@ QUICK = {"diloco": "diloco:every=4", "streaming-diloco": "streaming-diloco:every
 @pytest.mark.parametrize("name", [row.name for row in CATALOG])
 def test_every_method_is_measured(name: str) -> None:
     method = parse_method(QUICK.get(name, name))
-    lead, other = measure_codec(load_task("digits"), method, "sgd", 3)
+    lead, other = measure_codecs(load_task("digits"), {name: (method, "sgd")}, 3)[name]
     assert min(lead, other) >= 0.0
     assert max(lead, other) < 1.0
     if method == GradientAveraging():
         assert lead == other == 0.0
     elif not is_dense(method) and "sgd" not in name and not name.startswith(("easgd", "eamsgd", "sparse-av", "d-psgd")):
         assert lead > 0.0  # what compresses takes longer than what does not
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Exact messages, each after some seconds of the processor."""
+
+    seconds: float
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Dense:
+        begin = time.thread_time()
+        while time.thread_time() < begin + self.seconds:
+            pass
+        return Dense(x.clone())
+
+    def outline(self, segments: Segments) -> Dense:
+        return Dense(torch.empty(segments.numel, dtype=torch.float32, device="meta"))
+
+    def traits(self, numel: int) -> Traits:
+        return Traits(unbiased=True, error=0.0, linear=True)
+
+
+def test_what_a_compressor_takes_is_measured() -> None:
+    """Of both workers, whichever the optimizer; a method beside it is not charged for it."""
+    slow = GradientAveraging(compressor=Slow(0.05), exchange=Gather())
+    rare = ModelAveraging(compressor=Slow(0.05), exchange=Gather(), schedule=Every(3))
+    methods: dict[str, tuple[Method, str]] = {
+        "slow": (slow, "sgd"), "rare": (rare, "adamw"), "quick": (replace(slow, compressor=Slow(0.0)), "sgd"),
+    }  # fmt: skip
+    found = measure_codecs(load_task("digits"), methods, 2)
+    for name in ("slow", "rare"):
+        assert min(found[name]) > 0.04
+    assert max(found["quick"]) < min(found["slow"])
 
 
 def test_what_a_program_spends_is_its_own() -> None:

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import user_tasks
 from command_line import run_cli
 
 from thinwire.cli.studies import KEYS, read_study, study_text
 from thinwire.errors import ConfigError
+from thinwire.experiments.estimate import estimate
+from thinwire.experiments.spec import Comparison
 
 TINY = (
     "--task", "user_tasks:bowl", "--workers", "2", "--steps", "4", "--evaluate-every", "2", "--lrs", "0.1,0.3",
@@ -95,6 +99,38 @@ def test_a_dry_run_counts_what_would_be_run(
     assert not out.exists()
     plain = [part for part in arguments if part not in ("--codec", "free", "--jobs", "1")]
     assert run_cli(monkeypatch, *plain, "--dry-run", "--engine", "processes") == 2
+
+
+def test_an_estimate_counts_every_step_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At least what they are made to take: a step's gradient of each worker, and an evaluation."""
+    loss, evaluate = user_tasks.Bowl.loss, user_tasks.Bowl.evaluate
+
+    def busy(seconds: float) -> None:
+        begin = time.thread_time()
+        while time.thread_time() < begin + seconds:
+            pass
+
+    def slow_loss(self: Any, model: Any, indices: Any) -> Any:
+        busy(0.002)
+        return loss(self, model, indices)
+
+    def slow_evaluate(self: Any, model: Any, split: Any) -> Any:
+        busy(0.004)
+        return evaluate(self, model, split)
+
+    monkeypatch.setattr(user_tasks.Bowl, "loss", slow_loss)
+    monkeypatch.setattr(user_tasks.Bowl, "evaluate", slow_evaluate)
+    comparison = Comparison(
+        methods=("sgd", "topk:k=1"), task="user_tasks:bowl", workers=3, lrs=(0.1, 0.2), seeds=(0, 1), steps=100,
+        tune_steps=50, evaluate_every=10, batch_size=1,
+    )  # fmt: skip
+    told: list[str] = []
+    found = estimate(comparison, user_tasks.bowl(), told.append)
+    assert [each.method for each in found] == told == ["sgd", "topk:k=1"]
+    for each in found:
+        assert (each.num_tuning_runs, each.num_final_runs, each.num_steps) == (2, 2, 2 * 50 + 2 * 100)
+        # One evaluation before the first step of each run, then every tenth.
+        assert each.seconds >= 300 * 3 * 0.002 + (4 + 30) * 0.004
 
 
 def test_tables_for_other_programs(

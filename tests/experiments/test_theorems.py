@@ -10,12 +10,12 @@ from command_line import run_cli
 
 from thinwire.cli.application import console
 from thinwire.errors import ConfigError
-from thinwire.experiments.theorems import Problem, facts, max_gap
+from thinwire.experiments.theorems import TheoryProblem, facts, max_gap
 from thinwire.layout import Layout
 from thinwire.methods import CATALOG, parse_method
 
 LAYOUT = Layout(("w", "b"), (torch.Size([50, 20]), torch.Size([200])))
-PROBLEM = Problem(layout=LAYOUT, workers=8, steps=10_000, batch_size=4, lr=0.1, gradient_norm=2.0, kappa=50.0)
+PROBLEM = TheoryProblem(layout=LAYOUT, workers=8, steps=10_000, batch_size=4, lr=0.1, gradient_norm=2.0, kappa=50.0)
 
 
 def found(text: str) -> dict[str, float]:
@@ -105,4 +105,4 @@ def test_a_mistake_is_one_message(
 
 def test_a_problem_that_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match="above 0"):
-        Problem(layout=LAYOUT, workers=1, steps=1, batch_size=1, lr=0.0, gradient_norm=1.0, kappa=1.0)
+        TheoryProblem(layout=LAYOUT, workers=1, steps=1, batch_size=1, lr=0.0, gradient_norm=1.0, kappa=1.0)

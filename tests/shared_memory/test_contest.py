@@ -25,6 +25,18 @@ def test_locks_and_atomics_lose_nothing(variant: Variant, threads: int, kind: Ki
         assert (result.found, result.lost) == (60_001, 0)
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="threads that take turns on one processor lose nothing")
+@pytest.mark.parametrize("kind", ["int64", "float64", "float32"])
+def test_racy_stores_lose_what_is_added_between_them(kind: Kind) -> None:
+    """At the first contest in which both threads had a processor, or soon after it."""
+    contest = Contest(variant="racy", threads=2, additions=1_000_000, counters=1, kind=kind, pinned=True)
+    results = (hold_contest(contest) for _ in range(300))
+    beside = [result.lost for result in results if result.cores > 1.5 or result.lost]
+    if not beside:
+        pytest.skip("other programs had the second processor all the time")
+    assert any(beside)
+
+
 @pytest.mark.parametrize("kind", ["int64", "float64", "float32"])
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_racy_stores_never_add_what_nobody_added(threads: int, kind: Kind) -> None:
