@@ -1,7 +1,6 @@
 """How far workers and memories are from where theorems want them, sampled at every evaluation."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -34,12 +33,13 @@ class Squares:
     def of(workers: Sequence[Worker], size: int) -> "Squares":
         """Those of these workers, of ``size`` in all."""
         memory = sum(worker.memory_norm() ** 2 for worker in workers)
-        models = Counter(id(worker.model) for worker in workers)  # many simulated workers may share one
+        # Many simulated workers may share a model; added up one by one, the sum has the bits that processes find.
         optimizers = {id(worker.model): worker.optimizer for worker in workers}
-        gradient = sum(
-            count * _square(param.grad for group in optimizers[model].param_groups for param in group["params"])
-            for model, count in models.items()
-        )
+        squares = {
+            model: _square(param.grad for group in optimizer.param_groups for param in group["params"])
+            for model, optimizer in optimizers.items()
+        }
+        gradient = sum(squares[id(worker.model)] for worker in workers)
         drift = 0.0
         for worker in workers:
             if not isinstance(worker.method, GradientAveraging):
