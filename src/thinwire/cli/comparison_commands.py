@@ -32,7 +32,11 @@ BatchSize = Annotated[int | None, typer.Option(help="examples per worker and ste
 DataFolder = Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")]
 Jobs = Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")]
 Schedule = Annotated[
-    str, typer.Option(help="how rates fall: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
+    str,
+    typer.Option(
+        help="how rates change: cosine:warmup=5%,end=0, linear (alike), inverse:shift=A, bottou:decay=L, "
+        "drops:at=100/150,factor=0.1"
+    ),
 ]
 Average = Annotated[
     str, typer.Option(help="evaluate the average of all steps' models, not the last: uniform, quadratic:shift=A")

@@ -55,7 +55,7 @@ class Session:
         self._overlaps = comparison.overlap == "ddp" and can_overlap(self._method)
         self.workers = self._make_workers()
         self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
-        self._rates = make_rates(comparison.lr_schedule)
+        self._rates = make_rates(comparison.lr_schedule, run.steps)
         self._averager = self._make_averager()
         # A copy that is only evaluated, so that a worker's local parameters are left alone.
         evaluates = engine.serves if needs_server(self._method) else self.is_main
