@@ -42,7 +42,7 @@ def result_rows() -> list[ResultRow]:
         metric=RecordedMetric(name="accuracy", higher_is_better=True, logarithmic=False),
         target=0.86, setting=RecordedSetting(optimizer="sgd", options="", lr=0.1), num_runs=2, num_diverged=0,
         final_value=0.8712, final_value_within=0.0043, against_dense=-0.004, against_dense_within=0.003,
-        final_loss=0.4321, num_reached=1, steps_to_target=410.0, steps_to_target_within=12.0,
+        final_top5=None, final_top5_within=None, final_loss=0.4321, num_reached=1, steps_to_target=410.0, steps_to_target_within=12.0,
         message_bytes_to_target=3.39e8, message_bytes_to_target_within=1e7, link_bytes_to_target=1.19e9,
         link_bytes_to_target_within=2e7, message_ratio=2779.0, link_ratio=692.0, seconds_to_target=68.0,
         seconds_to_target_within=2.5, message_bytes_per_step=826_000.0,
