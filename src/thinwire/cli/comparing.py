@@ -25,7 +25,7 @@ from thinwire.experiments.launch import is_lead, join, launch
 from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
-from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
+from thinwire.experiments.tasks import Task, all_names, find_task, load_task, reads_files
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
@@ -34,6 +34,8 @@ from thinwire.worker import needs_server
 
 TUNED = ("choco.gamma=0.05,0.1,0.3", "easgd.alpha=0.03,0.06,0.1")
 """Options on whose best value their papers say little, and which decide what these methods do."""
+LARGE_NUMEL = 10_000_000
+"""Parameters from which on a training is left to GPUs."""
 ADAPTIVE_RATES = (0.0003, 0.001, 0.003, 0.01)
 """Tried with Adam and its kin, unless others are given: the size of a step, whatever the task."""
 
@@ -61,11 +63,12 @@ def refuse_swapped(task: str, methods: Sequence[str]) -> None:
     Raises:
         ConfigError: there is one.
     """
+    names = all_names()
     for method in methods:
-        if method.strip() in task_names():
+        if method.partition(":")[0].strip() in names:
             raise ConfigError(f"{method} is a task, not a method; write --task {method}")
     if task.partition(":")[0].strip() in [row.name for row in CATALOG]:
-        raise ConfigError(f"{task} is a method, not a task; the tasks are {', '.join(task_names())}")
+        raise ConfigError(f"{task} is a method, not a task; the tasks are {', '.join(names)}")
 
 
 def compare_as_asked(given: Mapping[str, Any]) -> None:
@@ -136,6 +139,7 @@ def show_estimate(comparison: Comparison, task: Task, jobs: int) -> None:
     """Say what a comparison would take, without beginning it."""
     if comparison.engine != "simulate":
         raise ConfigError("--dry-run times simulated steps; leave out --engine processes")
+    warn_of_gpu(comparison.task, task)
     found = estimate(comparison, task, lambda method: print(f"timing {method}", file=sys.stderr, flush=True))
     columns = {
         "tuning\nruns": [f"{each.num_tuning_runs:,}" for each in found],
@@ -152,6 +156,19 @@ def show_estimate(comparison: Comparison, task: Task, jobs: int) -> None:
         f"about {short_time(total / used)} with {used} at a time; up to {MAX_EXTENSIONS} more learning rates are tried "
         "where the best one lies at the end of those given"
     )
+
+
+def warn_of_gpu(name: str, task: Task) -> None:
+    """Warn of what takes hours on processors, where comparisons train."""
+    row = find_task(name)
+    numel = sum(param.numel() for param in task.model(0).parameters())
+    if row is not None and row.gpu and numel >= LARGE_NUMEL:
+        warnings.warn(
+            f"the model of {task.name} has {numel:,} parameters, and {row.gpu} is worth its time on a GPU only; "
+            "comparisons train on processors, so that this is for gradients (thinwire record) and a few steps. Train a "
+            "model of this size by your own script, with thinwire.synchronize or thinwire.compress_ddp",
+            stacklevel=2,
+        )
 
 
 def separated(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import typer
 
 from thinwire.cli.application import app, open_lines
 
-TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg", "logreg-convex")
+TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg", "logreg-convex", "gpt", "cifar10", "image-folder")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
 TABLE_HELP = "file for the table as {}, or - for standard output"
 JSON_HELP = "file for a JSON line a row, or - for standard output"
@@ -29,10 +29,14 @@ StudyFile = Annotated[
 Seeds = Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")]
 Rates = Annotated[str, typer.Option(help="learning rates to try, separated by commas [default: the task's]")]
 BatchSize = Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")]
-DataFolder = Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")]
+DataFolder = Annotated[str | None, typer.Option(help="folder with the task's data set, if it reads one")]
 Jobs = Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")]
 Schedule = Annotated[
-    str, typer.Option(help="how rates fall: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
+    str,
+    typer.Option(
+        help="how rates change: cosine:warmup=5%,end=0, linear (alike), inverse:shift=A, bottou:decay=L, "
+        "drops:at=100/150,factor=0.1"
+    ),
 ]
 Average = Annotated[
     str, typer.Option(help="evaluate the average of all steps' models, not the last: uniform, quadratic:shift=A")
@@ -83,12 +87,32 @@ def methods(
 
 
 @app.command()
+def tasks(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="explain these [default: list all]", show_default=False)
+    ] = None,
+    json_file: Annotated[
+        str, typer.Option("--json", help="file for a JSON line a task, or - for standard output")
+    ] = "",
+) -> None:
+    """List the tasks: what each learns, its options, where its data come from, what of it needs a GPU."""
+    from thinwire.cli.catalog import show_tasks
+
+    with open_lines(json_file) as lines:
+        show_tasks(names or [], lines)
+
+
+@app.command()
 def compare(
     context: typer.Context,
     methods: MethodNames = None,
     study: StudyFile = None,
     task: Annotated[
-        str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
+        str,
+        typer.Option(
+            help=f"one of {', '.join(TASKS)}, see: thinwire tasks; or package.module:function",
+            autocompletion=complete_tasks,
+        ),
     ] = "digits",
     workers: Annotated[int, typer.Option(help="number of workers, each with its share of the data")] = 8,
     seeds: Seeds = "0,1,2",

@@ -55,7 +55,7 @@ class Session:
         self._overlaps = comparison.overlap == "ddp" and can_overlap(self._method)
         self.workers = self._make_workers()
         self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
-        self._rates = make_rates(comparison.lr_schedule)
+        self._rates = make_rates(comparison.lr_schedule, run.steps)
         self._averager = self._make_averager()
         # A copy that is only evaluated, so that a worker's local parameters are left alone.
         evaluates = engine.serves if needs_server(self._method) else self.is_main
@@ -185,14 +185,15 @@ class Session:
             float(sum(link.bytes_received for link in links)),
             evaluation.loss,
             evaluation.value,
+            math.nan if evaluation.top5 is None else evaluation.top5,
             self._union_density(),
             *astuple(Squares.of(self.workers, self.engine.size)),
         ]
         everyone = self.engine.share(own)
         message_bytes, sent, received = (sum(part) / self.engine.size for part in list(zip(*everyone, strict=True))[:3])
-        loss, value = everyone[-1 if needs_server(self._method) else 0][3:5]  # worker 0 evaluates, or the server
-        union_density = everyone[0][5]
-        health = Health.of([Squares(*each[6:]) for each in everyone], self.engine.size)
+        loss, value, top5 = everyone[-1 if needs_server(self._method) else 0][3:6]  # worker 0 evaluates, or the server
+        union_density = everyone[0][6]
+        health = Health.of([Squares(*each[7:]) for each in everyone], self.engine.size)
         seen = step * self.comparison.batch_size * self.engine.size
         return {
             "method": self.run.method,
@@ -212,6 +213,7 @@ class Session:
             "loss": _finite(loss),
             "metric": self.task.metric.name,
             "value": _finite(value),
+            "top5": _finite(top5),
         }
 
     def _union_density(self) -> float:

@@ -27,8 +27,8 @@ class Record:
     """One evaluation of one run.
 
     Bytes are cumulative per worker, the mean over workers. ``seconds`` are virtual for the simulator and
-    measured for processes. The norms are root mean squares over workers. They, ``loss`` and ``value`` are NaN where the
-    file has null, NaN or an infinity.
+    measured for processes. The norms are root mean squares over workers. They, ``loss``, ``value`` and ``top5`` are NaN
+    where the file has null, NaN or an infinity.
     """
 
     method: str
@@ -44,6 +44,7 @@ class Record:
     virtual_distance: float
     loss: float
     value: float
+    top5: float
 
     @property
     def finite(self) -> bool:
@@ -162,8 +163,8 @@ def load(folder: StrPath) -> RecordedComparison:
     )
 
 
-def _norm(entry: dict[str, Any], key: str, where: str) -> float:
-    """NaN in records that were made before there were norms."""
+def _since(entry: dict[str, Any], key: str, where: str) -> float:
+    """A number that records have not had from the first; NaN in those that lack it."""
     return number_or_nan(entry, key, where) if key in entry else math.nan
 
 
@@ -246,11 +247,12 @@ def _records(path: Path, methods: tuple[str, ...]) -> list[tuple[int, Record]]:
             seconds=finite(entry, "seconds", where),
             message_bytes=finite(entry, "message_bytes", where),
             link_bytes=finite(entry, "bytes_sent", where) + finite(entry, "bytes_received", where),
-            memory_norm=_norm(entry, "memory_norm", where),
-            local_drift=_norm(entry, "local_drift", where),
-            virtual_distance=_norm(entry, "virtual_distance", where),
+            memory_norm=_since(entry, "memory_norm", where),
+            local_drift=_since(entry, "local_drift", where),
+            virtual_distance=_since(entry, "virtual_distance", where),
             loss=number_or_nan(entry, "loss", where),
             value=number_or_nan(entry, "value", where),
+            top5=_since(entry, "top5", where),
         )
         if record.method not in methods:
             raise ConfigError(
