@@ -17,6 +17,7 @@ from thinwire.cli.application import console
 from thinwire.errors import ConfigError
 from thinwire.methods import parse_method
 from thinwire.pareto.family import DENSE, Family, parts_of
+from thinwire.pareto.page import page_of
 from thinwire.pareto.parts import COMBINED, parts_name
 from thinwire.pareto.points import MEASURES, Point
 
@@ -144,27 +145,27 @@ def test_the_best_for_each_loss_and_the_contest(tmp_path: Path, seed: int) -> No
         assert each.point.row.method == best
         assert each.ratio == pytest.approx(costs[by_seconds][0] / costs[best][0])
     for measure, contest in result.contest.items():
-        assert [each.parts for each in contest] == [
+        assert [rival.parts for rival in contest] == [
             subset for number in range(4) for subset in itertools.combinations(COMBINED, number)
         ]
         all_three = min(costs[method][0] for method, own in PARTS.items() if own == COMBINED)
-        for each in contest:
-            own = {method: costs[method][0] for method, parts in PARTS.items() if parts == each.parts}
-            if each.parts == ("sparsify",):
-                assert (each.verdict, each.point, each.ratio) == ("missed", None, None)
+        for rival in contest:
+            paid = {method: costs[method][0] for method, parts in PARTS.items() if parts == rival.parts}
+            if rival.parts == ("sparsify",):
+                assert (rival.verdict, rival.point, rival.ratio) == ("missed", None, None)
                 continue
-            cheapest = min(own, key=lambda method: own[method])
-            assert each.point is not None
-            assert each.cost is not None
-            assert each.ratio is not None
-            assert each.point.row.method == cheapest
+            cheapest = min(paid, key=paid.__getitem__)
+            assert rival.point is not None
+            assert rival.cost is not None
+            assert rival.ratio is not None
+            assert rival.point.row.method == cheapest
             if measure != "seconds":
-                assert each.ratio.mean == pytest.approx(own[cheapest] / all_three)
+                assert rival.ratio.mean == pytest.approx(paid[cheapest] / all_three)
                 # 10 and 20 % more bytes with the other seeds, so that both relative halves are the same.
                 half = 4.3027 * 0.1 / 1.1 / math.sqrt(3)
-                assert each.ratio.within == pytest.approx(each.ratio.mean * half * math.sqrt(2), rel=1e-4)
-                low, high = each.ratio.mean - each.ratio.within, each.ratio.mean + each.ratio.within
-                assert each.verdict == ("beaten" if low > 1 else "ahead" if high < 1 else "even")
+                assert rival.ratio.within == pytest.approx(rival.ratio.mean * half * math.sqrt(2), rel=1e-4)
+                low, high = rival.ratio.mean - rival.ratio.within, rival.ratio.mean + rival.ratio.within
+                assert rival.verdict == ("beaten" if low > 1 else "ahead" if high < 1 else "even")
 
 
 def test_a_family_is_reported_again_and_exported(
@@ -195,11 +196,8 @@ def test_a_family_is_reported_again_and_exported(
 
 
 def test_the_page_has_every_configuration_and_draws_the_frontier(tmp_path: Path) -> None:
-    from thinwire.pareto.page import render
-
     data = pareto.load_family(write_family(tmp_path, made_up(2)))
-    text = render(data)
-    drawings = json.loads(text.partition('id="panels">')[2].partition("</script>")[0])
+    drawings = [drawing.content for drawing in page_of(data).drawings]
     points = pareto.summarise_family(data).points
     assert len(drawings) == 2
     for drawing, on, cost in zip(

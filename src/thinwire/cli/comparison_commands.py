@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from thinwire.cli.application import app, open_lines
+from thinwire.errors import ConfigError
 
 TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg", "logreg-convex")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
@@ -63,6 +64,9 @@ TuneSteps = Annotated[int | None, typer.Option(help="steps for each learning rat
 EvaluateEvery = Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")]
 Sharding = Annotated[ShardingChoice, typer.Option(help="deal examples out mixed, or by label")]
 DryRun = Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")]
+Inline = Annotated[
+    bool, typer.Option("--inline", help="the page as one file, with the figures' library that else lies beside it")
+]
 JsonFile = Annotated[str, typer.Option("--json", help=JSON_HELP)]
 CsvFile = Annotated[str, typer.Option("--csv", help=TABLE_HELP.format("CSV"))]
 LatexFile = Annotated[str, typer.Option("--latex", help=TABLE_HELP.format("LaTeX"))]
@@ -146,15 +150,32 @@ def compare(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="folder that thinwire compare wrote, such as runs/digits")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="folders that thinwire compare, pareto or speedup wrote, such as runs/digits")
+    ],
+    page: Annotated[
+        Path | None, typer.Option(help="of several folders: the page [default: side-by-side.html beside the first]")
+    ] = None,
+    inline: Inline = False,
     json_file: JsonFile = "",
     csv_file: CsvFile = "",
     latex_file: LatexFile = "",
 ) -> None:
-    """Print the table of a comparison, and write its page again."""
-    from thinwire.cli.reporting import Exports, show_report
+    """Print the table of a comparison, and write its page again; of several, side by side.
 
-    show_report(folder, Exports(json_file, csv_file, latex_file))
+    thinwire report runs/digits
+
+    thinwire report runs/digits runs/digits-sorted
+    """
+    from thinwire.cli.reporting import Exports, show_report, show_several
+
+    exports = Exports(json_file, csv_file, latex_file)
+    if len(folders) == 1 and page is None:
+        show_report(folders[0], exports, inline=inline)
+    elif len(folders) == 1:
+        raise ConfigError(f"--page {page} was given; the page of a single folder is written into the folder")
+    else:
+        show_several(folders, exports, page, inline=inline)
 
 
 @app.command()

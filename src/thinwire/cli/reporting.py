@@ -57,25 +57,24 @@ class Exports:
                     pass
 
 
-def show_report(folder: Path, exports: Exports) -> None:
+def show_report(folder: Path, exports: Exports, *, inline: bool = False) -> None:
     """Write the page, then print the table; or what is to go to standard output in place of it.
 
     Raises:
         ConfigError: the folder holds no comparison.
     """
-    if folder.is_file():
-        raise ConfigError(f"{folder} is a file; give the folder that thinwire compare wrote, such as {folder.parent}")
+    _refuse_file(folder)
     if not (folder / "comparison.json").exists() and any(folder.glob("workers-*/comparison.json")):
-        show_speedup(folder, exports)
+        show_speedup(folder, exports, inline=inline)
         return
     if (folder / pareto.FILE).exists():
-        show_pareto(folder, exports)
+        show_pareto(folder, exports, inline=inline)
         return
     data = report.load(folder)
     rows = report.summarise(data)
     # The page first: the table may be cut short by whoever reads it.
     page = folder / "report.html"
-    report.write_page(data, page)
+    report.write_page(data, page, inline=inline)
     exports.write([row.to_json() for row in rows], report.csv_table(rows), report.latex_table(rows))
     if exports.replaces_table:
         return
@@ -83,7 +82,40 @@ def show_report(folder: Path, exports: Exports) -> None:
     say(f"wrote {folder / 'results.jsonl'} and {page}")
 
 
-def show_pareto(folder: Path, exports: Exports) -> None:
+def show_several(folders: Sequence[Path], exports: Exports, page: Path | None, *, inline: bool = False) -> None:
+    """The same of several comparisons side by side.
+
+    Args:
+        folders: at least two.
+        exports: where the table goes.
+        page: the page; beside the first folder if not given.
+        inline: whether the page is one file.
+
+    Raises:
+        ConfigError: a folder twice, or without a comparison; or another metric than that of the first.
+    """
+    for folder in folders:
+        _refuse_file(folder)
+        if not (folder / "comparison.json").exists() and any(folder.glob("workers-*/comparison.json")):
+            raise ConfigError(f"{folder} holds a speed-up; give its comparisons, such as {folder / 'workers-1'}")
+    runs = report.load_several(folders)
+    page = page or folders[0].parent / "side-by-side.html"
+    report.write_several(runs, page, inline=inline)
+    rows = report.summarise_several(runs)
+    plain = [row.to_json() for row in rows]
+    exports.write(plain, report.csv_lines(plain), report.latex_several(rows))
+    if exports.replaces_table:
+        return
+    report.print_several(runs, console)
+    say(f"wrote {page}")
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; give the folder that thinwire compare wrote, such as {folder.parent}")
+
+
+def show_pareto(folder: Path, exports: Exports, *, inline: bool = False) -> None:
     """The same of a family of configurations.
 
     Raises:
@@ -92,8 +124,8 @@ def show_pareto(folder: Path, exports: Exports) -> None:
     data = pareto.load_family(folder)
     result = pareto.summarise_family(data)
     pages = folder / "pareto.html", folder / "report.html"
-    pareto.write_page(data, pages[0])
-    report.write_page(data.comparison, pages[1])
+    pareto.write_page(data, pages[0], inline=inline)
+    report.write_page(data.comparison, pages[1], inline=inline)
     plain = [point.to_json() for point in result.points]
     exports.write(result.to_json(), report.csv_lines(plain), pareto.latex_points(result.points))
     if exports.replaces_table:
@@ -102,7 +134,7 @@ def show_pareto(folder: Path, exports: Exports) -> None:
     say(f"wrote {pages[0]}, and each curve to {pages[1]}")
 
 
-def show_speedup(folder: Path, exports: Exports, workers: Sequence[int] = ()) -> None:
+def show_speedup(folder: Path, exports: Exports, workers: Sequence[int] = (), *, inline: bool = False) -> None:
     """The same of a speed-up, by the comparisons with ``workers``, or with as many as there are.
 
     Raises:
@@ -118,7 +150,7 @@ def show_speedup(folder: Path, exports: Exports, workers: Sequence[int] = ()) ->
     data = scaling.load_speedup(folder, workers)
     result = scaling.summarise_speedup(data)
     page = folder / "speedup.html"
-    scaling.write_page(data, page)
+    scaling.write_page(data, page, inline=inline)
     with open_lines(exports.json) as lines:
         for line in result.to_json():
             write_line(lines, line)

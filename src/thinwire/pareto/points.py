@@ -143,8 +143,11 @@ class ParetoResult:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Plain values, a line for each of them."""
-        contestants = (each for own in self.contest.values() for each in own)
-        return [each.to_json() for each in (*self.points, *self.allowed, *contestants)]
+        return [
+            *(point.to_json() for point in self.points),
+            *(each.to_json() for each in self.allowed),
+            *(each.to_json() for own in self.contest.values() for each in own),
+        ]
 
 
 def frontier(points: Iterable[Point], cost: Callable[[Point], float | None], *, higher_is_better: bool) -> list[Point]:

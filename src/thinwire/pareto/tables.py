@@ -8,7 +8,7 @@ from thinwire.pareto.parts import COMBINED, parts_name
 from thinwire.pareto.points import MEASURES, Allowed, Contestant, Measure, ParetoResult, Point
 from thinwire.report import TerminalColumn, TerminalTable, print_fitted
 from thinwire.report.columns import columns, target_text
-from thinwire.report.document import name_cell, table
+from thinwire.report.document import drawn_cell, table
 from thinwire.report.exports import latex_lines
 from thinwire.report.formats import MISSING, TIMES, human_bytes, metric_value, ratio_number, significant
 
@@ -44,7 +44,7 @@ def print_pareto(result: ParetoResult, console: "Console") -> None:
     for grid, title in more:
         if grid[1]:
             console.print()
-            _print(grid, console, title)
+            _print(grid, console, title, 3)
     for measure, contest in result.contest.items():
         if measure == "message" and any(each.cost is not None for each in contest):
             console.print()
@@ -129,7 +129,7 @@ def contest_grid(contest: Sequence[Contestant]) -> Grid:
     """All three against their parts and pairs, by one measure."""
     measure: Measure = contest[0].measure
     heads = ("parts", "cheapest configuration", MEASURES[measure], "times as much\nas all three", "verdict")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             parts_name(each.parts),
             MISSING if each.point is None else each.point.row.method,
@@ -145,7 +145,7 @@ def contest_grid(contest: Sequence[Contestant]) -> Grid:
 
 
 def sentences(result: ParetoResult) -> list[str]:
-    """Whether all three beat their parts and pairs, by each measure."""
+    """Whether all three beat their parts and pairs: by message bytes in full, by the other measures in short."""
     return [line for contest in result.contest.values() if (line := _sentence(contest, result.points[0]))]
 
 
@@ -156,25 +156,23 @@ def _sentence(contest: Sequence[Contestant], first: Point) -> str:
         return ""
     what, goal = MEASURES[combined.measure], target_text(first.row)
     if combined.cost is None or combined.point is None:
-        return f"In {what} to {goal}: no configuration of all three reached it in every run."
+        return f"In {what} to {goal} no configuration of all three can be told: none reached it in every run."
     told = {
-        verdict: ", ".join(parts_name(each.parts) for each in others if each.verdict == verdict)
-        for verdict in ("beaten", "even", "ahead", "missed")
+        verdict: [parts_name(each.parts) for each in others if each.verdict == verdict]
+        for verdict in ("ahead", "even", "missed")
     }
-    if not told["even"] and not told["ahead"]:
-        lead = "all three beat each part and each pair"
-    elif told["beaten"] or told["missed"]:
-        lead = "all three do not beat every part and pair"
-    else:
-        lead = "all three beat none of their parts and pairs"
-    names = {
-        "beaten": "worse",
-        "even": "not told apart by these seeds",
-        "ahead": "better",
-        "missed": "missed the target",
-    }
-    more = "; ".join(f"{names[verdict]}: {told[verdict]}" for verdict in names if told[verdict])
-    return f"In {what} to {goal}: {lead} (cheapest: {combined.point.row.method}; {more})."
+    exceptions = [
+        f"{', '.join(told[verdict])} {what_is_said}"
+        for verdict, what_is_said in (
+            ("ahead", "cost less"), ("even", "cannot be told apart by these seeds"), ("missed", "missed it"),
+        )
+        if told[verdict]
+    ]  # fmt: skip
+    lead = f"In {what} to {goal} all three"
+    if not told["ahead"] and not told["even"]:
+        missed = f" ({exceptions[0]})" if exceptions else ""
+        return f"{lead} beat each part and each pair{missed}; cheapest: {combined.point.row.method}."
+    return f"{lead} do not beat each part and pair: {'; '.join(exceptions)}; cheapest: {combined.point.row.method}."
 
 
 def latex_points(points: Sequence[Point]) -> str:
@@ -186,14 +184,16 @@ def latex_points(points: Sequence[Point]) -> str:
     return latex_lines([heads[place].replace("\n", " ") for place in order], cells, bold)
 
 
-def html_grid(grid: Grid, slots: Sequence[int | None], name: int) -> str:
-    """A grid as HTML, the cell at place ``name`` first, with the line of each row's slot, if it has one."""
+def html_grid(grid: Grid, drawn: Sequence[str], name: int) -> str:
+    """A grid as HTML, the cell at place ``name`` first, before it what stands for the row."""
     heads, rows = grid
     order = (name, *(place for place in range(len(heads)) if place != name))
     head = "<tr>" + "".join(f'<th scope="col">{escape(heads[place])}</th>' for place in order) + "</tr>"
     lines = [
-        f"<tr>{name_cell(row[name], slot)}" + "".join(f"<td>{escape(row[place])}</td>" for place in order[1:]) + "</tr>"
-        for row, slot in zip(rows, slots, strict=True)
+        f"<tr>{drawn_cell(row[name], each)}"
+        + "".join(f"<td>{escape(row[place])}</td>" for place in order[1:])
+        + "</tr>"
+        for row, each in zip(rows, drawn, strict=True)
     ]
     return table(head, lines)
 

@@ -6,6 +6,8 @@ from thinwire.report.page import write_page
 from thinwire.report.records import Record, RecordedComparison, load
 from thinwire.report.rows import ResultRow, effective_target, summarise
 from thinwire.report.settings import RecordedMetric, RecordedNetwork, RecordedSetting
+from thinwire.report.side_by_side import latex_several, load_several, print_several, summarise_several
+from thinwire.report.side_page import write_several
 from thinwire.report.tables import print_table
 from thinwire.report.terminal import TerminalColumn, TerminalTable, plain, print_fitted
 
@@ -22,11 +24,16 @@ __all__ = [
     "csv_lines",
     "csv_table",
     "effective_target",
+    "latex_several",
     "latex_table",
     "load",
+    "load_several",
     "plain",
     "print_fitted",
+    "print_several",
     "print_table",
     "summarise",
+    "summarise_several",
     "write_page",
+    "write_several",
 ]
