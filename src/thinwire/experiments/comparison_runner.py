@@ -13,6 +13,7 @@ import torch
 
 from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
+from thinwire.experiments.bound_watch import BoundWatch
 from thinwire.experiments.codec import CodecSeconds, measure_codecs
 from thinwire.experiments.executors import Executor, run_folder
 from thinwire.experiments.optimizers import make_optimizer
@@ -65,6 +66,7 @@ class ComparisonRunner:
         model = task.model(0)
         self._num_parameters = sum(param.numel() for param in model.parameters())
         layout = Layout.of(dict(model.named_parameters()))
+        self._bounds = BoundWatch(comparison, layout, self.out)
         for method in comparison.methods:
             for options in dict.fromkeys(setting.options for setting in comparison.settings(method)):
                 check_method(parse_method(with_options(method, options)), layout)
@@ -112,6 +114,7 @@ class ComparisonRunner:
         finally:
             # Also when interrupted: what is finished can be reported.
             self._collect("results.jsonl", finals)
+        self._describe(chosen, [*notes, *self._bounds.found.values()], codec_s)
         return chosen
 
     def _codec_s(self, chosen: Mapping[str, Setting]) -> dict[str, CodecSeconds]:
@@ -178,9 +181,14 @@ class ComparisonRunner:
             write_records(self.out / name, [record for run in runs for record in self._records(run)])
 
     def _execute(self, what: str, runs: Sequence[Run]) -> None:
+        def watch() -> None:
+            self._watch(what, runs, self.out)
+            if self.executor.is_main and runs[0].purpose == "final":
+                self._bounds.look(runs)
+
         self._watch(what, runs, self.out)
-        self.executor.execute(self.comparison, self.task, runs, self.out, lambda: self._watch(what, runs, self.out))
-        self._watch(what, runs, self.out)
+        self.executor.execute(self.comparison, self.task, runs, self.out, watch)
+        watch()
 
     def _records(self, run: Run) -> list[Record]:
         records = read_run(run_folder(self.out, run) / "records.jsonl")

@@ -27,8 +27,8 @@ class Record:
     """One evaluation of one run.
 
     Bytes are cumulative per worker, the mean over workers. ``seconds`` are virtual for the simulator and
-    measured for processes. The norms are root mean squares over workers. They, ``loss`` and ``value`` are NaN where the
-    file has null, NaN or an infinity.
+    measured for processes. The norms, and what bounds them, are root mean squares over workers. They, ``loss`` and
+    ``value`` are NaN where the file has null, NaN or an infinity.
     """
 
     method: str
@@ -42,6 +42,10 @@ class Record:
     memory_norm: float
     local_drift: float
     virtual_distance: float
+    memory_bound: float
+    drift_bound: float
+    virtual_bound: float
+    relative_error: float
     loss: float
     value: float
 
@@ -249,6 +253,10 @@ def _records(path: Path, methods: tuple[str, ...]) -> list[tuple[int, Record]]:
             memory_norm=_norm(entry, "memory_norm", where),
             local_drift=_norm(entry, "local_drift", where),
             virtual_distance=_norm(entry, "virtual_distance", where),
+            memory_bound=_norm(entry, "memory_bound", where),
+            drift_bound=_norm(entry, "drift_bound", where),
+            virtual_bound=_norm(entry, "virtual_bound", where),
+            relative_error=_norm(entry, "relative_error", where),
             loss=number_or_nan(entry, "loss", where),
             value=number_or_nan(entry, "value", where),
         )
