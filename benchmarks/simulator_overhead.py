@@ -63,7 +63,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.health:
-        print(f"{args.workers} workers of {args.task}, {args.health} steps; medians over {args.rounds} rounds; ms a step")
+        print(
+            f"{args.workers} workers of {args.task}, {args.health} steps; medians over {args.rounds} rounds; ms a step"
+        )
         print(f"{'method':38s} {'without':>10s} {'with':>10s} {'more':>8s}")
         for method in args.methods:
             plain, sampled = health_s(method, args.task, args.workers, args.rounds, args.health)

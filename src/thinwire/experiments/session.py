@@ -60,6 +60,7 @@ class Session:
         self._rates = make_rates(comparison.lr_schedule)
         self._averager = self._make_averager()
         self.health = HealthSampler(self.workers, engine.size)
+        self._computing_s = dict.fromkeys(engine.local_ranks, 0.0)
         self._bounds = RunBounds.of(comparison, run, self._layout())
         # A copy that is only evaluated, so that a worker's local parameters are left alone.
         evaluates = engine.serves if needs_server(self._method) else self.is_main
@@ -124,7 +125,11 @@ class Session:
             seconds = self.comparison.compute.seconds(self._key, worker.rank, step)
             if shared:  # first the time, then the work: the gradients are this worker's until the next request
                 yield from self._spend(seconds)
+            begun_s = time.perf_counter()
             take_gradient(self.task, worker, batches, self._key, step)
+            if self.comparison.engine == "processes":
+                seconds = time.perf_counter() - begun_s
+            self._computing_s[worker.rank] += seconds
             self.health.look(worker, step, stop)
             if worker.rank == 0 and self._averager is not None:
                 self._averager.take(step, worker.shared_parameters())
@@ -195,16 +200,18 @@ class Session:
             float(sum(worker.message_bytes for worker in self.workers)),
             float(sum(link.bytes_sent for link in links)),
             float(sum(link.bytes_received for link in links)),
+            sum(self._computing_s.values()),
             evaluation.loss,
             evaluation.value,
             self._union_density(),
             *astuple(self.health.squares()),
         ]
         everyone = self.engine.share(own)
-        message_bytes, sent, received = (sum(part) / self.engine.size for part in list(zip(*everyone, strict=True))[:3])
-        loss, value = everyone[-1 if needs_server(self._method) else 0][3:5]  # worker 0 evaluates, or the server
-        union_density = everyone[0][5]
-        health = Health.of([Squares(*each[6:]) for each in everyone], self.engine.size)
+        sums = [sum(part) / self.engine.size for part in list(zip(*everyone, strict=True))[:4]]
+        message_bytes, sent, received, computing_s = sums
+        loss, value = everyone[-1 if needs_server(self._method) else 0][4:6]  # worker 0 evaluates, or the server
+        union_density = everyone[0][6]
+        health = Health.of([Squares(*each[7:]) for each in everyone], self.engine.size)
         limits = self._bounds.at(step, health.first_gradient_norm, health.largest_gradient_norm)
         seen = step * self.comparison.batch_size * self.engine.size
         return {
@@ -217,6 +224,7 @@ class Session:
             "step": step,
             "epoch": round(seen / self.task.num_train, 6),
             "seconds": self.engine.seconds(),
+            "computing_s": computing_s,
             "message_bytes": message_bytes,
             "bytes_sent": sent,
             "bytes_received": received,
@@ -251,6 +259,7 @@ class Session:
                 worker.optimizer.load_state_dict(saved["optimizer"])
                 worker.load_state_dict(saved["worker"])
                 self.health.seen[worker.rank] = saved["gradients_seen"]
+                self._computing_s[worker.rank] = saved["computing_s"]
                 if worker.rank == 0 and self._averager is not None:
                     self._averager.load_state_dict(saved["average"])
         if self.is_main:
@@ -263,6 +272,7 @@ class Session:
             "optimizer": worker.optimizer.state_dict(),
             "worker": worker.state_dict(),
             "gradients_seen": self.health.seen[worker.rank],
+            "computing_s": self._computing_s[worker.rank],
             **({"average": self._averager.state_dict()} if worker.rank == 0 and self._averager else {}),
         }
 

@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 import plotly.graph_objects as go
 
-from thinwire.report.curves import Axis, Curve, axes, mean_curve
+from thinwire.report.curves import EPOCHS, Axis, Curve, axes, mean_curve, of_loss
 from thinwire.report.formats import metric_value
 from thinwire.report.records import Record, RecordedComparison
 from thinwire.report.rows import effective_target
@@ -67,13 +67,15 @@ HEALTH = (
 
 
 def panels(data: RecordedComparison) -> list[Panel]:
-    """Metric against message bytes, link bytes, steps and seconds; norms of :data:`HEALTH` that some method has.
+    """Metric against message bytes, link bytes, steps and seconds, loss against samples and seconds, :data:`HEALTH`.
 
     Every trace carries ``meta`` = {"slot": index of the method, "part": "line" | "band" | "bound"}, by which the
     page's script colours and hides it.
     """
     health = (_health_panel(data, each) for each in HEALTH)
-    return [*(_panel(data, axis) for axis in axes(data)), *filter(None, health)]
+    shown = axes(data)
+    loss = [] if data.metric.name == "loss" else [_panel(of_loss(data), axis) for axis in (EPOCHS, shown[-1])]
+    return [*(_panel(data, axis) for axis in shown), *loss, *filter(None, health)]
 
 
 def _panel(data: RecordedComparison, axis: Axis) -> Panel:

@@ -19,7 +19,14 @@ from thinwire.report.fields import (
     texts,
     whole_numbers,
 )
-from thinwire.report.settings import RecordedMachines, RecordedMetric, RecordedNetwork, RecordedSetting
+from thinwire.report.settings import (
+    RecordedMachines,
+    RecordedMetric,
+    RecordedNetwork,
+    RecordedSetting,
+    recorded_exchanges,
+    recorded_links,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +34,7 @@ class Record:
     """One evaluation of one run.
 
     Bytes are cumulative per worker, the mean over workers. ``seconds`` are virtual for the simulator and
-    measured for processes. The norms, and what bounds them, are root mean squares over workers. They, ``loss`` and
+    measured for processes, of which ``computing_s`` went into forward and backward. The norms, and what bounds them, are root mean squares over workers. They, ``loss`` and
     ``value`` are NaN where the file has null, NaN or an infinity.
     """
 
@@ -37,8 +44,10 @@ class Record:
     step: int
     epoch: float
     seconds: float
+    computing_s: float
     message_bytes: float
     link_bytes: float
+    union_density: float
     memory_norm: float
     local_drift: float
     virtual_distance: float
@@ -70,6 +79,8 @@ class RecordedComparison:
         target: the value to be reached, None if the user gave none.
         results: every evaluation of the final runs, ordered by method, seed and step.
         codec_s: what an exchange of each method was charged for compressing and decoding: worker 0, each other one.
+        exchanges: how each method's messages are exchanged: the type of its exchange, and of those inside it.
+        links: other links, and the seconds that a step of each method takes on them.
         overlap: ``ddp`` if exchanges of gradients went on during backward, else ``none``.
         tuning: for every method what was tried and the value that it was judged by, NaN where it diverged; ascending.
     """
@@ -94,6 +105,8 @@ class RecordedComparison:
     chosen: Mapping[str, RecordedSetting]
     dense: tuple[str, ...]
     codec_s: Mapping[str, tuple[float, float]]
+    exchanges: Mapping[str, tuple[str, ...]]
+    links: tuple[tuple[str, Mapping[str, float]], ...]
     overlap: str
     notes: tuple[str, ...]
     results: tuple[Record, ...]
@@ -158,6 +171,8 @@ def load(folder: StrPath) -> RecordedComparison:
         methods=methods,
         chosen={printable(name): _setting(field(chosen, name, where, dict), where) for name in chosen},
         dense=dense,
+        exchanges=recorded_exchanges(about, where),
+        links=recorded_links(about, where),
         overlap=field(about, "overlap", where, str),
         codec_s=_codec_s(field(about, "codec_s", where, dict), where),
         notes=texts(about, "notes", where),
@@ -166,8 +181,8 @@ def load(folder: StrPath) -> RecordedComparison:
     )
 
 
-def _norm(entry: dict[str, Any], key: str, where: str) -> float:
-    """NaN in records that were made before there were norms."""
+def _later(entry: dict[str, Any], key: str, where: str) -> float:
+    """NaN in records that were made before there was such a field."""
     return number_or_nan(entry, key, where) if key in entry else math.nan
 
 
@@ -248,15 +263,17 @@ def _records(path: Path, methods: tuple[str, ...]) -> list[tuple[int, Record]]:
             step=field(entry, "step", where, int),
             epoch=finite(entry, "epoch", where),
             seconds=finite(entry, "seconds", where),
+            computing_s=_later(entry, "computing_s", where),
             message_bytes=finite(entry, "message_bytes", where),
             link_bytes=finite(entry, "bytes_sent", where) + finite(entry, "bytes_received", where),
-            memory_norm=_norm(entry, "memory_norm", where),
-            local_drift=_norm(entry, "local_drift", where),
-            virtual_distance=_norm(entry, "virtual_distance", where),
-            memory_bound=_norm(entry, "memory_bound", where),
-            drift_bound=_norm(entry, "drift_bound", where),
-            virtual_bound=_norm(entry, "virtual_bound", where),
-            relative_error=_norm(entry, "relative_error", where),
+            union_density=_later(entry, "union_density", where),
+            memory_norm=_later(entry, "memory_norm", where),
+            local_drift=_later(entry, "local_drift", where),
+            virtual_distance=_later(entry, "virtual_distance", where),
+            memory_bound=_later(entry, "memory_bound", where),
+            drift_bound=_later(entry, "drift_bound", where),
+            virtual_bound=_later(entry, "virtual_bound", where),
+            relative_error=_later(entry, "relative_error", where),
             loss=number_or_nan(entry, "loss", where),
             value=number_or_nan(entry, "value", where),
         )
