@@ -98,7 +98,7 @@ def test_the_embedded_figures_are_json_without_nan(write: Write) -> None:
     body = re.search(r'<script type="application/json" id="panels">(.*?)</script>', text, re.S)
     assert body is not None
     figures = json.loads(body[1], parse_constant=lambda name: pytest.fail(name))
-    assert len(figures) == 6
+    assert len(figures) == 8
     assert "<" not in body[1]
 
 
@@ -136,7 +136,7 @@ def test_lines_are_means_and_bands_reach_to_the_extremes(write: Write) -> None:
 def test_a_method_looks_the_same_in_every_figure_and_no_two_alike(write: Write) -> None:
     shown = panels(load(write().path))
     looks = [{t.meta["slot"]: (t.line.color, t.line.dash) for t in lines(panel)} for panel in shown]
-    assert [len(look) for look in looks] == [8, 8, 8, 8, 7, 2]  # not every method has a memory, or local steps
+    assert [len(look) for look in looks] == [8, 8, 8, 8, 8, 8, 7, 2]  # not every method has a memory, or local steps
     assert all(look.items() <= looks[0].items() for look in looks)
     assert len(set(looks[0].values())) == 8
 
@@ -153,7 +153,21 @@ def test_what_theorems_bound_is_drawn_where_there_is_some(write: Write) -> None:
     assert list(line.x) == sorted({r["step"] for r in raw})
     means = [statistics.mean(r["memory_norm"] for r in raw if r["step"] == step) for step in line.x]
     assert list(line.y) == pytest.approx(means)
-    assert [panel.title for panel in panels(load(write(methods=["sgd"]).path))][4:] == []
+    assert [panel.title for panel in panels(load(write(methods=["sgd"]).path))][6:] == []
+
+
+def test_the_loss_is_shown_by_samples_and_by_seconds(write: Write) -> None:
+    folder = write()
+    by_samples, by_seconds = panels(load(folder.path))[4:6]
+    raw = [r for r in folder.results if r["method"] == "signsgd"]
+    slot = folder.comparison["methods"].index("signsgd")
+    for panel, name in ((by_samples, "epoch"), (by_seconds, "seconds")):
+        (line,) = (trace for trace in lines(panel) if trace.meta["slot"] == slot)
+        for wanted, shown in ((name, line.x), ("loss", line.y)):
+            steps = sorted({r["step"] for r in raw})
+            means = [statistics.mean(r[wanted] for r in raw if r["step"] == step) for step in steps]
+            assert list(shown) == pytest.approx(means)
+        assert not panel.figure.layout.shapes  # the target is one of the metric
 
 
 def test_thirty_two_styles_differ() -> None:

@@ -4,6 +4,7 @@ import json
 from html import escape
 
 from thinwire.files import StrPath
+from thinwire.report.costs import cost_table, link_table
 from thinwire.report.document import Drawing, Page, figures, legend, section, write_document
 from thinwire.report.prose import headline, setup
 from thinwire.report.records import RecordedComparison
@@ -30,6 +31,7 @@ def page_of(data: RecordedComparison) -> Page:
     sections = (
         section("figures", "Figures", shown),
         section("summary", "Summary", summary_table(rows)),
+        section("costs", "What it consists of", f"{cost_table(data, rows)}{link_table(data, rows)}"),
         section("rates", "Search of the learning rate", _search(data)),
         section("command", "Command", f"<pre>{escape(data.command)}</pre>"),
     )
