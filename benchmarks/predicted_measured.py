@@ -137,9 +137,7 @@ def train(args: argparse.Namespace) -> None:
     if args.rank == 0:
         write(args.out, {"kind": "measurements", **link, "plan_s": plan_s, **found.to_json()})
     for row in predict(found, chosen):
-        # What a clock of one process says the others do not know.
-        expected_s = transport.share([row.step.middle])[0][0]
-        times = measured(row.candidate, round(row.period), expected_s, args.budget_s, clock)
+        times = measured(row.candidate, round(row.period), row.step.middle, args.budget_s, clock)
         if args.rank == 0:
             cell = Cell(
                 mbit=args.mbit, latency=args.latency, processes=args.size, method=row.method, use=row.use,

@@ -32,7 +32,7 @@ DEFAULT_METHODS = (
 class Kind(StrEnum):
     """How a candidate exchanges; the value is what a script calls."""
 
-    DENSE = "DDP"
+    DENSE = "plain DDP"
     DENSE_BF16 = "DDP and its bf16_compress_hook"
     POWER_SGD = "DDP and its powerSGD_hook"
     HOOKED = "thinwire.compress_ddp"

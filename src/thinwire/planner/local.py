@@ -71,6 +71,25 @@ class MeasuredExchange:
             factor * self.local_s,
         )
 
+    def numbers(self) -> list[float]:
+        """All of its numbers."""
+        found = [self.local_s]
+        for each in self.rounds:
+            found += [each.before_s, each.letters_s]
+            found += [number for one in each.rounds for number in (one.num_bytes, one.after_s)]
+        return found
+
+    def of(self, numbers: Sequence[float]) -> "MeasuredExchange":
+        """The same with other :meth:`numbers`."""
+        left = iter(numbers)
+        local_s, rounds = next(left), []
+        for each in self.rounds:
+            before_s, letters_s = next(left), next(left)
+            rounds.append(
+                Exchange(before_s, tuple(Round(one.way, next(left), next(left)) for one in each.rounds), letters_s)
+            )
+        return MeasuredExchange(tuple(rounds), local_s)
+
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "MeasuredExchange":
         """The exchange whose fields ``dataclasses.asdict`` gave."""
@@ -185,7 +204,9 @@ def _tried(programs: Sequence[Callable[[], Steps[None]]], rank: int, network: Ne
     """Run the programs of all workers together; what that of ``rank`` computes, and what it waits for."""
     size = len(programs)
     asked: list[list[tuple[Op, float]]] = [[] for _ in programs]
-    spent = Spent(size, time.perf_counter, lambda each, op: asked[each].append((op, spent.by_rank[each] + spent.by_all)))
+    spent = Spent(
+        size, time.perf_counter, lambda each, op: asked[each].append((op, spent.by_rank[each] + spent.by_all))
+    )
     simulation = Simulation(size, network)
     simulation.run([spent.timed(program(), each) for each, program in enumerate(programs)])
     whole_s = spent.by_rank[rank] + spent.by_all

@@ -111,9 +111,10 @@ def measure(
         transport.share([])
         if candidate.kind is Kind.POWER_SGD:
             costs = measure_power_sgd(step, transport, alone, limit_s, one_bucket)
-            exchanges[candidate.method] = (MeasuredExchange(costs),)
+            own = [MeasuredExchange(costs)]
         else:
-            exchanges[candidate.method] = _exchanges(candidate, step, compute, vectors, transport, network)
+            own = _exchanges(candidate, step, compute, vectors, transport, network)
+        exchanges[candidate.method] = [_slowest(each, transport) for each in own]
     if step.compute_s is not None:
         compute, one_bucket = compute.lasting(step.compute_s), one_bucket.lasting(step.compute_s)
         plain_s = (step.compute_s,)
@@ -138,7 +139,7 @@ def _exchanges(
 ) -> list[MeasuredExchange]:  # fmt: skip
     rank, size = transport.rank, transport.size
     if candidate.kind is Kind.DENSE:
-        return [MeasuredExchange((measured,)) for measured in _nothing(compute)]
+        return [MeasuredExchange((Exchange(),)) for _ in compute.names]
     if candidate.kind is Kind.DENSE_BF16:
         return measure_casts([bucket.numel for bucket in compute.at(0.5).buckets], size)
     method = parse_method(candidate.method)
@@ -147,8 +148,9 @@ def _exchanges(
     return [measure_synchronized(method, step.layout, vectors, rank, size, network)]
 
 
-def _nothing(compute: MeasuredCompute) -> list[Exchange]:
-    return [Exchange() for _ in compute.names]
+def _slowest(own: MeasuredExchange, transport: Transport) -> MeasuredExchange:
+    """The longest seconds and messages of all processes, each time: the others wait for them."""
+    return own.of([max(each) for each in zip(*transport.share(own.numbers()), strict=True)])
 
 
 def _needs(

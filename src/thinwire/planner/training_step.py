@@ -80,14 +80,14 @@ class TrainingStep:
         return TrainingStep(task.model(0), loss, optimizer)
 
     @staticmethod
-    def of_sizes(sizes: Sequence[int], compute_s: float, vector: Tensor) -> "TrainingStep":
+    def of_sizes(sizes: Sequence[int], compute_s: float, vector: Tensor, optimizer: str = "sgd") -> "TrainingStep":
         """A step of given seconds, of tensors of given sizes whose gradients are cut from a vector.
 
         Long tensors are taken for matrices, as square as their sizes allow; short ones for vectors.
         """
         ends = list(itertools.accumulate(sizes))
         model = _Plain([_shape(size) for size in sizes], vector[: ends[-1]])
-        return TrainingStep(model, lambda wrapped: wrapped(), compute_s=compute_s)  # type: ignore[no-any-return]
+        return TrainingStep(model, lambda wrapped: wrapped(), optimizer, compute_s)
 
 
 class _Plain(nn.Module):
