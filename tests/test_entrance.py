@@ -21,7 +21,7 @@ from thinwire.shared_memory import TASKS, VARIANTS
 
 COMMANDS = (
     "methods", "tasks", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "pareto",
-    "hogwild", "speedup",
+    "plan", "reproduce", "hogwild", "speedup",
 )  # fmt: skip
 
 
