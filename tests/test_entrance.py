@@ -20,7 +20,7 @@ from thinwire.methods import CATALOG
 from thinwire.shared_memory import TASKS, VARIANTS
 
 COMMANDS = (
-    "methods", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "hogwild",
+    "methods", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "pareto", "hogwild",
     "speedup",
 )  # fmt: skip
 

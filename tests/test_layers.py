@@ -22,7 +22,7 @@ FLOORS = {
     "worker": 8,
     **dict.fromkeys(("simulator", "distributed"), 9),
     **dict.fromkeys(("experiments", "report", "integrations"), 10),
-    **dict.fromkeys(("frontier", "scaling", "shared_memory"), 11),
+    **dict.fromkeys(("frontier", "pareto", "scaling", "shared_memory"), 11),
     "bench": 12,
     "cli": 13,
     "__main__": 14,

@@ -56,6 +56,13 @@ Overlap = Annotated[
 Codec = Annotated[
     str, typer.Option(help="charge exchanges what compressing takes here [default: measured]; 2x: twice that; free")
 ]
+NumWorkers = Annotated[int, typer.Option(help="number of workers, each with its share of the data")]
+Target = Annotated[float | None, typer.Option(help="accuracy or loss to reach [default: what dense runs reach]")]
+Steps = Annotated[int, typer.Option(help="training steps of a final run")]
+TuneSteps = Annotated[int | None, typer.Option(help="steps for each learning rate tried [default: --steps]")]
+EvaluateEvery = Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")]
+Sharding = Annotated[ShardingChoice, typer.Option(help="deal examples out mixed, or by label")]
+DryRun = Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")]
 JsonFile = Annotated[str, typer.Option("--json", help=JSON_HELP)]
 CsvFile = Annotated[str, typer.Option("--csv", help=TABLE_HELP.format("CSV"))]
 LatexFile = Annotated[str, typer.Option("--latex", help=TABLE_HELP.format("LaTeX"))]
@@ -90,7 +97,7 @@ def compare(
     task: Annotated[
         str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
     ] = "digits",
-    workers: Annotated[int, typer.Option(help="number of workers, each with its share of the data")] = 8,
+    workers: NumWorkers = 8,
     seeds: Seeds = "0,1,2",
     lrs: Rates = "",
     optimizers: Optimizers = "sgd",
@@ -102,24 +109,18 @@ def compare(
     compute: StepTimes = "",
     overlap: Overlap = None,
     codec: Codec = "",
-    target: Annotated[
-        float | None, typer.Option(help="accuracy or loss to reach [default: what dense runs reach]")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="training steps of a final run")] = 300,
-    tune_steps: Annotated[
-        int | None, typer.Option(help="steps for each learning rate tried [default: --steps]")
-    ] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")] = None,
+    target: Target = None,
+    steps: Steps = 300,
+    tune_steps: TuneSteps = None,
+    evaluate_every: EvaluateEvery = None,
     batch_size: BatchSize = None,
     lr_schedule: Schedule = "constant",
     average: Average = "none",
-    sharding: Annotated[
-        ShardingChoice, typer.Option(help="deal examples out mixed, or by label")
-    ] = ShardingChoice.random,
+    sharding: Sharding = ShardingChoice.random,
     data: DataFolder = None,
     out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK]")] = None,
     jobs: Jobs = None,
-    dry_run: Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")] = False,
+    dry_run: DryRun = False,
     json_file: JsonFile = "",
     csv_file: CsvFile = "",
     latex_file: LatexFile = "",

@@ -1,6 +1,7 @@
 """Tables and a self-contained page from the files that a comparison wrote; knows nothing of torch."""
 
-from thinwire.report.exports import csv_table, latex_table
+from thinwire.report.exports import csv_lines, csv_table, latex_table
+from thinwire.report.intervals import Amount
 from thinwire.report.page import write_page
 from thinwire.report.records import Record, RecordedComparison, load
 from thinwire.report.rows import ResultRow, effective_target, summarise
@@ -9,6 +10,7 @@ from thinwire.report.tables import print_table
 from thinwire.report.terminal import TerminalColumn, TerminalTable, plain, print_fitted
 
 __all__ = [
+    "Amount",
     "Record",
     "RecordedComparison",
     "RecordedMetric",
@@ -17,6 +19,7 @@ __all__ = [
     "ResultRow",
     "TerminalColumn",
     "TerminalTable",
+    "csv_lines",
     "csv_table",
     "effective_target",
     "latex_table",

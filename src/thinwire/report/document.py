@@ -127,10 +127,11 @@ def table(head: str, lines: Sequence[str]) -> str:
     )
 
 
-def name_cell(name: str, slot: int, mark: str = "") -> str:
-    """The cell that says what a row is: its line and its name, which may be broken after a colon or comma."""
+def name_cell(name: str, slot: int | None, mark: str = "") -> str:
+    """The cell that says what a row is: its line, if any, and its name, which may be broken after a colon or comma."""
     shown = escape(name).replace(":", ":<wbr>").replace(",", ",<wbr>")
-    return f'<th scope="row" class="method">{swatch(slot)}<code>{shown}</code>{mark}</th>'
+    line = "" if slot is None else swatch(slot)
+    return f'<th scope="row" class="method">{line}<code>{shown}</code>{mark}</th>'
 
 
 def _resource(name: str) -> str:

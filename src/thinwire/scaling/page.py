@@ -6,11 +6,12 @@ from html import escape
 from typing import Any
 
 from thinwire.files import StrPath, write_atomically
+from thinwire.report import Amount
 from thinwire.report.document import Drawing, document, figures, legend, section
 from thinwire.report.formats import human_bits_per_second, human_seconds, metric_value, ratio_number, significant
 from thinwire.report.styles import line_style
 from thinwire.scaling.folders import RecordedSpeedup
-from thinwire.scaling.points import Amount, Point, Prediction, SpeedupResult
+from thinwire.scaling.points import Point, Prediction, SpeedupResult
 from thinwire.scaling.summary import summarise_speedup
 from thinwire.scaling.tables import best_table, points_table, scalings_table
 
