@@ -24,6 +24,7 @@ FLOORS = {
     **dict.fromkeys(("experiments", "report", "integrations"), 10),
     **dict.fromkeys(("frontier", "pareto", "scaling", "shared_memory"), 11),
     "bench": 12,
+    "evidence": 12,
     "cli": 13,
     "__main__": 14,
     "__init__": 14,
