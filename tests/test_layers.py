@@ -24,7 +24,7 @@ FLOORS = {
     **dict.fromkeys(("experiments", "report", "integrations"), 10),
     **dict.fromkeys(("frontier", "pareto", "scaling", "shared_memory"), 11),
     "bench": 12,
-    "planner": 13,
+    **dict.fromkeys(("planner", "evidence"), 13),
     "cli": 14,
     "__main__": 15,
     "__init__": 15,

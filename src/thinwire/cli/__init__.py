@@ -15,6 +15,7 @@ from thinwire.cli import measuring_commands as measuring_commands
 from thinwire.cli import message_commands as message_commands
 from thinwire.cli import pareto_commands as pareto_commands
 from thinwire.cli import planning_commands as planning_commands
+from thinwire.cli import reproduce_commands as reproduce_commands
 from thinwire.cli import shared_memory_commands as shared_memory_commands
 from thinwire.cli import speedup_commands as speedup_commands
 from thinwire.cli.application import Interrupted, Refused, app
