@@ -64,7 +64,7 @@ def test_special_cases_are_equal_and_the_verdict_follows_the_records(ran: tuple[
     (found,) = answer(demands_of((41,)), studies, "quick", out, {})
     records.write_text(kept)
     assert found.verdict == "refuted"
-    page = markdown([found], list(studies.values()), "thinwire reproduce 41", "Made here.")
+    page = markdown([found], list(studies.values()), command="thinwire reproduce 41", made_by="Made here.")
     assert "**refuted**" in page
     assert "1 of 1 questions answered: 1 refuted" in page
     assert lines(found)[0] == "41 refuted: Are TopK, EF-signSGD and SGD special cases of one algorithm?"

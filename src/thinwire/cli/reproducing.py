@@ -17,6 +17,7 @@ from thinwire.evidence import (
     Size,
     answer,
     demands_of,
+    figure_name,
     lines,
     markdown,
     parts_for,
@@ -68,7 +69,11 @@ def reproduce_as_asked(
     if page is not None:
         used = [studies[name] for name in dict.fromkeys(part.study for part in parts)]
         command = shlex.join(["thinwire", *sys.argv[1:]])
-        write_atomically(page, markdown(answers, used, command, _machine()).encode())
+        text = markdown(answers, used, command=command, made_by=_machine(), page=page)
+        for each in answers:
+            if each.figure:
+                write_atomically(page.with_name(figure_name(page, each)), each.figure.encode())
+        write_atomically(page, text.encode())
         say(f"wrote {page}")
     if any(each.verdict == "missing" for each in answers):
         raise Refused

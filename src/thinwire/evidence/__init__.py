@@ -3,7 +3,7 @@
 from thinwire.evidence.answers import Answer, answer, parts_for
 from thinwire.evidence.demand import Demand, Finding
 from thinwire.evidence.demands import DEMANDS, demands_of
-from thinwire.evidence.page import lines, markdown, summary
+from thinwire.evidence.page import figure_name, lines, markdown, summary
 from thinwire.evidence.running import is_done, part_folder, run_parts
 from thinwire.evidence.study import SIZES, Part, Size, Study, read_studies
 
@@ -18,6 +18,7 @@ __all__ = [
     "Study",
     "answer",
     "demands_of",
+    "figure_name",
     "is_done",
     "lines",
     "markdown",

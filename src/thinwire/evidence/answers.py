@@ -22,6 +22,7 @@ class Answer:
         commands: that answer it.
         verdict: ``holds``, ``refuted``, ``undecided``, ``measured``, or ``missing`` where results are not there.
         found: the figures; of a missing one, why.
+        figure: an SVG, empty without one.
     """
 
     demand: Demand
@@ -29,6 +30,7 @@ class Answer:
     commands: tuple[str, ...]
     verdict: str
     found: str
+    figure: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a line."""
@@ -75,15 +77,18 @@ def answer(
     for demand in demands:
         parts = parts_for([demand], studies, size)
         folders = {part.key: part_folder(out, part) for part in parts}
-        missing = [part for part in parts if not is_done(out, part)]
+        missing, figure = [part for part in parts if not is_done(out, part)], ""
         if missing:
             verdict, found = "missing", failures.get(missing[0].key, f"{missing[0].command} has not been run")
         else:
-            finding = demand.judge(Found(folders))
+            results = Found(folders)
+            finding = demand.judge(results)
             verdict, found = finding.verdict, finding.found
+            figure = "" if demand.figure is None else demand.figure(results)
         answers.append(
             Answer(
-                demand=demand, size=size, commands=tuple(part.command for part in parts), verdict=verdict, found=found
+                demand=demand, size=size, commands=tuple(part.command for part in parts), verdict=verdict, found=found,
+                figure=figure,
             )
-        )
+        )  # fmt: skip
     return answers

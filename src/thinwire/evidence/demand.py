@@ -34,6 +34,7 @@ class Demand:
         expected: what would have to come out; of an open question what is measured.
         parts: keys of the studies' parts whose results answer it.
         judge: reads them.
+        figure: draws them, as SVG; empty where there is nothing to draw.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Demand:
     expected: str
     parts: tuple[str, ...]
     judge: Callable[[Found], Finding]
+    figure: Callable[[Found], str] | None = None
 
 
 def claim(holds: bool | None, found: str) -> Finding:

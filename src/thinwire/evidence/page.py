@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from thinwire.evidence.answers import Answer
 from thinwire.evidence.study import Study
+from thinwire.files import StrPath
 
 _WORDS = {"holds": "hold", "refuted": "refuted", "undecided": "undecided", "measured": "measured", "missing": "missing"}
 _SIZES = {"quick": "at reduced size", "full": "at full size"}
@@ -12,7 +14,8 @@ _NOTE = (
     "*holds*, *refuted*: what was expected came out, or the contrary, beyond the 95 % intervals where there are any. "
     "*undecided*: the intervals overlap, or a target was missed. *measured*: a question that asks for figures has "
     "them. ± is half of a 95 % interval by Student's t over seeds. Bytes are those of encoded messages; seconds of "
-    "training are simulated, with compression charged as it was measured on the machine. *never*: a run missed the target."
+    "training are simulated, with compression charged as it was measured on the machine. *never*: a run missed the "
+    "target."
 )
 
 
@@ -39,7 +42,19 @@ def lines(answer: Answer) -> list[str]:
     ]
 
 
-def markdown(answers: Sequence[Answer], studies: Sequence[Study], command: str, made_by: str) -> str:
+def figure_name(page: StrPath, answer: Answer) -> str:
+    """The file of a figure, beside its page.
+
+    Args:
+        page: the file of Markdown.
+        answer: that the figure belongs to.
+    """
+    return f"{Path(page).stem}-{answer.demand.number}.svg"
+
+
+def markdown(
+    answers: Sequence[Answer], studies: Sequence[Study], *, command: str, made_by: str, page: StrPath = "evidence.md"
+) -> str:
     """The page: the answers in a table, then each with its figures and commands.
 
     Args:
@@ -47,13 +62,14 @@ def markdown(answers: Sequence[Answer], studies: Sequence[Study], command: str, 
         studies: those whose results were read.
         command: that wrote it.
         made_by: versions and machine.
+        page: its file, after which figures are named.
     """
     size = answers[0].size if answers else "quick"
     rows = [
         f"| [{each.demand.number}](#{each.demand.number}) | {_cell(each.demand.question)} | {each.verdict} |"
         for each in answers
     ]
-    sections = [_section(each) for each in answers]
+    sections = [_section(each, figure_name(page, each)) for each in answers]
     used = [f"- `{study.name}`: {study.about}." for study in studies]
     return "\n".join(
         [
@@ -78,7 +94,7 @@ def markdown(answers: Sequence[Answer], studies: Sequence[Study], command: str, 
     )
 
 
-def _section(answer: Answer) -> str:
+def _section(answer: Answer, figure: str) -> str:
     demand = answer.demand
     commands = "\n".join(answer.commands)
     return "\n".join(
@@ -91,6 +107,7 @@ def _section(answer: Answer) -> str:
             f"- Found: {answer.found}.",
             f"- Verdict: **{answer.verdict}**.",
             "",
+            *((f"![{_cell(demand.question)}]({figure})", "") if answer.figure else ()),
             "```",
             commands,
             "```",

@@ -3,6 +3,7 @@
 import math
 
 from thinwire.evidence.demand import Demand, Finding, claim, every, measured
+from thinwire.evidence.figures import Bar, bars
 from thinwire.evidence.found import Found, Line, listed, shown
 
 _DIGITS, _LOGREG = "combination/digits", "combination/logreg"
@@ -71,6 +72,28 @@ def _bits_to_target(found: Found) -> Finding:
     return claim(every(verdicts), "times fewer message bytes than f32, " + listed(texts))
 
 
+def _draw_bits(found: Found) -> str:
+    key = _TARGETS[0]
+    dense = found.row(key, "sgd")
+    rows = []
+    for row in found.rows(key):
+        if row.reached and dense.reached:
+            fewer = dense.to_target("message_bytes").over(row.to_target("message_bytes"))
+            rows.append(Bar(row.method, fewer.mean, shown(fewer), is_plain=row.method in ("sgd", "bf16-sgd")))
+    return bars("Message bytes to the target on digits", "times fewer than f32 gradients", rows) if rows else ""
+
+
+def _draw_frontier(found: Found) -> str:
+    points = [line for line in _lines(found, _DIGITS, "point") if line["final_value"] is not None]
+    points.sort(key=lambda line: -line["message_bytes"])
+    rows = [
+        Bar(line["method"], line["message_bytes"], f"{line['final_value']:.3f}", is_plain=not line["on_frontier"])
+        for line in points
+    ]
+    title = "Message bytes of a worker, and final accuracy; coloured: on the frontier"
+    return bars(title, "bytes", rows) if rows else ""
+
+
 def _special_cases(found: Found) -> Finding:
     losses: dict[str, list[tuple[int, int, float]]] = {}
     for line in found.records(_SPECIAL):
@@ -119,6 +142,7 @@ DEMANDS = (
         expected="the configurations that no other one beats in both",
         parts=(_DIGITS,),
         judge=_frontier,
+        figure=_draw_frontier,
     ),
     Demand(
         number=39,
@@ -135,6 +159,7 @@ DEMANDS = (
         expected="2.83 for 4 local steps, 16 for EF-signSGD, 128 for TopK, over 1024 for SignTopK with 8 or 16",
         parts=(*_TARGETS, "target/asynchronous"),
         judge=_bits_to_target,
+        figure=_draw_bits,
     ),
     Demand(
         number=41,
