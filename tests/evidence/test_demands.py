@@ -3,9 +3,9 @@
 import pytest
 import typer.main
 
-from thinwire.cli import app
+from thinwire.cli.application import app
 from thinwire.errors import ConfigError
-from thinwire.evidence import DEMANDS, SIZES, Part, Study, demands_of, parts_for, read_studies
+from thinwire.evidence import DEMANDS, SIZES, Part, Size, Study, demands_of, parts_for, read_studies
 from thinwire.experiments.tasks import task_names
 from thinwire.methods import parse_method
 
@@ -18,8 +18,7 @@ def test_there_are_44_questions() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_part_that_a_question_names_is_there_and_none_is_idle(size: str) -> None:
-    assert size in ("quick", "full")
+def test_every_part_that_a_question_names_is_there_and_none_is_idle(size: Size) -> None:
     used = {part.key for part in parts_for(DEMANDS, STUDIES, size)}
     there = {part.key for part in PARTS if part.size == "quick"}
     assert used == there
