@@ -4,7 +4,7 @@ import functools
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,13 @@ class Destination:
     Args:
         folder: of the comparison.
         command: how the user started it.
-        study: the text of its study file.
+        files: texts by name that are kept there too, such as the study file.
         exports: where the table goes.
     """
 
     folder: Path
     command: str
-    study: str
+    files: Mapping[str, str]
     exports: Exports
 
 
@@ -82,6 +82,20 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
     if not is_lead():
         warnings.simplefilter("ignore")  # the process beside it shows the same
     refuse_swapped(given["task"], given["methods"])
+    run_as_asked(given, "", lambda comparison: {})
+
+
+def run_as_asked(given: Mapping[str, Any], suffix: str, more_files: Callable[[Comparison], Mapping[str, str]]) -> None:
+    """Make the comparison of the options, and execute it or say what it would take.
+
+    Args:
+        given: the options, by parameter.
+        suffix: of the folder's name behind the task's, if the user names none.
+        more_files: what is kept in the folder beside the study, of the comparison.
+
+    Raises:
+        ConfigError: something that cannot be, or cannot be read.
+    """
     jobs, steps, loaded = read_jobs(given["jobs"]), given["steps"], load_task(given["task"], data=given["data"])
     shared = shared_options(given, loaded)
     choices = shared["lrs"], shared["optimizers"]
@@ -93,9 +107,9 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
         show_estimate(comparison, loaded, jobs)
         return
     destination = Destination(
-        folder=given["out"] or Path("runs") / given["task"].replace(":", "-"),
+        folder=given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}{suffix}",
         command=shlex.join(["thinwire", *sys.argv[1:]]),
-        study=study_text(given),
+        files={"study.toml": study_text(given), **more_files(comparison)},
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
     )
     start(comparison, loaded, destination, jobs)
@@ -195,7 +209,7 @@ def fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
 def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
     if given["tune_steps"] is not None and not tuned:
         warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
-    for name in ("network", "compute", "codec", "overlap", "jobs") if given["engine"] == "processes" else ():
+    for name in ("network", "compute", "codec", "overlap", "jobs") if given.get("engine") == "processes" else ():
         if given[name]:
             warnings.warn(f"--{name} has no effect with --engine processes", stacklevel=2)
 
@@ -253,7 +267,7 @@ def _compare(comparison: Comparison, task: Task, destination: Destination, execu
             executor,
             command=destination.command,
             watch=watch,
-            study=destination.study,
+            files=destination.files,
         )
         if executor.is_main:
             destination.exports.check()

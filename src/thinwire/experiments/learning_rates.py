@@ -20,9 +20,11 @@ class Rates:
 
     Args:
         at: the rate, from the first one and the number of a step, counted from 0.
+        shift: from the first rate, the a for which rates are in proportion to ``1 / (a + t)``; infinite for others.
     """
 
     at: Callable[[float, int], float]
+    shift: Callable[[float], float] = lambda lr: math.inf
 
 
 def make_rates(text: str, num_steps: int) -> Rates:
@@ -64,9 +66,9 @@ def make_rates(text: str, num_steps: int) -> Rates:
     number = _one(next(iter(given.values())), text) if given else 0.0
     match name:
         case "inverse":
-            return Rates(lambda lr, step: lr * number / (number + step))
+            return Rates(lambda lr, step: lr * number / (number + step), shift=lambda lr: number)
         case "bottou":
-            return Rates(lambda lr, step: lr / (1.0 + lr * number * step))
+            return Rates(lambda lr, step: lr / (1.0 + lr * number * step), shift=lambda lr: 1.0 / (lr * number))
         case "drops":
             return Rates(lambda lr, step: lr * number ** sum(step >= each for each in drops))
     return Rates(lambda lr, step: lr)

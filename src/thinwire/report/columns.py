@@ -54,7 +54,7 @@ def columns(rows: Sequence[ResultRow]) -> tuple[Column, ...]:
     if not rows:
         return ()
     with_ratios = any(row.message_ratio is not None for row in rows)
-    to_target = _to_target(rows[0], with_ratios) if rows[0].target is not None else ()
+    to_target = _to_target(rows, with_ratios) if any(row.target is not None for row in rows) else ()
     top5 = (_top5(),) if any(row.final_top5 is not None for row in rows) else ()
     return (*_final(rows[0]), *top5, *to_target, _per_step())
 
@@ -111,8 +111,11 @@ def _top5() -> Column:
     )
 
 
-def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
-    group = f"to reach {target_text(first)}"
+def _to_target(rows: Sequence[ResultRow], with_ratios: bool) -> tuple[Column, ...]:
+    is_shared = len({row.target for row in rows}) == 1
+    group = (
+        f"to reach {target_text(rows[0])}" if is_shared else f"to reach the target in {rows[0].metric.name} of its run"
+    )
     fewer = "the baseline's bytes to the target divided by this method's: how many times fewer."
 
     def ratio(of: str, value: Callable[[ResultRow], float | None]) -> Column:

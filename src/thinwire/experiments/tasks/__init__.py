@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import warnings
+from typing import Any
 
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.tasks.base import Evaluation, Metric, Split, Task
@@ -20,6 +21,7 @@ __all__ = [
     "Task",
     "TaskRow",
     "all_names",
+    "call_foreign",
     "describe_failure",
     "find_task",
     "load_task",
@@ -77,10 +79,20 @@ def load_task(name: str, *, data: StrPath | None = None) -> Task:
     )
 
 
-def _foreign(name: str) -> Task:
+def call_foreign(name: str, what: str) -> object:
+    """What a function of the user's returns, which is called without arguments.
+
+    Args:
+        name: ``package.module:function``. The module is looked for in ``sys.path``, then in the current directory.
+        what: it is to be, for messages.
+
+    Raises:
+        ConfigError: the name is not of that form, the module cannot be imported or lacks the function, or the function
+            raises.
+    """
     module_name, _, function_name = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), function_name]):
-        raise ConfigError(f'the task "{name}" is not of the form package.module:function.')
+        raise ConfigError(f'the {what} "{name}" is not of the form package.module:function.')
     here = os.getcwd()
     sys.path.append(here)
     try:
@@ -88,25 +100,31 @@ def _foreign(name: str) -> Task:
             module = importlib.import_module(module_name)
         except ImportError as error:
             raise ConfigError(
-                f'the task "{name}": cannot import {module_name} from sys.path or from {here}: {error}.'
+                f'the {what} "{name}": cannot import {module_name} from sys.path or from {here}: {error}.'
             ) from error
         except Exception as error:
             raise ConfigError(
-                f'the task "{name}": importing {module_name} raised {describe_failure(error)}; correct the module.'
+                f'the {what} "{name}": importing {module_name} raised {describe_failure(error)}; correct the module.'
             ) from error
         function = vars(module).get(function_name)
         if not callable(function):
             found = f"is a {type(function).__name__}" if function_name in vars(module) else "is not there"
-            raise ConfigError(f'the task "{name}" needs a function {function_name} in {module_name}, and that {found}.')
+            raise ConfigError(
+                f'the {what} "{name}" needs a function {function_name} in {module_name}, and that {found}.'
+            )
         try:
-            task = function()
+            result: object = function()
         except ThinwireError:
             raise
         except Exception as error:
             raise ConfigError(
-                f'the task "{name}": {function_name} raised {describe_failure(error)}; it must be a function that is '
-                "called without arguments and returns a task."
+                f'the {what} "{name}": {function_name} raised {describe_failure(error)}; it must be a function that is '
+                f"called without arguments and returns a {what}."
             ) from error
     finally:
         sys.path.remove(here)
-    return checked(task, f'the task "{name}"')
+    return result
+
+
+def _foreign(name: str) -> Task:
+    return checked(call_foreign(name, "task"), f'the task "{name}"')
