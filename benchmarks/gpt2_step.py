@@ -107,7 +107,8 @@ def bf16_hook(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tens
     halves = buffer.to(torch.bfloat16).div_(dist.get_world_size())
     work = dist.all_reduce(halves, async_op=True)
     assert work is not None
-    return work.get_future().then(lambda done: buffer.copy_(done.value()[0]))
+    widened: torch.futures.Future[Tensor] = work.get_future().then(lambda done: buffer.copy_(done.value()[0]))
+    return widened
 
 
 def peak_num_bytes() -> int:
