@@ -64,8 +64,8 @@ def test_under_torchrun_it_predicts_and_names_what_to_train_with(tmp_path: Path)
     )
     path = tmp_path / "lines.jsonl"
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "thinwire", "plan",
-        METHOD, "--model", "own:made", "--limit", "0.02", "--json", str(path),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "thinwire",
+        "plan", METHOD, "--model", "own:made", "--limit", "0.02", "--json", str(path),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(Path(thinwire.__file__).parents[1]), "COLUMNS": "160"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

@@ -1,6 +1,7 @@
 """A plan of real processes, what it is made of, and what it says."""
 
 import functools
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_the_link_is_measured_up_to_the_longest_message_and_no_further(found: li
         assert sizes[-1] <= max(4 * 4 * numel, sizes[2])
         assert all(min(point["seconds"]) > 0 for point in points)
     # Every bucket is known by its parameters, each of which is in one.
-    assert sorted(sum(found[0]["names"], [])) == sorted(mains.step(0).layout.names)
+    assert sorted(itertools.chain(*found[0]["names"])) == sorted(mains.step(0).layout.names)
 
 
 def test_a_round_is_what_the_exchange_sends() -> None:

@@ -31,7 +31,7 @@ SIZES = (64, 4096, 65_536, 1 << 20)
 
 def straight(latency_s: float, byte_s: float) -> LinkCurves:
     curve = Curve(((0.0, latency_s), (1e6, latency_s + 1e6 * byte_s)))
-    return LinkCurves({way: ((0.0, curve),) for way in Way})
+    return LinkCurves(dict.fromkeys(Way, ((0.0, curve),)))
 
 
 def of_network(network: Network, size: int) -> LinkCurves:
