@@ -3,6 +3,9 @@
 A round trains many simulated workers, and before and after it, half each: one worker alone with the same method (its
 forward, backward, optimizer, compression, encoding and decoding), and one worker's forward, backward and optimizer
 only. The first ratio is the simulator's own cost; the second adds what compression costs. Medians over the rounds.
+
+``--health STEPS`` measures instead what it costs that health is sampled, by as many steps between evaluations: rounds
+with it and without it in turn, and the ratio of their times.
 """
 
 import argparse
@@ -14,6 +17,7 @@ from pathlib import Path
 import torch
 
 from thinwire.experiments.engines import SimulatedEngine
+from thinwire.experiments.health import HealthSampler
 from thinwire.experiments.session import Session
 from thinwire.experiments.sharding import Batches
 from thinwire.experiments.spec import Comparison, Run
@@ -55,8 +59,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--health", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.health:
+        print(
+            f"{args.workers} workers of {args.task}, {args.health} steps; medians over {args.rounds} rounds; ms a step"
+        )
+        print(f"{'method':38s} {'without':>10s} {'with':>10s} {'more':>8s}")
+        for method in args.methods:
+            plain, sampled = health_s(method, args.task, args.workers, args.rounds, args.health)
+            more = statistics.median(b / a for a, b in zip(plain, sampled, strict=True)) - 1.0
+            times = [1e3 * statistics.median(seconds) / args.health for seconds in (plain, sampled)]
+            print(f"{method:38s} {times[0]:10.3f} {times[1]:10.3f} {more:8.2%}", flush=True)
+        return
     print(f"{args.workers} workers of {args.task}; medians over {args.rounds} rounds; ms a worker and step")
     print(f"{'method':38s} {'simulated':>10s} {'alone':>8s} {'plain':>8s} {'/ alone':>8s} {'/ plain':>8s}")
     for method in args.methods:
@@ -89,6 +105,28 @@ def measure(method: str, task: str, workers: int, rounds: int) -> tuple[list[flo
             alone.append(own / (2 * half))
             plain.append(exchangeless / (2 * half))
     return simulated, alone, plain
+
+
+def health_s(method: str, task: str, workers: int, rounds: int, steps: int) -> tuple[list[float], list[float]]:
+    """Seconds of this process in a round without samples of health and of one with them, in turn, an evaluation's sums included."""
+    plain, sampled = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        trained = session(method, task, workers, Path(folder))
+        trained.train(0, steps)
+        sampling, nobody = trained.health, HealthSampler([], workers)
+        lead = trained.workers[0].runner
+        watcher = lead.watcher
+        done = steps
+        for number in range(2 * rounds):
+            is_sampled = number % 2 == 1
+            trained.health = sampling if is_sampled else nobody
+            lead.watcher = watcher if is_sampled else None
+            begin = time.process_time()  # other programs do not count
+            trained.train(done, done + steps)
+            trained.health.squares()
+            (sampled if is_sampled else plain).append(time.process_time() - begin)
+            done += steps
+    return plain, sampled
 
 
 def session(method: str, task_name: str, workers: int, folder: Path) -> Session:

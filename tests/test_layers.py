@@ -12,7 +12,7 @@ ROOT = Path(thinwire.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("random", "config", "memo", "files", "arrays"), 1),
+    **dict.fromkeys(("random", "config", "memo", "files", "arrays", "plugins"), 1),
     **dict.fromkeys(("layout", "kernels", "theory", "option_strings"), 2),
     **dict.fromkeys(("payloads", "steps", "network", "machines", "step_time"), 3),
     **dict.fromkeys(("wire", "compressors"), 4),
@@ -22,9 +22,9 @@ FLOORS = {
     "worker": 8,
     **dict.fromkeys(("simulator", "distributed"), 9),
     **dict.fromkeys(("experiments", "report", "integrations"), 10),
-    **dict.fromkeys(("frontier", "scaling", "shared_memory"), 11),
+    **dict.fromkeys(("frontier", "pareto", "scaling", "shared_memory"), 11),
     "bench": 12,
-    "planner": 13,
+    **dict.fromkeys(("planner", "evidence"), 13),
     "cli": 14,
     "__main__": 15,
     "__init__": 15,

@@ -69,9 +69,14 @@ def test_without_a_memory_there_is_nothing_to_tell(tmp_path: Path) -> None:
 
 
 def test_processes_know_what_can_be_added_up() -> None:
-    parts = [Squares(4.0, 1.0, 0.0, math.nan), Squares(12.0, 7.0, 2.0, math.nan)]
-    found = Health.of(parts, 2)
+    lead = Squares(
+        memory=4.0, gradient=1.0, first_gradient=4.0, largest_gradient=3.0, drift=0.0, mean_memory=math.nan,
+        relative_error=0.5,
+    )  # fmt: skip
+    other = Squares(12.0, 7.0, 1.0, 9.0, 2.0, math.nan, math.nan)
+    found = Health.of([lead, other], 2)
     assert (found.memory_norm, found.gradient_norm, found.local_drift) == (math.sqrt(8.0), 2.0, 1.0)
+    assert (found.first_gradient_norm, found.largest_gradient_norm, found.relative_error) == (2.0, 3.0, 0.5)
     assert math.isnan(found.virtual_distance)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.experiments.tasks import Evaluation, Metric, Split
+from thinwire.experiments.tasks.logreg import LogisticRegression, logreg
 from thinwire.experiments.tasks.models import seeded, watched
 
 CURVATURE = torch.tensor([1.0, 0.25])
@@ -83,3 +84,7 @@ def warned() -> Bowl:
 def needy(size: int) -> Bowl:
     """No task: it cannot be called without arguments."""
     return Bowl(num_train=size)
+
+
+def regression() -> LogisticRegression:
+    return logreg(400, 20)

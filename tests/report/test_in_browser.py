@@ -24,7 +24,7 @@ def test_every_figure_is_drawn(write: Write, tmp_path: Path) -> None:
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     plots = re.split(r'<div class="plot[^"]*" id="plot-', done.stdout)[1:]
-    assert len(plots) == 6
+    assert len(plots) == 8
     for plot in plots:
         assert "main-svg" in plot.partition("</figure>")[0]
     assert "Uncaught" not in done.stderr

@@ -2,19 +2,20 @@
 
 import errno
 import json
-import pathlib
 import re
 import statistics
 from collections.abc import Sequence
 from html import escape
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
-from plotly.offline import get_plotlyjs
 from report_folders import Folder, Write
 
 from thinwire.errors import ConfigError
 from thinwire.report import load, summarise, write_page
+from thinwire.report.document import LIBRARY
 from thinwire.report.figures import Panel, panels
 from thinwire.report.formats import MISSING, human_bytes
 from thinwire.report.prose import headline, setup
@@ -24,10 +25,10 @@ LOSS = {"name": "suboptimality", "higher_is_better": False, "logarithmic": True}
 
 
 def page(folder: Folder) -> str:
-    """The page without the figures' library, whose text no test is about."""
+    """The page, beside which the figures' library lies."""
     path = folder.path / "report.html"
     write_page(load(folder.path), path)
-    return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+    return path.read_text(encoding="utf-8")
 
 
 def words(html: str) -> str:
@@ -54,16 +55,42 @@ def test_every_method_the_command_and_the_notes_are_there_escaped(write: Write) 
 def test_nothing_is_fetched(write: Write) -> None:
     text = page(write())
     assert "default-src 'none'" in text
-    assert not re.search(r"<(link|img|iframe|base)\b|@import|url\(|\bsrc=|\bhref=", text)
+    assert re.findall(r'\bsrc="([^"]*)"', text) == [LIBRARY]
+    assert not re.search(r"<(link|img|iframe|base)\b|@import|url\(|\bhref=", text)
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_the_page_is_small_enough_and_has_the_library_once(write: Write) -> None:
+def test_a_page_is_small_and_has_the_library_once_beside_it_or_in_it(write: Write, tmp_path: Path) -> None:
     folder = write()
     page(folder)
-    raw = (folder.path / "report.html").read_bytes()
-    assert len(raw) < 5_500_000
-    assert raw.decode().count(get_plotlyjs()) == 1
+    library = folder.path / LIBRARY
+    assert library.read_text(encoding="utf-8").count("window.Plotly = Plotly") == 1
+    assert (folder.path / "report.html").stat().st_size + library.stat().st_size < 1_500_000
+    assert (folder.path / "report.html").stat().st_size < 300_000
+
+    before = library.stat().st_mtime_ns
+    page(folder)
+    assert library.stat().st_mtime_ns == before  # once for all pages of a folder
+    library.write_text("damaged")
+    page(folder)
+    assert library.stat().st_size > 1_000_000
+
+    alone = tmp_path / "alone" / "report.html"
+    write_page(load(folder.path), alone, inline=True)
+    assert list(alone.parent.iterdir()) == [alone]
+    assert alone.stat().st_size < 1_500_000
+    text = alone.read_text(encoding="utf-8")
+    assert "src=" not in text.replace(library.read_text(encoding="utf-8"), "")
+    assert text.count("window.Plotly = Plotly") == 1
+
+
+def test_the_library_is_licensed_and_leaves_the_script_that_it_is_put_into() -> None:
+    folder = resources.files("thinwire.report") / "vendored"
+    text = (folder / LIBRARY).read_text(encoding="utf-8")
+    assert "MIT" in (folder / "LICENSE").read_text(encoding="utf-8")
+    assert f"v{LIBRARY.removeprefix('plotly-basic-').removesuffix('.min.js')}" in text[:200]
+    assert "</script" not in text
+    assert "<!--" not in text
 
 
 def test_the_embedded_figures_are_json_without_nan(write: Write) -> None:
@@ -71,7 +98,7 @@ def test_the_embedded_figures_are_json_without_nan(write: Write) -> None:
     body = re.search(r'<script type="application/json" id="panels">(.*?)</script>', text, re.S)
     assert body is not None
     figures = json.loads(body[1], parse_constant=lambda name: pytest.fail(name))
-    assert len(figures) == 6
+    assert len(figures) == 8
     assert "<" not in body[1]
 
 
@@ -109,7 +136,7 @@ def test_lines_are_means_and_bands_reach_to_the_extremes(write: Write) -> None:
 def test_a_method_looks_the_same_in_every_figure_and_no_two_alike(write: Write) -> None:
     shown = panels(load(write().path))
     looks = [{t.meta["slot"]: (t.line.color, t.line.dash) for t in lines(panel)} for panel in shown]
-    assert [len(look) for look in looks] == [8, 8, 8, 8, 7, 2]  # not every method has a memory, or local steps
+    assert [len(look) for look in looks] == [8, 8, 8, 8, 8, 8, 7, 2]  # not every method has a memory, or local steps
     assert all(look.items() <= looks[0].items() for look in looks)
     assert len(set(looks[0].values())) == 8
 
@@ -126,14 +153,28 @@ def test_what_theorems_bound_is_drawn_where_there_is_some(write: Write) -> None:
     assert list(line.x) == sorted({r["step"] for r in raw})
     means = [statistics.mean(r["memory_norm"] for r in raw if r["step"] == step) for step in line.x]
     assert list(line.y) == pytest.approx(means)
-    assert [panel.title for panel in panels(load(write(methods=["sgd"]).path))][4:] == []
+    assert [panel.title for panel in panels(load(write(methods=["sgd"]).path))][6:] == []
 
 
-def test_sixteen_styles_differ() -> None:
+def test_the_loss_is_shown_by_samples_and_by_seconds(write: Write) -> None:
+    folder = write()
+    by_samples, by_seconds = panels(load(folder.path))[4:6]
+    raw = [r for r in folder.results if r["method"] == "signsgd"]
+    slot = folder.comparison["methods"].index("signsgd")
+    for panel, name in ((by_samples, "epoch"), (by_seconds, "seconds")):
+        (line,) = (trace for trace in lines(panel) if trace.meta["slot"] == slot)
+        for wanted, shown in ((name, line.x), ("loss", line.y)):
+            steps = sorted({r["step"] for r in raw})
+            means = [statistics.mean(r[wanted] for r in raw if r["step"] == step) for step in steps]
+            assert list(shown) == pytest.approx(means)
+        assert not panel.figure.layout.shapes  # the target is one of the metric
+
+
+def test_thirty_two_styles_differ() -> None:
     from thinwire.report.styles import line_style
 
-    assert len({(line_style(slot).dark, line_style(slot).dash) for slot in range(16)}) == 16
-    assert len({(line_style(slot).light, line_style(slot).dash) for slot in range(16)}) == 16
+    assert len({(line_style(slot).dark, line_style(slot).dash) for slot in range(32)}) == 32
+    assert len({(line_style(slot).light, line_style(slot).dash) for slot in range(32)}) == 32
 
 
 def test_a_logarithmic_metric_has_a_log_axis_and_its_target(write: Write) -> None:
@@ -303,10 +344,14 @@ def test_a_page_is_never_seen_in_part(write: Write, monkeypatch: pytest.MonkeyPa
     import thinwire.frontier.page as frontier_page
     import thinwire.report.page as report_page
 
-    assert vars(frontier_page)["write_atomically"] is vars(report_page)["write_atomically"]
+    assert vars(frontier_page)["write_document"] is vars(report_page)["write_document"]
     folder = write()
-    seen: list[tuple[bytes, pathlib.Path]] = []
+    seen: list[tuple[bytes, Path]] = []
     monkeypatch.setattr("os.replace", lambda source, target: seen.append((source.read_bytes()[-8:], target)))
     write_page(load(folder.path), folder.path / "report.html")
-    assert seen == [(b"</html>\n", folder.path / "report.html")]
+    # The library first: a page that is there has it beside it.
+    assert seen == [
+        ((resources.files("thinwire.report") / "vendored" / LIBRARY).read_bytes()[-8:], folder.path / LIBRARY),
+        (b"</html>\n", folder.path / "report.html"),
+    ]
     assert not (folder.path / "report.html").exists()

@@ -13,8 +13,10 @@ import torch
 
 from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
+from thinwire.experiments.bound_watch import BoundWatch
 from thinwire.experiments.codec import CodecSeconds, measure_codecs
 from thinwire.experiments.executors import Executor, run_folder
+from thinwire.experiments.link_sweep import sweep_links
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_plausible
 from thinwire.experiments.records import Record, is_finished, read_records, read_run, write_records
@@ -36,7 +38,7 @@ class ComparisonRunner:
 
     Every run keeps its records in ``out/runs/``; finished ones are not run again. Methods, seeds, learning
     rates and the target may change from call to call; anything else that differs is refused, also the versions
-    of thinwire, torch and Python.
+    of thinwire, torch and Python. ``files`` are texts by name that are kept in the folder too.
 
     Raises:
         ConfigError: the folder holds another comparison or cannot be written, a method or optimizer does not fit
@@ -52,19 +54,20 @@ class ComparisonRunner:
         *,
         command: str,
         watch: Watch,
-        study: str = "",
+        files: Mapping[str, str] | None = None,
     ) -> None:
         self.comparison = comparison
         self.task = task
         self.out = Path(out)
         self.executor = executor
         self._command = command
-        self._study = study
+        self._files = dict(files or {})
         self._watch = watch
         _refuse_unwritable(self.out)
         model = task.model(0)
         self._num_parameters = sum(param.numel() for param in model.parameters())
         layout = Layout.of(dict(model.named_parameters()))
+        self._bounds = BoundWatch(comparison, layout, self.out)
         for method in comparison.methods:
             for options in dict.fromkeys(setting.options for setting in comparison.settings(method)):
                 check_method(parse_method(with_options(method, options)), layout)
@@ -75,6 +78,7 @@ class ComparisonRunner:
         self._lock = FolderLock(self.out)
         self._agree(self._second(self._lock.holder()) if executor.is_main else "")
         self._before = self._read_description()
+        self._links: list[Any] = self._before.get("links", [])
         self._refuse_other_comparison()
 
     def run(self) -> dict[str, Setting]:
@@ -112,6 +116,10 @@ class ComparisonRunner:
         finally:
             # Also when interrupted: what is finished can be reported.
             self._collect("results.jsonl", finals)
+        is_simulated = self.executor.is_main and self.comparison.engine == "simulate"
+        one_each = [run for run in finals if run.seed == self.comparison.seeds[0]]
+        self._links = sweep_links(self.comparison, self.task, one_each, self._before) if is_simulated else []
+        self._describe(chosen, [*notes, *self._bounds.found.values()], codec_s)
         return chosen
 
     def _codec_s(self, chosen: Mapping[str, Setting]) -> dict[str, CodecSeconds]:
@@ -160,8 +168,8 @@ class ComparisonRunner:
         """Make the files of an earlier call agree with this one's methods, so that they can be reported at any time."""
         methods = self.comparison.methods
         if self.executor.is_main:
-            if self._study:
-                write_atomically(self.out / "study.toml", self._study.encode())
+            for name, text in self._files.items():
+                write_atomically(self.out / name, text.encode())
             for path in (self.out / "tuning.jsonl", self.out / "results.jsonl"):
                 # Before the description: it may lack methods that the files have no records of, not the other way.
                 if path.exists():
@@ -178,9 +186,14 @@ class ComparisonRunner:
             write_records(self.out / name, [record for run in runs for record in self._records(run)])
 
     def _execute(self, what: str, runs: Sequence[Run]) -> None:
+        def watch() -> None:
+            self._watch(what, runs, self.out)
+            if self.executor.is_main and runs[0].purpose == "final":
+                self._bounds.look(runs)
+
         self._watch(what, runs, self.out)
-        self.executor.execute(self.comparison, self.task, runs, self.out, lambda: self._watch(what, runs, self.out))
-        self._watch(what, runs, self.out)
+        self.executor.execute(self.comparison, self.task, runs, self.out, watch)
+        watch()
 
     def _records(self, run: Run) -> list[Record]:
         records = read_run(run_folder(self.out, run) / "records.jsonl")
@@ -207,6 +220,7 @@ class ComparisonRunner:
             "num_parameters": self._num_parameters,
             "products": {method: to_json(parse_method(method)) for method in self.comparison.methods},
             "chosen": {method: asdict(setting) for method, setting in chosen.items()},
+            "links": self._links,
             "codec_s": dict(self._before.get("codec_s", {}) if codec_s is None else codec_s),
             "dense": [method for method in self.comparison.methods if is_dense(parse_method(method))],
             "notes": list(notes),

@@ -10,9 +10,10 @@ from typing import Any
 
 from thinwire.distributed.comm_hook import can_overlap
 from thinwire.errors import ConfigError, NumericsError
+from thinwire.experiments.bounds import RunBounds
 from thinwire.experiments.checkpoints import RunCheckpoints
 from thinwire.experiments.engines import Engine
-from thinwire.experiments.health import Health, Squares
+from thinwire.experiments.health import Health, HealthSampler, Squares
 from thinwire.experiments.learning_rates import Averager, make_average, make_rates
 from thinwire.experiments.records import Record, read_run, write_records
 from thinwire.experiments.sharding import Batches, make_batches
@@ -21,6 +22,7 @@ from thinwire.experiments.tasks import Task
 from thinwire.experiments.tasks.base import Evaluation
 from thinwire.experiments.training import make_crew, one_torch_thread, private_torch_randomness, take_gradient
 from thinwire.files import StrPath, append_text
+from thinwire.layout import Layout
 from thinwire.methods import num_exchanges, parse_method
 from thinwire.random import Key
 from thinwire.steps import Steps, compute
@@ -55,8 +57,11 @@ class Session:
         self._overlaps = comparison.overlap == "ddp" and can_overlap(self._method)
         self.workers = self._make_workers()
         self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
-        self._rates = make_rates(comparison.lr_schedule)
+        self._rates = make_rates(comparison.lr_schedule, run.steps)
         self._averager = self._make_averager()
+        self.health = HealthSampler(self.workers, engine.size)
+        self._computing_s = dict.fromkeys(engine.local_ranks, 0.0)
+        self._bounds = RunBounds.of(comparison, run, self._layout())
         # A copy that is only evaluated, so that a worker's local parameters are left alone.
         evaluates = engine.serves if needs_server(self._method) else self.is_main
         self._evaluated = task.model(run.seed) if evaluates else None
@@ -103,6 +108,7 @@ class Session:
         With an asynchronous method these are mean steps of a worker: the server waits for as many messages as
         workers of one speed would send, and then for each worker's next one. What is evaluated is its model.
         """
+        self.health.begin()
         programs = [
             self._program(worker, batches, stop)
             for worker, batches in zip(self.workers, self._batches, strict=True)
@@ -119,7 +125,12 @@ class Session:
             seconds = self.comparison.compute.seconds(self._key, worker.rank, step)
             if shared:  # first the time, then the work: the gradients are this worker's until the next request
                 yield from self._spend(seconds)
+            begun_s = time.perf_counter()
             take_gradient(self.task, worker, batches, self._key, step)
+            if self.comparison.engine == "processes":
+                seconds = time.perf_counter() - begun_s
+            self._computing_s[worker.rank] += seconds
+            self.health.look(worker, step, stop)
             if worker.rank == 0 and self._averager is not None:
                 self._averager.take(step, worker.shared_parameters())
             for group in worker.optimizer.param_groups:
@@ -163,6 +174,12 @@ class Session:
             )
         return Averager(average, self.workers[0].shared_parameters()) if average and self.is_main else None
 
+    def _layout(self) -> Layout:
+        """Of what is exchanged, also where only the server lives."""
+        if self.workers:
+            return self.workers[0].layout
+        return Layout.of(dict(self.task.model(self.run.seed).named_parameters()))
+
     def _evaluate(self, step: int) -> Record:
         evaluation = Evaluation(math.nan, math.nan)
         if self._evaluated is not None:
@@ -183,16 +200,20 @@ class Session:
             float(sum(worker.message_bytes for worker in self.workers)),
             float(sum(link.bytes_sent for link in links)),
             float(sum(link.bytes_received for link in links)),
+            sum(self._computing_s.values()),
             evaluation.loss,
             evaluation.value,
+            math.nan if evaluation.top5 is None else evaluation.top5,
             self._union_density(),
-            *astuple(Squares.of(self.workers, self.engine.size)),
+            *astuple(self.health.squares()),
         ]
         everyone = self.engine.share(own)
-        message_bytes, sent, received = (sum(part) / self.engine.size for part in list(zip(*everyone, strict=True))[:3])
-        loss, value = everyone[-1 if needs_server(self._method) else 0][3:5]  # worker 0 evaluates, or the server
-        union_density = everyone[0][5]
-        health = Health.of([Squares(*each[6:]) for each in everyone], self.engine.size)
+        sums = [sum(part) / self.engine.size for part in list(zip(*everyone, strict=True))[:4]]
+        message_bytes, sent, received, computing_s = sums
+        loss, value, top5 = everyone[-1 if needs_server(self._method) else 0][4:7]  # worker 0 evaluates, or the server
+        union_density = everyone[0][7]
+        health = Health.of([Squares(*each[8:]) for each in everyone], self.engine.size)
+        limits = self._bounds.at(step, health.first_gradient_norm, health.largest_gradient_norm)
         seen = step * self.comparison.batch_size * self.engine.size
         return {
             "method": self.run.method,
@@ -204,14 +225,17 @@ class Session:
             "step": step,
             "epoch": round(seen / self.task.num_train, 6),
             "seconds": self.engine.seconds(),
+            "computing_s": computing_s,
             "message_bytes": message_bytes,
             "bytes_sent": sent,
             "bytes_received": received,
             "union_density": _finite(union_density),
             **{name: _finite(each) for name, each in asdict(health).items()},
+            **{f"{name}_bound": _finite(each) for name, each in asdict(limits).items()},
             "loss": _finite(loss),
             "metric": self.task.metric.name,
             "value": _finite(value),
+            "top5": _finite(top5),
         }
 
     def _union_density(self) -> float:
@@ -236,6 +260,8 @@ class Session:
                 worker.model.load_state_dict(saved["model"])
                 worker.optimizer.load_state_dict(saved["optimizer"])
                 worker.load_state_dict(saved["worker"])
+                self.health.seen[worker.rank] = saved["gradients_seen"]
+                self._computing_s[worker.rank] = saved["computing_s"]
                 if worker.rank == 0 and self._averager is not None:
                     self._averager.load_state_dict(saved["average"])
         if self.is_main:
@@ -247,6 +273,8 @@ class Session:
             "model": worker.model.state_dict(),
             "optimizer": worker.optimizer.state_dict(),
             "worker": worker.state_dict(),
+            "gradients_seen": self.health.seen[worker.rank],
+            "computing_s": self._computing_s[worker.rank],
             **({"average": self._averager.state_dict()} if worker.rank == 0 and self._averager else {}),
         }
 

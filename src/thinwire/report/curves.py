@@ -1,7 +1,7 @@
 """What the figures draw: their axes, and a mean over runs per method and step."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from thinwire.report.formats import (
@@ -13,6 +13,7 @@ from thinwire.report.formats import (
 )
 from thinwire.report.records import Record, RecordedComparison
 from thinwire.report.rows import diverged
+from thinwire.report.settings import RecordedMetric
 
 # A time axis is logarithmic once the slowest method takes this many times as long as the fastest.
 LOG_TIME_FROM = 8.0
@@ -41,6 +42,11 @@ class Curve:
     high: list[float]
     hover: list[list[str]]
     diverged: bool
+
+
+EPOCHS = Axis(
+    title="samples", value=lambda record: record.epoch, logarithmic=False, label="epochs: times all samples were seen"
+)
 
 
 def axes(data: RecordedComparison) -> tuple[Axis, ...]:
@@ -115,3 +121,14 @@ def _hover(step: int, records: Sequence[Record], values: Sequence[float]) -> lis
         human_bytes(fmean(r.link_bytes for r in records)),
         f"{significant(fmean(r.seconds for r in records))} s",
     ]
+
+
+def of_loss(data: RecordedComparison) -> RecordedComparison:
+    """The same with the loss as its metric, for which there is no target."""
+    return replace(
+        data,
+        metric=RecordedMetric(name="loss", higher_is_better=False, logarithmic=False),
+        results=tuple(replace(record, value=record.loss) for record in data.results),
+        target=None,
+        dense=(),
+    )

@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 import plotly.graph_objects as go
 
-from thinwire.report.curves import Axis, Curve, axes, mean_curve
+from thinwire.report.curves import EPOCHS, Axis, Curve, axes, mean_curve, of_loss
 from thinwire.report.formats import metric_value
 from thinwire.report.records import Record, RecordedComparison
 from thinwire.report.rows import effective_target
@@ -39,22 +39,43 @@ class Panel:
     note: str
 
 
-HEALTH: dict[str, Callable[[Record], float]] = {
-    "norm of the memory": lambda record: record.memory_norm,
-    "distance of the mean from the virtual sequence": lambda record: record.virtual_distance,
-    "distance of local models from the shared one": lambda record: record.local_drift,
-}
-"""What theorems bound, root mean squares over workers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthFigure:
+    """Something that theorems bound, and the bound."""
+
+    title: str
+    value: Callable[[Record], float]
+    bound: Callable[[Record], float]
+
+
+HEALTH = (
+    HealthFigure(
+        title="norm of the memory", value=lambda record: record.memory_norm, bound=lambda record: record.memory_bound
+    ),
+    HealthFigure(
+        title="distance of the mean from the virtual sequence",
+        value=lambda record: record.virtual_distance,
+        bound=lambda record: record.virtual_bound,
+    ),
+    HealthFigure(
+        title="distance of local models from the shared one",
+        value=lambda record: record.local_drift,
+        bound=lambda record: record.drift_bound,
+    ),
+)
+"""Root mean squares over workers."""
 
 
 def panels(data: RecordedComparison) -> list[Panel]:
-    """Metric against message bytes, link bytes, steps and seconds; norms of :data:`HEALTH` that some method has.
+    """Metric against message bytes, link bytes, steps and seconds, loss against samples and seconds, :data:`HEALTH`.
 
-    Every trace carries ``meta`` = {"slot": index of the method, "part": "line" | "band"}, by which the
+    Every trace carries ``meta`` = {"slot": index of the method, "part": "line" | "band" | "bound"}, by which the
     page's script colours and hides it.
     """
-    health = (_health_panel(data, title, value) for title, value in HEALTH.items())
-    return [*(_panel(data, axis) for axis in axes(data)), *filter(None, health)]
+    health = (_health_panel(data, each) for each in HEALTH)
+    shown = axes(data)
+    loss = [] if data.metric.name == "loss" else [_panel(of_loss(data), axis) for axis in (EPOCHS, shown[-1])]
+    return [*(_panel(data, axis) for axis in shown), *loss, *filter(None, health)]
 
 
 def _panel(data: RecordedComparison, axis: Axis) -> Panel:
@@ -78,19 +99,22 @@ def _panel(data: RecordedComparison, axis: Axis) -> Panel:
     return Panel(title=f"{data.metric.name} against {axis.title}", figure=figure, note=note)
 
 
-def _health_panel(data: RecordedComparison, title: str, value: Callable[[Record], float]) -> Panel | None:
-    """The mean over a method's runs at each step, on a log axis; None if no method has any."""
+def _health_panel(data: RecordedComparison, health: HealthFigure) -> Panel | None:
+    """The mean over a method's runs at each step, on a log axis, with its bound; None if no method has any."""
     figure = go.Figure()
     shown: list[float] = []
+    are_bounded = False
     for slot, method in enumerate(data.methods):
-        by_step: dict[int, list[float]] = {}
-        for record in (record for run in data.runs(method) for record in run):
-            if value(record) > 0:
-                by_step.setdefault(record.step, []).append(value(record))
-        steps, means = sorted(by_step), [fmean(by_step[step]) for step in sorted(by_step)]
+        steps, means = _means(data, method, health.value)
+        if not steps:
+            continue
+        figure.add_trace(_health_line(method, slot, steps, means))
+        shown += means
+        steps, means = _means(data, method, health.bound)
         if steps:
-            figure.add_trace(_health_line(method, slot, steps, means))
+            figure.add_trace(_bound_line(method, slot, steps, means))
             shown += means
+            are_bounded = True
     if not shown:
         return None
     y_axis = {
@@ -99,7 +123,17 @@ def _health_panel(data: RecordedComparison, title: str, value: Callable[[Record]
     }  # fmt: skip
     x_axis = {"title": {"text": "steps", "standoff": 10}, "automargin": True, "zeroline": False, "rangemode": "tozero"}
     figure.update_layout(**_LAYOUT, xaxis=x_axis, yaxis=y_axis)
-    return Panel(title=f"{title} against steps", figure=figure, note="")
+    note = "Thin dashed lines are the bounds of the theorems, with the largest gradients that were seen."
+    return Panel(title=f"{health.title} against steps", figure=figure, note=note if are_bounded else "")
+
+
+def _means(data: RecordedComparison, method: str, value: Callable[[Record], float]) -> tuple[list[int], list[float]]:
+    """Steps, and the mean over a method's runs at each of them; only what is above 0 has a place on a log axis."""
+    by_step: dict[int, list[float]] = {}
+    for record in (record for run in data.runs(method) for record in run):
+        if value(record) > 0:
+            by_step.setdefault(record.step, []).append(value(record))
+    return sorted(by_step), [fmean(by_step[step]) for step in sorted(by_step)]
 
 
 def _health_line(method: str, slot: int, steps: list[int], values: list[float]) -> go.Scatter:
@@ -115,6 +149,16 @@ def _health_line(method: str, slot: int, steps: list[int], values: list[float]) 
         name=escape(method),
         meta={"slot": slot, "part": "line"},
     )
+
+
+def _bound_line(method: str, slot: int, steps: list[int], values: list[float]) -> go.Scatter:
+    line = _health_line(method, slot, steps, values)
+    line.update(
+        line={"width": 1.2, "dash": "dash", "color": line_style(slot).light},
+        hovertemplate="<b>%{fullData.name}</b><br>step %{x}<br>bound %{customdata}<extra></extra>",
+        meta={"slot": slot, "part": "bound"},
+    )
+    return line
 
 
 def _x_axis(axis: Axis, shown: Sequence[float]) -> dict[str, object]:

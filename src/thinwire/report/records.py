@@ -19,7 +19,14 @@ from thinwire.report.fields import (
     texts,
     whole_numbers,
 )
-from thinwire.report.settings import RecordedMachines, RecordedMetric, RecordedNetwork, RecordedSetting
+from thinwire.report.settings import (
+    RecordedMachines,
+    RecordedMetric,
+    RecordedNetwork,
+    RecordedSetting,
+    recorded_exchanges,
+    recorded_links,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +34,9 @@ class Record:
     """One evaluation of one run.
 
     Bytes are cumulative per worker, the mean over workers. ``seconds`` are virtual for the simulator and
-    measured for processes. The norms are root mean squares over workers. They, ``loss`` and ``value`` are NaN where the
-    file has null, NaN or an infinity.
+    measured for processes, of which ``computing_s`` went into forward and backward. The norms, and what bounds them, are
+    root mean squares over workers. They, ``loss``, ``value`` and ``top5`` are NaN where the file has null, NaN or an
+    infinity.
     """
 
     method: str
@@ -37,13 +45,20 @@ class Record:
     step: int
     epoch: float
     seconds: float
+    computing_s: float
     message_bytes: float
     link_bytes: float
+    union_density: float
     memory_norm: float
     local_drift: float
     virtual_distance: float
+    memory_bound: float
+    drift_bound: float
+    virtual_bound: float
+    relative_error: float
     loss: float
     value: float
+    top5: float
 
     @property
     def finite(self) -> bool:
@@ -66,6 +81,8 @@ class RecordedComparison:
         target: the value to be reached, None if the user gave none.
         results: every evaluation of the final runs, ordered by method, seed and step.
         codec_s: what an exchange of each method was charged for compressing and decoding: worker 0, each other one.
+        exchanges: how each method's messages are exchanged: the type of its exchange, and of those inside it.
+        links: other links, and the seconds that a step of each method takes on them.
         overlap: ``ddp`` if exchanges of gradients went on during backward, else ``none``.
         tuning: for every method what was tried and the value that it was judged by, NaN where it diverged; ascending.
     """
@@ -90,6 +107,8 @@ class RecordedComparison:
     chosen: Mapping[str, RecordedSetting]
     dense: tuple[str, ...]
     codec_s: Mapping[str, tuple[float, float]]
+    exchanges: Mapping[str, tuple[str, ...]]
+    links: tuple[tuple[str, Mapping[str, float]], ...]
     overlap: str
     notes: tuple[str, ...]
     results: tuple[Record, ...]
@@ -154,6 +173,8 @@ def load(folder: StrPath) -> RecordedComparison:
         methods=methods,
         chosen={printable(name): _setting(field(chosen, name, where, dict), where) for name in chosen},
         dense=dense,
+        exchanges=recorded_exchanges(about, where),
+        links=recorded_links(about, where),
         overlap=field(about, "overlap", where, str),
         codec_s=_codec_s(field(about, "codec_s", where, dict), where),
         notes=texts(about, "notes", where),
@@ -162,8 +183,8 @@ def load(folder: StrPath) -> RecordedComparison:
     )
 
 
-def _norm(entry: dict[str, Any], key: str, where: str) -> float:
-    """NaN in records that were made before there were norms."""
+def _since(entry: dict[str, Any], key: str, where: str) -> float:
+    """A number that records have not had from the first; NaN in those that lack it."""
     return number_or_nan(entry, key, where) if key in entry else math.nan
 
 
@@ -244,13 +265,20 @@ def _records(path: Path, methods: tuple[str, ...]) -> list[tuple[int, Record]]:
             step=field(entry, "step", where, int),
             epoch=finite(entry, "epoch", where),
             seconds=finite(entry, "seconds", where),
+            computing_s=_since(entry, "computing_s", where),
             message_bytes=finite(entry, "message_bytes", where),
             link_bytes=finite(entry, "bytes_sent", where) + finite(entry, "bytes_received", where),
-            memory_norm=_norm(entry, "memory_norm", where),
-            local_drift=_norm(entry, "local_drift", where),
-            virtual_distance=_norm(entry, "virtual_distance", where),
+            union_density=_since(entry, "union_density", where),
+            memory_norm=_since(entry, "memory_norm", where),
+            local_drift=_since(entry, "local_drift", where),
+            virtual_distance=_since(entry, "virtual_distance", where),
+            memory_bound=_since(entry, "memory_bound", where),
+            drift_bound=_since(entry, "drift_bound", where),
+            virtual_bound=_since(entry, "virtual_bound", where),
+            relative_error=_since(entry, "relative_error", where),
             loss=number_or_nan(entry, "loss", where),
             value=number_or_nan(entry, "value", where),
+            top5=_since(entry, "top5", where),
         )
         if record.method not in methods:
             raise ConfigError(

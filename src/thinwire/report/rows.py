@@ -1,7 +1,7 @@
 """One row per method: how good it ended, and what it took to reach the target."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from statistics import fmean
@@ -28,11 +28,18 @@ class ResultRow:
         num_diverged: runs whose last evaluation was not finite.
         final_value: mean over the runs that did not diverge; None if there is none.
         against_dense: by how much it ended higher than the baseline, seed by seed; None without a common seed.
+        final_top5: mean share of examples whose class is among the five likeliest; None where it is not measured.
         num_reached: runs that reached the target.
         link_bytes_to_target: bytes sent plus bytes received.
         message_ratio: the baseline's bytes to target divided by this method's ("times fewer").
         seconds_to_target: virtual for the simulator, measured for processes.
         message_bytes_per_step: cumulative message bytes divided by steps at the last evaluation.
+        exchange: how messages are exchanged: the type of the exchange; None if unknown.
+        all_reduces: whether an all-reduce serves, which adds messages on the way; None if unknown.
+        union_density: share of entries that are not 0 in the last mean of worker 0.
+        relative_error: ``||u - q||^2 / ||u||^2`` of messages q for u, the mean over those that were looked at: the
+            normalised error that compression makes, whatever it does to the metric.
+        computing_share: of a run's seconds, those in which a worker computes and does not wait.
     """
 
     method: str
@@ -47,6 +54,8 @@ class ResultRow:
     against_dense: float | None
     against_dense_within: float | None
     final_loss: float | None
+    final_top5: float | None
+    final_top5_within: float | None
     num_reached: int
     steps_to_target: float | None
     steps_to_target_within: float | None
@@ -59,6 +68,11 @@ class ResultRow:
     seconds_to_target: float | None
     seconds_to_target_within: float | None
     message_bytes_per_step: float | None
+    exchange: str | None
+    all_reduces: bool | None
+    union_density: float | None
+    relative_error: float | None
+    computing_share: float | None
 
     @property
     def diverged(self) -> bool:
@@ -78,6 +92,10 @@ class ResultRow:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in {**plain, **setting, "metric": self.metric.name}.items()
         }
+
+
+ALL_REDUCES = ("AllReduce", "PowerIteration")
+"""Exchanges whose messages are added on the way, so that a worker's traffic does not grow with the number of workers."""
 
 
 def diverged(run: Sequence[Record]) -> bool:
@@ -146,6 +164,7 @@ def _row(data: RecordedComparison, method: str, target: float | None, baseline: 
     runs = data.runs(method)
     finals = [run[-1] for run in runs if not diverged(run)]
     values = [record.value for record in finals]
+    top5 = [record.top5 for record in finals if math.isfinite(record.top5)]
     reached = _reached(data, method, target)
     dense = [] if baseline is None else _reached(data, baseline, target)
     ahead = [] if baseline is None else _ahead(finals, [run[-1] for run in data.runs(baseline) if not diverged(run)])
@@ -153,6 +172,7 @@ def _row(data: RecordedComparison, method: str, target: float | None, baseline: 
     steps, message_bytes, link_bytes, seconds = (
         [float(amount(record)) for record in reached] for amount in (_STEPS, _MESSAGE_BYTES, _LINK_BYTES, _SECONDS)
     )
+    exchange = data.exchanges.get(method, ())
     return ResultRow(
         method=method,
         is_baseline=method == baseline,
@@ -166,6 +186,8 @@ def _row(data: RecordedComparison, method: str, target: float | None, baseline: 
         against_dense=_mean(ahead),
         against_dense_within=half_width(ahead),
         final_loss=_mean([record.loss for record in finals]),
+        final_top5=_mean(top5),
+        final_top5_within=half_width(top5),
         num_reached=len(reached),
         steps_to_target=_mean(steps),
         steps_to_target_within=half_width(steps),
@@ -178,6 +200,11 @@ def _row(data: RecordedComparison, method: str, target: float | None, baseline: 
         seconds_to_target=_mean(seconds),
         seconds_to_target_within=half_width(seconds),
         message_bytes_per_step=_mean(moved),
+        exchange=exchange[0] if exchange else None,
+        all_reduces=exchange[-1] in ALL_REDUCES if exchange else None,
+        union_density=_mean(_known(run[-1].union_density for run in runs)),
+        relative_error=_mean(_known(record.relative_error for run in runs for record in run)),
+        computing_share=_mean(_known(run[-1].computing_s / run[-1].seconds for run in runs if run[-1].seconds > 0)),
     )
 
 
@@ -188,6 +215,10 @@ def _ahead(finals: Sequence[Record], others: Sequence[Record]) -> list[float]:
     """By how much runs ended higher than those of the same seeds: what the seed did to both is not counted."""
     there = {record.seed: record.value for record in others}
     return [record.value - there[record.seed] for record in finals if record.seed in there]
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,6 +1,10 @@
 """Under what a comparison was made, as it was recorded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from thinwire.report.fields import field, finite, printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +61,27 @@ class RecordedSetting:
     def name(self) -> str:
         """The optimizer and the options, without the learning rate."""
         return f"{self.optimizer}, {self.options}" if self.options else self.optimizer
+
+
+def recorded_exchanges(about: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+    """The type of each method's exchange, and of those inside it; none in folders that do not say it."""
+    products = field(about, "products", where, dict) if "products" in about else {}
+    found = {}
+    for name in products:
+        kinds, part = [], field(products, name, where, dict).get("exchange")
+        while isinstance(part, dict):
+            kinds.append(field(part, "type", where, str))
+            part = part.get("exchange")
+        found[printable(name)] = tuple(kinds)
+    return found
+
+
+def recorded_links(about: Mapping[str, Any], where: str) -> tuple[tuple[str, dict[str, float]], ...]:
+    """Links, and the seconds of a step of each method; none in folders that do not say it."""
+    found = []
+    for entry in field(about, "links", where, list) if "links" in about else []:
+        steps = field({"links": entry}, "links", where, dict)
+        seconds = field(steps, "seconds_per_step", where, dict)
+        each = {printable(name): finite(seconds, name, where) for name in seconds}
+        found.append((field(steps, "network", where, str), each))
+    return tuple(found)

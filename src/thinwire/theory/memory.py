@@ -1,5 +1,7 @@
 """How large the memory of error feedback may get."""
 
+import math
+
 from thinwire.errors import ConfigError
 
 
@@ -59,3 +61,53 @@ def local_memory_bound(*, gamma: float, max_gap: int, lr: float, gradient_norm: 
             "1, H at least 1, eta and G at least 0"
         )
     return 4.0 * (1.0 - gamma) * (lr * max_gap * gradient_norm / gamma) ** 2
+
+
+def decaying_memory_bound(*, gamma: float, max_gap: int, shift: float, lr: float, gradient_norm: float) -> float:
+    """``E ||m||^2 <= (eta H G q / (1 - q))^2``, ``q = sqrt(1 - gamma) (1 + H / a)``: rates ``eta_t = c / (a + t)``.
+
+    After an exchange let eta be the rate of the next step, and ``r = ||m|| / eta`` in mean square. Until the next
+    exchange at most ``H G eta`` is added, of which ``sqrt(1 - gamma)`` stays, and the rate falls by at most
+    ``1 + H / a``; so ``r' <= q (r + H G)``, whose fixed point is above. At ``a >= 4 H / gamma``, which Basu et al. 2019
+    (Theorem 2) ask for, it is at most ``4 H G / gamma``. With constant rates, ``a = inf``, it is less than
+    :func:`local_memory_bound`.
+
+    Args:
+        gamma: contraction of the compressor, in (0, 1].
+        max_gap: H, at least 1.
+        shift: a, above 0.
+        lr: eta, of the first step after the last exchange.
+        gradient_norm: G, with ``E ||g||^2 <= G^2``.
+
+    Returns:
+        The bound; infinite where ``q >= 1``: rates fall faster than the memory empties, and nothing is proven.
+
+    Raises:
+        ConfigError: a number out of range.
+
+    Example:
+        >>> decaying_memory_bound(gamma=0.75, max_gap=1, shift=4.0, lr=1.0, gradient_norm=3.0)
+        25.0
+        >>> decaying_memory_bound(gamma=0.01, max_gap=1, shift=1.0, lr=1.0, gradient_norm=1.0)
+        inf
+    """
+    local_memory_bound(gamma=gamma, max_gap=max_gap, lr=lr, gradient_norm=gradient_norm)
+    if not shift > 0.0:
+        raise ConfigError(f"a shift of {shift} was given; it is above 0")
+    left = math.sqrt(1.0 - gamma) * (1.0 + max_gap / shift)
+    if left >= 1.0:
+        return math.inf
+    return (lr * max_gap * gradient_norm * left / (1.0 - left)) ** 2
+
+
+def least_shift(gamma: float, max_gap: int) -> float:
+    """``4 H / gamma``: with a smaller shift the memory is not known to stay in proportion to the learning rate.
+
+    It is the part of :func:`thinwire.theory.qsparse_shift` that needs no constant of the objective.
+
+    Example:
+        >>> least_shift(0.01, 2)
+        800.0
+    """
+    local_memory_bound(gamma=gamma, max_gap=max_gap, lr=0.0, gradient_norm=0.0)
+    return 4.0 * max_gap / gamma

@@ -1,0 +1,124 @@
+"""A bound that a run's settings rest on: one warning where it is broken, none where it holds, and a figure of it."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+import user_tasks
+from commands import start
+from torch import Tensor
+
+from thinwire import report
+from thinwire.compressors import TopK, Traits
+from thinwire.experiments.bound_watch import BoundBroken
+from thinwire.experiments.bounds import RunBounds, broken_bound
+from thinwire.experiments.comparison_runner import ComparisonRunner
+from thinwire.experiments.executors import LocalExecutor
+from thinwire.experiments.spec import Comparison, Run
+from thinwire.layout import Layout, Segments
+from thinwire.payloads import Payload
+from thinwire.random import Key
+from thinwire.report.figures import panels
+
+METHOD = "mem-sgd:select=random,k=1"
+SHIFT = 4 * 20
+"""4 H / gamma for one entry of 20."""
+LAYOUT = Layout(("weight",), (torch.Size([1, 20]),))
+COMPARISON = Comparison(
+    methods=(METHOD,), task="user_tasks:regression", workers=2, lrs=(8 * 400 / 1.0,), steps=60, tune_steps=60,
+    evaluate_every=20, batch_size=4, lr_schedule="inverse:shift=1",
+)  # fmt: skip
+SAFE = replace(COMPARISON, lrs=(1.0,), lr_schedule=f"inverse:shift={SHIFT}")
+
+
+def compare(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
+    task, executor = user_tasks.regression(), LocalExecutor(1)
+    ComparisonRunner(comparison, task, out, executor, command="test", watch=lambda *_: None).run()
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "engine", [("simulate", "--codec", "free", "--jobs", "1"), ("processes",)], ids=lambda each: each[0]
+)
+def test_a_shift_too_small_is_told_once(engine: tuple[str, ...], tmp_path: Path) -> None:
+    command = [
+        "compare", METHOD, "sgd", "--task", "user_tasks:regression", "--workers", "2", "--seeds", "0",
+        "--lrs", "3200", "--steps", "60", "--evaluate-every", "20", "--batch-size", "4",
+        "--lr-schedule", "inverse:shift=1", "--out", str(tmp_path), "--json", "-",
+        "--engine", *engine,
+    ]  # fmt: skip
+    with start(command) as process:
+        _, shown = process.communicate(timeout=120)
+    assert process.returncode == 0, shown
+    (warning,) = [line for line in shown.splitlines() if line.startswith("warning: ")]
+    records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    broken = [each for each in records if (each["memory_bound"] or math.inf) < each["memory_norm"]]
+    assert {each["method"] for each in broken} == {METHOD}
+    first = broken[0]
+    assert all(
+        part in warning
+        for part in (
+            METHOD, f"{first['memory_norm']:.3g} at step {first['step']}", f"{first['memory_bound']:.3g}",
+            "shift is 1", f"needs {SHIFT}", f"--lr-schedule inverse:shift={SHIFT}",
+        )
+    ), warning  # fmt: skip
+    assert json.loads((tmp_path / "comparison.json").read_text())["notes"][-1] in warning
+
+
+def test_the_figure_shows_why(tmp_path: Path) -> None:
+    with pytest.warns(BoundBroken) as told:
+        records = compare(replace(COMPARISON, seeds=(0, 1)), tmp_path)
+    assert len(told) == 1  # not one for each seed
+    (panel,) = [each for each in panels(report.load(tmp_path)) if each.title.startswith("norm of the memory")]
+    drawn = {trace.meta["part"]: trace for trace in panel.figure.data}
+    for name, part in (("memory_norm", "line"), ("memory_bound", "bound")):
+        means = [fmean(each[name] for each in records if each["step"] == step) for step in (20, 40, 60)]
+        assert list(drawn[part].y) == pytest.approx(means)
+    assert drawn["bound"].line.dash == "dash"
+    assert any(above > below for above, below in zip(drawn["line"].y, drawn["bound"].y, strict=True))
+
+
+@pytest.mark.parametrize(
+    "method", [METHOD, "mem-sgd:k=1", "ef-sgd:k=2", "qsparse:density=10%,every=4", "local-sgd:every=8"]
+)
+@pytest.mark.parametrize("schedule", ["constant", f"inverse:shift={SHIFT}", "drops:at=30,factor=0.1"])
+def test_nothing_is_told_where_bounds_hold(method: str, schedule: str, tmp_path: Path) -> None:
+    records = compare(replace(SAFE, methods=(method,), lr_schedule=schedule), tmp_path)  # a warning would be an error
+    for record in records[1:]:
+        assert (record["memory_bound"] is None) == ("local" in method)
+        if record["memory_bound"] is not None:
+            assert 0.0 < record["memory_norm"] <= record["memory_bound"]
+            assert record["virtual_distance"] <= record["virtual_bound"]
+        assert (record["drift_bound"] is None) == ("every" not in method)
+        if record["drift_bound"] is not None:
+            assert record["local_drift"] <= record["drift_bound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Boastful:
+    """Keeps one entry of many, and says that it keeps nearly all."""
+
+    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+        return TopK(k=1).compress(x, key, segments)
+
+    def outline(self, segments: Segments) -> Payload:
+        return TopK(k=1).outline(segments)
+
+    def traits(self, numel: int) -> Traits:
+        return Traits(unbiased=False, error=0.1)
+
+
+def test_messages_that_lose_more_than_was_promised(tmp_path: Path) -> None:
+    comparison = replace(SAFE, evaluate_every=6)
+    records = compare(comparison, tmp_path)
+    bounds = RunBounds.of(comparison, Run(METHOD, comparison.settings(METHOD)[0], 0, "final", 60), LAYOUT)
+    lost = [record["relative_error"] for record in records[1:]]
+    assert all(0.0 < each <= 1.0 for each in lost)
+    assert broken_bound(records, bounds, promised_error=0.95) == ""
+    boast = Boastful().traits(20).error
+    assert f"promises at most {boast:g}" in broken_bound(records, bounds, promised_error=boast)
