@@ -5,7 +5,6 @@ import importlib
 import os
 import sys
 import warnings
-from typing import Any
 
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.tasks.base import Evaluation, Metric, Split, Task
