@@ -1,9 +1,13 @@
 """Transformers of GPT-2's shapes and ResNet-18: models, vocabularies, files, and what is said where something lacks."""
 
 import gzip
+import json
 import math
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from command_line import run_cli
 from large_tasks import (
     small_cifar10,
     small_gpt,
@@ -22,6 +27,8 @@ from large_tasks import (
 from PIL import Image
 from torch import nn
 
+from thinwire.cli.application import console
+from thinwire.cli.comparing import warn_of_gpu
 from thinwire.errors import ConfigError
 from thinwire.experiments.engines import SimulatedEngine
 from thinwire.experiments.recorder import Recorder
@@ -29,7 +36,7 @@ from thinwire.experiments.recording import RecordingPlan
 from thinwire.experiments.session import Session
 from thinwire.experiments.settings import Setting
 from thinwire.experiments.spec import Comparison, Run
-from thinwire.experiments.tasks import load_task
+from thinwire.experiments.tasks import TASKS, load_task, task_names
 from thinwire.experiments.tasks.byte_pairs import BytePairs, tokenised
 from thinwire.experiments.tasks.gpt import GPT
 from thinwire.experiments.tasks.images import shifted_and_mirrored
@@ -225,6 +232,33 @@ def test_gradients_of_a_transformer_are_recorded(tmp_path: Path) -> None:
     task.loss(model, recorder._batches[0].indices(0)).backward()
     flat = torch.cat([param.grad.flatten() for param in model.parameters() if param.grad is not None])
     torch.testing.assert_close(rows.vectors[0], flat)
+
+
+def test_what_is_worth_a_gpu_is_said_with_the_estimate(tmp_path: Path) -> None:
+    task = small_gpt(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_gpu("gpt:vocabulary=300", task)
+    large = replace(task, build=partial(GPT, vocabulary=300, context=16, width=512, num_layers=4, num_heads=8))
+    with pytest.warns(UserWarning, match=rf"has {count(large.model(0)):,} parameters, and .* on a GPU only"):
+        warn_of_gpu("gpt:layers=4,width=512", large)
+    assert {row.name for row in TASKS if row.gpu} == {"gpt", "cifar10", "image-folder", "fashion-mnist"}
+
+
+def test_a_list_of_the_tasks_has_their_options_and_what_needs_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "width", 160)
+    assert run_cli(monkeypatch, "tasks") == 0
+    shown = capsys.readouterr().out
+    assert [name for name in task_names() if f"\n{name}\n" in f"\n{shown}"] == list(task_names())
+    assert "layers=4  width=128  [heads]  context=128  vocabulary=4096  megabytes=12" in shown
+    assert "needs    a GPU for a training of ResNet-18" in shown
+    assert run_cli(monkeypatch, "tasks", "--json", "-") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["name"] for row in rows] == list(task_names())
+    assert run_cli(monkeypatch, "tasks", "gtp") == 2
+    assert "did you mean gpt?" in capsys.readouterr().err
 
 
 # ResNet-18.

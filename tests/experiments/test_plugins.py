@@ -75,8 +75,22 @@ def test_the_commands_know_an_installed_package(
     assert run_cli(monkeypatch, "methods") == 0
     assert "block-max\n" in capsys.readouterr().out
     out = str(tmp_path / "out")
-    options = ("--workers", "2", "--seeds", "0", "--lrs", "0.1", "--steps", "40", "--jobs", "1", "--codec", "free")
-    options += ("--out", out)
+    options = (
+        "--workers",
+        "2",
+        "--seeds",
+        "0",
+        "--lrs",
+        "0.1",
+        "--steps",
+        "40",
+        "--jobs",
+        "1",
+        "--codec",
+        "free",
+        "--out",
+        out,
+    )
     assert run_cli(monkeypatch, "compare", "sgd", "block-max:length=16", "--task", "tumours:hidden=8", *options) == 0
     records = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     last = {record["method"]: record for record in records if record["step"] == 40}
