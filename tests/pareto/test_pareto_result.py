@@ -178,7 +178,7 @@ def test_a_family_is_reported_again_and_exported(
     shown = capsys.readouterr().out
     assert all(method in shown for method in costs)
     for what in MEASURES.values():
-        assert f"In {what} to accuracy ≥ 0.5: all three " in shown
+        assert f"In {what} to accuracy ≥ 0.5 all three " in shown
     assert (folder / "pareto.html").exists()
     assert (folder / "report.html").exists()
     assert run_cli(monkeypatch, "report", str(folder), "--json", "-") == 0
