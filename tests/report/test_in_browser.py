@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from report_folders import Plan, write_folder
@@ -54,7 +54,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_folder(folder / "a", Plan(diverges={"signsgd": (0, 1)}))
     write_folder(folder / "b", Plan(methods=METHODS, seeds=(0, 1, 2), changes={"workers": 16, "target": None}))
     for count in (1, 2, 4):
-        changes = {"workers": count, "target": 0.8, "codec_s": {}}
+        changes: dict[str, Any] = {"workers": count, "target": 0.8, "codec_s": {}}
         write_folder(folder / "speedup" / f"workers-{count}", Plan(methods=METHODS, changes=changes))
     found = {kind: folder / f"{kind}.html" for kind in KINDS}
     report.write_page(report.load(folder / "a"), found["comparison"])

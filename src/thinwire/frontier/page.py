@@ -97,7 +97,7 @@ def _line(name: str, slot: int, front: Sequence[Point]) -> dict[str, Any]:
     is_best = name == BEST  # a broad, pale line under the others
     return {
         "type": "scatter", "mode": "lines" if is_best else "lines+markers", "name": escape(name),
-        "x": [point.bits for point in front], "y": [point.error for point in front],
+        "x": [float(f"{point.bits:.5g}") for point in front], "y": [float(f"{point.error:.5g}") for point in front],
         "text": [escape(str(point.configuration)) for point in front], "opacity": 0.25 if is_best else 1.0,
         "hovertemplate": "%{text}<br>%{x:.4g} bits, error %{y:.4g}<extra></extra>",
         "line": {"width": 9 if is_best else 1.6, "dash": style.dash, "color": style.light},
