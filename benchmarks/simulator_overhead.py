@@ -108,7 +108,7 @@ def measure(method: str, task: str, workers: int, rounds: int) -> tuple[list[flo
 
 
 def health_s(method: str, task: str, workers: int, rounds: int, steps: int) -> tuple[list[float], list[float]]:
-    """Seconds of this process in a round without samples of health and of one with them, in turn, an evaluation's sums included."""
+    """Seconds of this process in rounds without samples of health and with them, in turn; an evaluation's sums included."""
     plain, sampled = [], []
     with tempfile.TemporaryDirectory() as folder:
         trained = session(method, task, workers, Path(folder))

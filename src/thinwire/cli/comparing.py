@@ -5,7 +5,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.estimate import estimate
 from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
 from thinwire.experiments.launch import is_lead, join, launch
+from thinwire.experiments.run_folders import choose_number, folder_of, holder
 from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
@@ -43,16 +44,34 @@ class Destination:
     """Where results go.
 
     Args:
-        folder: of the comparison.
+        folder: of the comparison; the first of several numbered ones, unless the user named it.
         command: how the user started it.
         study: the text of its study file.
         exports: where the table goes.
+        is_named: whether the user named the folder.
     """
 
     folder: Path
     command: str
     study: str
     exports: Exports
+    is_named: bool = True
+
+    def settled(self, comparison: Comparison, executor: Executor) -> "Destination":
+        """The same with the folder that is taken; where several processes look, the main one's choice counts."""
+        if self.is_named:
+            return self
+        own = choose_number(self.folder, functools.partial(holder, comparison=comparison)) if executor.is_main else 0
+        (number,) = executor.decide([float(own)])
+        folder = folder_of(self.folder, int(number))
+        if executor.is_main and folder != self.folder:
+            tell_number(folder, self.folder)
+        return replace(self, folder=folder, is_named=True)
+
+
+def tell_number(folder: Path, base: Path) -> None:
+    """Say which folder was taken, on standard error."""
+    print(f"results go to {folder}, since {base} holds another comparison", file=sys.stderr, flush=True)
 
 
 def refuse_swapped(task: str, methods: Sequence[str]) -> None:
@@ -94,6 +113,7 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
         command=shlex.join(["thinwire", *sys.argv[1:]]),
         study=study_text(given),
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
+        is_named=given["out"] is not None,
     )
     start(comparison, loaded, destination, jobs)
 
@@ -191,6 +211,7 @@ def start(comparison: Comparison, task: Task, destination: Destination, jobs: in
     if comparison.engine == "simulate":
         _compare(comparison, task, destination, LocalExecutor(jobs))
         return
+    destination = destination.settled(comparison, LocalExecutor(1))
     # Everything that can be refused is refused here, once, before any process starts.
     ComparisonRunner(
         comparison, task, destination.folder, LocalExecutor(1), command=destination.command, watch=lambda *_: None
@@ -227,6 +248,7 @@ def _num_processes(comparison: Comparison) -> int:
 
 
 def _compare(comparison: Comparison, task: Task, destination: Destination, executor: Executor) -> None:
+    destination = destination.settled(comparison, executor)
     with Meter(enabled=executor.is_main) as meter:
         watch = functools.partial(_show, meter)
         comparer = ComparisonRunner(

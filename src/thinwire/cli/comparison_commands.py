@@ -117,7 +117,9 @@ def compare(
         ShardingChoice, typer.Option(help="deal examples out mixed, or by label")
     ] = ShardingChoice.random,
     data: DataFolder = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the results [default: runs/TASK, or runs/TASK-2, ...]")
+    ] = None,
     jobs: Jobs = None,
     dry_run: Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")] = False,
     json_file: JsonFile = "",
