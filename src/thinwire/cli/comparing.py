@@ -5,14 +5,16 @@ import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch.distributed as dist
 
 from thinwire.cli.application import console, fill, numbers, say
 from thinwire.cli.progress import Meter, short_time
+from thinwire.cli.record_log import RecordLog
 from thinwire.cli.reporting import Exports, show_report
 from thinwire.cli.studies import study_text
 from thinwire.cli.warning import show_warning
@@ -27,6 +29,7 @@ from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
+from thinwire.integrations.sinks import SinkKind, check_sink
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
@@ -49,6 +52,7 @@ class Destination:
         study: the text of its study file.
         exports: where the table goes.
         is_named: whether the user named the folder.
+        log: where numbers of the final runs go besides; nowhere if empty.
     """
 
     folder: Path
@@ -56,6 +60,7 @@ class Destination:
     study: str
     exports: Exports
     is_named: bool = True
+    log: SinkKind | Literal[""] = ""
 
     def settled(self, comparison: Comparison, executor: Executor) -> "Destination":
         """The same with the folder that is taken; where several processes look, the main one's choice counts."""
@@ -108,12 +113,15 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
     if given["dry_run"]:
         show_estimate(comparison, loaded, jobs)
         return
+    if given["log"]:
+        check_sink(given["log"])
     destination = Destination(
         folder=given["out"] or Path("runs") / given["task"].replace(":", "-"),
         command=shlex.join(["thinwire", *sys.argv[1:]]),
         study=study_text(given),
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
         is_named=given["out"] is not None,
+        log=given["log"] or "",
     )
     start(comparison, loaded, destination, jobs)
 
@@ -249,8 +257,9 @@ def _num_processes(comparison: Comparison) -> int:
 
 def _compare(comparison: Comparison, task: Task, destination: Destination, executor: Executor) -> None:
     destination = destination.settled(comparison, executor)
-    with Meter(enabled=executor.is_main) as meter:
-        watch = functools.partial(_show, meter)
+    logs = RecordLog(destination.log) if destination.log and executor.is_main else nullcontext()
+    with Meter(enabled=executor.is_main) as meter, logs as log:
+        watch = functools.partial(_show, meter, log)
         comparer = ComparisonRunner(
             comparison,
             task,
@@ -271,6 +280,8 @@ def _compare(comparison: Comparison, task: Task, destination: Destination, execu
         show_report(destination.folder, destination.exports)
 
 
-def _show(meter: Meter, what: str, runs: Sequence[Run], out: Path) -> None:
+def _show(meter: Meter, log: RecordLog | None, what: str, runs: Sequence[Run], out: Path) -> None:
     done, total = progress_of(runs, out)
     meter.show(what, done, total, "steps")
+    if log is not None:
+        log.look(runs, out)

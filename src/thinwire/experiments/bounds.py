@@ -157,7 +157,8 @@ def _advice(bounds: RunBounds) -> str:
     if bounds.shift < bounds.needed_shift:
         return (
             "the first steps are too large, and learning rates fall faster than the memory empties. Their shift is "
-            f"{bounds.shift:.4g}, and the theorem needs {bounds.needed_shift:.4g} (4 H / gamma; Basu et al. 2019, Theorem 2): give a larger one, such as "
+            f"{bounds.shift:.4g}, and the theorem needs {bounds.needed_shift:.4g} (4 H / gamma; Basu et al. "
+            "2019, Theorem 2): give a larger one, such as "
             f"--lr-schedule inverse:shift={math.ceil(bounds.needed_shift)}, or a larger density"
         )
     return (

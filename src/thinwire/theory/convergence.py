@@ -65,7 +65,8 @@ def mem_sgd_suboptimality(problem: StronglyConvex, *, steps: int, shift: float, 
     """Mem-SGD on one worker, ``eta_t = 8 / (mu (a + t))``, weights ``(a + t)^2`` (Stich et al. 2018, Theorem 2.4).
 
     ``mu a^3 D^2 / (8 S) + 4 T (T + 2a) G^2 / (mu S) + 64 T (1 + 2L/mu) / (mu S) * M`` with
-    ``M = 4 alpha / (alpha - 4) * G^2 / gamma^2``, of the memory, and ``alpha = a gamma - 2``, for which the shift suffices.
+    ``M = 4 alpha / (alpha - 4) * G^2 / gamma^2``, of the memory; the shift suffices for
+    ``alpha = a gamma - 2``.
 
     Args:
         problem: the constants.
