@@ -5,14 +5,16 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch.distributed as dist
 
 from thinwire.cli.application import console, fill, numbers, say
 from thinwire.cli.progress import Meter, short_time
+from thinwire.cli.record_log import RecordLog
 from thinwire.cli.reporting import Exports, show_report
 from thinwire.cli.studies import study_text
 from thinwire.cli.warning import show_warning
@@ -22,10 +24,12 @@ from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.estimate import estimate
 from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
 from thinwire.experiments.launch import is_lead, join, launch
+from thinwire.experiments.run_folders import choose_number, folder_of, holder
 from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, all_names, find_task, load_task, reads_files
+from thinwire.integrations.sinks import SinkKind, check_sink
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
@@ -45,16 +49,36 @@ class Destination:
     """Where results go.
 
     Args:
-        folder: of the comparison.
+        folder: of the comparison; the first of several numbered ones, unless the user named it.
         command: how the user started it.
         files: texts by name that are kept there too, such as the study file.
         exports: where the table goes.
+        is_named: whether the user named the folder.
+        log: where numbers of the final runs go besides; nowhere if empty.
     """
 
     folder: Path
     command: str
     files: Mapping[str, str]
     exports: Exports
+    is_named: bool = True
+    log: SinkKind | Literal[""] = ""
+
+    def settled(self, comparison: Comparison, executor: Executor) -> "Destination":
+        """The same with the folder that is taken; where several processes look, the main one's choice counts."""
+        if self.is_named:
+            return self
+        own = choose_number(self.folder, functools.partial(holder, comparison=comparison)) if executor.is_main else 0
+        (number,) = executor.decide([float(own)])
+        folder = folder_of(self.folder, int(number))
+        if executor.is_main and folder != self.folder:
+            tell_number(folder, self.folder)
+        return replace(self, folder=folder, is_named=True)
+
+
+def tell_number(folder: Path, base: Path) -> None:
+    """Say which folder was taken, on standard error."""
+    print(f"results go to {folder}, since {base} holds another comparison", file=sys.stderr, flush=True)
 
 
 def refuse_swapped(task: str, methods: Sequence[str]) -> None:
@@ -106,11 +130,15 @@ def run_as_asked(given: Mapping[str, Any], suffix: str, more_files: Callable[[Co
     if given["dry_run"]:
         show_estimate(comparison, loaded, jobs)
         return
+    if given["log"]:
+        check_sink(given["log"])
     destination = Destination(
         folder=given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}{suffix}",
         command=shlex.join(["thinwire", *sys.argv[1:]]),
         files={"study.toml": study_text(given), **more_files(comparison)},
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
+        is_named=given["out"] is not None,
+        log=given["log"] or "",
     )
     start(comparison, loaded, destination, jobs)
 
@@ -222,6 +250,7 @@ def start(comparison: Comparison, task: Task, destination: Destination, jobs: in
     if comparison.engine == "simulate":
         _compare(comparison, task, destination, LocalExecutor(jobs))
         return
+    destination = destination.settled(comparison, LocalExecutor(1))
     # Everything that can be refused is refused here, once, before any process starts.
     ComparisonRunner(
         comparison, task, destination.folder, LocalExecutor(1), command=destination.command, watch=lambda *_: None
@@ -258,8 +287,10 @@ def _num_processes(comparison: Comparison) -> int:
 
 
 def _compare(comparison: Comparison, task: Task, destination: Destination, executor: Executor) -> None:
-    with Meter(enabled=executor.is_main) as meter:
-        watch = functools.partial(_show, meter)
+    destination = destination.settled(comparison, executor)
+    logs = RecordLog(destination.log) if destination.log and executor.is_main else nullcontext()
+    with Meter(enabled=executor.is_main) as meter, logs as log:
+        watch = functools.partial(_show, meter, log)
         comparer = ComparisonRunner(
             comparison,
             task,
@@ -280,6 +311,8 @@ def _compare(comparison: Comparison, task: Task, destination: Destination, execu
         show_report(destination.folder, destination.exports)
 
 
-def _show(meter: Meter, what: str, runs: Sequence[Run], out: Path) -> None:
+def _show(meter: Meter, log: RecordLog | None, what: str, runs: Sequence[Run], out: Path) -> None:
     done, total = progress_of(runs, out)
     meter.show(what, done, total, "steps")
+    if log is not None:
+        log.look(runs, out)
