@@ -7,12 +7,13 @@ export PYTHONDONTWRITEBYTECODE :=
 QUICK := tests/payloads tests/memory tests/wire/test_wire_golden.py tests/wire/test_wire_round_trip.py \
   tests/compressors/test_compressor_contract.py tests/exchanges/test_exchange_contract.py tests/methods/test_method_laws.py
 
-.PHONY: help demo test quick check docs bench clean
+.PHONY: help demo test quick check docs bench reproduce-quick clean
 help:
 	@echo "make demo   compare methods on real data; writes runs/demo/report.html"
 	@echo "make test   all tests and doctests"
 	@echo "make quick  the laws most likely to break, without processes"
 	@echo "make check  format, lint, types, floors, the documentation site"
+	@echo "make reproduce-quick  answer 44 questions of reviewers at reduced size; writes runs/reproduce/evidence.md"
 	@echo "make docs   the documentation site, in site/"
 	@echo "make bench  what is timed, as ratios (benchmarks/)"
 
@@ -39,6 +40,9 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+reproduce-quick: $(INSTALLED)
+	$(BIN)/thinwire reproduce --page runs/reproduce/evidence.md
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -276,10 +276,12 @@ def main() -> None:
     for setting in theoretical:
         first = 2.0 / (task.regularisation * setting.shift)
         average = RunningAverage(weights="quadratic", shift=setting.shift)
-        found = train(task, setting.method, make_rates(f"inverse:shift={setting.shift!r}"), first, average, [1, 3])
+        rates = make_rates(f"inverse:shift={setting.shift!r}", 3 * args.examples)
+        found = train(task, setting.method, rates, first, average, [1, 3])
         report(setting, f"a={setting.shift:g}", found, sizes[setting.method], (1, 3), out)
     report_head("tuned: eta = g / (1 + g lambda t), uniform average", (1, args.epochs))
-    rates, average = make_rates(f"bottou:decay={task.regularisation!r}"), RunningAverage(weights="uniform")
+    rates = make_rates(f"bottou:decay={task.regularisation!r}", args.epochs * args.examples)
+    average = RunningAverage(weights="uniform")
     for setting in compared:
         tries = {g: train(task, setting.method, rates, g, average, [0.01])["average"]["0.01"] for g in GRID}
         g = min(GRID, key=lambda each: (tries[each] is None, tries[each]))

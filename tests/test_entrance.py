@@ -20,8 +20,8 @@ from thinwire.methods import CATALOG
 from thinwire.shared_memory import TASKS, VARIANTS
 
 COMMANDS = (
-    "methods", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "hogwild",
-    "speedup",
+    "methods", "tasks", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "pareto",
+    "plan", "reproduce", "hogwild", "speedup",
 )  # fmt: skip
 
 

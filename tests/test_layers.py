@@ -12,9 +12,9 @@ ROOT = Path(thinwire.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("random", "config", "memo", "files", "arrays"), 1),
+    **dict.fromkeys(("random", "config", "memo", "files", "arrays", "plugins"), 1),
     **dict.fromkeys(("layout", "kernels", "theory", "option_strings"), 2),
-    **dict.fromkeys(("payloads", "steps", "network", "machines"), 3),
+    **dict.fromkeys(("payloads", "steps", "network", "machines", "step_time"), 3),
     **dict.fromkeys(("wire", "compressors"), 4),
     "memory": 5,
     "exchanges": 6,
@@ -22,11 +22,12 @@ FLOORS = {
     "worker": 8,
     **dict.fromkeys(("simulator", "distributed"), 9),
     **dict.fromkeys(("experiments", "report", "integrations"), 10),
-    **dict.fromkeys(("frontier", "scaling", "shared_memory"), 11),
+    **dict.fromkeys(("frontier", "pareto", "scaling", "shared_memory"), 11),
     "bench": 12,
-    "cli": 13,
-    "__main__": 14,
-    "__init__": 14,
+    **dict.fromkeys(("planner", "evidence"), 13),
+    "cli": 14,
+    "__main__": 15,
+    "__init__": 15,
 }
 ROOMS = {
     "__init__": -1,
@@ -38,7 +39,7 @@ ROOMS = {
 }
 """The rooms of the kernels, by the same rule."""
 # Plain iterators and context managers: no program of a worker passes through them.
-ITERATORS = {"records", "one_torch_thread", "private_torch_randomness", "shared_model"}
+ITERATORS = {"records", "one_torch_thread", "private_torch_randomness", "shared_model", "told_once"}
 READS_ENVIRONMENT = {"experiments/launch.py", "distributed/addresses.py"}
 """Of processes that are to be started, and where the launcher and gloo were told that others are reached."""
 MANY_OPTIONS = {"cli", "methods"}

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
 from thinwire.distributed.buckets import BucketChannels
-from thinwire.distributed.comm_hook import _on_gradients
+from thinwire.distributed.comm_hook import on_gradients
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import launch
 from thinwire.experiments.training import one_torch_thread
@@ -37,7 +37,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]
 
 def simulated(setting: mains.Setting) -> list[Worker]:
     """The method on whole gradients, one tensor at a time; a step that would not be finite is left out."""
-    method = dataclasses.replace(_on_gradients(parse_method(setting.method)), granularity=PerTensor())
+    method = dataclasses.replace(on_gradients(parse_method(setting.method)), granularity=PerTensor())
     models = [mains.network(setting.lonely) for _ in range(SIZE)]
     workers = [
         Worker(method, model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5), rank=rank, size=SIZE, seed=5)
@@ -111,7 +111,7 @@ def test_a_warm_start_is_known_by_parameters(found: list[list[dict[str, Any]]]) 
 
 def buckets_of(method: str, rank: int = 1, size: int = 2) -> tuple[BucketChannels, dict[str, Tensor]]:
     named = {name: param.detach() for name, param in mains.network().named_parameters()}
-    product = _on_gradients(parse_method(method))
+    product = on_gradients(parse_method(method))
     return BucketChannels(product, list(named), frozenset(), Key(0), rank, size, clock=None), named
 
 

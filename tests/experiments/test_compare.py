@@ -23,7 +23,7 @@ KEYS = [
     "method", "task", "engine", "workers", "seed", "optimizer", "options", "lr", "step", "epoch", "seconds",
     "computing_s", "message_bytes", "bytes_sent", "bytes_received", "union_density", "memory_norm", "gradient_norm",
     "first_gradient_norm", "largest_gradient_norm", "local_drift", "virtual_distance", "relative_error",
-    "memory_bound", "drift_bound", "virtual_bound", "loss", "metric", "value",
+    "memory_bound", "drift_bound", "virtual_bound", "loss", "metric", "value", "top5",
 ]  # fmt: skip
 PLAIN = Comparison(
     methods=("sgd", "topk:k=1"), task="user_tasks:bowl", workers=2, seeds=(0, 1), lrs=(0.1, 1.0, 1.5), steps=6,

@@ -1,35 +1,19 @@
-import gzip
-import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from large_tasks import small_cifar10, small_gpt, small_image_folder, write_fashion, write_idx
 from torch import nn
 
 from thinwire.errors import ConfigError
 from thinwire.experiments.tasks import Task, load_task, task_names
 from thinwire.experiments.tasks.digits import digits
 from thinwire.experiments.tasks.fashion_mnist import fashion_mnist
+from thinwire.experiments.tasks.language_model import LanguageModelTask
 from thinwire.experiments.tasks.logreg import LogisticRegression, logreg
-from thinwire.experiments.tasks.stdlib_lm import LanguageModelTask, stdlib_lm
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    content = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
-def write_fashion(folder: Path, num_train: int = 60, num_test: int = 30) -> Path:
-    random = np.random.default_rng(0)
-    for part, count in (("train", num_train), ("t10k", num_test)):
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        images = random.integers(0, 40, (count, 28, 28), dtype=np.uint8) + 20 * labels[:, None, None]
-        # One file of each pair is packed: both forms are read.
-        write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
-        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
-    return folder
+from thinwire.experiments.tasks.stdlib_lm import stdlib_lm
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +24,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Task]:
         "stdlib-lm": stdlib_lm(context=32),
         "logreg": logreg(200, 20),
         "logreg-convex": logreg(400, 20, regularised=False),
+        "gpt": small_gpt(tmp_path_factory.mktemp("texts")),
+        "cifar10": small_cifar10(tmp_path_factory.mktemp("cifar10"), augment=False),
+        "image-folder": small_image_folder(tmp_path_factory.mktemp("images"), augment=False),
     }
 
 
@@ -60,7 +47,7 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 
 
 def test_facts(task: Task, tasks: dict[str, Task]) -> None:
-    assert tasks[task.name] is task
+    assert tasks[task.name.partition(":")[0]] is task
     assert task.labels.shape == (task.num_train,)
     assert task.labels.dtype == torch.int64
     assert task.batch_size >= 1

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from thinwire.frontier.configurations import Configuration
 from thinwire.frontier.ladders import OperatorFamily, plain_families
 from thinwire.frontier.problems import Problem
 from thinwire.frontier.tables import BUDGETED
+from thinwire.report.document import LIBRARY
 
 
 def few_families(problem: Problem) -> list[OperatorFamily]:
@@ -39,7 +41,9 @@ def test_tables_json_and_figures(tmp_path: Path) -> None:
     assert {row["operator"] for row in rows} == {"Sign", "TopK"}
     text = page.read_text()
     assert "http-equiv" in text
-    assert "<script src" not in text
+    assert (tmp_path / LIBRARY).exists()
+    assert re.findall(r'\bsrc="([^"]*)"', text) == [LIBRARY]
+    assert "<pre>" in text.partition('id="command"')[2]
 
 
 @pytest.mark.usefixtures("quick")

@@ -2,19 +2,20 @@
 
 import errno
 import json
-import pathlib
 import re
 import statistics
 from collections.abc import Sequence
 from html import escape
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
-from plotly.offline import get_plotlyjs
 from report_folders import Folder, Write
 
 from thinwire.errors import ConfigError
 from thinwire.report import load, summarise, write_page
+from thinwire.report.document import LIBRARY
 from thinwire.report.figures import Panel, panels
 from thinwire.report.formats import MISSING, human_bytes
 from thinwire.report.prose import headline, setup
@@ -24,10 +25,10 @@ LOSS = {"name": "suboptimality", "higher_is_better": False, "logarithmic": True}
 
 
 def page(folder: Folder) -> str:
-    """The page without the figures' library, whose text no test is about."""
+    """The page, beside which the figures' library lies."""
     path = folder.path / "report.html"
     write_page(load(folder.path), path)
-    return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+    return path.read_text(encoding="utf-8")
 
 
 def words(html: str) -> str:
@@ -54,16 +55,42 @@ def test_every_method_the_command_and_the_notes_are_there_escaped(write: Write) 
 def test_nothing_is_fetched(write: Write) -> None:
     text = page(write())
     assert "default-src 'none'" in text
-    assert not re.search(r"<(link|img|iframe|base)\b|@import|url\(|\bsrc=|\bhref=", text)
+    assert re.findall(r'\bsrc="([^"]*)"', text) == [LIBRARY]
+    assert not re.search(r"<(link|img|iframe|base)\b|@import|url\(|\bhref=", text)
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_the_page_is_small_enough_and_has_the_library_once(write: Write) -> None:
+def test_a_page_is_small_and_has_the_library_once_beside_it_or_in_it(write: Write, tmp_path: Path) -> None:
     folder = write()
     page(folder)
-    raw = (folder.path / "report.html").read_bytes()
-    assert len(raw) < 5_500_000
-    assert raw.decode().count(get_plotlyjs()) == 1
+    library = folder.path / LIBRARY
+    assert library.read_text(encoding="utf-8").count("window.Plotly = Plotly") == 1
+    assert (folder.path / "report.html").stat().st_size + library.stat().st_size < 1_500_000
+    assert (folder.path / "report.html").stat().st_size < 300_000
+
+    before = library.stat().st_mtime_ns
+    page(folder)
+    assert library.stat().st_mtime_ns == before  # once for all pages of a folder
+    library.write_text("damaged")
+    page(folder)
+    assert library.stat().st_size > 1_000_000
+
+    alone = tmp_path / "alone" / "report.html"
+    write_page(load(folder.path), alone, inline=True)
+    assert list(alone.parent.iterdir()) == [alone]
+    assert alone.stat().st_size < 1_500_000
+    text = alone.read_text(encoding="utf-8")
+    assert "src=" not in text.replace(library.read_text(encoding="utf-8"), "")
+    assert text.count("window.Plotly = Plotly") == 1
+
+
+def test_the_library_is_licensed_and_leaves_the_script_that_it_is_put_into() -> None:
+    folder = resources.files("thinwire.report") / "vendored"
+    text = (folder / LIBRARY).read_text(encoding="utf-8")
+    assert "MIT" in (folder / "LICENSE").read_text(encoding="utf-8")
+    assert f"v{LIBRARY.removeprefix('plotly-basic-').removesuffix('.min.js')}" in text[:200]
+    assert "</script" not in text
+    assert "<!--" not in text
 
 
 def test_the_embedded_figures_are_json_without_nan(write: Write) -> None:
@@ -143,11 +170,11 @@ def test_the_loss_is_shown_by_samples_and_by_seconds(write: Write) -> None:
         assert not panel.figure.layout.shapes  # the target is one of the metric
 
 
-def test_sixteen_styles_differ() -> None:
+def test_thirty_two_styles_differ() -> None:
     from thinwire.report.styles import line_style
 
-    assert len({(line_style(slot).dark, line_style(slot).dash) for slot in range(16)}) == 16
-    assert len({(line_style(slot).light, line_style(slot).dash) for slot in range(16)}) == 16
+    assert len({(line_style(slot).dark, line_style(slot).dash) for slot in range(32)}) == 32
+    assert len({(line_style(slot).light, line_style(slot).dash) for slot in range(32)}) == 32
 
 
 def test_a_logarithmic_metric_has_a_log_axis_and_its_target(write: Write) -> None:
@@ -317,10 +344,14 @@ def test_a_page_is_never_seen_in_part(write: Write, monkeypatch: pytest.MonkeyPa
     import thinwire.frontier.page as frontier_page
     import thinwire.report.page as report_page
 
-    assert vars(frontier_page)["write_atomically"] is vars(report_page)["write_atomically"]
+    assert vars(frontier_page)["write_document"] is vars(report_page)["write_document"]
     folder = write()
-    seen: list[tuple[bytes, pathlib.Path]] = []
+    seen: list[tuple[bytes, Path]] = []
     monkeypatch.setattr("os.replace", lambda source, target: seen.append((source.read_bytes()[-8:], target)))
     write_page(load(folder.path), folder.path / "report.html")
-    assert seen == [(b"</html>\n", folder.path / "report.html")]
+    # The library first: a page that is there has it beside it.
+    assert seen == [
+        ((resources.files("thinwire.report") / "vendored" / LIBRARY).read_bytes()[-8:], folder.path / LIBRARY),
+        (b"</html>\n", folder.path / "report.html"),
+    ]
     assert not (folder.path / "report.html").exists()

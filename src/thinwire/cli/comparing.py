@@ -4,7 +4,7 @@ import functools
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from thinwire.experiments.run_folders import choose_number, folder_of, holder
 from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
-from thinwire.experiments.tasks import Task, load_task, reads_files, task_names
+from thinwire.experiments.tasks import Task, all_names, find_task, load_task, reads_files
 from thinwire.integrations.sinks import SinkKind, check_sink
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
@@ -38,6 +38,8 @@ from thinwire.worker import needs_server
 
 TUNED = ("choco.gamma=0.05,0.1,0.3", "easgd.alpha=0.03,0.06,0.1")
 """Options on whose best value their papers say little, and which decide what these methods do."""
+LARGE_NUMEL = 10_000_000
+"""Parameters from which on a training is left to GPUs."""
 ADAPTIVE_RATES = (0.0003, 0.001, 0.003, 0.01)
 """Tried with Adam and its kin, unless others are given: the size of a step, whatever the task."""
 
@@ -49,7 +51,7 @@ class Destination:
     Args:
         folder: of the comparison; the first of several numbered ones, unless the user named it.
         command: how the user started it.
-        study: the text of its study file.
+        files: texts by name that are kept there too, such as the study file.
         exports: where the table goes.
         is_named: whether the user named the folder.
         log: where numbers of the final runs go besides; nowhere if empty.
@@ -57,7 +59,7 @@ class Destination:
 
     folder: Path
     command: str
-    study: str
+    files: Mapping[str, str]
     exports: Exports
     is_named: bool = True
     log: SinkKind | Literal[""] = ""
@@ -85,11 +87,12 @@ def refuse_swapped(task: str, methods: Sequence[str]) -> None:
     Raises:
         ConfigError: there is one.
     """
+    names = all_names()
     for method in methods:
-        if method.strip() in task_names():
+        if method.partition(":")[0].strip() in names:
             raise ConfigError(f"{method} is a task, not a method; write --task {method}")
     if task.partition(":")[0].strip() in [row.name for row in CATALOG]:
-        raise ConfigError(f"{task} is a method, not a task; the tasks are {', '.join(task_names())}")
+        raise ConfigError(f"{task} is a method, not a task; the tasks are {', '.join(names)}")
 
 
 def compare_as_asked(given: Mapping[str, Any]) -> None:
@@ -103,6 +106,20 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
     if not is_lead():
         warnings.simplefilter("ignore")  # the process beside it shows the same
     refuse_swapped(given["task"], given["methods"])
+    run_as_asked(given, "", lambda comparison: {})
+
+
+def run_as_asked(given: Mapping[str, Any], suffix: str, more_files: Callable[[Comparison], Mapping[str, str]]) -> None:
+    """Make the comparison of the options, and execute it or say what it would take.
+
+    Args:
+        given: the options, by parameter.
+        suffix: of the folder's name behind the task's, if the user names none.
+        more_files: what is kept in the folder beside the study, of the comparison.
+
+    Raises:
+        ConfigError: something that cannot be, or cannot be read.
+    """
     jobs, steps, loaded = read_jobs(given["jobs"]), given["steps"], load_task(given["task"], data=given["data"])
     shared = shared_options(given, loaded)
     choices = shared["lrs"], shared["optimizers"]
@@ -116,9 +133,9 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
     if given["log"]:
         check_sink(given["log"])
     destination = Destination(
-        folder=given["out"] or Path("runs") / given["task"].replace(":", "-"),
+        folder=given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}{suffix}",
         command=shlex.join(["thinwire", *sys.argv[1:]]),
-        study=study_text(given),
+        files={"study.toml": study_text(given), **more_files(comparison)},
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
         is_named=given["out"] is not None,
         log=given["log"] or "",
@@ -164,6 +181,7 @@ def show_estimate(comparison: Comparison, task: Task, jobs: int) -> None:
     """Say what a comparison would take, without beginning it."""
     if comparison.engine != "simulate":
         raise ConfigError("--dry-run times simulated steps; leave out --engine processes")
+    warn_of_gpu(comparison.task, task)
     found = estimate(comparison, task, lambda method: print(f"timing {method}", file=sys.stderr, flush=True))
     columns = {
         "tuning\nruns": [f"{each.num_tuning_runs:,}" for each in found],
@@ -180,6 +198,19 @@ def show_estimate(comparison: Comparison, task: Task, jobs: int) -> None:
         f"about {short_time(total / used)} with {used} at a time; up to {MAX_EXTENSIONS} more learning rates are tried "
         "where the best one lies at the end of those given"
     )
+
+
+def warn_of_gpu(name: str, task: Task) -> None:
+    """Warn of what takes hours on processors, where comparisons train."""
+    row = find_task(name)
+    numel = sum(param.numel() for param in task.model(0).parameters())
+    if row is not None and row.gpu and numel >= LARGE_NUMEL:
+        warnings.warn(
+            f"the model of {task.name} has {numel:,} parameters, and {row.gpu} is worth its time on a GPU only; "
+            "comparisons train on processors, so that this is for gradients (thinwire record) and a few steps. Train a "
+            "model of this size by your own script, with thinwire.synchronize or thinwire.compress_ddp",
+            stacklevel=2,
+        )
 
 
 def separated(text: str) -> tuple[str, ...]:
@@ -206,7 +237,7 @@ def fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
 def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
     if given["tune_steps"] is not None and not tuned:
         warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
-    for name in ("network", "compute", "codec", "overlap", "jobs") if given["engine"] == "processes" else ():
+    for name in ("network", "compute", "codec", "overlap", "jobs") if given.get("engine") == "processes" else ():
         if given[name]:
             warnings.warn(f"--{name} has no effect with --engine processes", stacklevel=2)
 
@@ -267,7 +298,7 @@ def _compare(comparison: Comparison, task: Task, destination: Destination, execu
             executor,
             command=destination.command,
             watch=watch,
-            study=destination.study,
+            files=destination.files,
         )
         if executor.is_main:
             destination.exports.check()

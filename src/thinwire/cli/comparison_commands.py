@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from thinwire.cli.application import app, open_lines
+from thinwire.errors import ConfigError
 
-TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg", "logreg-convex")
+TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg", "logreg-convex", "gpt", "cifar10", "image-folder")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
 TABLE_HELP = "file for the table as {}, or - for standard output"
 JSON_HELP = "file for a JSON line a row, or - for standard output"
@@ -30,10 +31,14 @@ StudyFile = Annotated[
 Seeds = Annotated[str, typer.Option(help="seeds of the final runs, separated by commas")]
 Rates = Annotated[str, typer.Option(help="learning rates to try, separated by commas [default: the task's]")]
 BatchSize = Annotated[int | None, typer.Option(help="examples per worker and step [default: the task's]")]
-DataFolder = Annotated[str | None, typer.Option(help="folder with the task's data set, if it needs one")]
+DataFolder = Annotated[str | None, typer.Option(help="folder with the task's data set, if it reads one")]
 Jobs = Annotated[int | None, typer.Option(help="runs simulated at the same time [default: the processors]")]
 Schedule = Annotated[
-    str, typer.Option(help="how rates fall: inverse:shift=A, bottou:decay=L, drops:at=100/150,factor=0.1")
+    str,
+    typer.Option(
+        help="how rates change: cosine:warmup=5%,end=0, linear (alike), inverse:shift=A, bottou:decay=L, "
+        "drops:at=100/150,factor=0.1"
+    ),
 ]
 Average = Annotated[
     str, typer.Option(help="evaluate the average of all steps' models, not the last: uniform, quadratic:shift=A")
@@ -57,6 +62,16 @@ Overlap = Annotated[
 ]
 Codec = Annotated[
     str, typer.Option(help="charge exchanges what compressing takes here [default: measured]; 2x: twice that; free")
+]
+NumWorkers = Annotated[int, typer.Option(help="number of workers, each with its share of the data")]
+Target = Annotated[float | None, typer.Option(help="accuracy or loss to reach [default: what dense runs reach]")]
+Steps = Annotated[int, typer.Option(help="training steps of a final run")]
+TuneSteps = Annotated[int | None, typer.Option(help="steps for each learning rate tried [default: --steps]")]
+EvaluateEvery = Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")]
+Sharding = Annotated[ShardingChoice, typer.Option(help="deal examples out mixed, or by label")]
+DryRun = Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")]
+Inline = Annotated[
+    bool, typer.Option("--inline", help="the page as one file, with the figures' library that else lies beside it")
 ]
 JsonFile = Annotated[str, typer.Option("--json", help=JSON_HELP)]
 CsvFile = Annotated[str, typer.Option("--csv", help=TABLE_HELP.format("CSV"))]
@@ -85,14 +100,34 @@ def methods(
 
 
 @app.command()
+def tasks(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="explain these [default: list all]", show_default=False)
+    ] = None,
+    json_file: Annotated[
+        str, typer.Option("--json", help="file for a JSON line a task, or - for standard output")
+    ] = "",
+) -> None:
+    """List the tasks: what each learns, its options, where its data come from, what of it needs a GPU."""
+    from thinwire.cli.catalog import show_tasks
+
+    with open_lines(json_file) as lines:
+        show_tasks(names or [], lines)
+
+
+@app.command()
 def compare(
     context: typer.Context,
     methods: MethodNames = None,
     study: StudyFile = None,
     task: Annotated[
-        str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
+        str,
+        typer.Option(
+            help=f"one of {', '.join(TASKS)}, see: thinwire tasks; or package.module:function",
+            autocompletion=complete_tasks,
+        ),
     ] = "digits",
-    workers: Annotated[int, typer.Option(help="number of workers, each with its share of the data")] = 8,
+    workers: NumWorkers = 8,
     seeds: Seeds = "0,1,2",
     lrs: Rates = "",
     optimizers: Optimizers = "sgd",
@@ -104,27 +139,21 @@ def compare(
     compute: StepTimes = "",
     overlap: Overlap = None,
     codec: Codec = "",
-    target: Annotated[
-        float | None, typer.Option(help="accuracy or loss to reach [default: what dense runs reach]")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="training steps of a final run")] = 300,
-    tune_steps: Annotated[
-        int | None, typer.Option(help="steps for each learning rate tried [default: --steps]")
-    ] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")] = None,
+    target: Target = None,
+    steps: Steps = 300,
+    tune_steps: TuneSteps = None,
+    evaluate_every: EvaluateEvery = None,
     batch_size: BatchSize = None,
     lr_schedule: Schedule = "constant",
     average: Average = "none",
-    sharding: Annotated[
-        ShardingChoice, typer.Option(help="deal examples out mixed, or by label")
-    ] = ShardingChoice.random,
+    sharding: Sharding = ShardingChoice.random,
     data: DataFolder = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for the results [default: runs/TASK, or runs/TASK-2, ...]")
     ] = None,
     jobs: Jobs = None,
     log: LogTo = None,
-    dry_run: Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")] = False,
+    dry_run: DryRun = False,
     json_file: JsonFile = "",
     csv_file: CsvFile = "",
     latex_file: LatexFile = "",
@@ -150,15 +179,32 @@ def compare(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="folder that thinwire compare wrote, such as runs/digits")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="folders that thinwire compare, pareto or speedup wrote, such as runs/digits")
+    ],
+    page: Annotated[
+        Path | None, typer.Option(help="of several folders: the page [default: side-by-side.html beside the first]")
+    ] = None,
+    inline: Inline = False,
     json_file: JsonFile = "",
     csv_file: CsvFile = "",
     latex_file: LatexFile = "",
 ) -> None:
-    """Print the table of a comparison, and write its page again."""
-    from thinwire.cli.reporting import Exports, show_report
+    """Print the table of a comparison, and write its page again; of several, side by side.
 
-    show_report(folder, Exports(json_file, csv_file, latex_file))
+    thinwire report runs/digits
+
+    thinwire report runs/digits runs/digits-sorted
+    """
+    from thinwire.cli.reporting import Exports, show_report, show_several
+
+    exports = Exports(json_file, csv_file, latex_file)
+    if len(folders) == 1 and page is None:
+        show_report(folders[0], exports, inline=inline)
+    elif len(folders) == 1:
+        raise ConfigError(f"--page {page} was given; the page of a single folder is written into the folder")
+    else:
+        show_several(folders, exports, page, inline=inline)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -54,6 +55,7 @@ class Request:
     table: Literal["reference", "budget"] | None
     gamma: str
     html: Path | None
+    inline: bool
 
 
 def show_frontier(request: Request, lines: TextIO | None) -> None:
@@ -103,7 +105,7 @@ def _frontier(made: Sequence[InputVectors], request: Request, lines: TextIO | No
                     say(line)
         console.print(_LEGEND, markup=False, highlight=False)
     if request.html is not None:
-        write_page(found, request.html)
+        write_page(found, request.html, command=shlex.join(["thinwire", *sys.argv[1:]]), inline=request.inline)
         if lines is not sys.stdout:
             say(f"wrote {request.html}")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from thinwire.cli.application import app, fill, numbers, open_lines
-from thinwire.cli.comparison_commands import JSON_HELP, TASKS, complete_tasks
+from thinwire.cli.comparison_commands import JSON_HELP, TASKS, Inline, complete_tasks
 from thinwire.errors import ConfigError
 
 DEFAULT_NUMEL = 16_384
@@ -143,6 +143,7 @@ def frontier(
     ] = "",
     json_file: Annotated[str, typer.Option("--json", help=JSON_HELP)] = "",
     html: Annotated[Path | None, typer.Option(help="write the figures to this HTML file")] = None,
+    inline: Inline = False,
 ) -> None:
     """Find the compressor with the least error for a number of bits.
 
@@ -151,9 +152,11 @@ def frontier(
     given = locals()
     if sum(map(bool, (best, table, gamma))) > 1:
         raise ConfigError("--best, --table and --gamma exclude each other; give one of them")
-    for name, is_given in (("--clients", clients != "1,8,32"), ("--html", html is not None)):
+    for name, is_given in (("--clients", clients != "1,8,32"), ("--html", html is not None), ("--inline", inline)):
         if is_given and (best or table or gamma):
             warnings.warn(f"{name} has no effect with --best, --table or --gamma", stacklevel=2)
+    if inline and html is None:
+        warnings.warn("--inline has no effect without --html", stacklevel=2)
     from thinwire.cli.frontier import Request, show_frontier
 
     request = fill(Request, given, {"inputs": tuple(inputs or ())})

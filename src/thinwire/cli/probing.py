@@ -1,10 +1,11 @@
 """``thinwire probe``."""
 
+import contextlib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 import torch.distributed as dist
@@ -21,11 +22,12 @@ from thinwire.experiments.launch import is_lead, join
 from thinwire.machines import Machines
 from thinwire.methods import parse_method
 from thinwire.network import Network
+from thinwire.planner import family
+from thinwire.planner.family import Kind
 from thinwire.report import TerminalColumn, TerminalTable, print_fitted
 
-DENSE = {"dense": torch.float32, "dense, bf16": torch.bfloat16}
+DENSE = {family.DENSE: torch.float32, family.DENSE_BF16: torch.bfloat16}
 """What DDP does without a hook, and with its bf16_compress_hook."""
-_DDP = {"dense": "plain DDP", "dense, bf16": "DDP and its bf16_compress_hook"}
 LEAST_SAVING = 0.05
 """What is not shorter by so much is not told from noise."""
 _LEGEND = (
@@ -57,6 +59,17 @@ class ProbeRow:
     compute_s: float
     cost: Cost
     overlaps: bool
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is an exchange of DDP's own."""
+        return self.method in DENSE
+
+    @property
+    def use(self) -> str:
+        """What a script calls for it."""
+        own = {family.DENSE: Kind.DENSE, family.DENSE_BF16: Kind.DENSE_BF16}
+        return own.get(self.method, Kind.HOOKED if self.overlaps else Kind.SYNCHRONIZED).value
 
     @property
     def step_s(self) -> float:
@@ -110,28 +123,60 @@ def probe_link(
         ConfigError: what cannot be read, or processes that torchrun did not start.
         Refused: the same, in all processes but the first.
     """
-    try:
-        if not dist.is_torchelastic_launched():
-            raise ConfigError(
-                "a link needs processes at both ends; start the command in each, such as with: "
-                "torchrun --nproc-per-node 2 -m thinwire probe ..."
-            )
-        if numel and like:
-            raise ConfigError(f"--numel {numel} and --like {like} were given; give one of them")
-        entries = read_numel(numel) if numel else sum(gpt2_sizes() if like == "gpt2" else resnet50_sizes())
-        compute_s = Machines.parse(compute).compute_s
-        if Machines.parse(compute) != Machines(compute_s):
-            raise ConfigError(f"--compute {compute} was given; it is one time, such as 50ms")
+    with told_once():
+        refuse_alone("probe")
+        entries = read_length(numel, like)
+        compute_s = read_compute(compute)
         for method in methods:
             parse_method(method)
-        if not limit_s >= 0:
-            raise ConfigError(f"--limit {limit_s} was given; it is a number of seconds, 0 or more")
+        check_limit(limit_s)
         with open_lines(json_file if is_lead() else "") as lines:
             join(functools.partial(_probe, methods, entries, compute_s, limit_s, lines))
+
+
+@contextlib.contextmanager
+def told_once() -> Generator[None]:
+    """Only the first of torchrun's processes tells of what cannot be.
+
+    Raises:
+        Refused: in all others, in place of a ConfigError.
+    """
+    try:
+        yield
     except ConfigError:
         if is_lead():
             raise
         raise Refused from None  # the first process says the same
+
+
+def refuse_alone(command: str) -> None:
+    """Refuse a process that torchrun did not start."""
+    if not dist.is_torchelastic_launched():
+        raise ConfigError(
+            "a link needs processes at both ends; start the command in each, such as with: "
+            f"torchrun --nproc-per-node 2 -m thinwire {command} ..."
+        )
+
+
+def read_length(numel: str, like: str | None) -> int:
+    """Entries of the gradient: as given, or those of a well-known model."""
+    if numel and like:
+        raise ConfigError(f"--numel {numel} and --like {like} were given; give one of them")
+    return read_numel(numel) if numel else sum(gpt2_sizes() if like == "gpt2" else resnet50_sizes())
+
+
+def read_compute(compute: str) -> float:
+    """Seconds of a step."""
+    compute_s = Machines.parse(compute).compute_s
+    if Machines.parse(compute) != Machines(compute_s):
+        raise ConfigError(f"--compute {compute} was given; it is one time, such as 50ms")
+    return compute_s
+
+
+def check_limit(limit_s: float) -> None:
+    """Refuse less than no time."""
+    if not limit_s >= 0:
+        raise ConfigError(f"--limit {limit_s} was given; it is a number of seconds, 0 or more")
 
 
 def _probe(
@@ -164,11 +209,11 @@ def make_table(rows: Sequence[ProbeRow]) -> TerminalTable:
     """A line for each method."""
     first = rows[0]
     columns = (
-        ("sent", [_size(row.cost.bytes_sent) for row in rows]),
-        ("received", [_size(row.cost.bytes_received) for row in rows]),
-        ("exchange", [_time(row.cost.seconds) for row in rows]),
-        ("step", [_time(row.step_s) for row in rows]),
-        ("overlapped", ["-" if row.overlapped_step_s is None else _time(row.overlapped_step_s) for row in rows]),
+        ("sent", [shown_size(row.cost.bytes_sent) for row in rows]),
+        ("received", [shown_size(row.cost.bytes_received) for row in rows]),
+        ("exchange", [shown_time(row.cost.seconds) for row in rows]),
+        ("step", [shown_time(row.step_s) for row in rows]),
+        ("overlapped", ["-" if row.overlapped_step_s is None else shown_time(row.overlapped_step_s) for row in rows]),
         ("", ["predicted" if row.cost.is_predicted else "" for row in rows]),
     )
     return TerminalTable(
@@ -178,41 +223,65 @@ def make_table(rows: Sequence[ProbeRow]) -> TerminalTable:
         ],
         title=(
             f"{first.numel:,} entries, {first.processes} processes; {8e-6 * first.network.bandwidth_Bps:.4g} Mbit/s, "
-            f"{_time(first.network.latency_s)}; {_time(first.compute_s)} of compute"
+            f"{shown_time(first.network.latency_s)}; {shown_time(first.compute_s)} of compute"
         ),
     )
 
 
-def verdict(rows: Sequence[ProbeRow]) -> str:
+class TimedRow(Protocol):
+    """What a verdict is made of."""
+
+    @property
+    def method(self) -> str:
+        """The method string, or what DDP does."""
+        ...
+
+    @property
+    def best_step_s(self) -> float:
+        """Seconds of a step."""
+        ...
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it sends every number."""
+        ...
+
+    @property
+    def use(self) -> str:
+        """What a script calls for it."""
+        ...
+
+
+def verdict(rows: Sequence[TimedRow]) -> str:
     """Which to use, and by how much.
 
     Args:
         rows: of dense exchanges, of which the faster one counts, and of at least one method.
     """
-    dense = min((row for row in rows if row.method in DENSE), key=lambda row: row.best_step_s)
-    others = [row for row in rows if row.method not in DENSE]
-    best = min(others, key=lambda row: row.best_step_s)
+    dense = min((row for row in rows if row.is_dense), key=lambda row: row.best_step_s)
+    best = min((row for row in rows if not row.is_dense), key=lambda row: row.best_step_s)
     ours, theirs = best.best_step_s, dense.best_step_s
     if ours < (1 - LEAST_SAVING) * theirs:
-        way = "compress_ddp" if best.overlaps else "synchronize"
         return (
-            f"use {best.method}, with thinwire.{way}: {_time(ours)} a step where {dense.method} takes {_time(theirs)}, "
-            f"{theirs / ours:.3g} times as long"
+            f"use {best.method}, with {best.use}: {shown_time(ours)} a step where {dense.method} takes "
+            f"{shown_time(theirs)}, {theirs / ours:.3g} times as long"
         )
     if ours <= theirs:
         return (
-            f"{dense.method} is as fast here: {_time(theirs)} a step, and {_time(ours)} with {best.method}; train with "
-            f"{_DDP[dense.method]}"
+            f"{dense.method} is as fast here: {shown_time(theirs)} a step, and {shown_time(ours)} with "
+            f"{best.method}; train with {dense.use}"
         )
     return (
-        f"{dense.method} is faster here: {_time(theirs)} a step, and {_time(ours)} with {best.method}, "
-        f"{ours / theirs:.3g} times as long; train with {_DDP[dense.method]}"
+        f"{dense.method} is faster here: {shown_time(theirs)} a step, and {shown_time(ours)} with "
+        f"{best.method}, {ours / theirs:.3g} times as long; train with {dense.use}"
     )
 
 
-def _time(seconds: float) -> str:
+def shown_time(seconds: float) -> str:
+    """Three digits and a unit."""
     return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
-def _size(num_bytes: float) -> str:
+def shown_size(num_bytes: float) -> str:
+    """Three digits and a unit."""
     return f"{num_bytes / 1e6:.3g} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.3g} kB"

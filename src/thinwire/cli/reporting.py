@@ -1,10 +1,11 @@
 """``thinwire report``, and how a comparison or a speed-up ends; knows nothing of torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from thinwire import report
+from thinwire import pareto, report
 from thinwire.cli.application import console, open_lines, say, write_line
 from thinwire.errors import ConfigError
 
@@ -30,6 +31,20 @@ class Exports:
         """Whether one goes to standard output, where the terminal's table then does not."""
         return "-" in (self.json, self.csv, self.latex)
 
+    def write(self, lines: Sequence[Mapping[str, Any]], csv: str, latex: str) -> None:
+        """Write what was asked for.
+
+        Raises:
+            ConfigError: a file cannot be written.
+        """
+        with open_lines(self.json) as file:
+            for line in lines:
+                write_line(file, line)
+        for name, text in ((self.csv, csv), (self.latex, latex)):
+            with open_lines(name) as file:
+                if file is not None:
+                    print(text, end="", file=file, flush=True)
+
     def check(self) -> None:
         """Refuse files that cannot be written, before long work.
 
@@ -42,36 +57,84 @@ class Exports:
                     pass
 
 
-def show_report(folder: Path, exports: Exports) -> None:
+def show_report(folder: Path, exports: Exports, *, inline: bool = False) -> None:
     """Write the page, then print the table; or what is to go to standard output in place of it.
 
     Raises:
         ConfigError: the folder holds no comparison.
     """
-    if folder.is_file():
-        raise ConfigError(f"{folder} is a file; give the folder that thinwire compare wrote, such as {folder.parent}")
+    _refuse_file(folder)
     if not (folder / "comparison.json").exists() and any(folder.glob("workers-*/comparison.json")):
-        show_speedup(folder, exports)
+        show_speedup(folder, exports, inline=inline)
+        return
+    if (folder / pareto.FILE).exists():
+        show_pareto(folder, exports, inline=inline)
         return
     data = report.load(folder)
     rows = report.summarise(data)
     # The page first: the table may be cut short by whoever reads it.
     page = folder / "report.html"
-    report.write_page(data, page)
-    with open_lines(exports.json) as lines:
-        for row in rows:
-            write_line(lines, row.to_json())
-    for name, text in ((exports.csv, report.csv_table(rows)), (exports.latex, report.latex_table(rows))):
-        with open_lines(name) as lines:
-            if lines is not None:
-                print(text, end="", file=lines, flush=True)
+    report.write_page(data, page, inline=inline)
+    exports.write([row.to_json() for row in rows], report.csv_table(rows), report.latex_table(rows))
     if exports.replaces_table:
         return
     report.print_table(rows, console)
     say(f"wrote {folder / 'results.jsonl'} and {page}")
 
 
-def show_speedup(folder: Path, exports: Exports, workers: Sequence[int] = ()) -> None:
+def show_several(folders: Sequence[Path], exports: Exports, page: Path | None, *, inline: bool = False) -> None:
+    """The same of several comparisons side by side.
+
+    Args:
+        folders: at least two.
+        exports: where the table goes.
+        page: the page; beside the first folder if not given.
+        inline: whether the page is one file.
+
+    Raises:
+        ConfigError: a folder twice, or without a comparison; or another metric than that of the first.
+    """
+    for folder in folders:
+        _refuse_file(folder)
+        if not (folder / "comparison.json").exists() and any(folder.glob("workers-*/comparison.json")):
+            raise ConfigError(f"{folder} holds a speed-up; give its comparisons, such as {folder / 'workers-1'}")
+    runs = report.load_several(folders)
+    page = page or folders[0].parent / "side-by-side.html"
+    report.write_several(runs, page, inline=inline)
+    rows = report.summarise_several(runs)
+    plain = [row.to_json() for row in rows]
+    exports.write(plain, report.csv_lines(plain), report.latex_several(rows))
+    if exports.replaces_table:
+        return
+    report.print_several(runs, console)
+    say(f"wrote {page}")
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; give the folder that thinwire compare wrote, such as {folder.parent}")
+
+
+def show_pareto(folder: Path, exports: Exports, *, inline: bool = False) -> None:
+    """The same of a family of configurations.
+
+    Raises:
+        ConfigError: the folder holds none.
+    """
+    data = pareto.load_family(folder)
+    result = pareto.summarise_family(data)
+    pages = folder / "pareto.html", folder / "report.html"
+    pareto.write_page(data, pages[0], inline=inline)
+    report.write_page(data.comparison, pages[1], inline=inline)
+    plain = [point.to_json() for point in result.points]
+    exports.write(result.to_json(), report.csv_lines(plain), pareto.latex_points(result.points))
+    if exports.replaces_table:
+        return
+    pareto.print_pareto(result, console)
+    say(f"wrote {pages[0]}, and each curve to {pages[1]}")
+
+
+def show_speedup(folder: Path, exports: Exports, workers: Sequence[int] = (), *, inline: bool = False) -> None:
     """The same of a speed-up, by the comparisons with ``workers``, or with as many as there are.
 
     Raises:
@@ -87,7 +150,7 @@ def show_speedup(folder: Path, exports: Exports, workers: Sequence[int] = ()) ->
     data = scaling.load_speedup(folder, workers)
     result = scaling.summarise_speedup(data)
     page = folder / "speedup.html"
-    scaling.write_page(data, page)
+    scaling.write_page(data, page, inline=inline)
     with open_lines(exports.json) as lines:
         for line in result.to_json():
             write_line(lines, line)

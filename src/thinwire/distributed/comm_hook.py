@@ -68,7 +68,7 @@ def compress_ddp(
         thinwire.compress_ddp(model, "signtopk:density=1%")
     """
     ddp = ddp_in(model)
-    product = _on_gradients(_parsed(method))
+    product = on_gradients(_parsed(method))
     is_second = _had_hook(ddp)
     refuse_unfit(ddp)
     options = HandleOptions(seed=seed, guard=guard, layer_report=layer_report, profile=profile, links=links)
@@ -88,7 +88,7 @@ def can_overlap(method: Method) -> bool:
         (True, False)
     """
     try:
-        _on_gradients(method)
+        on_gradients(method)
     except ConfigError:
         return False
     return True
@@ -116,8 +116,12 @@ def _had_hook(model: DistributedDataParallel) -> bool:
     return True
 
 
-def _on_gradients(method: Method) -> GradientAveraging:
-    """The method as one that averages gradients."""
+def on_gradients(method: Method) -> GradientAveraging:
+    """The method as one that averages gradients, which the hook takes.
+
+    Raises:
+        ConfigError: local steps or another update of models, or a part that a hook cannot serve.
+    """
     if method.reset_memory or (isinstance(method, GradientAveraging) and method.clip_norm is not None):
         raise ConfigError(
             "a hook sees neither the norm of the whole gradient nor the learning rate: clip_norm and reset_memory have "

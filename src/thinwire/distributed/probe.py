@@ -15,8 +15,9 @@ from thinwire.distributed.link_speed import dense_exchange_s
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import views_like
-from thinwire.methods import GradientAveraging, Method
+from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.network import Network, all_reduce_traffic
+from thinwire.steps import Steps
 from thinwire.worker import Worker, needs_server
 
 BUCKET_NUMEL = 25 * (1 << 20) // 4
@@ -112,7 +113,8 @@ class Prober:
         if needs_server(method):
             raise ConfigError(f"{method} needs a server beside its workers, which a probe does not start; leave it out")
         share = exchanges_per_step(method)
-        subject = _Subject(replace(method, warm_up=None), self.transport, self.vectors)
+        rank, size = self.transport.rank, self.transport.size
+        subject = Subject(replace(method, warm_up=None), rank, size, self.vectors)
         found: list[Cost] = []
         spent_s = 0.0
         for numel in _lengths(sum(self.sizes)):
@@ -127,7 +129,11 @@ class Prober:
                     raise
                 continue  # too short for this method
             before = self.transport.traffic
-            times = self._times(subject.refill, subject.exchange, ROUNDS if is_full else 1, self.limit_s - spent_s)
+            rounds = ROUNDS if is_full else 1
+            times = self._times(
+                lambda: self.transport.run(subject.refill()), lambda: self.transport.run(subject.step()), rounds,
+                self.limit_s - spent_s,
+            )  # fmt: skip
             spent_s += 2 * sum(times)  # with the first, which is left out, and what is between rounds
             sent = (self.transport.traffic.bytes_sent - before.bytes_sent) / subject.num_exchanges
             received = (self.transport.traffic.bytes_received - before.bytes_received) / subject.num_exchanges
@@ -169,52 +175,77 @@ def exchanges_per_step(method: Method) -> float:
     return (len(due) - 1) / (due[-1] - due[0])
 
 
-class _Subject:
-    """A worker whose model moves by the vectors and whose optimizer does nothing."""
+class Subject:
+    """A worker whose model moves by given vectors and whose optimizer does nothing: its exchanges can be tried.
 
-    def __init__(self, method: Method, transport: Transport, vectors: Sequence[Tensor]) -> None:
+    Args:
+        method: what the worker exchanges by.
+        rank: which worker it is.
+        size: number of workers.
+        vectors: gradients, or displacements, used in turn.
+    """
+
+    def __init__(self, method: Method, rank: int, size: int, vectors: Sequence[Tensor]) -> None:
         self._method = method
-        self._transport = transport
+        self._rank, self._size = rank, size
         self._vectors = vectors
-        self._num_refills = 0
+        self._num_refills = rank
 
     @property
     def num_exchanges(self) -> int:
         """How many there were since :meth:`begin`."""
         return self._worker.num_exchanges
 
-    def begin(self, sizes: Sequence[int]) -> None:
-        """A new worker, for vectors of this length."""
-        self._model = nn.ParameterList(nn.Parameter(torch.zeros(size, dtype=torch.float32)) for size in sizes)
-        self._params = list(self._model.parameters())
-        rank, size = self._transport.rank, self._transport.size
-        optimizer = _NoOptimizer(self._params)
-        self._worker = Worker(self._method, self._model, optimizer, rank=rank, size=size, seed=0)
+    @property
+    def num_steps(self) -> int:
+        """How many there were since :meth:`begin`."""
+        return self._worker.num_steps
 
-    @torch.no_grad()
-    def refill(self) -> None:
+    def begin(self, sizes: Sequence[int]) -> None:
+        """A new worker, for vectors of tensors of these sizes."""
+        self.begin_shapes([torch.Size([size]) for size in sizes])
+
+    def begin_shapes(self, shapes: Sequence[torch.Size]) -> None:
+        """A new worker, for vectors of tensors of these shapes."""
+        self._model = nn.ParameterList(nn.Parameter(torch.zeros(shape, dtype=torch.float32)) for shape in shapes)
+        self._params = list(self._model.parameters())
+        optimizer = _NoOptimizer(self._params)
+        self._worker = Worker(self._method, self._model, optimizer, rank=self._rank, size=self._size, seed=0)
+
+    def set_out(self) -> Steps[None]:
+        """A step that moves nothing: workers whose models have no common reference compare where they begin."""
+        if isinstance(self._method, ModelAveraging):
+            yield from self._worker.step()
+
+    def refill(self) -> Steps[None]:
         """Take the local steps until there is an exchange after the next, then a gradient or a displacement."""
         method = self._method
-        if isinstance(method, GradientAveraging):
+        if isinstance(method, ModelAveraging):
+            while not method.schedule.due(self._worker.num_steps + 1, self._rank):
+                yield from self._worker.step()
+        self._move()
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        is_gradient = isinstance(self._method, GradientAveraging)
+        if is_gradient:
             for param in self._params:
                 param.grad = torch.zeros_like(param) if param.grad is None else param.grad
             targets = [param.grad for param in self._params if param.grad is not None]
         else:
             targets = [param.detach() for param in self._params]
-            while not method.schedule.due(self._worker.num_steps + 1, self._transport.rank):
-                self._transport.run(self._worker.step())
         vector = self._vectors[self._num_refills % len(self._vectors)]
         self._num_refills += 1
         views = views_like(vector[: sum(target.numel() for target in targets)], targets)
-        if isinstance(method, GradientAveraging):
+        if is_gradient:
             torch._foreach_copy_(targets, views)
         else:
             torch._foreach_sub_(targets, views)
             self._worker.accept_values()
 
-    def exchange(self) -> None:
-        """The step after which there is one."""
-        self._transport.run(self._worker.step())
+    def step(self) -> Steps[None]:
+        """The next step; after :meth:`refill` the one with an exchange."""
+        yield from self._worker.step()
 
 
 class _NoOptimizer(torch.optim.Optimizer):

@@ -68,7 +68,7 @@ class RunBounds:
         """
         method = parse_method(run.variant)
         return RunBounds(
-            gamma=_gamma(method, layout), gap=max_gap(method), rates=make_rates(comparison.lr_schedule),
+            gamma=_gamma(method, layout), gap=max_gap(method), rates=make_rates(comparison.lr_schedule, run.steps),
             lr=run.setting.lr, reach=_reach(method, run.setting.optimizer),
             of_gradients=isinstance(method, GradientAveraging),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from thinwire.experiments.training import make_crew, one_torch_thread
 from thinwire.methods import GradientAveraging, Method, num_exchanges
 from thinwire.network import Network
 from thinwire.simulator import Simulation
-from thinwire.steps import AllGather, Receive, ReceiveAny, Steps, ask
+from thinwire.steps import AllGather, Op, Receive, ReceiveAny, Steps, ask
 from thinwire.worker import Server, Worker, can_share, needs_server
 
 T = TypeVar("T")
@@ -104,13 +104,19 @@ def _take_noise(worker: Worker, generator: torch.Generator) -> None:
 
 
 class Spent:
-    """Processor seconds of programs that run in one simulation, apart from the simulation's own.
+    """Seconds of programs that run in one simulation, apart from the simulation's own.
 
     Args:
         size: workers.
+        clock: seconds, by default of this thread on a processor.
+        heard: called with a worker and its request, before the request is performed.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(
+        self, size: int, clock: Callable[[], float] = time.thread_time,
+        heard: Callable[[int, Op], None] = lambda rank, op: None,
+    ) -> None:  # fmt: skip
+        self._clock, self._heard = clock, heard
         self.by_rank = [0.0] * size
         self.by_all = 0.0
         """What a simulation does once for all workers, and each process for itself."""
@@ -119,13 +125,14 @@ class Spent:
         """The same program, whose time is counted."""
         reply: Any = None
         while True:
-            begin = time.thread_time()
+            begin = self._clock()
             try:
                 op = program.send(reply)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             finally:
-                self.by_rank[rank] += time.thread_time() - begin
+                self.by_rank[rank] += self._clock() - begin
+            self._heard(rank, op)
             match op:
                 case AllGather(combine=combine):
                     op = replace(op, combine=self._counted(combine, None))
@@ -135,9 +142,9 @@ class Spent:
 
     def _counted(self, function: Callable[[Any], Any], rank: int | None) -> Callable[[Any], Any]:
         def counted(given: Any) -> Any:
-            begin = time.thread_time()
+            begin = self._clock()
             result = function(given)
-            took = time.thread_time() - begin
+            took = self._clock() - begin
             if rank is None:
                 self.by_all += took
             else:

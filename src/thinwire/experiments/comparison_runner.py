@@ -34,7 +34,7 @@ class ComparisonRunner:
 
     Every run keeps its records in ``out/runs/``; finished ones are not run again. Methods, seeds, learning
     rates and the target may change from call to call; anything else that differs is refused, also the versions
-    of thinwire, torch and Python.
+    of thinwire, torch and Python. ``files`` are texts by name that are kept in the folder too.
 
     Raises:
         ConfigError: the folder holds another comparison or cannot be written, a method or optimizer does not fit
@@ -50,14 +50,14 @@ class ComparisonRunner:
         *,
         command: str,
         watch: Watch,
-        study: str = "",
+        files: Mapping[str, str] | None = None,
     ) -> None:
         self.comparison = comparison
         self.task = task
         self.out = Path(out)
         self.executor = executor
         self._command = command
-        self._study = study
+        self._files = dict(files or {})
         self._watch = watch
         refuse_unwritable(self.out)
         model = task.model(0)
@@ -168,8 +168,8 @@ class ComparisonRunner:
         """Make the files of an earlier call agree with this one's methods, so that they can be reported at any time."""
         methods = self.comparison.methods
         if self.executor.is_main:
-            if self._study:
-                write_atomically(self.out / "study.toml", self._study.encode())
+            for name, text in self._files.items():
+                write_atomically(self.out / name, text.encode())
             for path in (self.out / "tuning.jsonl", self.out / "results.jsonl"):
                 # Before the description: it may lack methods that the files have no records of, not the other way.
                 if path.exists():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.config import read_share
 from thinwire.errors import ConfigError
 from thinwire.layout import State
 from thinwire.option_strings import read_pairs, split_name, unreadable
@@ -26,24 +27,39 @@ class Rates:
     shift: Callable[[float], float] = lambda lr: math.inf
 
 
-def make_rates(text: str) -> Rates:
-    """Learning rates from ``constant``, ``inverse:shift=A``, ``bottou:decay=L`` or ``drops:at=100/150,factor=0.1``.
+def make_rates(text: str, num_steps: int) -> Rates:
+    """Learning rates of a run of so many steps, from the name of a schedule and its options.
 
-    ``inverse`` is ``lr a / (a + t)``: with ``lr = 8 / (mu a)`` the ``8 / (mu (a + t))`` of the theorems, a the shift.
-    ``bottou`` is ``lr / (1 + lr decay t)``: the larger the first rate, the sooner it falls; ``decay`` is the L2
-    regularisation. ``drops`` is ``lr factor^n``, n the number of drops so far, one after each number of steps in
-    ``at``.
+    ``constant``. ``inverse:shift=A`` is ``lr a / (a + t)``: with ``lr = 8 / (mu a)`` the ``8 / (mu (a + t))`` of the
+    theorems, a the shift. ``bottou:decay=L`` is ``lr / (1 + lr decay t)``: the larger the first rate, the sooner it
+    falls; ``decay`` is the L2 regularisation. ``drops:at=100/150,factor=0.1`` is ``lr factor^n``, n the number of
+    drops so far, one after each number of steps in ``at``.
+
+    ``cosine`` and ``linear`` go to their end with the run, and take ``warmup`` (a share of the run, or steps) and
+    ``end`` (a share of lr, 0 unless given). In the W steps of the warm-up the rate is ``lr (t + 1) / W``; after them
+    ``lr (end + (1 - end) f)`` with ``f = (1 + cos(pi p)) / 2`` or ``1 - p``, and ``p = (t - W) / (T - W)``
+    (Loshchilov and Hutter 2017, eq. 5). An asynchronous worker that makes more than T steps keeps the last rate.
+
+    Args:
+        text: such as ``cosine:warmup=5%``.
+        num_steps: T.
 
     Raises:
-        ConfigError: an unknown name or option, or a value out of range.
+        ConfigError: an unknown name or option, a value out of range, or a warm-up as long as the run.
 
     Example:
-        >>> make_rates("inverse:shift=100").at(0.5, 100), make_rates("drops:at=10,factor=0.5").at(0.5, 10)
+        >>> make_rates("inverse:shift=100", 200).at(0.5, 100), make_rates("drops:at=10,factor=0.5", 20).at(0.5, 10)
         (0.25, 0.25)
+        >>> rates = make_rates("linear:warmup=20%", 10)
+        >>> [round(rates.at(0.8, step), 3) for step in range(10)]
+        [0.4, 0.8, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
     """
-    name, given = _read(text, "learning-rate schedule", {
-        "constant": (), "inverse": ("shift",), "bottou": ("decay",), "drops": ("at", "factor"),
-    })  # fmt: skip
+    what, annealed = "learning-rate schedule", dict.fromkeys(("cosine", "linear"), ("warmup", "end"))
+    known = {"constant": (), "inverse": ("shift",), "bottou": ("decay",), "drops": ("at", "factor")}
+    name, rest = split_name(text, what, [*known, *annealed])
+    if name in annealed:
+        return _anneal(name, read_pairs(rest, name, annealed[name]), num_steps)
+    name, given = _read(text, what, known)
     if not all(value > 0.0 for values in given.values() for value in values):
         raise ConfigError(f"the learning-rate schedule {text} has a number that is not above 0")
     drops = given.pop("at", ())
@@ -56,6 +72,31 @@ def make_rates(text: str) -> Rates:
         case "drops":
             return Rates(lambda lr, step: lr * number ** sum(step >= each for each in drops))
     return Rates(lambda lr, step: lr)
+
+
+def _anneal(name: str, given: dict[str, str], num_steps: int) -> Rates:
+    try:
+        end = read_share(given.get("end", "0"))
+        warmup = given.get("warmup", "0")
+        num_warm = int(warmup) if warmup.isdecimal() else round(read_share(warmup) * num_steps)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    if not 0.0 <= end <= 1.0:
+        raise ConfigError(f"{name}: end={given['end']} was given; it is a share of the first rate, from 0 to 100%")
+    if not 0 <= num_warm < num_steps:
+        raise ConfigError(
+            f"{name}: warmup={warmup} is a warm-up of {num_warm} steps, and a run has {num_steps}, if it is one of the "
+            "search; give a share of the run, such as warmup=5%"
+        )
+
+    def factor(step: int) -> float:
+        if step < num_warm:
+            return (step + 1) / num_warm
+        p = (min(step, num_steps - 1) - num_warm) / (num_steps - num_warm)
+        f = 0.5 * (1.0 + math.cos(math.pi * p)) if name == "cosine" else 1.0 - p
+        return end + (1.0 - end) * f
+
+    return Rates(lambda lr, step: lr * factor(step))
 
 
 def make_average(text: str) -> RunningAverage | None:

@@ -57,7 +57,7 @@ class Session:
         self._overlaps = comparison.overlap == "ddp" and can_overlap(self._method)
         self.workers = self._make_workers()
         self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
-        self._rates = make_rates(comparison.lr_schedule)
+        self._rates = make_rates(comparison.lr_schedule, run.steps)
         self._averager = self._make_averager()
         self.health = HealthSampler(self.workers, engine.size)
         self._computing_s = dict.fromkeys(engine.local_ranks, 0.0)
@@ -203,15 +203,16 @@ class Session:
             sum(self._computing_s.values()),
             evaluation.loss,
             evaluation.value,
+            math.nan if evaluation.top5 is None else evaluation.top5,
             self._union_density(),
             *astuple(self.health.squares()),
         ]
         everyone = self.engine.share(own)
         sums = [sum(part) / self.engine.size for part in list(zip(*everyone, strict=True))[:4]]
         message_bytes, sent, received, computing_s = sums
-        loss, value = everyone[-1 if needs_server(self._method) else 0][4:6]  # worker 0 evaluates, or the server
-        union_density = everyone[0][6]
-        health = Health.of([Squares(*each[7:]) for each in everyone], self.engine.size)
+        loss, value, top5 = everyone[-1 if needs_server(self._method) else 0][4:7]  # worker 0 evaluates, or the server
+        union_density = everyone[0][7]
+        health = Health.of([Squares(*each[8:]) for each in everyone], self.engine.size)
         limits = self._bounds.at(step, health.first_gradient_norm, health.largest_gradient_norm)
         seen = step * self.comparison.batch_size * self.engine.size
         return {
@@ -234,6 +235,7 @@ class Session:
             "loss": _finite(loss),
             "metric": self.task.metric.name,
             "value": _finite(value),
+            "top5": _finite(top5),
         }
 
     def _union_density(self) -> float:

@@ -101,7 +101,7 @@ class Comparison:
         if len({(each.row, each.option) for each in tuned}) < len(tuned):
             raise ConfigError(f"an option is to be tuned twice: {'; '.join(self.tune)}")
         read_codec(self.codec)
-        make_rates(self.lr_schedule)
+        make_rates(self.lr_schedule, min(self.steps, self.tune_steps))
         make_average(self.average)
         for lr in (*self.lrs, *self.adaptive_lrs):
             if not 0 < lr < math.inf:

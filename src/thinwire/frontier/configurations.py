@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from thinwire.compressors import Compressor, Traits, segment_traits
 from thinwire.config import registered
 from thinwire.layout import Chunks, Granularity, Segments, Whole
+from thinwire.plugins import load_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,9 @@ def describe(value: object) -> str:
 
 
 def compressor_classes() -> tuple[type, ...]:
-    """Every registered compressor, in the order of registration: what offers ``compress`` and ``traits``."""
+    """Every registered compressor, of installed packages too, in order: what offers ``compress`` and ``traits``."""
     wanted = ("compress", "traits")
+    load_parts()
     return tuple(cls for cls in registered().values() if all(callable(getattr(cls, name, None)) for name in wanted))
 
 

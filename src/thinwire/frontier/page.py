@@ -5,33 +5,38 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from thinwire.files import StrPath, write_atomically
-from thinwire.frontier.points import KINDS, Kind, pareto
+from thinwire.files import StrPath
+from thinwire.frontier.points import KINDS, Kind, Point, pareto
 from thinwire.frontier.sweep import Frontier, FrontierRow
-from thinwire.report.document import Drawing, document, figures, legend, name_cell, section, table
+from thinwire.report.axes import Scale, layout
+from thinwire.report.document import Drawing, Page, figures, legend, name_cell, section, table, write_document
 from thinwire.report.formats import significant
 from thinwire.report.styles import line_style
 
+BEST = "best of all"
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8)
 _TITLES = {"any": "all operators", "unbiased": "unbiased operators", "contraction": "contractions"}
 
 
-def write_page(frontiers: Sequence[Frontier], path: StrPath) -> None:
-    """Write the page; about 5 MB, nearly all of it the figures' library.
+def write_page(frontiers: Sequence[Frontier], path: StrPath, *, command: str, inline: bool = False) -> None:
+    """Write the page and beside it the figures' library, or both in one file; see :func:`write_document`.
 
     Raises:
         ConfigError: the file cannot be written; what was there is as it was.
     """
-    write_atomically(path, render(frontiers).encode())
+    write_document(page_of(frontiers, command), path, inline=inline)
 
 
-def render(frontiers: Sequence[Frontier]) -> str:
-    """The page as text; it fetches nothing."""
+def page_of(frontiers: Sequence[Frontier], command: str) -> Page:
+    """What the page shows."""
     of_points = {point.operator for found in frontiers for point in found.points}
-    names = sorted(of_points | {row.operator for found in frontiers for row in found.rows})
+    names = [BEST, *sorted(of_points | {row.operator for found in frontiers for row in found.rows})]
     slots = {name: slot for slot, name in enumerate(names)}
     panels = [(found, kind) for found in frontiers for kind in KINDS]
-    drawings = [Drawing(title="error against bits", content=_drawn(found, kind, slots)) for found, kind in panels]
+    drawings = [
+        Drawing(title=f"error against bits on {found.input}, {_TITLES[kind]}", content=_drawn(found, kind, slots))
+        for found, kind in panels
+    ]
     sections = [
         section(
             f"panel-{number}",
@@ -41,45 +46,62 @@ def render(frontiers: Sequence[Frontier]) -> str:
         for number, (drawing, (found, kind)) in enumerate(zip(drawings, panels, strict=True))
     ]
     header = (
-        "<p>Each line is the best that one operator reaches, over its parameters; bits are those of the encoded "
-        "message, frame and all. Lower and further left is better. Click a name to hide or show it.</p>"
+        f'<p class="headline">{_headline(frontiers)}</p>'
+        "<p>Each line is the best that one operator reaches, over its parameters; the broad one is the best of all. "
+        "Bits are those of the encoded message, frame and all. Lower and further left is better. Click a name to hide "
+        "or show it.</p>"
     )
+    sections.append(section("command", "Command", f"<pre>{escape(command)}</pre>"))
     body = "\n".join((legend(names), *sections))
-    return document("thinwire: error against bits on the wire", header, body, drawings, len(names))
+    title = "thinwire: error against bits on the wire"
+    return Page(title=title, header=header, body=body, drawings=drawings, num_names=len(names))
+
+
+def _headline(frontiers: Sequence[Frontier]) -> str:
+    """The operator of the least error on each input, at the budget in the middle of those asked for."""
+    sentences = []
+    for found in frontiers:
+        single = [row for row in found.rows if row.kind == "any" and row.clients == min(r.clients for r in found.rows)]
+        budgets = sorted({row.budget for row in single})
+        if budgets:
+            budget = budgets[len(budgets) // 2]
+            best = min((row for row in single if row.budget == budget), key=lambda row: (row.error, row.bits))
+            sentences.append(
+                f"On {escape(found.input)} the least error for at most {budget:g} bit{'s' * (budget != 1)} an entry "
+                f"was {significant(best.error)}, by <code>{escape(best.configuration)}</code>."
+            )
+    return " ".join(sentences)
 
 
 def _drawn(found: Frontier, kind: Kind, slots: dict[str, int]) -> dict[str, Any]:
     traces = []
     fewest = 1.0  # bits an entry
     for name, slot in slots.items():
-        style = line_style(slot)
-        front = pareto(point for point in found.points if point.operator == name and point.is_of(kind))
-        front = [point for point in front if point.error > 0.0]
-        if not front:
-            continue
-        fewest = min(fewest, front[0].bits)
-        traces.append(
-            {
-                "type": "scatter", "mode": "lines+markers", "name": escape(name),
-                "x": [point.bits for point in front], "y": [point.error for point in front],
-                "text": [escape(str(point.configuration)) for point in front],
-                "hovertemplate": "%{text}<br>%{x:.4g} bits, error %{y:.4g}<extra></extra>",
-                "line": {"width": 1.6, "dash": style.dash, "color": style.light},
-                "marker": {"size": 4, "color": style.light}, "meta": {"slot": slot, "part": "line"},
-            }
-        )  # fmt: skip
+        own = (point for point in found.points if name in (BEST, point.operator) and point.is_of(kind))
+        front = [point for point in pareto(own) if point.error > 0.0]
+        if front:
+            fewest = min(fewest, front[0].bits)
+            traces.append(_line(name, slot, front))
     low = math.log10(0.9 * fewest)
     high = math.log10(1.5 if kind == "contraction" else 1e3)
+    shown = layout(
+        Scale(title="bits an entry, log scale", more={"range": [low, 0.95], "tickvals": _TICKS}),
+        Scale(title="error, log scale", more={"range": [-4, high], "exponentformat": "power", "dtick": 1}),
+        height=560,
+    )
+    return {"data": traces, "layout": shown}
+
+
+def _line(name: str, slot: int, front: Sequence[Point]) -> dict[str, Any]:
+    style = line_style(slot)
+    is_best = name == BEST  # a broad, pale line under the others
     return {
-        "data": traces,
-        "layout": {
-            "font": {"size": 13}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-            "margin": {"l": 60, "r": 10, "t": 10, "b": 50}, "height": 560, "showlegend": False,
-            "xaxis": {"type": "log", "title": {"text": "bits an entry"}, "range": [low, 0.95], "tickvals": _TICKS},
-            "yaxis": {
-                "type": "log", "title": {"text": "error"}, "range": [-4, high], "exponentformat": "power", "dtick": 1,
-            },
-        },
+        "type": "scatter", "mode": "lines" if is_best else "lines+markers", "name": escape(name),
+        "x": [float(f"{point.bits:.5g}") for point in front], "y": [float(f"{point.error:.5g}") for point in front],
+        "text": [escape(str(point.configuration)) for point in front], "opacity": 0.25 if is_best else 1.0,
+        "hovertemplate": "%{text}<br>%{x:.4g} bits, error %{y:.4g}<extra></extra>",
+        "line": {"width": 9 if is_best else 1.6, "dash": style.dash, "color": style.light},
+        "marker": {"size": 4, "color": style.light}, "meta": {"slot": slot, "part": "line"},
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Methods of the literature as products of parts."""
 
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, check_method, is_dense, num_exchanges
-from thinwire.methods.catalog import CATALOG, CatalogEntry, find_row, parse_method
+from thinwire.methods.catalog import CATALOG, CatalogEntry, entry, find_row, installed_rows, parse_method
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
@@ -27,7 +27,9 @@ __all__ = [
     "Staggered",
     "Update",
     "check_method",
+    "entry",
     "find_row",
+    "installed_rows",
     "is_dense",
     "num_exchanges",
     "parse_method",

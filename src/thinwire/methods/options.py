@@ -1,4 +1,4 @@
-"""Options of method strings: how each kind of value is read from text."""
+"""Options of method strings, and of tasks: how each kind of value is read from text."""
 
 import inspect
 from collections.abc import Callable
@@ -62,6 +62,8 @@ def _read(text: str, kind: Any, method: str, name: str) -> Any:
         if text in get_args(kind):
             return text
         raise ConfigError(f"{method}: {name}={text} is not known; choose one of {', '.join(get_args(kind))}")
+    if kind is str:
+        return text
     kind = next((arm for arm in get_args(kind) if arm is not type(None)), kind)  # X | None
     if kind is Density:
         try:

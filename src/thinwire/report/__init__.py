@@ -1,14 +1,18 @@
 """Tables and a self-contained page from the files that a comparison wrote; knows nothing of torch."""
 
-from thinwire.report.exports import csv_table, latex_table
+from thinwire.report.exports import csv_lines, csv_table, latex_table
+from thinwire.report.intervals import Amount
 from thinwire.report.page import write_page
 from thinwire.report.records import Record, RecordedComparison, load
 from thinwire.report.rows import ResultRow, effective_target, summarise
 from thinwire.report.settings import RecordedMetric, RecordedNetwork, RecordedSetting
+from thinwire.report.side_by_side import latex_several, load_several, print_several, summarise_several
+from thinwire.report.side_page import write_several
 from thinwire.report.tables import print_table
 from thinwire.report.terminal import TerminalColumn, TerminalTable, plain, print_fitted
 
 __all__ = [
+    "Amount",
     "Record",
     "RecordedComparison",
     "RecordedMetric",
@@ -17,13 +21,19 @@ __all__ = [
     "ResultRow",
     "TerminalColumn",
     "TerminalTable",
+    "csv_lines",
     "csv_table",
     "effective_target",
+    "latex_several",
     "latex_table",
     "load",
+    "load_several",
     "plain",
     "print_fitted",
+    "print_several",
     "print_table",
     "summarise",
+    "summarise_several",
     "write_page",
+    "write_several",
 ]

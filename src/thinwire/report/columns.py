@@ -19,6 +19,7 @@ class Column:
         short_text: the same in a terminal, where width is dear, if that is something else.
         rank: what to compare, smaller is better; None if this row does not compete.
         group: a heading above several columns; empty for none.
+        in_terminal: whether a terminal has it too, where width is dear.
     """
 
     header: str
@@ -28,6 +29,7 @@ class Column:
     short_text: Callable[[ResultRow], str] | None = None
     rank: Callable[[ResultRow], float | None] = lambda row: None
     group: str = ""
+    in_terminal: bool = True
 
 
 def best_methods(column: Column, rows: Sequence[ResultRow]) -> frozenset[str]:
@@ -52,8 +54,9 @@ def columns(rows: Sequence[ResultRow]) -> tuple[Column, ...]:
     if not rows:
         return ()
     with_ratios = any(row.message_ratio is not None for row in rows)
-    to_target = _to_target(rows[0], with_ratios) if rows[0].target is not None else ()
-    return (*_final(rows[0]), *to_target, _per_step())
+    to_target = _to_target(rows, with_ratios) if any(row.target is not None for row in rows) else ()
+    top5 = (_top5(),) if any(row.final_top5 is not None for row in rows) else ()
+    return (*_final(rows[0]), *top5, *to_target, _per_step())
 
 
 def _final(first: ResultRow) -> tuple[Column, ...]:
@@ -96,8 +99,23 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
     )
 
 
-def _to_target(first: ResultRow, with_ratios: bool) -> tuple[Column, ...]:
-    group = f"to reach {target_text(first)}"
+def _top5() -> Column:
+    return Column(
+        group="at the last evaluation",
+        header="top-5",
+        short_header="final\ntop-5",
+        meaning=f"share of examples whose class is among the five likeliest, over the same runs. {_INTERVAL}",
+        text=lambda row: _or_missing(row.final_top5, metric_value) + _within(row.final_top5_within),
+        rank=lambda row: None if row.final_top5 is None or row.num_diverged else -row.final_top5,
+        in_terminal=False,
+    )
+
+
+def _to_target(rows: Sequence[ResultRow], with_ratios: bool) -> tuple[Column, ...]:
+    is_shared = len({row.target for row in rows}) == 1
+    group = (
+        f"to reach {target_text(rows[0])}" if is_shared else f"to reach the target in {rows[0].metric.name} of its run"
+    )
     fewer = "the baseline's bytes to the target divided by this method's: how many times fewer."
 
     def ratio(of: str, value: Callable[[ResultRow], float | None]) -> Column:

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from thinwire.report.columns import best_methods, columns
 from thinwire.report.rows import ResultRow
@@ -21,8 +22,18 @@ def csv_table(rows: Sequence[ResultRow]) -> str:
         >>> csv_table([])
         ''
     """
+    return csv_lines([row.to_json() for row in rows])
+
+
+def csv_lines(plain: Sequence[Mapping[str, Any]]) -> str:
+    """A line of names, those of the first, then one for each in full.
+
+    Example:
+        >>> print(csv_lines([{"method": "topk:k=1,every=8", "lr": None}]), end="")
+        method,lr
+        "topk:k=1,every=8",
+    """
     text = io.StringIO()
-    plain = [row.to_json() for row in rows]
     if plain:
         writer = csv.DictWriter(text, fieldnames=list(plain[0]), lineterminator="\n")
         writer.writeheader()
@@ -46,20 +57,36 @@ def latex_table(rows: Sequence[ResultRow]) -> str:
     shown = columns(rows)
     best = [best_methods(column, rows) for column in shown]
     head = ["method", *(" ".join(filter(None, (column.group, column.header))) for column in shown)]
+    cells = [[row.method, *(column.text(row) for column in shown)] for row in rows]
+    bold = {
+        (line, 1 + place)
+        for line, row in enumerate(rows)
+        for place, winners in enumerate(best)
+        if row.method in winners
+    }
+    return latex_lines(head, cells, bold)
+
+
+def latex_lines(head: Sequence[str], rows: Sequence[Sequence[str]], bold: Collection[tuple[int, int]] = ()) -> str:
+    """A ``tabular`` with booktabs' rules, whose first column has names.
+
+    Args:
+        head: of the columns.
+        rows: the cells of each.
+        bold: those cells that are, by row and column.
+    """
     lines = [
-        r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", _line(head), r"\midrule",
+        r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule",
+        " & ".join(map(_escaped, head)) + r" \\", r"\midrule",
     ]  # fmt: skip
-    for row in rows:
+    for line, row in enumerate(rows):
         cells = [
-            rf"\textbf{{{_escaped(column.text(row))}}}" if row.method in winners else _escaped(column.text(row))
-            for column, winners in zip(shown, best, strict=True)
+            rf"\textbf{{{_escaped(cell)}}}" if (line, place) in bold else _escaped(cell)
+            for place, cell in enumerate(row)
         ]
-        lines.append(" & ".join([rf"\texttt{{{_escaped(row.method)}}}", *cells]) + r" \\")
+        cells[0] = rf"\texttt{{{_escaped(row[0])}}}"
+        lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return " & ".join(map(_escaped, cells)) + r" \\"
 
 
 def _escaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist, stdev
 
 _QUANTILES = (
@@ -39,3 +40,23 @@ def student_t(freedom: int) -> float:
     first = (z**3 + z) / (4 * freedom)
     second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
     return z + first + second
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A mean over seeds and half of its 95 % interval; None of fewer than two seeds."""
+
+    mean: float
+    within: float | None = None
+
+    def over(self, other: "Amount") -> "Amount":
+        """The ratio of the means; its interval has the relative halves of both, added in squares.
+
+        Example:
+            >>> Amount(100.0, 3.0).over(Amount(50.0, 2.0))
+            Amount(mean=2.0, within=0.1)
+        """
+        mean = self.mean / other.mean
+        if self.within is None or other.within is None:
+            return Amount(mean)
+        return Amount(mean, mean * math.hypot(self.within / self.mean, other.within / other.mean))

@@ -1,5 +1,9 @@
 "use strict";
 (() => {
+  if (!window.Plotly) {
+    document.getElementById("missing").hidden = false;
+    return;
+  }
   const panels = JSON.parse(document.getElementById("panels").textContent);
   const hidden = new Set();
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -7,7 +11,7 @@
     responsive: true,
     displaylogo: false,
     // None that talks to a server.
-    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    modeBarButtons: [["zoom2d", "pan2d", "resetScale2d"]],
   };
 
   // The style sheet is the one home of the colours.
@@ -26,6 +30,7 @@
     } else {
       trace.line.color = own;
       trace.marker.color = own;
+      if (trace.error_y) trace.error_y.color = own;
     }
   };
 
@@ -35,6 +40,7 @@
     layout.font.family = getComputedStyle(document.body).fontFamily;
     for (const axis of [layout.xaxis, layout.yaxis]) {
       Object.assign(axis, { gridcolor: grid, linecolor: rule, tickcolor: rule, showline: true, zeroline: false });
+      axis.title.font = { size: 13, color: soft };
     }
     layout.hoverlabel = { bgcolor: surface, bordercolor: rule, font: { color: ink }, align: "left" };
     layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink };
@@ -53,10 +59,12 @@
   };
 
   const all = document.querySelector(".chip.all");
+  const none = document.querySelector(".chip.none");
   const chips = [...document.querySelectorAll(".chip[data-slot]")];
   const show = () => {
     for (const chip of chips) chip.setAttribute("aria-pressed", String(!hidden.has(Number(chip.dataset.slot))));
     all.hidden = hidden.size === 0;
+    none.hidden = hidden.size === chips.length;
     draw();
   };
   for (const chip of chips) {
@@ -70,6 +78,18 @@
     hidden.clear();
     show();
   });
+  none.addEventListener("click", () => {
+    for (const chip of chips) hidden.add(Number(chip.dataset.slot));
+    show();
+  });
+  for (const button of document.querySelectorAll(".save")) {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const plot = document.getElementById(`plot-${button.dataset.plot}`);
+      const { width, height } = plot.getBoundingClientRect();
+      Plotly.downloadImage(plot, { format: "svg", filename: button.dataset.name, width, height });
+    });
+  }
   dark.addEventListener("change", draw);
   draw();
 })();

@@ -3,34 +3,27 @@
 import json
 from html import escape
 
-from thinwire.files import StrPath, write_atomically
+from thinwire.files import StrPath
 from thinwire.report.costs import cost_table, link_table
-from thinwire.report.document import Drawing, document, figures, legend, section
+from thinwire.report.document import Drawing, Page, figures, legend, section, write_document
 from thinwire.report.prose import headline, setup
 from thinwire.report.records import RecordedComparison
 from thinwire.report.rows import ResultRow, summarise
 from thinwire.report.tables import summary_table, tuning_table
 
 
-def write_page(data: RecordedComparison, path: StrPath) -> None:
-    """Write the page to ``path``; about 5 MB, nearly all of it the figures' library.
+def write_page(data: RecordedComparison, path: StrPath, *, inline: bool = False) -> None:
+    """Write the page and beside it the figures' library, or both in one file; see :func:`write_document`.
 
     Raises:
         ConfigError: the file cannot be written; what was there is as it was.
     """
-    write_atomically(path, render(data).encode())
+    write_document(page_of(data), path, inline=inline)
 
 
-def render(data: RecordedComparison) -> str:
-    """The page as text."""
-    # Plotly is imported here: a report that only prints a table must not wait for it.
-    from thinwire.report.figures import panels
-
-    rows = summarise(data)
-    drawings = [
-        Drawing(title=panel.title, content=json.loads(panel.figure.to_json()), note=panel.note)
-        for panel in panels(data)
-    ]
+def page_of(data: RecordedComparison) -> Page:
+    """What the page shows."""
+    rows, drawings = summarise(data), drawings_of(data)
     shown = (
         f"{legend([row.method for row in rows], [_fate(row) for row in rows])}\n{figures(drawings)}\n"
         f'<p class="note">{_figure_note(data)}</p>'
@@ -44,7 +37,18 @@ def render(data: RecordedComparison) -> str:
     )
     title = f"thinwire: {len(data.methods)} method{'s' * (len(data.methods) > 1)} on {data.task}"
     header = f'<p class="headline">{headline(data, rows)}</p>\n<p>{setup(data)}</p>\n{_notes(data)}'
-    return document(title, header, "\n".join(sections), drawings, len(data.methods))
+    return Page(title=title, header=header, body="\n".join(sections), drawings=drawings, num_names=len(data.methods))
+
+
+def drawings_of(data: RecordedComparison) -> list[Drawing]:
+    """The figures, in plain values."""
+    # Plotly is imported here: a report that only prints a table must not wait for it.
+    from thinwire.report.figures import panels
+
+    return [
+        Drawing(title=panel.title, content=json.loads(panel.figure.to_json()), note=panel.note)
+        for panel in panels(data)
+    ]
 
 
 def _notes(data: RecordedComparison) -> str:

@@ -35,8 +35,8 @@ class Record:
 
     Bytes are cumulative per worker, the mean over workers. ``seconds`` are virtual for the simulator and
     measured for processes, of which ``computing_s`` went into forward and backward. The norms, and what bounds them,
-    are root mean squares over workers. They, ``loss`` and ``value`` are NaN where the file has null, NaN or an
-    infinity.
+    are root mean squares over workers. They, ``loss``, ``value`` and ``top5`` are NaN where the file has null, NaN or
+    an infinity.
     """
 
     method: str
@@ -58,6 +58,7 @@ class Record:
     relative_error: float
     loss: float
     value: float
+    top5: float
 
     @property
     def finite(self) -> bool:
@@ -182,8 +183,8 @@ def load(folder: StrPath) -> RecordedComparison:
     )
 
 
-def _later(entry: dict[str, Any], key: str, where: str) -> float:
-    """NaN in records that were made before there was such a field."""
+def _since(entry: dict[str, Any], key: str, where: str) -> float:
+    """A number that records have not had from the first; NaN in those that lack it."""
     return number_or_nan(entry, key, where) if key in entry else math.nan
 
 
@@ -264,19 +265,20 @@ def _records(path: Path, methods: tuple[str, ...]) -> list[tuple[int, Record]]:
             step=field(entry, "step", where, int),
             epoch=finite(entry, "epoch", where),
             seconds=finite(entry, "seconds", where),
-            computing_s=_later(entry, "computing_s", where),
+            computing_s=_since(entry, "computing_s", where),
             message_bytes=finite(entry, "message_bytes", where),
             link_bytes=finite(entry, "bytes_sent", where) + finite(entry, "bytes_received", where),
-            union_density=_later(entry, "union_density", where),
-            memory_norm=_later(entry, "memory_norm", where),
-            local_drift=_later(entry, "local_drift", where),
-            virtual_distance=_later(entry, "virtual_distance", where),
-            memory_bound=_later(entry, "memory_bound", where),
-            drift_bound=_later(entry, "drift_bound", where),
-            virtual_bound=_later(entry, "virtual_bound", where),
-            relative_error=_later(entry, "relative_error", where),
+            union_density=_since(entry, "union_density", where),
+            memory_norm=_since(entry, "memory_norm", where),
+            local_drift=_since(entry, "local_drift", where),
+            virtual_distance=_since(entry, "virtual_distance", where),
+            memory_bound=_since(entry, "memory_bound", where),
+            drift_bound=_since(entry, "drift_bound", where),
+            virtual_bound=_since(entry, "virtual_bound", where),
+            relative_error=_since(entry, "relative_error", where),
             loss=number_or_nan(entry, "loss", where),
             value=number_or_nan(entry, "value", where),
+            top5=_since(entry, "top5", where),
         )
         if record.method not in methods:
             raise ConfigError(

@@ -28,6 +28,7 @@ class ResultRow:
         num_diverged: runs whose last evaluation was not finite.
         final_value: mean over the runs that did not diverge; None if there is none.
         against_dense: by how much it ended higher than the baseline, seed by seed; None without a common seed.
+        final_top5: mean share of examples whose class is among the five likeliest; None where it is not measured.
         num_reached: runs that reached the target.
         link_bytes_to_target: bytes sent plus bytes received.
         message_ratio: the baseline's bytes to target divided by this method's ("times fewer").
@@ -53,6 +54,8 @@ class ResultRow:
     against_dense: float | None
     against_dense_within: float | None
     final_loss: float | None
+    final_top5: float | None
+    final_top5_within: float | None
     num_reached: int
     steps_to_target: float | None
     steps_to_target_within: float | None
@@ -161,6 +164,7 @@ def _row(data: RecordedComparison, method: str, target: float | None, baseline: 
     runs = data.runs(method)
     finals = [run[-1] for run in runs if not diverged(run)]
     values = [record.value for record in finals]
+    top5 = [record.top5 for record in finals if math.isfinite(record.top5)]
     reached = _reached(data, method, target)
     dense = [] if baseline is None else _reached(data, baseline, target)
     ahead = [] if baseline is None else _ahead(finals, [run[-1] for run in data.runs(baseline) if not diverged(run)])
@@ -182,6 +186,8 @@ def _row(data: RecordedComparison, method: str, target: float | None, baseline: 
         against_dense=_mean(ahead),
         against_dense_within=half_width(ahead),
         final_loss=_mean([record.loss for record in finals]),
+        final_top5=_mean(top5),
+        final_top5_within=half_width(top5),
         num_reached=len(reached),
         steps_to_target=_mean(steps),
         steps_to_target_within=half_width(steps),

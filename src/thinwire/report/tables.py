@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def print_table(rows: Sequence[ResultRow], console: "Console") -> None:
     """Print the rows, the best of every column bold; columns for which there is no room follow below."""
-    shown = columns(rows)
+    shown = [column for column in columns(rows) if column.in_terminal]
     best = [best_methods(column, rows) for column in shown]
     numbers = [
         TerminalColumn(

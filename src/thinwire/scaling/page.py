@@ -5,27 +5,29 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from thinwire.files import StrPath, write_atomically
-from thinwire.report.document import Drawing, document, figures, legend, section
+from thinwire.files import StrPath
+from thinwire.report import Amount
+from thinwire.report.axes import Scale, layout
+from thinwire.report.document import Drawing, Page, figures, legend, section, write_document
 from thinwire.report.formats import human_bits_per_second, human_seconds, metric_value, ratio_number, significant
 from thinwire.report.styles import line_style
 from thinwire.scaling.folders import RecordedSpeedup
-from thinwire.scaling.points import Amount, Point, Prediction, SpeedupResult
+from thinwire.scaling.points import Point, Prediction, SpeedupResult
 from thinwire.scaling.summary import summarise_speedup
 from thinwire.scaling.tables import best_table, points_table, scalings_table
 
 
-def write_page(data: RecordedSpeedup, path: StrPath) -> None:
-    """Write the page; about 5 MB, nearly all of it the figures' library.
+def write_page(data: RecordedSpeedup, path: StrPath, *, inline: bool = False) -> None:
+    """Write the page and beside it the figures' library, or both in one file; see :func:`write_document`.
 
     Raises:
         ConfigError: the file cannot be written; what was there is as it was.
     """
-    write_atomically(path, render(data).encode())
+    write_document(page_of(data), path, inline=inline)
 
 
-def render(data: RecordedSpeedup) -> str:
-    """The page as text; it fetches nothing."""
+def page_of(data: RecordedSpeedup) -> Page:
+    """What the page shows."""
     result = summarise_speedup(data)
     methods = [scaling.method for scaling in result.scalings]
     slots = {method: slot for slot, method in enumerate(methods)}
@@ -41,7 +43,7 @@ def render(data: RecordedSpeedup) -> str:
     )
     title = f"thinwire: speed-up over {data.workers[-1]} workers on {data.first.task}"
     header = f'<p class="headline">{_headline(result, data.workers[-1])}</p>\n<p>{_setup(data)}</p>'
-    return document(title, header, "\n".join(sections), drawings, len(names))
+    return Page(title=title, header=header, body="\n".join(sections), drawings=drawings, num_names=len(names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ _PANELS = (
         is_bytes=True,
     ),
 )  # fmt: skip
+_TICKS = {"tickformat": "~g", "dtick": "D2"}
+"""Between powers of ten only 2 and 5, as others overlap."""
 _FIGURES_NOTE = (
     '<p class="note">All axes are logarithmic. Whiskers are 95 % intervals over seeds. Crosses are predicted by the '
     "model fitted to all other numbers of workers. The dashed line is a linear speed-up. In the last figure each line "
@@ -147,31 +151,36 @@ def _against_workers(panel: _Panel, result: SpeedupResult, slots: dict[str, int]
         ]
         if predicted:
             traces.append(_crosses([x for x, _ in predicted], [y for _, y in predicted], method, slot))
-    layout = _layout("workers", panel.label, is_bytes=panel.is_bytes)
-    layout["xaxis"] |= {"tickvals": list(workers), "ticktext": list(map(str, workers))}
+    shown = layout(
+        Scale(title="workers", more={"tickvals": list(workers), "ticktext": list(map(str, workers))}),
+        Scale(title=panel.label, is_bytes=panel.is_bytes, more={} if panel.is_bytes else _TICKS),
+    )
     if panel.rises:
-        layout["shapes"] = [
+        shown["shapes"] = [
             {"type": "line", "x0": 1, "y0": 1, "x1": workers[-1], "y1": workers[-1],
              "line": {"width": 1.5, "dash": "dash"}}
         ]  # fmt: skip
-    return Drawing(title=panel.title, content={"data": traces, "layout": layout})
+    return Drawing(title=panel.title, content={"data": traces, "layout": shown})
 
 
 def _against_ratio(result: SpeedupResult, workers: Sequence[int], first_slot: int) -> Drawing:
     traces = []
     for place, count in enumerate(workers):
-        shown = [
+        own = [
             (point.ratio, point.seconds, point.method)
             for point in result.points
             if point.workers == count and point.ratio and point.seconds is not None and point.seconds.mean > 0
         ]
-        shown.sort(key=lambda each: each[0])
-        if shown:
+        own.sort(key=lambda each: each[0])
+        if own:
             name, slot = f"P = {count}", first_slot + place
-            line = _line([each[0] for each in shown], [each[1] for each in shown], name, slot)
-            traces.append(line | {"text": [escape(each[2]) for each in shown]})
-    layout = _layout("times fewer message bytes a step than f32", "simulated seconds to target")
-    return Drawing(title="seconds against compression", content={"data": traces, "layout": layout})
+            line = _line([each[0] for each in own], [each[1] for each in own], name, slot)
+            traces.append(line | {"text": [escape(each[2]) for each in own]})
+    shown = layout(
+        Scale(title="times fewer message bytes a step than f32", more=_TICKS),
+        Scale(title="simulated seconds to target", more=_TICKS),
+    )
+    return Drawing(title="seconds against compression", content={"data": traces, "layout": shown})
 
 
 def _line(x: Sequence[float], amounts: Sequence[Amount], name: str, slot: int) -> dict[str, Any]:
@@ -200,16 +209,4 @@ def _crosses(x: Sequence[float], y: Sequence[float], name: str, slot: int) -> di
         "hovertemplate": "%{text}<extra></extra>", "line": {"color": colour},
         "marker": {"size": 10, "symbol": "x-thin-open", "color": colour, "line": {"width": 1.5}},
         "meta": {"slot": slot, "part": "line"},
-    }  # fmt: skip
-
-
-def _layout(x: str, y: str, *, is_bytes: bool = False) -> dict[str, Any]:
-    axis: dict[str, Any] = {"type": "log", "automargin": True, "zeroline": False}
-    # Between powers of ten only 2 and 5, as others overlap; SI prefixes are decimal, as our bytes are.
-    shape = {"tickformat": "~s", "ticksuffix": "B"} if is_bytes else {"tickformat": "~g", "dtick": "D2"}
-    return {
-        "font": {"size": 13}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "height": 380,
-        "margin": {"l": 60, "r": 20, "t": 16, "b": 56}, "showlegend": False, "hovermode": "closest",
-        "xaxis": {**axis, "title": {"text": x, "standoff": 10}},
-        "yaxis": {**axis, **shape, "title": {"text": y, "standoff": 10}},
     }  # fmt: skip

@@ -4,28 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from thinwire.report import ResultRow
+from thinwire.report import Amount, ResultRow
 from thinwire.theory import StepsToTarget
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """A mean over seeds and half of its 95 % interval; None of fewer than two seeds."""
-
-    mean: float
-    within: float | None = None
-
-    def over(self, other: "Amount") -> "Amount":
-        """The ratio of the means; its interval has the relative halves of both, added in squares.
-
-        Example:
-            >>> Amount(100.0, 3.0).over(Amount(50.0, 2.0))
-            Amount(mean=2.0, within=0.1)
-        """
-        mean = self.mean / other.mean
-        if self.within is None or other.within is None:
-            return Amount(mean)
-        return Amount(mean, mean * math.hypot(self.within / self.mean, other.within / other.mean))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from thinwire import report
 from thinwire.errors import ConfigError
 from thinwire.experiments.settings import with_options
 from thinwire.methods import num_exchanges, parse_method
-from thinwire.report import RecordedComparison, ResultRow
+from thinwire.report import Amount, RecordedComparison, ResultRow
 from thinwire.scaling.folders import RecordedSpeedup
-from thinwire.scaling.points import Amount, Best, Point, Prediction, Scaling, SpeedupResult, StepSeconds
+from thinwire.scaling.points import Best, Point, Prediction, Scaling, SpeedupResult, StepSeconds
 from thinwire.theory import LINEAR_FROM, StepsToTarget, fit_steps_to_target
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from thinwire.report import TerminalColumn, TerminalTable, print_fitted
+from thinwire.report import Amount, TerminalColumn, TerminalTable, print_fitted
 from thinwire.report.document import name_cell, table
 from thinwire.report.formats import MISSING, human_bytes, human_seconds, ratio_number, significant
-from thinwire.scaling.points import Amount, Best, Point, Prediction, Scaling, SpeedupResult
+from thinwire.scaling.points import Best, Point, Prediction, Scaling, SpeedupResult
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -27,10 +27,18 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Mean loss and metric over one split."""
+    """Mean loss and metric over one split.
+
+    Args:
+        loss: the mean.
+        value: of the task's metric.
+        top5: the share of examples whose class is among the five that the model thinks likeliest; None unless the
+            metric is an accuracy over at least ten classes.
+    """
 
     loss: float
     value: float
+    top5: float | None = None
 
 
 class Task(Protocol):

@@ -15,7 +15,7 @@ _SPLIT = Key(0).fold("digits", "split")
 
 
 @cache
-def digits() -> ImageTask:
+def digits() -> ImageTask[Images]:
     """The 1,797 grey 8x8 digits of scikit-learn, and a network of 38,282 parameters.
 
     Pixels are divided by 16, so they lie in ``[0, 1]``. 1,297 images are for training, 200 for validation and

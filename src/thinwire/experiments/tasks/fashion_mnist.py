@@ -1,6 +1,8 @@
 """``fashion-mnist``: a convolutional network on 70,000 photographs of clothes, read from IDX files."""
 
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from thinwire.errors import ConfigError
 from thinwire.experiments.sharding import permutation
 from thinwire.experiments.tasks.idx import read_idx
 from thinwire.experiments.tasks.images import Images, ImageTask
+from thinwire.experiments.tasks.resnet import Norm, ResNet18
 from thinwire.files import StrPath
 from thinwire.random import Key
 
@@ -21,7 +24,13 @@ _NAMES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in _KINDS
 _SPLIT = Key(0).fold("fashion-mnist", "split")
 
 
-def fashion_mnist(data: StrPath | None = None, *, num_validation: int = 5_000) -> ImageTask:
+def fashion_mnist(
+    data: StrPath | None = None,
+    *,
+    num_validation: int = 5_000,
+    model: Literal["cnn", "resnet18"] = "cnn",
+    norm: Norm = "group",
+) -> ImageTask[Images]:
     """The grey 28x28 images of Fashion-MNIST, and a network of 206,922 parameters.
 
     The 60,000 images of the training files are split by a fixed key, whatever the seed of a run, into 55,000
@@ -34,6 +43,8 @@ def fashion_mnist(data: StrPath | None = None, *, num_validation: int = 5_000) -
             where Debian's package ``dataset-fashion-mnist`` puts them, ``/usr/share/datasets/fashion-mnist``.
         num_validation: how many images of the training files are for validation; at least one of them must
             be left for training.
+        model: ``cnn``, the network, or ``resnet18``, ResNet-18 for small images, of 11,172,810 parameters.
+        norm: of ``resnet18``, see :class:`~thinwire.experiments.tasks.resnet.ResNet18`.
 
     Raises:
         ConfigError: files are missing or broken, are not 28x28 images with one of ten labels each, or
@@ -55,11 +66,11 @@ def fashion_mnist(data: StrPath | None = None, *, num_validation: int = 5_000) -
         raise ConfigError(f"num_validation is {num_validation}; with {count} images it is 1 to {count - 1}.")
     order = permutation(count, _SPLIT)
     return ImageTask(
-        name="fashion-mnist",
+        name="fashion-mnist" if model == "cnn" else f"fashion-mnist:model={model},norm={norm}",
         train=known.at(order[num_validation:]),
         validation=known.at(order[:num_validation]),
         test=_read(test_images, test_labels),
-        build=network,
+        build=network if model == "cnn" else partial(ResNet18, channels=1, num_classes=10, small=True, norm=norm),
         batch_size=32,
         learning_rates=(0.03, 0.1, 0.3, 1.0),
     )

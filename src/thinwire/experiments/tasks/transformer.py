@@ -1,4 +1,6 @@
-"""A small causal transformer over bytes."""
+"""A small causal transformer over bytes, and the blocks of any."""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,25 +48,37 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Causal self-attention, then a perceptron of four times the width, each added to its input."""
+    """Causal self-attention, then a perceptron of four times the width, each added to its input.
 
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+    Args:
+        width: a multiple of ``num_heads``.
+        num_heads: attention heads.
+        dropout: probability after each part.
+        bias: whether the linear maps have biases.
+        gelu: ``none`` for the exact one, ``tanh`` for what approximates it.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, dropout: float = 0.0, *, bias: bool = False,
+        gelu: Literal["none", "tanh"] = "none",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
+        self.gelu = gelu
         self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.join = nn.Linear(width, width, bias=False)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.join = nn.Linear(width, width, bias=bias)
         self.norm2 = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(4 * width, width, bias=False)
+        self.up = nn.Linear(width, 4 * width, bias=bias)
+        self.down = nn.Linear(4 * width, width, bias=bias)
         nn.init.normal_(self.join.weight, std=0.02)
         nn.init.normal_(self.down.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, t, width]`` to the same shape."""
         x = x + self._drop(self._attend(self.norm1(x)))
-        return x + self._drop(self.down(F.gelu(self.up(self.norm2(x)))))
+        return x + self._drop(self.down(F.gelu(self.up(self.norm2(x)), approximate=self.gelu)))
 
     def _attend(self, x: Tensor) -> Tensor:
         b, t, width = x.shape

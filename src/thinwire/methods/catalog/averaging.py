@@ -9,9 +9,18 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges import AllReduce
 from thinwire.layout import Chunks, Granularity, PerTensor, Whole
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
-from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember, Route, quantizer, sparsifier
+from thinwire.methods.catalog.parts import (
+    MEMORIES,
+    NO_MOMENTUM,
+    ROUTES,
+    Remember,
+    Route,
+    outer,
+    quantizer,
+    sparsifier,
+)
 from thinwire.methods.catalog.row import CatalogEntry, entry
-from thinwire.methods.options import Density
+from thinwire.methods.options import Density, Fraction
 from thinwire.methods.schedules import Every, RandomGaps, Schedule
 
 
@@ -101,11 +110,14 @@ def ef_signsgd(
     granularity: Granularity = PerTensor(),
     memory: Remember = "error-feedback",
     exchange: Route = "gather",
+    lr: float = 1.0,
+    momentum: Fraction = NO_MOMENTUM,
+    nesterov: bool = True,
 ) -> Method:
     """Signs scaled by the mean magnitude, with memory."""
     return ModelAveraging(
         schedule=Every(every), memory=MEMORIES[memory], compressor=Sign(),
-        exchange=ROUTES[exchange], granularity=granularity,
+        exchange=ROUTES[exchange], granularity=granularity, update=outer(lr, momentum, nesterov),
     )  # fmt: skip
 
 

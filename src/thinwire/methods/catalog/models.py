@@ -7,16 +7,15 @@ from thinwire.exchanges import Gather
 from thinwire.layout import Chunks, Granularity, PerTensor
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import Method, ModelAveraging
-from thinwire.methods.catalog.parts import ROUTES, Route
+from thinwire.methods.catalog.parts import NO_MIX, NO_MOMENTUM, ROUTES, Route, outer
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.schedules import Every, PostLocal
-from thinwire.methods.updates import Outer
 
 _BETA = Fraction(0.9)
 _OUTER_MOMENTUM = Fraction(0.9)
-_NO_MIX, _HALF = Fraction(0.0), Fraction(0.5)
+_HALF = Fraction(0.5)
 _DECAY = Fraction(0.95)
 _ONE_IN_64 = Density(1 / 64)
 
@@ -83,10 +82,10 @@ def easgd(every: int = 4, beta: Fraction = _BETA, alpha: Fraction | None = None)
 )
 def diloco(
     every: int = 500, lr: float = 0.7, momentum: Fraction = _OUTER_MOMENTUM, nesterov: bool = True,
-    delay: int = 0, mix: Fraction = _NO_MIX,
+    delay: int = 0, mix: Fraction = NO_MIX,
 ) -> Method:  # fmt: skip
     """An outer optimizer on what workers did in hundreds of steps."""
-    return ModelAveraging(schedule=Every(every), update=_outer(lr, momentum, nesterov, mix), delay=delay)
+    return ModelAveraging(schedule=Every(every), update=outer(lr, momentum, nesterov, mix), delay=delay)
 
 
 @entry(
@@ -112,7 +111,7 @@ def streaming_diloco(
     """One fragment at a time, in four bits, applied while training goes on."""
     return ModelAveraging(
         schedule=Every(every), compressor=NaturalDithering(levels=levels, norm="max"), exchange=Gather(),
-        granularity=granularity, update=_outer(lr, momentum, nesterov, mix), fragments=fragments, delay=delay,
+        granularity=granularity, update=outer(lr, momentum, nesterov, mix), fragments=fragments, delay=delay,
     )  # fmt: skip
 
 
@@ -130,6 +129,8 @@ def sparseloco(
     bits: int = 2,
     decay: Fraction = _DECAY,
     lr: float = 1.0,
+    momentum: Fraction = NO_MOMENTUM,
+    nesterov: bool = True,
     mean: Literal["all", "contributors"] = "all",
     clip: Literal["none", "median"] = "none",
     granularity: Granularity = Chunks(4096),
@@ -137,12 +138,9 @@ def sparseloco(
     """The largest of each chunk in two bits, with a memory that fades."""
     return ModelAveraging(
         schedule=Every(every), memory=ErrorFeedback(decay=decay), compressor=TopK(density=density, values=Bins(bits)),
-        exchange=Gather(mean=mean, clip=clip), granularity=granularity, update=Outer(lr=lr),
+        exchange=Gather(mean=mean, clip=clip), granularity=granularity,
+        update=outer(lr, momentum, nesterov),
     )  # fmt: skip
-
-
-def _outer(lr: float, momentum: float, nesterov: bool, mix: float) -> Outer:
-    return Outer(lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0.0, mix=mix)
 
 
 eamsgd = entry(

@@ -6,10 +6,13 @@ from thinwire.compressors import QSGD, Compressor, RandK, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Exchange, Gather, ParameterServer
 from thinwire.memory import ErrorFeedback, Memory, NoMemory
+from thinwire.methods.options import Fraction
+from thinwire.methods.updates import Outer
 
 Route: TypeAlias = Literal["gather", "server"]
 Remember: TypeAlias = Literal["error-feedback", "none"]
 ROUTES: dict[str, Exchange] = {"gather": Gather(), "server": ParameterServer()}
+NO_MOMENTUM, NO_MIX = Fraction(0.0), Fraction(0.0)
 MEMORIES: dict[str, Memory] = {"error-feedback": ErrorFeedback(), "none": NoMemory()}
 
 
@@ -29,3 +32,8 @@ def sparsifier(select: str, density: float | None, k: float | None, values: Comp
     density = 0.01 if density is None and k is None else density
     kind = TopK if select == "top" else RandK
     return kind(density=density, k=k, values=values)
+
+
+def outer(lr: float, momentum: float, nesterov: bool, mix: float = 0.0) -> Outer:
+    """The step that a mean makes; without momentum there is none to look ahead with."""
+    return Outer(lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0.0, mix=mix)

@@ -1,0 +1,95 @@
+"""From the records of a family to what is told of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from statistics import fmean
+
+from thinwire import report
+from thinwire.pareto.folders import RecordedFamily
+from thinwire.pareto.parts import COMBINED
+from thinwire.pareto.points import MEASURES, Allowed, Contestant, Measure, ParetoResult, Point, Unit, frontier
+from thinwire.report import Record, ResultRow
+from thinwire.report.settings import RecordedMetric
+
+_POINTS = (0.002, 0.005, 0.01, 0.02, 0.05)
+"""Losses of a share, such as accuracy: .2 to 5 points."""
+_FACTORS = (1.1, 1.5, 2.0, 5.0)
+"""Of a metric on a log axis."""
+_SHARES = (0.002, 0.005, 0.01, 0.02, 0.05)
+"""Of the dense value, for other metrics."""
+
+
+def summarise_family(data: RecordedFamily) -> ParetoResult:
+    """The points with their frontier, the best for each loss, all three against their parts."""
+    comparison = data.comparison
+    rows = report.summarise(comparison)
+    points = [_point(row, data.parts[row.method], comparison.runs(row.method)) for row in rows]
+    up = comparison.metric.higher_is_better
+    fronts = [
+        {point.row.method for point in frontier(points, cost, higher_is_better=up)}
+        for cost in (lambda point: point.message_bytes, lambda point: point.link_bytes)
+    ]
+    points = [
+        replace(point, on_frontier=point.row.method in fronts[0], on_link_frontier=point.row.method in fronts[1])
+        for point in points
+    ]
+    return ParetoResult(
+        points=tuple(points),
+        allowed=tuple(_allowed(points, comparison.metric)),
+        contest={measure: tuple(_contest(points, measure)) for measure in MEASURES},
+    )
+
+
+def _point(row: ResultRow, parts: tuple[str, ...], runs: Sequence[Sequence[Record]]) -> Point:
+    ends = [run[-1] for run in runs]
+    return Point(
+        row=row,
+        parts=parts,
+        message_bytes=fmean(record.message_bytes for record in ends) if ends else None,
+        link_bytes=fmean(record.link_bytes for record in ends) if ends else None,
+    )
+
+
+def _allowed(points: Sequence[Point], metric: RecordedMetric) -> list[Allowed]:
+    """For each loss against the best dense method; none without one."""
+    sign = 1.0 if metric.higher_is_better else -1.0
+    dense = [point.row.final_value for point in points if not point.parts and point.competes]
+    best = max((value for value in dense if value is not None), key=lambda value: sign * value, default=None)
+    if best is None:
+        return []
+    over = next((point.message_bytes for point in points if point.row.is_baseline), None)
+    unit: Unit = "factor" if metric.logarithmic and best > 0 else "points" if metric.is_share else "value"
+    losses = {"factor": _FACTORS, "points": _POINTS, "value": tuple(abs(best) * share for share in _SHARES)}[unit]
+    found = []
+    for loss in losses:
+        limit = (best / loss if metric.higher_is_better else best * loss) if unit == "factor" else best - sign * loss
+        good = [point for point in points if point.competes and metric.at_least_as_good(_final(point), limit)]
+        point = min(good, key=lambda each: (each.message_bytes or 0.0, -sign * _final(each)), default=None)
+        ratio = over / point.message_bytes if over and point is not None and point.message_bytes else None
+        found.append(Allowed(loss=loss, unit=unit, limit=limit, point=point, ratio=ratio))
+    return found
+
+
+def _final(point: Point) -> float:
+    assert point.row.final_value is not None, "only points that compete are asked"
+    return point.row.final_value
+
+
+def _contest(points: Sequence[Point], measure: Measure) -> list[Contestant]:
+    found = []
+    for number in range(len(COMBINED) + 1):
+        for parts in combinations(COMBINED, number):
+            own = [point for point in points if point.parts == parts]
+            reached = [(cost.mean, place) for place, point in enumerate(own) if (cost := point.to_target(measure))]
+            if own:
+                point = own[min(reached)[1]] if reached else None
+                cost = None if point is None else point.to_target(measure)
+                found.append(Contestant(measure=measure, parts=parts, point=point, cost=cost, ratio=None))
+    all_three = next((each.cost for each in found if each.parts == COMBINED), None)
+    if all_three is None or not all_three.mean:
+        return found
+    return [
+        each if each.cost is None or not each.cost.mean else replace(each, ratio=each.cost.over(all_three))
+        for each in found
+    ]

@@ -1,0 +1,191 @@
+"""All that a plan measures, in the order in which one thing needs another."""
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinwire.distributed import Transport
+from thinwire.distributed.link_speed import measure_link
+from thinwire.distributed.probe import exchanges_per_step
+from thinwire.errors import ConfigError
+from thinwire.methods import parse_method
+from thinwire.network import Network
+from thinwire.planner.compute import (
+    ONE_BUCKET_MB,
+    MeasuredCompute,
+    PlainSteps,
+    group_of_one,
+    measure_compute,
+    measure_plain,
+    measure_power_sgd,
+)
+from thinwire.planner.family import Candidate, Kind
+from thinwire.planner.link import LONGEST_IDLE_S, MeasuredLink, Need, measure_curves
+from thinwire.planner.local import MeasuredExchange, measure_casts, measure_hooked, measure_synchronized
+from thinwire.planner.training_step import TrainingStep
+from thinwire.step_time import Exchange, Way
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What was found of the parts of a step; none of it is a method's exchange on the link.
+
+    Args:
+        numel: entries of the gradient.
+        processes: how many there are.
+        network: latency and bandwidth, as torch's all-reduce shows them.
+        compute: steps in DDP.
+        one_bucket: steps in DDP with all gradients in one bucket.
+        plain: steps without DDP.
+        exchanges: of each candidate by its method: one for each bucket, or one in all.
+        periods: steps from one exchange to the next, by method.
+        link: seconds of plain messages.
+        hidden: the share of compression that passes beside backward.
+    """
+
+    numel: int
+    processes: int
+    network: Network
+    compute: MeasuredCompute
+    one_bucket: MeasuredCompute
+    plain: PlainSteps
+    exchanges: Mapping[str, Sequence[MeasuredExchange]]
+    periods: Mapping[str, float]
+    link: MeasuredLink
+    hidden: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, of which :meth:`from_json` makes the same measurements."""
+        return {**asdict(replace(self, link=MeasuredLink({}, 0))), "link": self.link.to_json()}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Measurements":
+        """The measurements whose :meth:`to_json` was kept, so that they can be predicted from again."""
+        exchanges = {
+            method: tuple(MeasuredExchange.from_json(each) for each in measured)
+            for method, measured in data["exchanges"].items()
+        }
+        return Measurements(
+            data["numel"], data["processes"], Network.from_json(data["network"]),
+            MeasuredCompute.from_json(data["compute"]), MeasuredCompute.from_json(data["one_bucket"]),
+            PlainSteps(tuple(data["plain"]["mean_s"]), tuple(data["plain"]["most_s"])), exchanges, data["periods"],
+            MeasuredLink.from_json(data["link"], data["processes"]), data["hidden"],
+        )  # fmt: skip
+
+
+def measure(
+    step: TrainingStep, chosen: Sequence[Candidate], vectors: Sequence[Tensor], transport: Transport, limit_s: float,
+    say: Callable[[str], None],
+) -> Measurements:  # fmt: skip
+    """Measure the step, then what candidates compute and send, then the link up to the longest of these messages.
+
+    Every process calls it at the same point, and all measure at the same time, as they will train.
+
+    Args:
+        step: what is trained.
+        chosen: what is to be predicted.
+        vectors: gradients to compress, at least as long as the model.
+        transport: of the processes, over all of torch's.
+        limit_s: about as long a single measurement may take; a message of half of it is the longest that is sent.
+        say: is told what is measured next.
+
+    Raises:
+        ConfigError: a single process, or a method that does not fit the model.
+    """
+    if transport.size == 1:
+        raise ConfigError("a link needs processes at both ends, and there is 1; start 2 or more, as with torchrun")
+    alone = group_of_one(transport)
+    say("the step without communication")
+    compute = measure_compute(step, transport, alone, limit_s)
+    one_bucket = measure_compute(step, transport, alone, limit_s, ONE_BUCKET_MB)
+    plain = measure_plain(step, transport, limit_s)
+    network = measure_link(transport)
+    exchanges: dict[str, Sequence[MeasuredExchange]] = {}
+    for number, candidate in enumerate(chosen, start=1):
+        say(f"what a process computes, {number} of {len(chosen)}: {candidate.method}")
+        transport.share([])
+        if candidate.kind is Kind.POWER_SGD:
+            costs = measure_power_sgd(step, transport, alone, limit_s, one_bucket)
+            own = [MeasuredExchange(costs)]
+        else:
+            own = _exchanges(candidate, step, compute, vectors, transport, network)
+        exchanges[candidate.method] = [_slowest(each, transport) for each in own]
+    if step.compute_s is not None:
+        compute, one_bucket = compute.lasting(step.compute_s), one_bucket.lasting(step.compute_s)
+        plain = PlainSteps((step.compute_s,), (step.compute_s,))
+    periods = {
+        each.method: 1 / exchanges_per_step(parse_method(each.method))
+        for each in chosen
+        if each.kind in (Kind.HOOKED, Kind.SYNCHRONIZED)
+    }
+    say("the link")
+    needs = _needs(chosen, compute, exchanges, periods, plain)
+    link = measure_curves(transport, needs, limit_s / 2)
+    hidden = _hidden(transport)
+    numel = step.layout.numel
+    return Measurements(
+        numel, transport.size, network, compute, one_bucket, plain, exchanges, periods, link, hidden
+    )  # fmt: skip
+
+
+def _exchanges(
+    candidate: Candidate, step: TrainingStep, compute: MeasuredCompute, vectors: Sequence[Tensor],
+    transport: Transport, network: Network,
+) -> list[MeasuredExchange]:  # fmt: skip
+    rank, size = transport.rank, transport.size
+    if candidate.kind is Kind.DENSE:
+        return [MeasuredExchange((Exchange(),)) for _ in compute.names]
+    if candidate.kind is Kind.DENSE_BF16:
+        return measure_casts([bucket.numel for bucket in compute.at(0.5).buckets], size)
+    method = parse_method(candidate.method)
+    if candidate.kind is Kind.HOOKED:
+        return measure_hooked(method, step, compute.names, vectors, rank, size, network)
+    return [measure_synchronized(method, step.layout, vectors, rank, size, network)]
+
+
+def _slowest(own: MeasuredExchange, transport: Transport) -> MeasuredExchange:
+    """The longest seconds and messages of all processes, each time: the others wait for them."""
+    return own.of([max(each) for each in zip(*transport.share(own.numbers()), strict=True)])
+
+
+def _needs(
+    chosen: Sequence[Candidate], compute: MeasuredCompute, exchanges: Mapping[str, Sequence[MeasuredExchange]],
+    periods: Mapping[str, float], plain: PlainSteps,
+) -> dict[Way, list[Need]]:  # fmt: skip
+    """The longest message of every way, after each idle time that some candidate leaves."""
+    most: dict[tuple[Way, float], float] = {}
+
+    def add(way: Way, idle_s: float, num_bytes: float) -> None:
+        place = way, min(idle_s, LONGEST_IDLE_S)
+        most[place] = max(most.get(place, 0.0), num_bytes)
+
+    middle = compute.at(0.5)
+    add(Way.GATHER, middle.step_s, 0.0)
+    for candidate in chosen:
+        idle_s = middle.step_s
+        if candidate.kind is Kind.SYNCHRONIZED:
+            idle_s = periods[candidate.method] * plain.at(0.5, periods[candidate.method])
+        for each in exchanges[candidate.method]:
+            for turn in each.rounds:
+                for part in turn.rounds:
+                    add(part.way, idle_s, part.num_bytes)
+        if candidate.kind is Kind.DENSE:
+            add(Way.TORCH_SUM, idle_s, 4.0 * max(bucket.numel for bucket in middle.buckets))
+    found: dict[Way, list[Need]] = {}
+    for (way, idle_s), num_bytes in most.items():
+        found.setdefault(way, []).append(Need(idle_s=idle_s, most_bytes=num_bytes))
+    return found
+
+
+def _hidden(transport: Transport) -> float:
+    """Of a processor: what is free beside the computation of all processes of this machine, on the fullest machine."""
+    own = torch.frombuffer(bytearray(socket.gethostname().encode()), dtype=torch.uint8)
+    names = [bytes(each.tolist()) for each in transport.share_bytes(own)]
+    here = names.count(names[transport.rank])
+    free = ((os.cpu_count() or 1) - here * torch.get_num_threads()) / here
+    return min(max(min(one for (one,) in transport.share([free])), 0.0), 1.0)

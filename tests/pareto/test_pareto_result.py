@@ -1,0 +1,225 @@
+"""What is told of a made-up family, against numbers computed here from the same records; the family itself."""
+
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import run_cli
+from report_folders import Plan, write_folder
+
+from thinwire import pareto
+from thinwire.cli.application import console
+from thinwire.errors import ConfigError
+from thinwire.methods import parse_method
+from thinwire.pareto.family import DENSE, Family, parts_of
+from thinwire.pareto.page import page_of
+from thinwire.pareto.parts import COMBINED, parts_name
+from thinwire.pareto.points import MEASURES, Point
+
+FAMILY = Family(densities=("1%",), bits=(1, 4), periods=(8,))
+PARTS = {method: parts_of(method) for method in FAMILY.methods()}
+TARGET, SEEDS = 0.5, (0, 1, 2)
+
+Costs = Mapping[str, tuple[float, float]]
+"""By method: message bytes a step, final accuracy."""
+
+
+def made_up(seed: int) -> Costs:
+    """By no law, but not twice the same."""
+    spread = {method: (7 * seed + 13 * place) % 29 for place, method in enumerate(PARTS)}
+    return {
+        method: (1e5 / (1 + spread[method]) ** (1 + len(own)), 0.6 + 0.01 * ((spread[method] * 11) % 17))
+        for method, own in PARTS.items()
+    }
+
+
+def write_family(folder: Path, costs: Costs, missed: Sequence[str] = (), diverged: Sequence[str] = ()) -> Path:
+    """A folder as ``thinwire pareto`` writes it: two evaluations a run, and the target reached after 100 steps."""
+    changes: dict[str, Any] = {
+        "methods": list(costs), "target": TARGET, "seeds": list(SEEDS), "dense": list(DENSE), "codec_s": {},
+        "chosen": {method: {"optimizer": "sgd", "options": "", "lr": 0.1} for method in costs},
+    }  # fmt: skip
+    made = write_folder(folder, Plan(methods=["sgd"], changes=changes))
+    records = []
+    for (method, (num_bytes, final)), seed, step in itertools.product(costs.items(), SEEDS, (0, 100, 600)):
+        reached = step and not (method in missed and seed == 1)
+        value: float | None = (final if step == 600 else TARGET) + 1e-3 * seed if reached else 0.1
+        if method in diverged and seed == 1 and step == 600:
+            value = None
+        sent = step * num_bytes * (1 + 0.1 * seed)
+        records.append({
+            **made.results[0], "method": method, "seed": seed, "step": step, "lr": 0.1, "value": value, "loss": 1.0,
+            "message_bytes": sent, "bytes_sent": 2 * sent, "bytes_received": 2 * sent,
+            "seconds": 1e-3 * step + 1e-6 * sent,
+        })  # fmt: skip
+    (folder / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "tuning.jsonl").write_text("")
+    (folder / pareto.FILE).write_text(pareto.family_text({method: PARTS[method] for method in costs}))
+    return folder
+
+
+def result_of(folder: Path) -> pareto.ParetoResult:
+    return pareto.summarise_family(pareto.load_family(folder))
+
+
+def test_a_family_has_every_subset_with_every_value_once() -> None:
+    family = Family(densities=("1%", "5%"), bits=(1, 2, 4), periods=(4, 8))
+    counts = {"quantize": 3, "sparsify": 2, "local steps": 2}
+    methods = family.methods()
+    assert len(set(methods)) == len(methods)
+    found = [parts_of(method) for method in methods]
+    for number in range(4):
+        for subset in itertools.combinations(COMBINED, number):
+            expected = math.prod(counts[part] for part in subset) if subset else len(DENSE)
+            assert found.count(subset) == expected, subset
+    products = [repr(parse_method(method)) for method in methods]
+    assert len(set(products)) == len(products)
+
+
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        ("sgd", ()), ("bf16-sgd", ()), ("qsgd:bits=2", ("quantize",)), ("mem-sgd:k=0.5", ("sparsify",)),
+        ("terngrad", ("quantize",)), ("gspar", ("quantize", "sparsify")), ("dgc", ("sparsify",)),
+        ("powersgd", ("low rank",)),
+        ("diloco", ("local steps",)), ("sparseloco", COMBINED), ("local-sgd:every=1", ()),
+        ("post-local-sgd:switch=300", ("local steps",)), ("pqasgd", ("quantize", "local steps")),
+        ("qsparse:density=1%", ("quantize", "sparsify")), ("topk:every=2", ("sparsify", "local steps")),
+    ],
+)  # fmt: skip
+def test_parts_are_told_by_what_is_sent_and_when(method: str, parts: tuple[str, ...]) -> None:
+    assert parts_of(method) == parts
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"bits": (0,)}, "--bits 0 was given"), ({"bits": (4, 33)}, "--bits 4,33"),
+        ({"periods": (1, 8)}, "--every 1,8"),
+        ({"densities": ("1%", "1%")}, "--density 1%,1% has a value twice"), ({"periods": (8, 8)}, "twice"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_cannot_be_is_refused(given: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        Family(**given)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_frontier_is_what_nothing_dominates(tmp_path: Path, seed: int) -> None:
+    costs = made_up(seed)
+    diverged = list(costs)[3:4]
+    points = result_of(write_family(tmp_path / "family", costs, diverged=diverged)).points
+    assert [point.row.method for point in points] == list(costs)
+    for point in points:
+        num_bytes, final = costs[point.row.method]
+        mean = statistics.mean(600 * num_bytes * (1 + 0.1 * each) for each in SEEDS)
+        assert point.message_bytes == pytest.approx(mean)
+        assert point.link_bytes == pytest.approx(4 * mean)
+        if point.row.method not in diverged:
+            assert point.row.final_value == pytest.approx(final + 1e-3)
+        dominated = any(
+            other_bytes <= num_bytes and value >= final and (other_bytes, value) != (num_bytes, final)
+            for method, (other_bytes, value) in costs.items()
+            if method not in diverged
+        )
+        assert point.on_frontier == point.on_link_frontier == (not dominated and point.row.method not in diverged)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_for_each_loss_and_the_contest(tmp_path: Path, seed: int) -> None:
+    costs = made_up(seed)
+    missed = [method for method, own in PARTS.items() if own == ("sparsify",)]
+    result = result_of(write_family(tmp_path / "family", costs, missed=missed))
+    dense = max(costs[method][1] for method in DENSE)
+    assert [each.loss for each in result.allowed] == [0.002, 0.005, 0.01, 0.02, 0.05]
+    by_seconds = min(DENSE, key=lambda method: costs[method][0])
+    for each in result.allowed:
+        good = {method: own[0] for method, own in costs.items() if own[1] >= dense - each.loss - 1e-12}
+        best = min(good, key=lambda method: good[method])
+        assert each.point is not None
+        assert each.point.row.method == best
+        assert each.ratio == pytest.approx(costs[by_seconds][0] / costs[best][0])
+    for measure, contest in result.contest.items():
+        assert [rival.parts for rival in contest] == [
+            subset for number in range(4) for subset in itertools.combinations(COMBINED, number)
+        ]
+        all_three = min(costs[method][0] for method, own in PARTS.items() if own == COMBINED)
+        for rival in contest:
+            paid = {method: costs[method][0] for method, parts in PARTS.items() if parts == rival.parts}
+            if rival.parts == ("sparsify",):
+                assert (rival.verdict, rival.point, rival.ratio) == ("missed", None, None)
+                continue
+            cheapest = min(paid, key=paid.__getitem__)
+            assert rival.point is not None
+            assert rival.cost is not None
+            assert rival.ratio is not None
+            assert rival.point.row.method == cheapest
+            if measure != "seconds":
+                assert rival.ratio.mean == pytest.approx(paid[cheapest] / all_three)
+                # 10 and 20 % more bytes with the other seeds, so that both relative halves are the same.
+                half = 4.3027 * 0.1 / 1.1 / math.sqrt(3)
+                assert rival.ratio.within == pytest.approx(rival.ratio.mean * half * math.sqrt(2), rel=1e-4)
+                within = rival.ratio.within or math.nan
+                low, high = rival.ratio.mean - within, rival.ratio.mean + within
+                assert rival.verdict == ("beaten" if low > 1 else "ahead" if high < 1 else "even")
+
+
+def test_a_family_is_reported_again_and_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "width", 240)
+    costs = made_up(1)
+    folder = write_family(tmp_path / "family", costs)
+    assert run_cli(monkeypatch, "report", str(folder)) == 0
+    shown = capsys.readouterr().out
+    assert all(method in shown for method in costs)
+    for what in MEASURES.values():
+        assert f"In {what} to accuracy ≥ 0.5 all three " in shown
+    assert (folder / "pareto.html").exists()
+    assert (folder / "report.html").exists()
+    assert run_cli(monkeypatch, "report", str(folder), "--json", "-") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["method"] for line in lines if line["kind"] == "point"] == list(costs)
+    assert {line["parts"] for line in lines if line["kind"] == "contestant"} == {
+        parts_name(each) for number in range(4) for each in itertools.combinations(COMBINED, number)
+    }
+    assert run_cli(monkeypatch, "report", str(folder), "--csv", "-") == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(costs)
+    assert "on_frontier" in header.split(",")
+    assert run_cli(monkeypatch, "report", str(folder), "--latex", "-") == 0
+    assert capsys.readouterr().out.count(r"\texttt{") == len(costs)
+
+
+def test_the_page_has_every_configuration_and_draws_the_frontier(tmp_path: Path) -> None:
+    data = pareto.load_family(write_family(tmp_path, made_up(2)))
+    drawings = [drawing.content for drawing in page_of(data).drawings]
+    points = pareto.summarise_family(data).points
+    assert len(drawings) == 2
+    for drawing, on, cost in zip(
+        drawings,
+        [{p.row.method for p in points if p.on_frontier}, {p.row.method for p in points if p.on_link_frontier}],
+        ["message_bytes", "link_bytes"],
+        strict=True,
+    ):
+        stairs, *marks = drawing["data"]
+        assert sorted(stairs["x"]) == stairs["x"] == sorted(getattr(p, cost) for p in points if p.row.method in on)
+        assert sum(len(trace["x"]) for trace in marks) == len(points)
+
+
+def test_a_method_of_unknown_parts_is_refused(tmp_path: Path) -> None:
+    folder = write_family(tmp_path, made_up(0))
+    (folder / pareto.FILE).write_text(pareto.family_text({"sgd": ()}))
+    with pytest.raises(ConfigError, match=r"does not say what bf16-sgd, .* is made of"):
+        pareto.load_family(folder)
+
+
+def test_points_that_are_equal_are_all_kept(tmp_path: Path) -> None:
+    costs = dict.fromkeys(("sgd", "bf16-sgd", "topk:density=1%"), (100.0, 0.7))
+    points: Sequence[Point] = result_of(write_family(tmp_path, costs)).points
+    assert [point.on_frontier for point in points] == [True] * 3
