@@ -6,13 +6,13 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch.distributed as dist
 
 from thinwire.cli.application import console, fill, numbers, say
+from thinwire.cli.destination import Destination
 from thinwire.cli.progress import Meter, short_time
 from thinwire.cli.record_log import RecordLog
 from thinwire.cli.reporting import Exports, show_report
@@ -24,12 +24,12 @@ from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.estimate import estimate
 from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
 from thinwire.experiments.launch import is_lead, join, launch
-from thinwire.experiments.run_folders import choose_number, folder_of, holder
+from thinwire.experiments.ray_executor import RayExecutor
 from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, all_names, find_task, load_task, reads_files
-from thinwire.integrations.sinks import SinkKind, check_sink
+from thinwire.integrations.sinks import check_sink
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
@@ -42,43 +42,6 @@ LARGE_NUMEL = 10_000_000
 """Parameters from which on a training is left to GPUs."""
 ADAPTIVE_RATES = (0.0003, 0.001, 0.003, 0.01)
 """Tried with Adam and its kin, unless others are given: the size of a step, whatever the task."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
-    """Where results go.
-
-    Args:
-        folder: of the comparison; the first of several numbered ones, unless the user named it.
-        command: how the user started it.
-        files: texts by name that are kept there too, such as the study file.
-        exports: where the table goes.
-        is_named: whether the user named the folder.
-        log: where numbers of the final runs go besides; nowhere if empty.
-    """
-
-    folder: Path
-    command: str
-    files: Mapping[str, str]
-    exports: Exports
-    is_named: bool = True
-    log: SinkKind | Literal[""] = ""
-
-    def settled(self, comparison: Comparison, executor: Executor) -> "Destination":
-        """The same with the folder that is taken; where several processes look, the main one's choice counts."""
-        if self.is_named:
-            return self
-        own = choose_number(self.folder, functools.partial(holder, comparison=comparison)) if executor.is_main else 0
-        (number,) = executor.decide([float(own)])
-        folder = folder_of(self.folder, int(number))
-        if executor.is_main and folder != self.folder:
-            tell_number(folder, self.folder)
-        return replace(self, folder=folder, is_named=True)
-
-
-def tell_number(folder: Path, base: Path) -> None:
-    """Say which folder was taken, on standard error."""
-    print(f"results go to {folder}, since {base} holds another comparison", file=sys.stderr, flush=True)
 
 
 def refuse_swapped(task: str, methods: Sequence[str]) -> None:
@@ -140,7 +103,15 @@ def run_as_asked(given: Mapping[str, Any], suffix: str, more_files: Callable[[Co
         is_named=given["out"] is not None,
         log=given["log"] or "",
     )
-    start(comparison, loaded, destination, jobs)
+    start(comparison, loaded, destination, _simulating(given.get("on") or "", jobs))
+
+
+def _simulating(on: str, jobs: int) -> Executor:
+    """Who simulates runs: this machine, or Ray."""
+    kind, _, address = on.partition(":")
+    if kind not in ("", "ray"):
+        raise ConfigError(f"--on {on} was given; it is ray, or ray:ADDRESS for a cluster that runs (ray:auto finds it)")
+    return RayExecutor(jobs, address) if kind else LocalExecutor(jobs)
 
 
 def read_jobs(asked: int | None) -> int:
@@ -237,18 +208,18 @@ def fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
 def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
     if given["tune_steps"] is not None and not tuned:
         warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
-    for name in ("network", "compute", "codec", "overlap", "jobs") if given.get("engine") == "processes" else ():
-        if given[name]:
+    for name in ("network", "compute", "codec", "overlap", "jobs", "on") if given.get("engine") == "processes" else ():
+        if given.get(name):
             warnings.warn(f"--{name} has no effect with --engine processes", stacklevel=2)
 
 
-def start(comparison: Comparison, task: Task, destination: Destination, jobs: int) -> None:
-    """Execute a comparison by its engine, in this process or in others, and report it."""
+def start(comparison: Comparison, task: Task, destination: Destination, simulating: Executor) -> None:
+    """Execute a comparison by its engine, by ``simulating`` or in processes of its own, and report it."""
     if dist.is_torchelastic_launched() and comparison.engine == "processes":
         join(functools.partial(_compare_in_process, comparison, task, destination))
         return
     if comparison.engine == "simulate":
-        _compare(comparison, task, destination, LocalExecutor(jobs))
+        _compare(comparison, task, destination, simulating)
         return
     destination = destination.settled(comparison, LocalExecutor(1))
     # Everything that can be refused is refused here, once, before any process starts.

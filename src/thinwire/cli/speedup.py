@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.cli.application import fill, numbers
-from thinwire.cli.comparing import read_jobs, refuse_swapped, shared_options, tell_number
+from thinwire.cli.comparing import read_jobs, refuse_swapped, shared_options
+from thinwire.cli.destination import tell_number
 from thinwire.cli.progress import Meter
 from thinwire.cli.reporting import Exports, show_speedup
 from thinwire.errors import ConfigError
