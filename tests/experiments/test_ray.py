@@ -10,7 +10,7 @@ from command_line import check_refused
 
 from thinwire.errors import WorkerError
 from thinwire.experiments.comparison_runner import ComparisonRunner
-from thinwire.experiments.executors import LocalExecutor
+from thinwire.experiments.executors import Executor, LocalExecutor
 from thinwire.experiments.ray_executor import RayExecutor
 from thinwire.experiments.spec import Comparison
 
@@ -25,7 +25,8 @@ def test_ray_makes_the_records_that_this_machine_makes(tmp_path: Path) -> None:
         methods=("sgd", "topk:k=1"), task="user_tasks:bowl", workers=2, seeds=(0, 1), lrs=(0.1,), steps=4, tune_steps=4,
         evaluate_every=2, batch_size=1,
     )  # fmt: skip
-    for name, executor in {"ray": RayExecutor(2), "here": LocalExecutor(1)}.items():
+    executors: dict[str, Executor] = {"ray": RayExecutor(2), "here": LocalExecutor(1)}
+    for name, executor in executors.items():
         ComparisonRunner(
             comparison, user_tasks.bowl(), tmp_path / name, executor, command="test", watch=lambda *_: None
         ).run()
