@@ -24,6 +24,7 @@ from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.estimate import estimate
 from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
 from thinwire.experiments.launch import is_lead, join, launch
+from thinwire.experiments.ray_executor import RayExecutor
 from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
@@ -102,7 +103,15 @@ def run_as_asked(given: Mapping[str, Any], suffix: str, more_files: Callable[[Co
         is_named=given["out"] is not None,
         log=given["log"] or "",
     )
-    start(comparison, loaded, destination, jobs)
+    start(comparison, loaded, destination, _simulating(given.get("on") or "", jobs))
+
+
+def _simulating(on: str, jobs: int) -> Executor:
+    """Who simulates runs: this machine, or Ray."""
+    kind, _, address = on.partition(":")
+    if kind not in ("", "ray"):
+        raise ConfigError(f"--on {on} was given; it is ray, or ray:ADDRESS for a cluster that runs (ray:auto finds it)")
+    return RayExecutor(jobs, address) if kind else LocalExecutor(jobs)
 
 
 def read_jobs(asked: int | None) -> int:
@@ -199,18 +208,18 @@ def fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
 def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
     if given["tune_steps"] is not None and not tuned:
         warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
-    for name in ("network", "compute", "codec", "overlap", "jobs") if given.get("engine") == "processes" else ():
-        if given[name]:
+    for name in ("network", "compute", "codec", "overlap", "jobs", "on") if given.get("engine") == "processes" else ():
+        if given.get(name):
             warnings.warn(f"--{name} has no effect with --engine processes", stacklevel=2)
 
 
-def start(comparison: Comparison, task: Task, destination: Destination, jobs: int) -> None:
-    """Execute a comparison by its engine, in this process or in others, and report it."""
+def start(comparison: Comparison, task: Task, destination: Destination, simulating: Executor) -> None:
+    """Execute a comparison by its engine, by ``simulating`` or in processes of its own, and report it."""
     if dist.is_torchelastic_launched() and comparison.engine == "processes":
         join(functools.partial(_compare_in_process, comparison, task, destination))
         return
     if comparison.engine == "simulate":
-        _compare(comparison, task, destination, LocalExecutor(jobs))
+        _compare(comparison, task, destination, simulating)
         return
     destination = destination.settled(comparison, LocalExecutor(1))
     # Everything that can be refused is refused here, once, before any process starts.

@@ -55,6 +55,9 @@ Links = Annotated[
 StepTimes = Annotated[
     str, typer.Option(help="simulated time of a step [default: 10ms]; varied: 10ms,jitter=20%,stall=1%x8,slow=3x5")
 ]
+RunsOn = Annotated[
+    str, typer.Option("--on", help="simulate runs as tasks of Ray: ray (started here), ray:auto or ray:HOST:PORT")
+]
 LogTo = Annotated[LogChoice | None, typer.Option(help="log the final runs to it as well, as they go")]
 Overlap = Annotated[
     OverlapChoice | None,
@@ -152,6 +155,7 @@ def compare(
         Path | None, typer.Option(help="folder for the results [default: runs/TASK, or runs/TASK-2, ...]")
     ] = None,
     jobs: Jobs = None,
+    on: RunsOn = "",
     log: LogTo = None,
     dry_run: DryRun = False,
     json_file: JsonFile = "",

@@ -1,4 +1,4 @@
-"""Where a comparison's results go."""
+"""Where the results of a comparison go."""
 
 import functools
 import sys

@@ -7,7 +7,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 from thinwire.errors import ConfigError
-from thinwire.experiments.records import read_records
 from thinwire.files import StrPath
 
 _FILES = {"tune": "tuning.jsonl", "final": "results.jsonl"}
@@ -33,6 +32,9 @@ def load(folder: StrPath, *, frame: Literal["pandas", "polars"] = "pandas") -> A
         ...
         thinwire.errors.ConfigError: runs/none holds no comparison; give a folder that thinwire compare wrote, or ...
     """
+    # The command line imports this package before it knows whether it needs torch.
+    from thinwire.experiments.records import read_records
+
     comparisons = descriptions(folder)
     rows = [
         {"comparison": name, "purpose": purpose, **record}
