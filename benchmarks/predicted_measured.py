@@ -7,6 +7,7 @@ not measured again. Linux, root and iproute2 are needed. Close other programs fi
     python benchmarks/predicted_measured.py                              # all of it, hours
     python benchmarks/predicted_measured.py --mbit 50 --latency 20ms --processes 2
     python benchmarks/predicted_measured.py --summary                    # of what is in the file
+    python benchmarks/predicted_measured.py --again                      # by the model as it is now
     python benchmarks/predicted_measured.py --table docs/planner.md      # and write the page's table again
 """
 
@@ -19,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
 from thinwire.distributed import Transport
-from thinwire.planner import Candidate, Kind, TrainingStep, candidates, measure, predict
+from thinwire.planner import Candidate, Kind, Measurements, TrainingStep, candidates, measure, predict
 from thinwire.planner.family import DENSE, DENSE_BF16, POWER_SGD, RANK
 
 METHODS = (
@@ -165,6 +167,22 @@ def crews(args: argparse.Namespace) -> Iterator[tuple[int, str, int, list[str]]]
             yield mbit, latency, processes, ways
 
 
+def predicted_again(path: str) -> list[Cell]:
+    """The cells of a file, predicted from the measurements that are there by the model as it is now."""
+    found = {}
+    for line in map(json.loads, Path(path).read_text().splitlines()):
+        if line["kind"] == "measurements":
+            kept = Measurements.from_json(line)
+            chosen = [each for each in candidates(METHODS) if each.method in kept.exchanges]
+            for row in predict(kept, chosen):
+                found[line["mbit"], line["latency"], line["processes"], row.method] = row.step
+    return [
+        replace(cell, predicted_s=step.middle, low_s=step.low, high_s=step.high)
+        for cell in read_cells(path)
+        for step in [found[*cell.link, cell.method]]
+    ]
+
+
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="docs/data/predicted_measured.jsonl")
@@ -175,6 +193,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--limit-s", type=float, default=3.0, help="of a single measurement of the planner")
     parser.add_argument("--budget-s", type=float, default=15.0, help="about as long as a way is trained")
     parser.add_argument("--summary", action="store_true", help="measure nothing; sum up what is in the file")
+    parser.add_argument("--again", action="store_true", help="sum up predictions made anew of what was measured")
     parser.add_argument("--table", help="measure nothing; write the tables into this page")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
@@ -190,6 +209,9 @@ def main() -> None:
         return
     if args.table:
         write_table(Path(args.table), read_cells(args.out))
+        return
+    if args.again:
+        print(summary(predicted_again(args.out)))
         return
     todo = [] if args.summary else list(crews(args))
     for number, (mbit, latency, processes, ways) in enumerate(todo, start=1):

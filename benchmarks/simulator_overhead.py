@@ -108,8 +108,9 @@ def measure(method: str, task: str, workers: int, rounds: int) -> tuple[list[flo
 
 
 def health_s(method: str, task: str, workers: int, rounds: int, steps: int) -> tuple[list[float], list[float]]:
-    """Seconds of this process in a round without samples of health and of one with them, in turn, an evaluation's sums included."""
-    plain, sampled = [], []
+    """Seconds of rounds without samples of health and with them, in turn, an evaluation's sums included."""
+    plain: list[float] = []
+    sampled: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trained = session(method, task, workers, Path(folder))
         trained.train(0, steps)

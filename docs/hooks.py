@@ -29,10 +29,12 @@ REFERENCE = {
     "distributed": ("thinwire.distributed", "thinwire.worker"),
     "simulator": ("thinwire.simulator",),
     "experiments": (
-        "thinwire.experiments.tasks", "thinwire.experiments.spec", "thinwire.experiments.comparison_runner",
+        "thinwire.experiments", "thinwire.experiments.tasks", "thinwire.experiments.spec",
+        "thinwire.experiments.comparison_runner",
     ),
     "integrations": (
         "thinwire.integrations.lightning", "thinwire.integrations.accelerate", "thinwire.integrations.transformers",
+        "thinwire.integrations.sinks",
     ),
     "theory": ("thinwire.theory",),
 }  # fmt: skip

@@ -47,6 +47,7 @@ def result_rows() -> list[ResultRow]:
         message_bytes_to_target=3.39e8, message_bytes_to_target_within=1e7, link_bytes_to_target=1.19e9,
         link_bytes_to_target_within=2e7, message_ratio=2779.0, link_ratio=692.0, seconds_to_target=68.0,
         seconds_to_target_within=2.5, message_bytes_per_step=826_000.0,
+        exchange="AllReduce", all_reduces=True, union_density=1.0, relative_error=0.0, computing_share=0.4,
     )  # fmt: skip
     return [replace(first, method=method, is_baseline=method == "sgd") for method in METHODS]
 

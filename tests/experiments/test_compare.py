@@ -20,8 +20,8 @@ from thinwire.methods import CATALOG
 from thinwire.network import Network
 
 KEYS = [
-    "method", "task", "engine", "workers", "seed", "optimizer", "options", "lr", "step", "epoch", "seconds", "computing_s",
-    "message_bytes", "bytes_sent", "bytes_received", "union_density", "memory_norm", "gradient_norm",
+    "method", "task", "engine", "workers", "seed", "optimizer", "options", "lr", "step", "epoch", "seconds",
+    "computing_s", "message_bytes", "bytes_sent", "bytes_received", "union_density", "memory_norm", "gradient_norm",
     "first_gradient_norm", "largest_gradient_norm", "local_drift", "virtual_distance", "relative_error",
     "memory_bound", "drift_bound", "virtual_bound", "loss", "metric", "value", "top5",
 ]  # fmt: skip

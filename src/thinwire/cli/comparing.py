@@ -5,14 +5,16 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from thinwire.cli.application import console, fill, numbers, say
+from thinwire.cli.destination import Destination
 from thinwire.cli.progress import Meter, short_time
+from thinwire.cli.record_log import RecordLog
 from thinwire.cli.reporting import Exports, show_report
 from thinwire.cli.studies import study_text
 from thinwire.cli.warning import show_warning
@@ -22,10 +24,12 @@ from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.estimate import estimate
 from thinwire.experiments.executors import Executor, LocalExecutor, ProcessExecutor, default_jobs
 from thinwire.experiments.launch import is_lead, join, launch
+from thinwire.experiments.ray_executor import RayExecutor
 from thinwire.experiments.search import MAX_EXTENSIONS
 from thinwire.experiments.settings import TunedOption, option_choices
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, all_names, find_task, load_task, reads_files
+from thinwire.integrations.sinks import check_sink
 from thinwire.machines import Machines
 from thinwire.methods import CATALOG, parse_method
 from thinwire.network import Network
@@ -38,23 +42,6 @@ LARGE_NUMEL = 10_000_000
 """Parameters from which on a training is left to GPUs."""
 ADAPTIVE_RATES = (0.0003, 0.001, 0.003, 0.01)
 """Tried with Adam and its kin, unless others are given: the size of a step, whatever the task."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
-    """Where results go.
-
-    Args:
-        folder: of the comparison.
-        command: how the user started it.
-        files: texts by name that are kept there too, such as the study file.
-        exports: where the table goes.
-    """
-
-    folder: Path
-    command: str
-    files: Mapping[str, str]
-    exports: Exports
 
 
 def refuse_swapped(task: str, methods: Sequence[str]) -> None:
@@ -106,13 +93,25 @@ def run_as_asked(given: Mapping[str, Any], suffix: str, more_files: Callable[[Co
     if given["dry_run"]:
         show_estimate(comparison, loaded, jobs)
         return
+    if given["log"]:
+        check_sink(given["log"])
     destination = Destination(
         folder=given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}{suffix}",
         command=shlex.join(["thinwire", *sys.argv[1:]]),
         files={"study.toml": study_text(given), **more_files(comparison)},
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
+        is_named=given["out"] is not None,
+        log=given["log"] or "",
     )
-    start(comparison, loaded, destination, jobs)
+    start(comparison, loaded, destination, _simulating(given.get("on") or "", jobs))
+
+
+def _simulating(on: str, jobs: int) -> Executor:
+    """Who simulates runs: this machine, or Ray."""
+    kind, _, address = on.partition(":")
+    if kind not in ("", "ray"):
+        raise ConfigError(f"--on {on} was given; it is ray, or ray:ADDRESS for a cluster that runs (ray:auto finds it)")
+    return RayExecutor(jobs, address) if kind else LocalExecutor(jobs)
 
 
 def read_jobs(asked: int | None) -> int:
@@ -209,19 +208,20 @@ def fitting(asked: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
 def _warn_without_effect(given: Mapping[str, Any], *, tuned: bool) -> None:
     if given["tune_steps"] is not None and not tuned:
         warnings.warn("--tune-steps has no effect with a single learning rate, which is not tuned", stacklevel=2)
-    for name in ("network", "compute", "codec", "overlap", "jobs") if given.get("engine") == "processes" else ():
-        if given[name]:
+    for name in ("network", "compute", "codec", "overlap", "jobs", "on") if given.get("engine") == "processes" else ():
+        if given.get(name):
             warnings.warn(f"--{name} has no effect with --engine processes", stacklevel=2)
 
 
-def start(comparison: Comparison, task: Task, destination: Destination, jobs: int) -> None:
-    """Execute a comparison by its engine, in this process or in others, and report it."""
+def start(comparison: Comparison, task: Task, destination: Destination, simulating: Executor) -> None:
+    """Execute a comparison by its engine, by ``simulating`` or in processes of its own, and report it."""
     if dist.is_torchelastic_launched() and comparison.engine == "processes":
         join(functools.partial(_compare_in_process, comparison, task, destination))
         return
     if comparison.engine == "simulate":
-        _compare(comparison, task, destination, LocalExecutor(jobs))
+        _compare(comparison, task, destination, simulating)
         return
+    destination = destination.settled(comparison, LocalExecutor(1))
     # Everything that can be refused is refused here, once, before any process starts.
     ComparisonRunner(
         comparison, task, destination.folder, LocalExecutor(1), command=destination.command, watch=lambda *_: None
@@ -258,8 +258,10 @@ def _num_processes(comparison: Comparison) -> int:
 
 
 def _compare(comparison: Comparison, task: Task, destination: Destination, executor: Executor) -> None:
-    with Meter(enabled=executor.is_main) as meter:
-        watch = functools.partial(_show, meter)
+    destination = destination.settled(comparison, executor)
+    logs = RecordLog(destination.log) if destination.log and executor.is_main else nullcontext()
+    with Meter(enabled=executor.is_main) as meter, logs as log:
+        watch = functools.partial(_show, meter, log)
         comparer = ComparisonRunner(
             comparison,
             task,
@@ -280,6 +282,8 @@ def _compare(comparison: Comparison, task: Task, destination: Destination, execu
         show_report(destination.folder, destination.exports)
 
 
-def _show(meter: Meter, what: str, runs: Sequence[Run], out: Path) -> None:
+def _show(meter: Meter, log: RecordLog | None, what: str, runs: Sequence[Run], out: Path) -> None:
     done, total = progress_of(runs, out)
     meter.show(what, done, total, "steps")
+    if log is not None:
+        log.look(runs, out)

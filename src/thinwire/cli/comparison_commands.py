@@ -17,6 +17,7 @@ JSON_HELP = "file for a JSON line a row, or - for standard output"
 
 EngineChoice = StrEnum("EngineChoice", ["simulate", "processes"])
 OverlapChoice = StrEnum("OverlapChoice", ["none", "ddp"])
+LogChoice = StrEnum("LogChoice", ["tensorboard", "wandb", "mlflow"])
 ShardingChoice = StrEnum("ShardingChoice", ["random", "sorted"])
 
 
@@ -54,6 +55,10 @@ Links = Annotated[
 StepTimes = Annotated[
     str, typer.Option(help="simulated time of a step [default: 10ms]; varied: 10ms,jitter=20%,stall=1%x8,slow=3x5")
 ]
+RunsOn = Annotated[
+    str, typer.Option("--on", help="simulate runs as tasks of Ray: ray (started here), ray:auto or ray:HOST:PORT")
+]
+LogTo = Annotated[LogChoice | None, typer.Option(help="log the final runs to it as well, as they go")]
 Overlap = Annotated[
     OverlapChoice | None,
     typer.Option(help="simulate gradients that are exchanged during backward, where a method may [default: ddp]"),
@@ -146,8 +151,12 @@ def compare(
     average: Average = "none",
     sharding: Sharding = ShardingChoice.random,
     data: DataFolder = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the results [default: runs/TASK, or runs/TASK-2, ...]")
+    ] = None,
     jobs: Jobs = None,
+    on: RunsOn = "",
+    log: LogTo = None,
     dry_run: DryRun = False,
     json_file: JsonFile = "",
     csv_file: CsvFile = "",

@@ -19,6 +19,7 @@ from thinwire.cli.comparison_commands import (
     JsonFile,
     LatexFile,
     Links,
+    LogTo,
     NumWorkers,
     Optimizers,
     Overlap,
@@ -66,8 +67,11 @@ def pareto(
     average: Average = "none",
     sharding: Sharding = ShardingChoice.random,
     data: DataFolder = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK-pareto]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the results [default: runs/TASK-pareto, or a numbered one]")
+    ] = None,
     jobs: Jobs = None,
+    log: LogTo = None,
     dry_run: DryRun = False,
     json_file: JsonFile = "",
     csv_file: CsvFile = "",

@@ -35,9 +35,9 @@ NUM_VECTORS = 8
 """Gradients that compression is tried on."""
 _LEGEND = (
     "step: predicted seconds of a step, and where they are expected to lie. sent: a step's messages of a process, or "
-    "the vectors that are added up. codec: compression and decoding. period: steps from one exchange to the next. gain: "
-    "steps of the fastest dense row over steps of this one. How many steps training takes is another question: thinwire "
-    "compare."
+    "the vectors that are added up. codec: compression and decoding. period: steps from one exchange to the next. "
+    "gain: steps of the fastest dense row over steps of this one. How many steps training takes is another question: "
+    "thinwire compare."
 )
 
 

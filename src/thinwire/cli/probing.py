@@ -31,10 +31,10 @@ DENSE = {family.DENSE: torch.float32, family.DENSE_BF16: torch.bfloat16}
 LEAST_SAVING = 0.05
 """What is not shorter by so much is not told from noise."""
 _LEGEND = (
-    "dense: DDP without a hook; dense, bf16: with its bf16_compress_hook. sent, received: a step's, on the busiest "
-    "link. exchange: compress, send and decode, over all local steps, median of the slowest process. step: compute, "
-    "then exchange; overlapped: as DDP's hook, the longer of both. How many steps training takes with a method is "
-    "another question: thinwire compare."
+    "dense: DDP without a hook; dense, bf16: with its bf16_compress_hook (on CPUs inside a function of yours: DDP "
+    "refuses it there by its name). sent, received: a step's, on the busiest link. exchange: compress, send and "
+    "decode, over all local steps, median of the slowest process. step: compute, then exchange; overlapped: as DDP's "
+    "hook, the longer of both. How many steps training takes with a method is another question: thinwire compare."
 )
 
 

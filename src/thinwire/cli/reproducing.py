@@ -25,7 +25,7 @@ from thinwire.evidence import (
     run_parts,
     summary,
 )
-from thinwire.experiments.comparison_runner import made_by
+from thinwire.experiments.run_folders import made_by
 from thinwire.files import write_atomically
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from thinwire.cli.application import fill, numbers
 from thinwire.cli.comparing import read_jobs, refuse_swapped, shared_options
+from thinwire.cli.destination import tell_number
 from thinwire.cli.progress import Meter
 from thinwire.cli.reporting import Exports, show_speedup
 from thinwire.errors import ConfigError
 from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.executors import LocalExecutor
+from thinwire.experiments.run_folders import Holder, choose_number, folder_of, holder
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task
 from thinwire.scaling import subfolder
@@ -30,7 +32,8 @@ def speed_up_as_asked(given: Mapping[str, Any]) -> None:
     refuse_swapped(given["task"], given["methods"])
     workers = read_workers(given["workers"])
     task = load_task(given["task"], data=given["data"])
-    out = given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}-speedup"
+    comparisons = _comparisons(given, workers, task)
+    out = given["out"] or _numbered(Path("runs") / f"{given['task'].replace(':', '-')}-speedup", comparisons)
     command = shlex.join(["thinwire", *sys.argv[1:]])
     executor = LocalExecutor(read_jobs(given["jobs"]))
     with Meter() as meter:
@@ -39,7 +42,7 @@ def speed_up_as_asked(given: Mapping[str, Any]) -> None:
                 comparison, task, subfolder(out, comparison.workers), executor,
                 command=command, watch=functools.partial(_show, meter, comparison.workers),
             )
-            for comparison in _comparisons(given, workers, task)
+            for comparison in comparisons
         ]  # fmt: skip
         exports = Exports(json=given["json_file"])
         exports.check()
@@ -98,6 +101,19 @@ def _comparisons(given: Mapping[str, Any], workers: Sequence[int], task: Task) -
         fill(Comparison, given, {**alike, "workers": count, "steps": own, "tune_steps": tuned, "evaluate_every": often})
         for count, own, tuned, often in zip(workers, steps, tune_steps, every, strict=True)
     ]
+
+
+def _numbered(base: Path, comparisons: Sequence[Comparison]) -> Path:
+    """The folder that holds this speed-up, or the first free one, of ``base``, ``base-2`` and so on."""
+
+    def look(out: Path) -> Holder:
+        held = {holder(subfolder(out, each.workers), each) for each in comparisons}
+        return "another" if "another" in held else "this" if "this" in held else "none"
+
+    folder = folder_of(base, choose_number(base, look))
+    if folder != base:
+        tell_number(folder, base)
+    return folder
 
 
 def _show(meter: Meter, workers: int, what: str, runs: Sequence[Run], out: Path) -> None:

@@ -131,7 +131,8 @@ class DenseWatch:
             f"{sum(bucket.num_bytes for bucket in self._steps[-1]) / 1e6:.3g} MB, are predicted to take "
             f"{_ms(_total(dense))} on this link ({8e-6 * self.network.bandwidth_Bps:.3g} Mbit/s, "
             f"{_ms(self.network.latency_s)}); steps of {_ms(duration)} would take {_ms(duration - saved)}. Train with "
-            "DDP and its bf16_compress_hook, or compare methods on this link with: torchrun ... -m thinwire probe. "
+            "DDP and its bf16_compress_hook (on CPUs inside a function of yours: DDP refuses it there by its name), or "
+            "compare methods on this link with: torchrun ... -m thinwire probe. "
             "warn_if_slower=False leaves this out"
         )
 

@@ -212,6 +212,11 @@ class Subject:
         optimizer = _NoOptimizer(self._params)
         self._worker = Worker(self._method, self._model, optimizer, rank=self._rank, size=self._size, seed=0)
 
+    def set_out(self) -> Steps[None]:
+        """A step that moves nothing: workers whose models have no common reference compare where they begin."""
+        if isinstance(self._method, ModelAveraging):
+            yield from self._worker.step()
+
     def refill(self) -> Steps[None]:
         """Take the local steps until there is an exchange after the next, then a gradient or a displacement."""
         method = self._method

@@ -76,7 +76,17 @@ def markdown(
             "# Evidence",
             "",
             f"Questions that reviewers of this literature asked, each answered by commands, {_SIZES[size]}: "
-            f"{summary(answers)}. `{command}` runs them and writes this page. {made_by}",
+            f"{summary(answers)}. {made_by}",
+            "",
+            "```",
+            f"{command}",
+            "thinwire reproduce 39 40          # some of them; what is done is not run again",
+            "thinwire reproduce --full         # at full size, which takes hours",
+            "thinwire reproduce --list         # what is asked, and by which commands it is answered",
+            "```",
+            "",
+            "Every command is one that you can run by itself, with options of your own. Results lie in "
+            "`runs/reproduce`: `thinwire report FOLDER` shows those of a study again.",
             "",
             _NOTE,
             "",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from thinwire.errors import ConfigError
 from thinwire.evidence.study import Part
-from thinwire.experiments.comparison_runner import made_by
+from thinwire.experiments.run_folders import made_by
 from thinwire.files import FolderLock, StrPath, write_atomically
 
 Watch = Callable[[int, int, str], None]

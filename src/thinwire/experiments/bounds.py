@@ -123,15 +123,22 @@ def broken_bound(records: Sequence[Record], bounds: RunBounds, promised_error: f
         bounds: of the run.
         promised_error: :attr:`thinwire.compressors.Traits.error` of the method's compressor.
     """
+    return _broken_memory(records, bounds) or _broken_promise(records, promised_error)
+
+
+def _broken_memory(records: Sequence[Record], bounds: RunBounds) -> str:
     for record in records:
         norm, limit = record["memory_norm"], record["memory_bound"]
         if norm is not None and limit is not None and norm > _ROUNDING * limit:
             return (
                 f"the memory of {record['method']} has norm {norm:.3g} at step {record['step']:,}, above its bound of "
-                f"{limit:.3g} (seed {record['seed']}; gradients of norm {record['first_gradient_norm']:.3g} at the start, "
-                f"{record['largest_gradient_norm']:.3g} lately): "
-                f"{_advice(bounds)}"
+                f"{limit:.3g} (seed {record['seed']}; gradients of norm {record['first_gradient_norm']:.3g} at the "
+                f"start, {record['largest_gradient_norm']:.3g} lately): {_advice(bounds)}"
             )
+    return ""
+
+
+def _broken_promise(records: Sequence[Record], promised_error: float) -> str:
     errors = [record["relative_error"] for record in records if record["relative_error"] is not None]
     if len(errors) >= _LEAST_SAMPLES and math.isfinite(promised_error):
         mean = fmean(errors)
@@ -149,8 +156,9 @@ def broken_bound(records: Sequence[Record], bounds: RunBounds, promised_error: f
 def _advice(bounds: RunBounds) -> str:
     if bounds.shift < bounds.needed_shift:
         return (
-            f"the first steps are too large, and learning rates fall faster than the memory empties. Their shift is {bounds.shift:.4g}, and the theorem "
-            f"needs {bounds.needed_shift:.4g} (4 H / gamma; Basu et al. 2019, Theorem 2): give a larger one, such as "
+            "the first steps are too large, and learning rates fall faster than the memory empties. Their shift is "
+            f"{bounds.shift:.4g}, and the theorem needs {bounds.needed_shift:.4g} (4 H / gamma; Basu et al. "
+            "2019, Theorem 2): give a larger one, such as "
             f"--lr-schedule inverse:shift={math.ceil(bounds.needed_shift)}, or a larger density"
         )
     return (

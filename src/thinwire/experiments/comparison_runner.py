@@ -1,15 +1,10 @@
 """A whole comparison: search every method's setting, then run it with every seed."""
 
-import importlib.metadata
 import json
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
@@ -20,6 +15,7 @@ from thinwire.experiments.link_sweep import sweep_links
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_plausible
 from thinwire.experiments.records import Record, is_finished, read_records, read_run, write_records
+from thinwire.experiments.run_folders import differences, made_by, read_description, refuse_unwritable
 from thinwire.experiments.search import SettingSearch
 from thinwire.experiments.settings import Setting, read_codec, with_options
 from thinwire.experiments.sharding import make_shards
@@ -63,7 +59,7 @@ class ComparisonRunner:
         self._command = command
         self._files = dict(files or {})
         self._watch = watch
-        _refuse_unwritable(self.out)
+        refuse_unwritable(self.out)
         model = task.model(0)
         self._num_parameters = sum(param.numel() for param in model.parameters())
         layout = Layout.of(dict(model.named_parameters()))
@@ -77,9 +73,13 @@ class ComparisonRunner:
         check_plausible(comparison, task)
         self._lock = FolderLock(self.out)
         self._agree(self._second(self._lock.holder()) if executor.is_main else "")
-        self._before = self._read_description()
+        self._before = read_description(self.out)
         self._links: list[Any] = self._before.get("links", [])
-        self._refuse_other_comparison()
+        if different := differences(self._before, comparison):
+            raise ConfigError(
+                f"{self.out} holds another comparison ({'; '.join(different)}); "
+                "choose another --out or delete the folder"
+            )
 
     def run(self) -> dict[str, Setting]:
         """Do what is not done yet; returns what was chosen for each method.
@@ -226,64 +226,6 @@ class ComparisonRunner:
             "notes": list(notes),
         }
         write_atomically(self.out / "comparison.json", (json.dumps(description, indent=1) + "\n").encode())
-
-    def _read_description(self) -> dict[str, Any]:
-        """What an earlier call wrote; empty if there was none."""
-        path = self.out / "comparison.json"
-        if not path.exists():
-            return {}
-        try:
-            description = json.loads(path.read_text())
-            Comparison.from_json(description)
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ConfigError(f"{path} is not a comparison of this version ({error}); choose another --out") from error
-        return dict(description)
-
-    def _refuse_other_comparison(self) -> None:
-        if not self._before:
-            return
-        before, now = Comparison.from_json(self._before).to_json(), self.comparison.to_json()
-        free = ["methods", "seeds", "lrs", "adaptive_lrs", "optimizers", "tune", "target"]
-        if self.comparison.engine == "processes":
-            free += ["network", "compute", "codec", "overlap"]  # they are only simulated
-        fixed = [name for name in now if name not in free]
-        differing = [f"{name} {before[name]}, now {now[name]}" for name in fixed if before[name] != now[name]]
-        made = self._before.get("made_by", {})
-        differing += [
-            f"made by {name} {made.get(name, 'unknown')}, now {version}"
-            for name, version in made_by().items()
-            if made.get(name) != version
-        ]
-        if differing:
-            raise ConfigError(
-                f"{self.out} holds another comparison ({'; '.join(differing)}); "
-                "choose another --out or delete the folder"
-            )
-
-
-def made_by() -> dict[str, str]:
-    """The versions that numbers may depend on."""
-    try:
-        own = importlib.metadata.version("thinwire")
-    except importlib.metadata.PackageNotFoundError:
-        own = "of a source tree"  # run from its files, without installation
-    return {"thinwire": own, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def _refuse_unwritable(out: Path) -> None:
-    """Nothing is written yet, so the folders that would be made are judged by the last one that is there."""
-    for folder in (out, *out.parents):
-        try:
-            there = folder.exists()
-        except OSError as error:
-            raise ConfigError(f"--out {out} cannot be used: {error}; give another folder") from error
-        if not there:
-            continue
-        if not folder.is_dir():
-            raise ConfigError(f"--out {out} cannot be used: {folder} is a file; give a folder, or a path for a new one")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"--out {out} cannot be used: {folder} is not writable; give another folder")
-        return
 
 
 def progress_of(runs: Sequence[Run], out: StrPath) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from thinwire.distributed import Transport
 from thinwire.errors import NumericsError
 from thinwire.network import Network, Traffic
 from thinwire.simulator import Simulation
-from thinwire.steps import Steps
+from thinwire.simulator.tracing import traced
+from thinwire.steps import Op, Steps
 
 T = TypeVar("T")
 
@@ -57,16 +58,28 @@ class Engine(Protocol):
 
 
 class SimulatedEngine:
-    """All workers here, on a virtual clock."""
+    """All workers here, on a virtual clock.
 
-    def __init__(self, num_workers: int, network: Network, serves: bool = False) -> None:
+    Args:
+        num_workers: beside the server.
+        network: between them.
+        serves: whether there is a server.
+        traces: to which each worker's requests are appended, see :func:`thinwire.simulator.tracing.traced`.
+    """
+
+    def __init__(
+        self, num_workers: int, network: Network, serves: bool = False, traces: Sequence[list[Op]] = ()
+    ) -> None:
         self._simulation = Simulation(num_workers + serves, network)
+        self._traces = traces
         self.size = num_workers
         self.serves = serves
         self.local_ranks = range(num_workers)
 
     def run(self, programs: Sequence[Steps[T]]) -> list[T]:
         """See :meth:`Engine.run`."""
+        if self._traces:
+            programs = [traced(program, trace) for program, trace in zip(programs, self._traces, strict=True)]
         return self._simulation.run(programs)
 
     def seconds(self) -> float:

@@ -143,11 +143,11 @@ class ProcessExecutor:
 def _submit(pool: ProcessPoolExecutor, comparison: Comparison, runs: Sequence[Run], out: StrPath) -> set[Future[None]]:
     """Submit every run; the processes that this starts never see a Ctrl-C, not even while they import."""
     if sys.platform == "win32":
-        return {pool.submit(_simulate_in_pool, comparison, run, out) for run in runs}
+        return {pool.submit(simulate_by_name, comparison, run, out) for run in runs}
     # A blocked signal is inherited; one that arrives meanwhile reaches this process at the end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return {pool.submit(_simulate_in_pool, comparison, run, out) for run in runs}
+        return {pool.submit(simulate_by_name, comparison, run, out) for run in runs}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -155,11 +155,16 @@ def _submit(pool: ProcessPoolExecutor, comparison: Comparison, runs: Sequence[Ru
 def _begin_in_pool() -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and decides
+
+
+def simulate_by_name(comparison: Comparison, run: Run, out: StrPath) -> None:
+    """Simulate a run in a process that was started for such: the task is made from its name, once for many runs.
+
+    Raises:
+        ThinwireError: the run failed.
+    """
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # the parent has loaded the same task and shown its warnings
-
-
-def _simulate_in_pool(comparison: Comparison, run: Run, out: StrPath) -> None:
+    warnings.simplefilter("ignore")  # the process that is asked has loaded the same task and shown its warnings
     data = None if comparison.data is None else os.fspath(comparison.data)
     _simulate(comparison, _task(comparison.task, data), run, out)
 

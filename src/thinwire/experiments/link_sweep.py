@@ -1,4 +1,4 @@
-"""What a step takes on other links than a comparison's own: the clock of a few simulated steps on each of them."""
+"""What a step takes on other links than a comparison's own: requests of two periods, asked again on each of them."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,9 @@ from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.methods import Every, ModelAveraging, parse_method
 from thinwire.network import Network
+from thinwire.simulator import Simulation
+from thinwire.simulator.tracing import replayed
+from thinwire.steps import Op
 from thinwire.worker import needs_server
 
 LINKS = ("10Mbit,1ms", "10Mbit,50ms", "100Mbit,1ms", "100Mbit,50ms", "1Gbit,1ms", "1Gbit,50ms")
@@ -36,21 +39,17 @@ def sweep_links(comparison: Comparison, task: Task, runs: Sequence[Run], before:
         Plain values: ``network``, and ``seconds_per_step`` by method.
     """
     known = {each["network"]: each["seconds_per_step"] for each in before.get("links", [])}
-    swept = []
-    for text in LINKS:
-        seconds = {}
-        for run in runs:
-            period = _period(run)
-            if not 0 < 2 * period <= run.steps:
-                continue
-            if run.method in known.get(text, {}) and _is_as_before(run, before):
-                seconds[run.method] = known[text][run.method]
-                continue
-            step_s = _step_s(replace(comparison, network=Network.parse(text), average="none"), task, run, period)
-            if step_s is not None:
-                seconds[run.method] = step_s
-        swept.append({"network": text, "seconds_per_step": seconds})
-    return swept
+    found: dict[str, dict[str, float]] = {text: {} for text in LINKS}
+    for run in runs:
+        period = _period(run)
+        if not 0 < 2 * period <= run.steps:
+            continue
+        if _is_as_before(run, before) and all(run.method in known.get(text, {}) for text in LINKS):
+            found = {text: {**own, run.method: known[text][run.method]} for text, own in found.items()}
+        elif (periods := _traced_periods(replace(comparison, average="none"), task, run, period)) is not None:
+            for text, own in found.items():
+                own[run.method] = _step_s(periods, comparison.workers, Network.parse(text), period)
+    return [{"network": text, "seconds_per_step": own} for text, own in found.items()]
 
 
 def _is_as_before(run: Run, before: Mapping[str, Any]) -> bool:
@@ -70,15 +69,29 @@ def _period(run: Run) -> int:
     return method.schedule.steps * method.fragments if isinstance(method.schedule, Every) else 0
 
 
-def _step_s(comparison: Comparison, task: Task, run: Run, period: int) -> float | None:
-    """Of the second period: in the first one there may be less to wait for. None if it does not get there."""
-    engine = SimulatedEngine(comparison.workers, comparison.network)
+def _traced_periods(comparison: Comparison, task: Task, run: Run, period: int) -> list[list[list[Op]]] | None:
+    """What every worker asks for in the first and in the second period; None if it does not get there."""
+    traces: list[list[Op]] = [[] for _ in range(comparison.workers)]
+    engine = SimulatedEngine(comparison.workers, comparison.network, traces=traces)
+    periods = []
     with tempfile.TemporaryDirectory() as folder:
         session = Session(comparison, run, task, engine, Path(folder))
-        try:
-            session.train(0, period)
-            begun_s = engine.seconds()
-            session.train(period, 2 * period)
-        except NumericsError:
-            return None
-        return (engine.seconds() - begun_s) / period
+        for number in range(2):
+            try:
+                session.train(number * period, (number + 1) * period)
+            except NumericsError:
+                return None
+            periods.append([list(trace) for trace in traces])
+            for trace in traces:
+                trace.clear()
+    return periods
+
+
+def _step_s(periods: Sequence[Sequence[Sequence[Op]]], num_workers: int, network: Network, period: int) -> float:
+    """Of the second period: in the first one there may be less to wait for."""
+    simulation = Simulation(num_workers, network)
+    ends_s = []
+    for traces in periods:
+        simulation.run([replayed(trace) for trace in traces])
+        ends_s.append(max(simulation.clocks))
+    return (ends_s[1] - ends_s[0]) / period

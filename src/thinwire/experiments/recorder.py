@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ThinwireError, WorkerError
-from thinwire.experiments.comparison_runner import made_by
 from thinwire.experiments.plausible import check_batch_size
 from thinwire.experiments.recording import Recording, RecordingPlan, Rows
+from thinwire.experiments.run_folders import made_by
 from thinwire.experiments.sharding import make_batches
 from thinwire.experiments.tasks import Task, describe_failure
 from thinwire.experiments.training import make_worker, one_torch_thread, private_torch_randomness, take_gradient

@@ -47,8 +47,9 @@ def page_of(frontiers: Sequence[Frontier], command: str) -> Page:
     ]
     header = (
         f'<p class="headline">{_headline(frontiers)}</p>'
-        "<p>Each line is the best that one operator reaches, over its parameters; the broad one is the best of all. Bits are those of the encoded "
-        "message, frame and all. Lower and further left is better. Click a name to hide or show it.</p>"
+        "<p>Each line is the best that one operator reaches, over its parameters; the broad one is the best of all. "
+        "Bits are those of the encoded message, frame and all. Lower and further left is better. Click a name to hide "
+        "or show it.</p>"
     )
     sections.append(section("command", "Command", f"<pre>{escape(command)}</pre>"))
     body = "\n".join((legend(names), *sections))
@@ -66,8 +67,8 @@ def _headline(frontiers: Sequence[Frontier]) -> str:
             budget = budgets[len(budgets) // 2]
             best = min((row for row in single if row.budget == budget), key=lambda row: (row.error, row.bits))
             sentences.append(
-                f"On {escape(found.input)} the least error for at most {budget:g} bit{'s' * (budget != 1)} an entry was "
-                f"{significant(best.error)}, by <code>{escape(best.configuration)}</code>."
+                f"On {escape(found.input)} the least error for at most {budget:g} bit{'s' * (budget != 1)} an entry "
+                f"was {significant(best.error)}, by <code>{escape(best.configuration)}</code>."
             )
     return " ".join(sentences)
 
@@ -96,7 +97,7 @@ def _line(name: str, slot: int, front: Sequence[Point]) -> dict[str, Any]:
     is_best = name == BEST  # a broad, pale line under the others
     return {
         "type": "scatter", "mode": "lines" if is_best else "lines+markers", "name": escape(name),
-        "x": [point.bits for point in front], "y": [point.error for point in front],
+        "x": [float(f"{point.bits:.5g}") for point in front], "y": [float(f"{point.error:.5g}") for point in front],
         "text": [escape(str(point.configuration)) for point in front], "opacity": 0.25 if is_best else 1.0,
         "hovertemplate": "%{text}<br>%{x:.4g} bits, error %{y:.4g}<extra></extra>",
         "line": {"width": 9 if is_best else 1.6, "dash": style.dash, "color": style.light},

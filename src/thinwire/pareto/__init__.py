@@ -2,6 +2,7 @@
 
 from thinwire.pareto.folders import FILE, RecordedFamily, family_text, load_family
 from thinwire.pareto.page import write_page
+from thinwire.pareto.parts import Part
 from thinwire.pareto.points import Allowed, Contestant, ParetoResult, Point, frontier
 from thinwire.pareto.summary import summarise_family
 from thinwire.pareto.tables import latex_points, print_pareto
@@ -11,6 +12,7 @@ __all__ = [
     "Allowed",
     "Contestant",
     "ParetoResult",
+    "Part",
     "Point",
     "RecordedFamily",
     "family_text",

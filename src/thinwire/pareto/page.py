@@ -71,8 +71,8 @@ def page_of(data: RecordedFamily) -> Page:
 _FIGURES_NOTE = (
     '<p class="note">Each mark is a configuration at the end of its runs: the mean over seeds, with its 95 % interval. '
     "The line is the frontier: no configuration ends at least as well with fewer bytes. Configurations that diverged "
-    "in a run are in the table only, and marks far below the better half lie outside of the view. Click a name to hide or "
-    "show it.</p>"
+    "in a run are in the table only, and marks far below the better half lie outside of the view. Click a name to "
+    "hide or show it.</p>"
 )
 
 

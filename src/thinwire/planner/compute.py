@@ -1,5 +1,6 @@
 """What a training step takes without communication, and when DDP hands its buckets over."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -115,11 +116,34 @@ def measure_compute(
     return MeasuredCompute(tuple(rounds), tuple(names for names, _, _ in times[0][3]))
 
 
-def measure_plain(step: TrainingStep, transport: Transport, limit_s: float) -> tuple[float, ...]:
-    """Seconds of steps without DDP, of the slowest process."""
+@dataclass(frozen=True, slots=True)
+class PlainSteps:
+    """Steps without DDP, made by all processes at the same time.
+
+    Args:
+        mean_s: seconds of each step, mean over the processes.
+        most_s: those of the slowest one.
+    """
+
+    mean_s: tuple[float, ...]
+    most_s: tuple[float, ...]
+
+    def at(self, share: float, period: float) -> float:
+        """That quantile of a step's seconds where processes wait for each other once in ``period`` steps.
+
+        Who is slow in one step is often not so in the next: of what the slowest one takes beyond the mean, a sum of
+        ``period`` independent steps has ``1 / sqrt(period)`` a step.
+        """
+        mean_s, most_s = quantile(self.mean_s, share), quantile(self.most_s, share)
+        return mean_s + (most_s - mean_s) / math.sqrt(period)
+
+
+def measure_plain(step: TrainingStep, transport: Transport, limit_s: float) -> PlainSteps:
+    """Time steps without DDP."""
     model, make = step.fresh()
     times = _steps(step, model, make(model), transport, limit_s, None)
-    return tuple(max(own for (own,) in transport.share([end - begin])) for begin, _, end, _ in times)
+    everyones = [[own for (own,) in transport.share([end - begin])] for begin, _, end, _ in times]
+    return PlainSteps(tuple(sum(each) / len(each) for each in everyones), tuple(map(max, everyones)))
 
 
 def measure_power_sgd(
@@ -164,7 +188,7 @@ def _steps(
         transport.share([])
         begin_s = time.perf_counter()
         optimizer.zero_grad()
-        step.loss(model).backward()  # type: ignore[no-untyped-call]
+        step.loss(model).backward()
         backward_s = time.perf_counter()
         optimizer.step()
         end_s = time.perf_counter()

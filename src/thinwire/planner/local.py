@@ -124,6 +124,7 @@ def measure_synchronized(
     subjects = [Subject(replace(method, warm_up=None), each, size, vectors) for each in range(size)]
     for subject in subjects:
         subject.begin_shapes(tried.shapes)
+    Simulation(size).run([subject.set_out() for subject in subjects])
     found: list[Exchange] = []
     local: list[float] = []
     for _ in range(WARM_UPS + ROUNDS):

@@ -18,6 +18,7 @@ from thinwire.network import Network
 from thinwire.planner.compute import (
     ONE_BUCKET_MB,
     MeasuredCompute,
+    PlainSteps,
     group_of_one,
     measure_compute,
     measure_plain,
@@ -28,7 +29,6 @@ from thinwire.planner.link import LONGEST_IDLE_S, MeasuredLink, Need, measure_cu
 from thinwire.planner.local import MeasuredExchange, measure_casts, measure_hooked, measure_synchronized
 from thinwire.planner.training_step import TrainingStep
 from thinwire.step_time import Exchange, Way
-from thinwire.step_time.curves import quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Measurements:
         network: latency and bandwidth, as torch's all-reduce shows them.
         compute: steps in DDP.
         one_bucket: steps in DDP with all gradients in one bucket.
-        plain_s: seconds of steps without DDP.
+        plain: steps without DDP.
         exchanges: of each candidate by its method: one for each bucket, or one in all.
         periods: steps from one exchange to the next, by method.
         link: seconds of plain messages.
@@ -53,7 +53,7 @@ class Measurements:
     network: Network
     compute: MeasuredCompute
     one_bucket: MeasuredCompute
-    plain_s: tuple[float, ...]
+    plain: PlainSteps
     exchanges: Mapping[str, Sequence[MeasuredExchange]]
     periods: Mapping[str, float]
     link: MeasuredLink
@@ -73,7 +73,7 @@ class Measurements:
         return Measurements(
             data["numel"], data["processes"], Network.from_json(data["network"]),
             MeasuredCompute.from_json(data["compute"]), MeasuredCompute.from_json(data["one_bucket"]),
-            tuple(data["plain_s"]), exchanges, data["periods"],
+            PlainSteps(tuple(data["plain"]["mean_s"]), tuple(data["plain"]["most_s"])), exchanges, data["periods"],
             MeasuredLink.from_json(data["link"], data["processes"]), data["hidden"],
         )  # fmt: skip
 
@@ -103,7 +103,7 @@ def measure(
     say("the step without communication")
     compute = measure_compute(step, transport, alone, limit_s)
     one_bucket = measure_compute(step, transport, alone, limit_s, ONE_BUCKET_MB)
-    plain_s = measure_plain(step, transport, limit_s)
+    plain = measure_plain(step, transport, limit_s)
     network = measure_link(transport)
     exchanges: dict[str, Sequence[MeasuredExchange]] = {}
     for number, candidate in enumerate(chosen, start=1):
@@ -117,19 +117,19 @@ def measure(
         exchanges[candidate.method] = [_slowest(each, transport) for each in own]
     if step.compute_s is not None:
         compute, one_bucket = compute.lasting(step.compute_s), one_bucket.lasting(step.compute_s)
-        plain_s = (step.compute_s,)
+        plain = PlainSteps((step.compute_s,), (step.compute_s,))
     periods = {
         each.method: 1 / exchanges_per_step(parse_method(each.method))
         for each in chosen
         if each.kind in (Kind.HOOKED, Kind.SYNCHRONIZED)
     }
     say("the link")
-    needs = _needs(chosen, compute, exchanges, periods, quantile(plain_s, 0.5))
+    needs = _needs(chosen, compute, exchanges, periods, plain)
     link = measure_curves(transport, needs, limit_s / 2)
     hidden = _hidden(transport)
     numel = step.layout.numel
     return Measurements(
-        numel, transport.size, network, compute, one_bucket, plain_s, exchanges, periods, link, hidden
+        numel, transport.size, network, compute, one_bucket, plain, exchanges, periods, link, hidden
     )  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _slowest(own: MeasuredExchange, transport: Transport) -> MeasuredExchange:
 
 def _needs(
     chosen: Sequence[Candidate], compute: MeasuredCompute, exchanges: Mapping[str, Sequence[MeasuredExchange]],
-    periods: Mapping[str, float], plain_s: float,
+    periods: Mapping[str, float], plain: PlainSteps,
 ) -> dict[Way, list[Need]]:  # fmt: skip
     """The longest message of every way, after each idle time that some candidate leaves."""
     most: dict[tuple[Way, float], float] = {}
@@ -169,7 +169,7 @@ def _needs(
     for candidate in chosen:
         idle_s = middle.step_s
         if candidate.kind is Kind.SYNCHRONIZED:
-            idle_s = periods[candidate.method] * plain_s
+            idle_s = periods[candidate.method] * plain.at(0.5, periods[candidate.method])
         for each in exchanges[candidate.method]:
             for turn in each.rounds:
                 for part in turn.rounds:

@@ -7,7 +7,6 @@ from typing import Any
 from thinwire.planner.family import Candidate, Kind
 from thinwire.planner.measuring import Measurements
 from thinwire.step_time import dense_step_s, hooked_step_s, synchronized_step_s
-from thinwire.step_time.curves import quantile
 
 MODEL_ERROR = 0.1
 """How far a prediction may be off whose parts were measured without error; see docs/planner.md."""
@@ -111,5 +110,6 @@ def _step_s(found: Measurements, candidate: Candidate, share: float) -> float:
         case Kind.HOOKED:
             return hooked_step_s(found.compute.at(share), exchanges, link, found.hidden)
         case Kind.SYNCHRONIZED:
-            step_s, period = quantile(found.plain_s, share), found.periods[candidate.method]
+            period = found.periods[candidate.method]
+            step_s = found.plain.at(share, period)
             return synchronized_step_s(step_s, exchanges[0], link, period, measured[0].local_s)

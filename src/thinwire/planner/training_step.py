@@ -58,7 +58,7 @@ class TrainingStep:
         found = []
         for _ in range(count):
             model.zero_grad()
-            self.loss(model).backward()  # type: ignore[no-untyped-call]
+            self.loss(model).backward()
             named = named_parameters(model)
             parts = [
                 torch.zeros_like(named[name]) if named[name].grad is None else named[name].grad

@@ -54,8 +54,8 @@ def link_table(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
         lines.append(f"<tr>{name_cell(row.method, slot)}{cells}</tr>")
     what = "Seconds to the target" if has_target else "Seconds of a step"
     return (
-        f"<p>{what} on other links, bandwidth and latency swept: steps as above, and the simulated clock of a step on each "
-        "link. A synchronous method trains the same on any link; one that is not, or has no usual step, has "
+        f"<p>{what} on other links, bandwidth and latency swept: steps as above, and the simulated clock of a step on "
+        "each link. A synchronous method trains the same on any link; one that is not, or has no usual step, has "
         f"{MISSING}.</p>" + table(f'<tr><th scope="col">method</th>{head}</tr>', lines)
     )
 

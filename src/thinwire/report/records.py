@@ -34,9 +34,9 @@ class Record:
     """One evaluation of one run.
 
     Bytes are cumulative per worker, the mean over workers. ``seconds`` are virtual for the simulator and
-    measured for processes, of which ``computing_s`` went into forward and backward. The norms, and what bounds them, are
-    root mean squares over workers. They, ``loss``, ``value`` and ``top5`` are NaN where the file has null, NaN or an
-    infinity.
+    measured for processes, of which ``computing_s`` went into forward and backward. The norms, and what bounds them,
+    are root mean squares over workers. They, ``loss``, ``value`` and ``top5`` are NaN where the file has null, NaN or
+    an infinity.
     """
 
     method: str

@@ -95,7 +95,7 @@ class ResultRow:
 
 
 ALL_REDUCES = ("AllReduce", "PowerIteration")
-"""Exchanges whose messages are added on the way, so that a worker's traffic does not grow with the number of workers."""
+"""Exchanges whose messages are added on the way: the traffic of a worker does not grow with the number of workers."""
 
 
 def diverged(run: Sequence[Record]) -> bool:

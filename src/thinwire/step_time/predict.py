@@ -98,26 +98,20 @@ def hooked_step_s(compute: Compute, exchanges: Sequence[Exchange], link: LinkCur
     _check(compute, exchanges)
     if not 0 <= hidden <= 1:
         raise ConfigError(f"a share of {hidden} of compression was said to be hidden; it is from 0 to 1")
-    starts, delay_s, compressed_s, end_s = [], 0.0, 0.0, 0.0
-    decoded: list[tuple[float, float]] = []
-    count = len(compute.buckets)
-    for number, (bucket, exchange) in enumerate(zip(compute.buckets, exchanges, strict=True)):
-        start_s = starts.pop() if starts else max(bucket.handed_s + delay_s, end_s)
-        if start_s < compute.backward_s + delay_s:
-            delay_s += (1 - hidden) * exchange.before_s
-        compressed_s = max(start_s + exchange.before_s, end_s)
-        came_s = compressed_s + exchange.between_s(link, compute.step_s)
-        if number + 1 < count:
-            # The next one is compressed meanwhile, if it is there; decoding waits for that.
-            next_s = max(compute.buckets[number + 1].handed_s + delay_s, start_s + exchange.before_s)
-            if next_s < came_s:
-                starts.append(next_s)
-                came_s = max(came_s, next_s + exchanges[number + 1].before_s)
-        end_s = came_s + exchange.after_s
-        decoded.append((end_s, exchange.after_s))
-        if end_s < compute.backward_s + delay_s:
-            delay_s += (1 - hidden) * exchange.after_s
-    return max(compute.backward_s + delay_s, end_s) + compute.step_s - compute.backward_s
+    shown = 1 - hidden
+    delay_s, compressed_s, end_s, end_before_s, busy_s = 0.0, 0.0, 0.0, 0.0, 0.0
+    for bucket, exchange in zip(compute.buckets, exchanges, strict=True):
+        handed_s = bucket.handed_s + delay_s
+        delay_s += shown * exchange.before_s
+        # One bucket is ahead of the one on the wire, and no more.
+        compressed_s = max(handed_s, compressed_s, end_before_s) + exchange.before_s
+        came_s = max(compressed_s, end_s) + exchange.between_s(link, compute.step_s)
+        end_before_s, end_s = end_s, came_s + exchange.after_s
+        busy_s = max(busy_s, handed_s) + exchange.codec_s
+    # What the last bucket computes comes after backward; all of it needs a processor that backward leaves free.
+    backward_s = compute.backward_s + delay_s - shown * exchanges[-1].before_s
+    worked_s = compute.backward_s + shown * sum(each.codec_s for each in exchanges)
+    return max(backward_s, end_s, busy_s, worked_s) + compute.step_s - compute.backward_s
 
 
 def synchronized_step_s(

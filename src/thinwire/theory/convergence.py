@@ -64,8 +64,9 @@ class Suboptimality:
 def mem_sgd_suboptimality(problem: StronglyConvex, *, steps: int, shift: float, gamma: float) -> Suboptimality:
     """Mem-SGD on one worker, ``eta_t = 8 / (mu (a + t))``, weights ``(a + t)^2`` (Stich et al. 2018, Theorem 2.4).
 
-    ``mu a^3 D^2 / (8 S) + 4 T (T + 2a) G^2 / (mu S) + 64 T (1 + 2L/mu) / (mu S) * 4 alpha / (alpha - 4) * G^2 / gamma^2``
-    with ``alpha = a gamma - 2``, for which the shift suffices.
+    ``mu a^3 D^2 / (8 S) + 4 T (T + 2a) G^2 / (mu S) + 64 T (1 + 2L/mu) / (mu S) * M`` with
+    ``M = 4 alpha / (alpha - 4) * G^2 / gamma^2``, of the memory; the shift suffices for
+    ``alpha = a gamma - 2``.
 
     Args:
         problem: the constants.
@@ -100,7 +101,8 @@ def local_sgd_suboptimality(
 ) -> Suboptimality:
     """Local SGD, ``eta_t = 4 / (mu (a + t))``, weights ``(a + t)^2``, averaged over workers (Stich 2018, Theorem 2.2).
 
-    ``mu a^3 D^2 / (2 S) + 4 T (T + 2a) sigma^2 / (mu K S) + 256 T G^2 H^2 L / (mu^2 S)``; ``H = 1`` is SGD on K workers.
+    ``mu a^3 D^2 / (2 S) + 4 T (T + 2a) sigma^2 / (mu K S) + 256 T G^2 H^2 L / (mu^2 S)``; SGD on K workers is
+    ``H = 1``.
 
     Args:
         problem: the constants.
