@@ -119,8 +119,15 @@ class LogisticRegression:
 
     def _evaluate(self, model: nn.Module) -> Evaluation:
         (weights,) = model.parameters()
-        value, _ = self._value_and_gradient(weights.detach().flatten().double())
+        value = self._value(weights.detach().flatten().double())
         return Evaluation(loss=value, value=max(value - self.optimum.value, 1e-16))
+
+    def _value(self, weights: Tensor) -> float:
+        """``f`` at f64 ``weights``: the bits of :meth:`_value_and_gradient`, in half of its time."""
+        total = sum(
+            float(F.softplus(-(chunk.double() @ weights)).sum()) for chunk in torch.split(self.signed_rows, _CHUNK)
+        )
+        return total / self.num_train + self.regularisation / 2 * float(weights.square().sum())
 
     def _value_and_gradient(self, weights: Tensor) -> tuple[float, Tensor]:
         """``f`` and its gradient at f64 ``weights``."""
