@@ -80,6 +80,25 @@ def test_the_way_out_is_a_way_out(policy: thinwire.DensePolicy, model: nn.Module
     assert told(follows, model) == []
 
 
+def test_large_embeddings_are_told_where_they_leave_little_to_save() -> None:
+    method = parse_method("ef-sgd")
+    assert isinstance(method, GradientAveraging)
+    rest = nn.Linear(1024, 1024)
+    large = nn.ModuleDict({"words": nn.Embedding(1 << 14, 64), "rest": rest})
+    with pytest.warns(thinwire.LittleCompressed) as caught:
+        thinwire.DensePolicy().names_for(method, large, warns=True)
+    (text,) = (str(each.message) for each in caught)
+    full, total = (1 << 20) + 1024, (1 << 20) + 1024 * 1024 + 1024
+    assert f"{full:,} of {total:,} entries" in text
+    assert f"at most {total / full:.3g} times shorter" in text
+    assert "policy=thinwire.DensePolicy(embeddings=False)" in text
+    # Warnings are errors: nothing is said of less than a million entries, nor where they are compressed.
+    smaller = nn.ModuleDict({"words": nn.Embedding((1 << 14) - 32, 64), "rest": rest})
+    thinwire.DensePolicy().names_for(method, smaller, warns=True)
+    thinwire.DensePolicy(embeddings=False).names_for(method, large, warns=True)
+    thinwire.DensePolicy().names_for(method, large, warns=False)
+
+
 @pytest.mark.usefixtures("alone")
 def test_the_hook_says_it_once_at_the_line_of_the_script() -> None:
     model = DistributedDataParallel(nn.Sequential(nn.Linear(10, 20), nn.Linear(20, 5)))

@@ -3,7 +3,7 @@
 from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import compress_ddp
 from thinwire.distributed.compressed_gradients import CompressedGradients
-from thinwire.distributed.dense_policy import DensePolicy, NothingCompressed
+from thinwire.distributed.dense_policy import DensePolicy, LittleCompressed, NothingCompressed
 from thinwire.distributed.dense_watch import SlowerThanDense
 from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
@@ -19,6 +19,7 @@ __all__ = [
     "DensePolicy",
     "DistributedOptimizer",
     "LinkOptions",
+    "LittleCompressed",
     "NothingCompressed",
     "ReplicaGuard",
     "SlowerThanDense",

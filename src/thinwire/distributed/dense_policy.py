@@ -3,6 +3,7 @@
 import fnmatch
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,6 +22,14 @@ from thinwire.worker.parameters import named_parameters, plain_name
 
 class NothingCompressed(UserWarning):
     """All that is trained is sent in full, so that compression saves nothing; the message holds the numbers."""
+
+
+class LittleCompressed(UserWarning):
+    """So much of what is trained is sent in full that compression saves little; the message holds the numbers."""
+
+
+_LARGE_NUMEL, _LARGE_SHARE = 1 << 20, 0.1
+"""What is sent in full is told where it is 4 MB a step and more, and a tenth of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +70,57 @@ class DensePolicy:
         return frozenset(self._reasons(model))
 
     def names_for(self, method: GradientAveraging, model: nn.Module, *, warns: bool) -> frozenset[str]:
-        """:meth:`dense_names`; a :class:`NothingCompressed` warning says so if nothing that is trained is left.
+        """:meth:`dense_names`; a warning says so if nothing, or too little, of what is trained is left.
 
         Args:
             method: what is to compress the rest.
             model: whose parameters are exchanged.
             warns: whether this process is the one that says it.
+
+        Warns:
+            NothingCompressed: all is sent in full.
+            LittleCompressed: a tenth or more of all is, and a million entries or more, such as large embeddings.
         """
         names = self.dense_names(model)
         trained = {name: param.numel() for name, param in named_parameters(model).items() if param.requires_grad}
         # A method that sends everything as it is has nothing to lose, and one that sums messages takes no policy.
         is_meant = not isinstance(method.compressor, Identity) and not method.exchange.needs_linear
-        if warns and is_meant and trained and names.issuperset(trained):
-            reasons = self._reasons(model)
-            entries = Counter[_Reason]()
-            for name, numel in trained.items():
-                entries[reasons[name]] += numel
-            counts = Counter(reasons[name] for name in trained)
-            listed = "; ".join(f"{counts[why]} ({entries[why]:,} entries) {why.value}" for why in entries)
+        full = {name: numel for name, numel in trained.items() if name in names}
+        if warns and is_meant and full:
+            self._warn(full, trained, self._reasons(model))
+        return names
+
+    def _warn(self, full: Mapping[str, int], trained: Mapping[str, int], reasons: "Mapping[str, _Reason]") -> None:
+        """If there is cause to.
+
+        Args:
+            full: entries of what is trained and sent in full.
+            trained: entries of all that is trained.
+            reasons: why each is sent in full.
+        """
+        entries = Counter[_Reason]()
+        for name, numel in full.items():
+            entries[reasons[name]] += numel
+        counts = Counter(reasons[name] for name in full)
+        listed = "; ".join(f"{counts[why]} ({entries[why]:,} entries) {why.value}" for why in entries)
+        remedy = f"thinwire.DensePolicy({_REMEDIES[entries.most_common(1)[0][0]]})"
+        if len(full) == len(trained):
             warnings.warn(
                 f"all that is trained, {len(trained)} parameters of {entries.total():,} entries, is sent in full by "
                 f"{self}, so that compression saves nothing: {listed}. Give a policy= that leaves more to compress, "
-                f"such as thinwire.DensePolicy({_REMEDIES[entries.most_common(1)[0][0]]}), or train with plain DDP",
+                f"such as {remedy}, or train with plain DDP",
                 NothingCompressed,
-                stacklevel=4,
+                stacklevel=5,
             )
-        return names
+        elif entries.total() >= max(_LARGE_NUMEL, _LARGE_SHARE * sum(trained.values())):
+            warnings.warn(
+                f"{entries.total():,} of {sum(trained.values()):,} entries that are trained are sent in full by {self}, "
+                f"{4e-6 * entries.total():.3g} MB a step, so that messages are at most "
+                f"{sum(trained.values()) / entries.total():.3g} times shorter than dense ones: {listed}. If they may be "
+                f"compressed (an embedding that is also the output layer has a dense gradient), give policy={remedy}",
+                LittleCompressed,
+                stacklevel=5,
+            )
 
     def _reasons(self, model: nn.Module) -> "dict[str, _Reason]":
         """Why each parameter that is sent in full is."""
