@@ -24,7 +24,7 @@ class Cell:
         predicted_s: seconds of a step.
         low_s: from which on it was expected to be.
         high_s: up to which.
-        measured_s: median over the rounds.
+        measured_s: mean over the rounds.
         rounds_s: seconds of a step in each round.
     """
 

@@ -16,12 +16,14 @@ from thinwire.distributed import Transport
 from thinwire.planner.family import RANK
 from thinwire.planner.training_step import TrainingStep
 from thinwire.step_time import Bucket, Compute, Exchange, Round, Way
-from thinwire.step_time.curves import quantile
+from thinwire.step_time.curves import around_mean, quantile
 
 BACKWARD = 2 / 3
 """Of a step whose seconds were given: backward computes twice what forward does."""
-WARM_UPS, ROUNDS, LEAST_ROUNDS = 4, 15, 5
+WARM_UPS, ROUNDS, LEAST_ROUNDS = 4, 60, 12
 """DDP makes new buckets after the first step, and PowerSGD begins with the third."""
+BLOCK = 8
+"""Steps that are timed together where none of them ends with an exchange."""
 ONE_BUCKET_MB = 1e5
 """As ``bucket_cap_mb``: all gradients in one."""
 _START_POWER_SGD = 2
@@ -40,13 +42,13 @@ class MeasuredCompute:
     names: tuple[tuple[str, ...], ...]
 
     def at(self, share: float) -> Compute:
-        """That quantile of each moment."""
+        """The mean of each moment, or as far from it as that quantile lies from the median."""
         buckets = tuple(
-            Bucket(bucket.numel, quantile([each.buckets[place].handed_s for each in self.rounds], share))
+            Bucket(bucket.numel, around_mean([each.buckets[place].handed_s for each in self.rounds], share))
             for place, bucket in enumerate(self.rounds[0].buckets)
         )
-        backward_s = quantile([each.backward_s for each in self.rounds], share)
-        rest_s = quantile([each.step_s - each.backward_s for each in self.rounds], share)
+        backward_s = around_mean([each.backward_s for each in self.rounds], share)
+        rest_s = around_mean([each.step_s - each.backward_s for each in self.rounds], share)
         return Compute(buckets, backward_s, backward_s + rest_s)
 
     def lasting(self, compute_s: float) -> "MeasuredCompute":
@@ -118,32 +120,51 @@ def measure_compute(
 
 @dataclass(frozen=True, slots=True)
 class PlainSteps:
-    """Steps without DDP, made by all processes at the same time.
+    """Steps without DDP, one after another in blocks that all processes begin at the same time.
 
     Args:
-        mean_s: seconds of each step, mean over the processes.
+        mean_s: seconds of a step of each block, mean over the processes.
         most_s: those of the slowest one.
+        block: steps of a block.
     """
 
     mean_s: tuple[float, ...]
     most_s: tuple[float, ...]
+    block: int = 1
 
     def at(self, share: float, period: float) -> float:
         """That quantile of a step's seconds where processes wait for each other once in ``period`` steps.
 
         Who is slow in one step is often not so in the next: of what the slowest one takes beyond the mean, a sum of
-        ``period`` independent steps has ``1 / sqrt(period)`` a step.
+        ``period`` independent steps has ``1 / sqrt(period)`` a step, that of a block ``1 / sqrt(block)``.
         """
-        mean_s, most_s = quantile(self.mean_s, share), quantile(self.most_s, share)
-        return mean_s + (most_s - mean_s) / math.sqrt(period)
+        mean_s, most_s = around_mean(self.mean_s, share), around_mean(self.most_s, share)
+        return mean_s + (most_s - mean_s) * math.sqrt(self.block / period)
 
 
 def measure_plain(step: TrainingStep, transport: Transport, limit_s: float) -> PlainSteps:
-    """Time steps without DDP."""
+    """Time steps without DDP.
+
+    Processes that make local steps hear nothing of each other meanwhile: a barrier at every step would wake threads
+    that take their processors.
+    """
     model, make = step.fresh()
-    times = _steps(step, model, make(model), transport, limit_s, None)
-    everyones = [[own for (own,) in transport.share([end - begin])] for begin, _, end, _ in times]
-    return PlainSteps(tuple(sum(each) / len(each) for each in everyones), tuple(map(max, everyones)))
+    optimizer = make(model)
+    everyones: list[list[float]] = []
+    first_s, spent_s = time.perf_counter(), 0.0
+    while len(everyones) <= LEAST_ROUNDS // 2 or (len(everyones) <= ROUNDS and spent_s < limit_s):
+        transport.share([])
+        begin_s = time.perf_counter()
+        for _ in range(BLOCK):
+            optimizer.zero_grad()
+            step.loss(model).backward()
+            optimizer.step()
+        end_s = time.perf_counter()
+        told = transport.share([(end_s - begin_s) / BLOCK, end_s - first_s])
+        everyones.append([each for each, _ in told])
+        spent_s = told[0][1]  # the same for all, so that they make as many
+    timed = everyones[1:]
+    return PlainSteps(tuple(sum(each) / len(each) for each in timed), tuple(map(max, timed)), BLOCK)
 
 
 def measure_power_sgd(
@@ -181,7 +202,7 @@ def _steps(
 ) -> list[Times]:  # fmt: skip
     """When each step began, its backward ended and it ended, and the buckets; every process makes as many."""
     times: list[Times] = []
-    spent_s = 0.0
+    first_s, spent_s = time.perf_counter(), 0.0
     while len(times) < WARM_UPS + LEAST_ROUNDS or (len(times) < WARM_UPS + ROUNDS and spent_s < limit_s):
         if moments is not None:
             moments.buckets.clear()
@@ -193,7 +214,7 @@ def _steps(
         optimizer.step()
         end_s = time.perf_counter()
         times.append((begin_s, backward_s, end_s, list(moments.buckets) if moments else []))
-        spent_s += transport.share([end_s - begin_s])[0][0]
+        spent_s = transport.share([end_s - first_s])[0][0]
     return times[WARM_UPS:]
 
 

@@ -70,10 +70,11 @@ class Measurements:
             method: tuple(MeasuredExchange.from_json(each) for each in measured)
             for method, measured in data["exchanges"].items()
         }
+        plain = data["plain"]
         return Measurements(
             data["numel"], data["processes"], Network.from_json(data["network"]),
             MeasuredCompute.from_json(data["compute"]), MeasuredCompute.from_json(data["one_bucket"]),
-            PlainSteps(tuple(data["plain"]["mean_s"]), tuple(data["plain"]["most_s"])), exchanges, data["periods"],
+            PlainSteps(tuple(plain["mean_s"]), tuple(plain["most_s"]), plain["block"]), exchanges, data["periods"],
             MeasuredLink.from_json(data["link"], data["processes"]), data["hidden"],
         )  # fmt: skip
 

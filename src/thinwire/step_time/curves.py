@@ -2,9 +2,10 @@
 
 import bisect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import fmean
 
 from thinwire.errors import ConfigError
 
@@ -124,3 +125,15 @@ def quantile(values: Iterable[float], share: float) -> float:
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def around_mean(values: Sequence[float], share: float) -> float:
+    """The mean, moved by as much as that quantile lies from the median.
+
+    Long training takes the mean of its steps. Of processors that run at two speeds in turn, the median is one of them.
+
+    Example:
+        >>> around_mean([1.0, 1.0, 4.0], 0.5), around_mean([1.0, 2.0, 3.0], 1.0)
+        (2.0, 3.0)
+    """
+    return fmean(values) + quantile(values, share) - quantile(values, 0.5)
