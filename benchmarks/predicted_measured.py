@@ -189,7 +189,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--mbit", type=int, nargs="*", default=list(MBITS))
     parser.add_argument("--latency", nargs="*", default=list(LATENCIES), help="one way")
     parser.add_argument("--processes", type=int, nargs="*", default=list(PROCESSES))
-    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), metavar="WAY", help="; ".join(WAYS).replace("%", "%%"))
+    parser.add_argument(
+        "--ways", nargs="*", choices=WAYS, default=list(WAYS), metavar="WAY", help="; ".join(WAYS).replace("%", "%%")
+    )
     parser.add_argument("--limit-s", type=float, default=3.0, help="of a single measurement of the planner")
     parser.add_argument("--budget-s", type=float, default=15.0, help="about as long as a way is trained")
     parser.add_argument("--summary", action="store_true", help="measure nothing; sum up what is in the file")

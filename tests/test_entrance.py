@@ -21,7 +21,8 @@ from thinwire.shared_memory import TASKS, VARIANTS
 
 COMMANDS = (
     "methods", "tasks", "compare", "report", "theory", "record", "bench", "probe", "frontier", "inspect", "pareto",
-    "plan", "reproduce", "hogwild", "speedup",
+    "plan", "reproduce", "hogwild",
+    "speedup",
 )  # fmt: skip
 
 

@@ -113,11 +113,12 @@ class DensePolicy:
                 stacklevel=5,
             )
         elif entries.total() >= max(_LARGE_NUMEL, _LARGE_SHARE * sum(trained.values())):
+            numel, total = entries.total(), sum(trained.values())
             warnings.warn(
-                f"{entries.total():,} of {sum(trained.values()):,} entries that are trained are sent in full by {self}, "
-                f"{4e-6 * entries.total():.3g} MB a step, so that messages are at most "
-                f"{sum(trained.values()) / entries.total():.3g} times shorter than dense ones: {listed}. If they may be "
-                f"compressed (an embedding that is also the output layer has a dense gradient), give policy={remedy}",
+                f"{numel:,} of {total:,} entries that are trained are sent in full by {self}, {4e-6 * numel:.3g} MB a "
+                f"step, so that messages are at most {total / numel:.3g} times shorter than dense ones: {listed}. If "
+                "these may be compressed (an embedding that is also the output layer has a dense gradient), give "
+                f"policy={remedy}",
                 LittleCompressed,
                 stacklevel=5,
             )

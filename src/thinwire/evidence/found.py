@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from thinwire import report
 from thinwire.errors import ConfigError
+from thinwire.files import StrPath
 from thinwire.report import Amount, RecordedComparison, ResultRow
 
 Line = dict[str, Any]
@@ -105,7 +106,7 @@ class Found:
         folders: of the parts that a question names, by key.
     """
 
-    folders: Mapping[str, Path]
+    folders: Mapping[str, StrPath]
 
     def lines(self, key: str) -> list[Line]:
         """What a part wrote with ``--json``.
@@ -142,16 +143,16 @@ class Found:
         study, part, *inner = key.split("/")
         if f"{study}/{part}" not in self.folders:
             raise ConfigError(f"{key} is read by a question that names {', '.join(self.folders)} alone")
-        return self.folders[f"{study}/{part}"].joinpath(*inner)
+        return Path(self.folders[f"{study}/{part}"]).joinpath(*inner)
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: StrPath) -> list[Line]:
     """A JSON value from each line.
 
     Raises:
         ConfigError: the file is not there, or damaged.
     """
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in Path(path).read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); delete its folder and run the part again") from error

@@ -45,9 +45,9 @@ class Part:
         """What a user types to see it alone."""
         return shlex.join(["thinwire", *self.arguments])
 
-    def arguments_in(self, folder: Path) -> list[str]:
+    def arguments_in(self, folder: StrPath) -> list[str]:
         """The arguments with results in a folder, and one simulation at a time: parts run beside each other."""
-        lines = ["--json", str(folder / "rows.jsonl")]
+        lines = ["--json", str(Path(folder) / "rows.jsonl")]
         own = ["--out", str(folder), "--jobs", "1"] if self.arguments[0] in _WITH_FOLDER else []
         if "--engine" in self.arguments:
             own = own[:2]  # --jobs is of simulations

@@ -14,19 +14,20 @@ import torch
 
 from thinwire.errors import ConfigError
 from thinwire.experiments.spec import Comparison
+from thinwire.files import StrPath
 
 Holder = Literal["none", "this", "another"]
 _MAY_CHANGE = ("methods", "seeds", "lrs", "adaptive_lrs", "optimizers", "tune", "target")
 _ONLY_SIMULATED = ("network", "compute", "codec", "overlap")
 
 
-def read_description(out: Path) -> dict[str, Any]:
+def read_description(out: StrPath) -> dict[str, Any]:
     """The ``comparison.json`` of an earlier call; empty if there was none.
 
     Raises:
         ConfigError: it is no comparison of this version.
     """
-    path = out / "comparison.json"
+    path = Path(out) / "comparison.json"
     if not path.exists():
         return {}
     try:
@@ -55,7 +56,7 @@ def differences(before: Mapping[str, Any], comparison: Comparison) -> list[str]:
     ]
 
 
-def holder(out: Path, comparison: Comparison) -> Holder:
+def holder(out: StrPath, comparison: Comparison) -> Holder:
     """What a folder holds: nothing, this very comparison, which goes on there, or another one."""
     try:
         before = read_description(out)
@@ -66,14 +67,14 @@ def holder(out: Path, comparison: Comparison) -> Holder:
     return "another" if differences(before, comparison) else "this"
 
 
-def choose_number(base: Path, look: Callable[[Path], Holder]) -> int:
+def choose_number(base: StrPath, look: Callable[[StrPath], Holder]) -> int:
     """Which of ``base``, ``base-2``, ``base-3``, ... to take: that which holds this comparison, or the first free one.
 
     Args:
         base: the first folder.
         look: what a folder holds.
     """
-    numbers = [1]
+    base, numbers = Path(base), [1]
     for path in base.parent.glob(f"{glob.escape(base.name)}-*"):
         tail = path.name.removeprefix(f"{base.name}-")
         if tail.isascii() and tail.isdigit() and tail[0] != "0" and int(tail) > 1:
@@ -85,14 +86,15 @@ def choose_number(base: Path, look: Callable[[Path], Holder]) -> int:
     return next(number for number in itertools.count(1) if found.get(number, "none") == "none")
 
 
-def folder_of(base: Path, number: int) -> Path:
+def folder_of(base: StrPath, number: int) -> Path:
     """``base`` itself for 1, else with the number behind its name.
 
     Example:
         >>> folder_of(Path("runs/digits"), 1).name, folder_of(Path("runs/digits"), 2).name
         ('digits', 'digits-2')
     """
-    return base if number == 1 else base.with_name(f"{base.name}-{number}")
+    first = Path(base)
+    return first if number == 1 else first.with_name(f"{first.name}-{number}")
 
 
 def made_by() -> dict[str, str]:
@@ -104,12 +106,12 @@ def made_by() -> dict[str, str]:
     return {"thinwire": own, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def refuse_unwritable(out: Path) -> None:
+def refuse_unwritable(out: StrPath) -> None:
     """Raise ConfigError where a folder cannot be.
 
     Nothing is written yet, so the folders that would be made are judged by the last one that is there.
     """
-    for folder in (out, *out.parents):
+    for folder in (Path(out), *Path(out).parents):
         try:
             there = folder.exists()
         except OSError as error:

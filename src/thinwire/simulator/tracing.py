@@ -44,7 +44,7 @@ def replayed(trace: Sequence[Op]) -> Steps[None]:
         >>> _ = Simulation(2, Network()).run([traced(program(), trace) for trace in traces])
         >>> slow = Simulation(2, Network(latency_s=1.0))
         >>> _ = slow.run([replayed(trace) for trace in traces])
-        >>> slow.clocks
+        >>> [round(each, 3) for each in slow.clocks]
         [1.5, 1.5]
     """
     for op in trace:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.files import write_beside
+from thinwire.files import StrPath, write_beside
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -93,7 +93,7 @@ class Tokens:
     num_bytes: Tensor
 
 
-def tokenised(splits: Mapping[str, Sequence[bytes]], size: int, folder: Path | None = None) -> Tokens:
+def tokenised(splits: Mapping[str, Sequence[bytes]], size: int, folder: StrPath | None = None) -> Tokens:
     """The parts of a text in the vocabulary of its ``train``, or what was kept of an earlier call with the same text.
 
     Args:
@@ -105,7 +105,9 @@ def tokenised(splits: Mapping[str, Sequence[bytes]], size: int, folder: Path | N
     Raises:
         ConfigError: see :meth:`BytePairs.trained`.
     """
-    path = (Path.home() / ".cache" / "thinwire" if folder is None else folder) / f"tokens-{_digest(splits, size)}.pt"
+    path = (
+        Path.home() / ".cache" / "thinwire" if folder is None else Path(folder)
+    ) / f"tokens-{_digest(splits, size)}.pt"
     kept = _read(path)
     if kept is not None:
         return kept

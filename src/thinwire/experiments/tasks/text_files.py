@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from thinwire.errors import ConfigError
+from thinwire.files import StrPath
 
 # Foreign packages, tests, and tables or data that are not source text one would want to predict.
 _SKIPPED_FOLDERS = frozenset(
@@ -19,19 +20,26 @@ _SKIPPED_FOLDERS = frozenset(
 _LARGEST_FILE = 4_000_000
 
 
-def python_sources(root: Path) -> list[str]:
+def python_sources(root: StrPath) -> list[str]:
     """The relative paths of the Python files of a library that are source text, in order."""
     # _sysconfigdata describes the build of one machine.
-    return _walk(root, _SKIPPED_FOLDERS, lambda name: name.endswith(".py") and not name.startswith("_sysconfigdata"))
+    return _walk(
+        Path(root), _SKIPPED_FOLDERS, lambda name: name.endswith(".py") and not name.startswith("_sysconfigdata")
+    )
 
 
-def all_files(root: Path) -> list[str]:
+def all_files(root: StrPath) -> list[str]:
     """The relative paths of all files whose name does not begin with a dot, in order; links to folders lead nowhere."""
-    return _walk(root, frozenset(), lambda name: not name.startswith("."))
+    return _walk(Path(root), frozenset(), lambda name: not name.startswith("."))
+
+
+def read_bytes(path: StrPath) -> bytes:
+    """All of a file."""
+    return Path(path).read_bytes()
 
 
 def read_splits(
-    root: Path, names: Sequence[str], max_num_bytes: int, read: Callable[[Path], bytes] = Path.read_bytes
+    root: StrPath, names: Sequence[str], max_num_bytes: int, read: Callable[[StrPath], bytes] = read_bytes
 ) -> dict[str, list[bytes]]:
     """The files of ``train``, ``validation`` and ``test``, about 90, 5 and 5 % of them, until so many bytes are read.
 
@@ -44,7 +52,7 @@ def read_splits(
     splits: dict[str, list[bytes]] = {"train": [], "validation": [], "test": []}
     num_bytes = 0
     for name in names:
-        text = read(root / name)
+        text = read(Path(root) / name)
         num_bytes += len(text)
         if num_bytes > max_num_bytes:
             break
@@ -66,8 +74,9 @@ class DistinctTexts:
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
 
-    def __call__(self, path: Path) -> bytes:
+    def __call__(self, path: StrPath) -> bytes:
         """The text, or nothing."""
+        path = Path(path)
         if not path.is_file():  # a link without a target, or no file at all
             return b""
         try:

@@ -112,12 +112,11 @@ def ef_signsgd(
     exchange: Route = "gather",
     lr: float = 1.0,
     momentum: Fraction = NO_MOMENTUM,
-    nesterov: bool = True,
 ) -> Method:
     """Signs scaled by the mean magnitude, with memory."""
     return ModelAveraging(
         schedule=Every(every), memory=MEMORIES[memory], compressor=Sign(),
-        exchange=ROUTES[exchange], granularity=granularity, update=outer(lr, momentum, nesterov),
+        exchange=ROUTES[exchange], granularity=granularity, update=outer(lr, momentum, nesterov=True),
     )  # fmt: skip
 
 

@@ -130,7 +130,6 @@ def sparseloco(
     decay: Fraction = _DECAY,
     lr: float = 1.0,
     momentum: Fraction = NO_MOMENTUM,
-    nesterov: bool = True,
     mean: Literal["all", "contributors"] = "all",
     clip: Literal["none", "median"] = "none",
     granularity: Granularity = Chunks(4096),
@@ -139,7 +138,7 @@ def sparseloco(
     return ModelAveraging(
         schedule=Every(every), memory=ErrorFeedback(decay=decay), compressor=TopK(density=density, values=Bins(bits)),
         exchange=Gather(mean=mean, clip=clip), granularity=granularity,
-        update=outer(lr, momentum, nesterov),
+        update=outer(lr, momentum, nesterov=True),
     )  # fmt: skip
 
 
