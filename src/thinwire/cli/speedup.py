@@ -18,6 +18,7 @@ from thinwire.experiments.executors import LocalExecutor
 from thinwire.experiments.run_folders import Holder, choose_number, folder_of, holder
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task
+from thinwire.files import StrPath
 from thinwire.scaling import subfolder
 
 
@@ -106,7 +107,7 @@ def _comparisons(given: Mapping[str, Any], workers: Sequence[int], task: Task) -
 def _numbered(base: Path, comparisons: Sequence[Comparison]) -> Path:
     """The folder that holds this speed-up, or the first free one, of ``base``, ``base-2`` and so on."""
 
-    def look(out: Path) -> Holder:
+    def look(out: StrPath) -> Holder:
         held = {holder(subfolder(out, each.workers), each) for each in comparisons}
         return "another" if "another" in held else "this" if "this" in held else "none"
 

@@ -124,6 +124,10 @@ class Found:
         """Every evaluation of the final runs of a comparison, as they were written; keys as of :meth:`comparison`."""
         return read_lines(self._folder(key) / "results.jsonl")
 
+    def tried(self, key: str) -> list[Line]:
+        """Every evaluation of the search, likewise."""
+        return read_lines(self._folder(key) / "tuning.jsonl")
+
     def rows(self, key: str) -> list[Row]:
         """The rows of a comparison, in the order of its methods."""
         return [Row(result) for result in report.summarise(self.comparison(key))]

@@ -3,7 +3,7 @@
 import math
 
 from thinwire.evidence.demand import Demand, Finding, claim, every, measured
-from thinwire.evidence.found import Found, is_below, listed, shown
+from thinwire.evidence.found import Found, Line, is_below, listed, shown
 
 _BUDGET, _REFERENCE, _UNBIASED = "operators/budget", "operators/reference", "operators/unbiased"
 _INPUTS = ("gaussian", "lognormal", "student")
@@ -20,15 +20,21 @@ def _errors(found: Found, key: str, budget: float | None = None) -> dict[tuple[s
     }
 
 
+def _best_unbiased(found: Found) -> dict[tuple[str, str], Line]:
+    """The best member of each operator at 2 bits an entry, by input and operator."""
+    return {
+        (line["input"], line["operator"]): line
+        for line in found.lines(_UNBIASED)
+        if (line["budget"], line["clients"], line["kind"]) == (2.0, 1, "unbiased")
+    }
+
+
 def _at_fixed_budget(found: Found) -> Finding:
     wanted = ("Bernoulli", "Rotate", "KLevel", "GSpar", "QSGD", "EDEN")
-    lines = [
-        line for line in found.lines(_UNBIASED) if line["budget"] == 2.0 and line["clients"] == 1 and line["unbiased"]
-    ]
+    best = _best_unbiased(found)
     texts = []
-    for source in dict.fromkeys(line["input"] for line in lines):
-        errors = {line["operator"]: line["error"] for line in lines if line["input"] == source}
-        ranked = sorted((errors[name], name) for name in wanted if name in errors)
+    for source in dict.fromkeys(source for source, _ in best):
+        ranked = sorted((best[source, name]["error"], name) for name in wanted if (source, name) in best)
         texts.append(f"{source}: " + ", ".join(f"{name} {error:.3g}" for error, name in ranked))
     return measured("relative variance at 2 bits an entry, " + listed(texts))
 
@@ -49,13 +55,11 @@ def _combination_for_bits(found: Found) -> Finding:
 
 
 def _optimal_probabilities(found: Found) -> Finding:
-    lines = [line for line in found.lines(_UNBIASED) if line["budget"] == 2.0 and line["operator"] == "Bernoulli"]
-    rivals = [line for line in found.lines(_UNBIASED) if line["budget"] == 2.0 and line["operator"] == "GSpar"]
+    best = _best_unbiased(found)
     texts = [
-        f"{line['input']}: {line['configuration']} {line['error']:.3g}, GSpar {other['error']:.3g}"
-        for line in lines
-        for other in rivals
-        if other["input"] == line["input"]
+        f"{source}: {line['configuration']} {line['error']:.3g}, GSpar {best[source, 'GSpar']['error']:.3g}"
+        for (source, name), line in best.items()
+        if name == "Bernoulli"
     ]
     return measured("best encoder with centres and probabilities at 2 bits an entry, " + listed(texts))
 
