@@ -10,6 +10,7 @@ from pathlib import Path
 
 from thinwire.errors import ConfigError
 from thinwire.evidence.study import Part
+from thinwire.experiments.ending import signals_raise
 from thinwire.experiments.run_folders import made_by
 from thinwire.files import FolderLock, StrPath, write_atomically
 
@@ -66,6 +67,8 @@ def run_parts(parts: Sequence[Part], out: StrPath, jobs: int, watch: Watch) -> d
 
     Raises:
         ConfigError: the folder is being written to by another call, cannot be written, or holds other results.
+        KeyboardInterrupt: SIGINT came; the commands are ended.
+        Terminated: SIGTERM came; the commands are ended.
     """
     lock = FolderLock(Path(out))
     holder = lock.acquire()
@@ -84,11 +87,10 @@ def run_parts(parts: Sequence[Part], out: StrPath, jobs: int, watch: Watch) -> d
             num_done += 1
             watch(num_done, len(parts), part.key)
 
-        for group, width in (
-            ([part for part in todo if not part.alone], jobs),
-            ([part for part in todo if part.alone], 1),
-        ):
-            _run_all(group, out, width, tell)
+        together = [part for part in todo if not part.alone]
+        with signals_raise():
+            for group, width in ((together, jobs), ([part for part in todo if part.alone], 1)):
+                _run_all(group, out, width, tell)
         return failures
     finally:
         lock.release()

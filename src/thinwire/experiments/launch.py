@@ -13,15 +13,13 @@ from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
-from thinwire.experiments.ending import Terminated
+from thinwire.experiments.ending import signals_raise
 from thinwire.experiments.processes import new_process
 from thinwire.files import write_atomically
 
@@ -49,26 +47,20 @@ def launch(num_workers: int, main: Callable[[Transport], None]) -> None:
         KeyboardInterrupt: SIGINT came; the workers are ended.
         Terminated: SIGTERM came; the workers are ended.
     """
-    before = {number: signal.signal(number, _terminate) for number in _ending_signals()}
-    try:
-        with tempfile.TemporaryDirectory(prefix="thinwire-") as folder:
-            workers = [
-                new_process(f"thinwire-worker-{rank}", _child, (main, folder, rank, num_workers))
-                for rank in range(num_workers)
-            ]
-            try:
-                for worker in workers:
-                    worker.start()
-                _wait(workers)
-            finally:
-                _end(workers)
-            exits = {rank: worker.exitcode for rank, worker in enumerate(workers) if worker.exitcode}
-            if exits:
-                raise _first_failure(exits, Path(folder))
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
+    with signals_raise(), tempfile.TemporaryDirectory(prefix="thinwire-") as folder:
+        workers = [
+            new_process(f"thinwire-worker-{rank}", _child, (main, folder, rank, num_workers))
+            for rank in range(num_workers)
+        ]
+        try:
+            for worker in workers:
+                worker.start()
+            _wait(workers)
+        finally:
+            _end(workers)
+        exits = {rank: worker.exitcode for rank, worker in enumerate(workers) if worker.exitcode}
+        if exits:
+            raise _first_failure(exits, Path(folder))
 
 
 def join(main: Callable[[Transport], None]) -> None:
@@ -156,18 +148,6 @@ def _end(workers: Sequence[BaseProcess]) -> None:
         if worker.is_alive():
             worker.kill()
             worker.join()
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
-def _ending_signals() -> list[signal.Signals]:
-    """Those that end a command and leave it time to end its workers; only the main thread may set handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    found = [signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else [])]
-    return [number for number in found if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _first_failure(exits: dict[int, int], folder: Path) -> ThinwireError:
