@@ -91,4 +91,4 @@ def test_what_is_held_decides(held: dict[int, Holder], number: int, tmp_path: Pa
     for stray in ("a[b]*-02", "a[b]*-x", "a[b]*-0", "ab-7"):
         (tmp_path / stray).mkdir()
     known = {folder_of(base, each): what for each, what in held.items()}
-    assert choose_number(base, lambda path: known.get(path, "none")) == number
+    assert choose_number(base, lambda path: known.get(Path(path), "none")) == number
