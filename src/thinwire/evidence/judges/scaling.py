@@ -118,7 +118,7 @@ def _broadcast(found: Found) -> Finding:
     counts = _counts(found)
     ends = _ends(found, counts[-1])
     seconds = {
-        (line["method"], line["workers"]): line["step"]["total_s"]
+        (line["method"], line["workers"]): sum(line["step"].values())
         for line in found.lines(_UNIONS)
         if line["kind"] == "point" and line["step"] is not None
     }
