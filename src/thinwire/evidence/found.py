@@ -129,8 +129,18 @@ class Found:
         return read_lines(self._folder(key) / "tuning.jsonl")
 
     def rows(self, key: str) -> list[Row]:
-        """The rows of a comparison, in the order of its methods."""
-        return [Row(result) for result in report.summarise(self.comparison(key))]
+        """The rows of a comparison, in the order of its methods.
+
+        Raises:
+            ConfigError: a method has no final run.
+        """
+        results = report.summarise(self.comparison(key))
+        for result in results:
+            if not result.num_runs:
+                raise ConfigError(
+                    f"{self._folder(key)} has no final run of {result.method}; delete it and run it again"
+                )
+        return [Row(result) for result in results]
 
     def row(self, key: str, method: str) -> Row:
         """That of one method.

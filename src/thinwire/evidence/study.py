@@ -2,7 +2,6 @@
 
 import shlex
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,12 +83,6 @@ def read_studies(folder: StrPath = _FOLDER) -> dict[str, Study]:
         True
     """
     return {path.stem: _read(path) for path in sorted(Path(folder).glob("*.toml"))}
-
-
-def parts_of(studies: Sequence[Study], size: Size) -> list[Part]:
-    """The parts of one size; those that must be alone come last."""
-    parts = [part for study in studies for part in study.parts if part.size == size]
-    return sorted(parts, key=lambda part: part.alone)
 
 
 def _read(path: Path) -> Study:

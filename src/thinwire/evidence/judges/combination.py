@@ -19,6 +19,8 @@ _PAIRS = (
     ("signtopk:density=5%,every=4", "qsparse:density=5%,values=signs,every=4,exchange=gather"),
     ("ef-signsgd", "qsparse:density=100%,values=signs,granularity=tensor,exchange=gather"),
 )
+_OUTCOMES = {"beaten": True, "missed": True, "ahead": False, "even": None, "unknown": None}
+"""Of a contest of all three with a part or pair."""
 _ROUNDING = 1e-3
 """What sums in another order may differ by after many steps."""
 _TARGETS = ("target/digits", "target/logreg")
@@ -38,14 +40,15 @@ def _frontier(found: Found) -> Finding:
 
 
 def _parts_and_pairs(found: Found) -> Finding:
-    texts, verdicts = [], []
+    texts: list[str] = []
+    verdicts: list[bool | None] = []
     for key in (_DIGITS, _LOGREG):
         contest = [line for line in _lines(found, key, "contestant") if line["measure"] == "message"]
         others = [line for line in contest if line["method"] != contest[-1]["method"]]
-        outcomes = {"beaten": True, "missed": True, "ahead": False, "even": None, "unknown": None}
-        verdicts += [outcomes[line["verdict"]] for line in others]
-        if contest[-1]["cost"] is None:
-            verdicts.append(False)
+        if contest[-1]["cost"] is not None:
+            verdicts += [_OUTCOMES[line["verdict"]] for line in others]
+        else:  # what nothing reaches decides nothing
+            verdicts.append(False if any(line["cost"] is not None for line in others) else None)
         ratios = ", ".join(
             f"{line['parts']} {'missed it' if line['ratio'] is None else format(line['ratio']['mean'], '.3g')}"
             for line in others
