@@ -32,6 +32,7 @@ from common_clock import CommonClock
 from delayed_links import bandwidth_or_none, namespaces, parse_seconds, started, wait_for
 from slow_link import interface_bytes
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 import thinwire
@@ -85,7 +86,7 @@ class Trainee:
             policy = DensePolicy(embeddings=kind == "hook")
             self.handle = thinwire.compress_ddp(wrapped, method, policy=policy)
         elif "bf16" in kind:
-            wrapped.register_comm_hook(None, bf16_hook)
+            wrapped.register_comm_hook(dist.group.WORLD, bf16_hook)
         elif "PowerSGD" in kind:
             from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
 
@@ -101,14 +102,9 @@ class Trainee:
         self.optimizer.step()
 
 
-def bf16_hook(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """What torch's ``bf16_compress_hook`` does where it finds NCCL; elsewhere that refuses."""
-    buffer = bucket.buffer()
-    halves = buffer.to(torch.bfloat16).div_(dist.get_world_size())
-    work = dist.all_reduce(halves, async_op=True)
-    assert work is not None
-    widened: torch.futures.Future[Tensor] = work.get_future().then(lambda done: buffer.copy_(done.value()[0]))
-    return widened
+def bf16_hook(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """Torch's ``bf16_compress_hook``, which DDP refuses by its name on CPUs."""
+    return default_hooks.bf16_compress_hook(group, bucket)
 
 
 def peak_num_bytes() -> int:

@@ -12,21 +12,23 @@ import pytest
 import torch
 from torch import nn
 
+from thinwire.cli.planning import _judge
 from thinwire.compressors import TopK
 from thinwire.errors import ConfigError
+from thinwire.experiments.comparison_runner import ComparisonRunner
 from thinwire.experiments.launch import launch
 from thinwire.experiments.recorder import Recorder
 from thinwire.experiments.recording import Recording, RecordingPlan
+from thinwire.experiments.spec import Comparison
 from thinwire.experiments.tasks import load_task
 from thinwire.layout import Layout, Segments
 from thinwire.methods import parse_method
-from thinwire.network import Network, all_reduce_s
+from thinwire.network import Network
 from thinwire.planner import (
     MODEL_ERROR,
     Candidate,
     Kind,
     MeasuredExchange,
-    MeasuredLink,
     TrainingStep,
     candidates,
     measure_hooked,
@@ -74,6 +76,14 @@ def test_every_candidate_has_a_row_the_fastest_first(found: list[dict[str, Any]]
     assert by_name["local-sgd:every=2"]["bytes"] == 4 * numel / 2
     assert by_name["topk:density=1%"]["bytes"] < numel
     assert [by_name[name]["period"] for name in mains.METHODS] == [1, 4, 2, 1]
+    # Rank 2 of 80x60 and 10x80: what is left as it is (both biases), then the left and the right factors.
+    assert by_name[POWER_SGD]["bytes"] == 4 * ((80 + 10) + 2 * (80 + 10) + 2 * (60 + 80))
+
+
+def test_a_link_is_measured_after_the_silence_that_each_candidate_leaves(found: list[dict[str, Any]]) -> None:
+    silences = {point["idle_s"] for point in found[0]["found"]["link"] if point["way"] == Way.GATHER.value}
+    assert len(silences) > 1
+    assert max(silences) > 2 * min(silences)  # of four local steps, and of one
 
 
 def test_what_was_measured_can_be_kept_and_predicted_from_again(found: list[dict[str, Any]]) -> None:
@@ -155,14 +165,6 @@ def test_numbers_of_exchanges_are_taken_apart_and_put_together() -> None:
     assert doubled == measured.times(2.0)
 
 
-def test_the_network_is_read_off_a_gather() -> None:
-    points = {(Way.GATHER, 0.1): [(64, (0.02,)), (1 << 16, (0.03,)), (1 << 20, (0.03 + 983_040 / 1e7 * 3,))]}
-    network = MeasuredLink(points, size=4).network()
-    assert network.bandwidth_Bps == pytest.approx(1e7)
-    assert network.latency_s == pytest.approx(0.02)
-    assert all_reduce_s(network, 1000, 4) > 0.04
-
-
 def test_who_waits_rarely_waits_for_less() -> None:
     plain = PlainSteps((1.0, 2.0, 3.0), (3.0, 4.0, 5.0))
     assert [plain.at(0.5, period) for period in (1, 4, 16)] == pytest.approx([4.0, 3.0, 2.5])
@@ -227,3 +229,27 @@ def test_a_trial_says_how_much_worse_a_method_ends_than_dense() -> None:
     assert dense == 0.0
     assert sparse > 0.0
     assert trial.values(["sgd"]) == trial.values(["sgd"])
+
+
+def test_what_a_trial_has_trained_it_does_not_train_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+
+    def counted(comparison: Comparison, *args: Any, **kwargs: Any) -> ComparisonRunner:
+        trained.extend(comparison.methods)
+        return ComparisonRunner(comparison, *args, **kwargs)
+
+    monkeypatch.setattr("thinwire.planner.accuracy.ComparisonRunner", counted)
+    trial = Trial(load_task("logreg"), "logreg", None, 2, 4, seeds=(0,))
+    first = trial.losses([Candidate("topk:k=1", Kind.HOOKED)])
+    second = trial.losses([Candidate("qsgd:bits=4", Kind.HOOKED), Candidate("topk:k=1", Kind.HOOKED)])
+    assert trained == ["sgd", "topk:k=1", "qsgd:bits=4"]
+    assert second[1:] == first
+
+
+def test_a_judge_of_recorded_gradients_tells_the_error_of_messages(recording: Recording, tmp_path: Path) -> None:
+    recording.save(tmp_path / "gradients.pt")
+    judge = _judge({"accuracy_loss": 0.1, "gradients": str(tmp_path / "gradients.pt"), "task": None})
+    assert judge is not None
+    for name in ("topk:density=10%", "qsgd:bits=4"):
+        candidate = Candidate(name, Kind.HOOKED)
+        assert judge(candidate, 2) == message_error(candidate, recording) != 0.0

@@ -13,6 +13,7 @@ from thinwire.bench.inputs import heavy
 from thinwire.cli.application import console, open_lines, say, write_line
 from thinwire.cli.probing import (
     check_limit,
+    link_title,
     read_compute,
     read_length,
     refuse_alone,
@@ -75,7 +76,10 @@ def plan_as_asked(given: Mapping[str, Any]) -> None:
             judge=_judge(given), most_loss=given["accuracy_loss"] or 0.0,
         )  # fmt: skip
         with open_lines(given["json_file"] if is_lead() else "") as lines:
-            join(functools.partial(_plan, request, lines))
+            kept: list[Measurements] = []
+            join(functools.partial(_measure, request, kept))
+            if is_lead():  # nobody waits for it any more, however long it judges
+                _tell(request, kept[0], lines)
 
 
 def _maker(given: Mapping[str, Any]) -> Callable[[int], tuple[TrainingStep, Sequence[Tensor]]]:
@@ -132,25 +136,29 @@ def _judge(given: Mapping[str, Any]) -> Callable[[Candidate, int], float | None]
     check_counts({"trial steps": given["trial_steps"]})
     task = load_task(given["task"], data=given["data"])
 
+    @functools.cache
+    def trial(size: int) -> Trial:
+        return Trial(task, given["task"], given["data"], size, given["trial_steps"])
+
     def lost(candidate: Candidate, size: int) -> float:
-        (found,) = Trial(task, given["task"], given["data"], size, given["trial_steps"]).losses([candidate])
+        (found,) = trial(size).losses([candidate])
         return found
 
     return lost
 
 
-def _plan(request: PlanRequest, lines: TextIO | None, transport: Transport) -> None:
-    is_main = transport.rank == 0
+def _measure(request: PlanRequest, kept: list[Measurements], transport: Transport) -> None:
     torch.manual_seed(transport.rank)
 
-    def tell(text: str) -> None:
-        if is_main:
+    def say_next(text: str) -> None:
+        if transport.rank == 0:
             print(f"measuring {text}", file=sys.stderr, flush=True)
 
     step, vectors = request.make(transport.rank)
-    found = measure(step, request.chosen, vectors, transport, request.limit_s, tell)
-    if not is_main:
-        return
+    kept.append(measure(step, request.chosen, vectors, transport, request.limit_s, say_next))
+
+
+def _tell(request: PlanRequest, found: Measurements, lines: TextIO | None) -> None:
     rows = predict(found, request.chosen)
     losses, allowed = _allowed(rows, request, found.processes)
     dense = min((row for row in rows if row.is_dense), key=lambda row: row.step.middle)
@@ -166,10 +174,7 @@ def _plan(request: PlanRequest, lines: TextIO | None, transport: Transport) -> N
 
 
 def _allowed(rows: Sequence[PlanRow], request: PlanRequest, size: int) -> tuple[dict[str, float | None], list[PlanRow]]:
-    """What is given up by the fastest rows, down to the first that may be used; and all that may be, dense ones too.
-
-    A recording judges every row, which is quick; a trial stops at the first that is good enough.
-    """
+    """What is given up by the fastest rows, down to the first that may be used; that one, and dense f32."""
     if request.judge is None:
         return {}, list(rows)
     losses: dict[str, float | None] = {}
@@ -206,10 +211,7 @@ def make_table(
             TerminalColumn(header="method", cells=[row.method for row in rows], is_name=True),
             *(TerminalColumn(header=head, cells=cells) for head, cells in columns),
         ],
-        title=(
-            f"{found.numel:,} entries, {found.processes} processes; {8e-6 * found.network.bandwidth_Bps:.4g} Mbit/s, "
-            f"{shown_time(found.network.latency_s)}; {shown_time(compute_s)} of compute"
-        ),
+        title=link_title(found.numel, found.processes, found.network, compute_s),
     )
 
 
@@ -231,7 +233,7 @@ def advice(rows: Sequence[PlanRow], dense: PlanRow) -> str:
     if not others:
         return f"nothing faster keeps to --accuracy-loss; train with {rows[0].use}: {shown_time(rows[0].step.middle)}"
     known = [*others, dense]
-    best = min(others, key=lambda row: row.step.middle)
+    best = others[0]
     gain = dense.step.over(best.step)
     period = "" if best.period == 1 else f", an exchange every {best.period:.4g} steps"
     sure = "" if gain.low > 1 or gain.high < 1 else "; the interval has 1 in it, so that it may be none"

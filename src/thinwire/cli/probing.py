@@ -221,10 +221,15 @@ def make_table(rows: Sequence[ProbeRow]) -> TerminalTable:
             TerminalColumn(header="method", cells=[row.method for row in rows], is_name=True),
             *(TerminalColumn(header=head, cells=cells) for head, cells in columns if head or any(cells)),
         ],
-        title=(
-            f"{first.numel:,} entries, {first.processes} processes; {8e-6 * first.network.bandwidth_Bps:.4g} Mbit/s, "
-            f"{shown_time(first.network.latency_s)}; {shown_time(first.compute_s)} of compute"
-        ),
+        title=link_title(first.numel, first.processes, first.network, first.compute_s),
+    )
+
+
+def link_title(numel: int, processes: int, network: Network, compute_s: float) -> str:
+    """What a table of ways to train is about."""
+    return (
+        f"{numel:,} entries, {processes} processes; {8e-6 * network.bandwidth_Bps:.4g} Mbit/s, "
+        f"{shown_time(network.latency_s)}; {shown_time(compute_s)} of compute"
     )
 
 

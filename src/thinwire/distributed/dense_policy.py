@@ -60,13 +60,6 @@ class DensePolicy:
         Raises:
             ConfigError: a pattern that fits no parameter.
         """
-        named = named_parameters(model)
-        for pattern in map(plain_name, self.patterns):
-            if not fnmatch.filter(named, pattern):
-                raise ConfigError(
-                    f"the pattern {pattern!r} fits no parameter of the model; its first are "
-                    f"{', '.join(list(named)[:5])}"
-                )
         return frozenset(self._reasons(model))
 
     def names_for(self, method: GradientAveraging, model: nn.Module, *, warns: bool) -> frozenset[str]:
@@ -81,14 +74,14 @@ class DensePolicy:
             NothingCompressed: all is sent in full.
             LittleCompressed: a tenth or more of all is, and a million entries or more, such as large embeddings.
         """
-        names = self.dense_names(model)
+        reasons = self._reasons(model)
         trained = {name: param.numel() for name, param in named_parameters(model).items() if param.requires_grad}
         # A method that sends everything as it is has nothing to lose, and one that sums messages takes no policy.
         is_meant = not isinstance(method.compressor, Identity) and not method.exchange.needs_linear
-        full = {name: numel for name, numel in trained.items() if name in names}
+        full = {name: numel for name, numel in trained.items() if name in reasons}
         if warns and is_meant and full:
-            self._warn(full, trained, self._reasons(model))
-        return names
+            self._warn(full, trained, reasons)
+        return frozenset(reasons)
 
     def _warn(self, full: Mapping[str, int], trained: Mapping[str, int], reasons: "Mapping[str, _Reason]") -> None:
         """If there is cause to.
@@ -125,12 +118,19 @@ class DensePolicy:
 
     def _reasons(self, model: nn.Module) -> "dict[str, _Reason]":
         """Why each parameter that is sent in full is."""
+        named = named_parameters(model)
+        patterns = [plain_name(pattern) for pattern in self.patterns]
+        for pattern in patterns:
+            if not fnmatch.filter(named, pattern):
+                raise ConfigError(
+                    f"the pattern {pattern!r} fits no parameter of the model; its first are "
+                    f"{', '.join(list(named)[:5])}"
+                )
         embedded = {
             id(module.weight) for module in model.modules() if self.embeddings and isinstance(module, nn.Embedding)
         }
-        patterns = [plain_name(pattern) for pattern in self.patterns]
         found = {}
-        for name, param in named_parameters(model).items():
+        for name, param in named.items():
             if self.vectors and param.dim() < 2:
                 found[name] = _Reason.VECTOR
             elif id(param) in embedded:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +107,7 @@ class Found:
     """
 
     folders: Mapping[str, StrPath]
+    _comparisons: dict[str, RecordedComparison] = field(default_factory=dict, repr=False, compare=False)
 
     def lines(self, key: str) -> list[Line]:
         """What a part wrote with ``--json``.
@@ -117,8 +118,10 @@ class Found:
         return read_lines(self._folder(key) / "rows.jsonl")
 
     def comparison(self, key: str) -> RecordedComparison:
-        """The records of a comparison; ``study/part/workers-4`` is one of a speed-up."""
-        return report.load(self._folder(key))
+        """The records of a comparison, read once; ``study/part/workers-4`` is one of a speed-up."""
+        if key not in self._comparisons:
+            self._comparisons[key] = report.load(self._folder(key))
+        return self._comparisons[key]
 
     def records(self, key: str) -> list[Line]:
         """Every evaluation of the final runs of a comparison, as they were written; keys as of :meth:`comparison`."""

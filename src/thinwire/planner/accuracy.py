@@ -4,13 +4,13 @@ import math
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from thinwire.errors import ConfigError
 from thinwire.experiments.comparison_runner import ComparisonRunner
-from thinwire.experiments.executors import LocalExecutor
+from thinwire.experiments.executors import LocalExecutor, default_jobs
 from thinwire.experiments.recording import Recording
 from thinwire.experiments.records import read_records
 from thinwire.experiments.spec import Comparison
@@ -34,7 +34,7 @@ def in_catalog(candidate: Candidate) -> str:
 
 
 def message_error(candidate: Candidate, recording: Recording) -> float | None:
-    """``||C(x) - x||^2 / ||x||^2``, mean over recorded gradients; None where gradients do not tell.
+    """``||C(x) - x||^2 / ||x||^2``, mean over the last eight gradients recorded; None where these do not tell.
 
     That is so after local steps, whose displacements are not what was recorded, and of exchanges that make their
     messages in a way of their own.
@@ -76,10 +76,11 @@ def _error(vector: torch.Tensor, decoded: torch.Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A short training of simulated workers, each method at its best learning rate.
+    """A short training of simulated workers, each method at its best learning rate, once.
 
     Args:
         task: what is trained.
+        name: of the task.
         data: folder of the task's data set.
         workers: simulated.
         steps: of each run.
@@ -92,17 +93,28 @@ class Trial:
     workers: int
     steps: int
     seeds: tuple[int, ...] = (0, 1, 2)
+    _known: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     def values(self, methods: Sequence[str]) -> dict[str, float]:
         """The metric at the end, mean over the seeds, of each method; infinitely bad if a run broke off."""
+        if missing := [method for method in dict.fromkeys(methods) if method not in self._known]:
+            self._known.update(self._trained(missing))
+        return {method: self._known[method] for method in methods}
+
+    def _trained(self, methods: Sequence[str]) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             comparison = Comparison(
-                methods=tuple(dict.fromkeys(methods)), task=self.name, data=self.data, workers=self.workers,
+                methods=tuple(methods), task=self.name, data=self.data, workers=self.workers,
                 seeds=self.seeds, lrs=tuple(sorted(self.task.learning_rates)), steps=self.steps,
                 tune_steps=self.steps, evaluate_every=self.steps, batch_size=self.task.batch_size,
             )  # fmt: skip
             runner = ComparisonRunner(
-                comparison, self.task, folder, LocalExecutor(1), command="thinwire plan", watch=lambda *_: None
+                comparison,
+                self.task,
+                folder,
+                LocalExecutor(default_jobs()),
+                command="thinwire plan",
+                watch=lambda *_: None,
             )
             runner.run()
             records = read_records(f"{folder}/results.jsonl")

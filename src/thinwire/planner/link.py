@@ -10,7 +10,6 @@ import torch.distributed as dist
 
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError
-from thinwire.network import Network
 from thinwire.step_time import Curve, LinkCurves, Way
 from thinwire.step_time.curves import quantile
 from thinwire.steps import all_gather, all_reduce
@@ -42,11 +41,9 @@ class MeasuredLink:
 
     Args:
         points: of each way and idle time, by ascending bytes.
-        size: number of processes.
     """
 
     points: Mapping[tuple[Way, float], Sequence[tuple[int, tuple[float, ...]]]]
-    size: int
 
     def at(self, share: float) -> LinkCurves:
         """The curves through that quantile of the rounds."""
@@ -56,15 +53,6 @@ class MeasuredLink:
             curves.setdefault(way, []).append((idle_s, Curve(found)))
         return LinkCurves({way: tuple(found) for way, found in curves.items()})
 
-    def network(self) -> Network:
-        """Latency and bandwidth as a gather's longest message shows them, for what has no curve."""
-        link = self.at(0.5).at(Way.GATHER, 0.0)
-        if len(link.points) < 2:
-            return Network(latency_s=link.fixed_s)
-        (first, first_s), (last, last_s) = link.points[-2:]
-        bandwidth = (self.size - 1) * (last - first) / max(last_s - first_s, 1e-9)
-        return Network(bandwidth_Bps=bandwidth, latency_s=link.fixed_s)
-
     def to_json(self) -> list[dict[str, Any]]:
         """An object for each point."""
         return [
@@ -73,18 +61,17 @@ class MeasuredLink:
         ]  # fmt: skip
 
     @staticmethod
-    def from_json(data: Sequence[Mapping[str, Any]], size: int) -> "MeasuredLink":
+    def from_json(data: Sequence[Mapping[str, Any]]) -> "MeasuredLink":
         """The link whose :meth:`to_json` was kept."""
         points: dict[tuple[Way, float], list[tuple[int, tuple[float, ...]]]] = {}
         for each in data:
             found = points.setdefault((Way(each["way"]), each["idle_s"]), [])
             found.append((each["num_bytes"], tuple(each["seconds"])))
-        return MeasuredLink(points, size)
+        return MeasuredLink(points)
 
 
 def measure_curves(
-    transport: Transport, needs: Mapping[Way, Sequence[Need]], limit_s: float,
-    group: dist.ProcessGroup | None = None, clock: Callable[[], float] = time.perf_counter,
+    transport: Transport, needs: Mapping[Way, Sequence[Need]], limit_s: float
 ) -> MeasuredLink:  # fmt: skip
     """Time plain messages of growing sizes on every way that is needed, at the pace of a training step.
 
@@ -95,8 +82,6 @@ def measure_curves(
         transport: of the processes.
         needs: of each way, for each idle time.
         limit_s: a message that takes so long is the last one of its curve, which goes on as a line.
-        group: what the transport was made of.
-        clock: seconds.
 
     Raises:
         ConfigError: a single process, or an idle time or limit below 0.
@@ -112,35 +97,32 @@ def measure_curves(
         for need in sorted(wanted, key=lambda each: each.idle_s):
             idle_s = min(need.idle_s, LONGEST_IDLE_S)
             if (way, idle_s) not in points:
-                points[way, idle_s] = _curve(transport, way, need, limit_s, group, clock)
+                points[way, idle_s] = _curve(transport, way, need, limit_s)
     transport.traffic = before
-    return MeasuredLink(points, transport.size)
+    return MeasuredLink(points)
 
 
 def _curve(
-    transport: Transport, way: Way, need: Need, limit_s: float, group: dist.ProcessGroup | None,
-    clock: Callable[[], float],
+    transport: Transport, way: Way, need: Need, limit_s: float
 ) -> list[tuple[int, tuple[float, ...]]]:  # fmt: skip
     found: list[tuple[int, tuple[float, ...]]] = []
     idle_s = min(need.idle_s, LONGEST_IDLE_S)
     for size in SIZES:
-        found.append((size, _rounds(transport, _sender(transport, way, size, group), idle_s, limit_s, clock)))
+        found.append((size, _rounds(transport, _sender(transport, way, size), idle_s, limit_s)))
         took_s = quantile(found[-1][1], 0.5)
         if len(found) >= LEAST_SIZES and (size >= need.most_bytes or took_s > limit_s):
             break
     return found
 
 
-def _rounds(
-    transport: Transport, send: Callable[[], object], idle_s: float, limit_s: float, clock: Callable[[], float]
-) -> tuple[float, ...]:
+def _rounds(transport: Transport, send: Callable[[], object], idle_s: float, limit_s: float) -> tuple[float, ...]:
     """Seconds of each round, mean over the processes, for about ``limit_s`` in all."""
 
     def round_s() -> float:
         time.sleep(idle_s)
-        begin_s = clock()
+        begin_s = time.perf_counter()
         send()
-        return clock() - begin_s
+        return time.perf_counter() - begin_s
 
     transport.share([])
     round_s()  # connections are made, and buffers
@@ -153,11 +135,11 @@ def _rounds(
     return tuple(sum(each) / len(each) for each in zip(*everyones, strict=True))
 
 
-def _sender(transport: Transport, way: Way, size: int, group: dist.ProcessGroup | None) -> Callable[[], object]:
+def _sender(transport: Transport, way: Way, size: int) -> Callable[[], object]:
     if way is Way.GATHER:
         message = torch.zeros(size, dtype=torch.uint8)
         return lambda: transport.run(all_gather(message, list))
     vector = torch.zeros(size // 4, dtype=torch.float32)
     if way is Way.SUM:
         return lambda: transport.run(all_reduce(vector))
-    return lambda: dist.all_reduce(vector, group=group)
+    return lambda: dist.all_reduce(vector)

@@ -28,7 +28,7 @@ from thinwire.worker.exchange_runner import ExchangeRunner
 
 WARM_UPS, ROUNDS = 2, 5
 MOST_ENTRIES = 1 << 26
-"""Of all workers' vectors together that are tried; longer ones are taken in proportion to shorter ones."""
+"""Of all workers' vectors together that are tried for ``synchronize``; longer ones are taken in proportion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +59,7 @@ class MeasuredExchange:
 
     def times(self, factor: float) -> "MeasuredExchange":
         """That of a vector so many times as long."""
-        return MeasuredExchange(
-            tuple(
-                Exchange(
-                    factor * one.before_s,
-                    tuple(Round(each.way, factor * each.num_bytes, factor * each.after_s) for each in one.rounds),
-                    factor * one.letters_s,
-                )
-                for one in self.rounds
-            ),
-            factor * self.local_s,
-        )
+        return self.of([factor * number for number in self.numbers()])
 
     def numbers(self) -> list[float]:
         """All of its numbers."""

@@ -1,6 +1,5 @@
 """All that a plan measures, in the order in which one thing needs another."""
 
-import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ from thinwire.distributed import Transport
 from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.probe import exchanges_per_step
 from thinwire.errors import ConfigError
+from thinwire.experiments.executors import default_jobs
 from thinwire.methods import parse_method
 from thinwire.network import Network
 from thinwire.planner.compute import (
@@ -61,7 +61,7 @@ class Measurements:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, of which :meth:`from_json` makes the same measurements."""
-        return {**asdict(replace(self, link=MeasuredLink({}, 0))), "link": self.link.to_json()}
+        return {**asdict(replace(self, link=MeasuredLink({}))), "link": self.link.to_json()}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Measurements":
@@ -75,7 +75,7 @@ class Measurements:
             data["numel"], data["processes"], Network.from_json(data["network"]),
             MeasuredCompute.from_json(data["compute"]), MeasuredCompute.from_json(data["one_bucket"]),
             PlainSteps(tuple(plain["mean_s"]), tuple(plain["most_s"]), plain["block"]), exchanges, data["periods"],
-            MeasuredLink.from_json(data["link"], data["processes"]), data["hidden"],
+            MeasuredLink.from_json(data["link"]), data["hidden"],
         )  # fmt: skip
 
 
@@ -102,9 +102,11 @@ def measure(
         raise ConfigError("a link needs processes at both ends, and there is 1; start 2 or more, as with torchrun")
     alone = group_of_one(transport)
     say("the step without communication")
-    compute = measure_compute(step, transport, alone, limit_s)
+    given_s = step.compute_s
+    # Of a step whose seconds were given only the buckets are asked for.
+    compute = measure_compute(step, transport, alone, limit_s if given_s is None else 0.0)
     one_bucket = measure_compute(step, transport, alone, limit_s, ONE_BUCKET_MB)
-    plain = measure_plain(step, transport, limit_s)
+    plain = measure_plain(step, transport, limit_s) if given_s is None else PlainSteps((given_s,), (given_s,))
     network = measure_link(transport)
     exchanges: dict[str, Sequence[MeasuredExchange]] = {}
     for number, candidate in enumerate(chosen, start=1):
@@ -116,9 +118,8 @@ def measure(
         else:
             own = _exchanges(candidate, step, compute, vectors, transport, network)
         exchanges[candidate.method] = [_slowest(each, transport) for each in own]
-    if step.compute_s is not None:
-        compute, one_bucket = compute.lasting(step.compute_s), one_bucket.lasting(step.compute_s)
-        plain = PlainSteps((step.compute_s,), (step.compute_s,))
+    if given_s is not None:
+        compute, one_bucket = compute.lasting(given_s), one_bucket.lasting(given_s)
     periods = {
         each.method: 1 / exchanges_per_step(parse_method(each.method))
         for each in chosen
@@ -166,7 +167,6 @@ def _needs(
         most[place] = max(most.get(place, 0.0), num_bytes)
 
     middle = compute.at(0.5)
-    add(Way.GATHER, middle.step_s, 0.0)
     for candidate in chosen:
         idle_s = middle.step_s
         if candidate.kind is Kind.SYNCHRONIZED:
@@ -188,5 +188,5 @@ def _hidden(transport: Transport) -> float:
     own = torch.frombuffer(bytearray(socket.gethostname().encode()), dtype=torch.uint8)
     names = [bytes(each.tolist()) for each in transport.share_bytes(own)]
     here = names.count(names[transport.rank])
-    free = ((os.cpu_count() or 1) - here * torch.get_num_threads()) / here
+    free = (default_jobs() - here * torch.get_num_threads()) / here
     return min(max(min(one for (one,) in transport.share([free])), 0.0), 1.0)
