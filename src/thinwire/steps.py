@@ -23,10 +23,14 @@ HALVES = (torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AllReduce:
-    """Every worker gives a tensor of one shape and format; each gets :func:`sum_in_order` of all, over ``divisor``."""
+    """Every worker gives a tensor of one shape and format; each gets :func:`sum_in_order` of all, over ``divisor``.
+
+    ``in_place`` says that nobody needs the tensor any more, so that the sum may take its memory.
+    """
 
     tensor: Tensor
     divisor: int = 1
+    in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,9 +109,12 @@ Op: TypeAlias = AllReduce | AllGather | Send | Receive | ReceiveAny | Tell | Com
 Steps: TypeAlias = Generator[Op, Any, T]
 
 
-def all_reduce(tensor: Tensor, divisor: int = 1) -> Steps[Tensor]:
-    """Every worker's tensor summed in rank order, over ``divisor``; shared: read it, do not write to it."""
-    total: Tensor = yield AllReduce(tensor, divisor)
+def all_reduce(tensor: Tensor, divisor: int = 1, *, in_place: bool = False) -> Steps[Tensor]:
+    """Every worker's tensor summed in rank order, over ``divisor``; shared: read it, do not write to it.
+
+    With ``in_place`` the tensor is handed over, and what it holds afterwards is nobody's.
+    """
+    total: Tensor = yield AllReduce(tensor, divisor, in_place)
     return total
 
 

@@ -32,7 +32,7 @@ from thinwire.exchanges import (
 from thinwire.exchanges.asynchronous import max_answer_num_bytes
 from thinwire.exchanges.graphs import Complete, Edges, mixing_matrix
 from thinwire.layout import Layout, Segments
-from thinwire.memory import EF21, ErrorFeedback, Memory, MemorySender, NoMemory
+from thinwire.memory import EF21, ErrorFeedback, Handed, Memory, MemorySender, NoMemory
 from thinwire.methods import Consensus, GradientAveraging, ModelAveraging, parse_method
 from thinwire.payloads import Dense
 from thinwire.random import Key
@@ -237,7 +237,7 @@ def test_no_worker_asks_for_a_message_of_any_length(exchange: Exchange, compress
 def test_asynchronous_workers_and_their_server_ask_for_messages_of_a_length() -> None:
     layout = Layout(("v",), (torch.Size([5]),))
     ctx = Context(0, 2, Key(0), Segments.whole(5), 99, layout)
-    program = AsynchronousServer().run(torch.ones(5), MemorySender(Identity()), ctx, {})
+    program = AsynchronousServer().run(Handed(torch.ones(5)), MemorySender(Identity()), ctx, {})
     assert isinstance(next(program), Send)
     asked = program.send(None)
     assert isinstance(asked, Receive)

@@ -11,7 +11,7 @@ from thinwire.compressors import Compressor, Identity, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context, Gather
 from thinwire.layout import Layout, Segments
-from thinwire.memory import MemorySender
+from thinwire.memory import Handed, MemorySender
 from thinwire.payloads import Sparse
 from thinwire.random import Key
 from thinwire.simulator import Simulation
@@ -25,7 +25,7 @@ def exchange(vectors: list[Tensor], gather: Gather, compressor: Compressor) -> l
     longest = max_num_bytes(compressor.outline(segments))
     contexts = [Context(rank, len(vectors), Key(0), segments, longest, LAYOUT) for rank in range(len(vectors))]
     programs = [
-        gather.run(x.clone(), MemorySender(compressor), ctx, gather.init(ctx, compressor))
+        gather.run(Handed(x.clone()), MemorySender(compressor), ctx, gather.init(ctx, compressor))
         for x, ctx in zip(vectors, contexts, strict=True)
     ]
     return Simulation(len(vectors)).run(programs)

@@ -22,7 +22,7 @@ from thinwire.exchanges import (
     VarianceScaled,
 )
 from thinwire.layout import Granularity, Layout, PerTensor, Segments, Whole
-from thinwire.memory import EF21, ErrorFeedback, Memory, MemorySender, NoMemory
+from thinwire.memory import EF21, ErrorFeedback, Handed, Memory, MemorySender, NoMemory
 from thinwire.methods import GradientAveraging
 from thinwire.random import Key
 from thinwire.simulator import Simulation
@@ -129,7 +129,7 @@ def test_a_memory_hears_what_was_sent_at_the_shared_scale() -> None:
     layout, x = Layout(("v",), (torch.Size([NUMEL]),)), vectors_of(1, NUMEL, 5)[0]
     sender = MemorySender(TernGrad(), ErrorFeedback(), {"residual": torch.ones(NUMEL)})
     ctx = Context(0, 1, Key(0), Segments.whole(NUMEL), 999, layout)
-    (aggregate,) = Simulation(1).run([SharedScale().run(x.clone(), sender, ctx, {})])
+    (aggregate,) = Simulation(1).run([SharedScale().run(Handed(x.clone()), sender, ctx, {})])
     assert torch.equal(sender.next_state["residual"], 1.0 + x - aggregate.mean)
 
 

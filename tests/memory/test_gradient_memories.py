@@ -11,7 +11,7 @@ from torch import Tensor
 from thinwire.compressors import QSGD, Compressor, Identity, OneBit, Sign, Threshold, TopK
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State
-from thinwire.memory import EF21, ErrorFeedback, Memory, MemorySender, Momentum, MomentumCorrection, NoMemory
+from thinwire.memory import EF21, ErrorFeedback, Handed, Memory, MemorySender, Momentum, MomentumCorrection, NoMemory
 from thinwire.payloads import Dense, Levels, Payload, Sparse
 from thinwire.random import Key
 from thinwire.wire import decode, encode
@@ -54,7 +54,7 @@ def test_two_steps_are_one(memory: Memory, compressor: Compressor) -> None:
         sent, after = memory.compress(x.clone(), compressor, Key(step), WHOLE, state)
         assert bits(state) == before
         sender = MemorySender(compressor, memory, state)
-        intended = sender.add_residual(x.clone())
+        intended = sender.add_residual(Handed(x.clone()))
         assert sender.next_state is state
         again = compressor.compress(intended, Key(step), WHOLE)
         sender.commit(again)

@@ -76,9 +76,7 @@ class BucketExchange:
         outcomes, counts = [], True
         for channel in self._buckets.of(named):
             ordered = [named[name] for name in channel.layout.names]
-            x, finite = channel.gather(ordered)
-            if scale != 1.0:
-                x.div_(scale)
+            x, finite = channel.gather(ordered, scale)
             counts &= channel.method.compressor_at(num_steps) is channel.method.compressor
             outcome = yield from self._runner.run(channel, x, finite, num_steps, num_steps)
             channel.write_result(outcome.aggregate, ordered, scale)

@@ -40,14 +40,17 @@ def gather(
     return [found[rank] for rank in range(size)]
 
 
-def reduce_in_order(links: Links, tensor: Tensor, size: int, divisor: int) -> Tensor:
+def reduce_in_order(links: Links, tensor: Tensor, size: int, divisor: int, *, in_place: bool = False) -> Tensor:
     """The sum of the first ``size`` processes' tensors, added in rank order entry by entry, over ``divisor``.
 
     A reduce-scatter by shards, then an all-gather of the shards, in pieces: while one piece is added up the next is on
     its way, and what is added up goes on at once.
+
+    With ``in_place`` the sum takes the tensor's memory. Its owner has read a piece when its sum comes back, so that
+    nothing is overwritten that is still on its way.
     """
     flat = tensor.contiguous().view(-1)
-    total = empty_like(flat)
+    total = flat if in_place else empty_like(flat)
     if size == 1:
         sum_in_order([flat], divisor, total)
     else:
@@ -98,11 +101,13 @@ class _Sum:
     def _add_up(self, place: int) -> None:
         start, stop = self._pieces[self._links.rank][place]
         came, self._waiting[place] = self._waiting[place], {}
+        out, own = self._total[start:stop], self._flat[start:stop]
+        if self._total is self._flat and self._links.rank > 1:
+            own = own.clone()  # the sum of the first two is written there before it is added
         parts = [
-            self._flat[start:stop] if rank == self._links.rank else self._entries(rank, came[rank], stop - start)
+            own if rank == self._links.rank else self._entries(rank, came[rank], stop - start)
             for rank in range(len(self._pieces))
         ]
-        out = self._total[start:stop]
         sum_in_order(parts, self._divisor, out)
         for rank in self._others:
             self._links.send(rank, Tag.SUMMED, _bytes_of(out))

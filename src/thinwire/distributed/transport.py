@@ -185,10 +185,10 @@ class Transport:
 
     def _perform(self, op: Op) -> Any:
         match op:
-            case AllReduce(tensor, divisor):
+            case AllReduce(tensor, divisor, in_place):
                 self.traffic += all_reduce_traffic(tensor.numel(), self.size, tensor.element_size())[self.rank]
                 self._enter("wire")
-                return reduce_in_order(self._links, tensor, self.size, divisor)
+                return reduce_in_order(self._links, tensor, self.size, divisor, in_place=in_place)
             case AllGather(message, _, max_num_bytes):
                 messages = gather(self._links, message, self.size, max_num_bytes, self._on_the_wire)
                 self.traffic += all_gather_traffic([other.numel() for other in messages])[self.rank]

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from thinwire.arrays import copy_of, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
@@ -11,6 +9,7 @@ from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.steps import Steps
 
@@ -46,7 +45,7 @@ class Accumulating:
         """An estimate of zeros, beside what the inner exchange remembers."""
         return {"estimate": zeros(ctx.layout.numel, ctx.device), **self.exchange.init(ctx, compressor)}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """The inner exchange, and a sum."""
         inner = {name: tensor for name, tensor in state.items() if name != "estimate"}
         change = yield from self.exchange.run(x, sender, ctx, inner)

@@ -13,6 +13,7 @@ from thinwire.exchanges.base import Aggregate, Context
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.sparse.scatter import scatter_write
 from thinwire.layout import State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload, SeededSparse, Sparse
 from thinwire.steps import Steps, all_gather, all_reduce
@@ -54,20 +55,28 @@ class AllReduce:
         """Nothing is remembered."""
         return {}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One all-reduce; another round if something is not finite, so that all learn what."""
         payload = sender.compress(x, ctx.key, ctx.segments)
         outline = sender.compressor.outline(ctx.segments)
         if isinstance(outline, SeededSparse | Sparse) and isinstance(outline.values, Dense):
             return (yield from self._few(payload, outline.values.numel, ctx))
-        vector = payload.values if isinstance(payload, Dense) else payload.to_dense()
-        mean, num_bytes = yield from self._mean(vector, ctx)
-        return Aggregate(mean, is_finite(mean), num_bytes, payload, ctx.size)
+        sent: Payload | None = payload
+        is_own = isinstance(payload, Dense)
+        if is_own and not ctx.keeps_sent:
+            sent = None
+        vector = Handed(payload.values if isinstance(payload, Dense) else payload.to_dense())
+        del payload
+        mean, num_bytes = yield from self._mean(vector, ctx, in_place=not is_own or sent is None)
+        return Aggregate(mean, is_finite(mean), num_bytes, sent, ctx.size)
 
-    def _mean(self, vector: Tensor, ctx: Context) -> Steps[tuple[Tensor, int]]:
+    def _mean(self, vector: Handed, ctx: Context, *, in_place: bool) -> Steps[tuple[Tensor, int]]:
         """The workers' mean in f32, and the bytes handed over for it."""
-        handed_over = vector.to(_DTYPES[self.format])
-        mean = yield from all_reduce(handed_over, divisor=ctx.size)
+        own = vector.take()
+        handed_over = own.to(_DTYPES[self.format])
+        in_place |= handed_over is not own
+        del own
+        mean = yield from all_reduce(handed_over, divisor=ctx.size, in_place=in_place)
         return mean.to(torch.float32), handed_over.numel() * handed_over.element_size()
 
     def _few(self, payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
@@ -81,7 +90,7 @@ class AllReduce:
             handed_over[: values.numel()] = values
         else:
             handed_over[most] = 1.0
-        total, num_bytes = yield from self._mean(handed_over, ctx)
+        total, num_bytes = yield from self._mean(Handed(handed_over), ctx, in_place=True)
         if float(total[most]) > 0.0:
             nothing = Sparse(payload.numel, sparse.indices[:0], Dense(values[:0]))
             told = encode(nothing if is_fine else payload)

@@ -16,6 +16,7 @@ from thinwire.exchanges.reading import MessageReader
 from thinwire.exchanges.recompression import max_exact_num_bytes
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive, send
@@ -65,12 +66,12 @@ class AsynchronousServer:
         """Whether the server told this worker to pause."""
         return {"paused": zeros(1, ctx.device)}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message up, one model down: ``aggregate.mean`` is the model."""
         sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         yield from send(ctx.size, message)
-        answer = yield from receive(ctx.size, as_it_is, max_answer_num_bytes(x.numel()))
+        answer = yield from receive(ctx.size, as_it_is, max_answer_num_bytes(ctx.segments.numel))
         control, payload = read_answer(answer, ctx.reader)
         model = payload.values if isinstance(payload, Dense) else payload.to_dense()
         paused = zeros(1, ctx.device).fill_(control is Control.PAUSE)

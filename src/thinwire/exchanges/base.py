@@ -8,8 +8,10 @@ from torch import Tensor
 
 from thinwire.arrays import CPU
 from thinwire.compressors.base import Compressor
+from thinwire.errors import ConfigError
 from thinwire.exchanges.reading import MessageReader
 from thinwire.layout import Layout, Segments, State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
@@ -29,6 +31,8 @@ class Context:
         layout: names and shapes of the tensors that make up the vector.
         kinds: numbers of the kinds of payloads in messages, see :func:`thinwire.wire.kinds_in`; all if not given.
         device: where vectors and state lie.
+        keeps_sent: whether somebody reads, after the exchange, what was sent; if not, an exchange that sends the
+            vector as it is may let the mean take its memory.
     """
 
     rank: int
@@ -39,6 +43,7 @@ class Context:
     layout: Layout
     kinds: frozenset[int] | None = None
     device: torch.device = CPU
+    keeps_sent: bool = True
 
     @property
     def reader(self) -> MessageReader:
@@ -55,7 +60,8 @@ class Aggregate:
             or, where few entries are not 0, their f32 values. Shared within a simulation: read it, do not write to it.
         finite: whether every entry of the result is; if not, no worker may go on with it.
         message_bytes: length of this worker's encoded message.
-        sent: what this worker's message said, as its receivers decode it.
+        message: what this worker's message said, as its receivers decode it; None where the mean took its memory, since
+            the context said that nobody reads it.
         num_vectors: how many workers' vectors the mean is of.
         state: what the exchange remembers once this one counts.
     """
@@ -63,9 +69,20 @@ class Aggregate:
     result: Tensor | Sparse
     finite: bool
     message_bytes: int
-    sent: Payload
+    message: Payload | None
     num_vectors: int
     state: State = field(default_factory=dict)
+
+    @property
+    def sent(self) -> Payload:
+        """What this worker's message said.
+
+        Raises:
+            ConfigError: it was not kept.
+        """
+        if self.message is None:
+            raise ConfigError("the mean has taken the memory of what was sent; ask for keeps_sent in the context")
+        return self.message
 
     @property
     def mean(self) -> Tensor:
@@ -92,11 +109,11 @@ class Exchange(Protocol):
     Example:
         >>> from thinwire.compressors import Identity
         >>> from thinwire.exchanges import Gather
-        >>> from thinwire.memory import MemorySender
+        >>> from thinwire.memory import Handed, MemorySender
         >>> from thinwire.simulator import Simulation
         >>> layout, segments = Layout(("w",), (torch.Size([2]),)), Segments.whole(2)
         >>> programs = [
-        ...     Gather().run(x, MemorySender(Identity()), Context(rank, 2, Key(0), segments, 100, layout), {})
+        ...     Gather().run(Handed(x), MemorySender(Identity()), Context(rank, 2, Key(0), segments, 100, layout), {})
         ...     for rank, x in enumerate(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
         ... ]
         >>> [aggregate.mean.tolist() for aggregate in Simulation(2).run(programs)]
@@ -121,8 +138,8 @@ class Exchange(Protocol):
         """
         ...
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
-        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; it is handed over to the sender.
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+        """Exchange ``x`` (contiguous f32 ``[d]``) with the other workers; whoever asks the sender hands it over.
 
         The sender makes this worker's message, once; ``MemorySender(compressor)`` is one without a memory.
         ``state`` is not changed: an exchange that fails is as if it had not been. The aggregate has the next one.

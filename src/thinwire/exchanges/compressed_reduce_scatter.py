@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from thinwire.arrays import copy_of, zeros
 from thinwire.compressors.base import Compressor, segment_traits
@@ -14,6 +13,7 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender, first_nonfinite
 from thinwire.payloads import Concat
 from thinwire.steps import Steps, all_gather, as_it_is, receive, send
@@ -55,7 +55,7 @@ class CompressedReduceScatter:
         own = shards(ctx.segments, ctx.size)[ctx.rank]
         return {"residual": zeros(own.stop - own.start, ctx.device)}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Pieces to their owners, then one all-gather."""
         intended, compressor = sender.add_residual(x), sender.compressor
         is_sound = is_finite(intended)

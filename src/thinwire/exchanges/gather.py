@@ -18,6 +18,7 @@ from thinwire.kernels.flat.finite import divide_finite, is_finite
 from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.kernels.sparse.merge import unite_means
 from thinwire.layout import Segments, State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.payloads.entries import entries, num_entries
@@ -60,7 +61,7 @@ class Gather:
         """Nothing is remembered."""
         return {}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One all-gather."""
         sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)

@@ -17,6 +17,7 @@ from thinwire.exchanges.reading import MessageReader
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.reduce.compensated import split_rounding
 from thinwire.layout import State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Payload
 from thinwire.steps import Steps, all_reduce, receive, send
@@ -63,7 +64,7 @@ class Gossip:
         mixing_row(self.graph, ctx.size, ctx.rank)
         return {"rounding": zeros(ctx.layout.numel, ctx.device)}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message to each neighbour."""
         row = mixing_row(self.graph, ctx.size, ctx.rank)
         sent = sender.compress(x, ctx.key, ctx.segments)

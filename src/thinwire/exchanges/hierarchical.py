@@ -4,8 +4,6 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -14,6 +12,7 @@ from thinwire.exchanges.reading import EXACT_KINDS
 from thinwire.exchanges.recompression import max_exact_num_bytes, smallest_exact
 from thinwire.kernels.flat.finite import divide_finite, is_finite
 from thinwire.layout import State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender, first_nonfinite
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive, send
@@ -54,13 +53,13 @@ class Hierarchical:
         """Nothing is remembered."""
         return {}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """To the leader, between leaders, back."""
-        numel = x.numel()
+        numel, vector = ctx.segments.numel, x.take()
         leader = ctx.rank - ctx.rank % self.island
         exact = ctx.reader.with_kinds(EXACT_KINDS)
         if ctx.rank != leader:
-            message = encode(Dense(x))
+            message = encode(Dense(vector))
             yield from send(leader, message)
             mean, finite = yield from receive(leader, exact.vector, max_exact_num_bytes(numel))
             # Decoded, it is a view of the message and not of x, which is written to again.
@@ -72,8 +71,9 @@ class Hierarchical:
                 functools.partial(exact.part, what=f"the vector of worker {member}"),
                 max_exact_num_bytes(numel),
             )
-            part.add_to(x)
-        sent = sender.compress(x, ctx.key, ctx.segments) if is_finite(x) else first_nonfinite(x)
+            part.add_to(vector)
+        is_sound = is_finite(vector)
+        sent = sender.compress(Handed(vector), ctx.key, ctx.segments) if is_sound else first_nonfinite(vector)
         message = encode(sent)
         leaders = range(0, ctx.size, self.island)
         others = [other for other in leaders if other != leader]

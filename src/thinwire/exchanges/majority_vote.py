@@ -19,6 +19,7 @@ from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.quantize.signs import sign_bits
 from thinwire.kernels.quantize.signs_add import add_signs
 from thinwire.layout import Segments, State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender, first_nonfinite
 from thinwire.payloads import Payload, Signs
 from thinwire.steps import Steps, all_gather, receive, send
@@ -66,7 +67,7 @@ class MajorityVote:
             raise ConfigError(f"{compressor} sends no signs that could be counted; a majority vote takes PlainSign()")
         return {}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One round up and down, or one all-gather."""
         sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)

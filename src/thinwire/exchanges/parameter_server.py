@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
@@ -22,6 +20,7 @@ from thinwire.exchanges.recompression import (
 )
 from thinwire.exchanges.star import collect, spread
 from thinwire.layout import State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.steps import Steps, receive, send
 from thinwire.wire import encode
@@ -73,7 +72,7 @@ class ParameterServer:
         keeps = self.downlink is not None and self.remember and ctx.rank == self.server
         return {"left": zeros(ctx.segments.numel, ctx.device)} if keeps else {}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One round up and down."""
         sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)

@@ -20,6 +20,7 @@ from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.random.philox import uniform
 from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.layout import Layout, State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Concat, Dense, LowRank, Payload
 from thinwire.steps import Steps, all_reduce
@@ -87,7 +88,7 @@ class PowerIteration:
             )
         return self._draw(ctx) if self.warm_start else {}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Two all-reduces: P and what is not compressed, then Q."""
         intended = sender.add_residual(x)
         parts = plan(ctx.layout, self.rank)

@@ -16,6 +16,7 @@ from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.reading import EXACT_KINDS, MessageReader
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.layout import Segments, State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import MemorySender, Sender, first_nonfinite
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
@@ -74,7 +75,7 @@ class SharedScale:
             raise ConfigError(f"{compressor} has no scale that workers could share; SharedScale takes TernGrad")
         return self.exchange.init(ctx, compressor)
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """A gather of scales, then the inner exchange."""
         intended, compressor = sender.add_residual(x), sender.compressor
         assert isinstance(compressor, Scalable)
@@ -86,7 +87,8 @@ class SharedScale:
         if isinstance(found, Sparse):
             return Aggregate(found.to_dense(), False, message.numel(), found, ctx.size)
         assert own is not None  # else what was found would be sparse
-        aggregate = yield from self.exchange.run(intended, MemorySender(_AtScale(compressor, own, found)), ctx, state)
+        inner = MemorySender(_AtScale(compressor, own, found))
+        aggregate = yield from self.exchange.run(Handed(intended), inner, replace(ctx, keeps_sent=True), state)
         sender.commit(aggregate.sent)
         return replace(aggregate, message_bytes=aggregate.message_bytes + message.numel())
 

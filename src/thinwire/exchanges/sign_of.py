@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
 from thinwire.layout import State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.steps import Steps
 
@@ -43,7 +42,7 @@ class SignOf:
         """What the inner exchange remembers."""
         return self.exchange.init(ctx, compressor)
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """The inner exchange, and a sign."""
         aggregate = yield from self.exchange.run(x, sender, ctx, state)
         return replace(aggregate, result=aggregate.mean.sign()) if aggregate.finite else aggregate

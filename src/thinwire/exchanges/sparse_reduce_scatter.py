@@ -26,6 +26,7 @@ from thinwire.exchanges.recompression import (
     smallest_exact,
 )
 from thinwire.layout import Segments, State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.network import shard_bounds
 from thinwire.payloads import Dense, Payload, SeededSparse, Sparse
@@ -89,9 +90,9 @@ class SparseReduceScatter:
             return regions
         return regions | {"left": zeros(bounds[ctx.rank + 1] - bounds[ctx.rank], ctx.device)}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Pieces to their owners, then one all-gather of the sums."""
-        numel = x.numel()
+        numel = ctx.segments.numel
         bounds: list[int] = state["bounds"].tolist() if self.balanced else shard_bounds(numel, ctx.size)
         sent = sender.compress(x, ctx.key, ctx.segments)
         pieces = _cut(sent, bounds)
@@ -100,7 +101,7 @@ class SparseReduceScatter:
             owner = (ctx.rank + step) % ctx.size
             yield from send(owner, encode(pieces[owner]))
         own = bounds[ctx.rank + 1] - bounds[ctx.rank]
-        total = copy_of(state["left"]) if "left" in state else zeros(own, x.device)
+        total = copy_of(state["left"]) if "left" in state else zeros(own, ctx.device)
         reader = ctx.reader.with_numel(own).with_kinds(EXACT_KINDS)
         for rank in range(ctx.size):
             if rank == ctx.rank:

@@ -23,6 +23,7 @@ from thinwire.exchanges.recompression import (
 )
 from thinwire.kernels.flat.finite import divide_finite
 from thinwire.layout import State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Payload
 from thinwire.steps import Steps, receive, send
@@ -78,9 +79,9 @@ class Tree:
         keeps = self.merge is not None and self.remember and self._children(ctx)
         return {"left": zeros(ctx.segments.numel, ctx.device)} if keeps else {}
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Up and down once."""
-        numel, children = x.numel(), self._children(ctx)
+        numel, children = ctx.segments.numel, self._children(ctx)
         sent = sender.compress(x, ctx.key, ctx.segments)
         message = up = encode(sent)
         longest = max_exact_num_bytes(numel) if self.merge is None else max_relayed_num_bytes(self.merge, ctx.segments)
@@ -89,7 +90,7 @@ class Tree:
             kinds |= relayed_kinds(self.merge, ctx.segments)
         reader = ctx.reader.with_kinds(kinds)
         if children:
-            total = copy_of(state["left"]) if state else zeros(numel, x.device)
+            total = copy_of(state["left"]) if state else zeros(numel, ctx.device)
             sent.add_to(total)
             for child in children:
                 payload: Payload = yield from receive(

@@ -13,6 +13,7 @@ from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.gather import Gather
 from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.layout import Segments, State
+from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Payload
 from thinwire.steps import Steps, all_reduce
@@ -61,16 +62,16 @@ class VarianceScaled:
         """What the inner exchange remembers."""
         return self.exchange.init(ctx, compressor)
 
-    def run(self, x: Tensor, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
+    def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """The inner exchange, and one number of each worker unless the ratio is known."""
-        square = _square(x) if self.ratio is None else 0.0
-        aggregate = yield from self.exchange.run(x, sender, ctx, state)
+        square = _square(x.look()) if self.ratio is None else 0.0
+        aggregate = yield from self.exchange.run(x, sender, replace(ctx, keeps_sent=True), state)
         if not aggregate.finite:
             return aggregate
         if self.ratio is not None:
             return replace(aggregate, result=aggregate.mean / self.ratio)
         ratio = yield from all_reduce(
-            torch.tensor([_ratio(aggregate.sent, square)], dtype=torch.float32, device=x.device), divisor=ctx.size
+            torch.tensor([_ratio(aggregate.sent, square)], dtype=torch.float32, device=ctx.device), divisor=ctx.size
         )
         # Nothing is sent at all where all ratios are 0.
         mean = aggregate.mean / ratio if float(ratio) else aggregate.mean

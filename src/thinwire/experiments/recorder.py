@@ -123,7 +123,7 @@ class _Tap:
         return self.is_open and self.method.compressor_at(number) is self.method.compressor
 
     def take(self, channel: Channel, outcome: Outcome, step: int) -> None:
-        if outcome.intended is not None and outcome.intended is not outcome.x:  # what is sent as it is
+        if outcome.intended is not None and not outcome.is_exact:
             self.heard, self.is_open = outcome.intended, False
 
     def emptied(self) -> Tensor | None:

@@ -3,6 +3,7 @@
 from thinwire.memory.base import Memory
 from thinwire.memory.ef21 import EF21
 from thinwire.memory.error_feedback import ErrorFeedback
+from thinwire.memory.handed import Handed
 from thinwire.memory.momentum import Momentum
 from thinwire.memory.momentum_correction import MomentumCorrection
 from thinwire.memory.no_memory import NoMemory
@@ -11,6 +12,7 @@ from thinwire.memory.sender import MemorySender, Sender
 __all__ = [
     "EF21",
     "ErrorFeedback",
+    "Handed",
     "Memory",
     "MemorySender",
     "Momentum",

@@ -10,6 +10,7 @@ from thinwire.arrays import copy_of
 from thinwire.compressors.base import Compressor
 from thinwire.layout import Segments, State
 from thinwire.memory.base import Memory
+from thinwire.memory.handed import Handed
 from thinwire.memory.no_memory import NoMemory
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
@@ -27,12 +28,12 @@ class Sender(Protocol):
         """The compressor without the memory, which all workers have in common."""
         ...
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
-        """The message for ``x`` (contiguous f32 ``[segments.numel]``), which is handed over; the memory counts it."""
+    def compress(self, x: Handed, key: Key, segments: Segments) -> Payload:
+        """The message for ``x`` (``[segments.numel]``), which is taken; the memory counts it."""
         ...
 
-    def add_residual(self, x: Tensor) -> Tensor:
-        """What is to be sent of ``x``, which is handed over; read it until :meth:`commit`, do not write to it."""
+    def add_residual(self, x: Handed) -> Tensor:
+        """What is to be sent of ``x``, which is taken; read it until :meth:`commit`, do not write to it."""
         ...
 
     def commit(self, sent: Payload) -> None:
@@ -54,7 +55,7 @@ class MemorySender:
         >>> from thinwire.compressors import TopK
         >>> from thinwire.memory import ErrorFeedback
         >>> sender = MemorySender(TopK(k=1), ErrorFeedback(), {"residual": torch.tensor([0.0, 3.0])})
-        >>> sender.compress(torch.tensor([2.0, 0.0]), Key(0), Segments.whole(2)).to_dense().tolist()
+        >>> sender.compress(Handed(torch.tensor([2.0, 0.0])), Key(0), Segments.whole(2)).to_dense().tolist()
         [0.0, 3.0]
         >>> sender.next_state["residual"].tolist()
         [2.0, 0.0]
@@ -73,16 +74,16 @@ class MemorySender:
     def __post_init__(self) -> None:
         self.next_state = self.state
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+    def compress(self, x: Handed, key: Key, segments: Segments) -> Payload:
         """The message for ``x``, which is handed over to the memory."""
         if self.keeps_intended:
-            self.intended, _ = self.memory.add_residual(copy_of(x), self.state)
-        payload, self.next_state = self.memory.compress(x, self.compressor, key, segments, self.state)
+            self.intended, _ = self.memory.add_residual(copy_of(x.look()), self.state)
+        payload, self.next_state = self.memory.compress(x.take(), self.compressor, key, segments, self.state)
         return payload
 
-    def add_residual(self, x: Tensor) -> Tensor:
+    def add_residual(self, x: Handed) -> Tensor:
         """What is to be sent of ``x``, which is handed over to the memory."""
-        intended, self._unsent = self.memory.add_residual(x, self.state)
+        intended, self._unsent = self.memory.add_residual(x.take(), self.state)
         if self.keeps_intended:
             self.intended = copy_of(intended)
         return intended
@@ -102,13 +103,13 @@ class NonfiniteSender:
 
     compressor: Compressor
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+    def compress(self, x: Handed, key: Key, segments: Segments) -> Payload:
         """One entry, NaN or infinity."""
-        return first_nonfinite(x)
+        return first_nonfinite(x.take())
 
-    def add_residual(self, x: Tensor) -> Tensor:
+    def add_residual(self, x: Handed) -> Tensor:
         """The vector as it is."""
-        return x
+        return x.take()
 
     def commit(self, sent: Payload) -> None:
         """Nothing is remembered."""

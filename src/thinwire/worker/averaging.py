@@ -113,11 +113,7 @@ class ModelMeans:
             channel = exchanged.channels[place]
             exchanged.end_wait(channel)  # for its turn before
             has_news = agreement.has_news(used)
-            if has_news:
-                x, finite = channel.marked()
-            else:
-                x, finite = channel.gather_params()
-                x = self.method.update.signal(x, channel.update)
+            x, finite = channel.marked() if has_news else channel.gather_signal()
             outcome = yield from runner.run(channel, x, finite, runner.num_exchanges, turn)
             if outcome.aggregate.finite:
                 break

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from thinwire.arrays import CPU, empty, zeros
+from thinwire.arrays import CPU, copy_of, empty, zeros
 from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
@@ -14,9 +14,9 @@ from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kind
 from thinwire.kernels.flat.flatten import flatten_finite
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, State, views_like
-from thinwire.memory import MemorySender, Sender
+from thinwire.memory import Handed, MemorySender, NoMemory, Sender
 from thinwire.memory.sender import NonfiniteSender
-from thinwire.methods import Method, ModelAveraging, check_method
+from thinwire.methods import Consensus, Method, ModelAveraging, check_method
 from thinwire.payloads import Sparse
 from thinwire.random import Key
 from thinwire.steps import Steps
@@ -42,16 +42,16 @@ class Outcome:
 
     Args:
         aggregate: what came back.
-        x: the vector that was exchanged.
         memory: the memory's next state.
-        intended: what the compressor was given, the memory's part included, or ``x`` itself if it was not used; None
-            if it was not asked for.
+        intended: what the compressor was given, the memory's part included, or the vector as it was if none was used;
+            None if it was not asked for.
+        is_exact: whether the vector was sent as it was, without the compressor.
     """
 
     aggregate: Aggregate
-    x: Tensor
     memory: State
     intended: Tensor | None = None
+    is_exact: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -84,8 +84,7 @@ class Channel:
     clock: StepClock | None = field(init=False, default=None)
     """What the time of compression is measured by, if it is."""
     _context: Context = field(init=False)
-    _flat: Tensor = field(init=False)
-    _viewed: tuple[Tensor, list[Tensor]] = field(init=False)
+    _viewed: tuple[Tensor, list[Tensor]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         numel, device = self.layout.numel, self.params[0].device if self.params else CPU
@@ -93,30 +92,33 @@ class Channel:
         longest = max(max_relayed_num_bytes(each, segments) for each in self.method.all_compressors())
         kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in self.method.all_compressors()))
         self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout, kinds, device)
-        self._flat = zeros(numel, device)
-        self._viewed = (self._flat, [])
-        self.memory = self.method.memory.init(self._flat)
+        self.memory = self.method.memory.init(empty(numel, device))
         self.exchange = self.method.exchange.init(self._context, self.method.compressor)
         self.update = {}
         self.rounding = {}
         if isinstance(self.method, ModelAveraging):
-            self.gather(self.params)
-            self.update = self.method.update.init(self._flat)
+            self.update = self.method.update.init(self.local())
             if any(param.dtype != torch.float32 for param in self.params):
                 self.rounding = {"lost": zeros(numel, device)}
 
-    def gather(self, tensors: Sequence[Tensor]) -> tuple[Tensor, bool]:
-        """The tensors of this part as one vector, which is written to by the next :meth:`run`; whether it is finite."""
-        return self._flat, flatten_finite(_in_f32(tensors), self._flat)
+    def gather(self, tensors: Sequence[Tensor], unit: float = 1.0) -> tuple[Handed, bool]:
+        """The tensors of this part, over ``unit``, as one new vector for :meth:`run`; whether it is finite."""
+        flat = empty(self.layout.numel, self._context.device)
+        finite = flatten_finite(_in_f32(tensors), flat)
+        return Handed(flat if unit == 1.0 else flat.div_(unit)), finite
 
-    def gather_params(self) -> tuple[Tensor, bool]:
-        """:meth:`gather` for the worker's own parameters, with what rounding took from them."""
-        return self._flat, self._read_params(self._flat)
+    def gather_signal(self) -> tuple[Handed, bool]:
+        """What the method's update sends of the worker's own parameters, as :meth:`gather`."""
+        assert isinstance(self.method, ModelAveraging)
+        flat = empty(self.layout.numel, self._context.device)
+        finite = self._read_params(flat)
+        return Handed(self.method.update.signal(flat, self.update)), finite
 
-    def marked(self) -> tuple[Tensor, bool]:
+    def marked(self) -> tuple[Handed, bool]:
         """A vector that tells the other workers that this one has something to say, by not being finite."""
-        self._flat.zero_()[:1] = torch.nan
-        return self._flat, False
+        flat = zeros(self.layout.numel, self._context.device)
+        flat[:1] = torch.nan
+        return Handed(flat), False
 
     def local(self) -> Tensor:
         """The worker's own parameters of this part, as they are now, in a new vector."""
@@ -135,13 +137,20 @@ class Channel:
 
         Else a mean that moves a bf16 parameter by less than half a step would be lost at every exchange.
         """
-        self.write(flat, self.params)
+        if any(flat is tensor for tensor in self.update.values()):
+            # It comes again, and stays: its views are worth keeping, and keep no memory.
+            if self._viewed is None or self._viewed[0] is not flat:
+                self._viewed = (flat, views_like(flat, self.params))
+            views = self._viewed[1]
+        else:
+            views = views_like(flat, self.params)
+        torch._foreach_copy_(list(self.params), views)
         for lost in self.rounding.values():
             flatten_finite(_in_f32(self.params), lost)
             torch.sub(flat, lost, out=lost)
 
     def run(
-        self, x: Tensor, compressor: Compressor, finite: bool, number: int, is_watched: bool = False
+        self, x: Handed, compressor: Compressor, finite: bool, number: int, is_watched: bool = False
     ) -> Steps[Outcome]:
         """Exchange ``x``; nothing is remembered before :meth:`accept`. If it is watched the outcome has what was meant.
 
@@ -151,47 +160,44 @@ class Channel:
         ctx = Context(
             self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
             self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds, self._context.device,
+            is_watched or self._reads_sent,
         )  # fmt: skip
+        own = copy_of(x.look()) if is_watched else None
         remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched)
         sender: Sender = remembering if self.clock is None else TimedSender(remembering, self.clock)
         aggregate = yield from self.method.exchange.run(
             x, sender if finite else NonfiniteSender(compressor), ctx, self.exchange
         )
-        intended = remembering.intended
-        if is_watched and finite and intended is None:
-            intended = x  # which the exchange has sent as it is
-        return Outcome(aggregate, x, remembering.next_state, intended)
+        is_exact = finite and remembering.intended is None
+        return Outcome(aggregate, remembering.next_state, own if is_exact else remembering.intended, is_exact)
 
     def accept(self, outcome: Outcome) -> None:
         """Remember what an exchange with a finite aggregate left."""
-        self._remember(outcome.x, outcome.memory)
+        self.memory = outcome.memory
         self.exchange = outcome.aggregate.state
 
     def reset_memory(self) -> None:
         """Nothing is owed any more."""
-        self.memory = self.method.memory.init(self._flat)
-
-    def write(self, flat: Tensor, targets: Sequence[Tensor]) -> None:
-        """Copy the entries of ``flat`` to tensors in layout order; quick if ``flat`` is the same tensor every time."""
-        if self._viewed[0] is not flat:
-            self._viewed = (flat, views_like(flat, targets))
-        torch._foreach_copy_(list(targets), self._viewed[1])
+        self.memory = self.method.memory.init(empty(self.layout.numel, self._context.device))
 
     def write_result(self, aggregate: Aggregate, targets: Sequence[Tensor], factor: float = 1.0) -> None:
-        """:meth:`write` of what an exchange returned, times ``factor``; a sparse one is not written out before."""
+        """Copy what an exchange returned, times ``factor``, to tensors; a sparse one is not written out before."""
         result = aggregate.result
         if isinstance(result, Sparse) and can_unflatten(targets):
             values = result.kept()
             unflatten_sparse(result.indices, values if factor == 1.0 else values * factor, targets)
         else:
-            self.write(aggregate.mean if factor == 1.0 else aggregate.mean * factor, targets)
+            mean = aggregate.mean
+            torch._foreach_copy_(list(targets), views_like(mean if factor == 1.0 else mean * factor, targets))
 
-    def _remember(self, x: Tensor, state: State) -> None:
-        """Take the next state of the memory; if ``x`` is part of it, gather into a tensor that is free from now on."""
-        if any(tensor is x for tensor in state.values()):
-            free = [old for old in self.memory.values() if not any(tensor is old for tensor in state.values())]
-            self._flat = free[0] if free else zeros(x.numel(), x.device)
-        self.memory = state
+    @property
+    def _reads_sent(self) -> bool:
+        """Whether something is done, after an exchange, with what was sent."""
+        if not isinstance(self.method.memory, NoMemory):
+            return True
+        return isinstance(self.method, ModelAveraging) and (
+            self.method.delay > 0 or isinstance(self.method.update, Consensus)
+        )
 
 
 def make_channels(method: Method, named: dict[str, Tensor], rank: int, size: int, key: Key) -> list[Channel]:

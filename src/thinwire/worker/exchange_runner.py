@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from thinwire.config import as_written_today
 from thinwire.errors import ConfigError
+from thinwire.memory import Handed
 from thinwire.methods import Method
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
@@ -42,7 +41,7 @@ class ExchangeRunner:
     union_density: float | None = field(init=False, default=None)
     """The share of entries that are not 0 in the last mean."""
 
-    def run(self, channel: Channel, x: Tensor, finite: bool, number: int, turn: int) -> Steps[Outcome]:
+    def run(self, channel: Channel, x: Handed, finite: bool, number: int, turn: int) -> Steps[Outcome]:
         """Exchange ``x``; nothing is remembered before :meth:`accept`.
 
         Args:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from thinwire.exchanges import Aggregate
 from thinwire.layout import Layout
+from thinwire.memory import Handed
 from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
 from thinwire.worker.channel import Channel
@@ -94,7 +95,7 @@ class Exchanged:
         """Whether a result waits to be applied."""
         return any(channel.pending is not None for channel in self.channels)
 
-    def gather_gradient(self, channel: Channel, method: GradientAveraging) -> tuple[Tensor, bool]:
+    def gather_gradient(self, channel: Channel, method: GradientAveraging) -> tuple[Handed, bool]:
         """This worker's own gradient, clipped if the method says so, as :meth:`Channel.gather` has it."""
         grads = gradients(self.params)
         if method.clip_norm is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
-from thinwire.memory import Sender
+from thinwire.memory import Handed, Sender
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -161,14 +161,14 @@ class TimedSender:
         """As ``inner``. Who compresses with it does so in the phase that :meth:`add_residual` began."""
         return self.inner.compressor
 
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
+    def compress(self, x: Handed, key: Key, segments: Segments) -> Payload:
         """As ``inner``."""
         self.clock.switch("compress")
         payload = self.inner.compress(x, key, segments)
         self.clock.switch("encode")
         return payload
 
-    def add_residual(self, x: Tensor) -> Tensor:
+    def add_residual(self, x: Handed) -> Tensor:
         """As ``inner``."""
         self.clock.switch("compress")
         return self.inner.add_residual(x)
