@@ -223,3 +223,19 @@ def test_points_that_are_equal_are_all_kept(tmp_path: Path) -> None:
     costs = dict.fromkeys(("sgd", "bf16-sgd", "topk:density=1%"), (100.0, 0.7))
     points: Sequence[Point] = result_of(write_family(tmp_path, costs)).points
     assert [point.on_frontier for point in points] == [True] * 3
+
+
+@pytest.mark.parametrize("at_start", [COMBINED, ("sparsify",), ()], ids=parts_name)
+def test_a_target_that_a_member_meets_at_the_start_is_refused(tmp_path: Path, at_start: tuple[str, ...]) -> None:
+    """Whichever it is: over a cost of 0 there is no ratio, and whoever paid nothing was not beaten."""
+    folder = write_family(tmp_path, made_up(0))
+    (method, *_) = (method for method, own in PARTS.items() if own == at_start)
+    path = folder / "results.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    changed = [
+        {**record, "value": TARGET} if (record["method"], record["step"]) == (method, 0) else record
+        for record in records
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in changed))
+    with pytest.raises(ConfigError, match=rf"met before the first step of {method}.*--target"):
+        result_of(folder)

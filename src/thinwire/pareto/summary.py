@@ -21,9 +21,14 @@ _SHARES = (0.002, 0.005, 0.01, 0.02, 0.05)
 
 
 def summarise_family(data: RecordedFamily) -> ParetoResult:
-    """The points with their frontier, the best for each loss, all three against their parts."""
+    """The points with their frontier, the best for each loss, all three against their parts.
+
+    Raises:
+        ConfigError: the target is met before the first step.
+    """
     comparison = data.comparison
     rows = report.summarise(comparison)
+    report.refuse_met_at_start(rows)
     points = [_point(row, data.parts[row.method], comparison.runs(row.method)) for row in rows]
     up = comparison.metric.higher_is_better
     fronts = [
