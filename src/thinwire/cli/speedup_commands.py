@@ -55,7 +55,9 @@ def speedup(
     lr_schedule: Schedule = "constant",
     average: Average = "none",
     data: DataFolder = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK-speedup]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the results [default: runs/TASK-speedup, or a numbered one]")
+    ] = None,
     jobs: Jobs = None,
     json_file: JsonFile = "",
 ) -> None:
