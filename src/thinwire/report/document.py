@@ -123,6 +123,11 @@ def section(name: str, title: str, content: str) -> str:
     return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{escape(title)}</h2>\n{content}\n</section>'
 
 
+def note(text: str) -> str:
+    """A remark below figures or a table, of plain text."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
 def legend(names: Sequence[str], tags: Sequence[str] = (), swatches: Sequence[str] = ()) -> str:
     """One legend for all figures; its buttons hide and show a name in each of them.
 
@@ -158,13 +163,13 @@ def figures(drawings: Sequence[Drawing], first: int = 0, *, side_by_side: bool =
 
 
 def _figure(number: int, drawing: Drawing) -> str:
-    note = f'<p class="note">{escape(drawing.note)}</p>' if drawing.note else ""
+    remark = note(drawing.note) if drawing.note else ""
     title = escape(drawing.title)
     save = (
         f'<button type="button" class="save" data-plot="{number}" data-name="{_file_name(drawing.title)}" '
         f'aria-label="save {title} as SVG" hidden>SVG</button>'
     )
-    return f'<figure><figcaption>{title}{save}</figcaption><div class="plot" id="plot-{number}"></div>{note}</figure>'
+    return f'<figure><figcaption>{title}{save}</figcaption><div class="plot" id="plot-{number}"></div>{remark}</figure>'
 
 
 def _file_name(title: str) -> str:

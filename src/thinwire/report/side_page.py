@@ -3,15 +3,17 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from itertools import accumulate, groupby, zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any
 
 from thinwire.files import StrPath
 from thinwire.report.columns import columns
 from thinwire.report.document import Drawing, Page, figures, legend, name_cell, section, table, write_document
+from thinwire.report.grids import head_row
 from thinwire.report.page import drawings_of
-from thinwire.report.side_by_side import Runs, all_methods, differing_settings, summarise_several
+from thinwire.report.side_by_side import Runs, all_methods, differing_settings, settings_grid, summarise_several
 from thinwire.report.styles import line_style
+from thinwire.report.tables import grouped_head
 
 
 def write_several(runs: Runs, path: StrPath, *, inline: bool = False) -> None:
@@ -123,31 +125,23 @@ def _on_axis(traces: Iterable[Mapping[str, Any]], values: str, is_log: bool) -> 
 def _settings(runs: Runs, differing: Mapping[str, Mapping[str, str]]) -> str:
     if not differing:
         return "<p>All recorded settings are alike.</p>"
-    head = (
-        '<tr><th scope="col">setting</th>' + "".join(f'<th scope="col">{escape(name)}</th>' for name in runs) + "</tr>"
-    )
+    grid = settings_grid(runs, differing)
     lines = [
-        f'<tr><th scope="row" class="method">{escape(setting)}</th>'
-        + "".join(f"<td>{escape(values[name])}</td>" for name in runs)
+        f'<tr><th scope="row" class="method">{escape(name)}</th>'
+        + "".join(f"<td>{escape(value)}</td>" for value in values)
         + "</tr>"
-        for setting, values in differing.items()
+        for name, *values in grid.rows
     ]
-    return table(head, lines)
+    return table(head_row(grid.heads), lines)
 
 
 def _summary(runs: Runs, slots: Mapping[str, int]) -> str:
     rows = summarise_several(runs)
     shown = columns([each.row for each in rows])
-    groups = "".join(
-        f'<th scope="colgroup" colspan="{len(list(members))}">{escape(name)}</th>'
-        for name, members in groupby(column.group for column in shown)
-    )
-    headers = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in shown)
     lines = [
         f"<tr>{name_cell(each.row.method, slots[each.row.method])}<td>{escape(each.run)}</td>"
         + "".join(f"<td>{escape(column.text(each.row))}</td>" for column in shown)
         + "</tr>"
         for each in rows
     ]
-    head = f'<tr class="groups"><th></th><th></th>{groups}</tr><tr><th scope="col">method</th><th scope="col">run</th>'
-    return table(f"{head}{headers}</tr>", lines)
+    return table(grouped_head(["method", "run"], shown), lines)
