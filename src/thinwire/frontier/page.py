@@ -54,7 +54,8 @@ def page_of(frontiers: Sequence[Frontier], command: str) -> Page:
     sections.append(section("command", "Command", f"<pre>{escape(command)}</pre>"))
     body = "\n".join((legend(names), *sections))
     title = "thinwire: error against bits on the wire"
-    return Page(title=title, header=header, body=body, drawings=drawings, num_names=len(names))
+    remake = f"{command} --inline"
+    return Page(title=title, header=header, body=body, drawings=drawings, num_names=len(names), remake=remake)
 
 
 def _headline(frontiers: Sequence[Frontier]) -> str:

@@ -15,7 +15,7 @@ _MEANINGS = {
     "filled in.",
     "error of messages": "squared norm of what a message lost over that of what was to be sent (vNMSE), the mean over "
     "the messages that were looked at. It says nothing yet about the metric.",
-    "compress + decode": "seconds that worker 0 is charged for an exchange, beyond what dense f32 takes.",
+    "compress + decode": "seconds that the slowest worker is charged for an exchange, beyond what dense f32 takes.",
     "computing": "share of the seconds in which a worker computes; in the rest it waits or compresses.",
 }
 

@@ -49,6 +49,7 @@ class Page:
         body: HTML of sections, among them every drawing's :func:`figures`.
         drawings: in the order of their numbers.
         num_names: how many lines differ.
+        remake: a command that makes it as one file.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Page:
     body: str
     drawings: Sequence[Drawing]
     num_names: int
+    remake: str = "thinwire report FOLDER --inline"
 
 
 def write_document(page: Page, path: StrPath, *, inline: bool = False) -> None:
@@ -103,7 +105,7 @@ def document(page: Page, library: str = "") -> str:
 <h1>{title}</h1>
 {page.header}
 <p class="missing" id="missing" role="alert" hidden>The figures need the file <code>{LIBRARY}</code> beside this page.
-<code>thinwire report FOLDER --inline</code> makes a page that needs no other file.</p>
+<code>{escape(page.remake)}</code> makes a page that needs no other file.</p>
 </header>
 {page.body}
 </main>
