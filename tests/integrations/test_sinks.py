@@ -185,7 +185,12 @@ def test_a_sink_that_is_not_installed_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    check_refused(monkeypatch, capsys, [*COMMAND, "--log", "wandb"], ["wandb is not installed", "pip install wandb"])
+    check_refused(
+        monkeypatch,
+        capsys,
+        [*COMMAND, "--log", "wandb"],
+        ["needs wandb, which is not installed", 'pip install "wandb"'],
+    )
     assert not Path("out").exists()
 
 

@@ -1,6 +1,5 @@
 """Executes the runs of a comparison as tasks of Ray: on a cluster, or on one that begins and ends with the command."""
 
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from thinwire.experiments.records import is_done
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.files import StrPath
+from thinwire.plugins import import_package
 
 
 class RayExecutor:
@@ -32,10 +32,7 @@ class RayExecutor:
             {"address": address} if address else {"address": "local", "num_cpus": jobs, "include_dashboard": False}
         )
         self.is_main = True
-        try:
-            self._ray: Any = importlib.import_module("ray")
-        except ImportError as error:
-            raise ConfigError(f"ray is not installed ({error}); run: pip install ray") from error
+        self._ray = import_package("ray", "--on ray")
 
     def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: StrPath, watch: Watch) -> None:
         """See :meth:`thinwire.experiments.executors.Executor.execute`; nodes make the task from its name.
