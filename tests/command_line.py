@@ -1,8 +1,11 @@
 """The command line in the process of the test."""
 
+import json
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,19 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)
+
+
+def lines_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> list[dict[str, Any]]:
+    """What a command writes with ``--json -``."""
+    assert run_cli(monkeypatch, *arguments, "--json", "-") == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def written(out: Path) -> dict[str, int]:
+    """When the records of each run below a folder were written, by their path."""
+    return {str(path): path.stat().st_mtime_ns for path in sorted(out.rglob("records.jsonl"))}
 
 
 def check_refused(

@@ -1,7 +1,10 @@
-"""What installed packages bring to thinwire, found by their entry points and imported when it is asked for."""
+"""What installed packages bring: to thinwire, by their entry points, or what a part of it needs; imported late."""
 
 import functools
+import importlib
+import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -44,15 +47,47 @@ class Plugin:
             ) from error
 
 
-def installed(group: Group) -> dict[str, Plugin]:
+def import_package(name: str, user: str, install: str = "") -> Any:
+    """A package that is needed for something alone, and so is not a dependency of thinwire.
+
+    Args:
+        name: of the module.
+        user: what needs it, for the message.
+        install: what pip is to be given, if that is not the name.
+
+    Raises:
+        ConfigError: it is not installed, or lacks something itself.
+
+    Example:
+        >>> import_package("no_such_package", "a wish")
+        Traceback (most recent call last):
+        ...
+        thinwire.errors.ConfigError: a wish needs no_such_package, which is not installed (No module named ...
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f'{user} needs {name}, which is not installed ({error}); run: pip install "{install or name}"'
+        ) from error
+
+
+def installed(group: Group) -> Mapping[str, Plugin]:
     """What the installed packages bring of a kind, by name; nothing is imported.
 
-    Of two of one name the first that Python finds is taken, and a UserWarning says so.
+    Of two of one name the first that Python finds is taken, and a UserWarning says so. Packages are looked for once,
+    and again where ``sys.path`` has changed.
 
     Example:
         >>> "thinwire" in installed("thinwire.tasks")
         False
     """
+    return _installed(group, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=16)
+def _installed(group: Group, paths: tuple[str, ...]) -> Mapping[str, Plugin]:
+    """All metadata of all packages are read for it."""
     found: dict[str, Plugin] = {}
     for entry in metadata.entry_points(group=group):
         package = entry.dist.name if entry.dist else entry.module
@@ -60,7 +95,7 @@ def installed(group: Group) -> dict[str, Plugin]:
         if (first.package, first.entry.value) != (package, entry.value):
             warnings.warn(
                 f"{group} {entry.name!r} of {package} is left out: {first.package} brings one of that name",
-                stacklevel=2,
+                stacklevel=3,
             )
     return found
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,18 +12,19 @@ import pytest
 import torch
 import user_tasks
 from commands import start
-from torch import Tensor
 
 from thinwire import report
-from thinwire.compressors import TopK, Traits
-from thinwire.experiments.bound_watch import BoundBroken
-from thinwire.experiments.bounds import RunBounds, broken_bound
+from thinwire.compressors import RandK, Traits
+from thinwire.experiments import bound_watch
+from thinwire.experiments.bound_watch import BoundBroken, BoundWatch
+from thinwire.experiments.bounds import promised_error
 from thinwire.experiments.comparison_runner import ComparisonRunner
 from thinwire.experiments.executors import LocalExecutor
+from thinwire.experiments.records import Record, is_finished, records_of
 from thinwire.experiments.spec import Comparison, Run
-from thinwire.layout import Layout, Segments
-from thinwire.payloads import Payload
-from thinwire.random import Key
+from thinwire.files import StrPath
+from thinwire.layout import Layout
+from thinwire.methods import Method, parse_method
 from thinwire.report.figures import panels
 
 METHOD = "mem-sgd:select=random,k=1"
@@ -40,6 +42,10 @@ def compare(comparison: Comparison, out: Path) -> list[dict[str, Any]]:
     task, executor = user_tasks.regression(), LocalExecutor(1)
     ComparisonRunner(comparison, task, out, executor, command="test", watch=lambda *_: None).run()
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def final(comparison: Comparison, seed: int = 0) -> Run:
+    return Run(METHOD, comparison.settings(METHOD)[0], seed, "final", comparison.steps)
 
 
 @pytest.mark.parametrize(
@@ -99,26 +105,58 @@ def test_nothing_is_told_where_bounds_hold(method: str, schedule: str, tmp_path:
             assert record["local_drift"] <= record["drift_bound"]
 
 
-@dataclass(frozen=True, slots=True)
-class Boastful:
-    """Keeps one entry of many, and says that it keeps nearly all."""
-
-    def compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
-        return TopK(k=1).compress(x, key, segments)
-
-    def outline(self, segments: Segments) -> Payload:
-        return TopK(k=1).outline(segments)
-
-    def traits(self, numel: int) -> Traits:
-        return Traits(unbiased=False, error=0.1)
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [
+        ("sgd", 0.0), ("local-sgd:every=4", 0.0),  # all is sent
+        (METHOD, 1 - 1 / 20), ("mem-sgd:k=5", 1 - 5 / 20), ("topk:density=10%", 1 - 2 / 20),
+    ],
+)  # fmt: skip
+def test_a_contraction_promises_to_lose_what_it_does_not_keep(method: str, most: float) -> None:
+    assert promised_error(parse_method(method), LAYOUT) == pytest.approx(most, abs=1e-12)
 
 
-def test_messages_that_lose_more_than_was_promised(tmp_path: Path) -> None:
+def test_messages_that_lose_more_than_was_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison = replace(SAFE, evaluate_every=6)
-    records = compare(comparison, tmp_path)
-    bounds = RunBounds.of(comparison, Run(METHOD, comparison.settings(METHOD)[0], 0, "final", 60), LAYOUT)
+    records = compare(comparison, tmp_path / "honest")  # a warning would be an error
     lost = [record["relative_error"] for record in records[1:]]
     assert all(0.0 < each <= 1.0 for each in lost)
-    assert broken_bound(records, bounds, promised_error=0.95) == ""
-    boast = Boastful().traits(20).error
-    assert f"promises at most {boast:g}" in broken_bound(records, bounds, promised_error=boast)
+
+    # Now it says that it keeps nearly all, where it keeps one entry of 20.
+    monkeypatch.setattr(RandK, "traits", lambda self, numel: Traits(unbiased=False, error=0.1))
+    watch = BoundWatch(comparison, LAYOUT, tmp_path / "honest")
+    with pytest.warns(BoundBroken, match=r"its compressor promises at most 0\.1:") as told:
+        watch.look([final(comparison)])
+    assert f"lose {fmean(lost):.3g} of" in str(told[0].message)
+    assert list(watch.found) == [METHOD]
+
+
+def test_a_method_is_checked_once_and_a_finished_run_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = replace(SAFE, seeds=(0, 1))
+    compare(comparison, tmp_path)
+    runs = [final(comparison, seed) for seed in (0, 1)]
+    assert all(is_finished(records_of(tmp_path, run), run) for run in runs)
+    cut = tmp_path / "runs" / runs[1].name / "records.jsonl"
+    whole = cut.read_text()
+    cut.write_text(whole.split("\n")[0] + "\n")
+
+    read, checked = Counter[int](), Counter[str]()
+
+    def reading(out: StrPath, run: Run) -> list[Record]:
+        read[run.seed] += 1
+        return records_of(out, run)
+
+    def checking(method: Method, layout: Layout) -> float:
+        checked[METHOD] += 1
+        return promised_error(method, layout)
+
+    monkeypatch.setattr(bound_watch, "records_of", reading)
+    monkeypatch.setattr(bound_watch, "promised_error", checking)
+    watch = BoundWatch(comparison, LAYOUT, tmp_path)
+    for _ in range(3):
+        watch.look(runs)
+    cut.write_text(whole)
+    for _ in range(3):
+        watch.look(runs)
+    assert read == {0: 1, 1: 4}
+    assert checked == {METHOD: 1}

@@ -150,13 +150,43 @@ def test_11_the_error_of_messages_is_told_apart_from_the_metric(found: Written) 
 
 
 def test_12_a_model_says_when_it_helps_and_how_wrong_it_is() -> None:
-    planner = DOCS / "planner.md"
-    if not planner.exists():
-        pytest.skip("docs/planner.md, which has the planner's predictions beside measurements, is not there")
-    text = planner.read_text()
-    assert "predicted" in text
-    assert "measured" in text
-    assert re.search(r"\d+(\.\d+)? %", text)
+    cells = [line for line in lines(DOCS / "data" / "predicted_measured.jsonl") if line["kind"] == "cell"]
+    assert len({(each["mbit"], each["latency"], each["processes"], each["method"]) for each in cells}) == len(cells)
+    text = (DOCS / "planner.md").read_text()
+    assert shown_cells(text) == {
+        (f"{each['mbit']} Mbit/s, {each['latency'].removesuffix('ms')} ms", each["processes"], each["method"]): (
+            in_ms(each["predicted_s"]), in_ms(each["measured_s"])
+        )
+        for each in cells
+    }  # fmt: skip
+    errors = [abs(each["predicted_s"] / each["measured_s"] - 1) for each in cells]
+    near, fair = (round(100 * sum(error <= most for error in errors) / len(errors)) for most in (0.1, 0.2))
+    assert (
+        f"{len(cells)} cells. {near} % of the predictions are within 10 % of what was measured, {fair} % within 20 %."
+    ) in text
+
+
+def shown_cells(text: str) -> dict[tuple[str, int, str], tuple[str, str]]:
+    """What the tables of the page have of each link, number of processes and method: predicted and measured."""
+    found: dict[tuple[str, int, str], tuple[str, str]] = {}
+    heads: list[str] = []
+    processes = 0
+    for line in text.splitlines():
+        cells = [cell.strip(" `") for cell in line.split("|")[1:-1]]
+        if title := re.fullmatch(r"### (\d+) processes", line):
+            processes = int(title[1])
+        elif cells and cells[0] == "link":
+            heads = cells
+        elif cells and "Mbit/s" in cells[0]:
+            for method, cell in zip(heads[1:-1], cells[1:-1], strict=True):
+                both = re.fullmatch(r"\**([\d.]+) / ([\d.]+)\** \(.+ %\)", cell)
+                assert both is not None, cell
+                found[cells[0], processes, method] = both[1], both[2]
+    return found
+
+
+def in_ms(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}" if seconds >= 0.1 else f"{1000 * seconds:.1f}"
 
 
 def test_13_bytes_are_those_of_the_link(found: Written) -> None:

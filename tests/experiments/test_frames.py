@@ -63,7 +63,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_folder(tmp_path, Plan())
     for frame in FRAMES:
         monkeypatch.setitem(sys.modules, frame, None)
-        with pytest.raises(ConfigError, match=f"pip install {frame}"):
+        with pytest.raises(ConfigError, match=f'needs {frame}, which is not installed .*; run: pip install "{frame}"'):
             load(tmp_path, frame=frame)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'pandas' or 'polars'"):
         load(tmp_path, frame="spark")  # type: ignore[arg-type]

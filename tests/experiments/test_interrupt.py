@@ -53,6 +53,35 @@ def test_an_interrupted_command_ends_with_one_message(
     poll(lambda: not any(map(alive, started)), WITHIN_S)
 
 
+def test_studies_that_are_ended_stop_what_runs_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("gate")
+    with start([], ("studies_main",)) as process:
+        poll(lambda: process.poll() is not None or len(list(tmp_path.glob("begun-*"))) == 2)
+        started = [int(path.name.removeprefix("begun-")) for path in tmp_path.glob("begun-*")]
+        assert all(map(alive, started))
+        process.send_signal(signal.SIGTERM)
+        told, errors = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 143, errors
+    assert not any(map(alive, started))
+    assert told.splitlines() == ["0 3 ", "1 3 some/short"]
+    assert done(tmp_path) == {"short"}
+    before = (tmp_path / "out/quick/some/short/output.txt").stat().st_mtime_ns
+
+    Path("gate").unlink()
+    Path("gate").write_text("open")
+    with start([], ("studies_main",)) as process:
+        told, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert told.splitlines()[0] == "1 3 "
+    assert done(tmp_path) == {"short", "one", "other"}
+    assert (tmp_path / "out/quick/some/short/output.txt").stat().st_mtime_ns == before
+
+
+def done(folder: Path) -> set[str]:
+    return {path.parent.name for path in folder.glob("out/quick/some/*/done.json")}
+
+
 def test_a_run_that_raises_ends_the_others(tmp_path: Path) -> None:
     # The low rate never gets where the task breaks, and would run for an hour.
     comparison = Comparison(

@@ -216,7 +216,8 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=rf'not installed: pip install "thinwire\[{extra}\]"'):
+    says = rf'needs {module}, which is not installed .*; run: pip install "thinwire\[{extra}\]"'
+    with pytest.raises(ConfigError, match=says):
         load_task(f"{name}:vocabulary=258" if name == "gpt" else name, data=write_texts(tmp_path))
 
 

@@ -6,6 +6,7 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,24 @@ def test_names_that_are_taken_stay_what_they_are(site: Path) -> None:
     install(site, "twin-b", {"thinwire.tasks": {"twin": "greedy:b"}})
     with pytest.warns(UserWarning, match="'twin' of twin-[ab] is left out: twin-[ab] brings one of that name"):
         assert "twin" in plugins.installed("thinwire.tasks")
+
+
+def test_packages_are_looked_for_again_only_where_the_path_has_changed(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    entry_points = metadata.entry_points
+
+    def counted(group: str) -> metadata.EntryPoints:
+        asked.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr(metadata, "entry_points", counted)
+    install(site, "early", {"thinwire.tasks": {"early": "early:f"}})
+    for _ in range(3):
+        assert "early" in plugins.installed("thinwire.tasks")
+    assert asked == ["thinwire.tasks"]
+    other = tmp_path / "other"
+    install(other, "late", {"thinwire.tasks": {"late": "late:f"}})
+    monkeypatch.syspath_prepend(str(other))
+    assert {"early", "late"} <= plugins.installed("thinwire.tasks").keys()

@@ -45,5 +45,10 @@ def test_what_cannot_be_is_refused_at_once(
     given = [*COMMAND, "--out", str(tmp_path / "out")]
     check_refused(monkeypatch, capsys, [*given, "--on", "spark"], ["--on spark", "ray:ADDRESS"])
     monkeypatch.setitem(sys.modules, "ray", None)
-    check_refused(monkeypatch, capsys, [*given, "--on", "ray"], ["ray is not installed", "pip install ray"])
+    check_refused(
+        monkeypatch,
+        capsys,
+        [*given, "--on", "ray"],
+        ["--on ray needs ray, which is not installed"],
+    )
     assert not (tmp_path / "out").exists()

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import run_cli
+from command_line import run_cli, written
 
 from thinwire.experiments.run_folders import Holder, choose_number, folder_of
 
@@ -25,10 +25,6 @@ def folders() -> list[str]:
     return sorted(path.parent.name for path in Path("runs").glob("*/comparison.json"))
 
 
-def written() -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in Path("runs").rglob("records.jsonl")}
-
-
 def test_another_comparison_gets_a_folder_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,13 +36,13 @@ def test_another_comparison_gets_a_folder_of_its_own(
         assert json.loads((Path(name) / "comparison.json").read_text())["workers"] == workers
     assert folders() == [BASE.name, f"{BASE.name}-2", f"{BASE.name}-3"]
 
-    before = written()
+    before = written(Path("runs"))
     assert run_cli(monkeypatch, *TINY, "sgd", "--workers", "4") == 0
-    assert written() == before  # it went on in its own
+    assert written(Path("runs")) == before  # it went on in its own
     assert f"results go to {BASE}-3" in capsys.readouterr().err
     assert run_cli(monkeypatch, *TINY, "sgd", "topk:k=1", "--workers", "3") == 0  # a method more is no other comparison
-    assert written().keys() > before.keys()
-    assert all("-2/" in path for path in written().keys() - before.keys())
+    assert written(Path("runs")).keys() > before.keys()
+    assert all("-2/" in path for path in written(Path("runs")).keys() - before.keys())
 
     shutil.rmtree(BASE)
     assert run_cli(monkeypatch, *TINY, "sgd", "--workers", "4") == 0

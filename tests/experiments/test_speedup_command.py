@@ -3,10 +3,9 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command_line import check_refused, run_cli
+from command_line import check_refused, lines_of, written
 
 ARGUMENTS = (
     "speedup", "sgd", "topk:k=1", "--task", "user_tasks:pulled", "--workers", "1,2,4", "--target", "0.4",
@@ -15,22 +14,10 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def speed_up(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: Path, *more: str
-) -> list[dict[str, Any]]:
-    assert run_cli(monkeypatch, *ARGUMENTS, "--out", str(out), "--json", "-", *more) == 0
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-
-def written(out: Path) -> dict[str, int]:
-    """When the records of each run were written."""
-    return {str(path): path.stat().st_mtime_ns for path in sorted(out.rglob("records.jsonl"))}
-
-
 def test_a_speedup_is_measured_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = speed_up(monkeypatch, capsys, tmp_path)
+    lines = lines_of(monkeypatch, capsys, *ARGUMENTS, "--out", str(tmp_path))
     points = [line for line in lines if line["kind"] == "point"]
     assert [(line["method"], line["workers"]) for line in points] == [
         (method, workers) for method in ("sgd", "topk:k=1") for workers in (1, 2, 4)
@@ -54,16 +41,16 @@ def test_a_speedup_is_measured_and_goes_on_where_it_stopped(
         assert line["steps"]["mean"] == sum(reached) / 2
 
     before = written(tmp_path)
-    assert speed_up(monkeypatch, capsys, tmp_path) == lines
+    assert lines_of(monkeypatch, capsys, *ARGUMENTS, "--out", str(tmp_path)) == lines
     assert written(tmp_path) == before
 
     shutil.rmtree(tmp_path / "workers-2")
-    assert speed_up(monkeypatch, capsys, tmp_path) == lines
+    assert lines_of(monkeypatch, capsys, *ARGUMENTS, "--out", str(tmp_path)) == lines
     after = written(tmp_path)
     assert {path for path in before if before[path] != after[path]} == {p for p in before if "workers-2" in p}
 
     # Fewer numbers of workers are what the command is asked for, whatever else lies there.
-    short = speed_up(monkeypatch, capsys, tmp_path, "--workers", "1,4", "--steps", "40,30")
+    short = lines_of(monkeypatch, capsys, *ARGUMENTS, "--out", str(tmp_path), "--workers", "1,4", "--steps", "40,30")
     assert {line["workers"] for line in short if line["kind"] == "point"} == {1, 4}
     assert written(tmp_path) == after
 

@@ -1,8 +1,10 @@
 """Tasks that a user might bring, small enough to train in no time; run by dotted path."""
 
 import math
+import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +86,13 @@ def warned() -> Bowl:
 def needy(size: int) -> Bowl:
     """No task: it cannot be called without arguments."""
     return Bowl(num_train=size)
+
+
+def gated() -> Bowl:
+    """Says in a file that it has begun, and goes on once it has read ``gate``: never, from a pipe without a writer."""
+    Path(f"begun-{os.getpid()}").touch()
+    Path("gate").read_text()
+    return Bowl(name="gated")
 
 
 def regression() -> LogisticRegression:

@@ -43,7 +43,9 @@ def test_tables_json_and_figures(tmp_path: Path) -> None:
     assert "http-equiv" in text
     assert (tmp_path / LIBRARY).exists()
     assert re.findall(r'\bsrc="([^"]*)"', text) == [LIBRARY]
-    assert "<pre>" in text.partition('id="command"')[2]
+    command = text.partition('id="command"')[2].partition("<pre>")[2].partition("</pre>")[0]
+    assert command
+    assert f"<code>{command} --inline</code> makes a page" in text
 
 
 @pytest.mark.usefixtures("quick")

@@ -12,6 +12,10 @@ import torch
 from command_line import check_refused, run_cli
 
 import thinwire
+from thinwire.cli import record_log
+from thinwire.experiments.records import run_folder, write_records
+from thinwire.experiments.settings import Setting
+from thinwire.experiments.spec import Run
 from thinwire.integrations.sinks import LayerNumbers, MlflowSink, NumberSink, TensorBoardSink, WandbSink
 from thinwire.methods import parse_method
 from thinwire.simulator import Simulation
@@ -138,11 +142,55 @@ def test_a_comparison_is_logged_to_mlflow_beside_its_results(monkeypatch: pytest
     assert all(holds(found[name], wanted[name]) for name in wanted)
 
 
+def test_the_sink_of_a_finished_run_is_closed_and_a_later_call_leaves_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: dict[str, Kept] = {}
+
+    def kept(kind: str, folder: Path, name: str, config: Mapping[str, Any]) -> Kept:
+        assert name not in opened
+        opened[name] = Kept()
+        return opened[name]
+
+    monkeypatch.setattr(record_log, "open_sink", kept)
+    runs = [Run("sgd", Setting("sgd", "", 0.1), seed, "final", 4) for seed in (0, 1)]
+
+    def write(run: Run, *steps: int) -> None:
+        settings = dict.fromkeys(("task", "engine", "workers", "seed", "optimizer", "options", "lr", "metric"), 0)
+        lines = [{"method": "sgd", **settings, "step": step, "value": 0.5 * step} for step in steps]
+        write_records(run_folder(tmp_path, run) / "records.jsonl", lines)
+
+    write(runs[0], 0, 2, 4)
+    write(runs[1], 0, 2)
+    with record_log.RecordLog("wandb") as log:
+        log.look(runs, tmp_path)
+        first, second = (opened.pop(run.name) for run in runs)
+        assert [first.is_closed, second.is_closed] == [True, False]
+        assert [step for step, _ in first.rows] == [0, 2, 4]
+        log.look(runs, tmp_path)
+    assert [first.is_closed, second.is_closed] == [True, True]
+    assert [step for step, _ in second.rows] == [0, 2]
+
+    write(runs[1], 0, 2, 4)
+    with record_log.RecordLog("wandb") as log:  # an interrupted call that goes on
+        log.look(runs, tmp_path)
+    assert list(opened) == [runs[1].name]
+    assert opened.pop(runs[1].name).rows[-1] == (4, {"value": 2.0})
+    with record_log.RecordLog("mlflow") as log:  # which has none of them
+        log.look(runs, tmp_path)
+    assert len(opened) == 2
+
+
 def test_a_sink_that_is_not_installed_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    check_refused(monkeypatch, capsys, [*COMMAND, "--log", "wandb"], ["wandb is not installed", "pip install wandb"])
+    check_refused(
+        monkeypatch,
+        capsys,
+        [*COMMAND, "--log", "wandb"],
+        ["needs wandb, which is not installed", 'pip install "wandb"'],
+    )
     assert not Path("out").exists()
 
 
@@ -151,12 +199,13 @@ class Kept:
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
+        self.is_closed = False
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self.rows.append((step, dict(numbers)))
 
     def close(self) -> None:
-        """Nothing waits."""
+        self.is_closed = True
 
 
 def test_a_layer_report_goes_to_any_sink() -> None:

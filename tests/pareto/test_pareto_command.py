@@ -3,10 +3,9 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command_line import check_refused, run_cli
+from command_line import check_refused, lines_of, written
 
 ARGUMENTS = (
     "pareto", "topk:k=1", "--density", "50%", "--bits", "4", "--every", "2", "--task", "user_tasks:bowl",
@@ -19,21 +18,10 @@ def _tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "experiments"))
 
 
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: Path, *more: str
-) -> list[dict[str, Any]]:
-    assert run_cli(monkeypatch, *ARGUMENTS, "--out", str(out), "--json", "-", *more) == 0
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-
-def written(out: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in sorted(out.rglob("records.jsonl"))}
-
-
 def test_a_family_is_measured_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = run(monkeypatch, capsys, tmp_path)
+    lines = lines_of(monkeypatch, capsys, *ARGUMENTS, "--out", str(tmp_path))
     points = {line["method"]: line for line in lines if line["kind"] == "point"}
     described = json.loads((tmp_path / "comparison.json").read_text())
     assert list(points) == described["methods"]
@@ -49,13 +37,11 @@ def test_a_family_is_measured_and_goes_on_where_it_stopped(
     assert len(before) >= 10 * (2 + 2)
     gone = next(path for path in before if "final-topk-k=1" in path or "final-topk_k=1" in path)
     shutil.rmtree(Path(gone).parent)
-    assert run(monkeypatch, capsys, tmp_path) == lines
+    assert lines_of(monkeypatch, capsys, *ARGUMENTS, "--out", str(tmp_path)) == lines
     after = written(tmp_path)
     assert {path for path in before if before[path] != after[path]} == {gone}
 
-    # Another command on the same folder leaves no family behind that is not its own.
-    assert run_cli(monkeypatch, "report", str(tmp_path), "--json", "-") == 0
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
+    assert lines_of(monkeypatch, capsys, "report", str(tmp_path)) == lines
 
 
 @pytest.mark.parametrize(

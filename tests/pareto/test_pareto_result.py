@@ -4,13 +4,26 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import run_cli
-from report_folders import Plan, write_folder
+from family_folders import (
+    PARTS,
+    SEEDS,
+    STEPS,
+    TARGET,
+    TO_TARGET,
+    Cost,
+    Costs,
+    Departure,
+    grown,
+    made_up,
+    result_of,
+    write_family,
+)
 
 from thinwire import pareto
 from thinwire.cli.application import console
@@ -19,52 +32,8 @@ from thinwire.methods import parse_method
 from thinwire.pareto.family import DENSE, Family, parts_of
 from thinwire.pareto.page import page_of
 from thinwire.pareto.parts import COMBINED, parts_name
-from thinwire.pareto.points import MEASURES, Point
-
-FAMILY = Family(densities=("1%",), bits=(1, 4), periods=(8,))
-PARTS = {method: parts_of(method) for method in FAMILY.methods()}
-TARGET, SEEDS = 0.5, (0, 1, 2)
-
-Costs = Mapping[str, tuple[float, float]]
-"""By method: message bytes a step, final accuracy."""
-
-
-def made_up(seed: int) -> Costs:
-    """By no law, but not twice the same."""
-    spread = {method: (7 * seed + 13 * place) % 29 for place, method in enumerate(PARTS)}
-    return {
-        method: (1e5 / (1 + spread[method]) ** (1 + len(own)), 0.6 + 0.01 * ((spread[method] * 11) % 17))
-        for method, own in PARTS.items()
-    }
-
-
-def write_family(folder: Path, costs: Costs, missed: Sequence[str] = (), diverged: Sequence[str] = ()) -> Path:
-    """A folder as ``thinwire pareto`` writes it: two evaluations a run, and the target reached after 100 steps."""
-    changes: dict[str, Any] = {
-        "methods": list(costs), "target": TARGET, "seeds": list(SEEDS), "dense": list(DENSE), "codec_s": {},
-        "chosen": {method: {"optimizer": "sgd", "options": "", "lr": 0.1} for method in costs},
-    }  # fmt: skip
-    made = write_folder(folder, Plan(methods=["sgd"], changes=changes))
-    records = []
-    for (method, (num_bytes, final)), seed, step in itertools.product(costs.items(), SEEDS, (0, 100, 600)):
-        reached = step and not (method in missed and seed == 1)
-        value: float | None = (final if step == 600 else TARGET) + 1e-3 * seed if reached else 0.1
-        if method in diverged and seed == 1 and step == 600:
-            value = None
-        sent = step * num_bytes * (1 + 0.1 * seed)
-        records.append({
-            **made.results[0], "method": method, "seed": seed, "step": step, "lr": 0.1, "value": value, "loss": 1.0,
-            "message_bytes": sent, "bytes_sent": 2 * sent, "bytes_received": 2 * sent,
-            "seconds": 1e-3 * step + 1e-6 * sent,
-        })  # fmt: skip
-    (folder / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    (folder / "tuning.jsonl").write_text("")
-    (folder / pareto.FILE).write_text(pareto.family_text({method: PARTS[method] for method in costs}))
-    return folder
-
-
-def result_of(folder: Path) -> pareto.ParetoResult:
-    return pareto.summarise_family(pareto.load_family(folder))
+from thinwire.pareto.points import MEASURES, Measure, Point
+from thinwire.pareto.tables import sentences
 
 
 def test_a_family_has_every_subset_with_every_value_once() -> None:
@@ -113,60 +82,84 @@ def test_a_grid_that_cannot_be_is_refused(given: dict[str, Any], match: str) -> 
 def test_the_frontier_is_what_nothing_dominates(tmp_path: Path, seed: int) -> None:
     costs = made_up(seed)
     diverged = list(costs)[3:4]
-    points = result_of(write_family(tmp_path / "family", costs, diverged=diverged)).points
+    points = result_of(write_family(tmp_path / "family", costs, Departure(diverged=diverged))).points
     assert [point.row.method for point in points] == list(costs)
     for point in points:
-        num_bytes, final = costs[point.row.method]
-        mean = statistics.mean(600 * num_bytes * (1 + 0.1 * each) for each in SEEDS)
+        cost = costs[point.row.method]
+        mean = statistics.mean(STEPS * cost.num_bytes * grown(each) for each in SEEDS)
         assert point.message_bytes == pytest.approx(mean)
-        assert point.link_bytes == pytest.approx(4 * mean)
+        assert point.link_bytes == pytest.approx(cost.link * mean)
         if point.row.method not in diverged:
-            assert point.row.final_value == pytest.approx(final + 1e-3)
-        dominated = any(
-            other_bytes <= num_bytes and value >= final and (other_bytes, value) != (num_bytes, final)
-            for method, (other_bytes, value) in costs.items()
-            if method not in diverged
-        )
-        assert point.on_frontier == point.on_link_frontier == (not dominated and point.row.method not in diverged)
+            assert point.row.final_value == pytest.approx(cost.final + 1e-3)
+    by_message, by_link = (not_dominated(costs, measure, diverged) for measure in ("message", "link"))
+    assert [point.row.method for point in points if point.on_frontier] == by_message
+    assert [point.row.method for point in points if point.on_link_frontier] == by_link
+    assert by_message != by_link  # else either could stand for the other
+
+
+def not_dominated(costs: Costs, measure: Measure, diverged: Sequence[str]) -> list[str]:
+    """By definition, over all pairs."""
+    rivals = {method: (cost.of(measure), -cost.final) for method, cost in costs.items() if method not in diverged}
+    return [
+        method
+        for method, own in rivals.items()
+        if not any(other != own and other[0] <= own[0] and other[1] <= own[1] for other in rivals.values())
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_best_for_each_loss_and_the_contest(tmp_path: Path, seed: int) -> None:
+def test_the_contest_is_between_the_cheapest_of_each_kind(tmp_path: Path, seed: int) -> None:
     costs = made_up(seed)
     missed = [method for method, own in PARTS.items() if own == ("sparsify",)]
-    result = result_of(write_family(tmp_path / "family", costs, missed=missed))
-    dense = max(costs[method][1] for method in DENSE)
-    assert [each.loss for each in result.allowed] == [0.002, 0.005, 0.01, 0.02, 0.05]
-    by_seconds = min(DENSE, key=lambda method: costs[method][0])
-    for each in result.allowed:
-        good = {method: own[0] for method, own in costs.items() if own[1] >= dense - each.loss - 1e-12}
-        best = min(good, key=lambda method: good[method])
-        assert each.point is not None
-        assert each.point.row.method == best
-        assert each.ratio == pytest.approx(costs[by_seconds][0] / costs[best][0])
+    result = result_of(write_family(tmp_path / "family", costs, Departure(missed=missed)))
+    winners: dict[Measure, list[str]] = {}
     for measure, contest in result.contest.items():
         assert [rival.parts for rival in contest] == [
             subset for number in range(4) for subset in itertools.combinations(COMBINED, number)
         ]
-        all_three = min(costs[method][0] for method, own in PARTS.items() if own == COMBINED)
+        all_three = min(costs[method].of(measure) for method, own in PARTS.items() if own == COMBINED)
         for rival in contest:
-            paid = {method: costs[method][0] for method, parts in PARTS.items() if parts == rival.parts}
+            paid = {method: costs[method].of(measure) for method, parts in PARTS.items() if parts == rival.parts}
             if rival.parts == ("sparsify",):
                 assert (rival.verdict, rival.point, rival.ratio) == ("missed", None, None)
                 continue
             cheapest = min(paid, key=paid.__getitem__)
+            winners.setdefault(measure, []).append(cheapest)
             assert rival.point is not None
             assert rival.cost is not None
             assert rival.ratio is not None
             assert rival.point.row.method == cheapest
-            if measure != "seconds":
-                assert rival.ratio.mean == pytest.approx(paid[cheapest] / all_three)
-                # 10 and 20 % more bytes with the other seeds, so that both relative halves are the same.
-                half = 4.3027 * 0.1 / 1.1 / math.sqrt(3)
-                assert rival.ratio.within == pytest.approx(rival.ratio.mean * half * math.sqrt(2), rel=1e-4)
-                within = rival.ratio.within or math.nan
-                low, high = rival.ratio.mean - within, rival.ratio.mean + within
-                assert rival.verdict == ("beaten" if low > 1 else "ahead" if high < 1 else "even")
+            assert rival.cost.mean == pytest.approx(1.1 * TO_TARGET * paid[cheapest])
+            assert rival.ratio.mean == pytest.approx(paid[cheapest] / all_three)
+            # 10 and 20 % more with the other seeds, so that both relative halves are the same.
+            half = 4.3027 * 0.1 / 1.1 / math.sqrt(3)
+            assert rival.ratio.within == pytest.approx(rival.ratio.mean * half * math.sqrt(2), rel=1e-4)
+            within = rival.ratio.within or math.nan
+            low, high = rival.ratio.mean - within, rival.ratio.mean + within
+            assert rival.verdict == ("beaten" if low > 1 else "ahead" if high < 1 else "even")
+    assert winners.keys() == MEASURES.keys()
+    assert winners["message"] != winners["link"] != winners["seconds"] != winners["message"]
+
+
+@pytest.mark.parametrize(
+    ("free", "verdicts"),
+    [
+        (["signtopk:density=1%,every=8"], {"local-sgd:every=8": "beaten", "signtopk:density=1%,every=8": "even"}),
+        (["local-sgd:every=8"], {"local-sgd:every=8": "ahead", "signtopk:density=1%,every=8": "even"}),
+        (["local-sgd:every=8", "signtopk:density=1%,every=8"], {"local-sgd:every=8": "even"}),
+    ],
+    ids=["all three", "a part", "both"],
+)
+def test_who_reaches_the_target_before_the_first_message_pays_nothing(
+    tmp_path: Path, free: list[str], verdicts: dict[str, str]
+) -> None:
+    methods = ("sgd", "local-sgd:every=8", "signtopk:density=1%,every=8")
+    costs = {method: Cost(0.0 if method in free else 100.0, 0.7) for method in methods}
+    result = result_of(write_family(tmp_path, costs))
+    found = {each.point.row.method: each.verdict for each in result.contest["message"] if each.point}
+    assert verdicts.items() <= found.items()
+    expected = "do not beat" if "local-sgd:every=8" in free else "beat"
+    assert sentences(result)[0].startswith(f"In message bytes to accuracy ≥ 0.5 all three {expected} ")
 
 
 def test_a_family_is_reported_again_and_exported(
@@ -220,6 +213,22 @@ def test_a_method_of_unknown_parts_is_refused(tmp_path: Path) -> None:
 
 
 def test_points_that_are_equal_are_all_kept(tmp_path: Path) -> None:
-    costs = dict.fromkeys(("sgd", "bf16-sgd", "topk:density=1%"), (100.0, 0.7))
+    costs = dict.fromkeys(("sgd", "bf16-sgd", "topk:density=1%"), Cost(100.0, 0.7))
     points: Sequence[Point] = result_of(write_family(tmp_path, costs)).points
     assert [point.on_frontier for point in points] == [True] * 3
+
+
+@pytest.mark.parametrize("at_start", [COMBINED, ("sparsify",), ()], ids=parts_name)
+def test_a_target_that_a_member_meets_at_the_start_is_refused(tmp_path: Path, at_start: tuple[str, ...]) -> None:
+    """Whichever it is: over a cost of 0 there is no ratio, and whoever paid nothing was not beaten."""
+    folder = write_family(tmp_path, made_up(0))
+    (method, *_) = (method for method, own in PARTS.items() if own == at_start)
+    path = folder / "results.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    changed = [
+        {**record, "value": TARGET} if (record["method"], record["step"]) == (method, 0) else record
+        for record in records
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in changed))
+    with pytest.raises(ConfigError, match=rf"met before the first step of {method}.*--target"):
+        result_of(folder)

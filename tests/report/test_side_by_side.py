@@ -15,6 +15,9 @@ from report_folders import METHODS, Plan, write_folder
 
 from thinwire.cli.application import console
 from thinwire.report import load, load_several, summarise, summarise_several
+from thinwire.report.columns import columns
+from thinwire.report.document import document
+from thinwire.report.figures import panels
 from thinwire.report.side_by_side import differing_settings
 from thinwire.report.side_page import page_of
 from thinwire.report.styles import line_style
@@ -117,3 +120,76 @@ def test_what_cannot_stand_side_by_side_is_refused(
     ):
         check_refused(monkeypatch, capsys, ["report", *map(str, arguments)], parts)
     assert not (one.parent / "side-by-side.html").exists()
+
+
+def heads(text: str) -> list[str]:
+    """The words above the rule of the last table, but those that say what a row is."""
+    lines = text.splitlines()
+    rule = max(place for place, line in enumerate(lines) if line.startswith("──"))
+    above = list(itertools.takewhile(str.strip, reversed(lines[:rule])))
+    return sorted(word for line in above for word in line.split() if word not in ("run", "method"))
+
+
+def test_one_run_and_several_have_the_same_columns(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a terminal without those for which it has no room; in LaTeX with all, named alike."""
+    monkeypatch.setattr(console, "width", 400)
+    one, two = folders
+    path = one / "results.jsonl"
+    records = [json.loads(line) | {"top5": 0.99} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert any(column.key == "top5" for column in columns(summarise(load(one))))
+    terminal, latex = [], []
+    for arguments in ((one,), (one, two)):
+        named = ["report", *map(str, arguments)]
+        assert run_cli(monkeypatch, *named) == 0
+        terminal.append(heads(capsys.readouterr().out))
+        assert run_cli(monkeypatch, *named, "--latex", "-") == 0
+        latex.append(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("method & ")))
+    assert terminal[0] == terminal[1]
+    assert "top-5" not in terminal[0]
+    assert all("at the last evaluation top-5" in line for line in latex)
+    # The target is one of each run, where they differ in it.
+    alike = [re.sub("to reach .*?(?=steps|message|link|seconds|times)", "", line) for line in latex]
+    assert alike[0] == alike[1].replace("method & run & ", "method & ")
+
+
+def test_columns_are_told_apart_by_their_keys(folders: tuple[Path, Path]) -> None:
+    rows = summarise(load(folders[0]))
+    keys = [column.key for column in columns(rows)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_an_axis_that_is_logarithmic_in_one_run_is_so_in_all_and_says_it(folders: tuple[Path, Path]) -> None:
+    path = folders[1] / "results.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    slow = [record | {"seconds": record["seconds"] * (50 if record["method"] == "sgd" else 1)} for record in records]
+    path.write_text("".join(json.dumps(record) + "\n" for record in slow))
+    page = page_of(load_several(folders))
+    found = [each.content["layout"]["xaxis"] for each in page.drawings if each.title.startswith("accuracy against sec")]
+    assert [each["type"] for each in found] == ["log", "log"]
+    assert all(each["title"]["text"] == "virtual seconds at 100 Mbit/s, 20 ms, log scale" for each in found)
+
+
+def test_methods_are_drawn_in_the_slots_that_are_given(folders: tuple[Path, Path]) -> None:
+    """Bounds too, which have no line of the legend's look."""
+    path = folders[1] / "results.jsonl"
+    records = [json.loads(line) | {"memory_bound": 2.0} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    slots = {method: 7 + place for place, method in enumerate(reversed(FEW))}
+    traces = [trace for panel in panels(load(folders[1]), slots) for trace in panel.figure.data]
+    assert {trace.meta["part"] for trace in traces} == {"line", "band", "bound"}
+    for trace in traces:
+        assert trace.meta["slot"] == slots[trace.name]
+        if trace.meta["part"] != "band":
+            assert trace.line.color == line_style(slots[trace.name]).light
+
+
+def test_what_is_alike_is_named_and_the_page_says_how_to_make_it_again(folders: tuple[Path, Path]) -> None:
+    one, _ = folders
+    write_folder(one.parent / "a copy", Plan())
+    page = page_of(load_several([one, one.parent / "a copy"]))
+    assert "All runs are alike in task, parameters, workers, steps, seeds," in page.header
+    text = document(page)
+    assert f"thinwire report {one} &#x27;{one.parent / 'a copy'}&#x27; --inline</code> makes a page" in text

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from thinwire.cli.application import console, fill, numbers, say
 from thinwire.cli.destination import Destination
+from thinwire.cli.folders import COMPARISON, Kind, refuse_another
 from thinwire.cli.progress import Meter, short_time
 from thinwire.cli.record_log import RecordLog
 from thinwire.cli.reporting import Exports, show_report
@@ -69,15 +70,15 @@ def compare_as_asked(given: Mapping[str, Any]) -> None:
     if not is_lead():
         warnings.simplefilter("ignore")  # the process beside it shows the same
     refuse_swapped(given["task"], given["methods"])
-    run_as_asked(given, "", lambda comparison: {})
+    run_as_asked(given, COMPARISON, lambda comparison: {})
 
 
-def run_as_asked(given: Mapping[str, Any], suffix: str, more_files: Callable[[Comparison], Mapping[str, str]]) -> None:
+def run_as_asked(given: Mapping[str, Any], kind: Kind, more_files: Callable[[Comparison], Mapping[str, str]]) -> None:
     """Make the comparison of the options, and execute it or say what it would take.
 
     Args:
         given: the options, by parameter.
-        suffix: of the folder's name behind the task's, if the user names none.
+        kind: what is to lie in the folder.
         more_files: what is kept in the folder beside the study, of the comparison.
 
     Raises:
@@ -95,8 +96,11 @@ def run_as_asked(given: Mapping[str, Any], suffix: str, more_files: Callable[[Co
         return
     if given["log"]:
         check_sink(given["log"])
+    if given["out"]:
+        refuse_another(given["out"], kind)
     destination = Destination(
-        folder=given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}{suffix}",
+        folder=given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}{kind.suffix}",
+        kind=kind,
         command=shlex.join(["thinwire", *sys.argv[1:]]),
         files={"study.toml": study_text(given), **more_files(comparison)},
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),

@@ -11,8 +11,14 @@ from thinwire.errors import ConfigError
 
 TASKS = ("digits", "fashion-mnist", "stdlib-lm", "logreg", "logreg-convex", "gpt", "cifar10", "image-folder")
 """As :func:`thinwire.experiments.tasks.task_names`, which would wait for torch."""
+TASK_HELP = f"one of {', '.join(TASKS)}, see: thinwire tasks; or package.module:function"
 TABLE_HELP = "file for the table as {}, or - for standard output"
 JSON_HELP = "file for a JSON line a row, or - for standard output"
+
+
+def complete_tasks(incomplete: str) -> list[str]:
+    """The tasks that begin so."""
+    return [task for task in TASKS if task.startswith(incomplete)]
 
 
 EngineChoice = StrEnum("EngineChoice", ["simulate", "processes"])
@@ -24,6 +30,7 @@ ShardingChoice = StrEnum("ShardingChoice", ["random", "sorted"])
 MethodNames = Annotated[
     list[str] | None, typer.Argument(help="NAME or NAME:OPTION=VALUE,..., see: thinwire methods", show_default=False)
 ]
+TaskName = Annotated[str, typer.Option(help=TASK_HELP, autocompletion=complete_tasks)]
 StudyFile = Annotated[
     Path | None,
     typer.Option("--file", "-f", help="a study file, whose values other options replace; each run writes study.toml"),
@@ -81,11 +88,6 @@ CsvFile = Annotated[str, typer.Option("--csv", help=TABLE_HELP.format("CSV"))]
 LatexFile = Annotated[str, typer.Option("--latex", help=TABLE_HELP.format("LaTeX"))]
 
 
-def complete_tasks(incomplete: str) -> list[str]:
-    """The tasks that begin so."""
-    return [task for task in TASKS if task.startswith(incomplete)]
-
-
 @app.command()
 def methods(
     names: Annotated[
@@ -123,13 +125,7 @@ def compare(
     context: typer.Context,
     methods: MethodNames = None,
     study: StudyFile = None,
-    task: Annotated[
-        str,
-        typer.Option(
-            help=f"one of {', '.join(TASKS)}, see: thinwire tasks; or package.module:function",
-            autocompletion=complete_tasks,
-        ),
-    ] = "digits",
+    task: TaskName = "digits",
     workers: NumWorkers = 8,
     seeds: Seeds = "0,1,2",
     lrs: Rates = "",

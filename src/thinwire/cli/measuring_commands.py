@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from thinwire.cli.application import app, fill, numbers, open_lines
-from thinwire.cli.comparison_commands import JSON_HELP, TASKS, Inline, complete_tasks
+from thinwire.cli.comparison_commands import JSON_HELP, TASK_HELP, Inline, complete_tasks
 from thinwire.errors import ConfigError
 
 DEFAULT_NUMEL = 16_384
@@ -23,10 +23,7 @@ KindChoice = StrEnum("KindChoice", ["any", "unbiased", "contraction"])
 
 @app.command()
 def record(
-    task: Annotated[
-        str,
-        typer.Argument(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks),
-    ],
+    task: Annotated[str, typer.Argument(help=TASK_HELP, autocompletion=complete_tasks)],
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("gradients.pt"),
     method: Annotated[str, typer.Option(help="what the workers train with, see: thinwire methods")] = "topk:density=1%",
     workers: Annotated[int, typer.Option(help="number of simulated workers")] = 4,

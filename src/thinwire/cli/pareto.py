@@ -5,6 +5,7 @@ from typing import Any
 
 from thinwire.cli.application import numbers
 from thinwire.cli.comparing import refuse_swapped, run_as_asked
+from thinwire.cli.folders import FAMILY
 from thinwire.pareto import FILE, family_text
 from thinwire.pareto.family import Family, parts_of
 
@@ -24,6 +25,6 @@ def pareto_as_asked(given: Mapping[str, Any]) -> None:
     methods = [*dict.fromkeys((*family.methods(), *(given["methods"] or ())))]
     run_as_asked(
         {**given, "methods": methods},
-        "-pareto",
+        FAMILY,
         lambda comparison: {FILE: family_text({method: parts_of(method) for method in comparison.methods})},
     )

@@ -7,7 +7,6 @@ import typer
 
 from thinwire.cli.application import app
 from thinwire.cli.comparison_commands import (
-    TASKS,
     Average,
     BatchSize,
     Codec,
@@ -31,9 +30,9 @@ from thinwire.cli.comparison_commands import (
     Steps,
     StepTimes,
     Target,
+    TaskName,
     Tuned,
     TuneSteps,
-    complete_tasks,
 )  # fmt: skip
 
 
@@ -46,9 +45,7 @@ def pareto(
     density: Annotated[str, typer.Option(help="kept shares of the entries")] = "1%,10%",
     bits: Annotated[str, typer.Option(help="bits of a value that is sent; 1: signs and a scale")] = "1,4",
     every: Annotated[str, typer.Option(help="local steps between exchanges")] = "4,16",
-    task: Annotated[
-        str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
-    ] = "digits",
+    task: TaskName = "digits",
     workers: NumWorkers = 8,
     seeds: Seeds = "0,1,2",
     lrs: Rates = "",

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from thinwire.cli.application import app
-from thinwire.cli.comparison_commands import TASKS, DataFolder, MethodNames, complete_tasks
+from thinwire.cli.comparison_commands import DataFolder, MethodNames, TaskName
 from thinwire.cli.measuring_commands import Like
 
 
@@ -16,10 +16,7 @@ def plan(
     model: Annotated[
         str, typer.Option(help="package.module:function, which returns a model and its loss, a function of the model")
     ] = "",
-    task: Annotated[
-        str,
-        typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks),
-    ] = "",
+    task: TaskName = "",
     numel: Annotated[str, typer.Option(help="without a model: length of the gradient, as 5M or 500k")] = "",
     like: Annotated[
         Like | None, typer.Option(help="without a model: take the gradient's shapes from this one [default: resnet50]")

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from thinwire.experiments.executors import run_folder
-from thinwire.experiments.records import read_run
+from thinwire.experiments.records import Record, is_finished, records_of, run_folder
 from thinwire.experiments.spec import Run
+from thinwire.files import write_atomically
 from thinwire.integrations.sinks import NumberSink, SinkKind, open_sink
 
 _SETTINGS = ("method", "task", "engine", "workers", "seed", "optimizer", "options", "lr", "metric")
@@ -14,7 +13,10 @@ _SETTINGS = ("method", "task", "engine", "workers", "seed", "optimizer", "option
 
 
 class RecordLog:
-    """One run of the sink for each final run of a comparison.
+    """One run of the sink for each final run of a comparison, closed when that is finished.
+
+    A mark in the folder of a finished run says that the sink has it, so that a later call of the same comparison does
+    not log it again.
 
     Args:
         kind: which sink.
@@ -24,6 +26,7 @@ class RecordLog:
         self._kind = kind
         self._sinks: dict[str, NumberSink] = {}
         self._num_logged: dict[str, int] = {}
+        self._ended: set[str] = set()
 
     def __enter__(self) -> "RecordLog":
         return self
@@ -39,18 +42,30 @@ class RecordLog:
             ConfigError: the sink refuses.
         """
         for run in runs:
-            if run.purpose != "final":
-                continue
-            records = read_run(run_folder(out, run) / "records.jsonl")
-            if records and run.name not in self._sinks:
-                config = {name: records[0][name] for name in _SETTINGS}
-                self._sinks[run.name] = open_sink(self._kind, out, run.name, config)
-            for record in records[self._num_logged.get(run.name, 0) :]:
-                self._sinks[run.name].log(record["step"], _numbers(record))
-            self._num_logged[run.name] = max(len(records), self._num_logged.get(run.name, 0))
+            if run.purpose == "final" and run.name not in self._ended:
+                self._look(run, out)
+
+    def _look(self, run: Run, out: Path) -> None:
+        records, mark = records_of(out, run), run_folder(out, run) / f"logged-{self._kind}"
+        is_over = is_finished(records, run)
+        if not records:
+            return
+        if run.name not in self._sinks:
+            if is_over and mark.exists():
+                self._ended.add(run.name)
+                return
+            config = {name: records[0][name] for name in _SETTINGS}
+            self._sinks[run.name] = open_sink(self._kind, out, run.name, config)
+        for record in records[self._num_logged.get(run.name, 0) :]:
+            self._sinks[run.name].log(record["step"], _numbers(record))
+        self._num_logged[run.name] = max(len(records), self._num_logged.get(run.name, 0))
+        if is_over:
+            self._sinks.pop(run.name).close()
+            write_atomically(mark, b"")
+            self._ended.add(run.name)
 
 
-def _numbers(record: dict[str, Any]) -> dict[str, float]:
+def _numbers(record: Record) -> dict[str, float]:
     """All that changes from step to step and is a number."""
     return {
         name: float(value)

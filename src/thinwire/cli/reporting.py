@@ -7,6 +7,7 @@ from typing import Any
 
 from thinwire import pareto, report
 from thinwire.cli.application import console, open_lines, say, write_line
+from thinwire.cli.folders import FAMILY, REPRODUCTION, SPEEDUP, kind_of
 from thinwire.errors import ConfigError
 
 
@@ -64,12 +65,18 @@ def show_report(folder: Path, exports: Exports, *, inline: bool = False) -> None
         ConfigError: the folder holds no comparison.
     """
     _refuse_file(folder)
-    if not (folder / "comparison.json").exists() and any(folder.glob("workers-*/comparison.json")):
+    held = kind_of(folder)
+    if held is SPEEDUP:
         show_speedup(folder, exports, inline=inline)
         return
-    if (folder / pareto.FILE).exists():
+    if held is FAMILY:
         show_pareto(folder, exports, inline=inline)
         return
+    if held is REPRODUCTION:
+        raise ConfigError(
+            f"{folder} holds a {held.name}, each in a folder of its own: give one of a comparison, pareto or speedup "
+            "among them, or see the answers again by thinwire reproduce"
+        )
     data = report.load(folder)
     rows = report.summarise(data)
     # The page first: the table may be cut short by whoever reads it.
@@ -96,7 +103,7 @@ def show_several(folders: Sequence[Path], exports: Exports, page: Path | None, *
     """
     for folder in folders:
         _refuse_file(folder)
-        if not (folder / "comparison.json").exists() and any(folder.glob("workers-*/comparison.json")):
+        if kind_of(folder) is SPEEDUP:
             raise ConfigError(f"{folder} holds a speed-up; give its comparisons, such as {folder / 'workers-1'}")
     runs = report.load_several(folders)
     page = page or folders[0].parent / "side-by-side.html"
@@ -151,10 +158,8 @@ def show_speedup(folder: Path, exports: Exports, workers: Sequence[int] = (), *,
     result = scaling.summarise_speedup(data)
     page = folder / "speedup.html"
     scaling.write_page(data, page, inline=inline)
-    with open_lines(exports.json) as lines:
-        for line in result.to_json():
-            write_line(lines, line)
-    if exports.json == "-":
+    exports.write(result.to_json(), "", "")
+    if exports.replaces_table:
         return
     scaling.print_speedup(result, console)
     say(f"wrote {page}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from thinwire.cli.application import Refused, open_lines, say, write_line
 from thinwire.cli.comparing import read_jobs
+from thinwire.cli.folders import REPRODUCTION, refuse_another
 from thinwire.cli.progress import Meter
 from thinwire.evidence import (
     Answer,
@@ -52,6 +53,7 @@ def reproduce_as_asked(
     if listed:
         _list(demands, parts)
         return
+    refuse_another(out, REPRODUCTION)
     with open_lines("" if json_file == "-" else json_file, "a"):
         pass  # before long work: it can be written
     with Meter() as meter:

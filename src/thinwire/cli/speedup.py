@@ -9,13 +9,14 @@ from typing import Any
 
 from thinwire.cli.application import fill, numbers
 from thinwire.cli.comparing import read_jobs, refuse_swapped, shared_options
-from thinwire.cli.destination import tell_number
+from thinwire.cli.destination import own_number, tell_number
+from thinwire.cli.folders import SPEEDUP, refuse_another
 from thinwire.cli.progress import Meter
 from thinwire.cli.reporting import Exports, show_speedup
 from thinwire.errors import ConfigError
 from thinwire.experiments.comparison_runner import ComparisonRunner, progress_of
 from thinwire.experiments.executors import LocalExecutor
-from thinwire.experiments.run_folders import Holder, choose_number, folder_of, holder
+from thinwire.experiments.run_folders import Holder, folder_of, holder
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, load_task
 from thinwire.files import StrPath
@@ -34,7 +35,10 @@ def speed_up_as_asked(given: Mapping[str, Any]) -> None:
     workers = read_workers(given["workers"])
     task = load_task(given["task"], data=given["data"])
     comparisons = _comparisons(given, workers, task)
-    out = given["out"] or _numbered(Path("runs") / f"{given['task'].replace(':', '-')}-speedup", comparisons)
+    if given["out"]:
+        refuse_another(given["out"], SPEEDUP)
+    base = Path("runs") / f"{given['task'].replace(':', '-')}{SPEEDUP.suffix}"
+    out = given["out"] or _numbered(base, comparisons)
     command = shlex.join(["thinwire", *sys.argv[1:]])
     executor = LocalExecutor(read_jobs(given["jobs"]))
     with Meter() as meter:
@@ -111,9 +115,9 @@ def _numbered(base: Path, comparisons: Sequence[Comparison]) -> Path:
         held = {holder(subfolder(out, each.workers), each) for each in comparisons}
         return "another" if "another" in held else "this" if "this" in held else "none"
 
-    folder = folder_of(base, choose_number(base, look))
+    folder = folder_of(base, own_number(base, SPEEDUP, look))
     if folder != base:
-        tell_number(folder, base)
+        tell_number(folder, base, SPEEDUP)
     return folder
 
 

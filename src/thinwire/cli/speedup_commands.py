@@ -7,7 +7,6 @@ import typer
 
 from thinwire.cli.application import app
 from thinwire.cli.comparison_commands import (
-    TASKS,
     Average,
     BatchSize,
     Codec,
@@ -21,8 +20,8 @@ from thinwire.cli.comparison_commands import (
     Schedule,
     Seeds,
     StepTimes,
+    TaskName,
     Tuned,
-    complete_tasks,
 )  # fmt: skip
 
 _OF_EACH = "one number, or one for each number of workers"
@@ -32,9 +31,7 @@ _OF_EACH = "one number, or one for each number of workers"
 def speedup(
     methods: Annotated[list[str], typer.Argument(help="NAME or NAME:OPTION=VALUE,..., see: thinwire methods")],
     target: Annotated[float, typer.Option(help="accuracy or loss to reach, the same with any number of workers")],
-    task: Annotated[
-        str, typer.Option(help=f"one of {', '.join(TASKS)}, or package.module:function", autocompletion=complete_tasks)
-    ] = "logreg",
+    task: TaskName = "logreg",
     workers: Annotated[str, typer.Option(help="numbers of workers, ascending, 1 first")] = "1,2,4,8",
     seeds: Seeds = "0,1,2",
     lrs: Rates = "",
@@ -55,7 +52,9 @@ def speedup(
     lr_schedule: Schedule = "constant",
     average: Average = "none",
     data: DataFolder = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the results [default: runs/TASK-speedup]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the results [default: runs/TASK-speedup, or a numbered one]")
+    ] = None,
     jobs: Jobs = None,
     json_file: JsonFile = "",
 ) -> None:

@@ -4,8 +4,7 @@ import warnings
 from collections.abc import Sequence
 
 from thinwire.experiments.bounds import RunBounds, broken_bound, promised_error
-from thinwire.experiments.executors import run_folder
-from thinwire.experiments.records import read_run
+from thinwire.experiments.records import is_finished, records_of
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.files import StrPath
 from thinwire.layout import Layout
@@ -17,7 +16,7 @@ class BoundBroken(UserWarning):
 
 
 class BoundWatch:
-    """Looks at the records of final runs, wherever those are executed.
+    """Looks at the records of final runs, wherever those are executed; once they are finished, not again.
 
     Args:
         comparison: whose runs they are.
@@ -29,6 +28,8 @@ class BoundWatch:
         self._comparison = comparison
         self._layout = layout
         self._out = out
+        self._known: dict[str, tuple[RunBounds, float]] = {}
+        self._ended: set[str] = set()
         self.found: dict[str, str] = {}
         """What was told, by method."""
 
@@ -39,11 +40,21 @@ class BoundWatch:
             BoundBroken: what was measured, its bound, the step, and what to do.
         """
         for run in runs:
-            if run.method in self.found:
+            if run.method in self.found or run.name in self._ended:
                 continue
-            records = read_run(run_folder(self._out, run) / "records.jsonl")
-            bounds = RunBounds.of(self._comparison, run, self._layout)
-            message = broken_bound(records, bounds, promised_error(parse_method(run.variant), self._layout))
+            records = records_of(self._out, run)
+            if not records:
+                continue
+            if is_finished(records, run):
+                self._ended.add(run.name)
+            message = broken_bound(records, *self._of_method(run))
             if message:
                 self.found[run.method] = message
                 warnings.warn(message, BoundBroken, stacklevel=2)
+
+    def _of_method(self, run: Run) -> tuple[RunBounds, float]:
+        """Final runs of a method differ in nothing but the seed, so that what is proven of one is of all."""
+        if run.method not in self._known:
+            bounds = RunBounds.of(self._comparison, run, self._layout)
+            self._known[run.method] = bounds, promised_error(parse_method(run.variant), self._layout)
+        return self._known[run.method]

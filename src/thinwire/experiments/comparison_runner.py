@@ -10,11 +10,11 @@ from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.experiments.bound_watch import BoundWatch
 from thinwire.experiments.codec import CodecSeconds, measure_codecs
-from thinwire.experiments.executors import Executor, run_folder
-from thinwire.experiments.link_sweep import sweep_links
+from thinwire.experiments.executors import Executor
+from thinwire.experiments.link_sweep import MAX_STEPS, links_of, sweep_links, sweep_note
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.plausible import check_plausible
-from thinwire.experiments.records import Record, is_finished, read_records, read_run, write_records
+from thinwire.experiments.records import Record, is_finished, read_records, records_of, write_records
 from thinwire.experiments.run_folders import differences, made_by, read_description, refuse_unwritable
 from thinwire.experiments.search import SettingSearch
 from thinwire.experiments.settings import Setting, read_codec, with_options
@@ -110,6 +110,8 @@ class ComparisonRunner:
             for method in self.comparison.methods
             for seed in self.comparison.seeds
         ]
+        # Before anything is described with new settings: an interrupted call must not leave seconds of old ones there.
+        self._links = links_of(self._links, [name for name in chosen if self._is_as_before(name, chosen)])
         self._describe(chosen, notes, codec_s)
         try:
             self._execute("training", finals)
@@ -117,10 +119,22 @@ class ComparisonRunner:
             # Also when interrupted: what is finished can be reported.
             self._collect("results.jsonl", finals)
         is_simulated = self.executor.is_main and self.comparison.engine == "simulate"
-        one_each = [run for run in finals if run.seed == self.comparison.seeds[0]]
-        self._links = sweep_links(self.comparison, self.task, one_each, self._before) if is_simulated else []
+        one_each = [run for run in finals if run.seed == self.comparison.seeds[0]] if is_simulated else []
+        self._links = self._swept(one_each) if is_simulated else []
+        if told := sweep_note(one_each):
+            notes.append(told)
         self._describe(chosen, [*notes, *self._bounds.found.values()], codec_s)
         return chosen
+
+    def _swept(self, runs: Sequence[Run]) -> list[Any]:
+        """Other links, of those runs whose own records do not say that they diverge in the steps that are replayed."""
+        ends = {run.name: self._records(run)[-1] for run in runs}
+        sound = [run for run in runs if ends[run.name]["value"] is not None or ends[run.name]["step"] > MAX_STEPS]
+        return sweep_links(self.comparison, self.task, sound, self._links)
+
+    def _is_as_before(self, method: str, chosen: Mapping[str, Setting]) -> bool:
+        """Whether an earlier call described the method with the same setting."""
+        return bool(self._before.get("chosen", {}).get(method) == asdict(chosen[method]))
 
     def _codec_s(self, chosen: Mapping[str, Setting]) -> dict[str, CodecSeconds]:
         """What exchanges are charged: as an earlier call measured it, so that all seeds are charged alike."""
@@ -130,7 +144,7 @@ class ComparisonRunner:
         known: dict[str, CodecSeconds] = {}
         unknown: dict[str, tuple[Method, str]] = {}
         for method, setting in chosen.items():
-            if self._before.get("chosen", {}).get(method) == asdict(setting) and method in self._before["codec_s"]:
+            if self._is_as_before(method, chosen) and method in self._before["codec_s"]:
                 lead, other = self._before["codec_s"][method]
                 known[method] = lead, other
             else:
@@ -196,7 +210,7 @@ class ComparisonRunner:
         watch()
 
     def _records(self, run: Run) -> list[Record]:
-        records = read_run(run_folder(self.out, run) / "records.jsonl")
+        records = records_of(self.out, run)
         return records if is_finished(records, run) else []
 
     def _describe(
@@ -230,6 +244,6 @@ class ComparisonRunner:
 
 def progress_of(runs: Sequence[Run], out: StrPath) -> tuple[int, int]:
     """Steps done, and steps in all."""
-    known = [(run, read_run(run_folder(out, run) / "records.jsonl")) for run in runs]
+    known = [(run, records_of(out, run)) for run in runs]
     done = sum(run.steps if is_finished(records, run) else records[-1]["step"] for run, records in known if records)
     return done, sum(run.steps for run in runs)

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -20,7 +19,7 @@ from thinwire.errors import ThinwireError, WorkerError
 from thinwire.experiments.engines import Engine, ProcessEngine, SimulatedEngine
 from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.processes import process_context
-from thinwire.experiments.records import is_finished, read_run
+from thinwire.experiments.records import is_done, run_folder
 from thinwire.experiments.session import Session
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task, describe_failure, load_task
@@ -30,11 +29,6 @@ from thinwire.worker import needs_server
 
 Watch = Callable[[], None]
 POLL_S = 0.5
-
-
-def run_folder(out: StrPath, run: Run) -> Path:
-    """Where a run keeps its records and checkpoints."""
-    return Path(out) / "runs" / run.name
 
 
 def default_jobs() -> int:
@@ -72,7 +66,7 @@ class LocalExecutor:
         Raises:
             WorkerError: a simulating process was killed, or the task's code raised.
         """
-        pending = [run for run in runs if not is_finished(read_run(run_folder(out, run) / "records.jsonl"), run)]
+        pending = [run for run in runs if not is_done(out, run)]
         if self._jobs == 1 or len(pending) <= 1:
             for run in pending:
                 _simulate(comparison, task, run, out, watch)
@@ -122,12 +116,11 @@ class ProcessExecutor:
     def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: StrPath, watch: Watch) -> None:
         """See :meth:`Executor.execute`."""
         for run in runs:
-            folder = run_folder(out, run)
-            if self.decide([float(is_finished(read_run(folder / "records.jsonl"), run))])[0]:
+            if self.decide([float(is_done(out, run))])[0]:
                 continue
             engine = self._engine(run)
             if engine is not None:
-                _follow(Session(comparison, run, task, engine, folder), watch)
+                _follow(Session(comparison, run, task, engine, run_folder(out, run)), watch)
 
     def _engine(self, run: Run) -> ProcessEngine | None:
         """Where this process takes part in the run; None if it is the server and there is nothing to serve."""

@@ -1,13 +1,12 @@
 """The records of comparisons as a table of pandas or polars."""
 
-import importlib
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath
+from thinwire.plugins import import_package
 
 _FILES = {"tune": "tuning.jsonl", "final": "results.jsonl"}
 
@@ -70,10 +69,7 @@ def descriptions(folder: StrPath) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _package(frame: str) -> ModuleType:
+def _package(frame: str) -> Any:
     if frame not in ("pandas", "polars"):
         raise ConfigError(f"a frame of {frame!r} was asked for; it is 'pandas' or 'polars'")
-    try:
-        return importlib.import_module(frame)
-    except ImportError as error:
-        raise ConfigError(f"{frame} is not installed ({error}); run: pip install {frame}") from error
+    return import_package(frame, "a DataFrame")

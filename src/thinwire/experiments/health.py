@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.methods import GradientAveraging, Method
+from thinwire.experiments.first_message import FirstMessage
+from thinwire.methods import GradientAveraging
 from thinwire.worker import Worker
-from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.channel import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,14 @@ class HealthSampler:
         self._size = size
         self.seen: dict[int, list[tuple[int, float]]] = {worker.rank: [] for worker in workers}
         """Steps and squared norms of gradients by worker, as far as they count in future: state of a run."""
-        self._tap = _Tap(workers[0].method) if workers and workers[0].rank == 0 else None
-        if self._tap is not None:
-            workers[0].runner.watcher = self._tap
+        self._loss: FirstMessage[float] | None = None
+        if workers and workers[0].rank == 0:
+            workers[0].runner.watcher = self._loss = FirstMessage(workers[0].method, _lost)
 
     def begin(self) -> None:
         """The first exchange from now on is looked at; there may be none until the next evaluation."""
-        if self._tap is not None:
-            self._tap.is_open, self._tap.relative_error = True, math.nan
+        if self._loss is not None:
+            self._loss.open()
 
     def look(self, worker: Worker, step: int, stop: int) -> None:
         """At the gradient of step ``step``, counted from 0, which is in the parameters; ``stop`` ends the training."""
@@ -75,6 +76,7 @@ class HealthSampler:
     def squares(self) -> Squares:
         """What there is now."""
         memory = drift = gradient = 0.0
+        lost = None if self._loss is None else self._loss.found
         for worker in self._workers:
             memory += worker.memory_norm() ** 2
             gradient += self.seen[worker.rank][-1][1] if self.seen[worker.rank] else 0.0
@@ -86,29 +88,15 @@ class HealthSampler:
             first_gradient=max((seen[0][1] for seen in self.seen.values() if seen), default=0.0),
             largest_gradient=max((square for seen in self.seen.values() for _, square in seen), default=0.0),
             mean_memory=_mean_memory(self._workers) if len(self._workers) == self._size else math.nan,
-            relative_error=math.nan if self._tap is None else self._tap.relative_error,
+            relative_error=math.nan if lost is None else lost,
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Tap:
-    """Compares a message with what was to be sent, once, when it is open."""
-
-    method: Method
-    is_open: bool = False
-    relative_error: float = math.nan
-
-    def is_due(self, number: int, rank: int) -> bool:
-        return self.is_open and self.method.compressor_at(number) is self.method.compressor
-
-    @torch.no_grad()
-    def take(self, channel: Channel, outcome: Outcome, step: int) -> None:
-        if outcome.intended is None or not self.is_open:
-            return
-        self.is_open = False
-        length = _square([outcome.intended])
-        lost = _square([outcome.intended - outcome.aggregate.sent.to_dense()])
-        self.relative_error = lost / length if length else math.nan
+def _lost(outcome: Outcome, intended: Tensor) -> float:
+    """Of a message, as a share of what was to be sent; NaN of zeros."""
+    length = _square([intended])
+    lost = _square([intended - outcome.aggregate.sent.to_dense()])
+    return lost / length if length else math.nan
 
 
 def _square(tensors: Iterable[Tensor | None]) -> float:

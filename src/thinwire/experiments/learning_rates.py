@@ -55,11 +55,16 @@ def make_rates(text: str, num_steps: int) -> Rates:
         [0.4, 0.8, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
     """
     what, annealed = "learning-rate schedule", dict.fromkeys(("cosine", "linear"), ("warmup", "end"))
-    known = {"constant": (), "inverse": ("shift",), "bottou": ("decay",), "drops": ("at", "factor")}
+    known: dict[str, tuple[str, ...]] = {
+        "constant": (),
+        "inverse": ("shift",),
+        "bottou": ("decay",),
+        "drops": ("at", "factor"),
+    }
     name, rest = split_name(text, what, [*known, *annealed])
     if name in annealed:
         return _anneal(name, read_pairs(rest, name, annealed[name]), num_steps)
-    name, given = _read(text, what, known)
+    given = _numbers(text, what, name, rest, known[name])
     if not all(value > 0.0 for values in given.values() for value in values):
         raise ConfigError(f"the learning-rate schedule {text} has a number that is not above 0")
     drops = given.pop("at", ())
@@ -109,7 +114,9 @@ def make_average(text: str) -> RunningAverage | None:
         >>> make_average("none"), make_average("quadratic:shift=100")
         (None, RunningAverage(weights='quadratic', shift=100.0))
     """
-    name, given = _read(text, "average", {"none": (), "uniform": (), "quadratic": ("shift",)})
+    known: dict[str, tuple[str, ...]] = {"none": (), "uniform": (), "quadratic": ("shift",)}
+    name, rest = split_name(text, "average", known)
+    given = _numbers(text, "average", name, rest, known[name])
     if name == "none":
         return None
     if name == "uniform":
@@ -150,19 +157,18 @@ class Averager:
             mean.copy_(saved[name])
 
 
-def _read(text: str, what: str, known: dict[str, tuple[str, ...]]) -> tuple[str, dict[str, tuple[float, ...]]]:
-    """The name, and for each of its options its numbers, all of which must be given."""
-    name, rest = split_name(text, what, known)
+def _numbers(text: str, what: str, name: str, rest: str, options: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    """The numbers of each option of a name, all of which must be given."""
     given: dict[str, tuple[float, ...]] = {}
-    for option, value in read_pairs(rest, name, known[name]).items():
+    for option, value in read_pairs(rest, name, options).items():
         try:
             given[option] = tuple(float(number) for number in value.split("/"))
         except ValueError:
             raise unreadable(name, option, value, "a number") from None
-    if given.keys() != set(known[name]):
-        form = ":" + ",".join(f"{option}=NUMBER" for option in known[name]) if known[name] else ""
+    if given.keys() != set(options):
+        form = ":" + ",".join(f"{option}=NUMBER" for option in options) if options else ""
         raise ConfigError(f"the {what} {text} was given; write {name}{form}")
-    return name, given
+    return given
 
 
 def _one(numbers: tuple[float, ...], text: str) -> float:

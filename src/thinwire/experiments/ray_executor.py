@@ -1,17 +1,17 @@
 """Executes the runs of a comparison as tasks of Ray: on a cluster, or on one that begins and ends with the command."""
 
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from thinwire.errors import ConfigError, ThinwireError, WorkerError
-from thinwire.experiments.executors import POLL_S, Watch, run_folder, simulate_by_name
-from thinwire.experiments.records import is_finished, read_run
+from thinwire.experiments.executors import POLL_S, Watch, simulate_by_name
+from thinwire.experiments.records import is_done
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.files import StrPath
+from thinwire.plugins import import_package
 
 
 class RayExecutor:
@@ -32,10 +32,7 @@ class RayExecutor:
             {"address": address} if address else {"address": "local", "num_cpus": jobs, "include_dashboard": False}
         )
         self.is_main = True
-        try:
-            self._ray: Any = importlib.import_module("ray")
-        except ImportError as error:
-            raise ConfigError(f"ray is not installed ({error}); run: pip install ray") from error
+        self._ray = import_package("ray", "--on ray")
 
     def execute(self, comparison: Comparison, task: Task, runs: Sequence[Run], out: StrPath, watch: Watch) -> None:
         """See :meth:`thinwire.experiments.executors.Executor.execute`; nodes make the task from its name.
@@ -44,7 +41,7 @@ class RayExecutor:
             WorkerError: a task of Ray failed, or left nothing in the folder.
         """
         folder = Path(out).resolve()
-        pending = [run for run in runs if not _is_done(folder, run)]
+        pending = [run for run in runs if not is_done(folder, run)]
         if not pending:
             return
         ray = self._ray
@@ -83,14 +80,10 @@ class RayExecutor:
             raise WorkerError(
                 f"Ray lost the run {run.name} ({error}); what is finished is kept. Run the same command to go on"
             ) from error
-        if not _is_done(folder, run):
+        if not is_done(folder, run):
             raise WorkerError(
                 f"the run {run.name} left no records in {folder}: all nodes of Ray must see that folder under that path"
             )
-
-
-def _is_done(folder: Path, run: Run) -> bool:
-    return is_finished(read_run(run_folder(folder, run) / "records.jsonl"), run)
 
 
 def _simulate_on_node(comparison: Comparison, run: Run, out: str, path: list[str]) -> None:

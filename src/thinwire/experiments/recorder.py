@@ -1,23 +1,23 @@
 """Trains a task and keeps gradients on the way, and what the method compressed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from thinwire.errors import ThinwireError, WorkerError
+from thinwire.experiments.first_message import FirstMessage
 from thinwire.experiments.plausible import check_batch_size
 from thinwire.experiments.recording import Recording, RecordingPlan, Rows
 from thinwire.experiments.run_folders import made_by
 from thinwire.experiments.sharding import make_batches
 from thinwire.experiments.tasks import Task, describe_failure
 from thinwire.experiments.training import make_worker, one_torch_thread, private_torch_randomness, take_gradient
-from thinwire.methods import Method, parse_method
+from thinwire.methods import parse_method
 from thinwire.random import Key
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker
-from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.channel import Outcome
 
 
 class Recorder:
@@ -39,7 +39,7 @@ class Recorder:
         self._key = Key(plan.seed)
         self._batches = make_batches(task.labels, plan.workers, "random", plan.batch_size, self._key)
         check_batch_size(task, plan.workers, plan.batch_size)
-        self._taps: list[_Tap] = []
+        self._taps: list[FirstMessage[Tensor]] = []
         self._workers = [self._worker(rank) for rank in range(plan.workers)]
         self.layout = self._workers[0].layout
         self._simulation = Simulation(plan.workers)
@@ -90,10 +90,11 @@ class Recorder:
                 self._gradient(worker.model, self._gradients.free_row())
                 self._gradients.label(step, rank)
         for rank in self._ranks if self._taps else ():
-            self._taps[rank].is_open |= kept
+            if kept:
+                self._taps[rank].open()
         self._simulation.run([worker.step() for worker in self._workers])
         for rank in self._ranks if self._taps else ():
-            heard = self._taps[rank].emptied()
+            heard = self._taps[rank].taken()
             if heard is not None:
                 self._compressed.free_row().copy_(heard)
                 self._compressed.label(step, rank)
@@ -106,29 +107,14 @@ class Recorder:
         plan, method = self.plan, parse_method(self.plan.method)
         worker = make_worker(self._task, method, plan.optimizer, plan.lr, rank, plan.workers, plan.seed)
         if method.memory.init(torch.zeros(1, dtype=torch.float32)):
-            worker.runner.watcher = tap = _Tap(method)
+            worker.runner.watcher = tap = FirstMessage(method, _given)
             self._taps.append(tap)
         return worker
 
 
-@dataclass(slots=True)
-class _Tap:
-    """Keeps what the method's compressor is given, once, when it is open."""
-
-    method: Method
-    is_open: bool = False
-    heard: Tensor | None = None
-
-    def is_due(self, number: int, rank: int) -> bool:
-        return self.is_open and self.method.compressor_at(number) is self.method.compressor
-
-    def take(self, channel: Channel, outcome: Outcome, step: int) -> None:
-        if outcome.intended is not None and not outcome.is_exact:
-            self.heard, self.is_open = outcome.intended, False
-
-    def emptied(self) -> Tensor | None:
-        heard, self.heard = self.heard, None
-        return heard
+def _given(outcome: Outcome, intended: Tensor) -> Tensor | None:
+    """What the compressor was given; None of what is sent as it is."""
+    return None if outcome.is_exact else intended
 
 
 class _Shelf:

@@ -10,6 +10,23 @@ from thinwire.experiments.spec import Run
 from thinwire.files import StrPath, write_atomically
 
 Record = dict[str, Any]
+RECORDS = "records.jsonl"
+"""The file of a run, in its folder."""
+
+
+def run_folder(out: StrPath, run: Run) -> Path:
+    """Where a run keeps its records and checkpoints."""
+    return Path(out) / "runs" / run.name
+
+
+def records_of(out: StrPath, run: Run) -> list[Record]:
+    """What a run has written so far; see :func:`read_run`."""
+    return read_run(run_folder(out, run) / RECORDS)
+
+
+def is_done(out: StrPath, run: Run) -> bool:
+    """Whether nothing of a run is left to do; see :func:`is_finished`."""
+    return is_finished(records_of(out, run), run)
 
 
 def read_records(path: StrPath) -> list[Record]:

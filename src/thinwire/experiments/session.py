@@ -15,7 +15,7 @@ from thinwire.experiments.checkpoints import RunCheckpoints
 from thinwire.experiments.engines import Engine
 from thinwire.experiments.health import Health, HealthSampler, Squares
 from thinwire.experiments.learning_rates import Averager, make_average, make_rates
-from thinwire.experiments.records import Record, read_run, write_records
+from thinwire.experiments.records import RECORDS, Record, read_run, write_records
 from thinwire.experiments.sharding import Batches, make_batches
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
@@ -48,7 +48,7 @@ class Session:
         self.task = task
         self.engine = engine
         self.is_main = 0 in engine.local_ranks
-        self._records = Path(folder) / "records.jsonl"
+        self._records = Path(folder) / RECORDS
         self._checkpoints = RunCheckpoints(Path(folder) / "checkpoints", engine)
         self._key = Key(run.seed)
         each = make_batches(task.labels, engine.size, comparison.sharding, comparison.batch_size, self._key)

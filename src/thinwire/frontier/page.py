@@ -11,6 +11,7 @@ from thinwire.frontier.sweep import Frontier, FrontierRow
 from thinwire.report.axes import Scale, layout
 from thinwire.report.document import Drawing, Page, figures, legend, name_cell, section, table, write_document
 from thinwire.report.formats import significant
+from thinwire.report.grids import head_row
 from thinwire.report.styles import line_style
 
 BEST = "best of all"
@@ -54,7 +55,8 @@ def page_of(frontiers: Sequence[Frontier], command: str) -> Page:
     sections.append(section("command", "Command", f"<pre>{escape(command)}</pre>"))
     body = "\n".join((legend(names), *sections))
     title = "thinwire: error against bits on the wire"
-    return Page(title=title, header=header, body=body, drawings=drawings, num_names=len(names))
+    remake = f"{command} --inline"
+    return Page(title=title, header=header, body=body, drawings=drawings, num_names=len(names), remake=remake)
 
 
 def _headline(frontiers: Sequence[Frontier]) -> str:
@@ -118,4 +120,4 @@ def _table(found: Frontier, kind: Kind, slots: dict[str, int]) -> str:
         for row in best.values()
     ]
     heads = ("best", "at most bits", "clients", "bits", "error")
-    return table("<tr>" + "".join(f'<th scope="col">{head}</th>' for head in heads) + "</tr>", lines)
+    return table(head_row(heads), lines)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath
+from thinwire.plugins import import_package
 from thinwire.worker.layer_report import LayerRecord
 
 SinkKind = Literal["tensorboard", "wandb", "mlflow"]
@@ -123,7 +124,8 @@ class MlflowSink:
 
 @dataclass(frozen=True, slots=True)
 class LayerNumbers:
-    """What a :class:`thinwire.LayerReport` writes to, for any sink: ``relative_error/NAME`` and so on.
+    """What a :class:`thinwire.LayerReport` writes to, for any sink, as
+    :meth:`thinwire.worker.layer_report.LayerRecord.numbers` names it.
 
     Args:
         sink: takes the numbers.
@@ -133,13 +135,11 @@ class LayerNumbers:
 
     def write(self, records: Sequence[LayerRecord]) -> None:
         """All that is defined of one exchange."""
-        kinds = ("message_bytes", "relative_error", "residual_norm", "cosine", "density")
-        for step in dict.fromkeys(record.step for record in records):
-            named = {
-                f"{kind}/{record.name}": getattr(record, kind)
-                for record in records if record.step == step for kind in kinds
-            }  # fmt: skip
-            self.sink.log(step, {name: value for name, value in named.items() if value is not None})
+        steps: dict[int, dict[str, float]] = {}
+        for record in records:
+            steps.setdefault(record.step, {}).update(record.numbers())
+        for step, numbers in steps.items():
+            self.sink.log(step, numbers)
 
 
 def open_sink(kind: SinkKind, folder: StrPath, name: str, config: Mapping[str, Any]) -> NumberSink:
@@ -167,8 +167,4 @@ def check_sink(kind: SinkKind) -> None:
 
 
 def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = "mlflow-skinny" if name == "mlflow" else name
-        raise ConfigError(f"{name} is not installed ({error}); run: pip install {package}") from error
+    return import_package(name, "a log of numbers", "mlflow-skinny" if name == "mlflow" else name)

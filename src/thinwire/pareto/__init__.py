@@ -1,22 +1,17 @@
 """Bits against the final metric for a family of configurations; what they are made of is in ``family``."""
 
-from thinwire.pareto.folders import FILE, RecordedFamily, family_text, load_family
+from thinwire.pareto.folders import FILE, family_text, load_family
 from thinwire.pareto.page import write_page
 from thinwire.pareto.parts import Part
-from thinwire.pareto.points import Allowed, Contestant, ParetoResult, Point, frontier
+from thinwire.pareto.points import ParetoResult
 from thinwire.pareto.summary import summarise_family
 from thinwire.pareto.tables import latex_points, print_pareto
 
 __all__ = [
     "FILE",
-    "Allowed",
-    "Contestant",
     "ParetoResult",
     "Part",
-    "Point",
-    "RecordedFamily",
     "family_text",
-    "frontier",
     "latex_points",
     "load_family",
     "print_pareto",

@@ -2,27 +2,27 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from thinwire.files import StrPath
 from thinwire.pareto.folders import RecordedFamily
-from thinwire.pareto.points import MEASURES, ParetoResult, Point, frontier
+from thinwire.pareto.points import MEASURES, ParetoResult, Point
 from thinwire.pareto.summary import summarise_family
 from thinwire.pareto.tables import (
     CONTEST_NOTE,
     POINTS_NOTE,
-    Grid,
     allowed_grid,
     contest_grid,
-    html_grid,
     points_grid,
     sentences,
 )
 from thinwire.report.axes import Scale, layout
 from thinwire.report.columns import target_text
-from thinwire.report.document import Drawing, Page, figures, legend, section, write_document
+from thinwire.report.document import Drawing, Page, figures, legend, note, section, write_document
 from thinwire.report.formats import human_bytes, metric_value
+from thinwire.report.grids import Grid, html_grid
 from thinwire.report.prose import setup
 from thinwire.report.settings import RecordedMetric
 from thinwire.report.styles import SHAPES, line_style, mark, swatch
@@ -30,6 +30,21 @@ from thinwire.report.styles import SHAPES, line_style, mark, swatch
 _SYMBOLS = tuple(SHAPES)
 FRONTIER = "frontier"
 Cost = Callable[[Point], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """A figure: what is paid, by each point, and which points are on its frontier."""
+
+    what: str
+    cost: Cost
+    is_on_frontier: Callable[[Point], bool]
+
+
+_PANELS = (
+    _Panel("message bytes", lambda point: point.message_bytes, lambda point: point.on_frontier),
+    _Panel("link bytes", lambda point: point.link_bytes, lambda point: point.on_link_frontier),
+)
 
 
 def write_page(data: RecordedFamily, path: StrPath, *, inline: bool = False) -> None:
@@ -47,16 +62,12 @@ def page_of(data: RecordedFamily) -> Page:
     # The frontier has the first style, which is ink; dense comes next.
     names = [FRONTIER, *dict.fromkeys(point.name for point in result.points)]
     slots = {name: slot for slot, name in enumerate(names)}
-    costs: tuple[tuple[str, Cost], ...] = (
-        ("message bytes", lambda point: point.message_bytes),
-        ("link bytes", lambda point: point.link_bytes),
-    )
     drawings = [
         Drawing(
-            title=f"{comparison.metric.name} against {what}",
-            content=_drawn(result, what, cost, slots, comparison.metric),
+            title=f"{comparison.metric.name} against {panel.what}",
+            content=_drawn(result, panel, slots, comparison.metric),
         )
-        for what, cost in costs
+        for panel in _PANELS
     ]
     drawn = [swatch(0), *(mark(slot, _symbol(slot)) for slot in range(1, len(names)))]
     shown = legend(names, swatches=drawn) + figures(drawings) + _FIGURES_NOTE
@@ -78,7 +89,7 @@ _FIGURES_NOTE = (
 
 def _tables(result: ParetoResult, slots: dict[str, int]) -> list[str]:
     def of(grid: Grid, name: int, parts: int) -> str:
-        slots_of_rows = [slots.get(row[parts]) for row in grid[1]]
+        slots_of_rows = [slots.get(row[parts]) for row in grid.rows]
         return html_grid(grid, ["" if slot is None else mark(slot, _symbol(slot)) for slot in slots_of_rows], name)
 
     sections = []
@@ -87,8 +98,8 @@ def _tables(result: ParetoResult, slots: dict[str, int]) -> list[str]:
     for measure, contest in result.contest.items():
         if any(each.cost is not None for each in contest):
             title = f"All three against their parts: {MEASURES[measure]} to {target_text(result.points[0].row)}"
-            sections.append(section(f"contest-{measure}", title, of(contest_grid(contest), 1, 0) + _note(CONTEST_NOTE)))
-    points = of(points_grid(result.points), 1, 0) + _note(POINTS_NOTE)
+            sections.append(section(f"contest-{measure}", title, of(contest_grid(contest), 1, 0) + note(CONTEST_NOTE)))
+    points = of(points_grid(result.points), 1, 0) + note(POINTS_NOTE)
     return [*sections, section("points", "All configurations", points)]
 
 
@@ -98,10 +109,9 @@ _LOSS_NOTE = (
 )
 
 
-def _drawn(
-    result: ParetoResult, what: str, cost: Cost, slots: dict[str, int], metric: RecordedMetric
-) -> dict[str, Any]:
+def _drawn(result: ParetoResult, panel: _Panel, slots: dict[str, int], metric: RecordedMetric) -> dict[str, Any]:
     # Neither bytes of 0 nor a metric of 0 has a place on a log axis.
+    cost = panel.cost
     shown = [
         point
         for point in result.points
@@ -112,10 +122,10 @@ def _drawn(
         for name, slot in slots.items()
         if any(point.name == name for point in shown)
     ]
-    front = frontier(shown, cost, higher_is_better=metric.higher_is_better)
+    front = sorted(filter(panel.is_on_frontier, shown), key=lambda point: cost(point) or 0.0)
     if front:
         traces.insert(0, _stairs(front, cost))
-    bytes_axis = Scale(title=f"{what} of a run, per worker", is_bytes=True, more={"dtick": 1})
+    bytes_axis = Scale(title=f"{panel.what} of a run, per worker", is_bytes=True, more={"dtick": 1})
     more = {"exponentformat": "power"} if metric.logarithmic else {}
     value_axis = Scale(title=metric.name, logarithmic=metric.logarithmic, more=more | {"range": view(shown, metric)})
     return {"data": traces, "layout": layout(bytes_axis, value_axis, height=460)}
@@ -181,7 +191,3 @@ def _hover(point: Point) -> str:
             *(f"{human_bytes(num_bytes)} {what}" for num_bytes, what in costs if num_bytes is not None),
         )
     )  # fmt: skip
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'

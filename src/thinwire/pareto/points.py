@@ -97,27 +97,41 @@ class Contestant:
         measure: by what it is the cheapest.
         parts: what it is made of.
         point: the configuration; None if none of these parts reached the target in every run.
-        cost: what the target cost.
-        ratio: its cost divided by that of all three: how many times more; None if either missed the target.
+        all_three: what the target cost the cheapest of all three; None if none reached it.
     """
 
     measure: Measure
     parts: tuple[str, ...]
     point: Point | None
-    cost: Amount | None
-    ratio: Amount | None
+    all_three: Amount | None
+
+    @property
+    def cost(self) -> Amount | None:
+        """What the target cost."""
+        return None if self.point is None else self.point.to_target(self.measure)
+
+    @property
+    def ratio(self) -> Amount | None:
+        """Its cost divided by that of all three: how many times more; None if either missed the target or paid 0."""
+        if not self.cost or not self.all_three or not self.cost.mean or not self.all_three.mean:
+            return None
+        return self.cost.over(self.all_three)
 
     @property
     def verdict(self) -> Literal["beaten", "even", "ahead", "missed", "unknown"]:
-        """What all three do to it: ``even`` where the interval of the ratio holds 1 (of one seed, where it is 1)."""
+        """What all three do to it: ``even`` where the interval of the ratio holds 1 (of one seed, where it is 1).
+
+        Where either paid 0, as who reaches the target before the first message, the means alone decide.
+        """
         if self.cost is None:
             return "missed"
-        if self.ratio is None:
+        if self.all_three is None:
             return "unknown"
-        half = self.ratio.within or 0.0
-        if self.ratio.mean - half > 1.0:
+        ratio, half = self.ratio, 0.0 if self.ratio is None else self.ratio.within or 0.0
+        over = self.cost.mean - self.all_three.mean if ratio is None else ratio.mean - 1.0
+        if over > half:
             return "beaten"
-        return "ahead" if self.ratio.mean + half < 1.0 else "even"
+        return "ahead" if over < -half else "even"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a line."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from operator import itemgetter
 from statistics import fmean
 
 from thinwire import report
@@ -21,9 +22,14 @@ _SHARES = (0.002, 0.005, 0.01, 0.02, 0.05)
 
 
 def summarise_family(data: RecordedFamily) -> ParetoResult:
-    """The points with their frontier, the best for each loss, all three against their parts."""
+    """The points with their frontier, the best for each loss, all three against their parts.
+
+    Raises:
+        ConfigError: the target is met before the first step.
+    """
     comparison = data.comparison
     rows = report.summarise(comparison)
+    report.refuse_met_at_start(rows)
     points = [_point(row, data.parts[row.method], comparison.runs(row.method)) for row in rows]
     up = comparison.metric.higher_is_better
     fronts = [
@@ -37,7 +43,7 @@ def summarise_family(data: RecordedFamily) -> ParetoResult:
     return ParetoResult(
         points=tuple(points),
         allowed=tuple(_allowed(points, comparison.metric)),
-        contest={measure: tuple(_contest(points, measure)) for measure in MEASURES},
+        contest={measure: _contest(points, measure) for measure in MEASURES},
     )
 
 
@@ -76,20 +82,18 @@ def _final(point: Point) -> float:
     return point.row.final_value
 
 
-def _contest(points: Sequence[Point], measure: Measure) -> list[Contestant]:
-    found = []
-    for number in range(len(COMBINED) + 1):
-        for parts in combinations(COMBINED, number):
-            own = [point for point in points if point.parts == parts]
-            reached = [(cost.mean, place) for place, point in enumerate(own) if (cost := point.to_target(measure))]
-            if own:
-                point = own[min(reached)[1]] if reached else None
-                cost = None if point is None else point.to_target(measure)
-                found.append(Contestant(measure=measure, parts=parts, point=point, cost=cost, ratio=None))
-    all_three = next((each.cost for each in found if each.parts == COMBINED), None)
-    if all_three is None or not all_three.mean:
-        return found
-    return [
-        each if each.cost is None or not each.cost.mean else replace(each, ratio=each.cost.over(all_three))
-        for each in found
-    ]
+def _contest(points: Sequence[Point], measure: Measure) -> tuple[Contestant, ...]:
+    subsets = [parts for number in range(len(COMBINED) + 1) for parts in combinations(COMBINED, number)]
+    families = {parts: own for parts in subsets if (own := [point for point in points if point.parts == parts])}
+    cheapest = {parts: _cheapest(own, measure) for parts, own in families.items()}
+    best = cheapest.get(COMBINED)
+    all_three = None if best is None else best.to_target(measure)
+    return tuple(
+        Contestant(measure=measure, parts=parts, point=point, all_three=all_three) for parts, point in cheapest.items()
+    )
+
+
+def _cheapest(points: Sequence[Point], measure: Measure) -> Point | None:
+    """Of those that reached the target in every run; the first of equals."""
+    costs = [(cost.mean, point) for point in points if (cost := point.to_target(measure)) is not None]
+    return min(costs, key=itemgetter(0))[1] if costs else None

@@ -1,16 +1,15 @@
 """The tables of a family, for a terminal, for the page and for LaTeX, and what they say in a sentence."""
 
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 from thinwire.pareto.parts import COMBINED, parts_name
 from thinwire.pareto.points import MEASURES, Allowed, Contestant, Measure, ParetoResult, Point
-from thinwire.report import TerminalColumn, TerminalTable, print_fitted
 from thinwire.report.columns import columns, target_text
-from thinwire.report.document import drawn_cell, table
 from thinwire.report.exports import latex_lines
 from thinwire.report.formats import MISSING, TIMES, human_bytes, metric_value, ratio_number, significant
+from thinwire.report.grids import Grid, print_grid
+from thinwire.report.intervals import amount_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,77 +24,51 @@ CONTEST_NOTE = (
     "paid over what the cheapest of all three paid; its interval adds the relative halves of both in squares. Beaten: "
     "the whole interval lies above 1."
 )
+_SHOWN = ("setting", "final", "against_dense", "steps", "message_bytes", "link_bytes", "seconds")
+"""Columns of a comparison, by key."""
 _VERDICTS = {
     "beaten": "beaten", "even": "as good as", "ahead": "better than all three", "missed": "missed the target",
     "unknown": "all three missed the target",
 }  # fmt: skip
-Grid = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Headings, and rows of cells; names first."""
 
 
 def print_pareto(result: ParetoResult, console: "Console") -> None:
-    """Print the points, the best for each loss, and all three against their parts."""
-    points, more = (
-        result.points,
-        ((allowed_grid(result.allowed), "fewest message bytes that end at most so much worse"),),
-    )
-    frontier = frozenset(place for place, point in enumerate(points) if point.on_frontier)
-    _print(points_grid(points), console, "", 2, frontier)
-    for grid, title in more:
-        if grid[1]:
-            console.print()
-            _print(grid, console, title, 3)
-    for measure, contest in result.contest.items():
-        if measure == "message" and any(each.cost is not None for each in contest):
-            console.print()
-            title = f"{MEASURES[measure]} to {target_text(points[0].row)}: all three against their parts"
-            _print(contest_grid(contest), console, title, 2)
+    """Print the points, the best for each loss, and by message bytes all three against their parts."""
+    points, contest = result.points, result.contest["message"]
+    print_grid(points_grid(points), console, bold=frozenset(_places_on_frontier(points)))
+    if result.allowed:
+        console.print()
+        print_grid(allowed_grid(result.allowed), console, "fewest message bytes that end at most so much worse")
+    if any(each.cost is not None for each in contest):
+        console.print()
+        title = f"{MEASURES['message']} to {target_text(points[0].row)}: all three against their parts"
+        print_grid(contest_grid(contest), console, title)
     console.print()
     for line in sentences(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print(grid: Grid, console: "Console", title: str, num_names: int = 1, bold: frozenset[int] = frozenset()) -> None:
-    heads, rows = grid
-    cells = list(zip(*rows, strict=True)) or [()] * len(heads)
-    shown = [
-        TerminalColumn(
-            header=head, cells=own, is_name=place < num_names, bold=bold if place < num_names else frozenset()
-        )
-        for place, (head, own) in enumerate(zip(heads, cells, strict=True))
-    ]
-    print_fitted(TerminalTable(columns=shown, title=title), console)
+def _places_on_frontier(points: Sequence[Point]) -> list[int]:
+    return [place for place, point in enumerate(points) if point.on_frontier]
 
 
 def points_grid(points: Sequence[Point]) -> Grid:
     """What is told of each configuration."""
-    known = {column.header: column for column in columns([point.row for point in points])}
-    shown = [
-        (known[header].short_header, known[header].text)
-        for header in (
-            "taken",
-            points[0].row.metric.name,
-            "against dense",
-            "steps",
-            "message bytes",
-            "link bytes",
-            "seconds",
-        )
-        if header in known
-    ]
+    known = {column.key: column for column in columns([point.row for point in points])}
+    shown = [known[key] for key in _SHOWN if key in known]
     heads = (
         "parts", "configuration", "on the\nfrontier", "message bytes\nof a run", "link bytes\nof a run",
-        *(header for header, _ in shown),
+        *(column.short_header for column in shown),
     )  # fmt: skip
     rows: list[tuple[str, ...]] = [
         (
             point.name, point.row.method, _where(point),
             *(MISSING if each is None else human_bytes(each) for each in (point.message_bytes, point.link_bytes)),
-            *(text(point.row) for _, text in shown),
+            *(column.text(point.row) for column in shown),
         )
         for point in points
     ]  # fmt: skip
-    return heads, rows
+    return Grid(heads=heads, rows=rows, num_names=2)
 
 
 def allowed_grid(allowed: Sequence[Allowed]) -> Grid:
@@ -112,7 +85,7 @@ def allowed_grid(allowed: Sequence[Allowed]) -> Grid:
                 metric_value(point.row.final_value or 0.0),
             )  # fmt: skip
         rows.append((loss_text(each), *told))
-    return heads, rows
+    return Grid(heads=heads, rows=rows, num_names=3)
 
 
 def loss_text(allowed: Allowed) -> str:
@@ -133,15 +106,13 @@ def contest_grid(contest: Sequence[Contestant]) -> Grid:
         (
             parts_name(each.parts),
             MISSING if each.point is None else each.point.row.method,
-            MISSING if each.cost is None else _amount(each.cost.mean, each.cost.within, measure),
-            MISSING if each.ratio is None or each.parts == COMBINED
-            else ratio_number(each.ratio.mean)
-            + ("" if each.ratio.within is None else f" ±{ratio_number(each.ratio.within)}"),
+            amount_text(each.cost, significant if measure == "seconds" else human_bytes),
+            MISSING if each.parts == COMBINED else amount_text(each.ratio, ratio_number),
             "" if each.parts == COMBINED and each.cost is not None else _VERDICTS[each.verdict],
         )
         for each in contest
     ]  # fmt: skip
-    return heads, rows
+    return Grid(heads=heads, rows=rows, num_names=2)
 
 
 def sentences(result: ParetoResult) -> list[str]:
@@ -177,33 +148,14 @@ def _sentence(contest: Sequence[Contestant], first: Point) -> str:
 
 def latex_points(points: Sequence[Point]) -> str:
     """The points as a LaTeX ``tabular``, those on the frontier bold."""
-    heads, rows = points_grid(points)
-    order = (1, 0, *range(2, len(heads)))
-    cells = [[row[place] for place in order] for row in rows]
-    bold = {(line, 1) for line, point in enumerate(points) if point.on_frontier}
-    return latex_lines([heads[place].replace("\n", " ") for place in order], cells, bold)
-
-
-def html_grid(grid: Grid, drawn: Sequence[str], name: int) -> str:
-    """A grid as HTML, the cell at place ``name`` first, before it what stands for the row."""
-    heads, rows = grid
-    order = (name, *(place for place in range(len(heads)) if place != name))
-    head = "<tr>" + "".join(f'<th scope="col">{escape(heads[place])}</th>' for place in order) + "</tr>"
-    lines = [
-        f"<tr>{drawn_cell(row[name], each)}"
-        + "".join(f"<td>{escape(row[place])}</td>" for place in order[1:])
-        + "</tr>"
-        for row, each in zip(rows, drawn, strict=True)
-    ]
-    return table(head, lines)
+    grid = points_grid(points)
+    order = (1, 0, *range(2, len(grid.heads)))
+    cells = [[row[place] for place in order] for row in grid.rows]
+    bold = {(line, 1) for line in _places_on_frontier(points)}
+    return latex_lines([grid.heads[place].replace("\n", " ") for place in order], cells, bold)
 
 
 def _where(point: Point) -> str:
     if point.on_frontier and point.on_link_frontier:
         return "both"
     return "message" if point.on_frontier else "link" if point.on_link_frontier else ""
-
-
-def _amount(mean: float, within: float | None, measure: Measure) -> str:
-    show = significant if measure == "seconds" else human_bytes
-    return show(mean) + ("" if within is None else f" ±{show(within)}")

@@ -4,8 +4,8 @@ from thinwire.report.exports import csv_lines, csv_table, latex_table
 from thinwire.report.intervals import Amount
 from thinwire.report.page import write_page
 from thinwire.report.records import Record, RecordedComparison, load
-from thinwire.report.rows import ResultRow, effective_target, summarise
-from thinwire.report.settings import RecordedMetric, RecordedNetwork, RecordedSetting
+from thinwire.report.rows import ResultRow, effective_target, refuse_met_at_start, summarise
+from thinwire.report.settings import RecordedMetric, RecordedSetting
 from thinwire.report.side_by_side import latex_several, load_several, print_several, summarise_several
 from thinwire.report.side_page import write_several
 from thinwire.report.tables import print_table
@@ -16,7 +16,6 @@ __all__ = [
     "Record",
     "RecordedComparison",
     "RecordedMetric",
-    "RecordedNetwork",
     "RecordedSetting",
     "ResultRow",
     "TerminalColumn",
@@ -32,6 +31,7 @@ __all__ = [
     "print_fitted",
     "print_several",
     "print_table",
+    "refuse_met_at_start",
     "summarise",
     "summarise_several",
     "write_page",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from thinwire.report.formats import MISSING, TIMES, human_bytes, metric_value, ratio_number, significant
+from thinwire.report.intervals import Amount, amount_text
 from thinwire.report.rows import ResultRow
 
 
@@ -12,6 +13,7 @@ class Column:
     """One column of numbers.
 
     Args:
+        key: by which a table picks it; no two columns have the same, as headings may.
         header: the heading on the page.
         short_header: the heading in a terminal, with its unit.
         meaning: one sentence for the explanation under the table.
@@ -22,6 +24,7 @@ class Column:
         in_terminal: whether a terminal has it too, where width is dear.
     """
 
+    key: str
     header: str
     short_header: str
     meaning: str
@@ -30,6 +33,11 @@ class Column:
     rank: Callable[[ResultRow], float | None] = lambda row: None
     group: str = ""
     in_terminal: bool = True
+
+    @property
+    def full_header(self) -> str:
+        """The heading where there is one line for it: with what it stands under."""
+        return " ".join(filter(None, (self.group, self.header)))
 
 
 def best_methods(column: Column, rows: Sequence[ResultRow]) -> frozenset[str]:
@@ -64,6 +72,7 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
     sign = -1.0 if metric.higher_is_better else 1.0
     return (
         Column(
+            key="setting",
             header="taken",
             short_header="lr",
             meaning="learning rate, optimizer and options of the final runs, taken by the search further down.",
@@ -72,6 +81,7 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
         ),
         Column(
             group="at the last evaluation",
+            key="final",
             header=metric.name,
             short_header=f"final\n{metric.name}",
             meaning=f"mean over the runs that did not diverge. {_INTERVAL} "
@@ -82,6 +92,7 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
         ),
         Column(
             group="at the last evaluation",
+            key="against_dense",
             header="against dense",
             short_header="against\ndense",
             meaning=f"how much {'higher' if metric.higher_is_better else 'more'} it ended than the baseline, seed by "
@@ -90,6 +101,7 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
         ),
         Column(
             group="at the last evaluation",
+            key="loss",
             header="loss",
             short_header="final\nloss",
             meaning="mean loss over the same runs.",
@@ -102,6 +114,7 @@ def _final(first: ResultRow) -> tuple[Column, ...]:
 def _top5() -> Column:
     return Column(
         group="at the last evaluation",
+        key="top5",
         header="top-5",
         short_header="final\ntop-5",
         meaning=f"share of examples whose class is among the five likeliest, over the same runs. {_INTERVAL}",
@@ -119,11 +132,15 @@ def _to_target(rows: Sequence[ResultRow], with_ratios: bool) -> tuple[Column, ..
     fewer = "the baseline's bytes to the target divided by this method's: how many times fewer."
 
     def ratio(of: str, value: Callable[[ResultRow], float | None]) -> Column:
-        short = f"{of}\ntimes\nfewer"
-        return _reaching(group, "times fewer", short, fewer, value, lambda r: f"{ratio_number(r)}{TIMES}", sign=-1.0)
+        key, short = f"{of}_ratio", f"{of}\ntimes\nfewer"
+        return _reaching(
+            group, key, "times fewer", short, fewer,
+            lambda row: _amount(value(row)), lambda ratio: f"{ratio_number(ratio)}{TIMES}", sign=-1.0,
+        )  # fmt: skip
 
     steps = Column(
         group=group,
+        key="steps",
         header="steps",
         short_header="steps to\ntarget",
         meaning="steps up to the first evaluation at least as good as the target, without interpolation, so "
@@ -136,30 +153,30 @@ def _to_target(rows: Sequence[ResultRow], with_ratios: bool) -> tuple[Column, ..
     )
     message = _reaching(
         group,
+        "message_bytes",
         "message bytes",
         "message\nbytes",
         "what a worker hands to the exchange until then: its encoded messages, headers included.",
-        lambda row: row.message_bytes_to_target,
+        lambda row: _amount(row.message_bytes_to_target, row.message_bytes_to_target_within),
         human_bytes,
-        lambda row: row.message_bytes_to_target_within,
     )
     link = _reaching(
         group,
+        "link_bytes",
         "link bytes",
         "link\nbytes",
         "sent plus received by a worker over its own link until then, under the method's exchange.",
-        lambda row: row.link_bytes_to_target,
+        lambda row: _amount(row.link_bytes_to_target, row.link_bytes_to_target_within),
         human_bytes,
-        lambda row: row.link_bytes_to_target_within,
     )
     seconds = _reaching(
         group,
         "seconds",
+        "seconds",
         "time to\ntarget",
         "time until then: virtual in the simulator, on the network named above; measured for processes.",
-        lambda row: row.seconds_to_target,
+        lambda row: _amount(row.seconds_to_target, row.seconds_to_target_within),
         lambda value: f"{significant(value)} s",
-        lambda row: row.seconds_to_target_within,
     )
     if not with_ratios:
         return (steps, message, link, seconds)
@@ -169,27 +186,31 @@ def _to_target(rows: Sequence[ResultRow], with_ratios: bool) -> tuple[Column, ..
 
 def _reaching(
     group: str,
+    key: str,
     header: str,
     short_header: str,
     meaning: str,
-    value: Callable[[ResultRow], float | None],
+    amount: Callable[[ResultRow], Amount | None],
     show: Callable[[float], str],
-    within: Callable[[ResultRow], float | None] = lambda row: None,
     sign: float = 1.0,
 ) -> Column:
-    def text(row: ResultRow) -> str:
-        half = within(row)
-        return _or_missing(value(row), show) + ("" if half is None else f" ±{show(half)}")
+    def mean(row: ResultRow) -> float | None:
+        found = amount(row)
+        return None if found is None else found.mean
 
     def rank(row: ResultRow) -> float | None:
-        number = value(row)
+        number = mean(row)
         # A method that reaches the target in some runs only does not compete.
         return None if number is None or not row.reliable else sign * number
 
     return Column(
-        group=group, header=header, short_header=short_header, meaning=meaning,
-        text=text, short_text=lambda row: _or_missing(value(row), show), rank=rank,
+        group=group, key=key, header=header, short_header=short_header, meaning=meaning,
+        text=lambda row: amount_text(amount(row), show), short_text=lambda row: _or_missing(mean(row), show), rank=rank,
     )  # fmt: skip
+
+
+def _amount(mean: float | None, within: float | None = None) -> Amount | None:
+    return None if mean is None else Amount(mean, within)
 
 
 def _steps(row: ResultRow, partly: str) -> str:
@@ -203,6 +224,7 @@ def _steps(row: ResultRow, partly: str) -> str:
 def _per_step() -> Column:
     return Column(
         group="on average",
+        key="message_bytes_per_step",
         header="message bytes per step",
         short_header="message\n/step",
         meaning="all message bytes of a run divided by its steps.",

@@ -5,6 +5,7 @@ from html import escape
 
 from thinwire.report.document import name_cell, table
 from thinwire.report.formats import MISSING, human_seconds, significant
+from thinwire.report.grids import head_row
 from thinwire.report.records import RecordedComparison
 from thinwire.report.rows import ResultRow
 
@@ -15,14 +16,13 @@ _MEANINGS = {
     "filled in.",
     "error of messages": "squared norm of what a message lost over that of what was to be sent (vNMSE), the mean over "
     "the messages that were looked at. It says nothing yet about the metric.",
-    "compress + decode": "seconds that worker 0 is charged for an exchange, beyond what dense f32 takes.",
+    "compress + decode": "seconds that the slowest worker is charged for an exchange, beyond what dense f32 takes.",
     "computing": "share of the seconds in which a worker computes; in the rest it waits or compresses.",
 }
 
 
 def cost_table(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
     """One line a method."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in _MEANINGS)
     lines = []
     for slot, row in enumerate(rows):
         cells = (
@@ -35,14 +35,14 @@ def cost_table(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
         )
         lines.append(f"<tr>{name_cell(row.method, slot)}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
     explained = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in _MEANINGS.items())
-    return f'{table(f"""<tr><th scope="col">method</th>{head}</tr>""", lines)}<dl class="meanings">{explained}</dl>'
+    return f'{table(head_row(["method", *_MEANINGS]), lines)}<dl class="meanings">{explained}</dl>'
 
 
 def link_table(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
     """Seconds to the target on other links, or of a step where there is no target; empty if none were tried."""
     if not data.links:
         return ""
-    head = "".join(f'<th scope="col">{escape(network)}</th>' for network, _ in data.links)
+    head = head_row(["method", *(network for network, _ in data.links)])
     has_target = any(row.steps_to_target is not None for row in rows)
     lines = []
     for slot, row in enumerate(rows):
@@ -56,7 +56,7 @@ def link_table(data: RecordedComparison, rows: Sequence[ResultRow]) -> str:
     return (
         f"<p>{what} on other links, bandwidth and latency swept: steps as above, and the simulated clock of a step on "
         "each link. A synchronous method trains the same on any link; one that is not, or has no usual step, has "
-        f"{MISSING}.</p>" + table(f'<tr><th scope="col">method</th>{head}</tr>', lines)
+        f"{MISSING}.</p>" + table(head, lines)
     )
 
 

@@ -17,6 +17,8 @@ from thinwire.report.settings import RecordedMetric
 
 # A time axis is logarithmic once the slowest method takes this many times as long as the fastest.
 LOG_TIME_FROM = 8.0
+LOG_SCALE = ", log scale"
+"""Behind the label of a logarithmic axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +64,14 @@ def axes(data: RecordedComparison) -> tuple[Axis, ...]:
             title="message bytes",
             value=lambda record: record.message_bytes,
             logarithmic=True,
-            label="message bytes per worker, log scale",
+            label=f"message bytes per worker{LOG_SCALE}",
             is_bytes=True,
         ),
         Axis(
             title="link bytes",
             value=lambda record: record.link_bytes,
             logarithmic=True,
-            label="bytes sent + received per worker, log scale",
+            label=f"bytes sent + received per worker{LOG_SCALE}",
             is_bytes=True,
         ),
         Axis(title="steps", value=lambda record: record.step, logarithmic=False, label="steps"),
@@ -77,7 +79,7 @@ def axes(data: RecordedComparison) -> tuple[Axis, ...]:
             title="seconds",
             value=lambda record: record.seconds,
             logarithmic=spans_decades,
-            label=f"{seconds}, log scale" if spans_decades else seconds,
+            label=f"{seconds}{LOG_SCALE}" if spans_decades else seconds,
         ),
     )
 

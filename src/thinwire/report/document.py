@@ -49,6 +49,7 @@ class Page:
         body: HTML of sections, among them every drawing's :func:`figures`.
         drawings: in the order of their numbers.
         num_names: how many lines differ.
+        remake: a command that makes it as one file.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Page:
     body: str
     drawings: Sequence[Drawing]
     num_names: int
+    remake: str = "thinwire report FOLDER --inline"
 
 
 def write_document(page: Page, path: StrPath, *, inline: bool = False) -> None:
@@ -103,7 +105,7 @@ def document(page: Page, library: str = "") -> str:
 <h1>{title}</h1>
 {page.header}
 <p class="missing" id="missing" role="alert" hidden>The figures need the file <code>{LIBRARY}</code> beside this page.
-<code>thinwire report FOLDER --inline</code> makes a page that needs no other file.</p>
+<code>{escape(page.remake)}</code> makes a page that needs no other file.</p>
 </header>
 {page.body}
 </main>
@@ -121,6 +123,11 @@ def document(page: Page, library: str = "") -> str:
 def section(name: str, title: str, content: str) -> str:
     """A part of the page with a heading; ``name`` is its anchor."""
     return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{escape(title)}</h2>\n{content}\n</section>'
+
+
+def note(text: str) -> str:
+    """A remark below figures or a table, of plain text."""
+    return f'<p class="note">{escape(text)}</p>'
 
 
 def legend(names: Sequence[str], tags: Sequence[str] = (), swatches: Sequence[str] = ()) -> str:
@@ -158,13 +165,13 @@ def figures(drawings: Sequence[Drawing], first: int = 0, *, side_by_side: bool =
 
 
 def _figure(number: int, drawing: Drawing) -> str:
-    note = f'<p class="note">{escape(drawing.note)}</p>' if drawing.note else ""
+    remark = note(drawing.note) if drawing.note else ""
     title = escape(drawing.title)
     save = (
         f'<button type="button" class="save" data-plot="{number}" data-name="{_file_name(drawing.title)}" '
         f'aria-label="save {title} as SVG" hidden>SVG</button>'
     )
-    return f'<figure><figcaption>{title}{save}</figcaption><div class="plot" id="plot-{number}"></div>{note}</figure>'
+    return f'<figure><figcaption>{title}{save}</figcaption><div class="plot" id="plot-{number}"></div>{remark}</figure>'
 
 
 def _file_name(title: str) -> str:

@@ -56,7 +56,7 @@ def latex_table(rows: Sequence[ResultRow]) -> str:
     """
     shown = columns(rows)
     best = [best_methods(column, rows) for column in shown]
-    head = ["method", *(" ".join(filter(None, (column.group, column.header))) for column in shown)]
+    head = ["method", *(column.full_header for column in shown)]
     cells = [[row.method, *(column.text(row) for column in shown)] for row in rows]
     bold = {
         (line, 1 + place)

@@ -1,13 +1,15 @@
 """The figures; imported late because it imports plotly."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from statistics import fmean, median
+from typing import Any
 
 import plotly.graph_objects as go
 
+from thinwire.report.axes import Scale, layout
 from thinwire.report.curves import EPOCHS, Axis, Curve, axes, mean_curve, of_loss
 from thinwire.report.formats import metric_value
 from thinwire.report.records import Record, RecordedComparison
@@ -16,18 +18,6 @@ from thinwire.report.styles import line_style
 
 # Above this many evaluations markers would merge into a thick line.
 MAX_MARKERS = 40
-_LAYOUT = {
-    "template": "none",
-    "showlegend": False,
-    "height": 380,
-    # The right margin holds the target's label, so that it never covers data.
-    "margin": {"l": 60, "r": 70, "t": 32, "b": 56},
-    "paper_bgcolor": "rgba(0,0,0,0)",
-    "plot_bgcolor": "rgba(0,0,0,0)",
-    "hovermode": "closest",
-    "font": {"size": 13},
-    "uirevision": "keep",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,63 +56,74 @@ HEALTH = (
 """Root mean squares over workers."""
 
 
-def panels(data: RecordedComparison) -> list[Panel]:
+def panels(data: RecordedComparison, slots: Mapping[str, int] | None = None) -> list[Panel]:
     """Metric against message bytes, link bytes, steps and seconds, loss against samples and seconds, :data:`HEALTH`.
 
-    Every trace carries ``meta`` = {"slot": index of the method, "part": "line" | "band" | "bound"}, by which the
-    page's script colours and hides it.
+    Every trace carries ``meta`` = {"slot": that of the method, "part": "line" | "band" | "bound"}, by which the page's
+    script colours and hides it.
+
+    Args:
+        data: what is drawn.
+        slots: by method; its index among those of the comparison if not given.
     """
-    health = (_health_panel(data, each) for each in HEALTH)
+    slots = slots or {method: slot for slot, method in enumerate(data.methods)}
+    health = (_health_panel(data, slots, each) for each in HEALTH)
     shown = axes(data)
-    loss = [] if data.metric.name == "loss" else [_panel(of_loss(data), axis) for axis in (EPOCHS, shown[-1])]
-    return [*(_panel(data, axis) for axis in shown), *loss, *filter(None, health)]
+    loss = [] if data.metric.name == "loss" else [_panel(of_loss(data), slots, axis) for axis in (EPOCHS, shown[-1])]
+    return [*(_panel(data, slots, axis) for axis in shown), *loss, *filter(None, health)]
 
 
-def _panel(data: RecordedComparison, axis: Axis) -> Panel:
+def _panel(data: RecordedComparison, slots: Mapping[str, int], axis: Axis) -> Panel:
     curves = [mean_curve(data, method, axis) for method in data.methods]
     figure = go.Figure()
     # All bands lie under all lines.
-    for slot, curve in enumerate(curves):
+    for curve in curves:
         if curve.x and curve.low != curve.high:
-            figure.add_trace(_band(curve, slot))
-    for slot, curve in enumerate(curves):
+            figure.add_trace(_band(curve, slots[curve.method]))
+    for curve in curves:
         if curve.x:
-            figure.add_trace(_line(curve, slot, data.metric.name))
+            figure.add_trace(_line(curve, slots[curve.method], data.metric.name))
     y_range = _y_range(data, curves)
-    figure.update_layout(
-        **_LAYOUT,
-        xaxis=_x_axis(axis, [x for curve in curves for x in curve.x]),
-        yaxis=_y_axis(data, y_range, [y for curve in curves for y in curve.y]),
+    _lay_out(
+        figure,
+        _x_scale(axis, [x for curve in curves for x in curve.x]),
+        _y_scale(data, y_range, [y for curve in curves for y in curve.y]),
     )
     _add_target(figure, data)
     note = "" if y_range is None else "Values far worse than at the start are cut off."
     return Panel(title=f"{data.metric.name} against {axis.title}", figure=figure, note=note)
 
 
-def _health_panel(data: RecordedComparison, health: HealthFigure) -> Panel | None:
+def _lay_out(figure: go.Figure, x: Scale, y: Scale) -> None:
+    # The right margin holds the target's label, so that it never covers data.
+    margin = {"l": 60, "r": 70, "t": 32, "b": 56}
+    figure.update_layout({**layout(x, y), "template": "none", "margin": margin, "uirevision": "keep"})
+
+
+def _health_panel(data: RecordedComparison, slots: Mapping[str, int], health: HealthFigure) -> Panel | None:
     """The mean over a method's runs at each step, on a log axis, with its bound; None if no method has any."""
     figure = go.Figure()
     shown: list[float] = []
     are_bounded = False
-    for slot, method in enumerate(data.methods):
+    for method in data.methods:
         steps, means = _means(data, method, health.value)
         if not steps:
             continue
-        figure.add_trace(_health_line(method, slot, steps, means))
+        figure.add_trace(_health_line(method, slots[method], steps, means))
         shown += means
         steps, means = _means(data, method, health.bound)
         if steps:
-            figure.add_trace(_bound_line(method, slot, steps, means))
+            figure.add_trace(_bound_line(method, slots[method], steps, means))
             shown += means
             are_bounded = True
     if not shown:
         return None
-    y_axis = {
-        "title": {"text": "norm, log scale", "standoff": 10}, "type": "log", "exponentformat": "power",
-        "automargin": True, "zeroline": False, "nticks": max(5, _num_decades(shown)),
-    }  # fmt: skip
-    x_axis = {"title": {"text": "steps", "standoff": 10}, "automargin": True, "zeroline": False, "rangemode": "tozero"}
-    figure.update_layout(**_LAYOUT, xaxis=x_axis, yaxis=y_axis)
+    decades = {"exponentformat": "power", "nticks": max(5, _num_decades(shown))}
+    _lay_out(
+        figure,
+        Scale(title="steps", logarithmic=False, more={"rangemode": "tozero"}),
+        Scale(title="norm, log scale", more=decades),
+    )
     note = "Thin dashed lines are the bounds of the theorems, with the largest gradients that were seen."
     return Panel(title=f"{health.title} against steps", figure=figure, note=note if are_bounded else "")
 
@@ -161,36 +162,21 @@ def _bound_line(method: str, slot: int, steps: list[int], values: list[float]) -
     return line
 
 
-def _x_axis(axis: Axis, shown: Sequence[float]) -> dict[str, object]:
-    shape: dict[str, object] = {
-        "title": {"text": axis.label, "standoff": 10},
-        "type": "log" if axis.logarithmic else "linear",
-        "automargin": True,
-        "zeroline": False,
-    }
+def _x_scale(axis: Axis, shown: Sequence[float]) -> Scale:
+    more: dict[str, Any] = {}
     if axis.logarithmic and shown:
-        shape["nticks"] = _num_decades(shown)
-    if axis.is_bytes:
-        # SI prefixes are decimal, as our bytes are: 10 kB, 1 MB.
-        shape |= {"tickformat": "~s", "ticksuffix": "B"}
-    elif not axis.logarithmic:
-        shape["rangemode"] = "tozero"
-    return shape
+        more["nticks"] = _num_decades(shown)
+    if not axis.logarithmic and not axis.is_bytes:
+        more["rangemode"] = "tozero"
+    return Scale(title=axis.label, logarithmic=axis.logarithmic, is_bytes=axis.is_bytes, more=more)
 
 
-def _y_axis(data: RecordedComparison, view: list[float] | None, shown: Sequence[float]) -> dict[str, object]:
-    shape: dict[str, object] = {
-        "title": {"text": escape(data.metric.name), "standoff": 10},
-        "type": "log" if data.metric.logarithmic else "linear",
-        "exponentformat": "power",
-        "automargin": True,
-        "zeroline": False,
-        "range": view,
-    }
+def _y_scale(data: RecordedComparison, view: list[float] | None, shown: Sequence[float]) -> Scale:
+    more: dict[str, Any] = {"exponentformat": "power", "range": view}
     if data.metric.logarithmic and shown:
         target = effective_target(data)
-        shape["nticks"] = _num_decades([*shown, target] if target is not None and target > 0 else shown)
-    return shape
+        more["nticks"] = _num_decades([*shown, target] if target is not None and target > 0 else shown)
+    return Scale(title=data.metric.name, logarithmic=data.metric.logarithmic, more=more)
 
 
 def _num_decades(shown: Sequence[float]) -> int:

@@ -1,9 +1,11 @@
 """How far a mean over seeds may lie from the true one: intervals of Student's t."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, stdev
+
+from thinwire.report.formats import MISSING
 
 _QUANTILES = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
@@ -60,3 +62,15 @@ class Amount:
         if self.within is None or other.within is None:
             return Amount(mean)
         return Amount(mean, mean * math.hypot(self.within / self.mean, other.within / other.mean))
+
+
+def amount_text(amount: Amount | None, show: Callable[[float], str]) -> str:
+    """A mean and half of its interval as people read them, by ``show``.
+
+    Example:
+        >>> amount_text(Amount(2.0, 0.25), "{:.2f}".format), amount_text(Amount(2.0), "{:g}".format)
+        ('2.00 ±0.25', '2')
+    """
+    if amount is None:
+        return MISSING
+    return show(amount.mean) + ("" if amount.within is None else f" ±{show(amount.within)}")

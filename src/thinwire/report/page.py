@@ -1,6 +1,7 @@
 """One self-contained HTML page: text, figures, tables, the command; it fetches nothing."""
 
 import json
+from collections.abc import Mapping
 from html import escape
 
 from thinwire.files import StrPath
@@ -40,14 +41,14 @@ def page_of(data: RecordedComparison) -> Page:
     return Page(title=title, header=header, body="\n".join(sections), drawings=drawings, num_names=len(data.methods))
 
 
-def drawings_of(data: RecordedComparison) -> list[Drawing]:
-    """The figures, in plain values."""
+def drawings_of(data: RecordedComparison, slots: Mapping[str, int] | None = None) -> list[Drawing]:
+    """The figures, in plain values; ``slots`` as :func:`thinwire.report.figures.panels` takes them."""
     # Plotly is imported here: a report that only prints a table must not wait for it.
     from thinwire.report.figures import panels
 
     return [
         Drawing(title=panel.title, content=json.loads(panel.figure.to_json()), note=panel.note)
-        for panel in panels(data)
+        for panel in panels(data, slots)
     ]
 
 

@@ -7,6 +7,7 @@ from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
+from thinwire.errors import ConfigError
 from thinwire.report.intervals import half_width
 from thinwire.report.records import Record, RecordedComparison
 from thinwire.report.settings import RecordedMetric, RecordedSetting
@@ -149,6 +150,20 @@ def summarise(data: RecordedComparison) -> list[ResultRow]:
     """One row per method, in the order of ``data.methods``."""
     target, baseline = effective_target(data), baseline_of(data)
     return [_row(data, method, target, baseline) for method in data.methods]
+
+
+def refuse_met_at_start(rows: Iterable[ResultRow]) -> None:
+    """Refuse a target that costs some method nothing: no ratio of what it cost says anything then.
+
+    Raises:
+        ConfigError: a method met the target before its first step, in every run that reached it.
+    """
+    for row in rows:
+        if row.steps_to_target == 0.0:
+            raise ConfigError(
+                f"the target {row.target} of {row.metric.name} is met before the first step of {row.method}; give a "
+                "--target that takes steps to reach"
+            )
 
 
 def _reached(data: RecordedComparison, method: str, target: float | None) -> list[Record]:

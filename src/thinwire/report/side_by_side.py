@@ -10,8 +10,10 @@ from thinwire.files import StrPath
 from thinwire.report.columns import columns
 from thinwire.report.exports import latex_lines
 from thinwire.report.formats import MISSING, human_bits_per_second, human_seconds, metric_value
+from thinwire.report.grids import Grid, print_grid
 from thinwire.report.records import RecordedComparison, load
 from thinwire.report.rows import ResultRow, effective_target, summarise
+from thinwire.report.tables import terminal_columns
 from thinwire.report.terminal import TerminalColumn, TerminalTable, print_fitted
 
 if TYPE_CHECKING:
@@ -119,32 +121,29 @@ def summarise_several(runs: Runs) -> list[NamedRow]:
     ]
 
 
+def settings_grid(runs: Runs, differing: Mapping[str, Mapping[str, str]]) -> Grid:
+    """What :func:`differing_settings` found, a line each."""
+    rows = [(setting, *(values[name] for name in runs)) for setting, values in differing.items()]
+    return Grid(heads=("setting", *runs), rows=rows)
+
+
 def print_several(runs: Runs, console: "Console") -> None:
     """Print the settings that differ, then every method in each run."""
     differing = differing_settings(runs)
     if differing:
-        names = TerminalColumn(header="setting", cells=list(differing), is_name=True)
-        cells = [TerminalColumn(header=name, cells=[values[name] for values in differing.values()]) for name in runs]
-        print_fitted(TerminalTable(columns=[names, *cells]), console)
+        print_grid(settings_grid(runs, differing), console)
         console.print()
     rows = summarise_several(runs)
-    shown = columns([each.row for each in rows])
     heads = [
         TerminalColumn(header="run", cells=[each.run for each in rows], is_name=True),
         TerminalColumn(header="method", cells=[each.row.method for each in rows], is_name=True),
     ]
-    numbers = [
-        TerminalColumn(
-            header=column.short_header, cells=[(column.short_text or column.text)(each.row) for each in rows]
-        )
-        for column in shown
-    ]
-    print_fitted(TerminalTable(columns=[*heads, *numbers]), console)
+    print_fitted(TerminalTable(columns=[*heads, *terminal_columns([each.row for each in rows])]), console)
 
 
 def latex_several(rows: Sequence[NamedRow]) -> str:
     """The rows as a LaTeX ``tabular``."""
     shown = columns([each.row for each in rows])
-    head = ["method", "run", *(" ".join(filter(None, (column.group, column.header))) for column in shown)]
+    head = ["method", "run", *(column.full_header for column in shown)]
     cells = [[each.row.method, each.run, *(column.text(each.row) for column in shown)] for each in rows]
     return latex_lines(head, cells)

@@ -1,17 +1,28 @@
 """The page of several comparisons side by side: figures of equal axes, what differs, every method in each."""
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
-from itertools import accumulate, groupby, zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any
 
 from thinwire.files import StrPath
 from thinwire.report.columns import columns
+from thinwire.report.curves import LOG_SCALE
 from thinwire.report.document import Drawing, Page, figures, legend, name_cell, section, table, write_document
+from thinwire.report.grids import head_row
 from thinwire.report.page import drawings_of
-from thinwire.report.side_by_side import Runs, all_methods, differing_settings, summarise_several
-from thinwire.report.styles import line_style
+from thinwire.report.side_by_side import (
+    Runs,
+    all_methods,
+    differing_settings,
+    settings_grid,
+    settings_of,
+    summarise_several,
+)
+from thinwire.report.tables import grouped_head
 
 
 def write_several(runs: Runs, path: StrPath, *, inline: bool = False) -> None:
@@ -28,7 +39,7 @@ def page_of(runs: Runs) -> Page:
     methods = all_methods(runs)
     slots = {method: slot for slot, method in enumerate(methods)}
     own = [
-        [_of_run(drawing, name, [slots[method] for method in data.methods]) for drawing in drawings_of(data)]
+        [replace(drawing, title=f"{drawing.title}: {name}") for drawing in drawings_of(data, slots)]
         for name, data in runs.items()
     ]
     # One row of figures for each kind, all runs in it.
@@ -44,7 +55,7 @@ def page_of(runs: Runs) -> Page:
     lead = (
         f"{several} setting{'s differ' if several > 1 else ' differs'}: {', '.join(differing)}."
         if differing
-        else "All recorded settings are alike."
+        else _alike(runs)
     )
     sections = (
         section("settings", "What differs", _settings(runs, differing)),
@@ -58,6 +69,7 @@ def page_of(runs: Runs) -> Page:
         body="\n".join(sections),
         drawings=drawings,
         num_names=len(methods),
+        remake=shlex.join(["thinwire", "report", *runs, "--inline"]),
     )
 
 
@@ -65,21 +77,6 @@ _FIGURES_NOTE = (
     '<p class="note">A method has the same colour in all runs, and figures of a kind have the same axes. Click a name '
     "to hide or show it in every figure.</p>"
 )
-
-
-def _of_run(drawing: Drawing, name: str, slots: Sequence[int]) -> Drawing:
-    """The drawing with its methods' slots and styles on this page."""
-    traces = []
-    for trace in drawing.content["data"]:
-        slot = slots[trace["meta"]["slot"]]
-        style = line_style(slot)
-        more: dict[str, Any] = {"meta": {**trace["meta"], "slot": slot}}
-        if trace["meta"]["part"] == "line":
-            more["line"] = {**trace["line"], "dash": style.dash, "color": style.light}
-            more["marker"] = {**trace["marker"], "color": style.light}
-        traces.append({**trace, **more})
-    title = f"{drawing.title}: {name}"
-    return Drawing(title=title, content={**drawing.content, "data": traces}, note=drawing.note)
 
 
 def _aligned(own: Sequence[Sequence[Drawing]]) -> list[list[Drawing | None]]:
@@ -109,9 +106,14 @@ def _of_equal_axes(kind: Sequence[Drawing]) -> list[Drawing]:
         is_log = any(other["xaxis"].get("type") == "log" for other in layouts)
         axes = {axis: {**layout[axis], "range": ends} for axis, ends in ranges.items()}
         if is_log and "xaxis" in axes:
-            axes["xaxis"] |= {"type": "log", "rangemode": "normal"}
+            axes["xaxis"] |= {"type": "log", "rangemode": "normal", "title": _as_log(layout["xaxis"]["title"])}
         found.append(Drawing(title=each.title, content={**each.content, "layout": {**layout, **axes}}, note=each.note))
     return found
+
+
+def _as_log(title: Mapping[str, Any]) -> dict[str, Any]:
+    """An axis's title that says how it is drawn."""
+    return {**title, "text": title["text"].removesuffix(LOG_SCALE) + LOG_SCALE}
 
 
 def _on_axis(traces: Iterable[Mapping[str, Any]], values: str, is_log: bool) -> list[float]:
@@ -120,34 +122,32 @@ def _on_axis(traces: Iterable[Mapping[str, Any]], values: str, is_log: bool) -> 
     return [math.log10(value) for value in numbers if value > 0] if is_log else numbers
 
 
+def _alike(runs: Runs) -> str:
+    """What is the same in all runs, of which nothing is compared but this."""
+    first = next(iter(runs.values()))
+    return f"All runs are alike in {', '.join(settings_of(first))}."
+
+
 def _settings(runs: Runs, differing: Mapping[str, Mapping[str, str]]) -> str:
     if not differing:
-        return "<p>All recorded settings are alike.</p>"
-    head = (
-        '<tr><th scope="col">setting</th>' + "".join(f'<th scope="col">{escape(name)}</th>' for name in runs) + "</tr>"
-    )
+        return f"<p>{escape(_alike(runs))}</p>"
+    grid = settings_grid(runs, differing)
     lines = [
-        f'<tr><th scope="row" class="method">{escape(setting)}</th>'
-        + "".join(f"<td>{escape(values[name])}</td>" for name in runs)
+        f'<tr><th scope="row" class="method">{escape(name)}</th>'
+        + "".join(f"<td>{escape(value)}</td>" for value in values)
         + "</tr>"
-        for setting, values in differing.items()
+        for name, *values in grid.rows
     ]
-    return table(head, lines)
+    return table(head_row(grid.heads), lines)
 
 
 def _summary(runs: Runs, slots: Mapping[str, int]) -> str:
     rows = summarise_several(runs)
     shown = columns([each.row for each in rows])
-    groups = "".join(
-        f'<th scope="colgroup" colspan="{len(list(members))}">{escape(name)}</th>'
-        for name, members in groupby(column.group for column in shown)
-    )
-    headers = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in shown)
     lines = [
         f"<tr>{name_cell(each.row.method, slots[each.row.method])}<td>{escape(each.run)}</td>"
         + "".join(f"<td>{escape(column.text(each.row))}</td>" for column in shown)
         + "</tr>"
         for each in rows
     ]
-    head = f'<tr class="groups"><th></th><th></th>{groups}</tr><tr><th scope="col">method</th><th scope="col">run</th>'
-    return table(f"{head}{headers}</tr>", lines)
+    return table(grouped_head(["method", "run"], shown), lines)

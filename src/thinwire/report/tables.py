@@ -1,14 +1,15 @@
 """The tables: the rows in a terminal, the rows and the search of learning rates as HTML."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from thinwire.report.columns import best_methods, columns
+from thinwire.report.columns import Column, best_methods, columns
 from thinwire.report.document import name_cell, table
 from thinwire.report.formats import MISSING, metric_value
+from thinwire.report.grids import head_row
 from thinwire.report.records import RecordedComparison
 from thinwire.report.rows import ResultRow
 from thinwire.report.terminal import TerminalColumn, TerminalTable, print_fitted
@@ -19,29 +20,45 @@ if TYPE_CHECKING:
 
 def print_table(rows: Sequence[ResultRow], console: "Console") -> None:
     """Print the rows, the best of every column bold; columns for which there is no room follow below."""
-    shown = [column for column in columns(rows) if column.in_terminal]
-    best = [best_methods(column, rows) for column in shown]
-    numbers = [
+    names = TerminalColumn(header="method", cells=[row.method for row in rows], is_name=True)
+    shown = terminal_columns(rows, lambda column: best_methods(column, rows))
+    print_fitted(TerminalTable(columns=[names, *shown]), console)
+
+
+def terminal_columns(
+    rows: Sequence[ResultRow], best: Callable[[Column], frozenset[str]] = lambda column: frozenset()
+) -> list[TerminalColumn]:
+    """The columns of numbers that a terminal has.
+
+    Args:
+        rows: of one comparison or of several.
+        best: the methods whose cells of a column are bold; none if not given.
+    """
+    return [
         TerminalColumn(
             header=column.short_header,
             cells=[(column.short_text or column.text)(row) for row in rows],
-            bold=frozenset(place for place, row in enumerate(rows) if row.method in winners),
+            bold=frozenset(place for place, row in enumerate(rows) if row.method in best(column)),
         )
-        for column, winners in zip(shown, best, strict=True)
+        for column in columns(rows)
+        if column.in_terminal
     ]
-    names = TerminalColumn(header="method", cells=[row.method for row in rows], is_name=True)
-    print_fitted(TerminalTable(columns=[names, *numbers]), console)
+
+
+def grouped_head(names: Sequence[str], shown: Sequence[Column]) -> str:
+    """The two rows of headings of a page's table: groups, and below them names and columns."""
+    groups = "".join(
+        f'<th scope="colgroup" colspan="{len(list(members))}">{escape(name)}</th>'
+        for name, members in groupby(column.group for column in shown)
+    )
+    heads = head_row([*names, *(column.header for column in shown)])
+    return f'<tr class="groups">{"<th></th>" * len(names)}{groups}</tr>{heads}'
 
 
 def summary_table(rows: Sequence[ResultRow]) -> str:
     """The rows as an HTML table with an explanation of every column; the best of a column is bold."""
     shown = columns(rows)
     best = [best_methods(column, rows) for column in shown]
-    groups = "".join(
-        f'<th scope="colgroup" colspan="{len(list(members))}">{escape(name)}</th>'
-        for name, members in groupby(column.group for column in shown)
-    )
-    headers = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in shown)
     lines = []
     for slot, row in enumerate(rows):
         cells = "".join(
@@ -56,7 +73,7 @@ def summary_table(rows: Sequence[ResultRow]) -> str:
     meanings = dict.fromkeys((column.header, column.meaning) for column in shown)
     explained = "".join(f"<dt>{escape(header)}</dt><dd>{escape(meaning)}</dd>" for header, meaning in meanings)
     return (
-        table(f'<tr class="groups"><th></th>{groups}</tr><tr><th scope="col">method</th>{headers}</tr>', lines)
+        table(grouped_head(["method"], shown), lines)
         + '<p class="note">The best of each column is bold; a method that diverged in a run does not compete, '
         "nor, for the target, one that missed it in a run. Bytes and seconds are per worker and cumulative; "
         f'units are decimal (1 kB = 1000 B).</p><dl class="meanings">{explained}</dl>'

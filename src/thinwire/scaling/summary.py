@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from thinwire import report
-from thinwire.errors import ConfigError
 from thinwire.experiments.settings import with_options
 from thinwire.methods import num_exchanges, parse_method
 from thinwire.report import Amount, RecordedComparison, ResultRow
@@ -22,6 +21,7 @@ def summarise_speedup(data: RecordedSpeedup) -> SpeedupResult:
     rows = {
         (row.method, count): row for count, found in data.comparisons.items() for row in report.summarise(found)
     }  # fmt: skip
+    report.refuse_met_at_start(rows.values())
     points, scalings = [], []
     for method in data.first.methods:
         own = [_point(data.comparisons[count], rows[method, count], count) for count in data.workers]
@@ -32,11 +32,6 @@ def summarise_speedup(data: RecordedSpeedup) -> SpeedupResult:
 
 
 def _point(data: RecordedComparison, row: ResultRow, workers: int) -> Point:
-    if row.steps_to_target == 0.0:
-        raise ConfigError(
-            f"the target {row.target} of {row.metric.name} is met before the first step of {row.method}; give a "
-            "--target that takes steps to reach"
-        )
     dense = None if data.num_parameters is None else 4.0 * data.num_parameters
     sent = row.message_bytes_per_step
 

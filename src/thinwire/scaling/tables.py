@@ -1,14 +1,15 @@
 """The tables of a speed-up, for a terminal and for the page."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
-from thinwire.report import Amount, TerminalColumn, TerminalTable, print_fitted
-from thinwire.report.document import name_cell, table
+from thinwire.report.document import note
 from thinwire.report.formats import MISSING, human_bytes, human_seconds, ratio_number, significant
+from thinwire.report.grids import Grid, html_grid, print_grid
+from thinwire.report.intervals import amount_text
+from thinwire.report.styles import swatch
 from thinwire.scaling.points import Best, Point, Prediction, Scaling, SpeedupResult
 
 if TYPE_CHECKING:
@@ -45,40 +46,29 @@ def point_columns() -> tuple[Column, ...]:
     return (
         Column("lr", lambda point: MISSING if point.row.setting is None else f"{point.row.setting.lr:g}"),
         Column("steps", _steps),
-        Column("speed-up\nin steps", lambda point: _amount(point.speedup_steps, significant)),
+        Column("speed-up\nin steps", lambda point: amount_text(point.speedup_steps, significant)),
         Column("predicted\nsteps", lambda point: _predicted(point, lambda said: significant(said.steps))),
         Column("error", lambda point: _predicted(point, lambda said: _percent(said.steps_error))),
-        Column("seconds", lambda point: _amount(point.seconds, significant)),
-        Column("speed-up\nin seconds", lambda point: _amount(point.speedup_seconds, significant)),
+        Column("seconds", lambda point: amount_text(point.seconds, significant)),
+        Column("speed-up\nin seconds", lambda point: amount_text(point.speedup_seconds, significant)),
         Column("predicted\nseconds", lambda point: _predicted(point, lambda said: significant(said.seconds))),
         Column("error in\nseconds", lambda point: _predicted(point, lambda said: _percent(said.seconds_error))),
-        Column("message\nbytes", lambda point: _amount(point.message_bytes, human_bytes)),
-        Column("link\nbytes", lambda point: _amount(point.link_bytes, human_bytes)),
+        Column("message\nbytes", lambda point: amount_text(point.message_bytes, human_bytes)),
+        Column("link\nbytes", lambda point: amount_text(point.link_bytes, human_bytes)),
         Column("a step", _step),
     )
 
 
 def print_speedup(result: SpeedupResult, console: "Console") -> None:
     """Print the points, how far each method is linear, and what is best."""
-    points = result.points
-    names = [
-        TerminalColumn(header="P", cells=[str(point.workers) for point in points], is_name=True),
-        TerminalColumn(header="method", cells=[point.method for point in points], is_name=True),
-    ]
-    numbers = [TerminalColumn(header=each.header, cells=list(map(each.text, points))) for each in point_columns()]
-    print_fitted(TerminalTable(columns=[*names, *numbers]), console)
-    for title, heads, lines, num_names in (
-        ("how far the speed-up in steps is linear (at least 80 % of P)", *_scalings(result.scalings), 1),
-        ("fewest seconds to the target", *_bests(result.best), 2),
+    print_grid(_points(result.points), console)
+    for title, grid in (
+        ("how far the speed-up in steps is linear (at least 80 % of P)", _scalings(result.scalings)),
+        ("fewest seconds to the target", _bests(result.best)),
     ):
         console.print()
-        cells = list(zip(*lines, strict=True)) or [()] * len(heads)
-        columns = [
-            TerminalColumn(header=head, cells=own, is_name=place < num_names)
-            for place, (head, own) in enumerate(zip(heads, cells, strict=True))
-        ]
-        print_fitted(TerminalTable(columns=columns, title=title), console)
-    if remark := coarse_remark(points):
+        print_grid(grid, console, title)
+    if remark := coarse_remark(result.points):
         console.print()
         console.print(remark, markup=False, highlight=False, soft_wrap=True)
 
@@ -94,35 +84,33 @@ def coarse_remark(points: Sequence[Point]) -> str:
     )
 
 
-def points_table(points: Sequence[Point], slots: dict[str, int]) -> str:
+def points_table(points: Sequence[Point], slots: Mapping[str, int]) -> str:
     """The points as HTML."""
-    shown = point_columns()
-    lines = [
-        f"<tr>{name_cell(point.method, slots[point.method])}<td>{point.workers}</td>"
-        + "".join(f"<td>{escape(column.text(point))}</td>" for column in shown)
-        + "</tr>"
-        for point in points
-    ]
-    return table(_head(["method", "P", *(column.header for column in shown)]), lines) + _note(
-        f"{POINTS_NOTE} {coarse_remark(points)}".rstrip()
-    )
+    return _html(_points(points), 1, slots) + note(f"{POINTS_NOTE} {coarse_remark(points)}".rstrip())
 
 
-def scalings_table(scalings: Sequence[Scaling], slots: dict[str, int]) -> str:
+def scalings_table(scalings: Sequence[Scaling], slots: Mapping[str, int]) -> str:
     """How far methods are linear, as HTML."""
-    heads, rows = _scalings(scalings)
-    lines = [f"<tr>{name_cell(row[0], slots[row[0]])}{_cells(row[1:])}</tr>" for row in rows]
-    return table(_head(heads), lines) + _note(SCALINGS_NOTE)
+    return _html(_scalings(scalings), 0, slots) + note(SCALINGS_NOTE)
 
 
-def best_table(best: Sequence[Best], slots: dict[str, int]) -> str:
+def best_table(best: Sequence[Best], slots: Mapping[str, int]) -> str:
     """What is best with each number of workers, as HTML."""
-    heads, rows = _bests(best)
-    lines = [f"<tr>{name_cell(row[2], slots[row[2]])}{_cells((*row[:2], *row[3:]))}</tr>" for row in rows]
-    return table(_head((heads[2], *heads[:2], *heads[3:])), lines) + _note(BEST_NOTE)
+    return _html(_bests(best), 2, slots) + note(BEST_NOTE)
 
 
-def _scalings(scalings: Sequence[Scaling]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _html(grid: Grid, method: int, slots: Mapping[str, int]) -> str:
+    """The grid, whose methods are at that place."""
+    return html_grid(grid, [swatch(slots[row[method]]) for row in grid.rows], method)
+
+
+def _points(points: Sequence[Point]) -> Grid:
+    shown = point_columns()
+    rows = [(str(point.workers), point.method, *(column.text(point) for column in shown)) for point in points]
+    return Grid(heads=("P", "method", *(column.header for column in shown)), rows=rows, num_names=2)
+
+
+def _scalings(scalings: Sequence[Scaling]) -> Grid:
     heads = ("method", "linear to\nP, measured", "predicted", "a", "b", "equal at\nP = b / a")
     rows: list[tuple[str, ...]] = []
     for each in scalings:
@@ -137,10 +125,10 @@ def _scalings(scalings: Sequence[Scaling]) -> tuple[tuple[str, ...], list[tuple[
                 _limit(balance),
             )  # fmt: skip
         rows.append((each.method, measured, *said))
-    return heads, rows
+    return Grid(heads=heads, rows=rows)
 
 
-def _bests(best: Sequence[Best]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _bests(best: Sequence[Best]) -> Grid:
     heads = ("P", "family", "method", "times fewer\nbytes a step", "seconds")
     rows: list[tuple[str, ...]] = [
         (
@@ -148,11 +136,11 @@ def _bests(best: Sequence[Best]) -> tuple[tuple[str, ...], list[tuple[str, ...]]
             each.family or "all",
             each.point.method,
             MISSING if each.point.ratio is None else ratio_number(each.point.ratio),
-            _amount(each.point.seconds, significant),
+            amount_text(each.point.seconds, significant),
         )
         for each in best
     ]
-    return heads, rows
+    return Grid(heads=heads, rows=rows, num_names=2)
 
 
 def _limit(value: float) -> str:
@@ -164,13 +152,7 @@ def _steps(point: Point) -> str:
         return MISSING
     if point.steps is None:
         return f"{point.row.num_reached} of {point.row.num_runs} runs"
-    return _amount(point.steps, significant)
-
-
-def _amount(amount: Amount | None, show: Callable[[float], str]) -> str:
-    if amount is None:
-        return MISSING
-    return show(amount.mean) + ("" if amount.within is None else f" ±{show(amount.within)}")
+    return amount_text(point.steps, significant)
 
 
 def _predicted(point: Point, show: Callable[[Prediction], str]) -> str:
@@ -186,15 +168,3 @@ def _step(point: Point) -> str:
         return MISSING
     parts = (point.step.compute_s, point.step.codec_s, point.step.communication_s)
     return f"{human_seconds(point.step.total_s)} = " + " + ".join(map(human_seconds, parts))
-
-
-def _head(headers: Iterable[str]) -> str:
-    return "<tr>" + "".join(f'<th scope="col">{escape(each)}</th>' for each in headers) + "</tr>"
-
-
-def _cells(texts: Sequence[str]) -> str:
-    return "".join(f"<td>{escape(text)}</td>" for text in texts)
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'

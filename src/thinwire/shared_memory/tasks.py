@@ -14,6 +14,7 @@ from thinwire.config import suggest
 from thinwire.errors import ConfigError
 from thinwire.experiments.tasks.logreg import logreg
 from thinwire.kernels.shared_memory.rows import Rows
+from thinwire.plugins import import_package
 from thinwire.random import Key
 
 DENSITY = 0.1
@@ -161,13 +162,7 @@ def _scaled(x: Tensor, labels: Tensor) -> Rows:
 
 
 def _of_scikit_learn(name: str, task: str) -> tuple[Tensor, Tensor]:
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ConfigError(
-            f'the task "{task}" needs scikit-learn, which is not installed: pip install "thinwire[bench]"'
-        ) from error
-    data: Any = getattr(datasets, name)()
+    data: Any = getattr(import_package("sklearn.datasets", f'the task "{task}"', "thinwire[bench]"), name)()
     return torch.from_numpy(data.data).double(), torch.from_numpy(data.target).double()
 
 

@@ -31,7 +31,7 @@ def traced(program: Steps[T], trace: list[Op]) -> Steps[T]:
 
 
 def replayed(trace: Sequence[Op]) -> Steps[None]:
-    """A program that asks for the same times and bytes; nothing is computed, and answers mean nothing.
+    """A program that asks for the same times and bytes, of tensors without contents; answers mean nothing.
 
     Example:
         >>> from thinwire.network import Network
@@ -65,8 +65,8 @@ def _hollow(op: Op) -> Op:
 
 
 def _no_memory(tensor: Tensor) -> Tensor:
-    """One element that is as many: what is traced would else keep every message."""
-    return torch.zeros(1, dtype=tensor.dtype).expand(tensor.shape)
+    """As many elements, none of which is anywhere: a trace keeps no message, and what adds them up has no work."""
+    return torch.empty_like(tensor, device="meta")
 
 
 def _nothing(messages: object) -> None:

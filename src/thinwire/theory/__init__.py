@@ -18,7 +18,7 @@ from thinwire.theory.elastic import (
 )
 from thinwire.theory.gossip import choco_consensus_step, choco_gossip_factor, choco_shift, topology_gap
 from thinwire.theory.local_steps import max_local_steps
-from thinwire.theory.memory import decaying_memory_bound, least_shift, local_memory_bound, memory_bound
+from thinwire.theory.memory import decaying_memory_bound, local_memory_bound, memory_bound
 from thinwire.theory.speedup import LINEAR_FROM, StepsToTarget, fit_steps_to_target
 from thinwire.theory.step_sizes import (
     CHOCO,
@@ -26,6 +26,7 @@ from thinwire.theory.step_sizes import (
     MEM_SGD,
     QSPARSE_LOCAL_SGD,
     InverseTime,
+    least_shift,
     local_sgd_shift,
     mem_sgd_shift,
     qsparse_shift,

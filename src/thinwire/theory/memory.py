@@ -3,6 +3,7 @@
 import math
 
 from thinwire.errors import ConfigError
+from thinwire.theory.step_sizes import check_kept
 
 
 def memory_bound(*, numel: int, k: float, lr: float, gradient_norm: float, alpha: float = 5.0) -> float:
@@ -25,11 +26,8 @@ def memory_bound(*, numel: int, k: float, lr: float, gradient_norm: float, alpha
         >>> memory_bound(numel=50, k=1, lr=0.1, gradient_norm=1.0)
         500.0
     """
-    if not (0.0 < k <= numel and alpha > 4.0 and lr >= 0.0 and gradient_norm >= 0.0):
-        raise ConfigError(
-            f"d = {numel}, k = {k}, alpha = {alpha}, eta = {lr}, G = {gradient_norm} were given; k is above 0 and at "
-            "most d, alpha above 4, eta and G at least 0"
-        )
+    check_kept(numel, k, alpha)
+    _check_size(lr, gradient_norm)
     return 4.0 * alpha / (alpha - 4.0) * (lr * numel / k * gradient_norm) ** 2
 
 
@@ -55,11 +53,7 @@ def local_memory_bound(*, gamma: float, max_gap: int, lr: float, gradient_norm: 
         >>> local_memory_bound(gamma=0.5, max_gap=1, lr=1.0, gradient_norm=1.0)
         8.0
     """
-    if not (0.0 < gamma <= 1.0 and max_gap >= 1 and lr >= 0.0 and gradient_norm >= 0.0):
-        raise ConfigError(
-            f"gamma = {gamma}, H = {max_gap}, eta = {lr}, G = {gradient_norm} were given; gamma is above 0 and at most "
-            "1, H at least 1, eta and G at least 0"
-        )
+    _check(gamma, max_gap, lr, gradient_norm)
     return 4.0 * (1.0 - gamma) * (lr * max_gap * gradient_norm / gamma) ** 2
 
 
@@ -91,7 +85,7 @@ def decaying_memory_bound(*, gamma: float, max_gap: int, shift: float, lr: float
         >>> decaying_memory_bound(gamma=0.01, max_gap=1, shift=1.0, lr=1.0, gradient_norm=1.0)
         inf
     """
-    local_memory_bound(gamma=gamma, max_gap=max_gap, lr=lr, gradient_norm=gradient_norm)
+    _check(gamma, max_gap, lr, gradient_norm)
     if not shift > 0.0:
         raise ConfigError(f"a shift of {shift} was given; it is above 0")
     left = math.sqrt(1.0 - gamma) * (1.0 + max_gap / shift)
@@ -100,14 +94,12 @@ def decaying_memory_bound(*, gamma: float, max_gap: int, shift: float, lr: float
     return (lr * max_gap * gradient_norm * left / (1.0 - left)) ** 2
 
 
-def least_shift(gamma: float, max_gap: int) -> float:
-    """``4 H / gamma``: with a smaller shift the memory is not known to stay in proportion to the learning rate.
+def _check(gamma: float, max_gap: int, lr: float, gradient_norm: float) -> None:
+    if not (0.0 < gamma <= 1.0 and max_gap >= 1):
+        raise ConfigError(f"gamma = {gamma}, H = {max_gap} were given; gamma is above 0 and at most 1, H at least 1")
+    _check_size(lr, gradient_norm)
 
-    It is the part of :func:`thinwire.theory.qsparse_shift` that needs no constant of the objective.
 
-    Example:
-        >>> least_shift(0.01, 2)
-        800.0
-    """
-    local_memory_bound(gamma=gamma, max_gap=max_gap, lr=0.0, gradient_norm=0.0)
-    return 4.0 * max_gap / gamma
+def _check_size(lr: float, gradient_norm: float) -> None:
+    if not (lr >= 0.0 and gradient_norm >= 0.0):
+        raise ConfigError(f"eta = {lr}, G = {gradient_norm} were given; both are at least 0")

@@ -67,10 +67,7 @@ def mem_sgd_shift(numel: int, k: float, alpha: float = 5.0) -> float:
         >>> mem_sgd_shift(2000, 1)
         14000.0
     """
-    if not (0.0 < k <= numel and alpha > 4.0):
-        raise ConfigError(
-            f"d = {numel}, k = {k}, alpha = {alpha} were given; k is above 0 and at most d, alpha above 4"
-        )
+    check_kept(numel, k, alpha)
     return (alpha + 2.0) * numel / k
 
 
@@ -83,6 +80,26 @@ def local_sgd_shift(kappa: float, max_gap: int) -> float:
     """
     _check(kappa, max_gap, 1.0)
     return max(16.0 * kappa, float(max_gap))
+
+
+def least_shift(gamma: float, max_gap: int) -> float:
+    """``4 H / gamma``: with a smaller shift the memory is not known to stay in proportion to the learning rate.
+
+    It is the part of :func:`qsparse_shift` that needs no constant of the objective.
+
+    Args:
+        gamma: contraction of the compressor, in (0, 1].
+        max_gap: H.
+
+    Raises:
+        ConfigError: a number out of range.
+
+    Example:
+        >>> least_shift(0.01, 2)
+        800.0
+    """
+    _check(1.0, max_gap, gamma)
+    return 4.0 * max_gap / gamma
 
 
 def qsparse_shift(kappa: float, max_gap: int, gamma: float) -> float:
@@ -101,7 +118,15 @@ def qsparse_shift(kappa: float, max_gap: int, gamma: float) -> float:
         3200.0
     """
     _check(kappa, max_gap, gamma)
-    return max(4.0 * max_gap / gamma, 32.0 * kappa, float(max_gap))
+    return max(least_shift(gamma, max_gap), 32.0 * kappa, float(max_gap))
+
+
+def check_kept(numel: int, k: float, alpha: float) -> None:
+    """Raise :class:`ConfigError` where Mem-SGD's theorem says nothing of k kept entries of d."""
+    if not (0.0 < k <= numel and alpha > 4.0):
+        raise ConfigError(
+            f"d = {numel}, k = {k}, alpha = {alpha} were given; k is above 0 and at most d, alpha above 4"
+        )
 
 
 def _check(kappa: float, max_gap: int, gamma: float) -> None:

@@ -47,6 +47,14 @@ class LayerRecord:
     cosine: float | None
     density: float
 
+    def numbers(self) -> dict[str, float]:
+        """All that is defined and may change from exchange to exchange, as ``relative_error/NAME`` and so on."""
+        each = {
+            "message_bytes": self.message_bytes, "relative_error": self.relative_error,
+            "residual_norm": self.residual_norm, "cosine": self.cosine, "density": self.density,
+        }  # fmt: skip
+        return {f"{kind}/{self.name}": value for kind, value in each.items() if value is not None}
+
 
 class LayerSink(Protocol):
     """Where records go."""
@@ -85,7 +93,7 @@ class ScalarWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scalars:
-    """Hands each number to a writer of TensorBoard, or to anything like it, as ``relative_error/NAME`` and so on.
+    """Hands each number to a writer of TensorBoard, or to anything like it, by its name in :meth:`LayerRecord.numbers`.
 
     Args:
         writer: such as ``torch.utils.tensorboard.SummaryWriter()``.
@@ -98,10 +106,8 @@ class Scalars:
     def write(self, records: Sequence[LayerRecord]) -> None:
         """One scalar for every number that is defined."""
         for record in records:
-            for kind in ("message_bytes", "relative_error", "residual_norm", "cosine", "density"):
-                value: float | None = getattr(record, kind)
-                if value is not None:
-                    self.writer.add_scalar(f"{self.prefix}{kind}/{record.name}", value, record.step)
+            for name, value in record.numbers().items():
+                self.writer.add_scalar(f"{self.prefix}{name}", value, record.step)
 
 
 class ExchangeWatcher(Protocol):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath, write_beside
+from thinwire.plugins import import_package
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -50,16 +51,11 @@ class BytePairs:
         """
         if size < _LEAST:
             raise ConfigError(f"a vocabulary of {size} was given; {_LEAST} tokens, the bytes and an end, are the least")
-        try:
-            from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-        except ImportError as error:
-            raise ConfigError(
-                'a byte-pair vocabulary needs tokenizers, which is not installed: pip install "thinwire[text]"'
-            ) from error
-        tokenizer = Tokenizer(models.BPE())
-        words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        package = import_package("tokenizers", "a byte-pair vocabulary", "thinwire[text]")
+        tokenizer = package.Tokenizer(package.models.BPE())
+        words = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.pre_tokenizer = words
-        trainer = trainers.BpeTrainer(
+        trainer = package.trainers.BpeTrainer(
             vocab_size=size - 1, initial_alphabet=sorted(words.alphabet()), show_progress=False
         )
         tokenizer.train_from_iterator((text.decode() for text in texts), trainer)

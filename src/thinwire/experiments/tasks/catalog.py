@@ -8,6 +8,14 @@ from typing import Any, Literal
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.experiments.tasks.base import Task
 from thinwire.experiments.tasks.checking import checked, describe_failure
+from thinwire.experiments.tasks.cifar10 import cifar10
+from thinwire.experiments.tasks.digits import digits
+from thinwire.experiments.tasks.fashion_mnist import fashion_mnist
+from thinwire.experiments.tasks.gpt import gpt
+from thinwire.experiments.tasks.image_folder import image_folder
+from thinwire.experiments.tasks.logreg import logreg
+from thinwire.experiments.tasks.resnet import Norm
+from thinwire.experiments.tasks.stdlib_lm import stdlib_lm
 from thinwire.files import StrPath
 from thinwire.methods.options import Option, options_of, read_options
 from thinwire.plugins import installed
@@ -74,76 +82,34 @@ class TaskRow:
         }
 
 
-# A task's own imports wait until it is asked for.
-
-
-def _digits() -> Task:
-    from thinwire.experiments.tasks.digits import digits
-
-    return digits()
+# Of functions with parameters that are no options; the others say their own.
 
 
 def _fashion_mnist(
-    data: StrPath | None = None,
-    model: Literal["cnn", "resnet18"] = "cnn",
-    norm: Literal["group", "batch"] = "group",
+    data: StrPath | None = None, model: Literal["cnn", "resnet18"] = "cnn", norm: Norm = "group"
 ) -> Task:
-    from thinwire.experiments.tasks.fashion_mnist import fashion_mnist
-
     return fashion_mnist(data, model=model, norm=norm)
 
 
 def _stdlib_lm() -> Task:
-    from thinwire.experiments.tasks.stdlib_lm import stdlib_lm
-
     return stdlib_lm()
 
 
 def _logreg() -> Task:
-    from thinwire.experiments.tasks.logreg import logreg
-
     return logreg()
 
 
 def _logreg_convex() -> Task:
-    from thinwire.experiments.tasks.logreg import logreg
-
     return logreg(regularised=False)
 
 
-def _gpt(
-    data: StrPath | None = None,
-    layers: int = 4,
-    width: int = 128,
-    heads: int | None = None,
-    context: int = 128,
-    vocabulary: int = 4096,
-    megabytes: int = 12,
-) -> Task:
-    from thinwire.experiments.tasks.gpt import gpt
-
-    return gpt(
-        data, layers=layers, width=width, heads=heads, context=context, vocabulary=vocabulary, megabytes=megabytes
-    )
-
-
-def _cifar10(data: StrPath | None = None, norm: Literal["group", "batch"] = "group", augment: bool = True) -> Task:
-    from thinwire.experiments.tasks.cifar10 import cifar10
-
+def _cifar10(data: StrPath | None = None, norm: Norm = "group", augment: bool = True) -> Task:
     return cifar10(data, norm=norm, augment=augment)
-
-
-def _image_folder(
-    data: StrPath | None = None, size: int = 224, norm: Literal["group", "batch"] = "group", augment: bool = True
-) -> Task:
-    from thinwire.experiments.tasks.image_folder import image_folder
-
-    return image_folder(data, size=size, norm=norm, augment=augment)
 
 
 _RESNET = "a training of ResNet-18"
 TASKS: tuple[TaskRow, ...] = (
-    TaskRow(name="digits", summary="a small network on images of digits", data="scikit-learn's", build=_digits),
+    TaskRow(name="digits", summary="a small network on images of digits", data="scikit-learn's", build=digits),
     TaskRow(
         name="fashion-mnist",
         summary="a small network, or ResNet-18, on images of clothes",
@@ -171,7 +137,7 @@ TASKS: tuple[TaskRow, ...] = (
         summary="a transformer of GPT-2's shapes with a byte-pair vocabulary; GPT-2 of 124 million parameters is "
         "gpt:layers=12,width=768,context=1024,vocabulary=50257",
         data="the source of Python's standard library, or text files: --data",
-        build=_gpt,
+        build=gpt,
         gpu="a training of more than some ten million parameters",
     ),
     TaskRow(
@@ -185,7 +151,7 @@ TASKS: tuple[TaskRow, ...] = (
         name="image-folder",
         summary="ResNet-18 on a folder of images as ImageNet is laid out",
         data="train/CLASS/*.jpg and val/CLASS/*.jpg: --data",
-        build=_image_folder,
+        build=image_folder,
         gpu=_RESNET,
     ),
 )

@@ -89,10 +89,9 @@ def _read(paths: list[Path]) -> ByteImages:
         if rows[:, 0].max() > 9:
             raise ConfigError(f"{path} holds the label {rows[:, 0].max()}; labels are 0 to 9. Fetch the file again")
         parts.append(rows)
-    rows = np.concatenate(parts)
     return ByteImages(
-        torch.from_numpy(rows[:, 1:].reshape(-1, *_SHAPE).copy()),
-        torch.from_numpy(rows[:, 0].astype(np.int64)),
+        torch.from_numpy(np.concatenate([rows[:, 1:] for rows in parts]).reshape(-1, *_SHAPE)),
+        torch.from_numpy(np.concatenate([rows[:, 0] for rows in parts]).astype(np.int64)),
         torch.tensor(_MEAN, dtype=torch.float32),
         torch.tensor(_STD, dtype=torch.float32),
     )

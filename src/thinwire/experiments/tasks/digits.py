@@ -5,9 +5,9 @@ from functools import cache
 import torch
 from torch import nn
 
-from thinwire.errors import ConfigError
 from thinwire.experiments.sharding import permutation
 from thinwire.experiments.tasks.images import Images, ImageTask
+from thinwire.plugins import import_package
 from thinwire.random import Key
 
 _NUM_TRAIN, _NUM_VALIDATION = 1297, 200
@@ -31,13 +31,7 @@ def digits() -> ImageTask[Images]:
         >>> task.num_train, task.labels[:3].dtype
         (1297, torch.int64)
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ConfigError(
-            'the task "digits" needs scikit-learn, which is not installed: pip install "thinwire[bench]"'
-        ) from error
-    data = load_digits()
+    data = import_package("sklearn.datasets", 'the task "digits"', "thinwire[bench]").load_digits()
     pixels = torch.from_numpy(data.images).to(torch.float32).div_(16).unsqueeze(1)
     everything = Images(pixels, torch.from_numpy(data.target).to(torch.int64))
     order = permutation(len(everything.classes), _SPLIT)

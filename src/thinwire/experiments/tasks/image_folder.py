@@ -15,6 +15,7 @@ from thinwire.experiments.sharding import permutation
 from thinwire.experiments.tasks.images import ImageTask, normalised
 from thinwire.experiments.tasks.resnet import Norm, ResNet18
 from thinwire.files import StrPath
+from thinwire.plugins import import_package
 from thinwire.random import Key
 
 if TYPE_CHECKING:
@@ -91,12 +92,7 @@ def image_folder(
     Raises:
         ConfigError: no folder was given or it is not laid out so, Pillow is not installed, or a size below 8.
     """
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            'the task "image-folder" needs Pillow, which is not installed: pip install "thinwire[images]"'
-        ) from error
+    import_package("PIL", 'the task "image-folder"', "thinwire[images]")
     if size < 8:
         raise ConfigError(f"image-folder: size={size} was given; it is at least 8")
     if data is None:

@@ -33,13 +33,8 @@ def all_files(root: StrPath) -> list[str]:
     return _walk(Path(root), frozenset(), lambda name: not name.startswith("."))
 
 
-def read_bytes(path: StrPath) -> bytes:
-    """All of a file."""
-    return Path(path).read_bytes()
-
-
 def read_splits(
-    root: StrPath, names: Sequence[str], max_num_bytes: int, read: Callable[[StrPath], bytes] = read_bytes
+    root: StrPath, names: Sequence[str], max_num_bytes: int, read: Callable[[Path], bytes] = Path.read_bytes
 ) -> dict[str, list[bytes]]:
     """The files of ``train``, ``validation`` and ``test``, about 90, 5 and 5 % of them, until so many bytes are read.
 
