@@ -25,12 +25,12 @@ from thinwire.report import Amount
 
 SPECIAL = """about = "special cases"
 [quick]
-digits = '''compare sgd local-sgd:every=1 topk:density=5% mem-sgd:density=5% signtopk:density=5%,every=4
+logreg = '''compare sgd local-sgd:every=1 topk:density=5% mem-sgd:density=5% signtopk:density=5%,every=4
   qsparse:density=5%,values=signs,every=4,exchange=gather ef-signsgd
   qsparse:density=100%,values=signs,granularity=tensor,exchange=gather
-  --task digits --workers 2 --steps 8 --lrs 0.1 --seeds 0 --codec free'''
+  --task logreg --workers 2 --steps 8 --lrs 10 --seeds 0 --codec free'''
 [full]
-digits = "compare sgd"
+logreg = "compare sgd"
 """
 
 

@@ -324,6 +324,7 @@ def test_each_image_is_moved_and_mirrored_by_its_own_draw() -> None:
     torch.manual_seed(0)
     pixels = torch.randn(40, 2, 6, 5)
     moved = shifted_and_mirrored(pixels, 2)
+    assert moved.is_contiguous()  # as images are that are not moved
     seen = set()
     for image, result in zip(F.pad(pixels, (2, 2, 2, 2)), moved, strict=True):
         fits = []

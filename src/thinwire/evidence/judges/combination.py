@@ -1,6 +1,7 @@
 """Techniques alone and together: frontiers, bits to a target, levels, gossip."""
 
 import math
+from collections.abc import Sequence
 
 from thinwire.evidence.demand import Demand, Finding, claim, every, measured
 from thinwire.evidence.figures import Bar, bars
@@ -12,7 +13,7 @@ _CLAIMED = {
     "local-sgd:every=4": 2.83, "ef-signsgd": 16.0, "topk:density=1%": 128.0, "signtopk:density=1%,every=8": 1024.0,
     "signtopk:density=1%,every=16": 1024.0,
 }  # fmt: skip
-_SPECIAL = "special/digits"
+_SPECIAL = "special/logreg"
 _PAIRS = (
     ("sgd", "local-sgd:every=1"),
     ("topk:density=5%", "mem-sgd:density=5%"),
@@ -49,12 +50,23 @@ def _parts_and_pairs(found: Found) -> Finding:
             verdicts += [_OUTCOMES[line["verdict"]] for line in others]
         else:  # what nothing reaches decides nothing
             verdicts.append(False if any(line["cost"] is not None for line in others) else None)
-        ratios = ", ".join(
-            f"{line['parts']} {'missed it' if line['ratio'] is None else format(line['ratio']['mean'], '.3g')}"
+        texts.append(f"{key.partition('/')[2]}: {_told(contest[-1], others)}")
+    return claim(every(verdicts), listed(texts))
+
+
+def _told(all_three: Line, others: Sequence[Line]) -> str:
+    """What each part and pair takes to the target: as a multiple of all three, or in bytes where those missed it."""
+    if all_three["cost"] is None:
+        each = (
+            f"{line['parts']} {'missed it too' if line['cost'] is None else format(line['cost']['mean'], ',.0f') + ' B'}"
             for line in others
         )
-        texts.append(f"{key.partition('/')[2]}: {contest[-1]['method']}; times as many bytes: {ratios}")
-    return claim(every(verdicts), listed(texts))
+        return f"all three missed the target; {', '.join(each)}"
+    ratios = (
+        f"{line['parts']} {'missed it' if line['ratio'] is None else format(line['ratio']['mean'], '.3g')}"
+        for line in others
+    )
+    return f"{all_three['method']}; times as many bytes: {', '.join(ratios)}"
 
 
 def _bits_to_target(found: Found) -> Finding:

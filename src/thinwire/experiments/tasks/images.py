@@ -102,8 +102,9 @@ def shifted_and_mirrored(pixels: Tensor, most: int = 4) -> Tensor:
     columns = right + torch.where(mirrored, columns.flip(1), columns)
     padded = F.pad(pixels, (most, most, most, most))
     each = torch.arange(count, dtype=torch.int64)[:, None, None]
-    # Indices on both sides of a slice put the slice last: [b, height, width, channels].
-    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    # Indices on both sides of a slice put the slice last: [b, height, width, channels]. Left so, torch 2.13 would take
+    # other kernels than for images that are not moved, and those of few channels end the process on some processors.
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
