@@ -57,9 +57,10 @@ def _parts_and_pairs(found: Found) -> Finding:
 def _told(all_three: Line, others: Sequence[Line]) -> str:
     """What each part and pair takes to the target: as a multiple of all three, or in bytes where those missed it."""
     if all_three["cost"] is None:
+        costs = [(line["parts"], line["cost"]) for line in others]
         each = (
-            f"{line['parts']} {'missed it too' if line['cost'] is None else format(line['cost']['mean'], ',.0f') + ' B'}"
-            for line in others
+            f"{parts} {'missed it too' if cost is None else format(cost['mean'], ',.0f') + ' B'}"
+            for parts, cost in costs
         )
         return f"all three missed the target; {', '.join(each)}"
     ratios = (
