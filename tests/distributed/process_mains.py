@@ -339,6 +339,16 @@ def reductions(rank: int) -> Steps[list[Tensor]]:
     return results
 
 
+def reductions_in_place(rank: int) -> Steps[list[Tensor]]:
+    """What is handed over is overwritten by the next piece, while others still are to be added to it."""
+    results = []
+    for numel in (*NUMELS, 1_000_003):
+        for dtype in (torch.float32, torch.bfloat16):
+            own = vector(rank, numel).to(dtype)
+            results.append((yield from all_reduce(own, divisor=3, in_place=True)).clone())
+    return results
+
+
 def letters(rank: int) -> Steps[list[Tensor]]:
     """Everybody sends its letters, spends some time, then reads its mail, sender by sender."""
     for number, (source, destination, num_bytes) in enumerate(LETTERS):
@@ -353,7 +363,9 @@ def letters(rank: int) -> Steps[list[Tensor]]:
     return got
 
 
-PROGRAMS: tuple[Callable[[int], Steps[Any]], ...] = (gathers, reductions, letters, bounded_gathers)
+PROGRAMS: tuple[Callable[[int], Steps[Any]], ...] = (
+    gathers, reductions, letters, bounded_gathers, reductions_in_place,
+)  # fmt: skip
 
 
 def request_everything(folder: str, transport: Transport) -> None:

@@ -69,6 +69,14 @@ def test_all_reduce_adds_in_rank_order_whatever_the_length(found: list[dict[str,
         assert link == total([all_reduce_traffic(numel, SIZE)[rank] for numel in numels])
 
 
+def test_an_all_reduce_in_place_adds_the_same_in_the_same_order(found: list[dict[str, Any]]) -> None:
+    for rank in RANKS:
+        answer, _ = found[rank]["programs"][4]
+        for numel, summed in zip((*mains.NUMELS, 1_000_003), answer[::2], strict=True):
+            first, second, third = (mains.vector(source, numel) for source in RANKS)
+            assert torch.equal(summed, (first + second + third) / 3)
+
+
 def test_letters_of_a_pair_arrive_in_the_order_they_were_sent(found: list[dict[str, Any]]) -> None:
     for rank in RANKS:
         answer, link = found[rank]["programs"][2]

@@ -130,6 +130,7 @@ def test_a_memory_hears_what_was_sent_at_the_shared_scale() -> None:
     sender = MemorySender(TernGrad(), ErrorFeedback(), {"residual": torch.ones(NUMEL)})
     ctx = Context(0, 1, Key(0), Segments.whole(NUMEL), 999, layout)
     (aggregate,) = Simulation(1).run([SharedScale().run(Handed(x.clone()), sender, ctx, {})])
+    assert sender.next_state is not None
     assert torch.equal(sender.next_state["residual"], 1.0 + x - aggregate.mean)
 
 

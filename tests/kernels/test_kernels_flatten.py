@@ -35,6 +35,26 @@ def test_the_vector_is_the_concatenation(shapes: list[tuple[int, ...]]) -> None:
         assert out.tolist() == expected
 
 
+@pytest.mark.parametrize("shapes", SHAPES, ids=lambda shapes: str(len(shapes)))
+def test_with_a_minuend_the_vector_is_what_the_entries_are_short_of_it(shapes: list[tuple[int, ...]]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    entries = torch.tensor([value for tensor in tensors for value in tensor.flatten().tolist()], dtype=torch.float32)
+    minuend = torch.randn(entries.numel(), generator=generator)
+    for flatten in (flatten_finite, flatten_finite_torch):
+        out = torch.full_like(entries, math.nan)
+        assert flatten(tensors, out, minuend)
+        assert torch.equal(out, minuend - entries)
+        # It is the entries that are looked at.
+        assert flatten(tensors, out, torch.full_like(entries, math.inf))
+    if entries.numel():
+        tensors[-1].view(-1)[-1:] = math.nan
+        assert all(
+            flatten(tensors, torch.empty_like(entries), minuend) is (tensors[-1].numel() == 0)
+            for flatten in (flatten_finite, flatten_finite_torch)
+        )
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_one_bad_entry_is_found_in_any_tensor(bad: float, number: int) -> None:
@@ -60,3 +80,5 @@ def test_what_does_not_fit_is_refused() -> None:
         flatten_finite([torch.zeros(3)], torch.empty(2))
     with pytest.raises(ConfigError, match="contiguous"):
         flatten_finite([torch.zeros(2)], torch.empty(4)[::2])
+    with pytest.raises(ConfigError, match="minuend"):
+        flatten_finite([torch.zeros(2)], torch.empty(2), torch.zeros(3))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout, Segments
-from thinwire.memory import ErrorFeedback
+from thinwire.memory import ErrorFeedback, Handed
 from thinwire.methods import Method, parse_method
 from thinwire.payloads import Concat, Dense, SeededSparse, Sparse, Sum
 from thinwire.random import Key
@@ -159,7 +159,7 @@ def test_watching_changes_no_bit() -> None:
             for step in range(3):
                 programs = [
                     channel.run(
-                        *channel.gather(list(torch.split(vector(step, channel.rank), SIZES)))[:1],
+                        channel.gather(list(torch.split(vector(step, channel.rank), SIZES)))[0],
                         channel.method.compressor_at(step), True, step, is_watched=watched,
                     )
                     for channel in crew
@@ -183,7 +183,7 @@ def test_what_is_not_defined_is_none() -> None:
     for channel in crew:
         x = torch.zeros(NUMEL)
         x[70] = 2.0
-        programs.append(channel.run(x, channel.method.compressor, True, 0, is_watched=True))
+        programs.append(channel.run(Handed(x), channel.method.compressor, True, 0, is_watched=True))
     outcome = Simulation(SIZE).run(programs)[0]
     assert outcome.intended is not None
     first, bias, last = layer_records(crew[0], outcome, outcome.intended, 1)

@@ -10,8 +10,9 @@ from torch import Tensor
 from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.dense_watch import DenseWatch
 from thinwire.distributed.guard import GuardedReplicas
-from thinwire.distributed.settling import Settling
+from thinwire.distributed.settling import Held, Settling
 from thinwire.errors import NumericsError
+from thinwire.payloads import Sparse
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.exchange_runner import ExchangeRunner
@@ -36,7 +37,7 @@ def enabled(scaler: GradScaler | None) -> GradScaler | None:
 class ExchangedBucket:
     """A bucket that has its mean: what came of it, when it began, and whether later ones are alike."""
 
-    outcomes: list[tuple[Channel, Outcome]]
+    held: list[Held]
     begun_s: float
     counts: bool
 
@@ -63,25 +64,33 @@ class BucketExchange:
         self._scaler = scaler
         self._guard = guard
         self._clock = clock
-        self._outcomes: list[tuple[Channel, Outcome]] = []
+        self._held: list[Held] = []
+        self._kept: list[Held] = []
 
     @torch.no_grad()
-    def program(self, named: Mapping[str, Tensor]) -> Steps[ExchangedBucket]:
-        """The exchange of a bucket's gradients, by name; they are overwritten with the mean."""
+    def program(self, named: Mapping[str, Tensor], *, keeps: bool) -> Steps[ExchangedBucket]:
+        """The exchange of a bucket's gradients, by name; they are overwritten with the mean.
+
+        If it ``keeps`` them, those that have a mean of few entries stay as they are, until it is known whether the
+        exchange counts; :meth:`write_kept` then writes their means.
+        """
         begun_s = self.watch.begin() if self.watch else 0.0
         if self._clock:
             self._clock.switch("apply")
         scale = self._scaler.get_scale() if self._scaler else 1.0
         num_steps = self._runner.num_steps
-        outcomes, counts = [], True
+        exchanged, counts = [], True
         for channel in self._buckets.of(named):
             ordered = [named[name] for name in channel.layout.names]
             x, finite = channel.gather(ordered, scale)
             counts &= channel.method.compressor_at(num_steps) is channel.method.compressor
-            outcome = yield from self._runner.run(channel, x, finite, num_steps, num_steps)
-            channel.write_result(outcome.aggregate, ordered, scale)
-            outcomes.append((channel, outcome))
-        return ExchangedBucket(outcomes, begun_s, counts)
+            outcome = yield from self._runner.run(channel, x, finite, num_steps, num_steps, forgets=keeps)
+            held = Held(channel, outcome, ordered, scale)
+            is_few = outcome.aggregate.finite and isinstance(outcome.aggregate.result, Sparse)
+            if outcome.memory is not None or not is_few:
+                held.write_over()
+            exchanged.append(held)
+        return ExchangedBucket(exchanged, begun_s, counts)
 
     @torch.no_grad()
     def finish(self, buffer: Tensor, is_last: bool, handed_s: float, exchanged: ExchangedBucket) -> Tensor:
@@ -91,7 +100,7 @@ class BucketExchange:
             NumericsError: without a scaler, at the last bucket, on every process.
             DivergenceError: the guard has found that the replicas differ.
         """
-        self._outcomes += exchanged.outcomes
+        self._held += exchanged.held
         if is_last:
             self._end_exchanges()
         if self._clock:
@@ -110,30 +119,45 @@ class BucketExchange:
 
     def _end_exchanges(self) -> None:
         """The means are common, so all workers decide alike."""
-        outcomes, self._outcomes = self._outcomes, []
+        everything, self._held = self._held, []
         if self._guard:  # parameters do not change before the last bucket is back
             self._guard.after_step(self._runner.num_steps)
-        spoilt = next((each for each in outcomes if not each[1].aggregate.finite), None)
+        spoilt = next((held for held in everything if not held.outcome.aggregate.finite), None)
+        self._kept = [held for held in everything if held.own is not None]
         if spoilt is None:
-            for _, outcome in outcomes:
-                self._runner.count(outcome)
-            self.settling.hold(outcomes)
+            for held in everything:
+                self._runner.count(held.outcome)
+            self.settling.hold(everything)
         elif self._scaler is None:
-            raise _numerics_error(*spoilt, self._runner.num_steps + 1)
+            raise _numerics_error(spoilt.channel, spoilt.outcome, self._runner.num_steps + 1)
 
+    @torch.no_grad()
+    def write_kept(self, grads: Mapping[str, Tensor | None]) -> None:
+        """To gradients by name, where those in the bucket were kept; None stands for one that DDP has left alone."""
+        kept, self._kept = self._kept, []
+        for held in kept:
+            held.write_to(grads)
+
+    @torch.no_grad()
+    def complete(self) -> None:
+        """DDP's buckets may be written to from now on, though it is not known yet which exchanges count."""
+        self.settling.complete()
+
+    @torch.no_grad()
     def settle(self) -> None:
         """It is known what became of the last gradients."""
-        counting = self.settling.settle()
-        if not counting:
-            return
-        self._runner.num_steps += 1
-        for channel, outcome in counting:
-            self._runner.accept(channel, outcome, self._runner.num_steps)
+        step = self._runner.num_steps + 1
+
+        def accept(channel: Channel, outcome: Outcome) -> None:
+            self._runner.accept(channel, outcome, step)
+            self._runner.num_steps = step
+
+        self.settling.settle(accept)
 
     def forget(self) -> None:
         """The exchanges of this step, or those that wait, are as if they had not been."""
         self.settling.clear()
-        self._outcomes = []
+        self._held, self._kept = [], []
 
 
 def _numerics_error(channel: Channel, outcome: Outcome, step: int) -> NumericsError:

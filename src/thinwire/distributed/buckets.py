@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from thinwire.arrays import release
 from thinwire.compressors import Identity
 from thinwire.distributed.dense_policy import PartlyDense
 from thinwire.layout import Granularity, Layout, PerTensor, Whole
@@ -19,17 +20,58 @@ from thinwire.worker.keeper import Keeper
 from thinwire.worker.parameters import plain_name
 from thinwire.worker.step_times import StepClock
 
+_DEFAULT_FIRST_NUM_BYTES, _DEFAULT_NUM_BYTES = 1 << 20, 25 << 20
+"""DDP's, unless it is told otherwise."""
+
 Cut = tuple[str, ...]
 """The names of a bucket's parameters: first those that are compressed, then those that are sent in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSizes:
+    """How DDP cuts the gradients into buckets: the first is closed when it has so many bytes, each other likewise.
+
+    Example:
+        >>> sizes = {"a": 10, "b": 30, "c": 5, "d": 20}
+        >>> BucketSizes(first=10, following=40).cut(sizes)
+        [['d'], ['c', 'b', 'a']]
+    """
+
+    first: int
+    following: int
+
+    @staticmethod
+    def of(model: nn.Module) -> "BucketSizes":
+        """Those that a DDP was made with."""
+        following = int(vars(model).get("bucket_bytes_cap", _DEFAULT_NUM_BYTES))
+        is_default = following == _DEFAULT_NUM_BYTES
+        return BucketSizes(_DEFAULT_FIRST_NUM_BYTES if is_default else following, following)
+
+    def are_several(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a bucket has what DDP will make several of: in the first step it has one for all."""
+        return sum(sizes.values()) >= self.following + max(sizes.values())
+
+    def cut(self, sizes: dict[str, int]) -> list[list[str]]:
+        """Tensors of so many bytes, in the model's order, as buckets, where the last one has its gradient first."""
+        buckets: list[list[str]] = [[]]
+        filled, most = 0, self.first
+        for name, size in reversed(sizes.items()):
+            if filled >= most:
+                buckets.append([])
+                filled, most = 0, self.following
+            buckets[-1].append(name)
+            filled += size
+        return buckets
 
 
 @dataclass(slots=True, eq=False)
 class BucketChannels:
     """A channel for each bucket, its memory known by the names of parameters.
 
-    DDP's first bucket after a start may hold all that later buckets have. After a restart it is made as it
-    was when the state was saved, so that a method draws the same numbers, and finds again what it keeps of a bucket
-    as a whole.
+    In its first step DDP has one bucket for all. It is exchanged in parts, those that DDP will make of it if gradients
+    come in the order of layers: so their memories stay, and none is as long as the model. After a restart
+    a bucket is cut as it was when the state was saved, so that a method draws the same numbers, and finds again what it
+    keeps of a bucket as a whole.
 
     Args:
         method: what is exchanged and how.
@@ -39,6 +81,7 @@ class BucketChannels:
         rank: this process.
         size: number of processes.
         clock: what the time of compression is measured by, if it is.
+        bucket_sizes: DDP's, if its first bucket may be all that there is.
     """
 
     method: GradientAveraging
@@ -48,6 +91,7 @@ class BucketChannels:
     rank: int
     size: int
     clock: StepClock | None
+    bucket_sizes: BucketSizes | None = None
     _places: dict[str, int] = field(init=False)
     # There waits what was loaded, or is of buckets that are no more, until a bucket with the parameter comes.
     _keeper: Keeper = field(init=False, default_factory=lambda: Keeper(None))
@@ -60,8 +104,14 @@ class BucketChannels:
     def of(self, named: Mapping[str, Tensor]) -> list[Channel]:
         """The channels of a bucket: its own, or those that its parameters had when the state was saved."""
         known = [cut for cut in self._loaded if not named.keys().isdisjoint(cut)]
-        cuts = known if named.keys() == set(itertools.chain(*known)) else [self._cut(named)]
+        cuts = known if named.keys() == set(itertools.chain(*known)) else self._cuts(named)
         return [self._known(cut) or self._new(cut, named) for cut in cuts]
+
+    def _cuts(self, named: Mapping[str, Tensor]) -> list[Cut]:
+        sizes = {name: named[name].nbytes for name in sorted(named, key=self._places.__getitem__)}
+        if self.bucket_sizes is None or not self.bucket_sizes.are_several(sizes):
+            return [self._cut(named)]
+        return [self._cut(names) for names in self.bucket_sizes.cut(sizes)]
 
     def _cut(self, names: Iterable[str]) -> Cut:
         return tuple(sorted(names, key=lambda name: (name in self.dense, self._places[name])))
@@ -73,7 +123,10 @@ class BucketChannels:
         layout = Layout(cut, tuple(named[name].shape for name in cut))
         channel = Channel(self.fitted(layout), layout, [], self.rank, self.size, self.key.fold(cut[0]))
         # A parameter is in one bucket: buckets that had one of these are no more.
-        self._keeper.park([old for old in self._keeper.channels if not set(old.layout.names).isdisjoint(cut)])
+        gone = [old for old in self._keeper.channels if not set(old.layout.names).isdisjoint(cut)]
+        self._keeper.park(gone)
+        if gone:
+            release()  # nothing of their length will be asked for again
         self._give_up(channel)
         self._keeper.add([channel])
         channel.clock = self.clock

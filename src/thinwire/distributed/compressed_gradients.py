@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.backward_end import BackwardEnd, is_inside_backward
 from thinwire.distributed.bucket_exchange import BucketExchange, GradScaler, enabled
-from thinwire.distributed.buckets import BucketChannels, parameter_of, plain_key
+from thinwire.distributed.buckets import BucketChannels, BucketSizes, parameter_of, plain_key
 from thinwire.distributed.dense_policy import DensePolicy
 from thinwire.distributed.dense_watch import DenseWatch
 from thinwire.distributed.handle_options import HandleOptions
@@ -66,7 +66,7 @@ class CompressedGradients:
             undo.callback(self.transport.close)
             self._buckets = BucketChannels(
                 method, list(named_parameters(model.module)), policy.names_for(method, model.module, warns=rank == 0),
-                Key(options.seed).fold("ddp"), rank, size, self._clock,
+                Key(options.seed).fold("ddp"), rank, size, self._clock, BucketSizes.of(model),
             )  # fmt: skip
             guarded = None if guard is None else guard_module(guard, self.transport, model.module)
             self._exchange = BucketExchange(self._buckets, self._runner, enabled(scaler), guarded, self._clock)
@@ -145,6 +145,7 @@ class CompressedGradients:
             self._exchange.settle()
         if not own.require_backward_grad_sync:
             return
+        self._exchange.complete()
         self._is_under_way = False
         if self._trained.differs(own):
             self._exchange.settle()
@@ -165,23 +166,26 @@ class CompressedGradients:
         done: Future[Tensor] = Future()
         try:
             self._check_open()
-            done = self._submit(params, grads, buffer, is_last)
+            done = self._submit(params, grads, buffer, is_last, is_inside)
         except Exception as error:  # it has to come out of the end of backward, like those of the thread
             done.set_exception(error)
         done.add_done_callback(functools.partial(self._keep, promise, buffer, is_inside))
         return promise
 
     def _submit(
-        self, params: Sequence[Tensor], grads: Sequence[Tensor], buffer: Tensor, is_last: bool
+        self, params: Sequence[Tensor], grads: Sequence[Tensor], buffer: Tensor, is_last: bool, is_inside: bool
     ) -> "Future[Tensor]":
         self._interrupts.came()  # what came before this is Python's own matter
         if not self._is_under_way:
+            self._exchange.settling.check_complete()
             self._exchange.settle()
         self._is_under_way = not is_last
         names = [self._trained.name_of(param) for param in params]
         self._exchange.settling.begin(dict(zip(names, params, strict=True)))
         handed_s = self._exchange.watch.hand_over() if self._exchange.watch else 0.0
-        program = self._exchange.program(dict(zip(names, grads, strict=True)))
+        # Outside of backward nobody would write the means to the gradients; in views of the bucket they are wanted.
+        keeps = is_inside and not self._trained.has_views
+        program = self._exchange.program(dict(zip(names, grads, strict=True)), keeps=keeps)
         return self._pipeline.submit(program, functools.partial(self._exchange.finish, buffer, is_last, handed_s))
 
     def _check_open(self) -> None:
@@ -208,7 +212,7 @@ class CompressedGradients:
     def _backward_ended(self, went_well: bool) -> None:
         model = self._trained.model
         if went_well and model is not None:
-            self._exchange.settling.backward_ended(are_views=model.gradient_as_bucket_view)
+            self._exchange.settling.backward_ended(self._exchange.write_kept, are_views=model.gradient_as_bucket_view)
         else:
             self._exchange.forget()
 

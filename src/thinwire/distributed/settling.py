@@ -1,13 +1,65 @@
 """What becomes of exchanged gradients: a memory counts what was applied, not what was exchanged."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from thinwire.errors import ConfigError
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.keeper import by_parameter
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """An exchange until it is known whether it counts.
+
+    Where the mean is of few entries, DDP's bucket keeps what was exchanged until then, and the memory's next state is
+    made from it once it is wanted: else each would be as long as the model, beside the present one.
+
+    Args:
+        channel: of the bucket, or of a part of it.
+        outcome: what came back.
+        own: this process's gradients in the bucket, in layout order, if they are kept there.
+        unit: what they are multiplied by.
+    """
+
+    channel: Channel
+    outcome: Outcome
+    own: Sequence[Tensor] | None
+    unit: float
+
+    def write_over(self) -> None:
+        """The mean takes the place of what was exchanged."""
+        own = self.own
+        assert own is not None
+        if self.outcome.aggregate.finite:
+            self.complete()
+        self.own = None
+        self.channel.write_result(self.outcome.aggregate, own, self.unit)
+        if self.outcome.aggregate.finite:
+            self.outcome = _without_mean(self.outcome)
+
+    def write_to(self, grads: Mapping[str, Tensor | None]) -> None:
+        """Copy the mean to those gradients, by name, that are there."""
+        names, shapes = self.channel.layout.names, self.channel.layout.shapes
+        targets = [grads[name] for name in names]
+        # What is written for a gradient that DDP has left alone goes nowhere.
+        places = [
+            torch.empty(shape, dtype=torch.float32) if target is None else target
+            for target, shape in zip(targets, shapes, strict=True)
+        ]
+        self.channel.write_result(self.outcome.aggregate, places, self.unit)
+        self.outcome = _without_mean(self.outcome)
+
+    def complete(self) -> None:
+        """Make what the memory will hold, if it is not there: from now on the bucket may be written to."""
+        if self.own is not None and self.outcome.memory is None:
+            x, _ = self.channel.gather(self.own, self.unit)
+            self.outcome = self.channel.following(self.outcome, x)
+        self.own = None
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +70,8 @@ class _Mark:
     grad: Tensor | None
     grad_version: int
     version: int
+    may_move: bool
+    """DDP lets gradients that are views of its buckets be others when it makes new buckets, with the same values."""
     is_applied: bool = False
     is_gone: bool = False
     """It was seen to be thrown away."""
@@ -39,9 +93,10 @@ class _Mark:
             return False
         if self.is_written:
             return True
-        if self.is_gone or self.param.grad is not self.grad:
+        now = self.param.grad
+        if self.is_gone or now is None or (now is not self.grad and not self.may_move):
             return False
-        return self.grad._version == self.grad_version or bool(self.grad.any())
+        return (now is self.grad and now._version == self.grad_version) or bool(now.any())
 
 
 class Settling:
@@ -54,7 +109,7 @@ class Settling:
     """
 
     def __init__(self) -> None:
-        self._outcomes: list[tuple[Channel, Outcome]] = []
+        self._held: list[Held] = []
         self._before: dict[str, tuple[Tensor, Tensor | None, int]] = {}
         self._marks: dict[str, _Mark] = {}
 
@@ -64,22 +119,42 @@ class Settling:
             grad = param.grad
             self._before[name] = param, grad, 0 if grad is None else grad._version
 
-    def hold(self, outcomes: Sequence[tuple[Channel, Outcome]]) -> None:
-        """Keep what the exchanges left; the means have been written to the gradients, and are as long as the model."""
-        self._outcomes = [(channel, _without_mean(outcome)) for channel, outcome in outcomes]
+    def hold(self, held: Sequence[Held]) -> None:
+        """Keep what the exchanges left."""
+        self._held = list(held)
 
-    def backward_ended(self, *, are_views: bool) -> None:
+    def backward_ended(self, write: Callable[[Mapping[str, Tensor | None]], None], *, are_views: bool) -> None:
         """DDP has given back the gradients.
 
         Args:
+            write: called with them by name, None for what DDP left alone; it writes to the others what is missing.
             are_views: whether gradients lie in DDP's buckets, so that what is written there they have.
         """
+        grads: dict[str, Tensor | None] = {}
         for name, (param, was, version) in self._before.items():
             grad = param.grad
             if grad is not None and not are_views and grad is was and grad._version == version:
                 grad = None
-            self._marks[name] = _Mark(param, grad, 0 if grad is None else grad._version, param._version)
+            grads[name] = grad
+        write(grads)
+        for name, (param, _, _) in self._before.items():
+            grad = grads[name]
+            grad_version = 0 if grad is None else grad._version
+            self._marks[name] = _Mark(param, grad, grad_version, param._version, may_move=are_views)
         self._before = {}
+
+    def complete(self) -> None:
+        """DDP's buckets may be written to from now on."""
+        for held in self._held:
+            held.complete()
+
+    def check_complete(self) -> None:
+        """Raise :class:`ConfigError` if DDP's buckets, which are being filled again, held what is needed."""
+        if any(held.own is not None for held in self._held):
+            raise ConfigError(
+                "a backward pass began without a forward pass by the model itself, whose buckets held gradients of "
+                "the pass before it; call model(...), not model.forward(...) or model.module(...)"
+            )
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> bool:
         """An optimizer has made a step; whether it holds any of the parameters."""
@@ -102,24 +177,29 @@ class Settling:
     @property
     def are_any_written(self) -> bool:
         """Whether the step has been made, for some of the parameters at least, or nothing is known of it."""
-        is_unknown = bool(self._outcomes) and not self._marks
+        is_unknown = bool(self._held) and not self._marks
         return is_unknown or any(not mark.is_dropped and mark.is_written for mark in self._marks.values())
 
-    def settle(self) -> list[tuple[Channel, Outcome]]:
-        """Decide; the outcomes that count, for some parameters at least, and are to be accepted by their channels."""
-        counting = []
-        for channel, outcome in self._outcomes:
-            names = channel.layout.names
-            gone = {name for name in names if (mark := self._marks.get(name)) is not None and not mark.counts}
-            if len(gone) < len(names):
-                give_back(channel, outcome, gone)
-                counting.append((channel, outcome))
+    def settle(self, accept: Callable[[Channel, Outcome], None]) -> None:
+        """Decide; the outcomes that count, for some parameters at least, are handed to ``accept``, one by one.
+
+        So no more than one next state is there beside the present one that it replaces.
+        """
+        everything = deque(self._held)
+        marks = self._marks
         self.clear()
-        return counting
+        while everything:
+            held = everything.popleft()
+            names = held.channel.layout.names
+            gone = {name for name in names if (mark := marks.get(name)) is not None and not mark.counts}
+            if len(gone) < len(names):
+                held.complete()
+                give_back(held.channel, held.outcome, gone)
+                accept(held.channel, held.outcome)
 
     def clear(self) -> None:
         """Forget everything: channels stay as they were before the exchanges."""
-        self._outcomes, self._before, self._marks = [], {}, {}
+        self._held, self._before, self._marks = [], {}, {}
 
 
 def _without_mean(outcome: Outcome) -> Outcome:
@@ -130,6 +210,7 @@ def give_back(channel: Channel, outcome: Outcome, names: Collection[str]) -> Non
     """Let the next state of a channel be, for these parameters, the present one."""
     if not names:
         return
+    assert outcome.memory is not None
     for now, following in ((channel.memory, outcome.memory), (channel.exchange, outcome.aggregate.state)):
         views = by_parameter(following, channel.layout)
         for place, view in by_parameter(now, channel.layout).items():

@@ -50,6 +50,12 @@ class TrainedModel:
         return self._model()
 
     @property
+    def has_views(self) -> bool:
+        """Whether gradients are views of DDP's buckets."""
+        model = self._model()
+        return model is None or model.gradient_as_bucket_view
+
+    @property
     def names(self) -> list[str]:
         """Of all parameters."""
         return list(self._params)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from thinwire.arrays import zeros
+from thinwire.arrays import empty, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.exchanges.base import Aggregate, Context
@@ -77,7 +77,8 @@ class AllReduce:
         in_place |= handed_over is not own
         del own
         mean = yield from all_reduce(handed_over, divisor=ctx.size, in_place=in_place)
-        return mean.to(torch.float32), handed_over.numel() * handed_over.element_size()
+        in_f32 = mean if mean.dtype == torch.float32 else empty(mean.numel(), mean.device).copy_(mean)
+        return in_f32, handed_over.nbytes
 
     def _few(self, payload: Payload, most: int, ctx: Context) -> Steps[Aggregate]:
         """The mean of at most ``most`` values at indices that all workers know, and how many workers have none."""

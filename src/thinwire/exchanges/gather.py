@@ -26,7 +26,16 @@ from thinwire.steps import Steps, all_gather
 from thinwire.wire import encode
 
 _FEW = 8
-"""A mean is sparse while at most one entry in so many is sent: then indices and values are quicker than the vector."""
+
+
+def is_few(count: int, numel: int) -> bool:
+    """Whether a mean of ``count`` entries of ``numel`` is sparse: indices and values are quicker than the vector.
+
+    Example:
+        >>> is_few(1, 8), is_few(2, 8)
+        (True, False)
+    """
+    return count * _FEW <= numel
 
 
 @register
@@ -82,7 +91,7 @@ def _mean(messages: Sequence[Tensor], reader: MessageReader) -> tuple[Tensor | S
     for payload in decoded:
         payloads.append(payload)
         count += num_entries(payload)
-        if count * _FEW > reader.numel:
+        if not is_few(count, reader.numel):
             total = reader.sum(itertools.chain(payloads, decoded))
             return total, divide_finite(total, len(messages))
     places, values = zip(*map(entries, payloads), strict=True)

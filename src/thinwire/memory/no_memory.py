@@ -5,10 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor
+from thinwire.compressors.base import Compressor, check_vector
+from thinwire.compressors.identity import Identity
 from thinwire.config import register
 from thinwire.layout import Segments, State
-from thinwire.payloads import Payload
+from thinwire.payloads import Dense, Payload
 from thinwire.random import Key
 
 
@@ -39,4 +40,7 @@ class NoMemory:
         self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
     ) -> tuple[Payload, State]:
         """The message for ``x`` itself; ``x`` is not changed."""
+        if isinstance(compressor, Identity):
+            check_vector(x, segments)
+            return Dense(x), state  # it was handed over, so that nobody writes to it: no copy is needed
         return compressor.compress(x, key, segments), state

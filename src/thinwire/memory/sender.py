@@ -50,6 +50,7 @@ class MemorySender:
         memory: what adds to them; without one the compressor is all there is.
         state: of the memory, before this message. It is left as it is.
         keeps_intended: whether :attr:`intended` is kept, which takes a copy of the vector.
+        kept: a vector that its owner still has, and can make the next state of: that is not kept here.
 
     Example:
         >>> from thinwire.compressors import TopK
@@ -65,10 +66,12 @@ class MemorySender:
     memory: Memory = NoMemory()
     state: State = field(default_factory=dict)
     keeps_intended: bool = False
+    kept: Handed | None = None
     intended: Tensor | None = field(init=False, default=None)
     """What was to be sent, with the memory's part, if it is kept; None before the exchange has asked for a message."""
-    next_state: State = field(init=False)
-    """The state once the message is delivered; ``state`` until one is made."""
+    next_state: State | None = field(init=False)
+    """The state once the message is delivered; ``state`` until one is made; None where it is not kept."""
+    _takes_kept: bool = field(init=False, default=False)
     _unsent: State = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,11 +81,13 @@ class MemorySender:
         """The message for ``x``, which is handed over to the memory."""
         if self.keeps_intended:
             self.intended, _ = self.memory.add_residual(copy_of(x.look()), self.state)
-        payload, self.next_state = self.memory.compress(x.take(), self.compressor, key, segments, self.state)
+        payload, following = self.memory.compress(x.take(), self.compressor, key, segments, self.state)
+        self.next_state = None if x is self.kept else following
         return payload
 
     def add_residual(self, x: Handed) -> Tensor:
         """What is to be sent of ``x``, which is handed over to the memory."""
+        self._takes_kept = x is self.kept
         intended, self._unsent = self.memory.add_residual(x.take(), self.state)
         if self.keeps_intended:
             self.intended = copy_of(intended)
@@ -90,7 +95,8 @@ class MemorySender:
 
     def commit(self, sent: Payload) -> None:
         """The next state is that of ``sent`` being delivered."""
-        self.next_state = self.memory.commit(sent, self._unsent)
+        self.next_state = None if self._takes_kept else self.memory.commit(sent, self._unsent)
+        self._unsent = {}
 
 
 @dataclass(frozen=True, slots=True)

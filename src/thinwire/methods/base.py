@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import torch
 
+from thinwire.arrays import release
 from thinwire.compressors import Compressor, Identity, segment_traits
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -172,6 +173,7 @@ def check_method(method: Method, layout: Layout) -> Segments:
                 f"its error constant is {error:.3g}, and error feedback needs less than 1 or its memory may grow "
                 "without bound. Use the scaled form (scaled=yes), more levels, smaller segments, or no memory"
             )
+    release()  # what the trials took need not be wanted again
     return segments
 
 

@@ -55,9 +55,9 @@ class Consensus:
             "neighbours_rounding": torch.zeros_like(params),
         }
 
-    def signal(self, params: Tensor, state: State) -> Tensor:
-        """``params - public``, written over ``params``."""
-        return params.sub_(state["public"]).sub_(state["public_rounding"])
+    def signal(self, read: Callable[[Tensor | None], Tensor], state: State) -> Tensor:
+        """``params - public``."""
+        return read(None).sub_(state["public"]).sub_(state["public_rounding"])
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """Take up the messages, then a step towards the neighbours."""

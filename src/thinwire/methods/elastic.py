@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of
+from thinwire.arrays import blocks, copy_of
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
@@ -65,9 +65,9 @@ class Elastic:
         """The centre: a copy of the common initial parameters."""
         return {"reference": copy_of(params)}
 
-    def signal(self, params: Tensor, state: State) -> Tensor:
-        """``c - x_i``, written over ``params``."""
-        return torch.sub(state["reference"], params, out=params)
+    def signal(self, read: Callable[[Tensor | None], Tensor], state: State) -> Tensor:
+        """``c - x_i``."""
+        return read(state["reference"])
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """Move the worker to the old centre, and the centre to the mean; return the worker's parameters."""
@@ -75,6 +75,7 @@ class Elastic:
         alpha = self.beta / aggregate.num_vectors if self.alpha is None else self.alpha
         params = local()
         # Not lerp, which rounds in another way from alpha = 0.5 on and would not keep c + sum x_i as well.
-        params.add_(torch.sub(centre, params), alpha=alpha)
+        for own, common in zip(blocks(params), blocks(centre), strict=True):
+            own.add_(torch.sub(common, own), alpha=alpha)
         centre.sub_(aggregate.mean, alpha=self.beta)
         return params

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from thinwire.arrays import copy_of
@@ -53,9 +52,9 @@ class Follow:
         """The common initial parameters."""
         return {"reference": copy_of(params)}
 
-    def signal(self, params: Tensor, state: State) -> Tensor:
-        """``reference - params``, written over ``params``."""
-        return torch.sub(state["reference"], params, out=params)
+    def signal(self, read: Callable[[Tensor | None], Tensor], state: State) -> Tensor:
+        """``reference - params``."""
+        return read(state["reference"])
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """The server's model."""
@@ -99,9 +98,9 @@ class ElasticFollow:
         """Nothing: the centre is the server's."""
         return {}
 
-    def signal(self, params: Tensor, state: State) -> Tensor:
+    def signal(self, read: Callable[[Tensor | None], Tensor], state: State) -> Tensor:
         """The parameters themselves."""
-        return params
+        return read(None)
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """``x_i - alpha (x_i - centre)``."""

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of
+from thinwire.arrays import blocks, copy_of, zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
@@ -22,8 +22,12 @@ class Update(Protocol):
         """The state at the common initial parameters (f32 ``[d]``, not kept)."""
         ...
 
-    def signal(self, params: Tensor, state: State) -> Tensor:
-        """The vector to exchange; may overwrite and return ``params``."""
+    def signal(self, read: Callable[[Tensor | None], Tensor], state: State) -> Tensor:
+        """The vector to exchange, f32 ``[d]``, which is the caller's.
+
+        ``read(None)`` are the worker's own parameters in a new vector, and ``read(x)`` is ``x - params``, at the cost
+        of one pass.
+        """
         ...
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
@@ -78,21 +82,25 @@ class Outer:
 
     def init(self, params: Tensor) -> State:
         """A copy of the parameters, and a velocity if there is momentum."""
-        velocity = {"velocity": torch.zeros_like(params)} if self.momentum else {}
+        velocity = {"velocity": zeros(params.numel(), params.device)} if self.momentum else {}
         return {"reference": copy_of(params), **velocity}
 
-    def signal(self, params: Tensor, state: State) -> Tensor:
-        """``reference - params``, written over ``params``."""
-        return torch.sub(state["reference"], params, out=params)
+    def signal(self, read: Callable[[Tensor | None], Tensor], state: State) -> Tensor:
+        """``reference - params``."""
+        return read(state["reference"])
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """Move the reference and return it, or what the worker mixes of it and its own parameters."""
         reference = state["reference"]
         if self.momentum:
-            mean = aggregate.mean
-            velocity = state["velocity"].mul_(self.momentum).add_(mean)
-            step = mean + self.momentum * velocity if self.nesterov else velocity
-            reference.sub_(step if self.lr == 1.0 else self.lr * step)
+            # In blocks, so that steps in between take no memory of the model's length.
+            for mean, velocity, point in zip(*map(blocks, (aggregate.mean, state["velocity"], reference)), strict=True):
+                velocity.mul_(self.momentum).add_(mean)
+                step = mean + self.momentum * velocity if self.nesterov else velocity
+                point.sub_(step if self.lr == 1.0 else self.lr * step)
         else:
             aggregate.add_to(reference, -self.lr)
-        return torch.lerp(reference, local(), self.mix) if self.mix else reference
+        if not self.mix:
+            return reference
+        own = local()
+        return torch.lerp(reference, own, self.mix, out=own)

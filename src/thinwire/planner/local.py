@@ -227,7 +227,7 @@ def _round(ops: Sequence[Op]) -> tuple[Way, float]:
 def _keep(
     exchange: BucketExchange, grads: Mapping[str, Tensor], rank: int, outcomes: dict[int, ExchangedBucket]
 ) -> Steps[None]:
-    outcomes[rank] = yield from exchange.program(grads)
+    outcomes[rank] = yield from exchange.program(grads, keeps=True)
 
 
 def _named(layout: Layout, vector: Tensor) -> Mapping[str, Tensor]:

@@ -1,7 +1,7 @@
 """One part of the flat vector that is exchanged at a time, and everything that is remembered of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from thinwire.arrays import CPU, copy_of, empty, zeros
 from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
+from thinwire.exchanges.gather import is_few
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.kernels.flat.flatten import flatten_finite
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
@@ -18,6 +19,7 @@ from thinwire.memory import Handed, MemorySender, NoMemory, Sender
 from thinwire.memory.sender import NonfiniteSender
 from thinwire.methods import Consensus, Method, ModelAveraging, check_method
 from thinwire.payloads import Sparse
+from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
 from thinwire.steps import Steps
 from thinwire.worker.step_times import StepClock, TimedSender
@@ -42,14 +44,14 @@ class Outcome:
 
     Args:
         aggregate: what came back.
-        memory: the memory's next state.
+        memory: the memory's next state; None if it is made by :meth:`Channel.following`.
         intended: what the compressor was given, the memory's part included, or the vector as it was if none was used;
             None if it was not asked for.
         is_exact: whether the vector was sent as it was, without the compressor.
     """
 
     aggregate: Aggregate
-    memory: State
+    memory: State | None
     intended: Tensor | None = None
     is_exact: bool = False
 
@@ -110,9 +112,15 @@ class Channel:
     def gather_signal(self) -> tuple[Handed, bool]:
         """What the method's update sends of the worker's own parameters, as :meth:`gather`."""
         assert isinstance(self.method, ModelAveraging)
-        flat = empty(self.layout.numel, self._context.device)
-        finite = self._read_params(flat)
-        return Handed(self.method.update.signal(flat, self.update)), finite
+        found = []
+
+        def read(minuend: Tensor | None) -> Tensor:
+            flat = empty(self.layout.numel, self._context.device)
+            found.append(self._read_params(flat, minuend))
+            return flat
+
+        signal = self.method.update.signal(read, self.update)
+        return Handed(signal), all(found)
 
     def marked(self) -> tuple[Handed, bool]:
         """A vector that tells the other workers that this one has something to say, by not being finite."""
@@ -126,10 +134,15 @@ class Channel:
         self._read_params(flat)
         return flat
 
-    def _read_params(self, out: Tensor) -> bool:
+    def _read_params(self, out: Tensor, minuend: Tensor | None = None) -> bool:
+        """Parameters, with what rounding took from them, or what they are short of the minuend; all finite?"""
+        if not self.rounding:
+            return flatten_finite(_in_f32(self.params), out, minuend)
         finite = flatten_finite(_in_f32(self.params), out)
         for lost in self.rounding.values():
             out += lost
+        if minuend is not None:
+            torch.sub(minuend, out, out=out)
         return finite
 
     def write_params(self, flat: Tensor) -> None:
@@ -150,9 +163,13 @@ class Channel:
             torch.sub(flat, lost, out=lost)
 
     def run(
-        self, x: Handed, compressor: Compressor, finite: bool, number: int, is_watched: bool = False
-    ) -> Steps[Outcome]:
+        self, x: Handed, compressor: Compressor, finite: bool, number: int, is_watched: bool = False,
+        forgets: bool = False,
+    ) -> Steps[Outcome]:  # fmt: skip
         """Exchange ``x``; nothing is remembered before :meth:`accept`. If it is watched the outcome has what was meant.
+
+        If it ``forgets``, the outcome of a message of ``x`` has no memory, which would take as much as the vector until
+        it is known whether the exchange counts: whoever has the vector still makes it by :meth:`following`.
 
         A worker that left an exchange would leave the others waiting: one whose vector is not finite takes part
         with the offending entry, which makes the mean non-finite, so that every worker raises at the same step.
@@ -163,16 +180,28 @@ class Channel:
             is_watched or self._reads_sent,
         )  # fmt: skip
         own = copy_of(x.look()) if is_watched else None
-        remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched)
+        remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, x if forgets else None)
         sender: Sender = remembering if self.clock is None else TimedSender(remembering, self.clock)
         aggregate = yield from self.method.exchange.run(
             x, sender if finite else NonfiniteSender(compressor), ctx, self.exchange
         )
-        is_exact = finite and remembering.intended is None
-        return Outcome(aggregate, remembering.next_state, own if is_exact else remembering.intended, is_exact)
+        is_exact = is_watched and finite and remembering.intended is None
+        intended = own if is_exact else remembering.intended
+        return Outcome(aggregate, remembering.next_state, intended, is_exact)
+
+    def following(self, outcome: Outcome, x: Handed) -> Outcome:
+        """The outcome with the memory's next state, from the vector ``x`` that was exchanged."""
+        _, unsent = self.method.memory.add_residual(x.take(), self.memory)
+        return replace(outcome, memory=self.method.memory.commit(outcome.aggregate.sent, unsent))
+
+    def can_forget(self, compressor: Compressor) -> bool:
+        """Whether :meth:`following` serves, and the mean will be of few entries: beside it the vector can be kept."""
+        count = self.size * num_entries(compressor.outline(self._context.segments))
+        return bool(self.memory) and is_few(count, self.layout.numel)
 
     def accept(self, outcome: Outcome) -> None:
         """Remember what an exchange with a finite aggregate left."""
+        assert outcome.memory is not None
         self.memory = outcome.memory
         self.exchange = outcome.aggregate.state
 

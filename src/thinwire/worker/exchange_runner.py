@@ -41,7 +41,9 @@ class ExchangeRunner:
     union_density: float | None = field(init=False, default=None)
     """The share of entries that are not 0 in the last mean."""
 
-    def run(self, channel: Channel, x: Handed, finite: bool, number: int, turn: int) -> Steps[Outcome]:
+    def run(
+        self, channel: Channel, x: Handed, finite: bool, number: int, turn: int, *, forgets: bool = False
+    ) -> Steps[Outcome]:  # fmt: skip
         """Exchange ``x``; nothing is remembered before :meth:`accept`.
 
         Args:
@@ -50,9 +52,12 @@ class ExchangeRunner:
             finite: whether all of it is.
             number: addresses the randomness of this exchange.
             turn: how often the channel was exchanged before, which a warm-up and a report go by.
+            forgets: whether the caller keeps the vector, so that the memory can be made again where it is needed.
         """
         is_watched = self.watcher is not None and self.watcher.is_due(turn, self.rank)
-        return channel.run(x, channel.method.compressor_at(turn), finite, number, is_watched)
+        compressor = channel.method.compressor_at(turn)
+        forgets = forgets and not is_watched and channel.can_forget(compressor)
+        return channel.run(x, compressor, finite, number, is_watched, forgets)
 
     def count(self, outcome: Outcome) -> None:
         """The bytes of this exchange were handed over and are of use."""

@@ -163,7 +163,7 @@ def layer_records(channel: Channel, outcome: Outcome, intended: Tensor, step: in
     layout = channel.layout
     aggregate = outcome.aggregate
     shares = byte_shares(aggregate.sent, Segments.of_sizes(layout.sizes), aggregate.message_bytes)
-    residual = outcome.memory.get("residual")
+    residual = None if outcome.memory is None else outcome.memory.get("residual")
     kept = [None] * len(layout.names) if residual is None else layout.views(residual)
     records = []
     views = zip(layout.views(intended), layout.views(aggregate.sent.to_dense()), kept, strict=True)

@@ -16,12 +16,15 @@ from thinwire.kernels.jit.intrinsics import pointer
 from thinwire.kernels.jit.threads import run, shares
 
 
-def flatten_finite(tensors: Sequence[Tensor], out: Tensor) -> bool:
+def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:
     """``out`` = the entries of all tensors, one tensor after another; whether every entry is finite.
+
+    With a ``minuend``, ``out = minuend - entries``, in the same pass; what is asked is still of the entries.
 
     Args:
         tensors: f32 tensors of any shapes on the device of ``out``, ``d`` entries in all.
         out: contiguous f32 ``[d]`` that shares no memory with them.
+        minuend: contiguous f32 ``[d]``.
 
     Raises:
         ConfigError: another dtype, device or number of entries.
@@ -33,6 +36,8 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor) -> bool:
     """
     if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
         raise ConfigError(f"the vector is contiguous float32, got {out.dtype} of shape {tuple(out.shape)}")
+    if minuend is not None and (minuend.dtype, minuend.shape, minuend.is_contiguous()) != (out.dtype, out.shape, True):
+        raise ConfigError(f"the minuend is as the vector, got {minuend.dtype} of shape {tuple(minuend.shape)}")
     device = out.device
     # The kernel is given addresses: what they belong to must live until it is done.
     sources, addresses, ends, end = [], [], [], 0
@@ -47,17 +52,23 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor) -> bool:
     if end != out.numel():
         raise ConfigError(f"{end} entries do not fill {out.numel()} places")
     if not out.is_cpu:
-        return body_for(flatten_finite_torch, out.device)(tensors, out)
+        return body_for(flatten_finite_torch, out.device)(tensors, out, minuend)
     pieces = np.array(addresses + ends, np.int64)
+    if minuend is not None:
+        vectors = array_of(minuend), array_of(out)
+        return all(run(_flatten_from, [(pieces, *vectors, start, stop) for start, stop in shares(end)]))
     target = array_of(out).view(np.uint32)
     return all(run(_flatten, [(pieces, target, start, stop) for start, stop in shares(end)]))
 
 
-def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor) -> bool:
+def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:
     """:func:`flatten_finite` in torch operations, on any device."""
     if tensors:
         torch.cat([tensor.detach().reshape(-1) for tensor in tensors], out=out)
-    return is_finite_torch(out)
+    finite = is_finite_torch(out)
+    if minuend is not None:
+        torch.sub(minuend, out, out=out)
+    return finite
 
 
 @kernel
@@ -77,5 +88,27 @@ def _flatten(pieces: Any, out: Any, start: int, stop: int) -> Any:
             for j in range(part.size):
                 place[j] = part[j]
                 most = max(most, part[j] & np.uint32(0x7FFFFFFF))
+        begin = end
+    return most < np.uint32(0x7F800000)
+
+
+@kernel
+def _flatten_from(pieces: Any, minuend: Any, out: Any, start: int, stop: int) -> Any:
+    most = np.uint32(0)
+    begin = 0
+    addresses, ends = pieces[: pieces.size // 2], pieces[pieces.size // 2 :]
+    for number in range(addresses.size):
+        end = ends[number]
+        first = max(start, begin)
+        last = min(stop, end)
+        if first < last:
+            place = pointer(addresses[number])
+            bits = carray(place, (end - begin,), np.uint32)[first - begin : last - begin]
+            part = carray(place, (end - begin,), np.float32)[first - begin : last - begin]
+            target = out[first:last]
+            base = minuend[first:last]
+            for j in range(part.size):
+                target[j] = base[j] - part[j]
+                most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
         begin = end
     return most < np.uint32(0x7F800000)

@@ -1,0 +1,143 @@
+"""What a hook keeps until it is known which exchanges count: the bucket, or the memory's next state beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import thinwire
+from thinwire.distributed.buckets import BucketSizes
+from thinwire.distributed.comm_hook import can_overlap
+from thinwire.errors import ConfigError
+from thinwire.methods import parse_method
+from thinwire.methods.catalog import CATALOG
+
+pytestmark = [
+    pytest.mark.usefixtures("alone"),
+    pytest.mark.filterwarnings("ignore::thinwire.NothingCompressed", "ignore::thinwire.LittleCompressed"),
+]
+
+METHODS = [
+    *(row.name for row in CATALOG if can_overlap(parse_method(row.name))),
+    "topk:density=2%", "signtopk:density=2%", "dgc:density=2%", "mem-sgd:select=random,density=2%",
+]  # fmt: skip
+EVERYTHING = thinwire.DensePolicy(vectors=False, embeddings=False, below=0)
+
+
+class Training:
+    """Layers with weights and biases, whose buckets are of one layer or so from the second step on."""
+
+    def __init__(self, method: str, *, views: bool) -> None:
+        torch.manual_seed(3)
+        self.layers = nn.Sequential(*(nn.Linear(40, 40) for _ in range(4)))
+        self.model = DistributedDataParallel(self.layers, bucket_cap_mb=0.005, gradient_as_bucket_view=views)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        self.hook = thinwire.compress_ddp(self.model, method, policy=EVERYTHING, warn_if_slower=False)
+        self.generator = torch.Generator().manual_seed(4)
+
+    def backward(self) -> None:
+        self.model(torch.randn(8, 40, generator=self.generator)).pow(2).mean().backward()
+
+    def bits(self) -> dict[str, bytes]:
+        found: dict[str, Tensor] = {
+            **dict(self.layers.named_parameters()),
+            **{f"grad {name}": torch.zeros(0, dtype=torch.float32) if param.grad is None else param.grad
+               for name, param in self.layers.named_parameters()},
+            **self.hook.state_dict()["tensors"],
+        }  # fmt: skip
+        return {name: tensor.detach().numpy().tobytes() for name, tensor in found.items()}
+
+
+def plain(training: Training) -> None:
+    training.backward()
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+
+
+def thrown_away(training: Training) -> None:
+    training.backward()
+    training.optimizer.zero_grad()
+    plain(training)
+
+
+def second_before_the_step(training: Training) -> None:
+    training.backward()
+    plain(training)
+
+
+def added_up_without_exchange(training: Training) -> None:
+    with training.model.no_sync():
+        training.backward()
+    plain(training)
+
+
+def some_thrown_away(training: Training) -> None:
+    training.backward()
+    training.layers[1].weight.grad = None
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+
+
+def looked_at_before_the_step(training: Training) -> None:
+    training.backward()
+    with torch.no_grad():
+        training.model(torch.zeros(1, 40))
+    training.model(torch.zeros(1, 40))
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+
+
+WAYS = [
+    plain, thrown_away, second_before_the_step, added_up_without_exchange, some_thrown_away, looked_at_before_the_step,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_kept_in_the_bucket_makes_the_memory_that_would_have_been_kept_beside_it(
+    method: str, way: Callable[[Training], None]
+) -> None:
+    kept, beside = Training(method, views=False), Training(method, views=True)
+    for _ in range(4):
+        way(kept)
+        way(beside)
+        assert kept.bits() == beside.bits()
+    assert kept.hook.num_steps == beside.hook.num_steps > 0
+    kept.hook.close()
+    beside.hook.close()
+
+
+def test_a_bucket_that_is_filled_anew_without_the_model_knowing_is_refused() -> None:
+    training = Training("topk:density=2%", views=False)
+    training.backward()
+    with pytest.raises(ConfigError, match=r"call model\(\.\.\.\)"):
+        training.model.forward(torch.ones(8, 40)).sum().backward()
+    training.hook.close()
+
+
+def test_the_first_bucket_is_exchanged_in_those_parts_that_follow() -> None:
+    training = Training("topk:density=2%", views=False)
+    cuts: list[Any] = []
+    for _ in range(3):
+        plain(training)
+        cuts.append(training.hook.state_dict()["counters"]["buckets"])
+    assert len(cuts[0]) > 1
+    assert sorted(cuts[0]) == sorted(cuts[1]) == sorted(cuts[2])
+    training.hook.close()
+
+
+def test_buckets_are_cut_as_ddp_cuts_them() -> None:
+    training = Training("topk:density=2%", views=False)
+    plain(training)
+    plain(training)
+    names = {id(param): name for name, param in training.layers.named_parameters()}
+    theirs = [
+        {names[id(param)] for param in bucket.parameters()}
+        for bucket in training.model.reducer._get_zeros_like_grad_buckets()
+    ]
+    sizes = {name: param.nbytes for name, param in training.layers.named_parameters()}
+    assert [set(names) for names in BucketSizes.of(training.model).cut(sizes)] == theirs
+    training.hook.close()
