@@ -34,7 +34,7 @@ def all_files(root: StrPath) -> list[str]:
 
 
 def read_splits(
-    root: StrPath, names: Sequence[str], max_num_bytes: int, read: Callable[[Path], bytes] = Path.read_bytes
+    root: StrPath, names: Sequence[str], max_num_bytes: int, read: Callable[[StrPath], bytes] | None = None
 ) -> dict[str, list[bytes]]:
     """The files of ``train``, ``validation`` and ``test``, about 90, 5 and 5 % of them, until so many bytes are read.
 
@@ -47,7 +47,8 @@ def read_splits(
     splits: dict[str, list[bytes]] = {"train": [], "validation": [], "test": []}
     num_bytes = 0
     for name in names:
-        text = read(Path(root) / name)
+        path = Path(root) / name
+        text = path.read_bytes() if read is None else read(path)
         num_bytes += len(text)
         if num_bytes > max_num_bytes:
             break
