@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from thinwire.evidence.demand import Demand, Finding, claim, every, measured
 from thinwire.evidence.figures import Bar, bars
-from thinwire.evidence.found import Found, Line, listed, shown
+from thinwire.evidence.found import Found, Line, is_below, listed, shown
+from thinwire.report import Amount
 
 _DIGITS, _LOGREG = "combination/digits", "combination/logreg"
 _RESPONSE = "the authors' response on Qsparse-local-SGD (Basu et al. 2019)"
@@ -77,7 +78,7 @@ def _bits_to_target(found: Found) -> Finding:
         for method, claimed in _CLAIMED.items():
             row = found.row(key, method)
             fewer = dense.to_target("message_bytes").over(row.to_target("message_bytes")) if row.reached else None
-            verdicts.append(None if fewer is None or math.isinf(fewer.mean) else fewer.mean >= claimed)
+            verdicts.append(None if fewer is None or math.isinf(fewer.mean) else is_below(Amount(claimed), fewer))
             got = "missed the target" if fewer is None else shown(fewer)
             texts.append(f"{key.partition('/')[2]} {method} {got} (claimed {claimed:g})")
     rows = {row.method: row for row in found.rows("target/asynchronous")}
