@@ -25,7 +25,7 @@ METHOD = "signtopk:density=1%,every=8"
 
 def row(method: str, kind: Kind, step_s: float, spread: float = 0.1, period: float = 1.0) -> PlanRow:
     step = Seconds(step_s * (1 - spread), step_s, step_s * (1 + spread))
-    return PlanRow(Candidate(method, kind), step, period, 2e6, 0.003)
+    return PlanRow(Candidate(method, kind), step, period, 2e6, 0.003, 4_000_000)
 
 
 def rows(spread: float = 0.1) -> list[PlanRow]:
@@ -41,7 +41,7 @@ def found() -> Measurements:
     compute = MeasuredCompute((Compute((Bucket(500, 0.02),), 0.025, 0.03),), (("w",),))
     network = Network.parse("100Mbit,20ms")
     return Measurements(
-        500, 2, network, compute, compute, PlainSteps((0.03,), (0.03,)), {}, {METHOD: 8.0}, MeasuredLink({}), 1.0
+        500, 2, network, compute, compute, PlainSteps((0.03,), (0.03,)), {}, {METHOD: 8.0}, MeasuredLink({}), 1.0, {}
     )
 
 
@@ -117,7 +117,8 @@ def test_the_table_has_steps_their_intervals_and_gains_over_the_fastest_dense() 
     assert "500 entries, 2 processes; 100 Mbit/s, 20 ms; 30 ms of compute" in lines[0]
     cells = {line.split()[0]: line.split() for line in lines if line.strip()}
     assert cells[METHOD] == [
-        METHOD, "100", "ms", "90", "ms", "-", "110", "ms", "4", "8", "2", "MB", "3", "ms", "not", "told"
+        METHOD, "100", "ms", "90", "ms", "-", "110", "ms", "4", "8", "2", "MB", "3", "ms", "4", "MB",
+        "not", "told",
     ]  # fmt: skip
     assert cells["topk:density=1%"][-1] == "0.25"
 

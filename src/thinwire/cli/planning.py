@@ -37,6 +37,7 @@ NUM_VECTORS = 8
 _LEGEND = (
     "step: predicted seconds of a step, and where they are expected to lie. sent: a step's messages of a process, or "
     "the vectors that are added up. codec: compression and decoding. period: steps from one exchange to the next. "
+    "kept: memory for DDP's buckets and what the method remembers; an exchange takes a buffer beside it. "
     "gain: steps of the fastest dense row over steps of this one. How many steps training takes is another question: "
     "thinwire compare."
 )
@@ -202,6 +203,7 @@ def make_table(
         ("period", [f"{row.period:.4g}" for row in rows]),
         ("sent", [shown_size(row.num_bytes) for row in rows]),
         ("codec", [shown_time(row.codec_s) for row in rows]),
+        ("kept", ["-" if row.kept_num_bytes is None else shown_size(row.kept_num_bytes) for row in rows]),
     ]
     if losses:
         columns.append(("loss", [_loss(losses, row.method) for row in rows]))

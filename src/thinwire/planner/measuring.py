@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from thinwire.distributed import Transport
+from thinwire.distributed.comm_hook import on_gradients
 from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.probe import exchanges_per_step
 from thinwire.errors import ConfigError
 from thinwire.experiments.executors import default_jobs
-from thinwire.methods import parse_method
+from thinwire.layout import Layout
+from thinwire.methods import Method, parse_method
 from thinwire.network import Network
 from thinwire.planner.compute import (
     ONE_BUCKET_MB,
@@ -29,6 +31,7 @@ from thinwire.planner.link import LONGEST_IDLE_S, MeasuredLink, Need, measure_cu
 from thinwire.planner.local import MeasuredExchange, measure_casts, measure_hooked, measure_synchronized
 from thinwire.planner.training_step import TrainingStep
 from thinwire.step_time import Exchange, Way
+from thinwire.worker.footprint import remembered_num_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Measurements:
         periods: steps from one exchange to the next, by method.
         link: seconds of plain messages.
         hidden: the share of compression that passes beside backward.
+        kept: bytes that a process keeps for an exchange, by method: DDP's buckets, and what the method remembers.
     """
 
     numel: int
@@ -58,6 +62,7 @@ class Measurements:
     periods: Mapping[str, float]
     link: MeasuredLink
     hidden: float
+    kept: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, of which :meth:`from_json` makes the same measurements."""
@@ -75,7 +80,7 @@ class Measurements:
             data["numel"], data["processes"], Network.from_json(data["network"]),
             MeasuredCompute.from_json(data["compute"]), MeasuredCompute.from_json(data["one_bucket"]),
             PlainSteps(tuple(plain["mean_s"]), tuple(plain["most_s"]), plain["block"]), exchanges, data["periods"],
-            MeasuredLink.from_json(data["link"]), data["hidden"],
+            MeasuredLink.from_json(data["link"]), data["hidden"], data.get("kept", {}),
         )  # fmt: skip
 
 
@@ -129,10 +134,24 @@ def measure(
     needs = _needs(chosen, compute, exchanges, periods, plain)
     link = measure_curves(transport, needs, limit_s / 2)
     hidden = _hidden(transport)
-    numel = step.layout.numel
+    kept = {each.method: _kept(each, step.layout, transport) for each in chosen}
     return Measurements(
-        numel, transport.size, network, compute, one_bucket, plain, exchanges, periods, link, hidden
-    )  # fmt: skip
+        step.layout.numel, transport.size, network, compute, one_bucket, plain, exchanges, periods, link, hidden, kept
+    )
+
+
+def _kept(candidate: Candidate, layout: Layout, transport: Transport) -> int:
+    buckets = 0 if candidate.kind is Kind.SYNCHRONIZED else 4 * layout.numel
+    match candidate.kind:
+        case Kind.DENSE | Kind.DENSE_BF16:
+            return buckets
+        case Kind.POWER_SGD:
+            return 2 * buckets  # what its factors left out, of every bucket
+        case Kind.HOOKED:
+            method: Method = on_gradients(parse_method(candidate.method))
+        case Kind.SYNCHRONIZED:
+            method = parse_method(candidate.method)
+    return buckets + remembered_num_bytes(method, layout, transport.rank, transport.size)
 
 
 def _exchanges(

@@ -37,6 +37,7 @@ class PlanRow:
         period: steps from one exchange to the next.
         num_bytes: a step's messages, or the vectors that are summed, of one process.
         codec_s: seconds of compression and decoding a step.
+        kept_num_bytes: what a process keeps for it beside model, gradients and the optimizer's state; None if unknown.
     """
 
     candidate: Candidate
@@ -44,6 +45,7 @@ class PlanRow:
     period: float
     num_bytes: float
     codec_s: float
+    kept_num_bytes: int | None = None
 
     @property
     def method(self) -> str:
@@ -76,6 +78,7 @@ class PlanRow:
             "high_step_s": self.step.high,
             "bytes": self.num_bytes,
             "codec_s": self.codec_s,
+            "kept_bytes": self.kept_num_bytes,
         }
 
 
@@ -92,7 +95,8 @@ def predict(found: Measurements, chosen: Sequence[Candidate]) -> list[PlanRow]:
             num_bytes = sum(each.num_bytes for exchange in exchanges for each in exchange.rounds)
         seconds = Seconds(low * (1 - MODEL_ERROR), middle, high * (1 + MODEL_ERROR))
         codec_s = sum(exchange.codec_s for exchange in exchanges)
-        rows.append(PlanRow(candidate, seconds, period, num_bytes / period, codec_s / period))
+        kept = found.kept.get(candidate.method)
+        rows.append(PlanRow(candidate, seconds, period, num_bytes / period, codec_s / period, kept))
     return sorted(rows, key=lambda row: row.step.middle)
 
 

@@ -86,6 +86,8 @@ class Channel:
     clock: StepClock | None = field(init=False, default=None)
     """What the time of compression is measured by, if it is."""
     _context: Context = field(init=False)
+    _sparse: Sequence[Compressor] = field(init=False)
+    """Those with which the memory can be made again from the vector, and all workers' messages say little."""
     _viewed: tuple[Tensor, list[Tensor]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ class Channel:
         kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in self.method.all_compressors()))
         self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout, kinds, device)
         self.memory = self.method.memory.init(empty(numel, device))
+        self._sparse = [each for each in self.method.all_compressors() if self.memory and self._says_little(each)]
         self.exchange = self.method.exchange.init(self._context, self.method.compressor)
         self.update = {}
         self.rounding = {}
@@ -196,8 +199,7 @@ class Channel:
 
     def can_forget(self, compressor: Compressor) -> bool:
         """Whether :meth:`following` serves, and the mean will be of few entries: beside it the vector can be kept."""
-        count = self.size * num_entries(compressor.outline(self._context.segments))
-        return bool(self.memory) and is_few(count, self.layout.numel)
+        return any(compressor is each for each in self._sparse)
 
     def accept(self, outcome: Outcome) -> None:
         """Remember what an exchange with a finite aggregate left."""
@@ -218,6 +220,9 @@ class Channel:
         else:
             mean = aggregate.mean
             torch._foreach_copy_(list(targets), views_like(mean if factor == 1.0 else mean * factor, targets))
+
+    def _says_little(self, compressor: Compressor) -> bool:
+        return is_few(self.size * num_entries(compressor.outline(self._context.segments)), self.layout.numel)
 
     @property
     def _reads_sent(self) -> bool:
