@@ -11,7 +11,17 @@ from torch import Tensor
 from thinwire.compressors import QSGD, Compressor, Identity, OneBit, Sign, Threshold, TopK
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State
-from thinwire.memory import EF21, ErrorFeedback, Handed, Memory, MemorySender, Momentum, MomentumCorrection, NoMemory
+from thinwire.memory import (
+    EF21,
+    ErrorFeedback,
+    Handed,
+    InPlaceMemory,
+    Memory,
+    MemorySender,
+    Momentum,
+    MomentumCorrection,
+    NoMemory,
+)
 from thinwire.payloads import Dense, Levels, Payload, Sparse
 from thinwire.random import Key
 from thinwire.wire import decode, encode
@@ -59,8 +69,18 @@ def test_two_steps_are_one(memory: Memory, compressor: Compressor) -> None:
         again = compressor.compress(intended, Key(step), WHOLE)
         sender.commit(again)
         assert torch.equal(encode(again), encode(sent))
+        assert sender.next_state is not None
         assert bits(sender.next_state) == bits(after)
         assert bits(state) == before
+        # Where it is sure that the message counts, the next state may take the place of this one.
+        if isinstance(memory, InPlaceMemory):
+            parts = [x[:7].view(1, 7), x[7:]]
+            assert bits(memory.take_in(parts, sent, copies(state))) == bits(after)
+        # A vector that its owner still has makes the state later.
+        kept = Handed(x.clone())
+        forgetful = MemorySender(compressor, memory, state, kept=kept)
+        forgetful.compress(kept, Key(step), WHOLE)
+        assert forgetful.next_state is None
         state = after
 
 

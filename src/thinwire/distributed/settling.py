@@ -54,11 +54,18 @@ class Held:
         self.channel.write_result(self.outcome.aggregate, places, self.unit)
         self.outcome = _without_mean(self.outcome)
 
-    def complete(self) -> None:
-        """Make what the memory will hold, if it is not there: from now on the bucket may be written to."""
+    def complete(self, *, in_place: bool = False) -> None:
+        """Make what the memory will hold, if it is not there: from now on the bucket may be written to.
+
+        Args:
+            in_place: whether all of it counts, so that what the memory holds now is of no use any more.
+        """
         if self.own is not None and self.outcome.memory is None:
-            x, _ = self.channel.gather(self.own, self.unit)
-            self.outcome = self.channel.following(self.outcome, x)
+            if in_place and self.unit == 1.0:
+                self.outcome = self.channel.following_in_place(self.outcome, self.own)
+            else:
+                x, _ = self.channel.gather(self.own, self.unit)
+                self.outcome = self.channel.following(self.outcome, x)
         self.own = None
 
 
@@ -193,7 +200,7 @@ class Settling:
             names = held.channel.layout.names
             gone = {name for name in names if (mark := marks.get(name)) is not None and not mark.counts}
             if len(gone) < len(names):
-                held.complete()
+                held.complete(in_place=not gone)
                 give_back(held.channel, held.outcome, gone)
                 accept(held.channel, held.outcome)
 

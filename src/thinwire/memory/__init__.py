@@ -1,6 +1,6 @@
 """What becomes of the part of a vector that a message left out."""
 
-from thinwire.memory.base import Memory
+from thinwire.memory.base import InPlaceMemory, Memory
 from thinwire.memory.ef21 import EF21
 from thinwire.memory.error_feedback import ErrorFeedback
 from thinwire.memory.handed import Handed
@@ -13,6 +13,7 @@ __all__ = [
     "EF21",
     "ErrorFeedback",
     "Handed",
+    "InPlaceMemory",
     "Memory",
     "MemorySender",
     "Momentum",

@@ -1,5 +1,6 @@
 """What keeps the part of a vector that a message left out."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -49,6 +50,18 @@ class Memory(Protocol):
         ``[d]``) is handed over: it is written to, and may become part of the next state. When the next state is
         taken, the tensors of ``state`` that are not in it are free to be used again. What the next state leaves
         out is what receivers decode, not what was meant.
+        """
+        ...
+
+
+@runtime_checkable
+class InPlaceMemory(Memory, Protocol):
+    """A memory whose next state can take the place of the present one, where nothing can call it back any more."""
+
+    def take_in(self, parts: Sequence[Tensor], sent: Payload, state: State) -> State:
+        """The state once ``sent`` is delivered of the vector that is ``parts``, one after another (f32, any shapes).
+
+        The bits are those of :meth:`Memory.add_residual` and :meth:`Memory.commit`; ``state`` is used up.
         """
         ...
 

@@ -1,15 +1,17 @@
 """Add to the next message what this one left out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor, add_residual, compress_residual
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.layout import Segments, State
+from thinwire.layout import Segments, State, views_like
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -65,6 +67,14 @@ class ErrorFeedback:
         """The decoded message is subtracted."""
         sent.add_to(state["residual"], -1.0)
         return state
+
+    def take_in(self, parts: Sequence[Tensor], sent: Payload, state: State) -> State:
+        """The parts are added to the residual as it lies, and the decoded message is subtracted."""
+        residual = state["residual"]
+        if self.decay != 1.0:
+            residual.mul_(self.decay)
+        torch._foreach_add_(views_like(residual, parts), list(parts))
+        return self.commit(sent, state)
 
     def compress(
         self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State

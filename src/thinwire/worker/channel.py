@@ -15,7 +15,7 @@ from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kind
 from thinwire.kernels.flat.flatten import flatten_finite
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, State, views_like
-from thinwire.memory import Handed, MemorySender, NoMemory, Sender
+from thinwire.memory import Handed, InPlaceMemory, MemorySender, NoMemory, Sender
 from thinwire.memory.sender import NonfiniteSender
 from thinwire.methods import Consensus, Method, ModelAveraging, check_method
 from thinwire.payloads import Sparse
@@ -196,6 +196,16 @@ class Channel:
         """The outcome with the memory's next state, from the vector ``x`` that was exchanged."""
         _, unsent = self.method.memory.add_residual(x.take(), self.memory)
         return replace(outcome, memory=self.method.memory.commit(outcome.aggregate.sent, unsent))
+
+    def following_in_place(self, outcome: Outcome, tensors: Sequence[Tensor]) -> Outcome:
+        """:meth:`following` from the tensors that the vector was made of; the present state is of no use any more.
+
+        A memory that can takes them in as they lie, which saves two passes over the vector.
+        """
+        memory = self.method.memory
+        if isinstance(memory, InPlaceMemory) and all(each.dtype == torch.float32 for each in tensors):
+            return replace(outcome, memory=memory.take_in(tensors, outcome.aggregate.sent, self.memory))
+        return self.following(outcome, self.gather(tensors)[0])
 
     def can_forget(self, compressor: Compressor) -> bool:
         """Whether :meth:`following` serves, and the mean will be of few entries: beside it the vector can be kept."""
