@@ -11,9 +11,14 @@ from torch.nn.parallel import DistributedDataParallel
 import thinwire
 from thinwire.distributed.buckets import BucketSizes
 from thinwire.distributed.comm_hook import can_overlap
+from thinwire.distributed.settling import Held
 from thinwire.errors import ConfigError
+from thinwire.layout import Layout
 from thinwire.methods import parse_method
 from thinwire.methods.catalog import CATALOG
+from thinwire.random import Key
+from thinwire.simulator import Simulation
+from thinwire.worker.channel import Channel
 
 pytestmark = [
     pytest.mark.usefixtures("alone"),
@@ -108,6 +113,28 @@ def test_what_is_kept_in_the_bucket_makes_the_memory_that_would_have_been_kept_b
     assert kept.hook.num_steps == beside.hook.num_steps > 0
     kept.hook.close()
     beside.hook.close()
+
+
+def test_a_gradient_that_lies_in_the_bucket_is_written_once_the_memory_is_made() -> None:
+    """As DDP would have it if it gave views although it was asked for none."""
+    layout = Layout(("w",), (torch.Size([200]),))
+    method = parse_method("topk:k=3")
+    found = []
+    for is_in_bucket in (False, True):
+        channel = Channel(method, layout, [torch.zeros(200, dtype=torch.float32)], 0, 1, Key(0))
+        bucket = torch.arange(200.0, dtype=torch.float32)
+        x, finite = channel.gather([bucket])
+        (outcome,) = Simulation(1).run([channel.run(x, method.compressor, finite, 0, forgets=True)])
+        assert outcome.memory is None
+        held = Held(channel, outcome, [bucket], 1.0)
+        grad = bucket[:] if is_in_bucket else bucket.clone()
+        held.write_to({"w": grad})
+        assert grad.count_nonzero() == 3
+        held.complete(in_place=True)
+        assert held.outcome.memory is not None
+        found.append(held.outcome.memory["residual"])
+    assert torch.equal(*found)
+    assert found[0].count_nonzero() == 196  # what was sent, and the 0
 
 
 def test_a_bucket_that_is_filled_anew_without_the_model_knowing_is_refused() -> None:

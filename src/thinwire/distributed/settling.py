@@ -46,6 +46,8 @@ class Held:
         """Copy the mean to those gradients, by name, that are there."""
         names, shapes = self.channel.layout.names, self.channel.layout.shapes
         targets = [grads[name] for name in names]
+        if self.own and any(target is not None and _share_memory(target, self.own[0]) for target in targets):
+            self.complete()  # a gradient was put into the bucket, which no version of DDP is known to do
         # What is written for a gradient that DDP has left alone goes nowhere.
         places = [
             torch.empty(shape, dtype=torch.float32) if target is None else target
@@ -207,6 +209,10 @@ class Settling:
     def clear(self) -> None:
         """Forget everything: channels stay as they were before the exchanges."""
         self._held, self._before, self._marks = [], {}, {}
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _without_mean(outcome: Outcome) -> Outcome:
