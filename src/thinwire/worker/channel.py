@@ -12,7 +12,6 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.gather import is_few
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
-from thinwire.kernels.flat.flatten import flatten_finite
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, State, views_like
 from thinwire.memory import Handed, InPlaceMemory, MemorySender, NoMemory, Sender
@@ -22,6 +21,7 @@ from thinwire.payloads import Sparse
 from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
 from thinwire.steps import Steps
+from thinwire.worker.parameters import flatten_any
 from thinwire.worker.step_times import StepClock, TimedSender
 
 
@@ -109,7 +109,7 @@ class Channel:
     def gather(self, tensors: Sequence[Tensor], unit: float = 1.0) -> tuple[Handed, bool]:
         """The tensors of this part, over ``unit``, as one new vector for :meth:`run`; whether it is finite."""
         flat = empty(self.layout.numel, self._context.device)
-        finite = flatten_finite(_in_f32(tensors), flat)
+        finite = flatten_any(tensors, flat)
         return Handed(flat if unit == 1.0 else flat.div_(unit)), finite
 
     def gather_signal(self) -> tuple[Handed, bool]:
@@ -140,8 +140,8 @@ class Channel:
     def _read_params(self, out: Tensor, minuend: Tensor | None = None) -> bool:
         """Parameters, with what rounding took from them, or what they are short of the minuend; all finite?"""
         if not self.rounding:
-            return flatten_finite(_in_f32(self.params), out, minuend)
-        finite = flatten_finite(_in_f32(self.params), out)
+            return flatten_any(self.params, out, minuend)
+        finite = flatten_any(self.params, out)
         for lost in self.rounding.values():
             out += lost
         if minuend is not None:
@@ -162,7 +162,7 @@ class Channel:
             views = views_like(flat, self.params)
         torch._foreach_copy_(list(self.params), views)
         for lost in self.rounding.values():
-            flatten_finite(_in_f32(self.params), lost)
+            flatten_any(self.params, lost)
             torch.sub(flat, lost, out=lost)
 
     def run(
@@ -286,8 +286,3 @@ def _pieces(named: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor
                 )
         begin = end
     return pieces
-
-
-def _in_f32(tensors: Sequence[Tensor]) -> list[Tensor]:
-    # Even where there is nothing to do, the call takes longer than the question.
-    return [tensor if tensor.dtype == torch.float32 else tensor.float() for tensor in tensors]

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.errors import ConfigError
+from thinwire.kernels.flat.finite import is_finite
+from thinwire.kernels.flat.flatten import flatten_finite
+from thinwire.layout import views_like
 
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 """What torch.compile and others put before the names of what they wrap, wherever that is."""
@@ -126,3 +129,21 @@ def clip_own(params: Sequence[Tensor], grads: Sequence[Tensor], longest: float) 
     norm = torch.nn.utils.get_total_norm(list(grads))
     if torch.isfinite(norm):
         torch.nn.utils.clip_grads_with_norm_(list(params), longest, norm)
+
+
+def flatten_any(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:
+    """:func:`flatten_finite` of tensors of any floating-point format; those of 16 bits are widened where they go to.
+
+    Example:
+        >>> out = torch.empty(3)
+        >>> flatten_any([torch.ones(2, dtype=torch.bfloat16), torch.zeros(1)], out), out.tolist()
+        (True, [1.0, 1.0, 0.0])
+    """
+    if all(tensor.dtype == torch.float32 for tensor in tensors):
+        return flatten_finite(tensors, out, minuend)
+    with torch.no_grad():
+        torch._foreach_copy_(views_like(out, tensors), list(tensors))
+    finite = is_finite(out)
+    if minuend is not None:
+        torch.sub(minuend, out, out=out)
+    return finite
