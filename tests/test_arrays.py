@@ -1,6 +1,7 @@
 """Memory is used again, and never while anything still refers to it."""
 
 import gc
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -103,3 +104,20 @@ def test_small_arrays_and_special_contents() -> None:
     assert torch.equal(copy_of(x), x)
     assert copy_of(x).is_contiguous()
     assert copy_of(x.to(torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_a_forked_process_has_memory_of_its_own() -> None:
+    mine = zeros(1 << 19, torch.device("cpu"))
+    free = zeros(1 << 19, torch.device("cpu"))
+    free.fill_(3.0)
+    del free
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        mine.fill_(7.0)
+        other = zeros(1 << 19, torch.device("cpu")).fill_(9.0)
+        os.write(write, b"%d" % int(other[0]))
+        os._exit(0)
+    assert os.read(read, 1) == b"9"
+    os.waitpid(child, 0)
+    assert not mine.any()

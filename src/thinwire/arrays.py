@@ -211,7 +211,10 @@ def _mapped(num_bytes: int) -> memoryview:
     From the allocator it would lie among gradients, which come and go at every step: the holes between took one to two
     times the model's memory (30 layers of 4 M parameters, top-k).
     """
-    block = mmap.mmap(-1, num_bytes)
+    if sys.platform == "win32":
+        return memoryview(mmap.mmap(-1, num_bytes))
+    # Private: unless told otherwise, a child of fork would write to its parent's vectors.
+    block = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if _HAS_HUGE_PAGES:
         with contextlib.suppress(OSError):  # a kernel without them; it is only advice
             block.madvise(mmap.MADV_HUGEPAGE)

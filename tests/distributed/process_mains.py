@@ -376,6 +376,8 @@ def request_everything(folder: str, transport: Transport) -> None:
         now = transport.traffic
         link = (now.bytes_sent - before.bytes_sent, now.bytes_received - before.bytes_received)
         results.append((answer, link))
+    own = vector(transport.rank, 1000)
+    is_in_place = transport.run(all_reduce(own, in_place=True)).data_ptr() == own.data_ptr()
     kept = sum(len(peer.outgoing) for peer in transport._links.peers.values())
     astray = []
     for peer in (transport.rank, transport.size, -1):
@@ -397,6 +399,7 @@ def request_everything(folder: str, transport: Transport) -> None:
     found = {
         "programs": results,
         "kept": kept,
+        "in_place": is_in_place,
         "astray": astray,
         "shared": shared,
         "uneven": uneven,

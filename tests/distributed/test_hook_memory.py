@@ -35,10 +35,12 @@ EVERYTHING = thinwire.DensePolicy(vectors=False, embeddings=False, below=0)
 class Training:
     """Layers with weights and biases, whose buckets are of one layer or so from the second step on."""
 
-    def __init__(self, method: str, *, views: bool) -> None:
+    def __init__(self, method: str, *, views: bool, layers: nn.Sequential | None = None, static: bool = False) -> None:
         torch.manual_seed(3)
-        self.layers = nn.Sequential(*(nn.Linear(40, 40) for _ in range(4)))
-        self.model = DistributedDataParallel(self.layers, bucket_cap_mb=0.005, gradient_as_bucket_view=views)
+        self.layers = layers or nn.Sequential(*(nn.Linear(40, 40) for _ in range(4)))
+        self.model = DistributedDataParallel(
+            self.layers, bucket_cap_mb=0.005, gradient_as_bucket_view=views, static_graph=static
+        )
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
         self.hook = thinwire.compress_ddp(self.model, method, policy=EVERYTHING, warn_if_slower=False)
         self.generator = torch.Generator().manual_seed(4)
@@ -53,7 +55,40 @@ class Training:
                for name, param in self.layers.named_parameters()},
             **self.hook.state_dict()["tensors"],
         }  # fmt: skip
-        return {name: tensor.detach().numpy().tobytes() for name, tensor in found.items()}
+        return {name: tensor.detach().contiguous().float().numpy().tobytes() for name, tensor in found.items()}
+
+
+class Folded(nn.Module):
+    """Images of 40 entries, for convolutions between linear layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(len(x), 4, 2, 5) if x.dim() == 2 else x.flatten(1)
+
+
+class In16(nn.Module):
+    """A layer of bfloat16 between others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(40, 40, dtype=torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.bfloat16()).float()  # type: ignore[no-any-return]
+
+
+def with_channels_last() -> nn.Sequential:
+    torch.manual_seed(5)
+    layers = nn.Sequential(
+        nn.Linear(40, 40), Folded(), nn.Conv2d(4, 12, 1), nn.Conv2d(12, 4, (1, 3), padding="same"), Folded(),
+        nn.Linear(40, 40),
+    )  # fmt: skip
+    layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return layers
+
+
+def with_two_formats() -> nn.Sequential:
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Linear(40, 40), In16(), nn.Linear(40, 40))
 
 
 def plain(training: Training) -> None:
@@ -115,6 +150,36 @@ def test_what_is_kept_in_the_bucket_makes_the_memory_that_would_have_been_kept_b
     beside.hook.close()
 
 
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("layers", [with_channels_last, with_two_formats])
+@pytest.mark.parametrize("method", ["topk:density=2%", "signtopk:density=2%"])
+def test_of_any_order_in_memory_and_any_format_gradients_are_those_that_would_have_been(
+    method: str, layers: Callable[[], nn.Sequential], static: bool
+) -> None:
+    kept = Training(method, views=False, layers=layers(), static=static)
+    beside = Training(method, views=True, layers=layers(), static=static)
+    for _ in range(4):
+        plain(kept)
+        plain(beside)
+        assert kept.bits() == beside.bits()
+    kept.hook.close()
+    beside.hook.close()
+
+
+def test_what_is_sent_of_a_gradient_is_at_its_own_place() -> None:
+    training = Training("topk:density=2%", views=False, layers=with_channels_last())
+    plain_copy = with_channels_last()
+    plain_copy(torch.randn(8, 40, generator=torch.Generator().manual_seed(4))).pow(2).mean().backward()
+    training.backward()
+    for mine, theirs in zip(training.layers.parameters(), plain_copy.parameters(), strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        sent = mine.grad != 0
+        assert sent.any()
+        assert torch.equal(mine.grad[sent], theirs.grad[sent])
+    training.hook.close()
+
+
 def test_a_gradient_that_lies_in_the_bucket_is_written_once_the_memory_is_made() -> None:
     """As DDP would have it if it gave views although it was asked for none."""
     layout = Layout(("w",), (torch.Size([200]),))
@@ -166,5 +231,7 @@ def test_buckets_are_cut_as_ddp_cuts_them() -> None:
         for bucket in training.model.reducer._get_zeros_like_grad_buckets()
     ]
     sizes = {name: param.nbytes for name, param in training.layers.named_parameters()}
-    assert [set(names) for names in BucketSizes.of(training.model).cut(sizes)] == theirs
+    known = BucketSizes.of(training.model)
+    assert known is not None
+    assert [set(names) for names in known.cut(sizes)] == theirs
     training.hook.close()

@@ -72,9 +72,13 @@ def test_all_reduce_adds_in_rank_order_whatever_the_length(found: list[dict[str,
 def test_an_all_reduce_in_place_adds_the_same_in_the_same_order(found: list[dict[str, Any]]) -> None:
     for rank in RANKS:
         answer, _ = found[rank]["programs"][4]
-        for numel, summed in zip((*mains.NUMELS, 1_000_003), answer[::2], strict=True):
+        numels = (*mains.NUMELS, 1_000_003)
+        for numel, summed, halves in zip(numels, answer[::2], answer[1::2], strict=True):
             first, second, third = (mains.vector(source, numel) for source in RANKS)
             assert torch.equal(summed, (first + second + third) / 3)
+            rounded = [each.bfloat16().float() for each in (first, second, third)]
+            assert torch.equal(halves, ((rounded[0] + rounded[1] + rounded[2]) / 3).bfloat16())
+        assert found[rank]["in_place"]
 
 
 def test_letters_of_a_pair_arrive_in_the_order_they_were_sent(found: list[dict[str, Any]]) -> None:

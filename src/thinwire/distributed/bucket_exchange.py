@@ -69,10 +69,10 @@ class BucketExchange:
 
     @torch.no_grad()
     def program(self, named: Mapping[str, Tensor], *, keeps: bool) -> Steps[ExchangedBucket]:
-        """The exchange of a bucket's gradients, by name; they are overwritten with the mean.
+        """The exchange of a bucket's gradients, by name; the mean is written over them.
 
-        If it ``keeps`` them, those that have a mean of few entries stay as they are, until it is known whether the
-        exchange counts; :meth:`write_kept` then writes their means.
+        If it ``keeps`` them, it is not where the mean is of few entries: these gradients stay in the bucket until it is
+        known whether the exchange counts, and :meth:`write_kept` writes their means.
         """
         begun_s = self.watch.begin() if self.watch else 0.0
         if self._clock:
@@ -135,8 +135,11 @@ class BucketExchange:
     def write_kept(self, grads: Mapping[str, Tensor | None]) -> None:
         """To gradients by name, where those in the bucket were kept; None stands for one that DDP has left alone."""
         kept, self._kept = self._kept, []
+        before = self._clock.switch("apply") if self._clock else None
         for held in kept:
             held.write_to(grads)
+        if self._clock and before:
+            self._clock.switch(before)
 
     @torch.no_grad()
     def complete(self) -> None:
@@ -152,7 +155,10 @@ class BucketExchange:
             self._runner.accept(channel, outcome, step)
             self._runner.num_steps = step
 
+        before = self._clock.switch("compress") if self._clock else None
         self.settling.settle(accept)
+        if self._clock and before:
+            self._clock.switch(before)
 
     def forget(self) -> None:
         """The exchanges of this step, or those that wait, are as if they had not been."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from thinwire.arrays import release
@@ -20,7 +21,7 @@ from thinwire.worker.keeper import Keeper
 from thinwire.worker.parameters import plain_name
 from thinwire.worker.step_times import StepClock
 
-_DEFAULT_FIRST_NUM_BYTES, _DEFAULT_NUM_BYTES = 1 << 20, 25 << 20
+_DEFAULT_NUM_BYTES = 25 << 20
 """DDP's, unless it is told otherwise."""
 
 Cut = tuple[str, ...]
@@ -41,11 +42,14 @@ class BucketSizes:
     following: int
 
     @staticmethod
-    def of(model: nn.Module) -> "BucketSizes":
-        """Those that a DDP was made with."""
-        following = int(vars(model).get("bucket_bytes_cap", _DEFAULT_NUM_BYTES))
-        is_default = following == _DEFAULT_NUM_BYTES
-        return BucketSizes(_DEFAULT_FIRST_NUM_BYTES if is_default else following, following)
+    def of(model: nn.Module) -> "BucketSizes | None":
+        """Those that a DDP was made with; None where each bucket has a size of its own."""
+        made = vars(model)
+        if made.get("bucket_bytes_cap_list"):
+            return None
+        following = int(made.get("bucket_bytes_cap", _DEFAULT_NUM_BYTES))
+        is_default = made.get("bucket_bytes_cap_default", following == _DEFAULT_NUM_BYTES)
+        return BucketSizes(dist._DEFAULT_FIRST_BUCKET_BYTES if is_default else following, following)
 
     def are_several(self, sizes: Mapping[str, int]) -> bool:
         """Whether a bucket has what DDP will make several of: in the first step it has one for all."""

@@ -146,6 +146,8 @@ class CompressedGradients:
         if not own.require_backward_grad_sync:
             return
         self._exchange.complete()
+        if self._is_under_way:  # an error has ended the backward pass before its last bucket
+            self._exchange.forget()
         self._is_under_way = False
         if self._trained.differs(own):
             self._exchange.settle()
@@ -183,8 +185,7 @@ class CompressedGradients:
         names = [self._trained.name_of(param) for param in params]
         self._exchange.settling.begin(dict(zip(names, params, strict=True)))
         handed_s = self._exchange.watch.hand_over() if self._exchange.watch else 0.0
-        # Outside of backward nobody would write the means to the gradients; in views of the bucket they are wanted.
-        keeps = is_inside and not self._trained.has_views
+        keeps = is_inside and self._trained.keeps(params)  # outside of backward nobody would write the means
         program = self._exchange.program(dict(zip(names, grads, strict=True)), keeps=keeps)
         return self._pipeline.submit(program, functools.partial(self._exchange.finish, buffer, is_last, handed_s))
 

@@ -23,7 +23,7 @@ class Held:
         channel: of the bucket, or of a part of it.
         outcome: what came back.
         own: this process's gradients in the bucket, in layout order, if they are kept there.
-        unit: what they are multiplied by.
+        unit: of gradients in the bucket and of the means that are written: the factor of a scaled loss.
     """
 
     channel: Channel

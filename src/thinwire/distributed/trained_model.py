@@ -2,6 +2,7 @@
 
 import warnings
 import weakref
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +50,16 @@ class TrainedModel:
         """The model, as long as the script keeps it."""
         return self._model()
 
-    @property
-    def has_views(self) -> bool:
-        """Whether gradients are views of DDP's buckets."""
+    def keeps(self, params: Sequence[Tensor]) -> bool:
+        """Whether a bucket of these can stay as it is until the next backward, and their means be written afterwards.
+
+        Not where gradients are views of buckets; nor of tensors that are not contiguous, of which a bucket has the
+        entries in another order; nor in a static graph, where nothing says which bucket of the first step is the last.
+        """
         model = self._model()
-        return model is None or model.gradient_as_bucket_view
+        if model is None or model.gradient_as_bucket_view or model.static_graph:
+            return False
+        return all(param.is_contiguous() for param in params)
 
     @property
     def names(self) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
-from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.reading import MessageReader
 from thinwire.kernels.flat.finite import divide_finite, is_finite
 from thinwire.kernels.reduce.segment_sums import segment_sums
@@ -81,6 +81,16 @@ class Gather:
             combine = functools.partial(_robust_mean, reader=ctx.reader, clipped=tensors, by_entry=self.mean != "all")
         result, finite = yield from all_gather(message, combine, ctx.max_num_bytes)
         return Aggregate(result, finite, message.numel(), sent, ctx.size)
+
+
+def has_sparse_means(exchange: Exchange) -> bool:
+    """Whether the exchange's mean is sparse where messages say something of few entries.
+
+    Example:
+        >>> has_sparse_means(Gather()), has_sparse_means(Gather(mean="contributors"))
+        (True, False)
+    """
+    return exchange == Gather()
 
 
 def _mean(messages: Sequence[Tensor], reader: MessageReader) -> tuple[Tensor | Sparse, bool]:

@@ -62,7 +62,6 @@ class Hierarchical:
             message = encode(Dense(vector))
             yield from send(leader, message)
             mean, finite = yield from receive(leader, exact.vector, max_exact_num_bytes(numel))
-            # Decoded, it is a view of the message and not of x, which is written to again.
             return Aggregate(mean, finite, message.numel(), exact.payload(message), ctx.size)
         members = range(leader + 1, min(leader + self.island, ctx.size))
         for member in members:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinwire.distributed.bucket_exchange import BucketExchange, ExchangedBucket
+from thinwire.distributed.bucket_exchange import BucketExchange
 from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.comm_hook import on_gradients
 from thinwire.distributed.dense_policy import DensePolicy
@@ -160,17 +160,10 @@ def measure_hooked(
         named = [_named(layout, vectors[(turn + each) % len(vectors)]) for each in range(size)]
         for number, names in enumerate(buckets):
             grads = [{name: each[name] for name in names} for each in named]
-            outcomes: dict[int, ExchangedBucket] = {}
             programs = [
-                functools.partial(_keep, exchange, own, each, outcomes)
-                for each, (exchange, own) in enumerate(zip(exchanges, grads, strict=True))
+                functools.partial(_exchanged, exchange, own) for exchange, own in zip(exchanges, grads, strict=True)
             ]
             found[number].append(_tried(programs, rank, network))
-            for each, exchange in enumerate(exchanges):
-                is_last = number == len(buckets) - 1
-                exchange.finish(torch.empty(0, dtype=torch.float32), is_last, 0.0, outcomes[each])
-        for exchange in exchanges:
-            exchange.settle()
     return [MeasuredExchange(tuple(each[WARM_UPS:])) for each in found]
 
 
@@ -224,10 +217,12 @@ def _round(ops: Sequence[Op]) -> tuple[Way, float]:
     return Way.GATHER, max(sizes)
 
 
-def _keep(
-    exchange: BucketExchange, grads: Mapping[str, Tensor], rank: int, outcomes: dict[int, ExchangedBucket]
-) -> Steps[None]:
-    outcomes[rank] = yield from exchange.program(grads, keeps=True)
+def _exchanged(exchange: BucketExchange, grads: Mapping[str, Tensor]) -> Steps[None]:
+    """A bucket as the hook exchanges it, with what is done once its gradients count."""
+    exchanged = yield from exchange.program(grads, keeps=True)
+    exchange.finish(torch.empty(0, dtype=torch.float32), is_last=True, handed_s=0.0, exchanged=exchanged)
+    exchange.write_kept({name: torch.empty_like(grad) for name, grad in grads.items()})
+    exchange.settle()
 
 
 def _named(layout: Layout, vector: Tensor) -> Mapping[str, Tensor]:

@@ -10,7 +10,7 @@ from thinwire.arrays import CPU, copy_of, empty, zeros
 from thinwire.compressors import Compressor
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
-from thinwire.exchanges.gather import is_few
+from thinwire.exchanges.gather import has_sparse_means, is_few
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, State, views_like
@@ -232,7 +232,8 @@ class Channel:
             torch._foreach_copy_(list(targets), views_like(mean if factor == 1.0 else mean * factor, targets))
 
     def _says_little(self, compressor: Compressor) -> bool:
-        return is_few(self.size * num_entries(compressor.outline(self._context.segments)), self.layout.numel)
+        count = self.size * num_entries(compressor.outline(self._context.segments))
+        return has_sparse_means(self.method.exchange) and is_few(count, self.layout.numel)
 
     @property
     def _reads_sent(self) -> bool:
