@@ -39,7 +39,15 @@ ROOMS = {
 }
 """The rooms of the kernels, by the same rule."""
 # Plain iterators and context managers: no program of a worker passes through them.
-ITERATORS = {"records", "one_torch_thread", "private_torch_randomness", "shared_model", "told_once", "signals_raise"}
+ITERATORS = {
+    "records",
+    "one_torch_thread",
+    "private_torch_randomness",
+    "shared_model",
+    "told_once",
+    "signals_raise",
+    "during",
+}
 READS_ENVIRONMENT = {"experiments/launch.py", "distributed/addresses.py"}
 """Of processes that are to be started, and where the launcher and gloo were told that others are reached."""
 MANY_OPTIONS = {"cli", "methods"}

@@ -27,8 +27,6 @@ _LEAST = 1 << 20
 _ALIGNMENT = 64
 """Where an array begins: what is read or written at once by the widest vectors then lies in one line of the cache."""
 
-_HAS_HUGE_PAGES = sys.platform == "linux"
-
 _BLOCK = 1 << 17
 """Entries that the cache holds, of several vectors."""
 
@@ -102,9 +100,6 @@ def array_of(tensor: Tensor) -> "np.ndarray[Any, Any]":
 
 def tensor_of(array: "np.ndarray[Any, Any]") -> Tensor:
     """The tensor that shares the memory of ``array``.
-
-    Results are allocated by numpy: it asks for huge pages, which makes a fresh large array several times
-    cheaper.
 
     Example:
         >>> tensor_of(np.ones(2, np.float32))
@@ -215,7 +210,7 @@ def _mapped(num_bytes: int) -> memoryview:
         return memoryview(mmap.mmap(-1, num_bytes))
     # Private: unless told otherwise, a child of fork would write to its parent's vectors.
     block = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if _HAS_HUGE_PAGES:
+    if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a kernel without them; it is only advice
             block.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(block)

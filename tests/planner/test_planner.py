@@ -35,10 +35,12 @@ from thinwire.planner import (
     measure_synchronized,
 )
 from thinwire.planner.accuracy import Trial, message_error
-from thinwire.planner.compute import PlainSteps
+from thinwire.planner.compute import MeasuredCompute, PlainSteps
 from thinwire.planner.family import DENSE, DENSE_BF16, POWER_SGD
+from thinwire.planner.link import Need
+from thinwire.planner.measuring import _needs
 from thinwire.random import Key
-from thinwire.step_time import Exchange, Round, Way
+from thinwire.step_time import Bucket, Compute, Exchange, Round, Way
 from thinwire.wire import encode
 
 SIZE = 2
@@ -80,10 +82,21 @@ def test_every_candidate_has_a_row_the_fastest_first(found: list[dict[str, Any]]
     assert by_name[POWER_SGD]["bytes"] == 4 * ((80 + 10) + 2 * (80 + 10) + 2 * (60 + 80))
 
 
-def test_a_link_is_measured_after_the_silence_that_each_candidate_leaves(found: list[dict[str, Any]]) -> None:
-    silences = {point["idle_s"] for point in found[0]["found"]["link"] if point["way"] == Way.GATHER.value}
-    assert len(silences) > 1
-    assert max(silences) > 2 * min(silences)  # of four local steps, and of one
+def test_a_link_is_measured_after_the_silence_that_each_candidate_leaves() -> None:
+    hooked, rare = Candidate("topk:k=1", Kind.HOOKED), Candidate("topk:k=100,every=4", Kind.SYNCHRONIZED)
+    dense, again = Candidate(DENSE, Kind.DENSE), Candidate("topk:k=50,every=4", Kind.SYNCHRONIZED)
+    compute = MeasuredCompute((Compute((Bucket(1000, 0.01),), 0.02, 0.03),), (("w",),))
+
+    def sends(num_bytes: float) -> list[MeasuredExchange]:
+        return [MeasuredExchange((Exchange(rounds=(Round(Way.GATHER, num_bytes),)),))]
+
+    exchanges = {hooked.method: sends(8.0), rare.method: sends(800.0), again.method: sends(400.0), dense.method: []}
+    periods = {rare.method: 4.0, again.method: 4.0}
+    needs = _needs([hooked, rare, dense, again], compute, exchanges, periods, PlainSteps((0.025,), (0.025,)))
+    assert needs == {
+        Way.GATHER: [Need(idle_s=0.03, most_bytes=8.0), Need(idle_s=0.1, most_bytes=800.0)],
+        Way.TORCH_SUM: [Need(idle_s=0.03, most_bytes=4000.0)],
+    }
 
 
 def test_what_was_measured_can_be_kept_and_predicted_from_again(found: list[dict[str, Any]]) -> None:

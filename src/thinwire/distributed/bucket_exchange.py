@@ -17,7 +17,7 @@ from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.exchange_runner import ExchangeRunner
 from thinwire.worker.refusals import first_nonfinite_parameter
-from thinwire.worker.step_times import StepClock
+from thinwire.worker.step_times import StepClock, during
 
 
 class GradScaler(Protocol):
@@ -135,11 +135,9 @@ class BucketExchange:
     def write_kept(self, grads: Mapping[str, Tensor | None]) -> None:
         """To gradients by name, where those in the bucket were kept; None stands for one that DDP has left alone."""
         kept, self._kept = self._kept, []
-        before = self._clock.switch("apply") if self._clock else None
-        for held in kept:
-            held.write_to(grads)
-        if self._clock and before:
-            self._clock.switch(before)
+        with during(self._clock, "apply"):
+            for held in kept:
+                held.write_to(grads)
 
     @torch.no_grad()
     def complete(self) -> None:
@@ -155,10 +153,8 @@ class BucketExchange:
             self._runner.accept(channel, outcome, step)
             self._runner.num_steps = step
 
-        before = self._clock.switch("compress") if self._clock else None
-        self.settling.settle(accept)
-        if self._clock and before:
-            self._clock.switch(before)
+        with during(self._clock, "compress"):
+            self.settling.settle(accept)
 
     def forget(self) -> None:
         """The exchanges of this step, or those that wait, are as if they had not been."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from thinwire.arrays import release
 from thinwire.compressors import Identity
 from thinwire.distributed.dense_policy import PartlyDense
 from thinwire.layout import Granularity, Layout, PerTensor, Whole
@@ -129,8 +128,6 @@ class BucketChannels:
         # A parameter is in one bucket: buckets that had one of these are no more.
         gone = [old for old in self._keeper.channels if not set(old.layout.names).isdisjoint(cut)]
         self._keeper.park(gone)
-        if gone:
-            release()  # nothing of their length will be asked for again
         self._give_up(channel)
         self._keeper.add([channel])
         channel.clock = self.clock

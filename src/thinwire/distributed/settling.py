@@ -63,11 +63,7 @@ class Held:
             in_place: whether all of it counts, so that what the memory holds now is of no use any more.
         """
         if self.own is not None and self.outcome.memory is None:
-            if in_place and self.unit == 1.0:
-                self.outcome = self.channel.following_in_place(self.outcome, self.own)
-            else:
-                x, _ = self.channel.gather(self.own, self.unit)
-                self.outcome = self.channel.following(self.outcome, x)
+            self.outcome = self.channel.following(self.outcome, self.own, self.unit, in_place=in_place)
         self.own = None
 
 

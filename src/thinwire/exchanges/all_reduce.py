@@ -61,13 +61,10 @@ class AllReduce:
         outline = sender.compressor.outline(ctx.segments)
         if isinstance(outline, SeededSparse | Sparse) and isinstance(outline.values, Dense):
             return (yield from self._few(payload, outline.values.numel, ctx))
-        sent: Payload | None = payload
-        is_own = isinstance(payload, Dense)
-        if is_own and not ctx.keeps_sent:
-            sent = None
+        sent = payload if ctx.keeps_sent or not isinstance(payload, Dense) else None
         vector = Handed(payload.values if isinstance(payload, Dense) else payload.to_dense())
         del payload
-        mean, num_bytes = yield from self._mean(vector, ctx, in_place=not is_own or sent is None)
+        mean, num_bytes = yield from self._mean(vector, ctx, in_place=not isinstance(sent, Dense))
         return Aggregate(mean, is_finite(mean), num_bytes, sent, ctx.size)
 
     def _mean(self, vector: Handed, ctx: Context, *, in_place: bool) -> Steps[tuple[Tensor, int]]:

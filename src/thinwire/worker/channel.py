@@ -192,20 +192,21 @@ class Channel:
         intended = own if is_exact else remembering.intended
         return Outcome(aggregate, remembering.next_state, intended, is_exact)
 
-    def following(self, outcome: Outcome, x: Handed) -> Outcome:
-        """The outcome with the memory's next state, from the vector ``x`` that was exchanged."""
-        _, unsent = self.method.memory.add_residual(x.take(), self.memory)
-        return replace(outcome, memory=self.method.memory.commit(outcome.aggregate.sent, unsent))
+    def following(
+        self, outcome: Outcome, tensors: Sequence[Tensor], unit: float = 1.0, *, in_place: bool = False
+    ) -> Outcome:
+        """The outcome with the memory's next state, from the tensors, over ``unit``, whose vector was exchanged.
 
-    def following_in_place(self, outcome: Outcome, tensors: Sequence[Tensor]) -> Outcome:
-        """:meth:`following` from the tensors that the vector was made of; the present state is of no use any more.
-
-        A memory that can takes them in as they lie, which saves two passes over the vector.
+        If it is made ``in_place`` the present state is of no use any more, and a memory that can takes the tensors in
+        as they lie: that saves two passes over the vector.
         """
-        memory = self.method.memory
-        if isinstance(memory, InPlaceMemory) and all(each.dtype == torch.float32 for each in tensors):
-            return replace(outcome, memory=memory.take_in(tensors, outcome.aggregate.sent, self.memory))
-        return self.following(outcome, self.gather(tensors)[0])
+        memory, sent = self.method.memory, outcome.aggregate.sent
+        are_f32 = unit == 1.0 and all(each.dtype == torch.float32 for each in tensors)
+        if in_place and are_f32 and isinstance(memory, InPlaceMemory):
+            return replace(outcome, memory=memory.take_in(tensors, sent, self.memory))
+        x, _ = self.gather(tensors, unit)
+        _, unsent = memory.add_residual(x.take(), self.memory)
+        return replace(outcome, memory=memory.commit(sent, unsent))
 
     def can_forget(self, compressor: Compressor) -> bool:
         """Whether :meth:`following` serves, and the mean will be of few entries: beside it the vector can be kept."""

@@ -12,7 +12,7 @@ _META = torch.device("meta")
 
 
 def remembered_num_bytes(method: Method, layout: Layout, rank: int, size: int) -> int:
-    """Bytes of memory, reference points, exchange's state and what rounding takes, of one worker's f32 model.
+    """Bytes of memory, reference points and exchange's state, of one worker's f32 model.
 
     The fragments of a model have their states one after another, as long together as one of the whole. Beside it an
     exchange takes one vector while it lasts. An exchange's own state is made for a moment, if it has one.

@@ -3,7 +3,8 @@
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -133,6 +134,17 @@ class StepClock:
         return StepTimes.of({phase: statistics.median(step[phase] for step in steps) for phase in PHASES})
 
 
+@contextmanager
+def during(clock: StepClock | None, phase: Phase) -> Iterator[None]:
+    """What is done within counts as ``phase``, what follows as what was before, if there is a clock."""
+    before = None if clock is None else clock.switch(phase)
+    try:
+        yield
+    finally:
+        if clock is not None and before is not None:
+            clock.switch(before)
+
+
 def median_times(clock: StepClock | None) -> StepTimes:
     """The median of a clock that is there only if it was asked for.
 
@@ -175,6 +187,5 @@ class TimedSender:
 
     def commit(self, sent: Payload) -> None:
         """As ``inner``."""
-        before = self.clock.switch("compress")
-        self.inner.commit(sent)
-        self.clock.switch(before)
+        with during(self.clock, "compress"):
+            self.inner.commit(sent)

@@ -54,11 +54,9 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
     if not out.is_cpu:
         return body_for(flatten_finite_torch, out.device)(tensors, out, minuend)
     pieces = np.array(addresses + ends, np.int64)
-    if minuend is not None:
-        vectors = array_of(minuend), array_of(out)
-        return all(run(_flatten_from, [(pieces, *vectors, start, stop) for start, stop in shares(end)]))
-    target = array_of(out).view(np.uint32)
-    return all(run(_flatten, [(pieces, target, start, stop) for start, stop in shares(end)]))
+    vectors = array_of(out if minuend is None else minuend), array_of(out)
+    subtracts = minuend is not None
+    return all(run(_flatten, [(pieces, *vectors, subtracts, start, stop) for start, stop in shares(end)]))
 
 
 def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:
@@ -72,7 +70,7 @@ def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor
 
 
 @kernel
-def _flatten(pieces: Any, out: Any, start: int, stop: int) -> Any:
+def _flatten(pieces: Any, minuend: Any, out: Any, subtracts: bool, start: int, stop: int) -> Any:
     most = np.uint32(0)
     begin = 0
     # A list of lists would take numpy longer than the work on a small model.
@@ -82,33 +80,17 @@ def _flatten(pieces: Any, out: Any, start: int, stop: int) -> Any:
         first = max(start, begin)
         last = min(stop, end)
         if first < last:
-            source = carray(pointer(addresses[number]), (end - begin,), np.uint32)
-            part = source[first - begin : last - begin]
-            place = out[first:last]
-            for j in range(part.size):
-                place[j] = part[j]
-                most = max(most, part[j] & np.uint32(0x7FFFFFFF))
-        begin = end
-    return most < np.uint32(0x7F800000)
-
-
-@kernel
-def _flatten_from(pieces: Any, minuend: Any, out: Any, start: int, stop: int) -> Any:
-    most = np.uint32(0)
-    begin = 0
-    addresses, ends = pieces[: pieces.size // 2], pieces[pieces.size // 2 :]
-    for number in range(addresses.size):
-        end = ends[number]
-        first = max(start, begin)
-        last = min(stop, end)
-        if first < last:
             place = pointer(addresses[number])
             bits = carray(place, (end - begin,), np.uint32)[first - begin : last - begin]
             part = carray(place, (end - begin,), np.float32)[first - begin : last - begin]
-            target = out[first:last]
-            base = minuend[first:last]
-            for j in range(part.size):
-                target[j] = base[j] - part[j]
-                most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
+            target, base = out[first:last], minuend[first:last]
+            if subtracts:
+                for j in range(part.size):
+                    target[j] = base[j] - part[j]
+                    most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
+            else:
+                for j in range(part.size):
+                    target[j] = part[j]
+                    most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
         begin = end
     return most < np.uint32(0x7F800000)
