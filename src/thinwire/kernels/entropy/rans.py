@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, empty_array, tensor_of
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes
 from thinwire.kernels.entropy.rans_numba import REASONS, count_symbols, decode_blocks, encode_blocks
@@ -132,14 +132,16 @@ def rans_encode(packed: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]
     counts = _counts_of_shares(data, width, cuts)
     frequencies = rans_frequencies(tensor_of(counts.sum(0)[: _num_symbols(width)]))
     table = _table_of_256(array_of(frequencies))
-    outputs = [np.empty(_room(counts[part], table, stop - start), np.uint8) for part, (start, stop) in enumerate(cuts)]
-    spans = (table | (np.cumsum(table) - table) << 16).astype(np.uint32)
+    outputs = [
+        empty_array(_room(counts[part], table, stop - start), np.uint8) for part, (start, stop) in enumerate(cuts)
+    ]
+    entries = _entries(table)
     low = np.empty((num_packed_bytes(count, _num_low_bits(width)) + 3) // 4, np.uint32)
     num_words = np.zeros(_num_blocks(count), np.uint32)
     written = run(
         encode_blocks,
         [
-            (data, width, start, stop, _multipliers(table), spans, low, num_words, out)
+            (data, width, start, stop, entries, low, num_words, out)
             for (start, stop), out in zip(cuts, outputs, strict=True)
         ],
     )
@@ -195,7 +197,7 @@ def rans_decode_prefix(data: Tensor, count: int, width: int, frequencies: Tensor
     if not data.is_cpu:
         return body_for(rans_decode_torch, data.device)(data, count, width, frequencies), int(starts[-1])
     lookup = _lookup_table(_table_of_256(numbers))
-    words = np.empty((num_packed_bytes(count, width) + 3) // 4, np.uint32)
+    words = empty_array((num_packed_bytes(count, width) + 3) // 4, np.uint32)
     results = run(
         decode_blocks,
         [(host, width, start, stop, lookup, starts, num_words, words) for start, stop in shares(count, BLOCK)],
@@ -238,12 +240,33 @@ def _room(counts: Any, table: Any, count: int) -> int:
     return 4 * LANES * _num_blocks(count) + int(counts @ costs / 8 * (1 + 1e-9)) + 64
 
 
-def _multipliers(table: Any) -> Any:
-    """For every frequency ``f`` the ``m`` with ``floor(x / f) = floor(x * m / 2**44)`` for all ``x < f * 2**20``.
+def _entries(table: Any) -> Any:
+    """Two words of 32 bits for every symbol, from which an encoder has ``begin``, ``4096 - f`` and ``floor(x / f)``.
 
-    It is ``ceil(2**44 / f)``: ``m * f`` exceeds ``2**44`` by less than ``f``, and ``f * f * 2**20 <= 2**44``.
+    The first has, from bit 0, ``begin`` and from bit 12 ``4096 - f``, 12 bits each (``f = 0`` is asked for nothing), in
+    bit 24 the ``a`` and from bit 28 the ``s`` of ``floor(x / f) = floor((x + a) * m / 2**32) >> s``; the second is
+    ``m < 2**32``. It holds for all ``x < f * 2**20``, which a state is. With ``k = 32 + s``:
+
+    - ``a = 0``, ``m = ceil(2**k / f)``, ``e = m * f - 2**k``: ``x * m / 2**k`` exceeds ``x / f`` by ``x * e / (f * 2**k)``,
+      which must stay below the ``1 / f`` that is left to the next integer: ``x * e < 2**k``.
+    - ``a = 1``, ``m = floor(2**k / f)``, ``e = 2**k - m * f > 0``: ``(x + 1) * m / 2**k`` is less than ``(x + 1) / f``,
+      by at most ``1 / f`` if ``(x + 1) * e <= 2**k``, so that its integer part is that of ``x / f``.
+
+    ``s`` is the largest with ``2**s < f``, or 0. A power of two has ``e = 0`` and ``m = 2**31`` of the first kind; 1 has
+    ``m = 2**32 - 1`` of the second. Of any other ``f``, both kinds have an ``e``, with the sum ``f``; the smaller is at
+    most ``f / 2 < 2**s``, and ``f * 2**20 < 2**(s + 21)``: the product is below ``2**(2 * s + 21) <= 2**k`` for ``s <= 11``.
     """
-    return np.array([-(-(1 << 44) // max(1, frequency)) for frequency in table.tolist()], np.uint64)
+    words = np.zeros((256, 2), np.uint64)
+    for symbol, (frequency, begin) in enumerate(zip(table.tolist(), (np.cumsum(table) - table).tolist(), strict=True)):
+        shift, added, multiplier = 0, 1, (1 << 32) - 1
+        if frequency > 1:
+            shift = (frequency - 1).bit_length() - 1
+            multiplier, rest = divmod(1 << 32 + shift, frequency)
+            added = int(0 < rest <= frequency // 2)
+            multiplier += int(rest > 0 and not added)
+        # A begin of 4096 belongs to no symbol.
+        words[symbol] = begin % _TOTAL | (_TOTAL - frequency) % _TOTAL << 12 | added << 24 | shift << 28, multiplier
+    return words.astype(np.uint32).reshape(-1)
 
 
 def _lookup_table(table: Any) -> Any:

@@ -1,7 +1,8 @@
 """The loops of :mod:`thinwire.kernels.entropy.rans`: counting, encoding and decoding entries ``start`` to ``stop``.
 
 ``start`` is a multiple of a block's length. A block is handled in tiles of 2048 entries, which stay in the cache while
-they are unpacked, coded and packed, and a tile in rows of 32, an entry of each state.
+they are unpacked, coded and packed, and a tile in rows of 32, an entry of each state. Symbols are bytes, or two to a
+byte where they have four bits at most: a table of pairs then gives what two states need in one step.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.bitpack.bits import pack_block, unpack_block
-from thinwire.kernels.entropy.rans_simd import has_vectors, pull_vectors, push_vectors
+from thinwire.kernels.entropy.rans_simd import has_vectors, pull_rows, push_rows
 from thinwire.kernels.jit.compiling import helper, intrinsic, kernel, types
 from thinwire.kernels.jit.hints import prefer_wide_vectors
 from thinwire.kernels.jit.intrinsics import copy_to, empty, seen_as, zeros
@@ -39,63 +40,131 @@ def _load_half(typing_context: Any, data: Any, position: Any) -> Any:
 load_half: Any = intrinsic(_load_half)
 
 
-@kernel
-def count_symbols(packed: Any, width: int, start: int, stop: int, counts: Any) -> None:
-    """Add to int64 ``counts`` ``[4, 256]``, whose sum over the rows is what counts."""
-    # Four counters a symbol: runs of one symbol would wait for one counter to be written each time.
-    shift = max(0, width - 8)
-    codes = empty(2048, np.int32)
-    for begin in range(start, stop, 2048):
-        num = min(2048, stop - begin)
-        unpack_block(packed[begin // 8 * width :], width, codes[:num])
-        for j in range(num // 4):
-            for part in range(4):
-                counts[part, np.uint64(codes[4 * j + part] >> shift)] += 1
-        for j in range(num // 4 * 4, num):
-            counts[0, np.uint64(codes[j] >> shift)] += 1
+@helper
+def _pair(symbols: Any, pairs: Any) -> None:
+    """Two symbols of at most four bits to a byte, the first one low."""
+    prefer_wide_vectors()
+    twos = seen_as(symbols, np.uint16)
+    for j in range(pairs.size):
+        pairs[j] = np.uint8(twos[j] | twos[j] >> np.uint16(4))
 
 
 @helper
-def _push(symbols: Any, num: int, states: Any, spans: Any, multipliers: Any, words: Any, position: Any) -> Any:
+def _count(symbols: Any, counts: Any) -> None:
+    # Four counters a symbol: runs of one symbol would wait for one counter to be written each time.
+    fours = symbols.size // 4
+    for j in range(fours):
+        for part in range(4):
+            counts[part, np.uint64(symbols[4 * j + part])] += 1
+    for j in range(4 * fours, symbols.size):
+        counts[0, np.uint64(symbols[j])] += 1
+
+
+@helper
+def _symbols_of(packed: Any, width: int, first: int, symbols: Any, wide: Any) -> None:
+    """Fill ``symbols`` from entry ``first``, a multiple of 8, on; ``wide`` is room for codes of more than 8 bits."""
+    part = packed[first // 8 * width :]
+    if width <= 8:
+        unpack_block(part, width, symbols)
+        return
+    unpack_block(part, width, wide[: symbols.size])
+    for j in range(symbols.size):
+        symbols[j] = np.uint8(wide[j] >> (width - 8))
+
+
+@kernel
+def count_symbols(packed: Any, width: int, start: int, stop: int, counts: Any) -> None:
+    """Add to int64 ``counts`` ``[4, 256]``, whose sum over the rows is what counts."""
+    symbols, pairs, wide = empty(2048, np.uint8), empty(1024, np.uint8), empty(2048, np.int32)
+    of_pairs = zeros(1024, np.int64).reshape(4, 256)
+    for begin in range(start, stop, 2048):
+        num = min(2048, stop - begin)
+        whole = num // 2 * 2 if width <= 4 else 0
+        if width == 4:
+            _count(packed[begin // 2 : (begin + whole) // 2], of_pairs)
+        else:
+            _symbols_of(packed, width, begin, symbols[:num], wide)
+            if width < 4:
+                _pair(symbols[:whole], pairs[: whole // 2])
+                _count(pairs[: whole // 2], of_pairs)
+        if width == 4 and num > whole:
+            symbols[whole] = packed[(begin + whole) // 2] & np.uint8(15)
+        _count(symbols[whole:num], counts)
+    for part in range(4):
+        for pair in range(256):
+            counts[part, pair & 15] += of_pairs[part, pair]
+            counts[part, pair >> 4] += of_pairs[part, pair]
+
+
+@helper
+def _push(symbols: Any, num: int, states: Any, table: Any, words: Any, position: Any) -> Any:
     """Encode entry ``l`` into state ``l``, the last first; words are written before ``position``."""
     # Indices are unsigned: Numba takes negative ones from the end, which costs a comparison each.
     for back in range(num):
         last = np.uint64(num - 1 - back)
         state = states[last]
-        frequency = spans[np.uint64(symbols[last])] & np.uint32(0xFFFF)
+        rest = (table[np.uint64(symbols[last]) << np.uint64(1)] >> np.uint32(12)) & np.uint32(4095)
         words[position - np.uint64(1)] = np.uint16(state)
-        full = np.uint32((state >> np.uint32(20)) >= frequency)
+        full = np.uint32(np.uint32((state >> np.uint32(20)) + rest) > np.uint32(4095))
         position -= np.uint64(full)
         states[last] = state >> np.uint32(full << np.uint32(4))
     for lane in range(num):
-        symbol = np.uint64(symbols[lane])
+        symbol = np.uint64(symbols[lane]) << np.uint64(1)
         state = states[lane]
-        span = spans[symbol]
-        quotient = np.uint32((np.uint64(state) * multipliers[symbol]) >> np.uint64(44))
-        rest = np.uint32(np.uint32(4096) - (span & np.uint32(0xFFFF)))
-        states[lane] = np.uint32(state + np.uint32(quotient * rest) + (span >> np.uint32(16)))
+        span = table[symbol]
+        more = np.uint64(state + ((span >> np.uint32(24)) & np.uint32(1)))
+        high = np.uint32((more * np.uint64(table[symbol | np.uint64(1)])) >> np.uint64(32))
+        quotient = np.uint32(high >> (span >> np.uint32(28)))
+        rest = (span >> np.uint32(12)) & np.uint32(4095)
+        states[lane] = np.uint32(state + np.uint32(quotient * rest) + (span & np.uint32(4095)))
+    return position
+
+
+@helper
+def _entries_of_pairs(table: Any, pairs: Any) -> None:
+    """For every byte of two symbols the first words of both their entries, then the second words."""
+    for pair in range(256):
+        for part in range(2):
+            symbol = pair >> 4 if part else pair & 15
+            pairs[4 * pair + part] = table[2 * symbol]
+            pairs[4 * pair + 2 + part] = table[2 * symbol + 1]
+
+
+@helper
+def _push_tile(
+    packed: Any, width: int, first: int, symbols: Any, states: Any, tables: Any, words: Any, position: Any
+) -> Any:
+    """Encode a tile whose symbols are there, the last row first; ``tables`` are those of one and of two symbols."""
+    num_rows = symbols.size // 32
+    if symbols.size % 32:
+        position = _push(symbols[32 * num_rows :], symbols.size % 32, states, tables[0], words, position)
+    if not has_vectors():
+        for row in range(num_rows - 1, -1, -1):
+            position = _push(symbols[32 * row : 32 * row + 32], 32, states, tables[0], words, position)
+    elif width == 4:
+        return np.uint64(push_rows(packed[first // 2 :], True, num_rows, states, tables[1], words, np.int64(position)))
+    elif width < 4:
+        pairs = empty(1024, np.uint8)
+        _pair(symbols[: 32 * num_rows], pairs[: 16 * num_rows])
+        return np.uint64(push_rows(pairs, True, num_rows, states, tables[1], words, np.int64(position)))
+    else:
+        return np.uint64(push_rows(symbols, False, num_rows, states, tables[0], words, np.int64(position)))
     return position
 
 
 @kernel
 def encode_blocks(
-    packed: Any,
-    width: int,
-    start: int,
-    stop: int,
-    multipliers: Any,
-    spans: Any,
-    low: Any,
-    num_words: Any,
-    out: Any,
+    packed: Any, width: int, start: int, stop: int, table: Any, low: Any, num_words: Any, out: Any
 ) -> Any:
     """Write states and words of every block to ``out``, one after another; how many bytes that are."""
     prefer_wide_vectors()
     shift = max(0, width - 8)
-    codes = empty(2048, np.int32)
+    symbols, wide = empty(2048, np.uint8), empty(2048, np.int32)
     states = empty(32, np.uint32)
-    # An entry makes one word at most.
-    words = empty(min(1 << 17, stop - start), np.uint16)
+    of_pairs = empty(1024, np.uint32)
+    _entries_of_pairs(table, of_pairs)
+    # An entry makes one word at most; where one is written, seven before it are, too.
+    words = empty(min(1 << 17, stop - start) + 8, np.uint16)
     written = np.int64(0)
     for first in range(start, stop, 1 << 17):
         last = min(first + (1 << 17), stop)
@@ -104,23 +173,14 @@ def encode_blocks(
         for tile in range((last - first + 2047) // 2048 - 1, -1, -1):
             begin = first + 2048 * tile
             num = min(2048, last - begin)
-            unpack_block(packed[begin // 8 * width :], width, codes[:num])
+            if not (has_vectors() and width == 4 and num % 32 == 0):
+                _symbols_of(packed, width, begin, symbols[:num], wide)
             if shift:
                 # Packing takes the low bits of what it is given.
-                pack_block(codes[:num], shift, low[begin // 32 * shift :])
-                for j in range(num):
-                    codes[j] >>= shift
-            if num % 32:
-                row = codes[num // 32 * 32 :]
-                position = _push(row, num % 32, states, spans, multipliers, words, position)
-            for j in range(num // 32 - 1, -1, -1):
-                if has_vectors():
-                    position = np.uint64(
-                        push_vectors(codes, 32 * j, states, spans, multipliers, words, np.int64(position))
-                    )
-                else:
-                    row = codes[32 * j : 32 * j + 32]
-                    position = _push(row, 32, states, spans, multipliers, words, position)
+                pack_block(wide[:num], shift, low[begin // 32 * shift :])
+            position = _push_tile(
+                packed, width, begin, symbols[:num], states, (table, of_pairs), words, position
+            )
         copy_to(out[written : written + 128], seen_as(states, np.uint8))
         written += 128
         block = words[np.int64(position) :]
@@ -136,7 +196,7 @@ def _pull(symbols: Any, num: int, states: Any, lookup: Any, data: Any, position:
     for lane in range(num):
         state = states[lane]
         entry = lookup[np.uint64(state & np.uint32(4095))]
-        symbols[lane] = np.int32(entry >> np.uint32(24))
+        symbols[lane] = np.uint8(entry >> np.uint32(24))
         frequency = np.uint32((entry & np.uint32(4095)) + np.uint32(1))
         place = (entry >> np.uint32(12)) & np.uint32(4095)
         state = np.uint32(np.uint32(frequency * np.uint32(state >> np.uint32(12))) + place)
@@ -145,6 +205,74 @@ def _pull(symbols: Any, num: int, states: Any, lookup: Any, data: Any, position:
         position += np.uint64(more) << np.uint64(1)
         states[lane] = longer if more else state
     return position
+
+
+@helper
+def _pull_whole_rows(symbols: Any, states: Any, lookup: Any, data: Any, limit: int, places: Any) -> None:
+    """Decode rows as :func:`pull_rows` does: from ``places`` on while the position is not above ``limit``."""
+    num_rows = symbols.size // 32
+    if has_vectors():
+        pull_rows(symbols, num_rows, states, lookup, data, limit, places)
+        return
+    row, position = places[0], np.uint64(places[1])
+    while row < num_rows and np.int64(position) <= limit:
+        position = _pull(symbols[32 * row : 32 * row + 32], 32, states, lookup, data, position)
+        row += 1
+    places[0], places[1] = row, np.int64(position)
+
+
+@helper
+def _pull_block(
+    data: Any, width: int, first: int, last: int, lookup: Any, place: Any, num_words: int, packed: Any
+) -> Any:
+    """Write the packed codes of a block, whose states begin at byte ``place``; 0, or why not."""
+    shift = max(0, width - 8)
+    symbols = empty(2048, np.uint8)
+    lows = empty(2048, np.int32)
+    states = empty(32, np.uint32)
+    copy_to(seen_as(states, np.uint8), data[place : place + 128])
+    for lane in range(32):
+        if states[lane] < np.uint32(1 << 16):
+            return NOT_CANONICAL
+    # Row and byte that come next.
+    places = zeros(2, np.int64)
+    places[1] = place + 128
+    end = place + 128 + 2 * num_words
+    # The last words, with room after them for a row that asks for more than there are.
+    ending = zeros(256, np.uint8)
+    num_left = np.int64(-1)
+    for begin in range(first, last, 2048):
+        num = min(2048, last - begin)
+        places[0] = 0
+        if num_left < 0:
+            _pull_whole_rows(symbols[:num], states, lookup, data, end - 64, places)
+            if places[1] > end - 64:
+                num_left = end - places[1]
+                copy_to(ending[:num_left], data[places[1] : end])
+                places[1] = 0
+        if num_left >= 0:
+            _pull_whole_rows(symbols[:num], states, lookup, ending, num_left, places)
+            if num % 32 and places[1] <= num_left:
+                row = symbols[num // 32 * 32 : num]
+                places[1] = np.int64(_pull(row, row.size, states, lookup, ending, np.uint64(places[1])))
+            if places[1] > num_left:
+                return ENDED
+        elif num % 32:
+            row = symbols[num // 32 * 32 : num]
+            places[1] = np.int64(_pull(row, row.size, states, lookup, data, np.uint64(places[1])))
+        if shift:
+            unpack_block(data[begin // 8 * shift :], shift, lows[:num])
+            for j in range(num):
+                lows[j] |= np.int32(symbols[j]) << shift
+            pack_block(lows[:num], width, packed[begin // 32 * width :])
+        else:
+            pack_block(symbols[:num], width, packed[begin // 32 * width :])
+    if num_left != places[1]:
+        return LEFT
+    for lane in range(32):
+        if states[lane] != np.uint32(1 << 16):
+            return NOT_CANONICAL
+    return 0
 
 
 @kernel
@@ -160,45 +288,10 @@ def decode_blocks(
 ) -> Any:
     """Write the packed codes of every block to uint32 ``packed``; 0, or a negative key of :data:`REASONS`."""
     prefer_wide_vectors()
-    shift = max(0, width - 8)
-    codes = empty(2048, np.int32)
-    lows = empty(2048, np.int32)
-    states = empty(32, np.uint32)
-    # The last words of a block, with room after them for a row that asks for more.
-    ending = zeros(256, np.uint8)
     for first in range(start, stop, 1 << 17):
+        block = first >> 17
         last = min(first + (1 << 17), stop)
-        position = np.int64(starts[first >> 17])
-        copy_to(seen_as(states, np.uint8), data[position : position + 128])
-        for lane in range(32):
-            if states[lane] < np.uint32(1 << 16):
-                return NOT_CANONICAL
-        position += 128
-        end = position + 2 * num_words[first >> 17]
-        for begin in range(first, last, 2048):
-            num = min(2048, last - begin)
-            for j in range(0, num, 32):
-                row = codes[j : min(j + 32, num)]
-                if row.size == 32 and position + 64 <= end:
-                    if has_vectors():
-                        position = pull_vectors(codes, j, states, lookup, data, position)
-                    else:
-                        position = np.int64(_pull(row, 32, states, lookup, data, np.uint64(position)))
-                else:
-                    num_left = min(end - position, 64)
-                    copy_to(ending[:num_left], data[position : position + num_left])
-                    num_read = np.int64(_pull(row, row.size, states, lookup, ending, np.uint64(0)))
-                    if num_read > num_left:
-                        return ENDED
-                    position += num_read
-            if shift:
-                unpack_block(data[begin // 8 * shift :], shift, lows[:num])
-                for j in range(num):
-                    codes[j] = codes[j] << shift | lows[j]
-            pack_block(codes[:num], width, packed[begin // 32 * width :])
-        if position != end:
-            return LEFT
-        for lane in range(32):
-            if states[lane] != np.uint32(1 << 16):
-                return NOT_CANONICAL
+        reason = _pull_block(data, width, first, last, lookup, starts[block], num_words[block], packed)
+        if reason < 0:
+            return reason
     return 0

@@ -126,7 +126,7 @@ def _put(context: Any, builder: Any, kept: bool, values: Any, pointer: Any) -> N
 def _unpack_groups(
     typing_context: Any, packed: Any, byte: Any, width: Any, codes: Any, position: Any, groups: Any
 ) -> Any:
-    """``codes[position + j]`` becomes code ``j`` of those that begin at ``byte``, ``16 * groups`` of them, int32."""
+    """``codes[position + j]`` becomes code ``j`` of those that begin at ``byte``, ``16 * groups`` of them; int32 or uint8."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source = address(context, builder, packed, arguments[0], arguments[1])
@@ -136,6 +136,8 @@ def _unpack_groups(
             with cgutils.for_range(builder, arguments[5]) as loop:
                 group = builder.gep(source, [builder.mul(loop.index, loop.index.type(2 * case))])
                 read = _read_codes(builder, group, case)
+                if target.type.pointee.width < read.type.element.width:
+                    read = builder.trunc(read, vector(target.type.pointee))
                 store(builder, read, builder.gep(target, [builder.mul(loop.index, loop.index.type(LANES))]))
 
         _for_every_width(builder, arguments[2], body)
