@@ -193,14 +193,14 @@ def rans_decode_prefix(data: Tensor, count: int, width: int, frequencies: Tensor
     numbers = array_of(frequencies)
     _check_frequencies(numbers, width)
     host = array_of(data)
-    first, starts, num_words = _directory(host, count, width)
+    first, starts = _directory(host, count, width)
     if not data.is_cpu:
         return body_for(rans_decode_torch, data.device)(data, count, width, frequencies), int(starts[-1])
     lookup = _lookup_table(_table_of_256(numbers))
     words = empty_array((num_packed_bytes(count, width) + 3) // 4, np.uint32)
     results = run(
         decode_blocks,
-        [(host, width, start, stop, lookup, starts, num_words, words) for start, stop in shares(count, BLOCK)],
+        [(host, width, start, stop, lookup, starts, words) for start, stop in shares(count, BLOCK)],
     )
     for result in results:
         if result < 0:
@@ -241,32 +241,39 @@ def _room(counts: Any, table: Any, count: int) -> int:
 
 
 def _entries(table: Any) -> Any:
-    """Two words of 32 bits for every symbol, from which an encoder has ``begin``, ``4096 - f`` and ``floor(x / f)``.
+    """Two words of 32 bits for every symbol, from which an encoder has ``4096 - f`` and the quotient of a division.
 
-    The first has, from bit 0, ``begin`` and from bit 12 ``4096 - f``, 12 bits each (``f = 0`` is asked for nothing), in
-    bit 24 the ``a`` and from bit 28 the ``s`` of ``floor(x / f) = floor((x + a) * m / 2**32) >> s``; the second is
-    ``m < 2**32``. It holds for all ``x < f * 2**20``, which a state is. With ``k = 32 + s``:
+    A state ``x < f * 2**20`` becomes ``4096 * q + x - q * f + c = x + q * (4096 - f) + c``, with ``q = floor(x / f)``. The
+    first word has ``c`` from bit 0 (13 bits), ``4096 - f`` from bit 13 (12 bits; nothing is asked of ``f = 0``) and ``s``
+    from bit 28, the second is ``m < 2**32``: ``q = floor((x + a) * m / 2**k)`` with ``k = 32 + s``, the largest ``s`` with
+    ``2**s < f``. One symbol at most has ``a = 1``; a third word after all others is its first one.
 
-    - ``a = 0``, ``m = ceil(2**k / f)``, ``e = m * f - 2**k``: ``x * m / 2**k`` exceeds ``x / f`` by ``x * e / (f * 2**k)``,
-      which must stay below the ``1 / f`` that is left to the next integer: ``x * e < 2**k``.
-    - ``a = 1``, ``m = floor(2**k / f)``, ``e = 2**k - m * f > 0``: ``(x + 1) * m / 2**k`` is less than ``(x + 1) / f``,
-      by at most ``1 / f`` if ``(x + 1) * e <= 2**k``, so that its integer part is that of ``x / f``.
-
-    ``s`` is the largest with ``2**s < f``, or 0. A power of two has ``e = 0`` and ``m = 2**31`` of the first kind; 1 has
-    ``m = 2**32 - 1`` of the second. Of any other ``f``, both kinds have an ``e``, with the sum ``f``; the smaller is at
-    most ``f / 2 < 2**s``, and ``f * 2**20 < 2**(s + 21)``: the product is below ``2**(2 * s + 21) <= 2**k`` for ``s <= 11``.
+    - ``a = 0``, ``m = ceil(2**k / f)``, ``e = m * f - 2**k``: ``x * m / 2**k`` is more than ``x / f``, by
+      ``x * e / (f * 2**k)``, which must stay below the ``1 / f`` that is left to the next integer: ``x * e < 2**k``. It
+      does for ``f <= 2048``, since ``x * e < f**2 * 2**20 <= 2**(2 * s + 22) <= 2**k`` if ``s <= 10``, and for some above.
+    - ``a = 1``, ``m = floor(2**k / f)``, ``e = 2**k - m * f > 0``: ``(x + 1) * m / 2**k`` is less than ``(x + 1) / f``, by
+      at most ``1 / f`` if ``(x + 1) * e <= 2**k``: then its integer part is that of ``x / f``. The two ``e`` add up to
+      ``f``. Where the first is above ``f / 2``, the second is not, and ``f * 2**20 * f / 2 <= 2**43 = 2**k``.
+    - ``f = 1`` would need ``m = 2**32``. With ``m = 2**32 - 1`` the quotient of ``x >= 1`` is one too small, and ``c`` is
+      larger by the 4095 that this takes away.
     """
-    words = np.zeros((256, 2), np.uint64)
-    for symbol, (frequency, begin) in enumerate(zip(table.tolist(), (np.cumsum(table) - table).tolist(), strict=True)):
-        shift, added, multiplier = 0, 1, (1 << 32) - 1
+    words = np.zeros(2 * table.size + 1, np.uint32)
+    begins = np.cumsum(table) - table
+    for symbol in np.flatnonzero(table).tolist():
+        frequency, begin = int(table[symbol]), int(begins[symbol])
+        shift, multiplier = 0, (1 << 32) - 1
         if frequency > 1:
             shift = (frequency - 1).bit_length() - 1
-            multiplier, rest = divmod(1 << 32 + shift, frequency)
-            added = int(0 < rest <= frequency // 2)
-            multiplier += int(rest > 0 and not added)
-        # A begin of 4096 belongs to no symbol.
-        words[symbol] = begin % _TOTAL | (_TOTAL - frequency) % _TOTAL << 12 | added << 24 | shift << 28, multiplier
-    return words.astype(np.uint32).reshape(-1)
+            multiplier = -(-(1 << 32 + shift) // frequency)
+        else:
+            begin += _TOTAL - 1
+        above = multiplier * frequency - (1 << 32 + shift)
+        raised = frequency > _TOTAL // 2 and above > frequency // 2
+        words[2 * symbol] = begin | (_TOTAL - frequency) << 13 | shift << 28
+        words[2 * symbol + 1] = multiplier - raised
+        if raised:
+            words[-1] = words[2 * symbol]
+    return words
 
 
 def _lookup_table(table: Any) -> Any:
@@ -276,8 +283,8 @@ def _lookup_table(table: Any) -> Any:
     return (table[symbols] - 1 | places << 12 | symbols << 24).astype(np.uint32)
 
 
-def _directory(host: Any, count: int, width: int) -> tuple[int, Any, Any]:
-    """Where the directory begins, where every block begins and the last one ends, and the words of each block."""
+def _directory(host: Any, count: int, width: int) -> tuple[int, Any]:
+    """Where the directory begins, and where every block begins and the last one ends."""
     num_blocks = _num_blocks(count)
     first = num_packed_bytes(count, _num_low_bits(width))
     if count < 0 or host.size < first + _BLOCK_NUM_BYTES * num_blocks:
@@ -286,7 +293,7 @@ def _directory(host: Any, count: int, width: int) -> tuple[int, Any, Any]:
     starts = np.cumsum(np.concatenate([[first + 4 * num_blocks], 4 * LANES + 2 * num_words]))
     if int(starts[-1]) > host.size:
         raise WireError(f"blocks of {int(starts[-1])} bytes are declared, {host.size} are there")
-    return first, starts, num_words
+    return first, starts
 
 
 def _counts_of_shares(data: Any, width: int, cuts: list[tuple[int, int]]) -> Any:

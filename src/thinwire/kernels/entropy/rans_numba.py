@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinwire.kernels.bitpack.bits import pack_block, unpack_block
-from thinwire.kernels.entropy.rans_simd import has_vectors, pull_rows, push_rows
+from thinwire.kernels.entropy.rans_simd import has_vectors, pull_rows, pull_rows_of_two, push_rows
 from thinwire.kernels.jit.compiling import helper, intrinsic, kernel, types
 from thinwire.kernels.jit.hints import prefer_wide_vectors
 from thinwire.kernels.jit.intrinsics import copy_to, empty, seen_as, zeros
@@ -99,11 +99,12 @@ def count_symbols(packed: Any, width: int, start: int, stop: int, counts: Any) -
 @helper
 def _push(symbols: Any, num: int, states: Any, table: Any, words: Any, position: Any) -> Any:
     """Encode entry ``l`` into state ``l``, the last first; words are written before ``position``."""
+    raised = table[table.size - 1]
     # Indices are unsigned: Numba takes negative ones from the end, which costs a comparison each.
     for back in range(num):
         last = np.uint64(num - 1 - back)
         state = states[last]
-        rest = (table[np.uint64(symbols[last]) << np.uint64(1)] >> np.uint32(12)) & np.uint32(4095)
+        rest = (table[np.uint64(symbols[last]) << np.uint64(1)] >> np.uint32(13)) & np.uint32(4095)
         words[position - np.uint64(1)] = np.uint16(state)
         full = np.uint32(np.uint32((state >> np.uint32(20)) + rest) > np.uint32(4095))
         position -= np.uint64(full)
@@ -112,11 +113,11 @@ def _push(symbols: Any, num: int, states: Any, table: Any, words: Any, position:
         symbol = np.uint64(symbols[lane]) << np.uint64(1)
         state = states[lane]
         span = table[symbol]
-        more = np.uint64(state + ((span >> np.uint32(24)) & np.uint32(1)))
-        high = np.uint32((more * np.uint64(table[symbol | np.uint64(1)])) >> np.uint64(32))
+        one_more = np.uint64(state + np.uint32(span == raised))
+        high = np.uint32((one_more * np.uint64(table[symbol | np.uint64(1)])) >> np.uint64(32))
         quotient = np.uint32(high >> (span >> np.uint32(28)))
-        rest = (span >> np.uint32(12)) & np.uint32(4095)
-        states[lane] = np.uint32(state + np.uint32(quotient * rest) + (span & np.uint32(4095)))
+        rest = (span >> np.uint32(13)) & np.uint32(4095)
+        states[lane] = np.uint32(state + np.uint32(quotient * rest) + (span & np.uint32(8191)))
     return position
 
 
@@ -136,19 +137,20 @@ def _push_tile(
 ) -> Any:
     """Encode a tile whose symbols are there, the last row first; ``tables`` are those of one and of two symbols."""
     num_rows = symbols.size // 32
+    raised = tables[0][tables[0].size - 1]
     if symbols.size % 32:
         position = _push(symbols[32 * num_rows :], symbols.size % 32, states, tables[0], words, position)
     if not has_vectors():
         for row in range(num_rows - 1, -1, -1):
             position = _push(symbols[32 * row : 32 * row + 32], 32, states, tables[0], words, position)
     elif width == 4:
-        return np.uint64(push_rows(packed[first // 2 :], True, num_rows, states, tables[1], words, np.int64(position)))
+        return np.uint64(push_rows(packed[first // 2 :], True, num_rows, states, tables[1], raised, words, np.int64(position)))
     elif width < 4:
         pairs = empty(1024, np.uint8)
         _pair(symbols[: 32 * num_rows], pairs[: 16 * num_rows])
-        return np.uint64(push_rows(pairs, True, num_rows, states, tables[1], words, np.int64(position)))
+        return np.uint64(push_rows(pairs, True, num_rows, states, tables[1], raised, words, np.int64(position)))
     else:
-        return np.uint64(push_rows(symbols, False, num_rows, states, tables[0], words, np.int64(position)))
+        return np.uint64(push_rows(symbols, False, num_rows, states, tables[0], raised, words, np.int64(position)))
     return position
 
 
@@ -208,68 +210,69 @@ def _pull(symbols: Any, num: int, states: Any, lookup: Any, data: Any, position:
 
 
 @helper
-def _pull_whole_rows(symbols: Any, states: Any, lookup: Any, data: Any, limit: int, places: Any) -> None:
-    """Decode rows as :func:`pull_rows` does: from ``places`` on while the position is not above ``limit``."""
-    num_rows = symbols.size // 32
+def _pull_rows(symbols: Any, num: int, num_blocks: int, states: Any, lookup: Any, data: Any, places: Any) -> bool:
+    """Decode ``num`` entries of one or two blocks, as :func:`pull_rows` says; whether all words were there."""
+    num_rows = num // 32
     if has_vectors():
-        pull_rows(symbols, num_rows, states, lookup, data, limit, places)
-        return
-    row, position = places[0], np.uint64(places[1])
-    while row < num_rows and np.int64(position) <= limit:
-        position = _pull(symbols[32 * row : 32 * row + 32], 32, states, lookup, data, position)
-        row += 1
-    places[0], places[1] = row, np.int64(position)
+        if num_blocks == 2:
+            return pull_rows_of_two(symbols, num_rows, states, lookup, data, places) == num_rows
+        done = pull_rows(symbols, num_rows, states, lookup, data, places)
+        if done < num_rows:
+            return False
+        symbols, num = symbols[32 * num_rows :], num % 32
+    for block in range(num_blocks):
+        own, position = states[32 * block : 32 * block + 32], np.uint64(places[2 * block])
+        for first in range(2048 * block, 2048 * block + num, 32):
+            if np.int64(position) > places[2 * block + 1]:
+                return False
+            last = min(first + 32, 2048 * block + num)
+            position = _pull(symbols[first:last], last - first, own, lookup, data, position)
+        places[2 * block] = np.int64(position)
+    return True
 
 
 @helper
-def _pull_block(
-    data: Any, width: int, first: int, last: int, lookup: Any, place: Any, num_words: int, packed: Any
-) -> Any:
-    """Write the packed codes of a block, whose states begin at byte ``place``; 0, or why not."""
+def _write_symbols(symbols: Any, data: Any, width: int, first: int, lows: Any, packed: Any) -> None:
+    """Pack symbols, with their low bits if there are any, to where entry ``first`` begins."""
     shift = max(0, width - 8)
-    symbols = empty(2048, np.uint8)
+    target = packed[first // 32 * width :]
+    if not shift:
+        pack_block(symbols, width, target)
+        return
+    unpack_block(data[first // 8 * shift :], shift, lows[: symbols.size])
+    for j in range(symbols.size):
+        lows[j] |= np.int32(symbols[j]) << shift
+    pack_block(lows[: symbols.size], width, target)
+
+
+@helper
+def _pull_blocks(data: Any, width: int, first: int, count: int, lookup: Any, source: Any, places: Any, packed: Any) -> Any:
+    """Write the packed codes of one or two blocks of ``count`` entries each; 0, or why not.
+
+    ``places`` are where their states begin and their words end in ``source``, which goes on for 64 bytes after that.
+    """
+    num_blocks = places.size // 2
+    symbols = empty(4096, np.uint8)
     lows = empty(2048, np.int32)
-    states = empty(32, np.uint32)
-    copy_to(seen_as(states, np.uint8), data[place : place + 128])
-    for lane in range(32):
+    states = empty(64, np.uint32)
+    for block in range(num_blocks):
+        begin = places[2 * block]
+        copy_to(seen_as(states, np.uint8)[128 * block : 128 * block + 128], source[begin : begin + 128])
+        places[2 * block] = begin + 128
+    for lane in range(32 * num_blocks):
         if states[lane] < np.uint32(1 << 16):
             return NOT_CANONICAL
-    # Row and byte that come next.
-    places = zeros(2, np.int64)
-    places[1] = place + 128
-    end = place + 128 + 2 * num_words
-    # The last words, with room after them for a row that asks for more than there are.
-    ending = zeros(256, np.uint8)
-    num_left = np.int64(-1)
-    for begin in range(first, last, 2048):
-        num = min(2048, last - begin)
-        places[0] = 0
-        if num_left < 0:
-            _pull_whole_rows(symbols[:num], states, lookup, data, end - 64, places)
-            if places[1] > end - 64:
-                num_left = end - places[1]
-                copy_to(ending[:num_left], data[places[1] : end])
-                places[1] = 0
-        if num_left >= 0:
-            _pull_whole_rows(symbols[:num], states, lookup, ending, num_left, places)
-            if num % 32 and places[1] <= num_left:
-                row = symbols[num // 32 * 32 : num]
-                places[1] = np.int64(_pull(row, row.size, states, lookup, ending, np.uint64(places[1])))
-            if places[1] > num_left:
-                return ENDED
-        elif num % 32:
-            row = symbols[num // 32 * 32 : num]
-            places[1] = np.int64(_pull(row, row.size, states, lookup, data, np.uint64(places[1])))
-        if shift:
-            unpack_block(data[begin // 8 * shift :], shift, lows[:num])
-            for j in range(num):
-                lows[j] |= np.int32(symbols[j]) << shift
-            pack_block(lows[:num], width, packed[begin // 32 * width :])
-        else:
-            pack_block(symbols[:num], width, packed[begin // 32 * width :])
-    if num_left != places[1]:
-        return LEFT
-    for lane in range(32):
+    for begin in range(0, count, 2048):
+        num = min(2048, count - begin)
+        if not _pull_rows(symbols, num, num_blocks, states, lookup, source, places):
+            return ENDED
+        for block in range(num_blocks):
+            own = symbols[2048 * block : 2048 * block + num]
+            _write_symbols(own, data, width, first + (block << 17) + begin, lows, packed)
+    for block in range(num_blocks):
+        if places[2 * block] != places[2 * block + 1]:
+            return ENDED if places[2 * block] > places[2 * block + 1] else LEFT
+    for lane in range(32 * num_blocks):
         if states[lane] != np.uint32(1 << 16):
             return NOT_CANONICAL
     return 0
@@ -283,15 +286,27 @@ def decode_blocks(
     stop: int,
     lookup: Any,
     starts: Any,
-    num_words: Any,
     packed: Any,
 ) -> Any:
     """Write the packed codes of every block to uint32 ``packed``; 0, or a negative key of :data:`REASONS`."""
     prefer_wide_vectors()
-    for first in range(start, stop, 1 << 17):
+    places = empty(4, np.int64)
+    first, reason = start, np.int64(0)
+    while first < stop and reason == 0:
         block = first >> 17
-        last = min(first + (1 << 17), stop)
-        reason = _pull_block(data, width, first, last, lookup, starts[block], num_words[block], packed)
-        if reason < 0:
-            return reason
-    return 0
+        places[0], places[1] = starts[block], starts[block + 1]
+        if first + (2 << 17) <= stop and starts[block + 2] + 64 <= data.size:
+            places[2], places[3] = starts[block + 1], starts[block + 2]
+            reason = np.int64(_pull_blocks(data, width, first, 1 << 17, lookup, data, places, packed))
+            first += 2 << 17
+            continue
+        source = data
+        count = min(1 << 17, stop - first)
+        if places[1] + 64 > data.size:
+            # Rows ask for words that they may not need; these must lie inside.
+            source = zeros(places[1] - places[0] + 64, np.uint8)
+            copy_to(source[: places[1] - places[0]], data[places[0] : places[1]])
+            places[0], places[1] = 0, places[1] - places[0]
+        reason = np.int64(_pull_blocks(data, width, first, count, lookup, source, places[:2], packed))
+        first += 1 << 17
+    return reason
