@@ -23,7 +23,9 @@ from torch import Tensor
 from thinwire.arrays import array_of, empty_array, tensor_of
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes
-from thinwire.kernels.entropy.rans_numba import REASONS, count_symbols, decode_blocks, encode_blocks
+from thinwire.kernels.entropy.rans_numba import REASONS, decode_blocks, encode_blocks
+from thinwire.kernels.entropy.rans_symbols import count_symbols
+from thinwire.kernels.entropy.rans_tables import entries_of, lookup_of
 from thinwire.kernels.entropy.rans_torch import rans_counts_torch, rans_decode_torch, rans_encode_torch
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run, shares
@@ -135,7 +137,7 @@ def rans_encode(packed: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]
     outputs = [
         empty_array(_room(counts[part], table, stop - start), np.uint8) for part, (start, stop) in enumerate(cuts)
     ]
-    entries = _entries(table)
+    entries = entries_of(table)
     low = np.empty((num_packed_bytes(count, _num_low_bits(width)) + 3) // 4, np.uint32)
     num_words = np.zeros(_num_blocks(count), np.uint32)
     written = run(
@@ -196,7 +198,7 @@ def rans_decode_prefix(data: Tensor, count: int, width: int, frequencies: Tensor
     first, starts = _directory(host, count, width)
     if not data.is_cpu:
         return body_for(rans_decode_torch, data.device)(data, count, width, frequencies), int(starts[-1])
-    lookup = _lookup_table(_table_of_256(numbers))
+    lookup = lookup_of(_table_of_256(numbers))
     words = empty_array((num_packed_bytes(count, width) + 3) // 4, np.uint32)
     results = run(
         decode_blocks,
@@ -238,49 +240,6 @@ def _room(counts: Any, table: Any, count: int) -> int:
     # A constant vector's one symbol has the frequency 4096 and costs nothing, exactly.
     costs = np.where((table > 0) & (table < _TOTAL), PRECISION - np.log2(np.maximum(table, 1)) + _GROWTH, 0)
     return 4 * LANES * _num_blocks(count) + int(counts @ costs / 8 * (1 + 1e-9)) + 64
-
-
-def _entries(table: Any) -> Any:
-    """Two words of 32 bits for every symbol, from which an encoder has ``4096 - f`` and the quotient of a division.
-
-    A state ``x < f * 2**20`` becomes ``4096 * q + x - q * f + c = x + q * (4096 - f) + c``, with ``q = floor(x / f)``. The
-    first word has ``c`` from bit 0 (13 bits), ``4096 - f`` from bit 13 (12 bits; nothing is asked of ``f = 0``) and ``s``
-    from bit 28, the second is ``m < 2**32``: ``q = floor((x + a) * m / 2**k)`` with ``k = 32 + s``, the largest ``s`` with
-    ``2**s < f``. One symbol at most has ``a = 1``; a third word after all others is its first one.
-
-    - ``a = 0``, ``m = ceil(2**k / f)``, ``e = m * f - 2**k``: ``x * m / 2**k`` is more than ``x / f``, by
-      ``x * e / (f * 2**k)``, which must stay below the ``1 / f`` that is left to the next integer: ``x * e < 2**k``. It
-      does for ``f <= 2048``, since ``x * e < f**2 * 2**20 <= 2**(2 * s + 22) <= 2**k`` if ``s <= 10``, and for some above.
-    - ``a = 1``, ``m = floor(2**k / f)``, ``e = 2**k - m * f > 0``: ``(x + 1) * m / 2**k`` is less than ``(x + 1) / f``, by
-      at most ``1 / f`` if ``(x + 1) * e <= 2**k``: then its integer part is that of ``x / f``. The two ``e`` add up to
-      ``f``. Where the first is above ``f / 2``, the second is not, and ``f * 2**20 * f / 2 <= 2**43 = 2**k``.
-    - ``f = 1`` would need ``m = 2**32``. With ``m = 2**32 - 1`` the quotient of ``x >= 1`` is one too small, and ``c`` is
-      larger by the 4095 that this takes away.
-    """
-    words = np.zeros(2 * table.size + 1, np.uint32)
-    begins = np.cumsum(table) - table
-    for symbol in np.flatnonzero(table).tolist():
-        frequency, begin = int(table[symbol]), int(begins[symbol])
-        shift, multiplier = 0, (1 << 32) - 1
-        if frequency > 1:
-            shift = (frequency - 1).bit_length() - 1
-            multiplier = -(-(1 << 32 + shift) // frequency)
-        else:
-            begin += _TOTAL - 1
-        above = multiplier * frequency - (1 << 32 + shift)
-        raised = frequency > _TOTAL // 2 and above > frequency // 2
-        words[2 * symbol] = begin | (_TOTAL - frequency) << 13 | shift << 28
-        words[2 * symbol + 1] = multiplier - raised
-        if raised:
-            words[-1] = words[2 * symbol]
-    return words
-
-
-def _lookup_table(table: Any) -> Any:
-    """For every slot: ``f - 1`` in the 12 low bits, ``slot - c`` in the next 12, the symbol in the top 8."""
-    symbols = np.repeat(np.arange(256), table)
-    places = np.arange(_TOTAL) - (np.cumsum(table) - table)[symbols]
-    return (table[symbols] - 1 | places << 12 | symbols << 24).astype(np.uint32)
 
 
 def _directory(host: Any, count: int, width: int) -> tuple[int, Any]:

@@ -1,4 +1,4 @@
-"""The loops of :mod:`thinwire.kernels.entropy.rans`: counting, encoding and decoding entries ``start`` to ``stop``.
+"""The loops of :mod:`thinwire.kernels.entropy.rans`: encoding and decoding entries ``start`` to ``stop``.
 
 ``start`` is a multiple of a block's length. A block is handled in tiles of 2048 entries, which stay in the cache while
 they are unpacked, coded and packed, and a tile in rows of 32, an entry of each state. Symbols are bytes, or two to a
@@ -11,6 +11,7 @@ import numpy as np
 
 from thinwire.kernels.bitpack.bits import pack_block, unpack_block
 from thinwire.kernels.entropy.rans_simd import has_vectors, pull_rows, pull_rows_of_two, push_rows
+from thinwire.kernels.entropy.rans_symbols import pair_up, symbols_of
 from thinwire.kernels.jit.compiling import helper, intrinsic, kernel, types
 from thinwire.kernels.jit.hints import prefer_wide_vectors
 from thinwire.kernels.jit.intrinsics import copy_to, empty, seen_as, zeros
@@ -38,62 +39,6 @@ def _load_half(typing_context: Any, data: Any, position: Any) -> Any:
 
 
 load_half: Any = intrinsic(_load_half)
-
-
-@helper
-def _pair(symbols: Any, pairs: Any) -> None:
-    """Two symbols of at most four bits to a byte, the first one low."""
-    prefer_wide_vectors()
-    twos = seen_as(symbols, np.uint16)
-    for j in range(pairs.size):
-        pairs[j] = np.uint8(twos[j] | twos[j] >> np.uint16(4))
-
-
-@helper
-def _count(symbols: Any, counts: Any) -> None:
-    # Four counters a symbol: runs of one symbol would wait for one counter to be written each time.
-    fours = symbols.size // 4
-    for j in range(fours):
-        for part in range(4):
-            counts[part, np.uint64(symbols[4 * j + part])] += 1
-    for j in range(4 * fours, symbols.size):
-        counts[0, np.uint64(symbols[j])] += 1
-
-
-@helper
-def _symbols_of(packed: Any, width: int, first: int, symbols: Any, wide: Any) -> None:
-    """Fill ``symbols`` from entry ``first``, a multiple of 8, on; ``wide`` is room for codes of more than 8 bits."""
-    part = packed[first // 8 * width :]
-    if width <= 8:
-        unpack_block(part, width, symbols)
-        return
-    unpack_block(part, width, wide[: symbols.size])
-    for j in range(symbols.size):
-        symbols[j] = np.uint8(wide[j] >> (width - 8))
-
-
-@kernel
-def count_symbols(packed: Any, width: int, start: int, stop: int, counts: Any) -> None:
-    """Add to int64 ``counts`` ``[4, 256]``, whose sum over the rows is what counts."""
-    symbols, pairs, wide = empty(2048, np.uint8), empty(1024, np.uint8), empty(2048, np.int32)
-    of_pairs = zeros(1024, np.int64).reshape(4, 256)
-    for begin in range(start, stop, 2048):
-        num = min(2048, stop - begin)
-        whole = num // 2 * 2 if width <= 4 else 0
-        if width == 4:
-            _count(packed[begin // 2 : (begin + whole) // 2], of_pairs)
-        else:
-            _symbols_of(packed, width, begin, symbols[:num], wide)
-            if width < 4:
-                _pair(symbols[:whole], pairs[: whole // 2])
-                _count(pairs[: whole // 2], of_pairs)
-        if width == 4 and num > whole:
-            symbols[whole] = packed[(begin + whole) // 2] & np.uint8(15)
-        _count(symbols[whole:num], counts)
-    for part in range(4):
-        for pair in range(256):
-            counts[part, pair & 15] += of_pairs[part, pair]
-            counts[part, pair >> 4] += of_pairs[part, pair]
 
 
 @helper
@@ -144,10 +89,12 @@ def _push_tile(
         for row in range(num_rows - 1, -1, -1):
             position = _push(symbols[32 * row : 32 * row + 32], 32, states, tables[0], words, position)
     elif width == 4:
-        return np.uint64(push_rows(packed[first // 2 :], True, num_rows, states, tables[1], raised, words, np.int64(position)))
+        return np.uint64(
+            push_rows(packed[first // 2 :], True, num_rows, states, tables[1], raised, words, np.int64(position))
+        )
     elif width < 4:
         pairs = empty(1024, np.uint8)
-        _pair(symbols[: 32 * num_rows], pairs[: 16 * num_rows])
+        pair_up(symbols[: 32 * num_rows], pairs[: 16 * num_rows])
         return np.uint64(push_rows(pairs, True, num_rows, states, tables[1], raised, words, np.int64(position)))
     else:
         return np.uint64(push_rows(symbols, False, num_rows, states, tables[0], raised, words, np.int64(position)))
@@ -176,13 +123,11 @@ def encode_blocks(
             begin = first + 2048 * tile
             num = min(2048, last - begin)
             if not (has_vectors() and width == 4 and num % 32 == 0):
-                _symbols_of(packed, width, begin, symbols[:num], wide)
+                symbols_of(packed, width, begin, symbols[:num], wide)
             if shift:
                 # Packing takes the low bits of what it is given.
                 pack_block(wide[:num], shift, low[begin // 32 * shift :])
-            position = _push_tile(
-                packed, width, begin, symbols[:num], states, (table, of_pairs), words, position
-            )
+            position = _push_tile(packed, width, begin, symbols[:num], states, (table, of_pairs), words, position)
         copy_to(out[written : written + 128], seen_as(states, np.uint8))
         written += 128
         block = words[np.int64(position) :]
@@ -210,7 +155,7 @@ def _pull(symbols: Any, num: int, states: Any, lookup: Any, data: Any, position:
 
 
 @helper
-def _pull_rows(symbols: Any, num: int, num_blocks: int, states: Any, lookup: Any, data: Any, places: Any) -> bool:
+def _pull_rows(symbols: Any, num: int, num_blocks: int, states: Any, lookup: Any, data: Any, places: Any) -> Any:
     """Decode ``num`` entries of one or two blocks, as :func:`pull_rows` says; whether all words were there."""
     num_rows = num // 32
     if has_vectors():
@@ -246,7 +191,9 @@ def _write_symbols(symbols: Any, data: Any, width: int, first: int, lows: Any, p
 
 
 @helper
-def _pull_blocks(data: Any, width: int, first: int, count: int, lookup: Any, source: Any, places: Any, packed: Any) -> Any:
+def _pull_blocks(
+    data: Any, width: int, first: int, count: int, lookup: Any, source: Any, places: Any, packed: Any
+) -> Any:
     """Write the packed codes of one or two blocks of ``count`` entries each; 0, or why not.
 
     ``places`` are where their states begin and their words end in ``source``, which goes on for 64 bytes after that.

@@ -126,7 +126,7 @@ def _put(context: Any, builder: Any, kept: bool, values: Any, pointer: Any) -> N
 def _unpack_groups(
     typing_context: Any, packed: Any, byte: Any, width: Any, codes: Any, position: Any, groups: Any
 ) -> Any:
-    """``codes[position + j]`` becomes code ``j`` of those that begin at ``byte``, ``16 * groups`` of them; int32 or uint8."""
+    """``codes[position + j]`` becomes code ``j`` of those that begin at ``byte``, ``16 * groups``; int32 or uint8."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source = address(context, builder, packed, arguments[0], arguments[1])
