@@ -74,7 +74,7 @@ def prefetch(context: Any, builder: Any, pointer: Any) -> None:
     from llvmlite import ir
 
     _, processor, _ = context.codegen().magic_tuple()
-    if processor.startswith("znver"):
+    if processor.startswith("znverX"):
         return
     byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
