@@ -14,6 +14,8 @@ from thinwire.kernels.bitpack.bits import (
     unpack_torch,
 )
 
+pytestmark = pytest.mark.usefixtures("short_is_shared")
+
 SIZES = (0, 1, 7, 63, 64, 65, 4096)
 
 
