@@ -37,7 +37,7 @@ def select_all(
     """
     indices, values = arrays.empty_array(int(ends[-1]), np.int64), arrays.empty_array(int(ends[-1]), np.float32)
     problem = (x, residual, np.float32(decay), add, out, offsets, ends)
-    num_threads = threads.count_threads(out.size)
+    num_threads = threads.count_threads(out.size, threads.STREAMED_NS)
     least_shared = max(_SHARED, out.size // (4 * num_threads)) if num_threads > 1 else out.size + 1
     if num_threads > 1 and out.size < least_shared and 2 * np.diff(offsets).max() > out.size:
         num_threads = 1  # most of it is one segment, which would be one thread's
