@@ -18,9 +18,6 @@ from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
 _PACKED_DTYPES = (torch.uint8, torch.int32, torch.int64)
 """Packed as they are, booleans like bytes. A kernel takes seconds to compile: rarer integers become int64."""
 
-_NEAR = 1 << 14
-"""Bytes that are looked at several times in a row."""
-
 
 def num_packed_bytes(count: int, width: int) -> int:
     """Bytes that ``count`` codes of ``width`` bits take: ``ceil(count * width / 8)``.
@@ -97,8 +94,7 @@ def unpack(packed: Tensor, count: int, width: int) -> Tensor:
     if not packed.is_cpu:
         return body_for(unpack_torch, packed.device)(packed, count, width)
     codes = empty_array(count, np.int32)
-    data = array_of(packed)
-    unpack_block(data, width, codes)
+    unpack_block(array_of(packed), width, codes)
     return tensor_of(codes)
 
 
@@ -124,9 +120,10 @@ def largest_code(packed: Tensor, count: int, width: int) -> int:
     check_packed(packed, count, width)
     if not packed.is_cpu:
         return body_for(largest_code_torch, packed.device)(packed, count, width)
-    data = array_of(packed)
-    ranges = shares(count, 1024, STREAMED_NS)
-    return int(max(run(_largest, [(data, width, *borders) for borders in ranges]))) if count else -1
+    if count == 0:
+        return -1
+    data, ranges = array_of(packed), shares(count, 1024, STREAMED_NS)
+    return int(max(run(_largest, [(data, width, *borders) for borders in ranges])))
 
 
 def largest_code_torch(packed: Tensor, count: int, width: int) -> int:
@@ -285,8 +282,8 @@ def _largest_of_bytes(packed: Any, width: int, start: int, stop: int) -> Any:
     last = stop * width // 8
     largest = np.uint8(0)
     # Every place looks at all bytes: of so many the nearest cache has them each time but the first.
-    for begin in range(first, last, _NEAR):
-        whole = packed[begin : min(begin + _NEAR, last)]
+    for begin in range(first, last, 1 << 14):
+        whole = packed[begin : min(begin + (1 << 14), last)]
         for place in range(0, 8, width):
             # Compared in place; a shift of every byte would cost more than the rest.
             mask = np.uint8(((1 << width) - 1) << place)
