@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from thinwire.kernels.jit import threads
+from thinwire.kernels.select import parallel
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +17,13 @@ def _same_number_of_threads_afterwards() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def short_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads share also what one would do faster, so that a law of several needs no long vector."""
+    monkeypatch.setattr(threads, "_LEAST_NS", 1 << 12)
+    monkeypatch.setattr(parallel, "_SHARED", 1 << 16)
 
 
 @pytest.fixture

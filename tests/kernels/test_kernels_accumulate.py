@@ -13,6 +13,8 @@ from thinwire.kernels.select.accumulate import (
 )
 from thinwire.kernels.select.top_k import top_k, top_k_entries
 
+pytestmark = pytest.mark.usefixtures("short_is_shared")
+
 SIZES = (0, 1, 7, 63, 64, 65, 255, 256, 257, 4096, 9001)
 LARGE = 400_003
 

@@ -14,6 +14,8 @@ from thinwire.kernels.bitpack.bits import (
     unpack_torch,
 )
 
+pytestmark = pytest.mark.usefixtures("short_is_shared")
+
 SIZES = (0, 1, 7, 63, 64, 65, 4096)
 
 
@@ -72,3 +74,32 @@ def test_refuses_what_cannot_work() -> None:
         unpack(torch.zeros(1, dtype=torch.uint8), 9, 1)
     with pytest.raises(ConfigError, match="integers"):
         pack(torch.zeros(3), 1)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 8])
+def test_the_largest_of_many_codes_is_found_at_every_place(width: int, num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
+    # Bytes are looked at 2**14 at a time: around those borders, and where a byte is not full.
+    per_block = (1 << 14) * 8 // width
+    count = 3 * per_block + 5
+    borders = {edge + step for edge in (0, per_block, 2 * per_block, 3 * per_block) for step in range(-9, 10)}
+    codes = torch.zeros(count, dtype=torch.int64)
+    for place in sorted(borders | {count - 1}):
+        if 0 <= place < count:
+            codes[place] = (1 << width) - 1
+            packed = pack(codes, width)
+            assert largest_code(packed, count, width) == (1 << width) - 1
+            # What lies behind the codes that are asked for does not count.
+            assert largest_code(packed, place, width) == (0 if place else -1)
+            codes[place] = 0
+
+
+def test_long_results_do_not_share_memory_with_those_before() -> None:
+    codes = torch.randint(0, 16, (1_000_003,), generator=torch.Generator().manual_seed(0))
+    kept = unpack(pack(codes, 4), codes.numel(), 4)
+    packed = pack(codes, 4)
+    for _ in range(3):
+        unpack(pack(15 - codes, 4), codes.numel(), 4)
+    assert torch.equal(kept, codes.to(torch.int32))
+    assert torch.equal(packed, pack(codes, 4))

@@ -21,6 +21,8 @@ from thinwire.kernels.crc32c import (
     shift_tables,
 )
 
+pytestmark = pytest.mark.usefixtures("short_is_shared")
+
 
 def tensor(data: bytes) -> torch.Tensor:
     return torch.tensor(list(data), dtype=torch.uint8)

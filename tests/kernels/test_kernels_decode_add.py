@@ -13,6 +13,8 @@ from thinwire.kernels.quantize.levels_add import add_levels, add_levels_torch, w
 from thinwire.kernels.quantize.signs_add import add_signs, add_signs_torch, write_signs, write_signs_torch
 from thinwire.layout import Segments
 
+pytestmark = pytest.mark.usefixtures("short_is_shared")
+
 SIZES = (0, 1, 7, 15, 16, 17, 63, 64, 65, 4096, 4099)
 LARGE = 2**20 + 5
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 31)

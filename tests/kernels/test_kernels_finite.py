@@ -15,6 +15,8 @@ from thinwire.kernels.flat.finite import (
     is_finite_torch,
 )
 
+pytestmark = pytest.mark.usefixtures("short_is_shared")
+
 SIZES = [0, 1, 7, 63, 64, 65, 4096, 1_000_003]
 
 

@@ -8,6 +8,8 @@ import torch
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.flatten import flatten_finite, flatten_finite_torch
 
+pytestmark = pytest.mark.usefixtures("short_is_shared")
+
 SHAPES = [
     [],
     [()],

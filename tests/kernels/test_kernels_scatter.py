@@ -1,5 +1,6 @@
 """Values onto their places, and the indices that must be refused before anything is written."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -80,6 +81,24 @@ def test_signs_reach_their_places_whatever_the_cut(count: int, num_threads: int)
                 out = start.clone()
                 scatter(indices, pack(negative, 1), scales, segments.offsets(), out, factor)
                 assert same_bits(out, expected)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.0, 1e-45, 3e38, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("factor", [1.0, -1 / 3, 0.0])
+def test_signs_of_every_scale(scale: float, factor: float) -> None:
+    negative = torch.arange(40) % 3 == 0
+    for start in (torch.zeros(80), torch.full((80,), -0.0), vector(80, 1)):
+        # One by one in Python: a product rounded to f32, its sign turned where the bit is set, a sum rounded to f32.
+        product = (torch.tensor(scale) * torch.tensor(factor, dtype=torch.float32)).item()
+        expected = start.clone()
+        for j in range(40):
+            signed = torch.tensor(-product if negative[j] else product, dtype=torch.float32)
+            expected[2 * j] = expected[2 * j] + signed
+        out = start.clone()
+        whole = torch.tensor([0, 40])
+        scatter_add_signs(2 * torch.arange(40), pack(negative, 1), torch.tensor([scale]), whole, out, factor)
+        assert torch.equal(out.isnan(), expected.isnan())
+        assert same_bits(out[~out.isnan()], expected[~out.isnan()])
 
 
 def test_signs_that_do_not_fit_are_refused_and_nothing_is_written() -> None:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from thinwire.errors import ConfigError
 from thinwire.kernels.select.top_k import top_k, top_k_torch
 
+pytestmark = pytest.mark.usefixtures("short_is_shared")
+
 SIZES = (0, 1, 7, 63, 64, 65, 4096, 9001)
 
 

@@ -4,11 +4,17 @@ import itertools
 import multiprocessing
 import threading
 import weakref
+from typing import NoReturn
 
 import pytest
 import torch
 
+from thinwire.kernels.crc32c import crc32c
+from thinwire.kernels.flat.finite import is_finite
+from thinwire.kernels.jit import threads
 from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.quantize.dither import quantize
+from thinwire.kernels.select.top_k import top_k
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -19,13 +25,18 @@ def num_threads(request: pytest.FixtureRequest) -> int:
 
 @pytest.mark.parametrize("numel", [0, 1, 1000, 1 << 18, (1 << 20) + 7, 5_000_000])
 @pytest.mark.parametrize("unit", [1, 8, 512])
-def test_shares_cover_every_entry_once_and_begin_at_units(num_threads: int, numel: int, unit: int) -> None:
-    parts = shares(numel, unit)
+@pytest.mark.parametrize("entry_ns", [0.25, 1.0, 8.0])
+def test_shares_cover_every_entry_once_and_begin_at_units(
+    num_threads: int, numel: int, unit: int, entry_ns: float
+) -> None:
+    parts = shares(numel, unit, entry_ns)
     assert parts[0][0] == 0
     assert parts[-1][1] == numel
     assert all(before[1] == after[0] for before, after in itertools.pairwise(parts))
     assert all(start % unit == 0 for start, _ in parts)
-    least = num_threads if numel >= num_threads << 17 else max(1, numel >> 17)
+    # A thread has at least 2**17 nanoseconds of work.
+    work = int(numel * entry_ns)
+    least = num_threads if work >= num_threads << 17 else max(1, work >> 17)
     assert len(parts) >= least
     assert len(parts) == 1 or least > 1
     # Of a long vector a thread that is faster gets more.
@@ -115,3 +126,35 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     process.start()
     process.join(timeout=60)
     assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("numel", [1_000_000, (1 << 22) - 1])
+def test_what_one_thread_does_faster_is_handed_to_no_other(numel: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    x, half = torch.ones(numel), torch.tensor([0, numel // 4, numel])
+    for offsets in (torch.tensor([0, numel]), half):
+        counts = torch.full((offsets.numel() - 1,), 5)
+        expected = torch.cat([start + torch.arange(5) for start in offsets[:-1]])
+        with monkeypatch.context() as patched:
+            patched.setattr(threads, "_take", _refuse)
+            assert torch.equal(top_k(x, offsets, counts), expected)
+    with monkeypatch.context() as patched:
+        patched.setattr(threads, "_take", _refuse)
+        assert is_finite(x[:1_000_000])
+        assert crc32c(x[:1_000_000].view(torch.uint8)) == crc32c(x[:1_000_000].view(torch.uint8).clone())
+
+
+def test_what_several_threads_do_faster_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    x = torch.ones(5_000_000)
+    monkeypatch.setattr(threads, "_take", _refuse)
+    with pytest.raises(RuntimeError, match="handed over"):
+        is_finite(x)
+    with pytest.raises(RuntimeError, match="handed over"):
+        top_k(x, torch.tensor([0, x.numel()]), torch.tensor([5]))
+    with pytest.raises(RuntimeError, match="handed over"):
+        quantize(x[:1_000_000], torch.tensor([0, 1_000_000]), 1, "max", key=0)
+
+
+def _refuse(idle: object) -> NoReturn:
+    raise RuntimeError("a job was handed over")

@@ -12,7 +12,7 @@ from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.jit.compiling import helper, kernel, pasted
 from thinwire.kernels.jit.intrinsics import copy_to, crc32c_word, has_crc32c, load_word
-from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
 
 _POLYNOMIAL = 0x82F63B78
 _STRETCHES = (65536, 4096, 128)
@@ -70,7 +70,7 @@ def copy_summed(
 
 def _by_shares(kernel: Any, arrays: "tuple[np.ndarray[Any, np.dtype[np.uint8]], ...]", previous: int) -> int:
     """``kernel`` on several threads, each with a range of the arrays, and the checksum of all ranges."""
-    ranges = shares(arrays[0].size // 8)
+    ranges = shares(arrays[0].size // 8, 1, 2 * STREAMED_NS)
     tables = (byte_tables(), shift_tables())
     if len(ranges) == 1:
         return int(kernel(*arrays, *tables, np.uint32(previous)))

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, empty_array, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.intrinsics import empty, load_word, load_word_padded, seen_as
 from thinwire.kernels.jit.simd import LANES, LARGEST_WIDTH, unpack_groups
-from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
 
 _PACKED_DTYPES = (torch.uint8, torch.int32, torch.int64)
 """Packed as they are, booleans like bytes. A kernel takes seconds to compile: rarer integers become int64."""
@@ -60,7 +60,7 @@ def pack(codes: Tensor, width: int) -> Tensor:
     elif codes.dtype not in _PACKED_DTYPES:
         numbers = numbers.astype(np.int64)
     num_bytes = num_packed_bytes(codes.numel(), width)
-    words = np.empty((num_bytes + 3) // 4, np.uint32)
+    words = empty_array((num_bytes + 3) // 4, np.uint32)
     pack_block(numbers, width, words)
     return tensor_of(words.view(np.uint8)[:num_bytes])
 
@@ -93,9 +93,8 @@ def unpack(packed: Tensor, count: int, width: int) -> Tensor:
     check_packed(packed, count, width)
     if not packed.is_cpu:
         return body_for(unpack_torch, packed.device)(packed, count, width)
-    codes = np.empty(count, np.int32)
-    data = array_of(packed)
-    unpack_block(data, width, codes)
+    codes = empty_array(count, np.int32)
+    unpack_block(array_of(packed), width, codes)
     return tensor_of(codes)
 
 
@@ -121,8 +120,10 @@ def largest_code(packed: Tensor, count: int, width: int) -> int:
     check_packed(packed, count, width)
     if not packed.is_cpu:
         return body_for(largest_code_torch, packed.device)(packed, count, width)
-    data = array_of(packed)
-    return int(max(run(_largest, [(data, width, start, stop) for start, stop in shares(count, 1024)]))) if count else -1
+    if count == 0:
+        return -1
+    data, ranges = array_of(packed), shares(count, 1024, STREAMED_NS)
+    return int(max(run(_largest, [(data, width, *borders) for borders in ranges])))
 
 
 def largest_code_torch(packed: Tensor, count: int, width: int) -> int:
@@ -278,19 +279,22 @@ def _largest(packed: Any, width: int, start: int, stop: int) -> Any:
 def _largest_of_bytes(packed: Any, width: int, start: int, stop: int) -> Any:
     """The same where no code lies in two bytes: the largest at every place of a byte."""
     first = start * width // 8
-    whole = packed[first : stop * width // 8]
+    last = stop * width // 8
     largest = np.uint8(0)
-    for place in range(0, 8, width):
-        # Compared in place; a shift of every byte would cost more than the rest.
-        mask = np.uint8(((1 << width) - 1) << place)
-        most = np.uint8(0)
-        for j in range(whole.size):
-            code = np.uint8(whole[j] & mask)
-            most = code if code > most else most
-        largest = max(largest, np.uint8(most >> place))
+    # Every place looks at all bytes: of so many the nearest cache has them each time but the first.
+    for begin in range(first, last, 1 << 14):
+        whole = packed[begin : min(begin + (1 << 14), last)]
+        for place in range(0, 8, width):
+            # Compared in place; a shift of every byte would cost more than the rest.
+            mask = np.uint8(((1 << width) - 1) << place)
+            most = np.uint8(0)
+            for j in range(whole.size):
+                code = np.uint8(whole[j] & mask)
+                most = code if code > most else most
+            largest = max(largest, np.uint8(most >> place))
     rest = stop * width % 8
     if rest > 0:
-        last = packed[stop * width // 8]
+        byte = packed[last]
         for place in range(0, rest, width):
-            largest = max(largest, np.uint8((last >> place) & ((1 << width) - 1)))
+            largest = max(largest, np.uint8((byte >> place) & ((1 << width) - 1)))
     return np.int64(largest)

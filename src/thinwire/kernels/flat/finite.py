@@ -12,7 +12,7 @@ from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import seen_as
-from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
 
 LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
 """What a scale is at most: a part of it, rounded to f32, times the number of parts must not overflow."""
@@ -38,7 +38,7 @@ def is_finite(x: Tensor) -> bool:
     if not x.is_cpu:
         return body_for(is_finite_torch, x.device)(x)
     array = array_of(x)
-    return all(run(_largest, [(array.view(np.uint32)[a:b],) for a, b in shares(array.size)]))
+    return all(run(_largest, [(array.view(np.uint32)[a:b],) for a, b in shares(array.size, 1, STREAMED_NS)]))
 
 
 def is_finite_torch(x: Tensor) -> bool:
@@ -71,7 +71,7 @@ def divide_finite(x: Tensor, divisor: int) -> bool:
     if divisor == 1:
         return is_finite(x)
     array = array_of(x)
-    return all(run(_divide, [(array[a:b], np.float32(divisor)) for a, b in shares(array.size)]))
+    return all(run(_divide, [(array[a:b], np.float32(divisor)) for a, b in shares(array.size, 1, STREAMED_NS)]))
 
 
 def divide_finite_torch(x: Tensor, divisor: int) -> bool:

@@ -13,7 +13,7 @@ from thinwire.kernels.flat.finite import is_finite_torch
 from thinwire.kernels.jit.compiling import carray, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import pointer
-from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
 
 
 def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:
@@ -56,7 +56,8 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
     pieces = np.array(addresses + ends, np.int64)
     vectors = array_of(out if minuend is None else minuend), array_of(out)
     subtracts = minuend is not None
-    return all(run(_flatten, [(pieces, *vectors, subtracts, start, stop) for start, stop in shares(end)]))
+    ranges = shares(end, 1, STREAMED_NS)
+    return all(run(_flatten, [(pieces, *vectors, subtracts, start, stop) for start, stop in ranges]))
 
 
 def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:

@@ -13,7 +13,7 @@ from thinwire.kernels.flat.checks import check_ascending
 from thinwire.kernels.jit.compiling import carray, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import first_from, pointer
-from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
 
 _BLOCK = 4096
 """Entries that are set to zero, and still in the cache when those are written that are not."""
@@ -66,7 +66,8 @@ def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor])
     numel = int(ends[-1]) if tensors else 0
     places = array_of(indices)
     check_ascending(places, numel)
-    run(_unflatten, [(places, array_of(values), addresses, ends, start, stop) for start, stop in shares(numel)])
+    ranges = shares(numel, 1, STREAMED_NS)
+    run(_unflatten, [(places, array_of(values), addresses, ends, start, stop) for start, stop in ranges])
 
 
 def unflatten_sparse_torch(indices: Tensor, values: Tensor, tensors: Sequence[Tensor]) -> None:

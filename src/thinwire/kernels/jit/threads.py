@@ -16,8 +16,13 @@ from typing import Any, TypeAlias
 
 import torch
 
-_LEAST = 1 << 17
-"""Entries that make a further thread worth its start, about 20 microseconds."""
+_LEAST_NS = 1 << 17
+"""Nanoseconds of work that make a thread worth its start: handing a job over takes about 35 microseconds, and then the
+thread gets an idle core at best. Some times as much, so that two are never slower than one."""
+
+STREAMED_NS = 0.25
+"""Of an entry in a kernel that does no more than wait for memory, which two threads have hardly more of than one: as
+much as it takes where nothing else runs. At a million entries two threads took a fifth more time than one."""
 
 _PART, _MOST = 1 << 18, 16
 """Entries of a part, of which a thread makes one after the other, and how many these are at most for each thread."""
@@ -25,17 +30,17 @@ _PART, _MOST = 1 << 18, 16
 _Outcome: TypeAlias = tuple[int, Any, BaseException | None]
 
 
-def count_threads(numel: int) -> int:
-    """How many threads so many entries are worth, of those there are.
+def count_threads(numel: int, entry_ns: float = 1.0) -> int:
+    """How many threads so many entries are worth, of those there are, if one takes about ``entry_ns`` nanoseconds.
 
     Example:
         >>> count_threads(1000)
         1
     """
-    return min(torch.get_num_threads(), numel // _LEAST) if numel >= 2 * _LEAST else 1
+    return max(1, min(torch.get_num_threads(), int(numel * entry_ns) // _LEAST_NS))
 
 
-def shares(numel: int, unit: int = 1) -> list[tuple[int, int]]:
+def shares(numel: int, unit: int = 1, entry_ns: float = 1.0) -> list[tuple[int, int]]:
     """``[0, numel)`` cut into about equal ranges for the threads; one range if there is little to do.
 
     Of a long vector there are several ranges for each thread, since no two cores take equally long: what the system
@@ -44,6 +49,7 @@ def shares(numel: int, unit: int = 1) -> list[tuple[int, int]]:
     Args:
         numel: number of entries, 0 or more.
         unit: every border but the last is a multiple of it.
+        entry_ns: about what an entry takes one thread; :data:`STREAMED_NS` where memory is all that it waits for.
 
     Returns:
         At least one ``(start, stop)``, ascending; together they cover every entry once.
@@ -52,7 +58,7 @@ def shares(numel: int, unit: int = 1) -> list[tuple[int, int]]:
         >>> shares(1000)
         [(0, 1000)]
     """
-    num_threads = count_threads(numel)
+    num_threads = count_threads(numel, entry_ns)
     if num_threads == 1:
         return [(0, numel)]
     return cut(numel, unit, num_threads * max(1, min(_MOST, numel // (_PART * num_threads))))

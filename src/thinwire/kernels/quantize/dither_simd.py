@@ -42,7 +42,7 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
         ratio = builder.select(builder.fcmp_ordered("<", ratio, highest), ratio, highest)
         random = load(builder, builder.gep(drawn, [index]), vector(i16))
         complement = builder.xor(builder.zext(random, ints), all_lanes(0xFFFF))
-        carried = builder.add(builder.fptoui(ratio, ints), complement)
+        carried = builder.add(builder.fptosi(ratio, ints), complement)
         low, seen = builder.bitcast(carried, halves), builder.load(equals)
         builder.store(builder.select(builder.icmp_unsigned(">", low, seen), low, seen), equals)
         level = builder.lshr(carried, all_lanes(16))

@@ -14,7 +14,7 @@ from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import empty, first_from
 from thinwire.kernels.jit.simd import LANES, LARGEST_WIDTH, add_level_groups
-from thinwire.kernels.jit.threads import run, shares
+from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
 
 
 def add_levels(
@@ -98,7 +98,7 @@ def _run(
 ) -> None:
     ends, middle = offsets_array(offsets, out.numel()), np.int32(num_levels)
     shared = (array_of(codes), width, middle, array_of(units), ends, array_of(out), np.float32(factor), kept)
-    run(_add_levels, [(*shared, start, stop) for start, stop in shares(out.numel(), LANES)])
+    run(_add_levels, [(*shared, start, stop) for start, stop in shares(out.numel(), LANES, STREAMED_NS)])
 
 
 @kernel

@@ -97,7 +97,8 @@ def accumulate_take(x: Tensor, residual: Tensor, decay: float, out: Tensor, indi
         raise ConfigError(f"indices must strictly ascend, from 0 or more to less than {x.numel()}")
     values = np.empty(places.size, np.float32)
     arrays = (array_of(x), array_of(residual), np.float32(decay), array_of(out), places, values)
-    threads.run(_accumulate_take, [(*arrays, start, stop) for start, stop in threads.shares(x.numel(), _BLOCK)])
+    ranges = threads.shares(x.numel(), _BLOCK, threads.STREAMED_NS)
+    threads.run(_accumulate_take, [(*arrays, start, stop) for start, stop in ranges])
     return tensor_of(values)
 
 

@@ -21,6 +21,7 @@ from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import first_from
 from thinwire.kernels.jit.threads import run
 from thinwire.kernels.quantize.signs_add import check_bits, write_signs_torch
+from thinwire.kernels.reduce.block_norms_simd import bits_of, float_of
 from thinwire.kernels.sparse.scatter import place_ranges, scatter_add_torch
 
 
@@ -99,11 +100,12 @@ def _add_range(indices: Any, bits: Any, scales: Any, ends: Any, out: Any, factor
     while position < stop:
         while ends[segment + 1] <= position:
             segment += 1
-        value = scales[segment] * factor
+        magnitude = bits_of(scales[segment] * factor)
         end = min(stop, ends[segment + 1])
         for j in range(position, end):
             # Checked to be in range: as unsigned numbers they are not compared with zero again.
             number = np.uint64(j)
-            bit = (bits[number >> np.uint64(3)] >> np.uint8(number & np.uint64(7))) & np.uint8(1)
-            out[np.uint64(indices[number])] += -value if bit else value
+            bit = np.uint32(bits[number >> np.uint64(3)] >> np.uint8(number & np.uint64(7)))
+            # The sign's own bit: a branch could not be predicted.
+            out[np.uint64(indices[number])] += float_of(magnitude ^ (bit << np.uint32(31)))
         position = end
