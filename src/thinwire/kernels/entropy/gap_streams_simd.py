@@ -28,7 +28,8 @@ def _take_ones(typing_context: Any, word: Any, first: Any, places: Any, num: Any
         for number in range(_NUM_BYTES):
             value = builder.and_(builder.lshr(word, long(8 * number)), long(255))
             row = load(builder, builder.gep(start, [builder.shl(value, long(3))]), vector(byte, 8))
-            found = builder.add(builder.zext(row, vector(long, 8)), spread(builder, builder.add(first, long(8 * number)), 8))
+            begin = spread(builder, builder.add(first, long(8 * number)), 8)
+            found = builder.add(builder.zext(row, vector(long, 8)), begin)
             store(builder, found, address(context, builder, signature.args[2], places, num))
             num = builder.add(num, builder.call(count, [value]))
         return num

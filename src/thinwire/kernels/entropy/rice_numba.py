@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from thinwire.kernels.bitpack.bits import unpack_block
 from thinwire.kernels.entropy.gap_streams import ENDED, PADDING, TAKEN, TOO_LARGE, find_ends, is_padded
 from thinwire.kernels.entropy.gap_streams_simd import take_ones
-from thinwire.kernels.bitpack.bits import unpack_block
 from thinwire.kernels.jit.compiling import kernel, pasted
 from thinwire.kernels.jit.intrinsics import empty, load_word_padded, write_bits, zeros
 
