@@ -19,7 +19,7 @@ from thinwire.payloads import Concat, Dense, Levels, Payload, Signs, Sparse
 from thinwire.payloads.mean import mean_of
 from thinwire.wire import encode
 
-NUMEL = 3 * BLOCK + 77
+NUMEL = 9 * BLOCK + 77
 ODD = (math.nan, math.inf, -math.inf, -0.0, 1e-45, -1e-45, 3e38, 3e38)
 
 
@@ -71,7 +71,7 @@ CASES: dict[str, list[Payload]] = {
     "nothing": [sparse(0, 0)],
     "nothing, thrice": [sparse(0, 0), sparse(1, 0), sparse(2, 0)],
     "in one block only": [sparse(seed, 50, BLOCK, 2 * BLOCK) for seed in range(3)],
-    "in the last block only": [sparse(seed, 5, 3 * BLOCK) for seed in range(3)],
+    "in the last block only": [sparse(seed, 5, 9 * BLOCK) for seed in range(3)],
     "at the borders": [
         Sparse(NUMEL, torch.tensor([0, BLOCK - 1, BLOCK, 2 * BLOCK, NUMEL - 1]), Dense(torch.arange(5.0)))
     ] * 2,

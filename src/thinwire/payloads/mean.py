@@ -24,6 +24,9 @@ from thinwire.payloads.sparse import Sparse
 _FEW = 8
 """A payload of at most one entry in so many is sparse."""
 
+_LEAST = 1 << 19
+"""Entries from which on sparse ones are cut into blocks; the cache holds a shorter sum as a whole."""
+
 
 def mean_of(payloads: Iterable[Payload], numel: int, divisor: int, device: torch.device = CPU) -> tuple[Tensor, bool]:
     """The sum of vectors from 0 in the order given, over ``divisor``; and whether it is finite.
@@ -90,7 +93,7 @@ def _batch_for(payload: Payload, numel: int, device: torch.device) -> _Batch:
 
 
 def _is_sparse(payload: Payload) -> bool:
-    return _FEW * num_entries(payload) <= payload.numel
+    return payload.numel >= _LEAST and _FEW * num_entries(payload) <= payload.numel
 
 
 def _is_coded(payload: Payload) -> bool:
