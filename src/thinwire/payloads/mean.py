@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import CPU, empty, empty_array, tensor_of
+from thinwire.arrays import CPU, array_of, empty, empty_array, tensor_of
 from thinwire.kernels.flat.finite import divide_finite
 from thinwire.kernels.quantize.codes_mean import WIDEST, Codes, add_codes
 from thinwire.kernels.quantize.signs_add import write_signs
@@ -143,7 +143,8 @@ class _Sparse:
                 write_signs(bits, scales, segments.offsets(), values)
             case _:
                 indices, kept = entries(payload)
-                values.copy_(kept)
+                # Not torch's copy: its threads would go on waiting, on the processors that the kernels need.
+                np.copyto(values.numpy(), array_of(kept))
         self._before.append(cut_places(indices, self._numel, places) + self._num)
         self._num = stop
 
