@@ -73,6 +73,7 @@ def add_codes(parts: Sequence[Codes], out: Tensor, fresh: bool, divisor: int) ->
         ConfigError: shapes, dtypes or numbers that are not as described.
 
     Example:
+        >>> import torch
         >>> signs = Codes(torch.tensor([0b01], dtype=torch.uint8), torch.tensor([3.0]), torch.tensor([0, 2]))
         >>> out = torch.empty(2)
         >>> add_codes([signs, signs], out, True, 4), out.tolist()
