@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -96,15 +97,16 @@ def has_sparse_means(exchange: Exchange) -> bool:
 def _mean(messages: Sequence[Tensor], reader: MessageReader) -> tuple[Tensor | Sparse, bool]:
     """:meth:`MessageReader.mean`, sparse where the messages together say something of few entries."""
     decoded = reader.parts(messages)
-    payloads: list[Payload] = []
+    payloads: deque[Payload | None] = deque()
     count = 0
     for payload in decoded:
         payloads.append(payload)
         count += num_entries(payload)
         if not is_few(count, reader.numel):
-            total = reader.sum(itertools.chain(payloads, decoded))
-            return total, divide_finite(total, len(messages))
-    places, values = zip(*map(entries, payloads), strict=True)
+            payloads.append(None)
+            # Each is kept no longer than it takes to be added.
+            return reader.mean_of(itertools.chain(iter(payloads.popleft, None), decoded), len(messages))
+    places, values = zip(*map(entries, filter(None, payloads)), strict=True)
     indices, means, finite = unite_means(places, values, reader.numel, len(payloads))
     return Sparse(reader.numel, indices, Dense(means)), finite
 

@@ -11,6 +11,7 @@ from thinwire.arrays import CPU, zeros
 from thinwire.errors import ProtocolError
 from thinwire.kernels.flat.finite import divide_finite, is_finite
 from thinwire.payloads import Payload
+from thinwire.payloads.mean import mean_of
 from thinwire.wire import decode
 
 EXACT_KINDS = frozenset((1, 2, 14))
@@ -77,15 +78,15 @@ class MessageReader:
 
     def sum(self, payloads: Iterable[Payload]) -> Tensor:
         """The sum of vectors, added up in order."""
-        total = zeros(self.numel, self.device)
-        for payload in payloads:
-            payload.add_to(total)
-        return total
+        return self.mean_of(payloads, 1)[0]
 
     def mean(self, messages: Sequence[Tensor]) -> tuple[Tensor, bool]:
         """The mean of all workers' vectors, added up in rank order, and whether it is finite."""
-        total = self.sum(self.parts(messages))
-        return total, divide_finite(total, len(messages))
+        return self.mean_of(self.parts(messages), len(messages))
+
+    def mean_of(self, payloads: Iterable[Payload], divisor: int) -> tuple[Tensor, bool]:
+        """The sum of vectors, added up in order, over ``divisor``; and whether it is finite."""
+        return mean_of(payloads, self.numel, divisor, self.device)
 
     def joined(self, messages: Sequence[Tensor], bounds: Sequence[int], divisor: int = 1) -> tuple[Tensor, bool]:
         """What each worker says of its region, from ``bounds[rank]`` on, over ``divisor``; whether all is finite."""

@@ -51,14 +51,15 @@ class Levels:
     def to_dense(self) -> Tensor:
         """Level times unit for every entry; the unit ``scale / num_levels`` is rounded to f32 first."""
         out = empty(self.numel, self.codes.device)
-        write_levels(self.codes, self.width, self.num_levels, self._units(), self.segments.offsets(), out)
+        write_levels(self.codes, self.width, self.num_levels, self.units(), self.segments.offsets(), out)
         return out
 
     def add_to(self, out: Tensor, scale: float = 1.0) -> None:
         """``out += scale * vector``, entry by entry."""
-        add_levels(self.codes, self.width, self.num_levels, self._units(), self.segments.offsets(), out, scale)
+        add_levels(self.codes, self.width, self.num_levels, self.units(), self.segments.offsets(), out, scale)
 
-    def _units(self) -> Tensor:
+    def units(self) -> Tensor:
+        """What a level of 1 stands for in each segment: f32 ``[segments.count]``."""
         if not self.scales.is_cpu:
             return self.scales / self.num_levels
         # Not torch's division: a thread of its own that helped goes on waiting for more, on the processor that the

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.entropy.gap_streams import ENDED, PADDING, TOO_LARGE, find_ends, from_byte, is_padded, take_ones
+from thinwire.kernels.entropy.gap_streams import ENDED, PADDING, TAKEN, TOO_LARGE, find_ends, from_byte, is_padded
+from thinwire.kernels.entropy.gap_streams_simd import take_ones
 from thinwire.kernels.jit.compiling import helper, kernel, pasted
 from thinwire.kernels.jit.intrinsics import count_leading_zeros, empty, load_word, load_word_padded, write_bits
 
@@ -140,7 +141,7 @@ def decode_blocks(
     Their lengths lie from bit ``begin`` on, where as many 1s are as are asked for, their low bits from bit ``start``
     on. -1 if an index is not below ``numel``.
     """
-    places = empty(128 + 68, np.int64)
+    places = empty(128 + TAKEN, np.int64)
     room = empty(128 * 6 + 16, np.uint8)
     position = np.int64(begin >> 3)
     word = load_word_padded(unary, position) >> np.uint64(begin & 7) << np.uint64(begin & 7)

@@ -13,7 +13,6 @@ import numpy as np
 from thinwire.arrays import empty_array
 from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.intrinsics import (
-    LAST_BIT,
     copy_to,
     count_ones,
     count_trailing_zeros,
@@ -27,6 +26,9 @@ SLACK = 8
 
 _COST = 8
 """A gap costs about as much as so many entries of a vector."""
+
+TAKEN = 72
+"""Places behind those that are wanted which :func:`take_ones` may write to: a word of 1s, and the rest of a byte's."""
 
 ENDED, PADDING, TOO_LARGE = -1, -2, -3
 """What may be wrong with a code."""
@@ -100,22 +102,6 @@ def write_streams(encode: Callable[..., Any], calls: Sequence[tuple[Any, ...]], 
 def is_padded(stream: Any, end: int) -> bool:
     """Whether the bits from ``end`` to the end of its byte are zero."""
     return not (end % 8 and stream[end >> 3] >> (end % 8))
-
-
-@helper
-def take_ones(word: Any, first: Any, places: Any, num: Any) -> Any:
-    """Append the places ``first + bit`` of a word's set bits to the ``num`` that are there; how many there are then.
-
-    Up to three behind these are written over: how many bits are set cannot be predicted, and a wrong guess costs more.
-    """
-    end = num + np.int64(count_ones(word))
-    while num < end:
-        for _ in range(4):
-            # Where no bit is left, that of the last place.
-            places[np.uint64(num)] = first + np.int64(count_trailing_zeros(word | LAST_BIT))
-            word &= word - np.uint64(1)
-            num += 1
-    return end
 
 
 @helper

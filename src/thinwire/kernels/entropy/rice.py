@@ -185,7 +185,7 @@ def rice_decode_prefix(data: Tensor, count: int, numel: int, parameter: int) -> 
     if not 0 <= count <= min(numel, 8 * (data.numel() - num_remainder_bytes)) or numel > 2**62:
         raise WireError(f"{data.numel()} bytes cannot hold {count} indices below {numel}")
     host, indices = array_of(data), empty_array(count, np.int64)
-    ranges = gap_ranges(count, 1)
+    ranges = gap_ranges(count, 8)
     if len(ranges) == 1:
         end = int(decode_all(host, num_remainder_bytes, numel, parameter, indices))
     else:

@@ -4,12 +4,17 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.entropy.gap_streams import ENDED, PADDING, TOO_LARGE, find_ends, from_byte, is_padded, take_ones
+from thinwire.kernels.bitpack.bits import unpack_block
+from thinwire.kernels.entropy.gap_streams import ENDED, PADDING, TAKEN, TOO_LARGE, find_ends, is_padded
+from thinwire.kernels.entropy.gap_streams_simd import take_ones
 from thinwire.kernels.jit.compiling import kernel, pasted
-from thinwire.kernels.jit.intrinsics import empty, load_word, load_word_padded, write_bits
+from thinwire.kernels.jit.intrinsics import empty, load_word_padded, write_bits, zeros
 
 _BLOCK = 512
 """Indices whose quotients are read before their remainders."""
+
+_NARROW = 31
+"""Bits of the widest remainders that are read many at once."""
 
 
 @kernel
@@ -131,37 +136,42 @@ def decode_all(data: Any, num_remainder_bytes: int, numel: int, parameter: int, 
 def decode_range(
     remainders: Any, unary: Any, begin: int, numel: int, parameter: int, first: Any, last: Any, indices: Any
 ) -> bool:
-    """Indices ``first`` to ``last - 1``, counted from the first; whether all are below ``numel``.
+    """Indices ``first``, a multiple of 8, to ``last - 1``, counted from the first; whether all are below ``numel``.
 
     Their quotients lie from bit ``begin`` on, where as many 1s are as are asked for, and add up to at most
     ``numel >> parameter``.
     """
-    mask = (np.uint64(1) << np.uint64(parameter)) - np.uint64(1)
-    places = empty(_BLOCK + 68, np.int64)
-    room = empty((_BLOCK + 64) * 5 + 16, np.uint8)
+    places = empty(_BLOCK + TAKEN, np.int64)
+    low = zeros(_BLOCK, np.int32)
     word = load_word_padded(unary, begin >> 3) >> np.uint64(begin & 7) << np.uint64(begin & 7)
     position = np.int64(begin >> 3)
     remainder_sum = np.int64(0)
-    done = first
-    while done < last:
-        num = np.int64(0)
-        wanted = min(_BLOCK, last - done)
-        while num < wanted:
+    num = np.int64(0)
+    for done in range(first, last, _BLOCK):
+        size = min(_BLOCK, last - done)
+        while num < size:
             num = take_ones(word, 8 * position - begin, places, num)
             position += 8
             word = load_word_padded(unary, position)
-        num = min(num, last - done)
-        start = done * parameter
-        bits = from_byte(remainders, start >> 3, (num * parameter >> 3) + 2, room)
-        bit = np.uint64(start & 7)
-        part = indices[done : done + num]
+        part = indices[done : done + size]
         before = np.int64(done - first)
-        for j in range(num):
-            remainder_sum += np.int64((load_word(bits, np.int64(bit >> np.uint64(3))) >> (bit & np.uint64(7))) & mask)
-            bit += np.uint64(parameter)
-            # The zeros before the 1 of an index are the sum of the quotients up to it.
-            part[j] = ((places[j] - before - j) << parameter) + remainder_sum + before + j
-        done += num
-        if indices[done - 1] >= numel:
+        if parameter <= _NARROW:
+            # Eight remainders of any width are whole bytes.
+            if parameter:
+                unpack_block(remainders[done // 8 * parameter :], parameter, low[:size])
+            for j in range(size):
+                remainder_sum += np.int64(low[j])
+                # The zeros before the 1 of an index are the sum of the quotients up to it.
+                part[j] = ((places[j] - before - j) << parameter) + remainder_sum + before + j
+        else:
+            mask = (np.uint64(1) << np.uint64(parameter)) - np.uint64(1)
+            for j in range(size):
+                bit = (done + j) * parameter
+                remainder_sum += np.int64((load_word_padded(remainders, bit >> 3) >> np.uint64(bit & 7)) & mask)
+                part[j] = ((places[j] - before - j) << parameter) + remainder_sum + before + j
+        if part[size - 1] >= numel:
             return False
+        num -= size
+        for j in range(num):
+            places[j] = places[size + j]
     return True

@@ -9,7 +9,7 @@ from torch import Tensor
 from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
-from thinwire.kernels.jit.compiling import kernel
+from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import seen_as
 from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
@@ -18,7 +18,9 @@ LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
 """What a scale is at most: a part of it, rounded to f32, times the number of parts must not overflow."""
 
 _BLOCK = 4096
-_INF = 0x7F800000
+
+INFINITY_BITS = 0x7F800000
+"""Of a magnitude that is not finite the bits are this number or more."""
 
 
 def is_finite(x: Tensor) -> bool:
@@ -85,19 +87,25 @@ def _largest(bits: Any) -> Any:
     most = np.uint32(0)
     for j in range(bits.size):
         most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
-    return most < np.uint32(_INF)
+    return most < np.uint32(INFINITY_BITS)
 
 
 @kernel
 def _divide(x: Any, divisor: Any) -> Any:
     most = np.uint32(0)
-    bits = seen_as(x, np.uint32)
     for start in range(0, x.size, _BLOCK):
-        part = x[start : start + _BLOCK]
-        quotients = bits[start : start + _BLOCK]
-        for j in range(part.size):
-            part[j] /= divisor
-        # Read again while the block is in the cache.
-        for j in range(quotients.size):
-            most = max(most, quotients[j] & np.uint32(0x7FFFFFFF))
-    return most < np.uint32(_INF)
+        most = max(most, divide_block(x[start : start + _BLOCK], divisor))
+    return most < np.uint32(INFINITY_BITS)
+
+
+@helper
+def divide_block(x: Any, divisor: Any) -> Any:
+    """``x /= divisor``, and the bits of the largest magnitude then; for other kernels, of what the cache holds."""
+    bits = seen_as(x, np.uint32)
+    most = np.uint32(0)
+    for j in range(x.size):
+        x[j] /= divisor
+    # Read again: in one loop with the division it is not vectorised.
+    for j in range(x.size):
+        most = max(most, bits[j] & np.uint32(0x7FFFFFFF))
+    return most

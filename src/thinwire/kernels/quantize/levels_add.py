@@ -98,11 +98,11 @@ def _run(
 ) -> None:
     ends, middle = offsets_array(offsets, out.numel()), np.int32(num_levels)
     shared = (array_of(codes), width, middle, array_of(units), ends, array_of(out), np.float32(factor), kept)
-    run(_add_levels, [(*shared, start, stop) for start, stop in shares(out.numel(), LANES, STREAMED_NS)])
+    run(add_level_range, [(*shared, start, stop) for start, stop in shares(out.numel(), LANES, STREAMED_NS)])
 
 
 @kernel
-def _add_levels(
+def add_level_range(
     codes: Any, width: int, num_levels: Any, units: Any, offsets: Any, out: Any, factor: Any, kept: bool, start: int,
     stop: int,
 ) -> None:  # fmt: skip

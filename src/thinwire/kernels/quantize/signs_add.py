@@ -96,11 +96,13 @@ def _run(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor: flo
         np.float32(factor),
         kept,
     )
-    run(_add_signs, [(*shared, start, stop) for start, stop in shares(out.numel(), LANES)])
+    run(add_sign_range, [(*shared, start, stop) for start, stop in shares(out.numel(), LANES)])
 
 
 @kernel
-def _add_signs(bits: Any, scales: Any, offsets: Any, out: Any, factor: Any, kept: bool, start: int, stop: int) -> None:
+def add_sign_range(
+    bits: Any, scales: Any, offsets: Any, out: Any, factor: Any, kept: bool, start: int, stop: int
+) -> None:
     """Entries ``start`` to ``stop``: signs are added where ``kept``, else written."""
     segment = first_from(offsets, start + 1) - 1
     position = start
