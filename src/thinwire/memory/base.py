@@ -26,7 +26,7 @@ class Memory(Protocol):
         ...
 
     def init(self, like: Tensor) -> State:
-        """The state before the first message: f32 tensors of the shape and on the device of ``like``."""
+        """The state before the first message: tensors of the shape and on the device of ``like``, f32 or bf16."""
         ...
 
     def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -62,6 +62,21 @@ class InPlaceMemory(Memory, Protocol):
         """The state once ``sent`` is delivered of the vector that is ``parts``, one after another (f32, any shapes).
 
         The bits are those of :meth:`Memory.add_residual` and :meth:`Memory.commit`; ``state`` is used up.
+        """
+        ...
+
+
+@runtime_checkable
+class RoundedMemory(Memory, Protocol):
+    """A memory that may keep its state in fewer bits than it computes with."""
+
+    def keep(self, state: State, present: State, key: Key) -> State:
+        """The next state as it is kept, once it is known that it counts; tensors of ``present`` may be written over.
+
+        Args:
+            state: what an exchange left, f32.
+            present: what is kept now.
+            key: addresses the randomness of rounding.
         """
         ...
 

@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor, add_residual, compress_residual
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State, views_like
+from thinwire.memory.base import compress_in_steps
+from thinwire.memory.residual import ResidualDtype, in_f32, keep_residual, residual_zeros
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -27,6 +28,9 @@ class ErrorFeedback:
 
     Args:
         decay: factor on the old residual, in (0, 1]; 1 in the papers above, 0.95 in SparseLoCo.
+        residual_dtype: what the residual is kept in between exchanges: ``f32``, or ``bf16``, half as much memory, to
+            which it is rounded at random such that nothing that is owed is lost on average. Messages are made from
+            sums in f32.
 
     Raises:
         ConfigError: ``decay`` out of range.
@@ -43,6 +47,7 @@ class ErrorFeedback:
     """
 
     decay: float = 1.0
+    residual_dtype: ResidualDtype = "f32"
 
     needs_contraction: ClassVar[bool] = True
     """With an error of 1 or more the residual may grow without bound."""
@@ -57,11 +62,12 @@ class ErrorFeedback:
 
     def init(self, like: Tensor) -> State:
         """A residual of zeros."""
-        return {"residual": zeros(like.numel(), like.device)}
+        return {"residual": residual_zeros(like, self.residual_dtype)}
 
     def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``decay * residual + x``, written over ``x``: the residual if nothing is sent."""
-        return add_residual(x, state["residual"], self.decay, x), {"residual": x}
+        residual = state["residual"] if self.decay == 1.0 else in_f32(state["residual"])
+        return add_residual(x, residual, self.decay, x), {"residual": x}
 
     def commit(self, sent: Payload, state: State) -> State:
         """The decoded message is subtracted."""
@@ -70,15 +76,22 @@ class ErrorFeedback:
 
     def take_in(self, parts: Sequence[Tensor], sent: Payload, state: State) -> State:
         """The parts are added to the residual as it lies, and the decoded message is subtracted."""
-        residual = state["residual"]
+        residual = in_f32(state["residual"])
         if self.decay != 1.0:
             residual.mul_(self.decay)
         torch._foreach_add_(views_like(residual, parts), list(parts))
-        return self.commit(sent, state)
+        return self.commit(sent, {"residual": residual})
 
     def compress(
         self, x: Tensor, compressor: Compressor, key: Key, segments: Segments, state: State
     ) -> tuple[Payload, State]:
         """The message for ``decay * residual + x``; the next residual has the memory of ``x``."""
-        payload = compress_residual(compressor, x, state["residual"], self.decay, x, key, segments)
+        residual = state["residual"]
+        if residual.dtype != torch.float32:
+            return compress_in_steps(self, x, compressor, key, segments, state)
+        payload = compress_residual(compressor, x, residual, self.decay, x, key, segments)
         return payload, {"residual": x}
+
+    def keep(self, state: State, present: State, key: Key) -> State:
+        """The residual, rounded at random where it is kept in fewer bits."""
+        return keep_residual(state, present, key)

@@ -14,7 +14,7 @@ from thinwire.exchanges.gather import has_sparse_means, is_few
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, State, views_like
-from thinwire.memory import Handed, InPlaceMemory, MemorySender, NoMemory, Sender
+from thinwire.memory import Handed, InPlaceMemory, MemorySender, NoMemory, RoundedMemory, Sender
 from thinwire.memory.sender import NonfiniteSender
 from thinwire.methods import Consensus, Method, ModelAveraging, check_method
 from thinwire.payloads import Sparse
@@ -45,6 +45,7 @@ class Outcome:
     Args:
         aggregate: what came back.
         memory: the memory's next state; None if it is made by :meth:`Channel.following`.
+        key: that of the exchange, which addresses the rounding of what is remembered.
         intended: what the compressor was given, the memory's part included, or the vector as it was if none was used;
             None if it was not asked for.
         is_exact: whether the vector was sent as it was, without the compressor.
@@ -52,6 +53,7 @@ class Outcome:
 
     aggregate: Aggregate
     memory: State | None
+    key: Key
     intended: Tensor | None = None
     is_exact: bool = False
 
@@ -190,7 +192,7 @@ class Channel:
         )
         is_exact = is_watched and finite and remembering.intended is None
         intended = own if is_exact else remembering.intended
-        return Outcome(aggregate, remembering.next_state, intended, is_exact)
+        return Outcome(aggregate, remembering.next_state, ctx.key, intended, is_exact)
 
     def following(
         self, outcome: Outcome, tensors: Sequence[Tensor], unit: float = 1.0, *, in_place: bool = False
@@ -215,7 +217,11 @@ class Channel:
     def accept(self, outcome: Outcome) -> None:
         """Remember what an exchange with a finite aggregate left."""
         assert outcome.memory is not None
-        self.memory = outcome.memory
+        memory = self.method.memory
+        following = outcome.memory
+        if isinstance(memory, RoundedMemory):
+            following = memory.keep(following, self.memory, outcome.key)
+        self.memory = following
         self.exchange = outcome.aggregate.state
 
     def reset_memory(self) -> None:
