@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, add_residual, compress_residual
+from thinwire.compressors.base import Compressor, compress_residual
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State, views_like
 from thinwire.memory.base import compress_in_steps
-from thinwire.memory.residual import ResidualDtype, in_f32, keep_residual, residual_zeros
+from thinwire.memory.residual import ResidualDtype, add_kept, in_f32, keep_residual, residual_zeros
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -66,8 +66,7 @@ class ErrorFeedback:
 
     def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``decay * residual + x``, written over ``x``: the residual if nothing is sent."""
-        residual = state["residual"] if self.decay == 1.0 else in_f32(state["residual"])
-        return add_residual(x, residual, self.decay, x), {"residual": x}
+        return add_kept(x, state["residual"], self.decay, x), {"residual": x}
 
     def commit(self, sent: Payload, state: State) -> State:
         """The decoded message is subtracted."""

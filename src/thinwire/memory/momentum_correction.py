@@ -12,7 +12,7 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State
 from thinwire.memory.base import compress_in_steps
-from thinwire.memory.residual import ResidualDtype, keep_residual, residual_zeros
+from thinwire.memory.residual import ResidualDtype, add_kept, keep_residual, residual_zeros
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
 
@@ -77,14 +77,14 @@ class MomentumCorrection:
         """What has accumulated; the new velocity has the memory of ``x``."""
         accumulated = empty(x.numel(), x.device)
         if self.nesterov:
-            torch.add(state["residual"], x, out=accumulated)
+            add_kept(x, state["residual"], 1.0, accumulated)
             x.add_(state["momentum"]).mul_(self.momentum)
             accumulated.add_(x)
         else:
             # The new velocity needs a place for the product, which the new sum takes afterwards.
             torch.mul(state["momentum"], self.momentum, out=accumulated)
             x.add_(accumulated)
-            torch.add(state["residual"], x, out=accumulated)
+            add_kept(x, state["residual"], 1.0, accumulated)
         return accumulated, {"momentum": x, "residual": accumulated}
 
     def commit(self, sent: Payload, state: State) -> State:

@@ -5,6 +5,8 @@ from typing import Final, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from thinwire.arrays import blocks
+from thinwire.compressors.base import add_residual
 from thinwire.kernels.quantize.bf16 import round_to_bf16
 from thinwire.layout import State
 from thinwire.random import Key
@@ -26,6 +28,22 @@ def residual_zeros(like: Tensor, dtype: ResidualDtype) -> Tensor:
 def in_f32(residual: Tensor) -> Tensor:
     """The residual itself, or an f32 copy of one of fewer bits."""
     return residual.to(torch.float32)
+
+
+def add_kept(x: Tensor, residual: Tensor, decay: float, out: Tensor) -> Tensor:
+    """``out = decay * residual + x`` in f32, whatever the residual is kept in; ``out`` may be ``x``.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> add_kept(x, torch.ones(2, dtype=torch.bfloat16), 0.5, x)
+        tensor([1.5000, 1.5000])
+    """
+    if residual.dtype == torch.float32:
+        return add_residual(x, residual, decay, out)
+    # In blocks, since torch widens what it adds: a vector of the model's length.
+    for given, kept, result in zip(blocks(x), blocks(residual), blocks(out), strict=True):
+        add_residual(given, kept.to(torch.float32), decay, result)
+    return out
 
 
 def keep_residual(state: State, present: State, key: Key) -> State:
