@@ -7,6 +7,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.layout import Segments, State
+from thinwire.memory.handed import Difference
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -63,6 +64,28 @@ class InPlaceMemory(Memory, Protocol):
 
         The bits are those of :meth:`Memory.add_residual` and :meth:`Memory.commit`; ``state`` is used up.
         """
+        ...
+
+
+@runtime_checkable
+class StreamingMemory(Memory, Protocol):
+    """A memory that needs no vector of what is to be sent, with compressors that need none either.
+
+    The bits are those of :meth:`Memory.compress` with the vector.
+    """
+
+    def can_stream(self, compressor: Compressor, segments: Segments) -> bool:
+        """Whether the methods below serve."""
+        ...
+
+    def compress_difference(
+        self, x: Difference, compressor: Compressor, key: Key, segments: Segments, state: State
+    ) -> Payload:
+        """The message for ``x`` and what earlier ones left out. ``state`` is not changed."""
+        ...
+
+    def take_in_difference(self, x: Difference, sent: Payload, state: State) -> State:
+        """The state once ``sent`` is delivered; ``state`` is used up."""
         ...
 
 

@@ -7,11 +7,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from thinwire.compressors.base import Compressor, compress_residual
+from thinwire.compressors.base import (
+    Compressor,
+    DifferenceCompressor,
+    can_compress_difference,
+    compress_residual,
+)
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
+from thinwire.kernels.select.difference import add_difference
 from thinwire.layout import Segments, State, views_like
 from thinwire.memory.base import compress_in_steps
+from thinwire.memory.handed import Difference
 from thinwire.memory.residual import ResidualDtype, add_kept, in_f32, keep_residual, residual_zeros
 from thinwire.payloads import Payload
 from thinwire.random import Key
@@ -90,6 +97,22 @@ class ErrorFeedback:
             return compress_in_steps(self, x, compressor, key, segments, state)
         payload = compress_residual(compressor, x, residual, self.decay, x, key, segments)
         return payload, {"residual": x}
+
+    def can_stream(self, compressor: Compressor, segments: Segments) -> bool:
+        """With a residual in f32, if the compressor can."""
+        return self.residual_dtype == "f32" and can_compress_difference(compressor, segments)
+
+    def compress_difference(
+        self, x: Difference, compressor: Compressor, key: Key, segments: Segments, state: State
+    ) -> Payload:
+        """The message for ``decay * residual + x``, of which no vector is made."""
+        assert isinstance(compressor, DifferenceCompressor)
+        return compressor.compress_difference(x.reference, x.tensors, state["residual"], self.decay, key, segments)
+
+    def take_in_difference(self, x: Difference, sent: Payload, state: State) -> State:
+        """``x`` is added to the residual as it lies, and the decoded message is subtracted."""
+        add_difference(x.reference, x.tensors, state["residual"], self.decay)
+        return self.commit(sent, state)
 
     def keep(self, state: State, present: State, key: Key) -> State:
         """The residual, rounded at random where it is kept in fewer bits."""
