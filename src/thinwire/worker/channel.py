@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from thinwire.arrays import CPU, copy_of, empty, zeros
+from thinwire.arrays import CPU, copy_of, empty, release, zeros
 from thinwire.compressors import Compressor
 from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.gather import has_sparse_means, is_few
@@ -117,6 +117,7 @@ class Channel:
         self.rounding = {}
         if isinstance(self.method, ModelAveraging):
             self.update = self.method.update.init(self.local())
+            release()  # where no vector is made of what is sent, none is as long as the parameters' was
             if any(param.dtype != torch.float32 for param in self.params):
                 self.rounding = {"lost": zeros(numel, device)}
 
