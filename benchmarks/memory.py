@@ -35,12 +35,15 @@ WAYS = (
     "synchronize: qsgd:bits=4",
     "synchronize: local-sgd:every=4",
     "synchronize: signtopk:density=1%,every=4",
+    "synchronize: signtopk:density=1%,every=4,residual_dtype=bf16",
     "synchronize: diloco:every=4",
     "hook: sgd",
     "hook: qsgd:bits=4",
     "hook: signtopk:density=1%",
     "hook, views: signtopk:density=1%",
+    "hook: signtopk:density=1%,residual_dtype=bf16",
     "hook: ef-signsgd",
+    "hook: ef-signsgd:residual_dtype=bf16",
 )
 LAYERS = 30
 STEPS = 9
@@ -132,13 +135,13 @@ def main() -> None:
     args = parser.parse_args()
     if not args.json:
         heads = "".join(f"{args.layers * width * width / 1e6:>9.1f} M" for width in args.widths)
-        print(f"{'peak, in sizes of the model':44s}{heads}{'slope':>9s}", flush=True)
+        print(f"{'peak, in sizes of the model':62s}{heads}{'slope':>9s}", flush=True)
     for way in args.ways:
         row = described(way, args.processes, args.layers, args.widths)
         if args.json:
             print(json.dumps(row), flush=True)
         else:
-            print(f"{way:44s}{''.join(f'{peak:11.2f}' for peak in row['peak'])}{row['slope']:9.2f}", flush=True)
+            print(f"{way:62s}{''.join(f'{peak:11.2f}' for peak in row['peak'])}{row['slope']:9.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ CATALOGUE = [
     "diloco:every=2",
     "streaming-diloco:every=1,fragments=3,delay=2",
     "sparseloco:every=2,density=20%,mean=contributors,clip=median",
+    "signtopk:density=20%,every=3,residual_dtype=bf16",
+    "dgc:density=20%,residual_dtype=bf16",
 ]
 EXCHANGES = (AllReduce(), Gather(), ParameterServer())
 
@@ -132,7 +134,7 @@ def saved(worker: Worker, part: str) -> Tensor:
 
 
 def bits(x: Tensor) -> bytes:
-    return x.numpy().tobytes()
+    return x.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def data_parallel(size: int, num_steps: int, optimizer: Optimizer, model: nn.Module | None = None) -> Tensor:

@@ -60,7 +60,7 @@ def print_probe(console: Console) -> None:
     rows = [
         ProbeRow(
             method=method, numel=25_557_032, processes=2, network=Network.parse("100Mbit,20ms"), compute_s=0.05,
-            cost=Cost(1.25, 1e8, 1e8, 5, 5_000_000), overlaps=True,
+            cost=Cost(1.25, 1e8, 1e8, 5, 5_000_000), overlaps=True, kept_num_bytes=102_228_128,
         )
         for method in (*DENSE, *METHODS)
     ]  # fmt: skip

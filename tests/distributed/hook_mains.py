@@ -52,6 +52,10 @@ SETTINGS = (
     Setting("qsgd:bits=4", bucket_mb=0.001),
     Setting("qsgd:bits=4", bucket_mb=0.001, cut=True),
     Setting("1bit-sgd", bucket_mb=0.001),
+    Setting("signtopk:density=10%,residual_dtype=bf16", bucket_mb=0.001),
+    Setting("signtopk:density=10%,residual_dtype=bf16", bucket_mb=0.001, cut=True),
+    Setting("dgc:density=5%,residual_dtype=bf16", bucket_mb=0.001),
+    Setting("dgc:density=5%,residual_dtype=bf16", bucket_mb=0.001, cut=True),
     Setting("1bit-sgd", bucket_mb=0.001, cut=True),
 )
 

@@ -132,6 +132,8 @@ VARIANTS = (
     "diloco:every=7,delay=2,mix=0.25",
     "streaming-diloco:every=3,fragments=3,delay=2",
     "sparseloco:every=4,density=10%,mean=contributors,clip=median",
+    "signtopk:density=10%,every=3,residual_dtype=bf16",
+    "dgc:density=10%,residual_dtype=bf16",
 )
 
 COMMON = [row.name for row in CATALOG if not needs_server(parse_method(row.name))]

@@ -62,7 +62,10 @@ def named(model: nn.Module) -> dict[str, Tensor]:
 
 
 # These draw numbers by the bucket, or cut it among owners.
-BY_BUCKET = ("powersgd:rank=1", "qsgd:bits=4", "1bit-sgd")
+BY_BUCKET = (
+    "powersgd:rank=1", "qsgd:bits=4", "1bit-sgd",
+    "signtopk:density=10%,residual_dtype=bf16", "dgc:density=5%,residual_dtype=bf16",
+)  # fmt: skip
 # What is sent in full, or rounded to 16 bits, is another product than the simulated one.
 EXACT = [
     number

@@ -16,7 +16,7 @@ from thinwire.report import print_fitted
 
 FIELDS = {
     "method", "numel", "processes", "bandwidth_Bps", "latency_s", "compute_s", "bytes_sent", "bytes_received",
-    "exchange_s", "is_predicted", "measured_numel", "rounds", "step_s", "overlapped_step_s",
+    "exchange_s", "is_predicted", "measured_numel", "rounds", "step_s", "overlapped_step_s", "kept_num_bytes",
 }  # fmt: skip
 METHODS = ["sgd", "topk:density=1%,every=4", "topk:k=30000"]
 
@@ -24,7 +24,7 @@ METHODS = ["sgd", "topk:density=1%,every=4", "topk:k=30000"]
 def row(method: str, seconds: float, *, overlaps: bool = True, compute_s: float = 0.05, rounds: int = 5) -> ProbeRow:
     return ProbeRow(
         method=method, numel=5_000_000, processes=2, network=Network.parse("100Mbit,1ms"), compute_s=compute_s,
-        cost=Cost(seconds, 2e7, 1500.0, rounds, 5_000_000), overlaps=overlaps,
+        cost=Cost(seconds, 2e7, 1500.0, rounds, 5_000_000), overlaps=overlaps, kept_num_bytes=2_000_000,
     )  # fmt: skip
 
 
@@ -67,6 +67,8 @@ def test_under_torchrun_it_tells_of_each_method_and_which_to_use(tmp_path: Path)
     assert [line["is_predicted"] for line in lines] == [True, True, True, True, False]
     assert [line["rounds"] for line in lines] == [0, 0, 0, 0, 1]
     assert out.count("predicted") == 4
+    # A residual of 60,000 entries, and a reference of methods that average models.
+    assert [line["kept_num_bytes"] for line in lines] == [0, 0, 0, 480_000, 480_000]
 
 
 @pytest.mark.parametrize(
@@ -136,5 +138,5 @@ def test_the_table_marks_what_is_predicted() -> None:
     lines = shown([row("dense", 160.4, rounds=0), row("a", 0.0123, overlaps=False)]).splitlines()
     assert "5,000,000 entries, 2 processes; 100 Mbit/s, 1 ms; 50 ms of compute" in lines[0]
     dense, method = (next(line.split() for line in lines if line.split()[:1] == [name]) for name in ("dense", "a"))
-    assert dense == ["dense", "20", "MB", "1.5", "kB", "160", "s", "160", "s", "160", "s", "predicted"]
-    assert method == ["a", "20", "MB", "1.5", "kB", "12.3", "ms", "62.3", "ms", "-"]
+    assert dense == ["dense", "20", "MB", "1.5", "kB", "160", "s", "160", "s", "160", "s", "2", "MB", "predicted"]
+    assert method == ["a", "20", "MB", "1.5", "kB", "12.3", "ms", "62.3", "ms", "-", "2", "MB"]

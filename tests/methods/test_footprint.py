@@ -6,8 +6,8 @@ import torch
 from thinwire.layout import Layout
 from thinwire.methods import CATALOG, parse_method
 from thinwire.random import Key
-from thinwire.worker.channel import make_channels
 from thinwire.worker.footprint import remembered_num_bytes
+from thinwire.worker.fragments import make_channels
 
 
 @pytest.mark.parametrize("name", [row.name for row in CATALOG])

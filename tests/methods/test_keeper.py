@@ -8,7 +8,8 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.methods import parse_method
 from thinwire.random import Key
-from thinwire.worker.channel import Channel, make_channels
+from thinwire.worker.channel import Channel
+from thinwire.worker.fragments import make_channels
 from thinwire.worker.keeper import Keeper
 
 

@@ -19,12 +19,14 @@ from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.probe import Cost, Prober
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import is_lead, join
+from thinwire.layout import Layout
 from thinwire.machines import Machines
 from thinwire.methods import parse_method
 from thinwire.network import Network
 from thinwire.planner import family
 from thinwire.planner.family import Kind
 from thinwire.report import TerminalColumn, TerminalTable, print_fitted
+from thinwire.worker.footprint import remembered_num_bytes
 
 DENSE = {family.DENSE: torch.float32, family.DENSE_BF16: torch.bfloat16}
 """What DDP does without a hook, and with its bf16_compress_hook."""
@@ -34,7 +36,8 @@ _LEGEND = (
     "dense: DDP without a hook; dense, bf16: with its bf16_compress_hook (on CPUs inside a function of yours: DDP "
     "refuses it there by its name). sent, received: a step's, on the busiest link. exchange: compress, send and "
     "decode, over all local steps, median of the slowest process. step: compute, then exchange; overlapped: as DDP's "
-    "hook, the longer of both. How many steps training takes with a method is another question: thinwire compare."
+    "hook, the longer of both. kept: what a process remembers of it between steps, beside parameters, gradients "
+    "and DDP's buckets. How many steps training takes with a method is another question: thinwire compare."
 )
 
 
@@ -50,6 +53,7 @@ class ProbeRow:
         compute_s: seconds of forward, backward and optimizer.
         cost: of communication, a step.
         overlaps: whether DDP's hook can exchange while backward goes on.
+        kept_num_bytes: what this process remembers for the method between steps.
     """
 
     method: str
@@ -59,6 +63,7 @@ class ProbeRow:
     compute_s: float
     cost: Cost
     overlaps: bool
+    kept_num_bytes: int
 
     @property
     def is_dense(self) -> bool:
@@ -103,6 +108,7 @@ class ProbeRow:
             "rounds": self.cost.rounds,
             "step_s": self.step_s,
             "overlapped_step_s": self.overlapped_step_s,
+            "kept_num_bytes": self.kept_num_bytes,
         }
 
 
@@ -185,7 +191,9 @@ def _probe(
     is_main = transport.rank == 0
     network = measure_link(transport)
     data = heavy(numel, transport.rank)
-    prober = Prober(transport, network, data.vectors, data.tensors.offsets().diff().tolist(), limit_s)
+    sizes = data.tensors.offsets().diff().tolist()
+    prober = Prober(transport, network, data.vectors, sizes, limit_s)
+    layout = Layout(tuple(f"{number}" for number in range(len(sizes))), tuple(torch.Size([size]) for size in sizes))
     rows: list[ProbeRow] = []
     names = list(dict.fromkeys((*DENSE, *methods)))
     for number, name in enumerate(names, start=1):
@@ -193,9 +201,10 @@ def _probe(
             print(f"measuring {number} of {len(names)}: {name}", file=sys.stderr, flush=True)
         method = None if name in DENSE else parse_method(name)
         cost = prober.dense(DENSE[name]) if method is None else prober.step(method)
+        kept = 0 if method is None else remembered_num_bytes(method, layout, transport.rank, transport.size)
         row = ProbeRow(
             method=name, numel=data.numel, processes=transport.size, network=network, compute_s=compute_s, cost=cost,
-            overlaps=method is None or can_overlap(method),
+            overlaps=method is None or can_overlap(method), kept_num_bytes=kept,
         )  # fmt: skip
         rows.append(row)
         write_line(lines, row.to_json())
@@ -214,6 +223,7 @@ def make_table(rows: Sequence[ProbeRow]) -> TerminalTable:
         ("exchange", [shown_time(row.cost.seconds) for row in rows]),
         ("step", [shown_time(row.step_s) for row in rows]),
         ("overlapped", ["-" if row.overlapped_step_s is None else shown_time(row.overlapped_step_s) for row in rows]),
+        ("kept", [shown_size(row.kept_num_bytes) if row.kept_num_bytes else "-" for row in rows]),
         ("", ["predicted" if row.cost.is_predicted else "" for row in rows]),
     )
     return TerminalTable(

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
@@ -76,6 +76,29 @@ class FusedCompressor(Compressor, Protocol):
         :meth:`compress` and ``payload.add_to(u, -1.0)``, one after the other.
         """
         ...
+
+
+@runtime_checkable
+class DifferenceCompressor(Compressor, Protocol):
+    """A compressor that needs no vector of what it compresses, where that is a sum of vectors that are there."""
+
+    def can_compress_difference(self, segments: Segments) -> bool:
+        """Whether it does with these segments."""
+        ...
+
+    def compress_difference(
+        self, reference: Tensor, tensors: Sequence[Tensor], residual: Tensor, decay: float, key: Key, segments: Segments
+    ) -> Payload:
+        """Compress ``decay * residual + (reference - tensors)``, none of which is modified.
+
+        ``tensors`` are contiguous f32, one after another. The bits are those of :meth:`Compressor.compress`.
+        """
+        ...
+
+
+def can_compress_difference(compressor: Compressor, segments: Segments) -> bool:
+    """Whether no vector need be made for this compressor."""
+    return isinstance(compressor, DifferenceCompressor) and compressor.can_compress_difference(segments)
 
 
 def check_vector(x: Tensor, segments: Segments) -> None:

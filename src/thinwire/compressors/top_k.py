@@ -1,5 +1,6 @@
 """Keep the largest entries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from thinwire.compressors.base import Compressor, Traits, check_vector, sparsifi
 from thinwire.compressors.identity import Identity
 from thinwire.config import Share, check_types, register
 from thinwire.kernels.select.accumulate import accumulate_top_k
+from thinwire.kernels.select.difference import top_k_of_difference
 from thinwire.kernels.select.top_k import top_k_entries
 from thinwire.layout import Segments
 from thinwire.payloads import Sparse
@@ -82,6 +84,19 @@ class TopK:
         payload = Sparse(x.numel(), indices, values)
         payload.add_to(out, -1.0)
         return payload
+
+    def can_compress_difference(self, segments: Segments) -> bool:
+        """Of one segment."""
+        return segments.count == 1
+
+    def compress_difference(
+        self, reference: Tensor, tensors: Sequence[Tensor], residual: Tensor, decay: float, key: Key, segments: Segments
+    ) -> Sparse:
+        """The message for ``decay * residual + (reference - tensors)``; the vector is made in no memory."""
+        counts = draw_counts(self.k, self.density, segments, key)
+        indices, kept = top_k_of_difference(reference, tensors, residual, decay, int(counts.sum()))
+        values = self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))
+        return Sparse(reference.numel(), indices, values)
 
     def outline(self, segments: Segments) -> Sparse:
         """As many entries as can be kept."""

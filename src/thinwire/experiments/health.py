@@ -109,7 +109,7 @@ def _mean_memory(workers: Sequence[Worker]) -> float:
     for worker in workers:
         for name, tensor in worker.state_dict()["tensors"].items():
             if name.startswith(_RESIDUAL):
-                total[name] = total[name] + tensor if name in total else tensor.clone()
+                total[name] = total[name] + tensor if name in total else tensor.float()
     lr = workers[0].optimizer.param_groups[0]["lr"] if isinstance(workers[0].method, GradientAveraging) else 1.0
     return _square(total.values()) * (float(lr) / len(workers)) ** 2
 

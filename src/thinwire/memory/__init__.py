@@ -1,16 +1,18 @@
 """What becomes of the part of a vector that a message left out."""
 
-from thinwire.memory.base import InPlaceMemory, Memory
+from thinwire.memory.base import InPlaceMemory, Memory, RoundedMemory, StreamingMemory
 from thinwire.memory.ef21 import EF21
 from thinwire.memory.error_feedback import ErrorFeedback
-from thinwire.memory.handed import Handed
+from thinwire.memory.handed import Difference, Handed
 from thinwire.memory.momentum import Momentum
 from thinwire.memory.momentum_correction import MomentumCorrection
 from thinwire.memory.no_memory import NoMemory
+from thinwire.memory.residual import ResidualDtype
 from thinwire.memory.sender import MemorySender, Sender
 
 __all__ = [
     "EF21",
+    "Difference",
     "ErrorFeedback",
     "Handed",
     "InPlaceMemory",
@@ -19,5 +21,8 @@ __all__ = [
     "Momentum",
     "MomentumCorrection",
     "NoMemory",
+    "ResidualDtype",
+    "RoundedMemory",
     "Sender",
+    "StreamingMemory",
 ]

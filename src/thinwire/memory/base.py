@@ -7,6 +7,7 @@ from torch import Tensor
 
 from thinwire.compressors.base import Compressor
 from thinwire.layout import Segments, State
+from thinwire.memory.handed import Difference
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -26,7 +27,7 @@ class Memory(Protocol):
         ...
 
     def init(self, like: Tensor) -> State:
-        """The state before the first message: f32 tensors of the shape and on the device of ``like``."""
+        """The state before the first message: tensors of the shape and on the device of ``like``, f32 or bf16."""
         ...
 
     def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -62,6 +63,43 @@ class InPlaceMemory(Memory, Protocol):
         """The state once ``sent`` is delivered of the vector that is ``parts``, one after another (f32, any shapes).
 
         The bits are those of :meth:`Memory.add_residual` and :meth:`Memory.commit`; ``state`` is used up.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingMemory(Memory, Protocol):
+    """A memory that needs no vector of what is to be sent, with compressors that need none either.
+
+    The bits are those of :meth:`Memory.compress` with the vector.
+    """
+
+    def can_stream(self, compressor: Compressor, segments: Segments) -> bool:
+        """Whether the methods below serve."""
+        ...
+
+    def compress_difference(
+        self, x: Difference, compressor: Compressor, key: Key, segments: Segments, state: State
+    ) -> Payload:
+        """The message for ``x`` and what earlier ones left out. ``state`` is not changed."""
+        ...
+
+    def take_in_difference(self, x: Difference, sent: Payload, state: State) -> State:
+        """The state once ``sent`` is delivered; ``state`` is used up."""
+        ...
+
+
+@runtime_checkable
+class RoundedMemory(Memory, Protocol):
+    """A memory that may keep its state in fewer bits than it computes with."""
+
+    def keep(self, state: State, present: State, key: Key) -> State:
+        """The next state as it is kept, once it is known that it counts; tensors of ``present`` may be written over.
+
+        Args:
+            state: what an exchange left, f32.
+            present: what is kept now.
+            key: addresses the randomness of rounding.
         """
         ...
 

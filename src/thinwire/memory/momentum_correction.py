@@ -12,6 +12,7 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State
 from thinwire.memory.base import compress_in_steps
+from thinwire.memory.residual import ResidualDtype, add_kept, keep_residual, residual_zeros
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
 
@@ -32,6 +33,7 @@ class MomentumCorrection:
         momentum: factor on the velocity, in [0, 1).
         nesterov: ``u = momentum * (u + x); v = v + u + x``, as in the authors' code.
         factor_masking: whether the velocity of what is sent is set to 0.
+        residual_dtype: what the accumulated velocities are kept in, as in :class:`thinwire.memory.ErrorFeedback`.
 
     Raises:
         ConfigError: ``momentum`` out of range, or ``nesterov`` without momentum.
@@ -49,6 +51,7 @@ class MomentumCorrection:
     momentum: float = 0.9
     nesterov: bool = False
     factor_masking: bool = True
+    residual_dtype: ResidualDtype = "f32"
 
     needs_contraction: ClassVar[bool] = True
     """With an error of 1 or more the accumulated velocities may grow without bound."""
@@ -67,20 +70,21 @@ class MomentumCorrection:
 
     def init(self, like: Tensor) -> State:
         """The velocity, and what has accumulated of it: zeros."""
-        return {name: zeros(like.numel(), like.device) for name in ("momentum", "residual")}
+        momentum = zeros(like.numel(), like.device)
+        return {"momentum": momentum, "residual": residual_zeros(like, self.residual_dtype)}
 
     def add_residual(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """What has accumulated; the new velocity has the memory of ``x``."""
         accumulated = empty(x.numel(), x.device)
         if self.nesterov:
-            torch.add(state["residual"], x, out=accumulated)
+            add_kept(x, state["residual"], 1.0, accumulated)
             x.add_(state["momentum"]).mul_(self.momentum)
             accumulated.add_(x)
         else:
             # The new velocity needs a place for the product, which the new sum takes afterwards.
             torch.mul(state["momentum"], self.momentum, out=accumulated)
             x.add_(accumulated)
-            torch.add(state["residual"], x, out=accumulated)
+            add_kept(x, state["residual"], 1.0, accumulated)
         return accumulated, {"momentum": x, "residual": accumulated}
 
     def commit(self, sent: Payload, state: State) -> State:
@@ -95,6 +99,10 @@ class MomentumCorrection:
     ) -> tuple[Payload, State]:
         """The message for the accumulated velocities."""
         return compress_in_steps(self, x, compressor, key, segments, state)
+
+    def keep(self, state: State, present: State, key: Key) -> State:
+        """What has accumulated, rounded at random where it is kept in fewer bits; the velocity as it is."""
+        return keep_residual(state, present, key)
 
 
 def stop(velocity: Tensor, sent: Payload) -> None:

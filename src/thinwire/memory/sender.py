@@ -9,7 +9,7 @@ from torch import Tensor
 from thinwire.arrays import copy_of
 from thinwire.compressors.base import Compressor
 from thinwire.layout import Segments, State
-from thinwire.memory.base import Memory
+from thinwire.memory.base import Memory, StreamingMemory
 from thinwire.memory.handed import Handed
 from thinwire.memory.no_memory import NoMemory
 from thinwire.payloads import Dense, Payload, Sparse
@@ -81,6 +81,9 @@ class MemorySender:
         """The message for ``x``, which is handed over to the memory."""
         if self.keeps_intended:
             self.intended, _ = self.memory.add_residual(copy_of(x.look()), self.state)
+        if x.difference is not None and x is self.kept and isinstance(self.memory, StreamingMemory):
+            self.next_state = None
+            return self.memory.compress_difference(x.difference, self.compressor, key, segments, self.state)
         payload, following = self.memory.compress(x.take(), self.compressor, key, segments, self.state)
         self.next_state = None if x is self.kept else following
         return payload

@@ -1,7 +1,15 @@
 """Methods of the literature as products of parts."""
 
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, check_method, is_dense, num_exchanges
-from thinwire.methods.catalog import CATALOG, CatalogEntry, entry, find_row, installed_rows, parse_method
+from thinwire.methods.catalog import (
+    CATALOG,
+    CatalogEntry,
+    entry,
+    find_row,
+    installed_rows,
+    parse_method,
+    with_residual_dtype,
+)
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
@@ -33,4 +41,5 @@ __all__ = [
     "is_dense",
     "num_exchanges",
     "parse_method",
+    "with_residual_dtype",
 ]

@@ -113,13 +113,16 @@ class ModelMeans:
             channel = exchanged.channels[place]
             exchanged.end_wait(channel)  # for its turn before
             has_news = agreement.has_news(used)
-            x, finite = channel.marked() if has_news else channel.gather_signal()
-            outcome = yield from runner.run(channel, x, finite, runner.num_exchanges, turn)
+            x, finite = channel.marked() if has_news else channel.gather_signal(self.method.compressor_at(turn))
+            is_streamed = x.difference is not None
+            outcome = yield from runner.run(channel, x, finite, runner.num_exchanges, turn, forgets=is_streamed)
             if outcome.aggregate.finite:
                 break
             concluded = yield from agreement.tell(has_news, finite, used, runner.num_exchanges)
             if concluded.first_nonfinite or not concluded.is_new:
                 raise numerics_error(channel, outcome, concluded.first_nonfinite, "model", runner.num_steps)
+        if outcome.memory is None:
+            outcome = channel.following_signal(outcome)
         runner.accept(channel, outcome, runner.num_steps)
         runner.count(outcome)
         exchanged.exchanged_at[place] = runner.num_steps

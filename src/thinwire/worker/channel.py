@@ -6,23 +6,35 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from thinwire.arrays import CPU, copy_of, empty, zeros
+from thinwire.arrays import CPU, copy_of, empty, release, zeros
 from thinwire.compressors import Compressor
-from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.gather import has_sparse_means, is_few
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
+from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
 from thinwire.layout import Layout, State, views_like
-from thinwire.memory import Handed, InPlaceMemory, MemorySender, NoMemory, Sender
+from thinwire.memory import (
+    Difference,
+    Handed,
+    InPlaceMemory,
+    MemorySender,
+    NoMemory,
+    RoundedMemory,
+    Sender,
+    StreamingMemory,
+)
 from thinwire.memory.sender import NonfiniteSender
-from thinwire.methods import Consensus, Method, ModelAveraging, check_method
+from thinwire.methods import Consensus, Method, ModelAveraging, Outer, check_method
 from thinwire.payloads import Sparse
 from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
 from thinwire.steps import Steps
 from thinwire.worker.parameters import flatten_any
 from thinwire.worker.step_times import StepClock, TimedSender
+
+STREAMED_NUMEL = 1 << 26
+"""Entries from which on memory counts more than time: no vector is made of what is sent, where none need be."""
 
 
 @dataclass(slots=True)
@@ -45,6 +57,7 @@ class Outcome:
     Args:
         aggregate: what came back.
         memory: the memory's next state; None if it is made by :meth:`Channel.following`.
+        key: that of the exchange, which addresses the rounding of what is remembered.
         intended: what the compressor was given, the memory's part included, or the vector as it was if none was used;
             None if it was not asked for.
         is_exact: whether the vector was sent as it was, without the compressor.
@@ -52,6 +65,7 @@ class Outcome:
 
     aggregate: Aggregate
     memory: State | None
+    key: Key
     intended: Tensor | None = None
     is_exact: bool = False
 
@@ -103,6 +117,7 @@ class Channel:
         self.rounding = {}
         if isinstance(self.method, ModelAveraging):
             self.update = self.method.update.init(self.local())
+            release()  # where no vector is made of what is sent, none is as long as the parameters' was
             if any(param.dtype != torch.float32 for param in self.params):
                 self.rounding = {"lost": zeros(numel, device)}
 
@@ -112,9 +127,15 @@ class Channel:
         finite = flatten_any(tensors, flat)
         return Handed(flat if unit == 1.0 else flat.div_(unit)), finite
 
-    def gather_signal(self) -> tuple[Handed, bool]:
-        """What the method's update sends of the worker's own parameters, as :meth:`gather`."""
+    def gather_signal(self, compressor: Compressor) -> tuple[Handed, bool]:
+        """What the method's update sends of the worker's own parameters, as :meth:`gather`.
+
+        Where a vector of it would be long and need not be made it is a difference: then :meth:`following_signal` has
+        what the memory will hold.
+        """
         assert isinstance(self.method, ModelAveraging)
+        if self.layout.numel >= STREAMED_NUMEL and self._can_stream(compressor):
+            return Handed(None, self._difference()), all(is_finite(param.detach().view(-1)) for param in self.params)
         found = []
 
         def read(minuend: Tensor | None) -> Tensor:
@@ -190,7 +211,7 @@ class Channel:
         )
         is_exact = is_watched and finite and remembering.intended is None
         intended = own if is_exact else remembering.intended
-        return Outcome(aggregate, remembering.next_state, intended, is_exact)
+        return Outcome(aggregate, remembering.next_state, ctx.key, intended, is_exact)
 
     def following(
         self, outcome: Outcome, tensors: Sequence[Tensor], unit: float = 1.0, *, in_place: bool = False
@@ -208,6 +229,24 @@ class Channel:
         _, unsent = memory.add_residual(x.take(), self.memory)
         return replace(outcome, memory=memory.commit(sent, unsent))
 
+    def following_signal(self, outcome: Outcome) -> Outcome:
+        """The outcome with the memory's next state, of parameters as they were sent; the present one is used up."""
+        memory = self.method.memory
+        assert isinstance(memory, StreamingMemory)
+        following = memory.take_in_difference(self._difference(), outcome.aggregate.sent, self.memory)
+        return replace(outcome, memory=following)
+
+    def _difference(self) -> Difference:
+        return Difference(self.update["reference"], [param.detach() for param in self.params])
+
+    def _can_stream(self, compressor: Compressor) -> bool:
+        method, memory = self.method, self.method.memory
+        if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer) or self.rounding:
+            return False
+        if not isinstance(memory, StreamingMemory) or not memory.can_stream(compressor, self._context.segments):
+            return False
+        return self.can_forget(compressor) and all(param.is_contiguous() for param in self.params)
+
     def can_forget(self, compressor: Compressor) -> bool:
         """Whether :meth:`following` serves, and the mean will be of few entries: beside it the vector can be kept."""
         return any(compressor is each for each in self._sparse)
@@ -215,7 +254,11 @@ class Channel:
     def accept(self, outcome: Outcome) -> None:
         """Remember what an exchange with a finite aggregate left."""
         assert outcome.memory is not None
-        self.memory = outcome.memory
+        memory = self.method.memory
+        following = outcome.memory
+        if isinstance(memory, RoundedMemory):
+            following = memory.keep(following, self.memory, outcome.key)
+        self.memory = following
         self.exchange = outcome.aggregate.state
 
     def reset_memory(self) -> None:
@@ -244,47 +287,3 @@ class Channel:
         return isinstance(self.method, ModelAveraging) and (
             self.method.delay > 0 or isinstance(self.method.update, Consensus)
         )
-
-
-def make_channels(method: Method, named: dict[str, Tensor], rank: int, size: int, key: Key) -> list[Channel]:
-    """The parameters split into as many consecutive parts of equal length as the method has fragments.
-
-    Raises:
-        ConfigError: more fragments than entries, a parameter that would have to be split but is not contiguous, or a
-            part of the method that does not fit.
-    """
-    layout = Layout.of(named)
-    count = method.fragments if isinstance(method, ModelAveraging) else 1
-    if count == 1:
-        return [Channel(method, layout, list(named.values()), rank, size, key)]
-    if count > layout.numel:
-        raise ConfigError(f"{count} fragments of a model of {layout.numel} parameters were asked for; use fewer")
-    bounds = [layout.numel * part // count for part in range(count + 1)]
-    channels = []
-    for number in range(count):
-        pieces = _pieces(named, bounds[number], bounds[number + 1])
-        channels.append(
-            Channel(method, Layout.of(pieces), list(pieces.values()), rank, size, key.fold("fragment", number))
-        )
-    return channels
-
-
-def _pieces(named: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
-    """The parameters between two entries of the flat vector: whole ones as they are, split ones as flat views."""
-    pieces = {}
-    begin = 0
-    for name, param in named.items():
-        end = begin + param.numel()
-        first, last = max(start, begin), min(stop, end)
-        if first < last:
-            if last - first == param.numel():
-                pieces[name] = param
-            elif param.is_contiguous():
-                pieces[name] = param.detach().view(-1)[first - begin : last - begin]
-            else:
-                raise ConfigError(
-                    f"parameter {name!r} would be split into fragments, but its memory is not contiguous; "
-                    "make it contiguous or use fewer fragments"
-                )
-        begin = end
-    return pieces

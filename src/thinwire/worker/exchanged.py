@@ -76,7 +76,7 @@ class Exchanged:
     def memory_norm(self) -> float:
         """``||m||_2`` of the residual, 0 without memory."""
         residuals = [channel.memory["residual"] for channel in self.channels if "residual" in channel.memory]
-        return math.hypot(*(float(residual.norm()) for residual in residuals))
+        return math.hypot(*(float(residual.float().norm()) for residual in residuals))
 
     def reset_memory(self) -> None:
         """Nothing is owed any more."""

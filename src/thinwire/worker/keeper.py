@@ -130,7 +130,7 @@ def by_parameter(state: State, layout: Layout) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for kind, tensor in state.items():
-        if tensor.shape == (layout.numel,) and tensor.dtype == torch.float32:
+        if tensor.shape == (layout.numel,) and tensor.dtype in (torch.float32, torch.bfloat16):
             found |= {f"{kind}.{name}": view for name, view in layout.unflatten(tensor).items()}
         else:
             found[kind] = tensor

@@ -9,7 +9,7 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.methods import Method
 from thinwire.random import Key
-from thinwire.worker.channel import make_channels
+from thinwire.worker.fragments import make_channels
 from thinwire.worker.keeper import Keeper, owner
 from thinwire.worker.parameters import local_part
 

@@ -245,14 +245,13 @@ NUM_MAXIMA = _CACHED // LANES + 64
 def sample_bound(x: Any, residual: Any, decay: Any, add: bool, start: int, stop: int, count: int) -> Any:
     """A magnitude that, by a sample of short runs, at least ``count`` entries almost surely reach."""
     size = stop - start
-    # What a further run costs against what the candidates cost that it saves.
-    num_lines: Any = max(64, min(_MAX_LINES, np.int64((np.float64(size) * count) ** (1.0 / 3.0) / 4.0)))
-    stride = size // 16 / num_lines
-    sample = empty(16 * num_lines + 64, np.uint32)
+    lines = num_lines(size, count)
+    stride = size // 16 / lines
+    sample = empty(16 * lines + 64, np.uint32)
     entries = seen_as(sample, np.float32)
     # Any spread-out places will do: a bad sample costs time, never exactness.
     state = np.uint64(0x9E3779B97F4A7C15)
-    for line in range(num_lines):
+    for line in range(lines):
         state ^= state << np.uint64(13)
         state ^= state >> np.uint64(7)
         state ^= state << np.uint64(17)
@@ -262,8 +261,19 @@ def sample_bound(x: Any, residual: Any, decay: Any, add: bool, start: int, stop:
         else:
             for j in range(16):
                 entries[16 * line + j] = x[place + j]
-    expected = 16 * num_lines * (count / size)
-    # Six standard deviations, with a factor of 2 because neighbours resemble each other.
-    rank = min(16 * num_lines, np.int64(expected + 6 * np.sqrt(2 * expected) + 8))
-    bound, _ = kth_largest(sample, 16 * num_lines, rank, np.uint32(0))
+    bound, _ = kth_largest(sample, 16 * lines, safe_rank(16 * lines, count / size), np.uint32(0))
     return bound
+
+
+@kernel
+def num_lines(size: int, count: int) -> Any:
+    """Runs of 16 entries in a sample: what one more costs against what the candidates cost that it saves."""
+    return max(64, min(_MAX_LINES, np.int64((np.float64(size) * count) ** (1.0 / 3.0) / 4.0)))
+
+
+@kernel
+def safe_rank(size: int, share: float) -> Any:
+    """Of so many sampled entries, the rank that a magnitude must have which the share of all almost surely reaches."""
+    expected = size * share
+    # Six standard deviations, with a factor of 2 because neighbours resemble each other.
+    return min(size, np.int64(expected + 6 * np.sqrt(2 * expected) + 8))

@@ -6,12 +6,12 @@ from thinwire.config import check_is
 from thinwire.errors import ConfigError
 from thinwire.methods.base import Method
 from thinwire.methods.catalog import asynchronous, averaging, decentralised, gradients, models
-from thinwire.methods.catalog.row import CatalogEntry, entry
+from thinwire.methods.catalog.row import CatalogEntry, entry, with_residual_dtype
 from thinwire.methods.options import read_options
 from thinwire.option_strings import split_name
 from thinwire.plugins import Plugin, installed
 
-__all__ = ["CATALOG", "CatalogEntry", "entry", "find_row", "installed_rows", "parse_method"]
+__all__ = ["CATALOG", "CatalogEntry", "entry", "find_row", "installed_rows", "parse_method", "with_residual_dtype"]
 
 CATALOG: tuple[CatalogEntry, ...] = (
     *averaging.ROWS,
@@ -79,6 +79,6 @@ def parse_method(text: str) -> Method:
     row = find_row(text)
     options = read_options(text.partition(":")[2], row.name, row.options)
     try:
-        return row.build(**options)
+        return row.make(options)
     except ConfigError as error:
         raise ConfigError(f"{text}: {error}") from error
