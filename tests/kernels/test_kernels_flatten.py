@@ -7,6 +7,8 @@ import torch
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.flatten import flatten_finite, flatten_finite_torch
+from thinwire.kernels.flat.unflatten import unflatten, unflatten_torch
+from thinwire.worker.parameters import unflatten_any
 
 pytestmark = pytest.mark.usefixtures("short_is_shared")
 
@@ -84,3 +86,36 @@ def test_what_does_not_fit_is_refused() -> None:
         flatten_finite([torch.zeros(2)], torch.empty(4)[::2])
     with pytest.raises(ConfigError, match="minuend"):
         flatten_finite([torch.zeros(2)], torch.empty(2), torch.zeros(3))
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=lambda shapes: str(len(shapes)))
+def test_writing_back_is_the_inverse(shapes: list[tuple[int, ...]]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    flat = torch.cat([torch.empty(0), *(tensor.reshape(-1) for tensor in tensors)])
+    for write in (unflatten, unflatten_torch, unflatten_any):
+        targets = [torch.full(shape, math.nan) for shape in shapes]
+        write(flat, targets)
+        assert all(torch.equal(one, other) for one, other in zip(tensors, targets, strict=True))
+
+
+def test_only_what_fits_is_written_back_and_nothing_of_the_rest() -> None:
+    kept = torch.zeros(2)
+    for x, targets in (
+        (torch.ones(3), [kept]),
+        (torch.ones(4, dtype=torch.float64), [kept, torch.zeros(2)]),
+        (torch.ones(4), [kept, torch.zeros(2, dtype=torch.bfloat16)]),
+        (torch.ones(6), [kept, torch.zeros(2, 2).T]),
+    ):
+        with pytest.raises(ConfigError):
+            unflatten(x, targets)
+    assert kept.tolist() == [0.0, 0.0]
+
+
+def test_autograd_learns_of_what_is_written() -> None:
+    """What a backward pass still needs must not be changed unseen."""
+    weight = torch.ones(3, requires_grad=True)
+    loss = (weight * weight).sum()
+    unflatten_any(torch.zeros(3), [weight])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

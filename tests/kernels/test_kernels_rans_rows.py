@@ -14,7 +14,8 @@ import torch
 from thinwire.errors import WireError
 from thinwire.kernels.bitpack.bits import pack
 from thinwire.kernels.entropy.rans import BLOCK, rans_counts, rans_decode, rans_decode_prefix, rans_encode
-from thinwire.kernels.entropy.rans_numba import _entries_of_pairs, _push, has_vectors, push_rows
+from thinwire.kernels.entropy.rans_numba import _entries_of_pairs, _push
+from thinwire.kernels.entropy.rans_simd import has_vectors, push_rows
 from thinwire.kernels.entropy.rans_tables import entries_of, lookup_of
 from thinwire.kernels.entropy.rans_torch import rans_counts_torch, rans_encode_torch
 from thinwire.kernels.jit.compiling import kernel

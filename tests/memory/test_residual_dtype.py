@@ -73,8 +73,8 @@ def test_the_saved_state_is_of_16_bits_and_resumes_bit_for_bit(name: str) -> Non
             each.step()
     for one, other in zip(crew.models, resumed.models, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    for one, other in zip(crew.workers, resumed.workers, strict=True):
-        mine, theirs = one.state_dict()["tensors"], other.state_dict()["tensors"]
+    for worker, again in zip(crew.workers, resumed.workers, strict=True):
+        mine, theirs = worker.state_dict()["tensors"], again.state_dict()["tensors"]
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 

@@ -188,15 +188,13 @@ def check_limit(limit_s: float) -> None:
 def _probe(
     methods: Sequence[str], numel: int, compute_s: float, limit_s: float, lines: TextIO | None, transport: Transport
 ) -> None:
-    is_main = transport.rank == 0
-    network = measure_link(transport)
+    is_main, network = transport.rank == 0, measure_link(transport)
     data = heavy(numel, transport.rank)
     sizes = data.tensors.offsets().diff().tolist()
     prober = Prober(transport, network, data.vectors, sizes, limit_s)
-    layout = Layout(tuple(f"{number}" for number in range(len(sizes))), tuple(torch.Size([size]) for size in sizes))
+    layout = Layout(tuple(map(str, range(len(sizes)))), tuple(torch.Size([size]) for size in sizes))
     rows: list[ProbeRow] = []
-    names = list(dict.fromkeys((*DENSE, *methods)))
-    for number, name in enumerate(names, start=1):
+    for number, name in enumerate(names := list(dict.fromkeys((*DENSE, *methods))), start=1):
         if is_main:
             print(f"measuring {number} of {len(names)}: {name}", file=sys.stderr, flush=True)
         method = None if name in DENSE else parse_method(name)

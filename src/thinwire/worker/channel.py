@@ -13,7 +13,7 @@ from thinwire.exchanges.gather import has_sparse_means, is_few
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
-from thinwire.layout import Layout, State, views_like
+from thinwire.layout import Layout, State
 from thinwire.memory import (
     Difference,
     Handed,
@@ -30,7 +30,7 @@ from thinwire.payloads import Sparse
 from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
 from thinwire.steps import Steps
-from thinwire.worker.parameters import flatten_any
+from thinwire.worker.parameters import flatten_any, unflatten_any
 from thinwire.worker.step_times import StepClock, TimedSender
 
 STREAMED_NUMEL = 1 << 26
@@ -102,7 +102,6 @@ class Channel:
     _context: Context = field(init=False)
     _sparse: Sequence[Compressor] = field(init=False)
     """Those with which the memory can be made again from the vector, and all workers' messages say little."""
-    _viewed: tuple[Tensor, list[Tensor]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         numel, device = self.layout.numel, self.params[0].device if self.params else CPU
@@ -174,14 +173,7 @@ class Channel:
 
         Else a mean that moves a bf16 parameter by less than half a step would be lost at every exchange.
         """
-        if any(flat is tensor for tensor in self.update.values()):
-            # It comes again, and stays: its views are worth keeping, and keep no memory.
-            if self._viewed is None or self._viewed[0] is not flat:
-                self._viewed = (flat, views_like(flat, self.params))
-            views = self._viewed[1]
-        else:
-            views = views_like(flat, self.params)
-        torch._foreach_copy_(list(self.params), views)
+        unflatten_any(flat, self.params)
         for lost in self.rounding.values():
             flatten_any(self.params, lost)
             torch.sub(flat, lost, out=lost)
@@ -273,7 +265,7 @@ class Channel:
             unflatten_sparse(result.indices, values if factor == 1.0 else values * factor, targets)
         else:
             mean = aggregate.mean
-            torch._foreach_copy_(list(targets), views_like(mean if factor == 1.0 else mean * factor, targets))
+            unflatten_any(mean if factor == 1.0 else mean * factor, targets)
 
     def _says_little(self, compressor: Compressor) -> bool:
         count = self.size * num_entries(compressor.outline(self._context.segments))

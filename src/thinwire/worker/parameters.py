@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.flat.flatten import flatten_finite
+from thinwire.kernels.flat.unflatten import can_unflatten, unflatten
 from thinwire.layout import views_like
 
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
@@ -147,3 +148,20 @@ def flatten_any(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None =
     if minuend is not None:
         torch.sub(minuend, out, out=out)
     return finite
+
+
+def unflatten_any(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """:func:`unflatten` onto tensors of any format and strides, which are marked as written in place.
+
+    Example:
+        >>> half, full = torch.ones(1, dtype=torch.bfloat16), torch.ones(1)
+        >>> unflatten_any(torch.tensor([2.0, 3.0]), [half, full])
+        >>> half.item(), full.item(), full._version
+        (2.0, 3.0, 1)
+    """
+    if can_unflatten(tensors):
+        unflatten(flat, tensors)
+        torch.autograd.graph.increment_version(list(tensors))
+    else:
+        with torch.no_grad():
+            torch._foreach_copy_(list(tensors), views_like(flat, tensors))

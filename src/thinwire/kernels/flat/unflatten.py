@@ -1,4 +1,4 @@
-"""A sparse vector onto many tensors, without writing the vector out before."""
+"""A vector onto many tensors: a dense one in one pass, a sparse one without being written out before."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +10,10 @@ from torch import Tensor
 from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_ascending
+from thinwire.kernels.flat.flatten import pieces_of
 from thinwire.kernels.jit.compiling import carray, kernel
 from thinwire.kernels.jit.devices import body_for
-from thinwire.kernels.jit.intrinsics import first_from, pointer
+from thinwire.kernels.jit.intrinsics import copy_to, first_from, pointer
 from thinwire.kernels.jit.threads import STREAMED_NS, run, shares
 
 _BLOCK = 4096
@@ -27,6 +28,44 @@ def can_unflatten(tensors: Sequence[Tensor]) -> bool:
         (True, False)
     """
     return all(each.dtype == torch.float32 and each.is_contiguous() for each in tensors)
+
+
+def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
+    """The tensors, one after another, become ``x``.
+
+    Torch copies one tensor after another, each on all threads: of the 161 tensors of ResNet-50 most are so short that
+    threads wait for each other longer than they copy.
+
+    Args:
+        x: contiguous f32 ``[d]`` that shares no memory with them.
+        tensors: contiguous f32 on the device of ``x``, ``d`` entries in all; written to.
+
+    Raises:
+        ConfigError: dtypes, shapes or a device that is not as described; nothing is written then.
+
+    Example:
+        >>> one, other = torch.ones(1, 2), torch.ones(())
+        >>> unflatten(torch.tensor([1.0, 2.0, 3.0]), [one, other])
+        >>> one.tolist(), other.tolist()
+        ([[1.0, 2.0]], 3.0)
+    """
+    if x.dtype != torch.float32 or x.dim() != 1 or not x.is_contiguous() or not can_unflatten(tensors):
+        raise ConfigError(f"a vector and tensors of contiguous float32 are needed, got {x.dtype} {tuple(x.shape)}")
+    numel = sum(tensor.numel() for tensor in tensors)
+    if numel != x.numel() or any(tensor.device != x.device for tensor in tensors):
+        raise ConfigError(f"{x.numel()} entries on {x.device} do not fill {numel} places, or not there")
+    if not x.is_cpu:
+        body_for(unflatten_torch, x.device)(x, tensors)
+        return
+    pieces, source = pieces_of(tensors), array_of(x)
+    run(_copy, [(pieces, source, start, stop) for start, stop in shares(numel, 1, STREAMED_NS)])
+
+
+def unflatten_torch(x: Tensor, tensors: Sequence[Tensor]) -> None:
+    """:func:`unflatten` in torch operations, on any device."""
+    parts = torch.split(x, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.detach().copy_(part.view(tensor.shape))
 
 
 def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor]) -> None:
@@ -77,6 +116,19 @@ def unflatten_sparse_torch(indices: Tensor, values: Tensor, tensors: Sequence[Te
         end = begin + tensor.numel()
         inside = (indices >= begin) & (indices < end)
         tensor.detach().zero_().view(-1)[indices[inside] - begin] = values[inside]
+        begin = end
+
+
+@kernel
+def _copy(pieces: Any, x: Any, start: int, stop: int) -> None:
+    addresses, ends = pieces[: pieces.size // 2], pieces[pieces.size // 2 :]
+    begin = 0
+    for number in range(addresses.size):
+        end = ends[number]
+        first, last = max(start, begin), min(stop, end)
+        if first < last:
+            target = carray(pointer(addresses[number]), (end - begin,), np.float32)
+            copy_to(target[first - begin : last - begin], x[first:last])
         begin = end
 
 

@@ -72,7 +72,9 @@ def top_k_of_difference(
     if sum(len(places) for places, _ in found) < count:  # the sample misled, which it does rarely
         found = _candidates(vectors, np.uint32(0), numel, count)
     places, values = (tensor_of(np.concatenate(each)) for each in zip(*found, strict=True))
-    chosen, kept = top_k_entries(values, torch.tensor([0, len(values)]), torch.tensor([count]))
+    chosen, kept = top_k_entries(
+        values, *(torch.tensor(each, dtype=torch.int64) for each in ([0, len(values)], [count]))
+    )
     return places[chosen], kept
 
 

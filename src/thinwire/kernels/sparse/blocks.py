@@ -105,7 +105,7 @@ def add_blocks_torch(before: Tensor, places: Tensor, values: Tensor, out: Tensor
     """:func:`add_blocks` in torch operations, on any device."""
     if fresh:
         out.zero_()
-    starts = BLOCK * torch.arange(before.shape[1] - 1, device=out.device)
+    starts = BLOCK * torch.arange(before.shape[1] - 1, dtype=torch.int64, device=out.device)
     for borders in before:
         start, stop = int(borders[0]), int(borders[-1])
         low = places[start:stop].to(torch.int64) % BLOCK
