@@ -70,7 +70,9 @@ def cut_places_torch(indices: Tensor, numel: int, places: Tensor) -> Tensor:
     if indices.numel() and (bool((indices.diff() <= 0).any()) or indices[0] < 0 or indices[-1] >= numel):
         raise out_of_order(numel)
     places.copy_((indices + 32768) % BLOCK - 32768)  # the same bits, as the number that int16 says by them
-    return torch.searchsorted(indices, BLOCK * torch.arange(num_borders(numel), device=indices.device))
+    return torch.searchsorted(
+        indices, BLOCK * torch.arange(num_borders(numel), dtype=torch.int64, device=indices.device)
+    )
 
 
 def add_blocks(before: Tensor, places: Tensor, values: Tensor, out: Tensor, fresh: bool, divisor: int) -> bool:
