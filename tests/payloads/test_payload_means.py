@@ -145,6 +145,17 @@ def test_codes_and_twin_are_the_sum_in_order(case: str, fresh: bool) -> None:
     assert out.numpy().tobytes() == expected.numpy().tobytes() == twin.numpy().tobytes()
 
 
+def test_a_place_behind_the_last_entry_is_refused() -> None:
+    before, out = torch.tensor([[0, 0, 1]]), torch.zeros(BLOCK + 4)
+    for place, fits in ((3, True), (4, False), (-1, False)):
+        given = before, torch.tensor([place], dtype=torch.int16), torch.ones(1), out, True, 1
+        if fits:
+            assert add_blocks(*given)
+        else:
+            with pytest.raises(ConfigError, match="last block"):
+                add_blocks(*given)
+
+
 @pytest.mark.parametrize("indices", [[3, 3], [5, 4], [-1, 3], [NUMEL]])
 def test_indices_that_cannot_be_are_refused(indices: list[int]) -> None:
     wrong = Sparse(NUMEL, torch.tensor(indices), Dense(torch.ones(len(indices))))

@@ -31,6 +31,9 @@ from thinwire.kernels.select.segment import (
 )
 from thinwire.kernels.select.top_k import top_k_entries
 
+_STEP = 4 * BLOCK
+"""Entries that are made at a time: each vector is read so far before the next one is."""
+
 
 def top_k_of_difference(
     reference: Tensor, tensors: Sequence[Tensor], residual: Tensor, decay: float, count: int
@@ -131,7 +134,7 @@ def _candidates(vectors: tuple[Any, ...], bound: Any, numel: int, count: int) ->
     """Of consecutive ranges, positions and entries of what may be among the largest."""
     ranges = shares(numel, BLOCK)
     # A range has no more of them than entries; where it has no room for another block, all but the largest go.
-    rooms = [min(count + count // 2, stop - start) + ROOM for start, stop in ranges]
+    rooms = [min(count + count // 2, stop - start) + ROOM + _STEP for start, stop in ranges]
     scratch = [arrays.empty_array(room + room // 2 + 33, np.int64) for room in rooms]
     calls = [
         (*vectors, bound, count, own, room, start, stop)
@@ -179,12 +182,12 @@ def _gather_range(
     start: int, stop: int,
 ) -> int:  # fmt: skip
     places, bits = candidates_of(scratch, capacity)
-    block = empty(BLOCK, np.float32)
+    block = empty(_STEP, np.float32)
     num, piece = 0, 0
-    for first in range(start, stop, BLOCK):
-        last = min(first + BLOCK, stop)
+    for first in range(start, stop, _STEP):
+        last = min(first + _STEP, stop)
         piece = _read_difference(pieces, piece, reference, first, last, block)
-        if num + BLOCK > capacity:
+        if num + _STEP > capacity:
             threshold, ties = kth_largest(bits, num, count, np.uint32(0))
             take_wanted(places, bits, 0, threshold, ties, places, bits, 0, count)
             num = count
@@ -200,10 +203,10 @@ def _gather_range(
 
 @kernel
 def _add_difference(pieces: Any, reference: Any, residual: Any, decay: Any, start: int, stop: int) -> None:
-    block = empty(BLOCK, np.float32)
+    block = empty(_STEP, np.float32)
     piece = 0
-    for first in range(start, stop, BLOCK):
-        last = min(first + BLOCK, stop)
+    for first in range(start, stop, _STEP):
+        last = min(first + _STEP, stop)
         piece = _read_difference(pieces, piece, reference, first, last, block)
         target = residual[first:last]
         for j in range(target.size):

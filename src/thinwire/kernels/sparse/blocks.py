@@ -125,6 +125,12 @@ def _check(before: Tensor, places: Tensor, values: Tensor, out: Tensor, divisor:
         raise ConfigError(f"as many float32 as int16 are needed, got {tuple(values.shape)} and {tuple(places.shape)}")
     if before.numel() and not 0 <= int(before.min()) <= int(before.max()) <= places.numel():
         raise ConfigError(f"what lies before the borders must be 0 to {places.numel()}, the number of places")
+    rest = out.numel() % BLOCK
+    if rest:  # in all other blocks every place of two bytes is one
+        ends = [places[start:stop] for start, stop in before[:, -2:].tolist()]
+        last = max((int((each.to(torch.int64) % BLOCK).max()) for each in ends if each.numel()), default=0)
+        if last >= rest:
+            raise ConfigError(f"place {last} was given in the last block, which has {rest} entries")
 
 
 @kernel
