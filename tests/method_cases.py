@@ -134,7 +134,7 @@ def saved(worker: Worker, part: str) -> Tensor:
 
 
 def bits(x: Tensor) -> bytes:
-    return x.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy().tobytes()
 
 
 def data_parallel(size: int, num_steps: int, optimizer: Optimizer, model: nn.Module | None = None) -> Tensor:

@@ -39,7 +39,7 @@ def round_to_bf16(x: Tensor, key: int, out: Tensor) -> Tensor:
 
     Example:
         >>> x = torch.tensor([1.0, 1.0 + 2.0**-8])
-        >>> [round_to_bf16(x, key, x.to(torch.bfloat16)).tolist() for key in (1, 2)]
+        >>> [round_to_bf16(x, key, x.to(torch.bfloat16)).tolist() for key in (0, 1)]
         [[1.0, 1.0], [1.0, 1.0078125]]
     """
     check_stream(key, 0, x.numel())

@@ -31,26 +31,36 @@ def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     zero = builder.fptosi(most, ints)
     # The largest low halves so far, all ones where a number and what it is compared with were equal.
     equals = variable(builder, constants(i16, [0] * (2 * LANES)))
-    with cgutils.for_range(builder, arguments[2]) as loop:
-        index = builder.mul(loop.index, loop.index.type(LANES))
-        if asked is not None:
-            prefetch(context, builder, builder.gep(asked, [index]))
-        entries = load(builder, builder.gep(source, [index]), floats)
-        bits = builder.and_(builder.bitcast(entries, ints), all_lanes(0x7FFFFFFF))
-        ratio = builder.fmul(builder.bitcast(bits, floats), inverse)
-        # NaN becomes the largest.
-        ratio = builder.select(builder.fcmp_ordered("<", ratio, highest), ratio, highest)
-        random = load(builder, builder.gep(drawn, [index]), vector(i16))
-        complement = builder.xor(builder.zext(random, ints), all_lanes(0xFFFF))
-        carried = builder.add(builder.fptosi(ratio, ints), complement)
-        low, seen = builder.bitcast(carried, halves), builder.load(equals)
-        builder.store(builder.select(builder.icmp_unsigned(">", low, seen), low, seen), equals)
-        level = builder.lshr(carried, all_lanes(16))
-        negative = builder.fcmp_ordered("<", entries, ir.Constant(floats, [0.0] * LANES))
-        level = builder.select(negative, builder.neg(level), level)
-        store(builder, builder.trunc(builder.add(level, zero), codes_kind), builder.gep(codes, [index]))
-        remains = builder.fsub(entries, builder.fmul(unit, builder.sitofp(level, floats)))
-        store(builder, remains, builder.gep(left, [builder.mul(loop.index, arguments[11])]))
+
+    def round_all(convert: Any) -> None:
+        with cgutils.for_range(builder, arguments[2]) as loop:
+            index = builder.mul(loop.index, loop.index.type(LANES))
+            if asked is not None:
+                prefetch(context, builder, builder.gep(asked, [index]))
+            entries = load(builder, builder.gep(source, [index]), floats)
+            bits = builder.and_(builder.bitcast(entries, ints), all_lanes(0x7FFFFFFF))
+            ratio = builder.fmul(builder.bitcast(bits, floats), inverse)
+            # NaN becomes the largest.
+            ratio = builder.select(builder.fcmp_ordered("<", ratio, highest), ratio, highest)
+            random = load(builder, builder.gep(drawn, [index]), vector(i16))
+            complement = builder.xor(builder.zext(random, ints), all_lanes(0xFFFF))
+            carried = builder.add(convert(ratio, ints), complement)
+            low, seen = builder.bitcast(carried, halves), builder.load(equals)
+            builder.store(builder.select(builder.icmp_unsigned(">", low, seen), low, seen), equals)
+            level = builder.lshr(carried, all_lanes(16))
+            negative = builder.fcmp_ordered("<", entries, ir.Constant(floats, [0.0] * LANES))
+            level = builder.select(negative, builder.neg(level), level)
+            store(builder, builder.trunc(builder.add(level, zero), codes_kind), builder.gep(codes, [index]))
+            remains = builder.fsub(entries, builder.fmul(unit, builder.sitofp(level, floats)))
+            store(builder, remains, builder.gep(left, [builder.mul(loop.index, arguments[11])]))
+
+    # Below 2**31 a number is converted by one instruction that every processor has, above it by several.
+    is_small = builder.fcmp_ordered("<", arguments[4], f32(32768.0))
+    with builder.if_else(is_small) as (small, large):
+        with small:
+            round_all(builder.fptosi)
+        with large:
+            round_all(builder.fptoui)
     low = builder.and_(builder.bitcast(builder.load(equals), ints), all_lanes(0xFFFF))
     undecided = builder.bitcast(builder.icmp_unsigned("==", low, all_lanes(0xFFFF)), ir.IntType(LANES))
     return builder.icmp_unsigned("==", undecided, undecided.type(0))
