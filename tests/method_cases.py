@@ -134,6 +134,7 @@ def saved(worker: Worker, part: str) -> Tensor:
 
 
 def bits(x: Tensor) -> bytes:
+    x = x.detach()
     return (x.float() if x.dtype == torch.bfloat16 else x).numpy().tobytes()
 
 
