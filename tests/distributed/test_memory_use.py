@@ -1,6 +1,7 @@
 """The most memory that a process takes grows with the model by what a method remembers, and little more."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +17,17 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 @pytest.mark.parametrize(
     ("way", "most"),
     [
-        ("synchronize: sgd", 3 + 0.45),  # the vector that is summed in place
-        ("synchronize: qsgd:bits=4", 3 + 0.65),  # the vector, and 4 bits of each entry in two messages
-        ("synchronize: diloco:every=4", 5 + 0.45),  # a reference, a velocity and the vector
-        ("hook: signtopk:density=1%", 3 + 1 + 1.15),  # one residual; buckets under way are of a fifth each
+        ("synchronize: sgd", 3 + 0.2),  # the vector that is summed in place
+        ("synchronize: qsgd:bits=4", 3 + 0.45),  # the vector, and 4 bits of each entry in two messages
+        ("synchronize: diloco:every=4", 5 + 0.2),  # a reference, a velocity and the vector
+        ("hook: signtopk:density=1%", 3 + 1 + 0.8),  # one residual; buckets under way are of a fifth each
     ],
 )
 def test_a_process_takes_what_must_be_kept_and_one_buffer(way: str, most: float) -> None:
     command = [sys.executable, str(BENCHMARK), "--ways", way, "--widths", "1024", "1536", "--json"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Long arrays apart from short ones: the holes that the allocator keeps else differ from run to run.
+    apart = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=apart)
     assert found.returncode == 0, found.stderr
     row = json.loads(found.stdout)
     assert row["way"] == way
