@@ -19,7 +19,7 @@ from thinwire.kernels.select.difference import add_difference
 from thinwire.layout import Segments, State, views_like
 from thinwire.memory.base import compress_in_steps
 from thinwire.memory.handed import Difference
-from thinwire.memory.residual import ResidualDtype, add_kept, in_f32, keep_residual, residual_zeros
+from thinwire.memory.residual import ResidualDtype, add_kept, keep_residual, residual_zeros
 from thinwire.payloads import Payload
 from thinwire.random import Key
 
@@ -82,7 +82,7 @@ class ErrorFeedback:
 
     def take_in(self, parts: Sequence[Tensor], sent: Payload, state: State) -> State:
         """The parts are added to the residual as it lies, and the decoded message is subtracted."""
-        residual = in_f32(state["residual"])
+        residual = state["residual"].float()  # itself, if it is kept in f32
         if self.decay != 1.0:
             residual.mul_(self.decay)
         torch._foreach_add_(views_like(residual, parts), list(parts))

@@ -1,18 +1,17 @@
 """A residual in as few bits as it is to be kept in."""
 
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from thinwire.arrays import blocks
+from thinwire.arrays import blocks, zeros
 from thinwire.compressors.base import add_residual
 from thinwire.kernels.quantize.bf16 import round_to_bf16
 from thinwire.layout import State
 from thinwire.random import Key
 
 ResidualDtype: TypeAlias = Literal["f32", "bf16"]
-DTYPES: Final[dict[ResidualDtype, torch.dtype]] = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
 def residual_zeros(like: Tensor, dtype: ResidualDtype) -> Tensor:
@@ -22,12 +21,9 @@ def residual_zeros(like: Tensor, dtype: ResidualDtype) -> Tensor:
         >>> residual_zeros(torch.ones(2), "bf16")
         tensor([0., 0.], dtype=torch.bfloat16)
     """
-    return torch.zeros(like.numel(), dtype=DTYPES[dtype], device=like.device)
-
-
-def in_f32(residual: Tensor) -> Tensor:
-    """The residual itself, or an f32 copy of one of fewer bits."""
-    return residual.to(torch.float32)
+    if dtype == "f32":
+        return zeros(like.numel(), like.device)
+    return torch.zeros(like.numel(), dtype=torch.bfloat16, device=like.device)
 
 
 def add_kept(x: Tensor, residual: Tensor, decay: float, out: Tensor) -> Tensor:

@@ -246,11 +246,8 @@ class Channel:
     def accept(self, outcome: Outcome) -> None:
         """Remember what an exchange with a finite aggregate left."""
         assert outcome.memory is not None
-        memory = self.method.memory
-        following = outcome.memory
-        if isinstance(memory, RoundedMemory):
-            following = memory.keep(following, self.memory, outcome.key)
-        self.memory = following
+        memory, left = self.method.memory, outcome.memory
+        self.memory = memory.keep(left, self.memory, outcome.key) if isinstance(memory, RoundedMemory) else left
         self.exchange = outcome.aggregate.state
 
     def reset_memory(self) -> None:

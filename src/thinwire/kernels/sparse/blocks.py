@@ -18,6 +18,7 @@ from thinwire.kernels.flat.finite import INFINITY_BITS, divide_block, divide_fin
 from thinwire.kernels.jit.compiling import kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import prefer_wide_vectors
+from thinwire.kernels.jit.intrinsics import first_from
 from thinwire.kernels.jit.threads import run, shares
 
 _SHIFT = 16
@@ -149,13 +150,7 @@ def _cut(indices: Any, numel: int, places: Any, before: Any) -> bool:
         while found < indices.size and indices[found] < least:
             low = found + 1
             found += step
-        found = min(found, indices.size)
-        while low < found:
-            middle = (low + found) >> 1
-            if indices[middle] < least:
-                low = middle + 1
-            else:
-                found = middle
+        found = low + first_from(indices[low : min(found, indices.size)], least)
         before[border] = found
     return True
 
