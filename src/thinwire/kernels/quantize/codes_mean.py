@@ -131,6 +131,7 @@ def _add(table: Any, out: Any, fresh: bool, divisor: Any, start: int, stop: int)
 
 @helper
 def _add_segments(codes: Any, num_levels: Any, units: Any, ends: Any, out: Any, first: Any, last: Any) -> None:
+    # As one call of either range's kernel for each block, a mean of 32 messages took a tenth to a third longer.
     one, middle = np.float32(1.0), np.int32(num_levels)
     width = _num_bits(2 * num_levels)
     segment = first_from(ends, first + 1) - 1
