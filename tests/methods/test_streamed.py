@@ -1,11 +1,15 @@
 """Where no vector is made of what is sent, no bit differs."""
 
+from typing import Any
+
 import pytest
 import torch
 from method_cases import CATALOGUE, OPTIMIZERS, Crew, bits
 from torch import Tensor
 
+from thinwire.compressors import top_k
 from thinwire.errors import NumericsError
+from thinwire.kernels.select.difference import top_k_of_difference
 from thinwire.memory import Difference
 from thinwire.methods import ModelAveraging, parse_method
 from thinwire.worker import channel, needs_server
@@ -45,9 +49,17 @@ def test_training_has_the_same_bits(text: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("text", FEW)
-def test_top_entries_need_no_vector(text: str, streamed: list[str]) -> None:
+def test_top_entries_need_no_vector(text: str, streamed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    selected: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        selected.append(given[-1])
+        return top_k_of_difference(*given)
+
+    monkeypatch.setattr(top_k, "top_k_of_difference", counted)
     crew = Crew(parse_method(text), 3).run(6)
     assert streamed == []
+    assert selected == [1] * sum(worker.num_exchanges for worker in crew.workers)
     assert all(bool(worker.memory_norm() > 0) for worker in crew.workers)
 
 
