@@ -1,14 +1,24 @@
 """Flattening is concatenation, and finds what is not finite in any tensor."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.flat.flatten import flatten_finite, flatten_finite_torch
+from thinwire.kernels.flat.flatten import flatten_finite, flatten_unread
 from thinwire.kernels.flat.unflatten import unflatten, unflatten_torch
 from thinwire.worker.parameters import unflatten_any
+
+
+def read_at_once(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:
+    """What :func:`flatten_unread` has found."""
+    return int(flatten_unread(tensors, out, minuend)) == out.numel()
+
+
+FLATTEN = (flatten_finite, read_at_once)
 
 pytestmark = pytest.mark.usefixtures("short_is_shared")
 
@@ -33,7 +43,7 @@ def test_the_vector_is_the_concatenation(shapes: list[tuple[int, ...]]) -> None:
     generator = torch.Generator().manual_seed(1)
     tensors = [torch.randn(shape, generator=generator) for shape in shapes]
     expected = [value for tensor in tensors for value in tensor.flatten().tolist()]
-    for flatten in (flatten_finite, flatten_finite_torch):
+    for flatten in FLATTEN:
         out = torch.full((len(expected),), math.nan)
         assert flatten(tensors, out)
         assert out.tolist() == expected
@@ -45,7 +55,7 @@ def test_with_a_minuend_the_vector_is_what_the_entries_are_short_of_it(shapes: l
     tensors = [torch.randn(shape, generator=generator) for shape in shapes]
     entries = torch.tensor([value for tensor in tensors for value in tensor.flatten().tolist()], dtype=torch.float32)
     minuend = torch.randn(entries.numel(), generator=generator)
-    for flatten in (flatten_finite, flatten_finite_torch):
+    for flatten in FLATTEN:
         out = torch.full_like(entries, math.nan)
         assert flatten(tensors, out, minuend)
         assert torch.equal(out, minuend - entries)
@@ -54,8 +64,7 @@ def test_with_a_minuend_the_vector_is_what_the_entries_are_short_of_it(shapes: l
     if entries.numel():
         tensors[-1].view(-1)[-1:] = math.nan
         assert all(
-            flatten(tensors, torch.empty_like(entries), minuend) is (tensors[-1].numel() == 0)
-            for flatten in (flatten_finite, flatten_finite_torch)
+            flatten(tensors, torch.empty_like(entries), minuend) is (tensors[-1].numel() == 0) for flatten in FLATTEN
         )
 
 
@@ -67,6 +76,7 @@ def test_one_bad_entry_is_found_in_any_tensor(bad: float, number: int) -> None:
         tensors[number][place] = bad
         out = torch.empty(900_000)
         assert not flatten_finite(tensors, out)
+        assert int(flatten_unread(tensors, out)) == 300_000 * number + place
         assert torch.equal(out.isfinite(), torch.cat(tensors).isfinite())
 
 

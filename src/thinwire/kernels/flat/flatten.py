@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
-from thinwire.kernels.flat.finite import is_finite_torch
+from thinwire.kernels.flat.finite import first_nonfinite_torch
 from thinwire.kernels.jit.compiling import carray, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import pointer
@@ -35,11 +35,23 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
         >>> flatten_finite([torch.ones(1, 2), torch.tensor(2.0)], out), out.tolist()
         (True, [1.0, 1.0, 2.0])
     """
+    sources, end = _check(tensors, out, minuend), out.numel()
+    if not out.is_cpu:
+        return int(body_for(flatten_unread_torch, out.device)(tensors, out, minuend)) == end
+    # The kernel is given addresses: what they belong to must live until it is done.
+    pieces = pieces_of(sources)
+    vectors = array_of(out if minuend is None else minuend), array_of(out)
+    subtracts = minuend is not None
+    ranges = shares(end, 1, STREAMED_NS)
+    return all(run(_flatten, [(pieces, *vectors, subtracts, start, stop) for start, stop in ranges]))
+
+
+def _check(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None) -> list[Tensor]:
+    """The tensors without gaps."""
     if out.dtype != torch.float32 or out.dim() != 1 or not out.is_contiguous():
         raise ConfigError(f"the vector is contiguous float32, got {out.dtype} of shape {tuple(out.shape)}")
     if minuend is not None and (minuend.dtype, minuend.shape, minuend.is_contiguous()) != (out.dtype, out.shape, True):
         raise ConfigError(f"the minuend is as the vector, got {minuend.dtype} of shape {tuple(minuend.shape)}")
-    # The kernel is given addresses: what they belong to must live until it is done.
     sources, end = [], 0
     for tensor in tensors:
         if tensor.dtype != torch.float32 or tensor.device != out.device:
@@ -48,13 +60,7 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
         end += tensor.numel()
     if end != out.numel():
         raise ConfigError(f"{end} entries do not fill {out.numel()} places")
-    if not out.is_cpu:
-        return body_for(flatten_finite_torch, out.device)(tensors, out, minuend)
-    pieces = pieces_of(sources)
-    vectors = array_of(out if minuend is None else minuend), array_of(out)
-    subtracts = minuend is not None
-    ranges = shares(end, 1, STREAMED_NS)
-    return all(run(_flatten, [(pieces, *vectors, subtracts, start, stop) for start, stop in ranges]))
+    return sources
 
 
 def pieces_of(tensors: Sequence[Tensor]) -> Any:
@@ -66,14 +72,36 @@ def pieces_of(tensors: Sequence[Tensor]) -> Any:
     return np.array([*(tensor.data_ptr() for tensor in tensors), *ends], np.int64)
 
 
-def flatten_finite_torch(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:
-    """:func:`flatten_finite` in torch operations, on any device."""
+def flatten_unread(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> Tensor:
+    """:func:`flatten_finite` of tensors on a device that need not be waited for.
+
+    Args:
+        tensors: f32 tensors of any shapes on the device of ``out``, ``d`` entries in all.
+        out: contiguous f32 ``[d]`` that shares no memory with them.
+        minuend: contiguous f32 ``[d]``.
+
+    Returns:
+        Where the first of the entries is that is not finite, ``d`` if none is: int64 ``[]`` on the device, unread.
+
+    Raises:
+        ConfigError: another dtype, device or number of entries.
+
+    Example:
+        >>> flatten_unread([torch.ones(1, 2), torch.tensor(torch.nan)], torch.empty(3))
+        tensor(2)
+    """
+    _check(tensors, out, minuend)
+    return body_for(flatten_unread_torch, out.device)(tensors, out, minuend)
+
+
+def flatten_unread_torch(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> Tensor:
+    """:func:`flatten_unread` in torch operations, on any device."""
     if tensors:
         torch.cat([tensor.detach().reshape(-1) for tensor in tensors], out=out)
-    finite = is_finite_torch(out)
+    first = first_nonfinite_torch(out)
     if minuend is not None:
         torch.sub(minuend, out, out=out)
-    return finite
+    return first
 
 
 @kernel

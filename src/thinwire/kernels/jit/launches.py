@@ -1,0 +1,32 @@
+"""Launching Triton's kernels: the one place that hands a kernel to the device."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+BLOCK = 1024
+"""Entries of a program, where nothing else is better."""
+
+
+def launch(
+    kernel: Any,
+    programs: int,
+    arguments: Sequence[Tensor | int | float],
+    constants: Mapping[str, int],
+    num_warps: int = 4,
+) -> None:
+    """Run ``programs`` programs of a kernel of ``triton.jit`` on the stream that is current; none if there are none.
+
+    Products and sums are rounded one by one: Triton would make one operation of them, with other bits than the CPU's.
+
+    Args:
+        kernel: the function under ``triton.jit``.
+        programs: how many; each finds its number by ``program_id(0)``.
+        arguments: tensors of the device and numbers, in the kernel's order. Whole numbers above 2**31 - 1 are taken
+            for 64 bits.
+        constants: what is compiled into the kernel (``tl.constexpr``), by name.
+        num_warps: groups of threads of a program.
+    """
+    if programs:
+        kernel[(programs,)](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=False)
