@@ -178,6 +178,20 @@ def copy_of(x: Tensor) -> Tensor:
     return empty_like(x).copy_(x)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on ``device``; itself if it lies there.
+
+    To CUDA it is copied while the program goes on: what is then done on the current stream comes after it.
+
+    Example:
+        >>> to_device(torch.ones(2), torch.device("meta")).device
+        device(type='meta')
+    """
+    if device.type == "cuda" and tensor.is_cpu and tensor.numel():
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def blocks(x: Tensor) -> tuple[Tensor, ...]:
     """Views of a vector, one after another, that the cache holds: for several operations on each in turn.
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinwire import arrays
 from thinwire.payloads.base import Payload
 
 
@@ -27,9 +28,7 @@ def to_device(payload: Payload, device: torch.device) -> Payload:
 
 def _moved(value: object, device: torch.device) -> object:
     if isinstance(value, Tensor):
-        if device.type == "cuda" and value.is_cpu and value.numel():
-            return value.pin_memory().to(device, non_blocking=True)
-        return value.to(device)
+        return arrays.to_device(value, device)
     if isinstance(value, tuple):
         return tuple([_moved(part, device) for part in value])
     return to_device(value, device) if isinstance(value, Payload) else value
