@@ -209,6 +209,32 @@ def ask(op: Op) -> Steps[Any]:
     return answer
 
 
+def checked(steps: Steps[T], is_fit: Callable[[], bool], instead: Callable[[], Steps[T]]) -> Steps[T]:
+    """A program, if what it was given turns out to be fit once its first request is made; else another in its place.
+
+    What is only known when the device has worked is known then at no cost: a request has what the device has made.
+    """
+    try:
+        op = next(steps)
+    except StopIteration as stop:
+        whole: T = stop.value
+        return whole
+    if not is_fit():
+        steps.close()
+        other = yield from instead()
+        return other
+    try:
+        while True:
+            reply = yield op
+            try:
+                op = steps.send(reply)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+    finally:
+        steps.close()
+
+
 def check_peer(op: Send | Receive, rank: int, size: int) -> None:
     """Raise :class:`ProtocolError` unless ``op`` of worker ``rank`` names another one of ``size`` workers."""
     peer = op.destination if isinstance(op, Send) else op.source

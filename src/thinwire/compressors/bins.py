@@ -92,7 +92,7 @@ def _mean_and_deviation(x: Tensor) -> tuple[float, float]:
     offsets = Segments.whole(numel).offsets()
     mean = float(segment_moments(x, offsets).sums) / numel
     # About what is nearly the mean: squares about 0 would lose the deviation of values far from there.
-    centre = torch.tensor([mean], dtype=torch.float32, device=x.device)
+    centre = torch.full((1,), mean, dtype=torch.float32, device=x.device)
     squares = float(tail_sums(x, offsets, centre, torch.full_like(centre, math.inf))[0, 2])
     return mean, math.sqrt(max(0.0, squares - numel * (mean - float(centre)) ** 2) / (numel - 1))
 

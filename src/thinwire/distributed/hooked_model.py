@@ -8,7 +8,7 @@ from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.errors import ConfigError
-from thinwire.worker.parameters import plain_name
+from thinwire.worker.parameters import check_device, plain_name
 
 
 class Detached:
@@ -82,12 +82,11 @@ def refuse_unfit(model: DistributedDataParallel) -> None:
                 "size; make it with sparse=False: its gradient is exchanged in full, or by the method with "
                 "DensePolicy(embeddings=False)"
             )
-    for name, param in model.module.named_parameters():
-        if param.requires_grad and (param.device.type != "cpu" or not param.dtype.is_floating_point):
-            raise ConfigError(
-                f"parameter {plain_name(name)!r} is {param.dtype} on {param.device}; this version exchanges floating "
-                "point gradients of models on the CPU"
-            )
+    named = {plain_name(name): param for name, param in model.module.named_parameters() if param.requires_grad}
+    for name, param in named.items():
+        if not param.dtype.is_floating_point:
+            raise ConfigError(f"parameter {name!r} is {param.dtype}; only gradients of floating point are exchanged")
+    check_device(named)
     # Newer versions of torch have it.
     if vars(model).get("skip_all_reduce_unused_params"):
         raise ConfigError(

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
+from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -71,7 +71,7 @@ class VarianceScaled:
         if self.ratio is not None:
             return replace(aggregate, result=aggregate.mean / self.ratio)
         ratio = yield from all_reduce(
-            torch.tensor([_ratio(aggregate.sent, square)], dtype=torch.float32, device=ctx.device), divisor=ctx.size
+            zeros(1, ctx.device).fill_(_ratio(aggregate.sent, square)), divisor=ctx.size, in_place=True
         )
         # Nothing is sent at all where all ratios are 0.
         mean = aggregate.mean / ratio if float(ratio) else aggregate.mean

@@ -9,7 +9,7 @@ from thinwire.arrays import CPU, array_of
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.crc32c import crc32c_array
 from thinwire.payloads.base import Payload
-from thinwire.payloads.transfer import to_device
+from thinwire.payloads.transfer import to_device, to_host
 from thinwire.wire.frame import (
     CHECKSUM_NUM_BYTES,
     FRAME_NUM_BYTES,
@@ -30,7 +30,7 @@ def encode(payload: Payload) -> Tensor:
     """The message for a payload: uint8 ``[encoded_num_bytes(payload)]`` on the CPU.
 
     The format is specified in ``FORMAT.md`` beside this file. The same payload gives the same bytes
-    everywhere.
+    everywhere. Of one on another device all tensors are copied to the host first, for which is waited once.
 
     Raises:
         ConfigError: a payload of a kind that has no code, or whose parts contradict each other.
@@ -42,7 +42,7 @@ def encode(payload: Payload) -> Tensor:
         '7457010100010000803fcce93981'
     """
     _check_numel(payload)
-    return frame(_pieces(payload, 1))
+    return frame(_pieces(to_host(payload), 1))
 
 
 def encoded_num_bytes(payload: Payload) -> int:

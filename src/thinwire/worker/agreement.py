@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging, Method
+from thinwire.staging import Verdict
 from thinwire.steps import Steps, tell
 from thinwire.worker.exchanged import Exchanged
 from thinwire.worker.news import Beginning, Conclusion, News, check_beginnings, conclude, plain_text
@@ -115,7 +116,9 @@ class Agreement:
             return False
         return changed or bool(self._written) or {*used} != {*self.used}
 
-    def tell(self, has_news: bool, finite: bool, used: Sequence[str], num_exchanges: int) -> Steps[Conclusion]:
+    def tell(
+        self, has_news: bool, finite: bool | Verdict, used: Sequence[str], num_exchanges: int
+    ) -> Steps[Conclusion]:
         """Say why the exchange cannot count, hear what all conclude, and follow it.
 
         Args:

@@ -29,7 +29,8 @@ from thinwire.methods import Consensus, Method, ModelAveraging, Outer, check_met
 from thinwire.payloads import Sparse
 from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
-from thinwire.steps import Steps
+from thinwire.staging import Verdict
+from thinwire.steps import Steps, checked
 from thinwire.worker.parameters import flatten_any, unflatten_any
 from thinwire.worker.step_times import StepClock, TimedSender
 
@@ -120,13 +121,13 @@ class Channel:
             if any(param.dtype != torch.float32 for param in self.params):
                 self.rounding = {"lost": zeros(numel, device)}
 
-    def gather(self, tensors: Sequence[Tensor], unit: float = 1.0) -> tuple[Handed, bool]:
+    def gather(self, tensors: Sequence[Tensor], unit: float = 1.0) -> tuple[Handed, bool | Verdict]:
         """The tensors of this part, over ``unit``, as one new vector for :meth:`run`; whether it is finite."""
         flat = empty(self.layout.numel, self._context.device)
         finite = flatten_any(tensors, flat)
         return Handed(flat if unit == 1.0 else flat.div_(unit)), finite
 
-    def gather_signal(self, compressor: Compressor) -> tuple[Handed, bool]:
+    def gather_signal(self, compressor: Compressor) -> tuple[Handed, bool | Verdict]:
         """What the method's update sends of the worker's own parameters, as :meth:`gather`.
 
         Where a vector of it would be long and need not be made it is a difference: then :meth:`following_signal` has
@@ -135,7 +136,7 @@ class Channel:
         assert isinstance(self.method, ModelAveraging)
         if self.layout.numel >= STREAMED_NUMEL and self._can_stream(compressor):
             return Handed(None, self._difference()), all(is_finite(param.detach().view(-1)) for param in self.params)
-        found = []
+        found: list[bool | Verdict] = []
 
         def read(minuend: Tensor | None) -> Tensor:
             flat = empty(self.layout.numel, self._context.device)
@@ -143,12 +144,12 @@ class Channel:
             return flat
 
         signal = self.method.update.signal(read, self.update)
-        return Handed(signal), all(found)
+        return Handed(signal), found[0] if len(found) == 1 else all(found)
 
-    def marked(self) -> tuple[Handed, bool]:
-        """A vector that tells the other workers that this one has something to say, by not being finite."""
+    def marked(self, place: int = 0) -> tuple[Handed, bool]:
+        """A vector that tells the other workers that this one has something to say, by not being finite there."""
         flat = zeros(self.layout.numel, self._context.device)
-        flat[:1] = torch.nan
+        flat[place : place + 1] = torch.nan
         return Handed(flat), False
 
     def local(self) -> Tensor:
@@ -157,7 +158,7 @@ class Channel:
         self._read_params(flat)
         return flat
 
-    def _read_params(self, out: Tensor, minuend: Tensor | None = None) -> bool:
+    def _read_params(self, out: Tensor, minuend: Tensor | None = None) -> bool | Verdict:
         """Parameters, with what rounding took from them, or what they are short of the minuend; all finite?"""
         if not self.rounding:
             return flatten_any(self.params, out, minuend)
@@ -179,7 +180,7 @@ class Channel:
             torch.sub(flat, lost, out=lost)
 
     def run(
-        self, x: Handed, compressor: Compressor, finite: bool, number: int, is_watched: bool = False,
+        self, x: Handed, compressor: Compressor, finite: bool | Verdict, number: int, is_watched: bool = False,
         forgets: bool = False,
     ) -> Steps[Outcome]:  # fmt: skip
         """Exchange ``x``; nothing is remembered before :meth:`accept`. If it is watched the outcome has what was meant.
@@ -198,10 +199,17 @@ class Channel:
         own = copy_of(x.look()) if is_watched else None
         remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, x if forgets else None)
         sender: Sender = remembering if self.clock is None else TimedSender(remembering, self.clock)
-        aggregate = yield from self.method.exchange.run(
-            x, sender if finite else NonfiniteSender(compressor), ctx, self.exchange
-        )
-        is_exact = is_watched and finite and remembering.intended is None
+        exchange, unfit = self.method.exchange, NonfiniteSender(compressor)
+        if isinstance(finite, Verdict):
+            # The vector's memory may hold something else by then, so its place is told.
+            aggregate = yield from checked(
+                exchange.run(x, sender, ctx, self.exchange),
+                finite.__bool__,
+                lambda: exchange.run(self.marked(finite.place)[0], unfit, ctx, self.exchange),
+            )
+        else:
+            aggregate = yield from exchange.run(x, sender if finite else unfit, ctx, self.exchange)
+        is_exact = is_watched and bool(finite) and remembering.intended is None
         intended = own if is_exact else remembering.intended
         return Outcome(aggregate, remembering.next_state, ctx.key, intended, is_exact)
 
@@ -235,6 +243,8 @@ class Channel:
         method, memory = self.method, self.method.memory
         if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer) or self.rounding:
             return False
+        if self._context.device != CPU:
+            return False  # an accelerator has no kernel for it
         if not isinstance(memory, StreamingMemory) or not memory.can_stream(compressor, self._context.segments):
             return False
         return self.can_forget(compressor) and all(param.is_contiguous() for param in self.params)

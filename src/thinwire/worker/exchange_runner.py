@@ -8,6 +8,7 @@ from thinwire.config import as_written_today
 from thinwire.errors import ConfigError
 from thinwire.memory import Handed
 from thinwire.methods import Method
+from thinwire.staging import Verdict
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.layer_report import ExchangeWatcher
@@ -42,7 +43,7 @@ class ExchangeRunner:
     """The share of entries that are not 0 in the last mean."""
 
     def run(
-        self, channel: Channel, x: Handed, finite: bool, number: int, turn: int, *, forgets: bool = False
+        self, channel: Channel, x: Handed, finite: bool | Verdict, number: int, turn: int, *, forgets: bool = False
     ) -> Steps[Outcome]:  # fmt: skip
         """Exchange ``x``; nothing is remembered before :meth:`accept`.
 

@@ -11,6 +11,7 @@ from thinwire.layout import Layout
 from thinwire.memory import Handed
 from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.random import Key
+from thinwire.staging import Verdict
 from thinwire.worker.channel import Channel
 from thinwire.worker.keeper import Keeper, owner
 from thinwire.worker.parameters import check_in_place, clip_own, gradients, local_part
@@ -95,7 +96,7 @@ class Exchanged:
         """Whether a result waits to be applied."""
         return any(channel.pending is not None for channel in self.channels)
 
-    def gather_gradient(self, channel: Channel, method: GradientAveraging) -> tuple[Handed, bool]:
+    def gather_gradient(self, channel: Channel, method: GradientAveraging) -> tuple[Handed, bool | Verdict]:
         """This worker's own gradient, clipped if the method says so, as :meth:`Channel.gather` has it."""
         grads = gradients(self.params)
         if method.clip_norm is not None:

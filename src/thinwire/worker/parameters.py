@@ -1,16 +1,17 @@
 """The parameters that a worker trains: whole tensors, or the local shards of sharded ones."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.flat.finite import is_finite
-from thinwire.kernels.flat.flatten import flatten_finite
+from thinwire.kernels.flat.finite import first_nonfinite, is_finite
+from thinwire.kernels.flat.flatten import flatten_finite, flatten_unread
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten
 from thinwire.layout import views_like
+from thinwire.staging import Verdict
 
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 """What torch.compile and others put before the names of what they wrap, wherever that is."""
@@ -33,12 +34,36 @@ def trained_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     if not named:
         raise ConfigError("none of the optimizer's parameters needs a gradient; there is nothing to train")
     for name, param in named.items():
-        if param.dtype not in (torch.float32, torch.bfloat16, torch.float16) or param.device.type != "cpu":
+        if param.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise ConfigError(
-                f"parameter {name!r} is {param.dtype} on {param.device}; this version trains models of float32, "
-                "bfloat16 or float16 on the CPU"
+                f"parameter {name!r} is {param.dtype}; models of float32, bfloat16 or float16 are trained"
             )
+    check_device(named)
     return named
+
+
+def check_device(named: Mapping[str, Tensor]) -> None:
+    """Raise :class:`ConfigError` unless all parameters lie on one device that computes what an exchange does."""
+    places: dict[torch.device, str] = {}
+    for name, param in named.items():
+        places.setdefault(param.device, name)
+    for device, name in places.items():
+        if device.type == "meta":
+            raise ConfigError(
+                f"parameter {name!r} is on the meta device, so it has no numbers yet; materialise the model before, "
+                "for example by model.to_empty(device=...)"
+            )
+        if device.type == "mps":
+            raise ConfigError(
+                f"parameter {name!r} is on {device}, which has no float64, and scales are added up in it; train on the "
+                "CPU or on CUDA"
+            )
+    if len(places) > 1:
+        listed = ", ".join(f"{name!r} on {device}" for device, name in places.items())
+        raise ConfigError(
+            f"the parameters lie on several devices ({listed}); a process exchanges a model that lies on one: call "
+            "model.to(device), or give each part an optimizer and a handle of its own"
+        )
 
 
 def held_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -128,12 +153,15 @@ def restore_gradients(own: Sequence[tuple[Tensor, Tensor | None]]) -> None:
 def clip_own(params: Sequence[Tensor], grads: Sequence[Tensor], longest: float) -> None:
     """Shorten a worker's own gradient to the norm ``longest``, if it is longer and finite."""
     norm = torch.nn.utils.get_total_norm(list(grads))
-    if torch.isfinite(norm):
-        torch.nn.utils.clip_grads_with_norm_(list(params), longest, norm)
+    # No branch, since a device would be waited for: with a norm of 0 all is multiplied by 1.
+    norm = torch.where(torch.isfinite(norm), norm, torch.zeros_like(norm))
+    torch.nn.utils.clip_grads_with_norm_(list(params), longest, norm)
 
 
-def flatten_any(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool:
+def flatten_any(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool | Verdict:
     """:func:`flatten_finite` of tensors of any floating-point format; those of 16 bits are widened where they go to.
+
+    Whether all is finite is a verdict that need not be known yet, if the tensors are not on the CPU.
 
     Example:
         >>> out = torch.empty(3)
@@ -141,10 +169,12 @@ def flatten_any(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None =
         (True, [1.0, 1.0, 0.0])
     """
     if all(tensor.dtype == torch.float32 for tensor in tensors):
-        return flatten_finite(tensors, out, minuend)
+        if out.is_cpu:
+            return flatten_finite(tensors, out, minuend)
+        return Verdict.on(flatten_unread(tensors, out, minuend), out.numel())
     with torch.no_grad():
         torch._foreach_copy_(views_like(out, tensors), list(tensors))
-    finite = is_finite(out)
+    finite = is_finite(out) if out.is_cpu else Verdict.on(first_nonfinite(out), out.numel())
     if minuend is not None:
         torch.sub(minuend, out, out=out)
     return finite

@@ -48,15 +48,27 @@ def is_finite_torch(x: Tensor) -> bool:
     return bool(torch.isfinite(x).all())
 
 
-def first_nonfinite_torch(x: Tensor) -> Tensor:
+def first_nonfinite(x: Tensor) -> Tensor:
     """Where the first entry is that is NaN or inf, ``d`` if none is: int64 ``[]`` on the device of ``x``, unread.
 
-    In torch operations, on any device. Whoever reads it waits for the device.
+    Whoever reads it waits for the device; on the CPU :func:`is_finite` is faster.
+
+    Args:
+        x: f32 ``[d]``.
+
+    Raises:
+        ConfigError: not a vector of float32.
 
     Example:
-        >>> first_nonfinite_torch(torch.tensor([1.0, torch.inf, torch.nan])), first_nonfinite_torch(torch.zeros(2))
+        >>> first_nonfinite(torch.tensor([1.0, torch.inf, torch.nan])), first_nonfinite(torch.zeros(2))
         (tensor(1), tensor(2))
     """
+    check_entries(x)
+    return body_for(first_nonfinite_torch, x.device)(x)
+
+
+def first_nonfinite_torch(x: Tensor) -> Tensor:
+    """:func:`first_nonfinite` in torch operations, on any device."""
     places = torch.arange(x.numel() + 1, dtype=torch.int64, device=x.device)
     places[:-1].masked_fill_(torch.isfinite(x), x.numel())
     return places.amin()
@@ -93,7 +105,7 @@ def divide_finite(x: Tensor, divisor: int) -> bool:
 def divide_finite_torch(x: Tensor, divisor: int) -> bool:
     """:func:`divide_finite` in torch operations, on any device."""
     # A tensor, not a number: some devices multiply by the reciprocal of a number, which rounds otherwise.
-    return is_finite_torch(x.div_(torch.tensor(float(divisor), dtype=torch.float32, device=x.device)))
+    return is_finite_torch(x.div_(torch.full((), float(divisor), dtype=torch.float32, device=x.device)))
 
 
 @kernel

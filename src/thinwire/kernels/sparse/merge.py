@@ -83,7 +83,7 @@ def unite_means_torch(
     for places, found in zip(indices, values, strict=True):
         # A vector has a place once, so that the order of additions is that of the vectors on any device.
         sums[torch.searchsorted(united, places)] += found
-    means = sums / torch.tensor(float(divisor), dtype=torch.float32, device=sums.device)
+    means = sums / torch.full((), float(divisor), dtype=torch.float32, device=sums.device)
     return united, means, bool(torch.isfinite(means).all())
 
 

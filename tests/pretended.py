@@ -1,0 +1,161 @@
+"""A device that pretends not to be the host: its tensors lie in the CPU's memory, but only operations reach them.
+
+``torch.device("pretended")`` works with models, autograd and optimizers inside :func:`pretending`. ``numpy()`` raises,
+``is_cpu`` is False, copies to the host that do not block arrive when their event is waited for, and what the host waits
+for is noted, as is what streams do without waiting for each other (``pretended_streams.py``). So the paths beside the
+CPU's run without an accelerator. To be imported in a process of its own: torch keeps one such device for good.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from pretended_streams import ORDER, Module, current_stream
+from torch import Tensor
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from thinwire import staging
+
+backend_registration._setup_privateuseone_for_python_backend("pretended", Module())
+DEVICE = torch.device("pretended:0")
+
+READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique_dim", "_unique2", "masked_select")
+"""Operations that wait for the device because their result, or its length, is a number that the host needs."""
+
+
+class Pretended(Tensor):
+    """A tensor of the pretended device."""
+
+    inner: Tensor  # type: ignore[assignment]
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> "Pretended":
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=DEVICE,
+        )
+        made.inner = inner
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Pretended({self.inner})"
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """A copy, for which is waited, as of any device."""
+        if not force:
+            raise TypeError("a tensor of another device has no array")
+        _host_waits("numpy")
+        return self.inner.numpy(force=True).copy()
+
+    def tolist(self) -> Any:
+        """Its numbers, for which is waited."""
+        _host_waits("tolist")
+        return self.inner.tolist()
+
+    def data_ptr(self) -> int:
+        return self.inner.data_ptr()
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class Pretending(TorchDispatchMode):
+    """While it is entered, tensors can be made on the pretended device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+def host(tensor: Tensor) -> Tensor:
+    """What a tensor of either device holds, for a test to look at."""
+    plain = tensor.detach()
+    return plain.inner if isinstance(plain, Pretended) else plain
+
+
+@contextmanager
+def pretending() -> Iterator[None]:
+    """The device can be used, has streams, and nothing was waited for yet."""
+    ORDER.clear()
+    before, staging.STREAMED = staging.STREAMED, staging.STREAMED | {DEVICE.type}
+    try:
+        with cast(Any, Pretending)():
+            yield
+    finally:
+        staging.STREAMED = before
+
+
+def _run(func: Any, args: Any, kwargs: Any) -> Any:
+    name = func._schema.name.removeprefix("aten::")
+    of_device = any(isinstance(leaf, Pretended) for leaf in tree_leaves((args, kwargs)))
+    target = kwargs.get("device")
+    if target is not None:
+        target = torch.device(target)
+        kwargs = {**kwargs, "device": torch.device("cpu") if target.type == DEVICE.type else target}
+    kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
+    written = [value for value, argument in _arguments(func, args, kwargs) if _is_written(argument)]
+    makes = of_device if target is None else target.type == DEVICE.type
+    if of_device:
+        _note(name, args, kwargs, written)
+        if name in READS or _indexes_by_mask(name, args) or (name == "_to_copy" and not makes):
+            _host_waits(name)  # a copy that does not block would go to memory that is not page-locked
+        elif name == "copy_" and not isinstance(args[0], Pretended):
+            if kwargs.get("non_blocking") or (len(args) > 2 and args[2]):
+                ORDER.late.append((current_stream().number, ORDER.number, args[0], args[1].inner.clone()))
+                return args[0]
+            _host_waits(name)
+    result = func(*tree_map_only(Pretended, _inner, args), **tree_map_only(Pretended, _inner, kwargs))
+    returned = func._schema.returns
+    if written and len(returned) == 1 and returned[0].alias_info is not None and returned[0].alias_info.is_write:
+        return written[0]
+    if not makes:
+        return result
+    if all(each.alias_info is None for each in returned):
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor):
+                ORDER.forget(each)
+                ORDER.touch(name, current_stream().number, [], [each])
+    return tree_map_only(Tensor, lambda each: each if isinstance(each, Pretended) else Pretended(each), result)
+
+
+def _note(name: str, args: Any, kwargs: Any, written: Sequence[Any]) -> None:
+    targets = [each.inner for leaf in written for each in tree_leaves(leaf) if isinstance(each, Pretended)]
+    sources = [each.inner for each in tree_leaves((args, kwargs)) if isinstance(each, Pretended)]
+    ORDER.touch(name, current_stream().number, sources, targets)
+
+
+def _host_waits(name: str) -> None:
+    ORDER.host_waits(name, current_stream().seen())
+
+
+def _inner(tensor: Pretended) -> Tensor:
+    return tensor.inner
+
+
+def _arguments(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
+    for number, argument in enumerate(func._schema.arguments):
+        if number < len(args):
+            yield args[number], argument
+        elif argument.name in kwargs:
+            yield kwargs[argument.name], argument
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and bool(argument.alias_info.is_write)
+
+
+def _indexes_by_mask(name: str, args: Sequence[Any]) -> bool:
+    if name not in ("index", "index_put", "index_put_"):
+        return False
+    return any(isinstance(each, Tensor) and each.dtype == torch.bool for each in args[1])
