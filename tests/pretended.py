@@ -6,18 +6,21 @@ for is noted, as is what streams do without waiting for each other (``pretended_
 CPU's run without an accelerator. To be imported in a process of its own: torch keeps one such device for good.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+import pytest
 import torch
-from pretended_streams import ORDER, Module, current_stream
+from pretended_streams import ORDER, Module, current_stream, default_stream
 from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from thinwire import staging
+from thinwire.distributed import lane
 
 backend_registration._setup_privateuseone_for_python_backend("pretended", Module())
 DEVICE = torch.device("pretended:0")
@@ -61,6 +64,9 @@ class Pretended(Tensor):
         _host_waits("tolist")
         return self.inner.tolist()
 
+    def untyped_storage(self) -> Any:
+        return self.inner.untyped_storage()
+
     def data_ptr(self) -> int:
         return self.inner.data_ptr()
 
@@ -84,16 +90,31 @@ def host(tensor: Tensor) -> Tensor:
     return plain.inner if isinstance(plain, Pretended) else plain
 
 
+class Promise(torch.futures.Future[Tensor]):
+    """As torch's own of a device's tensor: who gets its value goes on after what was under way when it was set."""
+
+    def set_result(self, result: Tensor) -> None:
+        default_stream().wait_event(current_stream().record_event())
+        super().set_result(result)
+
+
 @contextmanager
 def pretending() -> Iterator[None]:
     """The device can be used, has streams, and nothing was waited for yet."""
     ORDER.clear()
-    before, staging.STREAMED = staging.STREAMED, staging.STREAMED | {DEVICE.type}
-    try:
+    run = threading.Thread.run
+
+    def run_pretending(self: threading.Thread) -> None:
+        with cast(Any, Pretending)():
+            run(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(staging, "STREAMED", staging.STREAMED | {DEVICE.type})
+        patched.setattr(lane, "STREAMED", staging.STREAMED)
+        patched.setattr(lane.Lane, "promise", lambda self: Promise())
+        patched.setattr(threading.Thread, "run", run_pretending)
         with cast(Any, Pretending)():
             yield
-    finally:
-        staging.STREAMED = before
 
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
@@ -106,7 +127,9 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
     written = [value for value, argument in _arguments(func, args, kwargs) if _is_written(argument)]
     makes = of_device if target is None else target.type == DEVICE.type
-    if of_device:
+    returned = func._schema.returns
+    is_view = not written and bool(returned) and all(each.alias_info is not None for each in returned)
+    if of_device and not is_view:
         _note(name, args, kwargs, written)
         if name in READS or _indexes_by_mask(name, args) or (name == "_to_copy" and not makes):
             _host_waits(name)  # a copy that does not block would go to memory that is not page-locked
@@ -116,7 +139,6 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
                 return args[0]
             _host_waits(name)
     result = func(*tree_map_only(Pretended, _inner, args), **tree_map_only(Pretended, _inner, kwargs))
-    returned = func._schema.returns
     if written and len(returned) == 1 and returned[0].alias_info is not None and returned[0].alias_info.is_write:
         return written[0]
     if not makes:

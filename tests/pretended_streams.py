@@ -4,6 +4,7 @@ Operations are done at once, but each stream has a clock of what it has surely s
 another one touches must have an event between them, as must a copy and the host that reads it. What lacks it is noted.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -136,22 +137,29 @@ class Event:
         ORDER.host_waits("Event.synchronize", self.seen)
 
 
-_STREAMS = [Stream()]
+_DEFAULT = Stream()
+_CHOSEN = threading.local()
+
+
+def default_stream(device: Any = None) -> Stream:
+    """The stream of who has not chosen one."""
+    return _DEFAULT
 
 
 def current_stream(device: Any = None) -> Stream:
-    """The stream that operations of the device go to."""
-    return _STREAMS[-1]
+    """The stream that operations of this thread go to."""
+    found: Stream = getattr(_CHOSEN, "stream", _DEFAULT)
+    return found
 
 
 @contextmanager
 def stream(chosen: Stream) -> Iterator[None]:
     """Operations go to ``chosen`` meanwhile."""
-    _STREAMS.append(chosen)
+    before, _CHOSEN.stream = current_stream(), chosen
     try:
         yield
     finally:
-        _STREAMS.pop()
+        _CHOSEN.stream = before
 
 
 class Module:
@@ -159,6 +167,7 @@ class Module:
 
     Stream, Event = Stream, Event
     current_stream = staticmethod(current_stream)
+    default_stream = staticmethod(default_stream)
     stream = staticmethod(stream)
 
     def is_initialized(self) -> bool:

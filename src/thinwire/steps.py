@@ -212,14 +212,15 @@ def ask(op: Op) -> Steps[Any]:
 def checked(steps: Steps[T], is_fit: Callable[[], bool], instead: Callable[[], Steps[T]]) -> Steps[T]:
     """A program, if what it was given turns out to be fit once its first request is made; else another in its place.
 
-    What is only known when the device has worked is known then at no cost: a request has what the device has made.
+    What is only known when the device has worked is known then at no cost: a message is what the device has made. A sum
+    is not waited for: what is unfit makes the sum so.
     """
     try:
         op = next(steps)
     except StopIteration as stop:
         whole: T = stop.value
         return whole
-    if not is_fit():
+    if not isinstance(op, AllReduce) and not is_fit():
         steps.close()
         other = yield from instead()
         return other

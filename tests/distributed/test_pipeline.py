@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import pytest
 
+from thinwire.arrays import CPU
+from thinwire.distributed.lane import Lane
 from thinwire.distributed.pipeline import Pipeline
 from thinwire.distributed.transport import Transport
 from thinwire.errors import WorkerError
@@ -47,7 +49,7 @@ def link() -> Link:
 
 @pytest.fixture(params=[True, False])
 def pipeline(link: Link, request: pytest.FixtureRequest) -> Iterator[Pipeline]:
-    made = Pipeline(cast(Transport, link), ahead=request.param)
+    made = Pipeline(cast(Transport, link), Lane(CPU), ahead=request.param)
     yield made
     made.close()
 
@@ -81,7 +83,7 @@ def test_requests_are_made_program_by_program(pipeline: Pipeline, link: Link) ->
 
 def test_the_next_one_computes_while_the_first_waits_and_asks_afterwards() -> None:
     link, computed = Link(), threading.Semaphore(0)
-    pipeline = Pipeline(cast(Transport, link))
+    pipeline = Pipeline(cast(Transport, link), Lane(CPU))
     promises = [pipeline.submit(program(number, 1, lambda _: computed.release()), int) for number in range(3)]
     waits = link.wait()
     assert computed.acquire(timeout=30)

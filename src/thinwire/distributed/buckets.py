@@ -124,7 +124,8 @@ class BucketChannels:
 
     def _new(self, cut: Cut, named: Mapping[str, Tensor]) -> Channel:
         layout = Layout(cut, tuple(named[name].shape for name in cut))
-        channel = Channel(self.fitted(layout), layout, [], self.rank, self.size, self.key.fold(cut[0]))
+        key, device = self.key.fold(cut[0]), named[cut[0]].device
+        channel = Channel(self.fitted(layout), layout, [], self.rank, self.size, key, device)
         # A parameter is in one bucket: buckets that had one of these are no more.
         gone = [old for old in self._keeper.channels if not set(old.layout.names).isdisjoint(cut)]
         self._keeper.park(gone)

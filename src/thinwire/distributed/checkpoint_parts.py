@@ -160,7 +160,7 @@ class Parts:
         return {name: part for name, part in self._parts.items() if isinstance(part, nn.Module)}
 
     def _unpacked(self, contents: bytes) -> dict[str, Any]:
-        saved: dict[str, Any] = torch.load(io.BytesIO(contents), weights_only=True)
+        saved: dict[str, Any] = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
         missing = sorted(self._parts.keys() - saved.keys())
         if missing:
             held = ", ".join(sorted(saved.keys() - {_RANDOM}))

@@ -20,6 +20,7 @@ from thinwire.distributed.dense_watch import DenseWatch
 from thinwire.distributed.handle_options import HandleOptions
 from thinwire.distributed.hooked_model import BeforeForward, Detached
 from thinwire.distributed.interrupts import Interrupts
+from thinwire.distributed.lane import Lane
 from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.pipeline import Pipeline
 from thinwire.distributed.replicas import guard_module
@@ -77,7 +78,8 @@ class CompressedGradients:
                 self._exchange.watch = DenseWatch(network, size, rank == 0, self.transport.share)
             undo.pop_all()
         # A clock cannot tell the work on one bucket from waiting for another.
-        self._pipeline = Pipeline(self.transport, ahead=not options.profile)
+        self._lane = Lane(next(param.device for param in model.module.parameters() if param.requires_grad))
+        self._pipeline = Pipeline(self.transport, self._lane, ahead=not options.profile)
         self._is_under_way = False
         self._end = BackwardEnd(self._backward_ended)
         self._interrupts = Interrupts()
@@ -159,7 +161,7 @@ class CompressedGradients:
 
         What goes wrong is raised at the end of the backward pass; outside of one, by the future.
         """
-        promise: torch.futures.Future[Tensor] = torch.futures.Future()
+        promise = self._lane.promise()
         # Asked for here: the bucket is DDP's, and only lent.
         params, grads, buffer, is_last = bucket.parameters(), bucket.gradients(), bucket.buffer(), bucket.is_last()
         is_inside = is_inside_backward()
@@ -211,6 +213,7 @@ class CompressedGradients:
         promise.set_result(buffer)
 
     def _backward_ended(self, went_well: bool) -> None:
+        self._lane.join()
         model = self._trained.model
         if went_well and model is not None:
             self._exchange.settling.backward_ended(self._exchange.write_kept, are_views=model.gradient_as_bucket_view)

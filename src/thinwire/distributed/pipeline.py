@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from thinwire.distributed.communication_thread import CommunicationThread
-from thinwire.distributed.transport import Transport
+from thinwire.distributed.lane import Lane
+from thinwire.distributed.transport import Transport, prepared
 from thinwire.steps import Op, Steps
 
 T = TypeVar("T")
@@ -23,6 +24,8 @@ class _Program:
 
     steps: Steps[Any]
     then: Callable[[Any], Any]
+    handed: Any
+    """What the lane waits for before any of it is done."""
     promise: "Future[Any]" = field(default_factory=Future)
     request: Op | None = None
     is_over: bool = False
@@ -67,11 +70,13 @@ class Pipeline:
 
     Args:
         transport: performs the requests; nobody else may use it while programs run.
+        lane: what programs compute on.
         ahead: whether the next program computes while one waits; if not, they run one after another.
     """
 
-    def __init__(self, transport: Transport, ahead: bool = True) -> None:
+    def __init__(self, transport: Transport, lane: Lane, ahead: bool = True) -> None:
         self._transport = transport
+        self._lane = lane
         self._ahead = ahead
         self._communication = CommunicationThread()
         # What is to be done: take up a program, go on with the reply of the first one, or end.
@@ -82,7 +87,7 @@ class Pipeline:
 
     def submit(self, steps: Steps[T], then: Callable[[T], R]) -> "Future[R]":
         """Run a program, and ``then`` with its result, once all that were submitted before are over."""
-        program = _Program(steps, then)
+        program = _Program(steps, then, self._lane.hand_over())
         self._events.put(program)
         return program.promise
 
@@ -93,6 +98,10 @@ class Pipeline:
         self._communication.close()
 
     def _work(self) -> None:
+        with self._lane.entered():
+            self._go_through()
+
+    def _go_through(self) -> None:
         while (event := self._events.get()) is not None:
             if isinstance(event, _Program):
                 self._programs.append(event)
@@ -112,12 +121,13 @@ class Pipeline:
                 self._begin(first)
             if not first.is_over:
                 assert first.request is not None
-                asked = self._communication.submit(functools.partial(self._transport.perform, first.request))
+                asked = self._communication.submit(functools.partial(self._transport.perform, prepared(first.request)))
                 asked.add_done_callback(self._events.put)
                 return
             self._programs.popleft().end(self._transport.flush)
 
     def _begin(self, program: _Program) -> None:
+        self._lane.take_up(program.handed)
         program.advance(lambda: next(program.steps))
 
     def _go_on(self, done: "Future[Any]") -> None:

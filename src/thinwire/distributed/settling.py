@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from thinwire.arrays import empty
 from thinwire.errors import ConfigError
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.keeper import by_parameter
@@ -48,9 +49,10 @@ class Held:
         targets = [grads[name] for name in names]
         if self.own and any(target is not None and _share_memory(target, self.own[0]) for target in targets):
             self.complete()  # a gradient was put into the bucket, which no version of DDP is known to do
+        device = self.channel.device
         # What is written for a gradient that DDP has left alone goes nowhere.
         places = [
-            torch.empty(shape, dtype=torch.float32) if target is None else target
+            empty(shape.numel(), device).view(shape) if target is None else target
             for target, shape in zip(targets, shapes, strict=True)
         ]
         self.channel.write_result(self.outcome.aggregate, places, self.unit)

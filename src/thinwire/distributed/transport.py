@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from thinwire.arrays import to_device
 from thinwire.distributed.alike import spread
 from thinwire.distributed.collectives import gather, reduce_in_order
 from thinwire.distributed.interrupts import Interrupts
@@ -18,6 +19,7 @@ from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.mail import Tag
 from thinwire.errors import ConfigError
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic
+from thinwire.staging import stage
 from thinwire.steps import (
     AllGather,
     AllReduce,
@@ -93,13 +95,15 @@ class Transport:
                     self.flush()
                     result: T = stop.value
                     return result
-                reply = self.answer(op, self.perform(op))
+                reply = self.answer(op, self.perform(prepared(op)))
         finally:
             self._enter(outside)
             steps.close()
 
     def perform(self, op: Op) -> Any:
-        """Do what a program asks; :meth:`answer` makes of it what the program gets. Any thread may call it.
+        """Do what a program asks, once :func:`prepared`; :meth:`answer` makes of it what the program gets.
+
+        Any thread may call it.
 
         Raises:
             WorkerError: a peer is gone or did not answer in time.
@@ -113,6 +117,8 @@ class Transport:
         self._enter("decode")
         if isinstance(op, AllGather):
             found = op.combine(found)
+        elif isinstance(op, AllReduce):
+            found = to_device(found, op.tensor.device)
         elif isinstance(op, Receive):
             found = op.read(found)
         elif isinstance(op, ReceiveAny):
@@ -147,7 +153,14 @@ class Transport:
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite the tensors, of any dtype and memory format, with those of worker 0, outside of all counting."""
         with self._links:
-            spread(self._links, tensors, self.size)
+            if all(tensor.is_cpu for tensor in tensors):
+                spread(self._links, tensors, self.size)
+                return
+            for tensor in tensors:  # one at a time: all of them need not have room on the host
+                (copy,) = stage([tensor.detach().contiguous()]).wait()
+                spread(self._links, [copy], self.size)
+                if self.rank:
+                    tensor.detach().copy_(copy)
 
     def first(self, count: int) -> "Transport | None":
         """A transport of the first ``count`` processes over the same links, for them; ``None`` for the others.
@@ -213,6 +226,14 @@ class Transport:
                 return gather(self._links, message, self.size, None, self._on_the_wire)
             case Compute():
                 return None
+
+
+def prepared(op: Op) -> Op:
+    """The request without a device: a tensor that is to be summed goes to the host, where messages are."""
+    if isinstance(op, AllReduce) and not op.tensor.is_cpu:
+        (copy,) = stage([op.tensor]).wait()
+        return AllReduce(copy, op.divisor, in_place=True)
+    return op
 
 
 def process_group_of(group: Group) -> dist.ProcessGroup | None:

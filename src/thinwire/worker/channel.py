@@ -82,6 +82,7 @@ class Channel:
         rank: this worker.
         size: number of workers.
         key: the seed's.
+        device: where its vectors lie: with the parameters, if it is given any.
 
     Raises:
         ConfigError: a part of the method does not fit this vector.
@@ -93,6 +94,7 @@ class Channel:
     rank: int
     size: int
     key: Key
+    device: torch.device = CPU
     memory: State = field(init=False)
     update: State = field(init=False)
     exchange: State = field(init=False)
@@ -105,7 +107,8 @@ class Channel:
     """Those with which the memory can be made again from the vector, and all workers' messages say little."""
 
     def __post_init__(self) -> None:
-        numel, device = self.layout.numel, self.params[0].device if self.params else CPU
+        numel = self.layout.numel
+        self.device = device = self.params[0].device if self.params else self.device
         segments = check_method(self.method, self.layout)
         longest = max(max_relayed_num_bytes(each, segments) for each in self.method.all_compressors())
         kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in self.method.all_compressors()))
@@ -123,7 +126,7 @@ class Channel:
 
     def gather(self, tensors: Sequence[Tensor], unit: float = 1.0) -> tuple[Handed, bool | Verdict]:
         """The tensors of this part, over ``unit``, as one new vector for :meth:`run`; whether it is finite."""
-        flat = empty(self.layout.numel, self._context.device)
+        flat = empty(self.layout.numel, self.device)
         finite = flatten_any(tensors, flat)
         return Handed(flat if unit == 1.0 else flat.div_(unit)), finite
 
@@ -139,7 +142,7 @@ class Channel:
         found: list[bool | Verdict] = []
 
         def read(minuend: Tensor | None) -> Tensor:
-            flat = empty(self.layout.numel, self._context.device)
+            flat = empty(self.layout.numel, self.device)
             found.append(self._read_params(flat, minuend))
             return flat
 
@@ -148,13 +151,13 @@ class Channel:
 
     def marked(self, place: int = 0) -> tuple[Handed, bool]:
         """A vector that tells the other workers that this one has something to say, by not being finite there."""
-        flat = zeros(self.layout.numel, self._context.device)
+        flat = zeros(self.layout.numel, self.device)
         flat[place : place + 1] = torch.nan
         return Handed(flat), False
 
     def local(self) -> Tensor:
         """The worker's own parameters of this part, as they are now, in a new vector."""
-        flat = empty(self.layout.numel, self._context.device)
+        flat = empty(self.layout.numel, self.device)
         self._read_params(flat)
         return flat
 
@@ -243,7 +246,7 @@ class Channel:
         method, memory = self.method, self.method.memory
         if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer) or self.rounding:
             return False
-        if self._context.device != CPU:
+        if self.device != CPU:
             return False  # an accelerator has no kernel for it
         if not isinstance(memory, StreamingMemory) or not memory.can_stream(compressor, self._context.segments):
             return False
@@ -262,7 +265,7 @@ class Channel:
 
     def reset_memory(self) -> None:
         """Nothing is owed any more."""
-        self.memory = self.method.memory.init(empty(self.layout.numel, self._context.device))
+        self.memory = self.method.memory.init(empty(self.layout.numel, self.device))
 
     def write_result(self, aggregate: Aggregate, targets: Sequence[Tensor], factor: float = 1.0) -> None:
         """Copy what an exchange returned, times ``factor``, to tensors; a sparse one is not written out before."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from thinwire.arrays import copy_of
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.layout import Layout, State
@@ -94,7 +95,9 @@ class Keeper:
         for number, (channel, due) in enumerate(zip(self.channels, pending, strict=True)):
             channel.pending = None
             if due is not None:
-                mean, sent = (saved[f"pending.{what}.#{number}"].clone() for what in ("mean", "sent"))
+                mean, sent = (
+                    copy_of(saved[f"pending.{what}.#{number}"]).to(channel.device) for what in ("mean", "sent")
+                )
                 channel.pending = Pending(Aggregate(mean, True, 0, Dense(sent), channel.size), due)
 
     def _joined(self, name: str, pieces: Sequence[Tensor]) -> Tensor:
