@@ -115,7 +115,8 @@ def small_model() -> nn.Module:
 
 def backward(model: nn.Module, rank: int, step: int) -> None:
     generator = torch.Generator().manual_seed(1000 * rank + step)
-    x, noise = torch.randn(8, 6, generator=generator), torch.randn(8, 2, generator=generator)
+    like = next(model.parameters())
+    x, noise = (torch.randn(8, count, generator=generator).to(like) for count in (6, 2))
     model.zero_grad()
     ((model(x) - x[:, :2].sin() - 0.1 * noise) ** 2).mean().backward()
 

@@ -191,6 +191,13 @@ class Module:
     def synchronize(self, device: Any = None) -> None:
         current_stream().synchronize()
 
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        """That of the CPU, where its random numbers come from."""
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        torch.set_rng_state(state)
+
     @contextmanager
     def device(self, device: torch.device) -> Iterator[None]:
         yield

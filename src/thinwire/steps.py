@@ -13,7 +13,9 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.errors import ProtocolError
+from thinwire.staging import stage
 
 T = TypeVar("T")
 
@@ -212,21 +214,28 @@ def ask(op: Op) -> Steps[Any]:
 def checked(steps: Steps[T], is_fit: Callable[[], bool], instead: Callable[[], Steps[T]]) -> Steps[T]:
     """A program, if what it was given turns out to be fit once its first request is made; else another in its place.
 
-    What is only known when the device has worked is known then at no cost: a message is what the device has made. A sum
-    is not waited for: what is unfit makes the sum so.
+    What is only known when the device has worked is known then at no cost: a message is what the device has made. A
+    tensor that is to be summed goes to the host before it is asked, so that this is waited for and nothing else.
     """
+    device: torch.device | None = None
     try:
         op = next(steps)
     except StopIteration as stop:
         whole: T = stop.value
         return whole
-    if not isinstance(op, AllReduce) and not is_fit():
+    if isinstance(op, AllReduce) and not op.tensor.is_cpu:
+        device = op.tensor.device
+        (copy,) = stage([op.tensor]).wait()
+        op = AllReduce(copy, op.divisor, in_place=True)
+    if not is_fit():
         steps.close()
         other = yield from instead()
         return other
     try:
         while True:
             reply = yield op
+            if device is not None:
+                reply, device = to_device(reply, device), None
             try:
                 op = steps.send(reply)
             except StopIteration as stop:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, NumericsError
+from thinwire.staging import STREAMED
 from thinwire.worker.parameters import local_part
 
 _RANDOM = "torch random generator"
+_DEVICE_RANDOM = "torch random generator of the device"
 _UNSAVED = (pickle.PickleError, AttributeError, TypeError, RuntimeError, ValueError)
 
 
@@ -95,7 +97,7 @@ class Parts:
                     )
 
     def save(self) -> memoryview:
-        """The states of all parts and of torch's CPU generator, as :func:`torch.save` writes them.
+        """The states of all parts and of torch's generators, as :func:`torch.save` writes them.
 
         Raises:
             ConfigError: a part holds what :meth:`load` could not read.
@@ -103,7 +105,7 @@ class Parts:
         state = {name: part.state_dict() for name, part in self._parts.items()}
         buffer = io.BytesIO()
         try:
-            torch.save({**state, _RANDOM: torch.get_rng_state()}, buffer)
+            torch.save({**state, **self._random_states()}, buffer)
             _read_structure(buffer)
         except _UNSAVED as error:
             found, where = _culprit(state)
@@ -128,7 +130,7 @@ class Parts:
             saved = self._unpacked(read(rank))
             for name, part in self._parts.items():
                 part.load_state_dict(saved[name])
-            torch.set_rng_state(saved[_RANDOM])
+            self._set_random_states(saved)
             return
         if not self.is_everyone:
             raise ConfigError(
@@ -145,7 +147,23 @@ class Parts:
             trained = [{own: each[model][theirs] for own, theirs in names.items()} for each in everyone]
             handle.load_resized([each[name] for each in everyone], trained)
         if rank < size:
-            torch.set_rng_state(everyone[rank][_RANDOM])
+            self._set_random_states(everyone[rank])
+
+    def _random_states(self) -> dict[str, Tensor]:
+        device = self._device()
+        found = {} if device is None else {_DEVICE_RANDOM: torch.get_device_module(device).get_rng_state(device)}
+        return {_RANDOM: torch.get_rng_state(), **found}
+
+    def _set_random_states(self, saved: Mapping[str, Any]) -> None:
+        torch.set_rng_state(saved[_RANDOM])
+        device = self._device()
+        if device is not None and _DEVICE_RANDOM in saved:  # else it was saved by models on the CPU
+            torch.get_device_module(device).set_rng_state(saved[_DEVICE_RANDOM], device)
+
+    def _device(self) -> torch.device | None:
+        """The device that has a generator of its own, if a model lies on one."""
+        params = (param for model in self._models().values() for param in model.parameters())
+        return next((param.device for param in params if param.device.type in STREAMED), None)
 
     def _weights_of(self, handle: Exchanging) -> tuple[str, dict[str, str]]:
         """The part that has what the handle exchanges, and the names there by the handle's own names."""

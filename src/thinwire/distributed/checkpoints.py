@@ -25,8 +25,9 @@ class Checkpoints:
 
     A checkpoint is written beside the others, and counts once every process has written its file and process 0 has
     listed all of them, with their lengths and CRC-32C: a process that dies at any moment leaves the one before as the
-    newest, also if the same step is saved again. Files are read with ``weights_only=True``. Torch's CPU generator is
-    saved as well, so that dropout goes on where it was. What else the folder holds is left alone.
+    newest, also if the same step is saved again. Files are read with ``weights_only=True``. Torch's generators of the
+    CPU and of the models' device are saved as well, so that dropout goes on where it was. What else the folder holds is
+    left alone.
 
     With as many processes as before, training goes on with the same bits. With another number, residuals follow the
     rule of :func:`thinwire.worker.resize.resized`; every other part of process ``r`` is that of the saved process

@@ -1,0 +1,155 @@
+"""Models on a device beside the CPU: every method of the catalog has the CPU's bits, and nothing overtakes anything."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from method_cases import CATALOGUE, Crew, backward, flat, small_model
+from pretended import DEVICE, host, pretending
+from pretended_streams import ORDER
+from torch import Tensor, nn
+
+from thinwire.errors import ConfigError, NumericsError
+from thinwire.methods import Method, parse_method
+from thinwire.simulator import Simulation
+from thinwire.worker import Worker, needs_server
+
+NUM_STEPS = 4
+WITHOUT_SERVER = [text for text in CATALOGUE if not needs_server(parse_method(text))]
+
+
+def on_device() -> nn.Module:
+    return small_model().to(DEVICE)
+
+
+def on_host(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return host(value).clone()
+    return {key: on_host(each) for key, each in value.items()} if isinstance(value, dict) else copy.deepcopy(value)
+
+
+def are_equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(are_equal(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("text", CATALOGUE)
+def test_a_device_has_the_bits_of_the_cpu(text: str) -> None:
+    """Parameters, bytes, all that is remembered, and where a state of the CPU leads."""
+    method = parse_method(text)
+    plain = Crew(method, 3).run(NUM_STEPS)
+    states = [on_host(worker.state_dict()) for worker in plain.workers]
+    with pretending():
+        crew = Crew(method, 3, model=on_device).run(NUM_STEPS)
+        assert not ORDER.races
+        for model, other in zip(crew.models, plain.models, strict=True):
+            assert torch.equal(host(flat(model)), flat(other))
+        for worker, state in zip(crew.workers, states, strict=True):
+            assert are_equal(on_host(worker.state_dict()), state)
+            worker.load_state_dict(copy.deepcopy(state))
+    plain.run(NUM_STEPS)
+    with pretending():
+        crew.run(NUM_STEPS)
+    for model, other in zip(crew.models, plain.models, strict=True):
+        assert torch.equal(host(flat(model)), flat(other))
+
+
+def errors_of(method: Method, model: Callable[[], nn.Module], bad: float) -> list[str]:
+    """What the workers raise when an entry of one's gradient is not finite, and how far they came."""
+    crew = Crew(method, 2, model=model).run(1)
+    for step in range(1, 5):
+        for rank, each in enumerate(crew.models):
+            backward(each, rank, step)
+        if step == 2:
+            grad = next(crew.models[1].parameters()).grad
+            assert grad is not None
+            grad.view(-1)[7] = bad
+        try:
+            crew.simulation.run([worker.step() for worker in crew.workers])
+            if step == 4:
+                crew.simulation.run([worker.finish() for worker in crew.workers])
+        except NumericsError as error:
+            return [str(step), str(error)]
+    return ["no error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "bad"), list(zip(WITHOUT_SERVER, itertools.cycle([torch.nan, torch.inf]), strict=False))
+)
+def test_what_is_not_finite_is_found_as_on_the_cpu(text: str, bad: float) -> None:
+    """On the device it is known only once the message is made, of a vector that may hold something else by then."""
+    method = parse_method(text)
+    expected = errors_of(method, small_model, bad)
+    assert len(expected) == 2
+    with pretending():
+        assert errors_of(method, on_device, bad) == expected
+        assert not ORDER.races
+
+
+@pytest.mark.parametrize("text", ["topk:k=2", "qsgd", "ef-signsgd", "mem-sgd:select=random,k=2", "local-sgd:every=1"])
+def test_models_of_sixteen_bits(text: str) -> None:
+    with pretending():
+        found = [
+            [host(flat(model)) for model in Crew(parse_method(text), 2, model=make).run(3).models]
+            for make in (lambda: small_model().to(torch.bfloat16), lambda: small_model().to(torch.bfloat16).to(DEVICE))
+        ]
+    assert all(map(torch.equal, *found))
+
+
+def test_models_on_several_devices_are_refused() -> None:
+    with pretending():
+        model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1).to(DEVICE))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with pytest.raises(ConfigError, match=r"several devices \('0.weight' on cpu, '1.weight' on pretended:0\)"):
+            Worker(parse_method("sgd"), model, optimizer, rank=0, size=1, seed=0)
+
+
+def test_the_order_of_what_is_done_is_watched() -> None:
+    """What the other tests rely on: a stream that does not wait is noticed, and a copy comes when it is waited for."""
+    with pretending():
+        module = torch.get_device_module(DEVICE)
+        x = torch.ones(3).to(DEVICE)
+        room = torch.zeros(3)
+        room.copy_(x, non_blocking=True)
+        event = module.Event()
+        event.record()
+        assert room.tolist() == [0.0, 0.0, 0.0]
+        assert not ORDER.waits
+        event.synchronize()
+        event.synchronize()
+        assert room.tolist() == [1.0, 1.0, 1.0]
+        assert ORDER.waits == ["Event.synchronize"]
+        other = module.Stream()
+        with module.stream(other):
+            y = x + 1
+        assert len(ORDER.races) == 1
+        ORDER.races.clear()
+        module.current_stream().wait_stream(other)
+        y += 1
+        assert not ORDER.races
+        assert bool(y[0] == 3.0)
+        assert "_local_scalar_dense" in ORDER.waits
+
+
+def test_a_step_waits_once() -> None:
+    """Of all that a worker does up to its message, only the message's own numbers are waited for."""
+    with pretending():
+        model = on_device()
+        worker = Worker(
+            parse_method("qsgd:bits=4"), model, torch.optim.SGD(model.parameters(), lr=0.1), rank=0, size=1, seed=0
+        )
+        simulation = Simulation(1)
+        backward(model, 0, 0)
+        simulation.run([worker.step()])
+        backward(model, 0, 1)
+        ORDER.waits.clear()
+        program = worker.step()
+        next(program)
+        assert ORDER.waits == ["Event.synchronize"]
+        program.close()
