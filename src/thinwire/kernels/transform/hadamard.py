@@ -17,18 +17,17 @@ from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run, shares
 from thinwire.kernels.random.philox import check_stream, random_words_torch
-from thinwire.kernels.transform.hadamard_numba import ROOM_LOG, STRIP, sweep, transform_small, transform_tiles
-from thinwire.kernels.transform.hadamard_simd import LARGEST_STEP, SQUARE
+from thinwire.kernels.transform.hadamard_numba import STRIP, SWEEP, TILE_LOG, sweep, transform_halls, transform_small
 
 _LOW = 0xFFFFFFFF
 _ROUND = 1 << 60
 """Words of the stream between the signs of one round and those of the next."""
 
-_TILE = ROOM_LOG + LARGEST_STEP
-"""log2 of the entries that are transformed while they lie in the second cache."""
+_HALL = TILE_LOG + 2 * SWEEP
+"""log2 of the entries, 8 MiB, that are transformed while they lie in the third cache."""
 
-_SWEEP = 3
-"""Levels that one further pass over memory does: more rows at once would fall onto the same lines of a cache."""
+_SMALLEST = 256
+"""Entries of the smallest block that is done in vectors."""
 
 
 def hadamard_rotate(
@@ -173,18 +172,18 @@ def _rotate(source: Any, target: Any, key: int, first_word: int, inverse: bool, 
     """One round of all blocks, from ``source`` to ``target``."""
     stream = (np.uint32(key & _LOW), np.uint32(key >> 32), first_word)
     for start, stop, size in _runs(source.size, block):
-        if size < SQUARE:
+        if size < _SMALLEST:
             # From here on all blocks are small, and one call takes all of their sizes.
             rest = shares(source.size - start, 128)
             run(transform_small, [(source, target, start + a, start + b, size, *stream, inverse) for a, b in rest])
             break
         log, scale = size.bit_length() - 1, np.float32(_scale(size))
-        tile, one = min(log, _TILE), np.float32(1.0)
-        cuts = [(start + a, start + b) for a, b in shares(stop - start, 1 << tile)]
-        sweeps = [(low, min(low + _SWEEP, log)) for low in range(tile, log, _SWEEP)]
+        hall, one = _hall(stop - start, log), np.float32(1.0)
+        cuts = [(start + a, start + b) for a, b in shares(stop - start, 1 << hall)]
+        sweeps = [(low, min(low + SWEEP, log)) for low in range(hall, log, SWEEP)]
         if not inverse:
             factor = one if sweeps else scale
-            run(transform_tiles, [(source, target, a, b, tile, *stream, factor, False) for a, b in cuts])
+            run(transform_halls, [(source, target, a, b, hall, *stream, factor, False) for a, b in cuts])
         read = source if inverse else target
         for low, high in reversed(sweeps) if inverse else sweeps:
             factor = scale if high == log and not inverse else one
@@ -195,4 +194,13 @@ def _rotate(source: Any, target: Any, key: int, first_word: int, inverse: bool, 
             )
             read = target
         if inverse:
-            run(transform_tiles, [(read, target, a, b, tile, *stream, scale, True) for a, b in cuts])
+            run(transform_halls, [(read, target, a, b, hall, *stream, scale, True) for a, b in cuts])
+
+
+def _hall(numel: int, log: int) -> int:
+    """log2 of the entries whose levels are all done before those of others: less if some threads had none of them."""
+    hall = min(log, _HALL)
+    least = 2 * torch.get_num_threads() if torch.get_num_threads() > 1 else 1
+    while hall > TILE_LOG and numel >> hall < least:
+        hall = max(TILE_LOG, hall - SWEEP)
+    return hall
