@@ -92,6 +92,13 @@ def _read_codes(builder: Any, pointer: Any, width: int) -> Any:
     from llvmlite import ir
 
     byte, word = ir.IntType(8), ir.IntType(32)
+    if width == 4:
+        # Every lane gets the four bytes that hold its code, which a load does by itself; to shuffle bytes takes longer.
+        halves = builder.bitcast(pointer, word.as_pointer())
+        loaded = (builder.load(builder.gep(halves, [word(place)]), align=1) for place in (0, 1))
+        words = builder.shuffle_vector(*(spread(builder, each, 8) for each in loaded), constants(word, [*range(LANES)]))
+        shifted = builder.lshr(words, constants(word, [4 * (lane % 8) for lane in range(LANES)]))
+        return builder.and_(shifted, constants(word, [15] * LANES))
     # A code lies in at most two bytes. Both are copied to its lane and shifted down.
     last = 2 * width - 1
     chosen = [min(lane * width // 8 + part, last) for lane in range(LANES) for part in range(2)]

@@ -26,8 +26,8 @@ from thinwire.kernels.quantize.signs_add import add_sign_range, add_signs_torch
 WIDEST = LARGEST_WIDTH
 """Bits of the widest codes."""
 
-_BLOCK = 1 << 13
-"""Entries whose sums the nearest cache holds."""
+_BLOCK = 1 << 12
+"""Entries whose sums the nearest cache holds, with room for the codes that come by."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
