@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse, unflatten_sparse_torch
+from thinwire.kernels.flat.unflatten import can_unflatten_sparse, unflatten_sparse, unflatten_sparse_torch
 from thinwire.kernels.sparse.merge import unite_means, unite_means_torch
 
 SIZES = (0, 1, 7, 63, 64, 65, 4095, 4096, 4097, 300_000)
@@ -103,7 +103,7 @@ def test_tensors_become_the_sparse_vector(shapes: list[tuple[int, ...]], num_thr
 def test_tensors_that_cannot_be_written_to_in_place_are_refused_and_left_alone() -> None:
     indices, values = torch.tensor([1]), torch.ones(1)
     for tensors in ([torch.ones(2, 3).T], [torch.ones(6, dtype=torch.bfloat16)]):
-        assert not can_unflatten(tensors)
+        assert not can_unflatten_sparse(tensors)
         with pytest.raises(ConfigError, match="contiguous float32"):
             unflatten_sparse(indices, values, tensors)
     target = torch.ones(2)

@@ -12,7 +12,7 @@ from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.gather import has_sparse_means, is_few
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.kernels.flat.finite import is_finite
-from thinwire.kernels.flat.unflatten import can_unflatten, unflatten_sparse
+from thinwire.kernels.flat.unflatten import can_unflatten_sparse, unflatten_sparse
 from thinwire.layout import Layout, State
 from thinwire.memory import (
     Difference,
@@ -270,7 +270,7 @@ class Channel:
     def write_result(self, aggregate: Aggregate, targets: Sequence[Tensor], factor: float = 1.0) -> None:
         """Copy what an exchange returned, times ``factor``, to tensors; a sparse one is not written out before."""
         result = aggregate.result
-        if isinstance(result, Sparse) and can_unflatten(targets):
+        if isinstance(result, Sparse) and can_unflatten_sparse(targets):
             values = result.kept()
             unflatten_sparse(result.indices, values if factor == 1.0 else values * factor, targets)
         else:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.errors import ConfigError
-from thinwire.kernels.flat.finite import first_nonfinite, is_finite
 from thinwire.kernels.flat.flatten import flatten_finite, flatten_unread
+from thinwire.kernels.flat.sixteen import FORMATS
 from thinwire.kernels.flat.unflatten import can_unflatten, unflatten
 from thinwire.layout import views_like
 from thinwire.staging import Verdict
@@ -159,7 +159,7 @@ def clip_own(params: Sequence[Tensor], grads: Sequence[Tensor], longest: float) 
 
 
 def flatten_any(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> bool | Verdict:
-    """:func:`flatten_finite` of tensors of any floating-point format; those of 16 bits are widened where they go to.
+    """:func:`flatten_finite` of tensors of any floating-point format; whatever they are, the vector is float32.
 
     Whether all is finite is a verdict that need not be known yet, if the tensors are not on the CPU.
 
@@ -168,16 +168,11 @@ def flatten_any(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None =
         >>> flatten_any([torch.ones(2, dtype=torch.bfloat16), torch.zeros(1)], out), out.tolist()
         (True, [1.0, 1.0, 0.0])
     """
-    if all(tensor.dtype == torch.float32 for tensor in tensors):
-        if out.is_cpu:
-            return flatten_finite(tensors, out, minuend)
-        return Verdict.on(flatten_unread(tensors, out, minuend), out.numel())
-    with torch.no_grad():
-        torch._foreach_copy_(views_like(out, tensors), list(tensors))
-    finite = is_finite(out) if out.is_cpu else Verdict.on(first_nonfinite(out), out.numel())
-    if minuend is not None:
-        torch.sub(minuend, out, out=out)
-    return finite
+    # A hook is handed gradients of float64, too.
+    tensors = [tensor if tensor.dtype in FORMATS else tensor.detach().float() for tensor in tensors]
+    if out.is_cpu:
+        return flatten_finite(tensors, out, minuend)
+    return Verdict.on(flatten_unread(tensors, out, minuend), out.numel())
 
 
 def unflatten_any(flat: Tensor, tensors: Sequence[Tensor]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.finite import first_nonfinite_torch
+from thinwire.kernels.flat.sixteen import FORMATS, flatten_any_format, formats_of
 from thinwire.kernels.jit.compiling import carray, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import pointer
@@ -23,7 +24,8 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
     With a ``minuend``, ``out = minuend - entries``, in the same pass; what is asked is still of the entries.
 
     Args:
-        tensors: f32 tensors of any shapes on the device of ``out``, ``d`` entries in all.
+        tensors: f32, bf16 or f16, of any shapes, on the device of ``out``, ``d`` entries in all. Those of 16 bits are
+            widened.
         out: contiguous f32 ``[d]`` that shares no memory with them.
         minuend: contiguous f32 ``[d]``.
 
@@ -43,6 +45,9 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
     vectors = array_of(out if minuend is None else minuend), array_of(out)
     subtracts = minuend is not None
     ranges = shares(end, 1, STREAMED_NS)
+    if any(source.dtype != torch.float32 for source in sources):
+        given = (pieces, formats_of(sources), *vectors, subtracts)
+        return all(run(flatten_any_format, [(*given, start, stop) for start, stop in ranges]))
     return all(run(_flatten, [(pieces, *vectors, subtracts, start, stop) for start, stop in ranges]))
 
 
@@ -54,8 +59,10 @@ def _check(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None) -> li
         raise ConfigError(f"the minuend is as the vector, got {minuend.dtype} of shape {tuple(minuend.shape)}")
     sources, end = [], 0
     for tensor in tensors:
-        if tensor.dtype != torch.float32 or tensor.device != out.device:
-            raise ConfigError(f"tensors are float32 on {out.device}, got {tensor.dtype} on {tensor.device}")
+        if tensor.dtype not in FORMATS or tensor.device != out.device:
+            raise ConfigError(
+                f"tensors are float32, bfloat16 or float16 on {out.device}, got {tensor.dtype} on {tensor.device}"
+            )
         sources.append(tensor if tensor.is_contiguous() else tensor.detach().contiguous())
         end += tensor.numel()
     if end != out.numel():
@@ -76,7 +83,7 @@ def flatten_unread(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
     """:func:`flatten_finite` of tensors on a device that need not be waited for.
 
     Args:
-        tensors: f32 tensors of any shapes on the device of ``out``, ``d`` entries in all.
+        tensors: f32, bf16 or f16, of any shapes, on the device of ``out``, ``d`` entries in all.
         out: contiguous f32 ``[d]`` that shares no memory with them.
         minuend: contiguous f32 ``[d]``.
 

@@ -11,6 +11,7 @@ from thinwire.arrays import array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_ascending
 from thinwire.kernels.flat.flatten import pieces_of
+from thinwire.kernels.flat.sixteen import WRITTEN, formats_of, unflatten_any_format
 from thinwire.kernels.jit.compiling import carray, kernel
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.intrinsics import copy_to, first_from, pointer
@@ -21,10 +22,20 @@ _BLOCK = 4096
 
 
 def can_unflatten(tensors: Sequence[Tensor]) -> bool:
+    """Whether :func:`unflatten` takes the tensors as they lie in memory.
+
+    Example:
+        >>> can_unflatten([torch.zeros(2).bfloat16()]), can_unflatten([torch.zeros(2, 3).T])
+        (True, False)
+    """
+    return all(each.dtype in WRITTEN and each.is_contiguous() for each in tensors)
+
+
+def can_unflatten_sparse(tensors: Sequence[Tensor]) -> bool:
     """Whether :func:`unflatten_sparse` takes the tensors as they lie in memory.
 
     Example:
-        >>> can_unflatten([torch.zeros(2, 3)]), can_unflatten([torch.zeros(2, 3).T])
+        >>> can_unflatten_sparse([torch.zeros(2, 3)]), can_unflatten_sparse([torch.zeros(2).half()])
         (True, False)
     """
     return all(each.dtype == torch.float32 and each.is_contiguous() for each in tensors)
@@ -38,7 +49,8 @@ def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
 
     Args:
         x: contiguous f32 ``[d]`` that shares no memory with them.
-        tensors: contiguous f32 on the device of ``x``, ``d`` entries in all; written to.
+        tensors: contiguous f32 or bf16 on the device of ``x``, ``d`` entries in all; written to. Numbers are
+            rounded to the nearest of 16 bits, ties to even.
 
     Raises:
         ConfigError: dtypes, shapes or a device that is not as described; nothing is written then.
@@ -50,7 +62,10 @@ def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
         ([[1.0, 2.0]], 3.0)
     """
     if x.dtype != torch.float32 or x.dim() != 1 or not x.is_contiguous() or not can_unflatten(tensors):
-        raise ConfigError(f"a vector and tensors of contiguous float32 are needed, got {x.dtype} {tuple(x.shape)}")
+        raise ConfigError(
+            "a vector of float32 and contiguous tensors of float32 or bfloat16 are needed, got "
+            f"{x.dtype} {tuple(x.shape)}"
+        )
     numel = sum(tensor.numel() for tensor in tensors)
     if numel != x.numel() or any(tensor.device != x.device for tensor in tensors):
         raise ConfigError(f"{x.numel()} entries on {x.device} do not fill {numel} places, or not there")
@@ -58,7 +73,12 @@ def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
         body_for(unflatten_torch, x.device)(x, tensors)
         return
     pieces, source = pieces_of(tensors), array_of(x)
-    run(_copy, [(pieces, source, start, stop) for start, stop in shares(numel, 1, STREAMED_NS)])
+    ranges = shares(numel, 1, STREAMED_NS)
+    if any(tensor.dtype != torch.float32 for tensor in tensors):
+        formats = formats_of(tensors)
+        run(unflatten_any_format, [(pieces, formats, source, start, stop) for start, stop in ranges])
+        return
+    run(_copy, [(pieces, source, start, stop) for start, stop in ranges])
 
 
 def unflatten_torch(x: Tensor, tensors: Sequence[Tensor]) -> None:
@@ -95,7 +115,7 @@ def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor])
             f"int64 indices and as many float32 are needed, got {len(indices)} of {indices.dtype} and {len(values)} of "
             f"{values.dtype}"
         )
-    if not can_unflatten(tensors):
+    if not can_unflatten_sparse(tensors):
         raise ConfigError("the tensors that are written to must be contiguous float32")
     if not all(tensor.is_cpu for tensor in tensors):
         body_for(unflatten_sparse_torch, tensors[0].device)(indices, values, tensors)
