@@ -54,6 +54,16 @@ def _started(tensor: Tensor) -> Tensor:
     return room.copy_(tensor, non_blocking=True)
 
 
+def finish(device: torch.device) -> None:
+    """Wait until the device has done what it was given, as a clock must that is to measure it.
+
+    Example:
+        >>> finish(torch.device("cpu"))
+    """
+    if device.type in STREAMED:
+        torch.get_device_module(device).synchronize(device)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
     """Whether all entries of a device's vector are finite, which it may still be finding out.

@@ -97,6 +97,7 @@ def probe(
     limit: Annotated[
         float, typer.Option(help="seconds to measure each method; what would take longer is predicted")
     ] = 10.0,
+    device: Annotated[str, typer.Option(help="where gradients lie: cpu, or cuda for each process's own")] = "cpu",
     json_file: Annotated[
         str, typer.Option("--json", help="file for a JSON line a method, or - for standard output")
     ] = "",
@@ -109,7 +110,7 @@ def probe(
     """
     from thinwire.cli.probing import probe_link
 
-    probe_link(methods, numel, like.value if like else None, compute, limit, json_file)
+    probe_link(methods, numel, like.value if like else None, compute, limit, device, json_file)
 
 
 @app.command()

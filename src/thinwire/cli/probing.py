@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class ProbeRow:
 
 
 def probe_link(
-    methods: Sequence[str], numel: str, like: str | None, compute: str, limit_s: float, json_file: str
+    methods: Sequence[str], numel: str, like: str | None, compute: str, limit_s: float, device: str, json_file: str
 ) -> None:
     """Measure the link and the methods in all processes that torchrun started, and say in the first which to use.
 
@@ -123,6 +124,7 @@ def probe_link(
         like: ``resnet50``, ``gpt2``, or None for the first.
         compute: time of a step without communication.
         limit_s: for each method.
+        device: where gradients lie.
         json_file: where lines go.
 
     Raises:
@@ -136,8 +138,9 @@ def probe_link(
         for method in methods:
             parse_method(method)
         check_limit(limit_s)
+        place = read_device(device)
         with open_lines(json_file if is_lead() else "") as lines:
-            join(functools.partial(_probe, methods, entries, compute_s, limit_s, lines))
+            join(functools.partial(_probe, methods, entries, compute_s, limit_s, place, lines))
 
 
 @contextlib.contextmanager
@@ -179,6 +182,22 @@ def read_compute(compute: str) -> float:
     return compute_s
 
 
+def read_device(device: str) -> torch.device:
+    """Where gradients lie: ``cuda`` is each process's own, the one of its number on the machine."""
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"--device {device} was given; it is cpu or cuda") from None
+    if place.type == "cpu":
+        return place
+    if place.type != "cuda" or not torch.cuda.is_available():
+        why = "torch finds no CUDA device" if place.type == "cuda" else "it is cpu or cuda"
+        raise ConfigError(f"--device {device} was given; {why}")
+    if ":" not in device:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return place
+
+
 def check_limit(limit_s: float) -> None:
     """Refuse less than no time."""
     if not limit_s >= 0:
@@ -186,12 +205,13 @@ def check_limit(limit_s: float) -> None:
 
 
 def _probe(
-    methods: Sequence[str], numel: int, compute_s: float, limit_s: float, lines: TextIO | None, transport: Transport
-) -> None:
+    methods: Sequence[str], numel: int, compute_s: float, limit_s: float, place: torch.device, lines: TextIO | None,
+    transport: Transport,
+) -> None:  # fmt: skip
     is_main, network = transport.rank == 0, measure_link(transport)
     data = heavy(numel, transport.rank)
     sizes = data.tensors.offsets().diff().tolist()
-    prober = Prober(transport, network, data.vectors, sizes, limit_s)
+    prober = Prober(transport, network, [each.to(place) for each in data.vectors], sizes, limit_s)
     layout = Layout(tuple(map(str, range(len(sizes)))), tuple(torch.Size([size]) for size in sizes))
     rows: list[ProbeRow] = []
     for number, name in enumerate(names := list(dict.fromkeys((*DENSE, *methods))), start=1):

@@ -129,13 +129,13 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
 def group_timeout(group: dist.ProcessGroup) -> timedelta:
     """How long the group itself waits, as far as its backend says."""
     try:
-        backend: Any = group._get_backend(_device(group))
+        backend: Any = group._get_backend(group_device(group))
         return timedelta(seconds=backend.options._timeout.total_seconds())
     except (AttributeError, RuntimeError):
         return DEFAULT_TIMEOUT
 
 
-def _device(group: dist.ProcessGroup) -> torch.device:
+def group_device(group: dist.ProcessGroup) -> torch.device:
     """Where the group's backend wants tensors: on the CPU if it takes them there."""
     kinds = [part.partition(":")[0] for part in dist.get_backend_config(group).split(",")]
     if "cpu" in kinds or not torch.cuda.is_available():
@@ -145,7 +145,7 @@ def _device(group: dist.ProcessGroup) -> torch.device:
 
 def _gather_text(text: bytes, group: dist.ProcessGroup) -> list[str]:
     """Every process's padded text, in rank order."""
-    device = _device(group)
+    device = group_device(group)
     mine = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(device)
     everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
     dist.all_gather(everyone, mine, group=group)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
+from thinwire.distributed.introduction import group_device
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.network import Network, Traffic
+from thinwire.staging import finish
 
 SMALLEST_BYTES, LARGEST_BYTES = 1 << 16, 1 << 24
 LONG_ENOUGH_S = 0.05
@@ -40,11 +42,16 @@ def measure_link(
     if transport.size == 1:
         raise ConfigError("a link between 1 process and itself was to be measured; start 2 or more, as with torchrun")
 
+    whole = group or dist.group.WORLD
+    assert whole is not None
+    device = group_device(whole)
+
     def round_s(num_bytes: int) -> float:
-        tensor = torch.zeros(num_bytes // 4, dtype=torch.float32)
+        tensor = torch.zeros(num_bytes // 4, dtype=torch.float32, device=device)
         transport.share([])  # nobody waits for one that comes late
         begin = clock()
         dist.all_reduce(tensor, group=group)
+        finish(device)
         return max(own for (own,) in transport.share([clock() - begin]))
 
     return fit_link(round_s, transport.size)

@@ -17,6 +17,7 @@ from thinwire.errors import ConfigError
 from thinwire.layout import views_like
 from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.network import Network, all_reduce_traffic
+from thinwire.staging import finish
 from thinwire.steps import Steps
 from thinwire.worker import Worker, needs_server
 
@@ -65,7 +66,7 @@ class Prober:
     Args:
         transport: of the processes.
         network: its link, see :func:`thinwire.distributed.link_speed.measure_link`.
-        vectors: gradients of this process, used in turn.
+        vectors: gradients of this process, used in turn, on the device where exchanges are computed.
         sizes: of the tensors that make up a vector.
         limit_s: about as long the measurement of a method may take. What would take longer is predicted: DDP's own
             exchange from the link, others by a line through what the first entries of the vectors took.
@@ -152,6 +153,7 @@ class Prober:
             self.transport.share([])  # nobody waits for one that comes late
             begin = time.perf_counter()
             exchange()
+            finish(self.vectors[0].device)
             times.append(max(own for (own,) in self.transport.share([time.perf_counter() - begin])))
         return times[1:]
 
@@ -207,7 +209,9 @@ class Subject:
 
     def begin_shapes(self, shapes: Sequence[torch.Size]) -> None:
         """A new worker, for vectors of tensors of these shapes."""
-        self._model = nn.ParameterList(nn.Parameter(torch.zeros(shape, dtype=torch.float32)) for shape in shapes)
+        place = self._vectors[0].device
+        zeros = [torch.zeros(shape, dtype=torch.float32, device=place) for shape in shapes]
+        self._model = nn.ParameterList(map(nn.Parameter, zeros))
         self._params = list(self._model.parameters())
         optimizer = _NoOptimizer(self._params)
         self._worker = Worker(self._method, self._model, optimizer, rank=self._rank, size=self._size, seed=0)
