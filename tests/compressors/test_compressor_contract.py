@@ -231,7 +231,7 @@ def test_a_compressor_without_samples_makes_the_suite_fail(
 
     (left_out,) = [case for case in all_cases() if getattr(case, "name", "") == "Strange"]
     assert "temperature" in str(left_out)
-    assert "SAMPLES in tests/compressors/conftest.py" in str(left_out)
+    assert "SAMPLES in tests/compressor_instances.py" in str(left_out)
 
 
 def test_other_keys_give_other_messages(compressor: Any) -> None:

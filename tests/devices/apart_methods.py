@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from method_cases import CATALOGUE, Crew, backward, flat, small_model
-from pretended import DEVICE, host, pretending
+from place import DEVICE, host, working
 from pretended_streams import ORDER
 from torch import Tensor, nn
 
@@ -45,7 +45,7 @@ def test_a_device_has_the_bits_of_the_cpu(text: str) -> None:
     method = parse_method(text)
     plain = Crew(method, 3).run(NUM_STEPS)
     states = [on_host(worker.state_dict()) for worker in plain.workers]
-    with pretending():
+    with working():
         crew = Crew(method, 3, model=on_device).run(NUM_STEPS)
         assert not ORDER.races
         for model, other in zip(crew.models, plain.models, strict=True):
@@ -54,7 +54,7 @@ def test_a_device_has_the_bits_of_the_cpu(text: str) -> None:
             assert are_equal(on_host(worker.state_dict()), state)
             worker.load_state_dict(copy.deepcopy(state))
     plain.run(NUM_STEPS)
-    with pretending():
+    with working():
         crew.run(NUM_STEPS)
     for model, other in zip(crew.models, plain.models, strict=True):
         assert torch.equal(host(flat(model)), flat(other))
@@ -87,14 +87,14 @@ def test_what_is_not_finite_is_found_as_on_the_cpu(text: str, bad: float) -> Non
     method = parse_method(text)
     expected = errors_of(method, small_model, bad)
     assert len(expected) == 2
-    with pretending():
+    with working():
         assert errors_of(method, on_device, bad) == expected
         assert not ORDER.races
 
 
 @pytest.mark.parametrize("text", ["topk:k=2", "qsgd", "ef-signsgd", "mem-sgd:select=random,k=2", "local-sgd:every=1"])
 def test_models_of_sixteen_bits(text: str) -> None:
-    with pretending():
+    with working():
         found = [
             [host(flat(model)) for model in Crew(parse_method(text), 2, model=make).run(3).models]
             for make in (lambda: small_model().to(torch.bfloat16), lambda: small_model().to(torch.bfloat16).to(DEVICE))
@@ -103,7 +103,7 @@ def test_models_of_sixteen_bits(text: str) -> None:
 
 
 def test_models_on_several_devices_are_refused() -> None:
-    with pretending():
+    with working():
         model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1).to(DEVICE))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with pytest.raises(ConfigError, match=r"several devices \('0.weight' on cpu, '1.weight' on pretended:0\)"):
@@ -112,7 +112,7 @@ def test_models_on_several_devices_are_refused() -> None:
 
 def test_the_order_of_what_is_done_is_watched() -> None:
     """What the other tests rely on: a stream that does not wait is noticed, and a copy comes when it is waited for."""
-    with pretending():
+    with working():
         module = torch.get_device_module(DEVICE)
         x = torch.ones(3).to(DEVICE)
         room = torch.zeros(3)
@@ -139,7 +139,7 @@ def test_the_order_of_what_is_done_is_watched() -> None:
 
 def test_a_step_waits_once() -> None:
     """Of all that a worker does up to its message, only the message's own numbers are waited for."""
-    with pretending():
+    with working():
         model = on_device()
         worker = Worker(
             parse_method("qsgd:bits=4"), model, torch.optim.SGD(model.parameters(), lr=0.1), rank=0, size=1, seed=0

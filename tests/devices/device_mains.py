@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pretended import DEVICE, host, pretending
+from place import DEVICE, host, working
 from pretended_streams import ORDER
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -81,7 +81,7 @@ def train_all(folder: str, transport: Transport) -> None:
     for train, methods in ((hooked, HOOKED), (synchronized, SYNCHRONIZED)):
         for method in methods:
             plain = train(rank, method, torch.device("cpu"))
-            with pretending():
+            with working():
                 pretended = train(rank, method, DEVICE)
                 found[f"{train.__name__} {method}"] = plain, pretended, list(ORDER.races)
     torch.save(found, Path(folder, f"rank-{rank}.pt"))

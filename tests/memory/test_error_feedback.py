@@ -1,11 +1,10 @@
 import math
-import runpy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from compressor_instances import cases
 from torch import Tensor
 
 from thinwire.compressors import Compressor, Identity, RandK, Sign, TopK
@@ -17,7 +16,7 @@ from thinwire.random import Key
 from thinwire.wire import decode, encode
 
 # The table of the compressor suite: a registered compressor is tested with memory, too.
-CASES = runpy.run_path(str(Path(__file__).parents[1] / "compressors" / "conftest.py"))["cases"]()
+CASES = cases()
 NUMEL = 200
 
 
