@@ -99,14 +99,15 @@ def add_to_histogram(
     BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """How often each value of bits ``24 - 8 * DIGIT`` and up occurs where the bits above are the threshold's."""
-    row, segment, whole, base, start, stop = _chunk(table, segments, before)
+    row, segment, code, base, start, stop = _chunk(table, segments, before)
     if start < stop:
         rows = histograms + segment * (4 * BINS)
         prefix, wanted = _digits(rows, tl.load(row + COUNT), DIGIT)
         total = tl.zeros((BINS,), tl.int32)
         for begin in range(start, stop, BLOCK):
             places = begin + tl.arange(0, BLOCK)
-            magnitudes = _magnitudes_at(out, found, base, places, places < stop, whole)
+            u = _entries(out, found, base, places, stop, code)
+            magnitudes = tl.where(places < stop, magnitudes_of(u), -1)
             same = places < stop
             if DIGIT > 0:
                 same = same & ((magnitudes >> (32 - 8 * DIGIT)) == prefix)
@@ -121,14 +122,15 @@ def tally(
     out: Any, found: Any, table: Any, segments: Any, before: Any, histograms: Any, tallies: Any, BLOCK: tl.constexpr
 ) -> None:
     """How many entries of each chunk are above the threshold and how many equal it: ``[chunks, 2]``."""
-    row, segment, whole, base, start, stop = _chunk(table, segments, before)
+    row, segment, code, base, start, stop = _chunk(table, segments, before)
     above = tl.zeros((BLOCK,), tl.int32)
     equal = tl.zeros((BLOCK,), tl.int32)
     if start < stop:
         threshold, ties = _digits(histograms + segment * (4 * BINS), tl.load(row + COUNT), 4)
         for begin in range(start, stop, BLOCK):
             places = begin + tl.arange(0, BLOCK)
-            magnitudes = _magnitudes_at(out, found, base, places, places < stop, whole)
+            u = _entries(out, found, base, places, stop, code)
+            magnitudes = tl.where(places < stop, magnitudes_of(u), -1)
             above += (magnitudes > threshold).to(tl.int32)
             equal += (magnitudes == threshold).to(tl.int32)
     target = tallies + 2 * tl.program_id(0).to(tl.int64)
@@ -145,21 +147,20 @@ def take(
 
     ``ranks``, ``[chunks + 1, 2]``, has the sums of the tallies of the chunks before.
     """
-    row, segment, whole, base, start, stop = _chunk(table, segments, before)
+    row, segment, code, base, start, stop = _chunk(table, segments, before)
     if start < stop:
         threshold, ties = _digits(histograms + segment * (4 * BINS), tl.load(row + COUNT), 4)
         own = ranks + 2 * tl.program_id(0).to(tl.int64)
-        first = ranks + 2 * tl.load(row + tl.where(whole, FIRST, FIRST_FOUND))
+        first = ranks + 2 * tl.load(row + tl.where(code >= 0, FIRST, FIRST_FOUND))
         equal_before = tl.load(own + 1) - tl.load(first + 1)
         target = tl.load(row + PLACE) + tl.load(own) - tl.load(first) + tl.minimum(equal_before, ties)
         origin = tl.load(row + ORIGIN)
         for begin in range(start, stop, BLOCK):
             places = begin + tl.arange(0, BLOCK)
             inside = places < stop
-            u = tl.load(out + base + places, mask=inside & whole, other=0.0)
-            u = tl.where(whole, u, tl.load(found + base + places, mask=inside & (whole == 0), other=0.0))
-            positions = tl.load(found_at + base + places, mask=inside & (whole == 0), other=0).to(tl.int64)
-            positions = origin + tl.where(whole, places, positions)
+            u = _entries(out, found, base, places, stop, code)
+            positions = tl.load(found_at + base + places, mask=places < tl.where(code < 0, stop, 0), other=0)
+            positions = origin + tl.where(code < 0, positions.to(tl.int64), places)
             magnitudes = tl.where(inside, magnitudes_of(u), -1)
             equal = (magnitudes == threshold).to(tl.int32)
             chosen = (magnitudes > threshold) | ((equal > 0) & (equal_before + tl.cumsum(equal, 0) <= ties))
@@ -204,15 +205,16 @@ def _chunk(table: Any, segments: Any, before: Any) -> Any:
     step = tl.load(row + CHUNK)
     start = (chunk - tl.load(row + tl.where(whole, FIRST, FIRST_FOUND))) * step
     base = tl.load(row + tl.where(whole, ORIGIN, ROOM))
-    return row, segment, whole, base, start, tl.minimum(start + step, length)
+    return row, segment, code, base, start, tl.minimum(start + step, length)
 
 
 @triton.jit
-def _magnitudes_at(out: Any, found: Any, base: Any, places: Any, inside: Any, whole: Any) -> Any:
-    """Bits of the magnitudes there; -1, below all, where not ``inside``."""
-    u = tl.load(out + base + places, mask=inside & whole, other=0.0)
-    u = tl.where(whole, u, tl.load(found + base + places, mask=inside & (whole == 0), other=0.0))
-    return tl.where(inside, magnitudes_of(u), -1)
+def _entries(out: Any, found: Any, base: Any, places: Any, stop: Any, code: Any) -> Any:
+    """Entries of the whole segment or its candidates, from ``base`` on; 0 from ``stop`` on."""
+    # The interpreter does not know how to combine these masks with whether `code` is negative.
+    whole = tl.load(out + base + places, mask=places < tl.where(code < 0, 0, stop), other=0.0)
+    few = tl.load(found + base + places, mask=places < tl.where(code < 0, stop, 0), other=0.0)
+    return tl.where(code < 0, few, whole)
 
 
 @triton.jit
