@@ -21,6 +21,6 @@ def accumulate_top_k(
 
 def accumulate_take(x: Tensor, residual: Tensor, decay: float, out: Tensor, indices: Tensor) -> Tensor:
     """See :func:`thinwire.kernels.select.accumulate.accumulate_take_torch`. One pass, and a gather."""
-    arguments = [x.contiguous(), residual.contiguous(), float(decay), out, out.numel()]
-    launch(add, triton.cdiv(out.numel(), BLOCK), arguments, {"BLOCK": BLOCK})
+    programs, numel = triton.cdiv(out.numel(), BLOCK), out.numel()
+    launch(add, programs, [x.contiguous(), residual.contiguous(), float(decay), out, numel], {"BLOCK": BLOCK})
     return out[indices]

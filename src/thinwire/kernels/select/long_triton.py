@@ -28,7 +28,9 @@ BINS = tl.constexpr(256)
 
 
 @triton.jit
-def take_bounds(x: Any, residual: Any, decay: Any, table: Any, ADD: tl.constexpr, ENTRIES: tl.constexpr) -> None:
+def take_bounds(
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, table: tl.tensor, ADD: tl.constexpr, ENTRIES: tl.constexpr
+) -> None:
     """One program for a segment: the bound, from at most ``ENTRIES`` entries, one in each of as many equal parts."""
     row = table + tl.program_id(0).to(tl.int64) * COLUMNS
     size, num = tl.load(row + SIZE), tl.load(row + SAMPLE)
@@ -46,9 +48,16 @@ def take_bounds(x: Any, residual: Any, decay: Any, table: Any, ADD: tl.constexpr
 
 @triton.jit
 def add_and_count(
-    x: Any, residual: Any, decay: Any, out: Any, table: Any, segments: Any, reached: Any, ADD: tl.constexpr,
+    x: tl.tensor,
+    residual: tl.tensor,
+    decay: tl.tensor,
+    out: tl.tensor,
+    table: tl.tensor,
+    segments: tl.tensor,
+    reached: tl.tensor,
+    ADD: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:  # fmt: skip
+) -> None:
     """``u`` to ``out`` if ``ADD``, and how many entries of each chunk reach the bound to ``reached``."""
     chunk = tl.program_id(0).to(tl.int64)
     row = table + tl.load(segments + chunk) * COLUMNS
@@ -67,7 +76,13 @@ def add_and_count(
 
 @triton.jit
 def compact(
-    out: Any, table: Any, segments: Any, before: Any, found: Any, found_at: Any, BLOCK: tl.constexpr
+    out: tl.tensor,
+    table: tl.tensor,
+    segments: tl.tensor,
+    before: tl.tensor,
+    found: tl.tensor,
+    found_at: tl.tensor,
+    BLOCK: tl.constexpr,
 ) -> None:
     """Entries that reach the bound to ``found`` and their places in the segment to ``found_at``, in order.
 
@@ -75,7 +90,7 @@ def compact(
     """
     chunk = tl.program_id(0).to(tl.int64)
     row = table + tl.load(segments + chunk) * COLUMNS
-    num, good = _num_found(row, before)
+    _, good = _num_found(row, before)
     earlier = tl.load(before + chunk)
     if good & (tl.load(before + chunk + 1) > earlier):
         bound, origin = tl.load(row + BOUND).to(tl.int32), tl.load(row + ORIGIN)
@@ -95,14 +110,20 @@ def compact(
 
 @triton.jit
 def add_to_histogram(
-    out: Any, found: Any, table: Any, segments: Any, before: Any, histograms: Any, DIGIT: tl.constexpr,
+    out: tl.tensor,
+    found: tl.tensor,
+    table: tl.tensor,
+    segments: tl.tensor,
+    before: tl.tensor,
+    histograms: tl.tensor,
+    DIGIT: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:  # fmt: skip
+) -> None:
     """How often each value of bits ``24 - 8 * DIGIT`` and up occurs where the bits above are the threshold's."""
     row, segment, code, base, start, stop = _chunk(table, segments, before)
     if start < stop:
         rows = histograms + segment * (4 * BINS)
-        prefix, wanted = _digits(rows, tl.load(row + COUNT), DIGIT)
+        prefix, _ = _digits(rows, tl.load(row + COUNT), DIGIT)
         total = tl.zeros((BINS,), tl.int32)
         for begin in range(start, stop, BLOCK):
             places = begin + tl.arange(0, BLOCK)
@@ -119,14 +140,21 @@ def add_to_histogram(
 
 @triton.jit
 def tally(
-    out: Any, found: Any, table: Any, segments: Any, before: Any, histograms: Any, tallies: Any, BLOCK: tl.constexpr
+    out: tl.tensor,
+    found: tl.tensor,
+    table: tl.tensor,
+    segments: tl.tensor,
+    before: tl.tensor,
+    histograms: tl.tensor,
+    tallies: tl.tensor,
+    BLOCK: tl.constexpr,
 ) -> None:
     """How many entries of each chunk are above the threshold and how many equal it: ``[chunks, 2]``."""
     row, segment, code, base, start, stop = _chunk(table, segments, before)
     above = tl.zeros((BLOCK,), tl.int32)
     equal = tl.zeros((BLOCK,), tl.int32)
     if start < stop:
-        threshold, ties = _digits(histograms + segment * (4 * BINS), tl.load(row + COUNT), 4)
+        threshold, _ = _digits(histograms + segment * (4 * BINS), tl.load(row + COUNT), 4)
         for begin in range(start, stop, BLOCK):
             places = begin + tl.arange(0, BLOCK)
             u = _entries(out, found, base, places, stop, code)
@@ -140,9 +168,18 @@ def tally(
 
 @triton.jit
 def take(
-    out: Any, found: Any, found_at: Any, table: Any, segments: Any, before: Any, histograms: Any, ranks: Any,
-    indices: Any, values: Any, BLOCK: tl.constexpr,
-) -> None:  # fmt: skip
+    out: tl.tensor,
+    found: tl.tensor,
+    found_at: tl.tensor,
+    table: tl.tensor,
+    segments: tl.tensor,
+    before: tl.tensor,
+    histograms: tl.tensor,
+    ranks: tl.tensor,
+    indices: tl.tensor,
+    values: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
     """What is above the threshold, and of what equals it the first: positions to ``indices``, entries to ``values``.
 
     ``ranks``, ``[chunks + 1, 2]``, has the sums of the tallies of the chunks before.
@@ -173,7 +210,7 @@ def take(
 
 
 @triton.jit
-def _whole_chunk(row: Any, chunk: Any) -> Any:
+def _whole_chunk(row: tl.tensor, chunk: tl.tensor) -> Any:
     """Where in the vector a chunk of the whole segment begins and ends."""
     origin, length = tl.load(row + ORIGIN), tl.load(row + CHUNK)
     start = origin + (chunk - tl.load(row + FIRST)) * length
@@ -181,14 +218,14 @@ def _whole_chunk(row: Any, chunk: Any) -> Any:
 
 
 @triton.jit
-def _num_found(row: Any, before: Any) -> Any:
+def _num_found(row: tl.tensor, before: tl.tensor) -> Any:
     """How many entries of the segment reach the bound; whether they are enough, and have room."""
     num = tl.load(before + tl.load(row + LAST)) - tl.load(before + tl.load(row + FIRST))
     return num, (num >= tl.load(row + COUNT)) & (num <= tl.load(row + CAPACITY))
 
 
 @triton.jit
-def _chunk(table: Any, segments: Any, before: Any) -> Any:
+def _chunk(table: tl.tensor, segments: tl.tensor, before: tl.tensor) -> Any:
     """Of the program's chunk: row, segment, whether it is of the whole segment or of candidates, base, start and end.
 
     ``segments`` has ``s`` for a chunk of the whole segment ``s`` and ``-1 - s`` for one of its candidates. Start and
@@ -209,7 +246,9 @@ def _chunk(table: Any, segments: Any, before: Any) -> Any:
 
 
 @triton.jit
-def _entries(out: Any, found: Any, base: Any, places: Any, stop: Any, code: Any) -> Any:
+def _entries(
+    out: tl.tensor, found: tl.tensor, base: tl.tensor, places: tl.tensor, stop: tl.tensor, code: tl.tensor
+) -> Any:
     """Entries of the whole segment or its candidates, from ``base`` on; 0 from ``stop`` on."""
     # The interpreter does not know how to combine these masks with whether `code` is negative.
     whole = tl.load(out + base + places, mask=places < tl.where(code < 0, 0, stop), other=0.0)
@@ -218,7 +257,7 @@ def _entries(out: Any, found: Any, base: Any, places: Any, stop: Any, code: Any)
 
 
 @triton.jit
-def _digits(histograms: Any, count: Any, NUM: tl.constexpr) -> Any:
+def _digits(histograms: tl.tensor, count: tl.tensor, NUM: tl.constexpr) -> Any:
     """The first ``NUM`` digits of the threshold, and how many entries that begin so are wanted."""
     prefix = tl.full((), 0, tl.int32)
     wanted = count

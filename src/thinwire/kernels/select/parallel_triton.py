@@ -15,7 +15,7 @@ from torch import Tensor
 from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.kernels.jit.launches import BLOCK, launch
 from thinwire.kernels.select import long_triton as long
-from thinwire.kernels.select.short_triton import SHORT_COLUMNS, take_short
+from thinwire.kernels.select.short_triton import take_short
 
 SIZES = ((256, 1), (1024, 4), (4096, 8))
 """Entries that a program for a short segment holds, and its warps; one launch for each that is needed."""
@@ -53,7 +53,6 @@ def select_all(
         own = rows[(sizes > least) & (sizes <= entries)]
         least = entries
         if len(own):
-            assert own.shape[1] == SHORT_COLUMNS.value
             arguments = [*sources, out, to_device(tensor_of(own), x.device), indices, values]
             launch(take_short, len(own), arguments, {"ADD": add, "ENTRIES": entries}, num_warps)
     long_rows = rows[sizes > least]

@@ -14,9 +14,16 @@ SHORT_COLUMNS = tl.constexpr(4)
 
 @triton.jit
 def take_short(
-    x: Any, residual: Any, decay: Any, out: Any, table: Any, indices: Any, values: Any, ADD: tl.constexpr,
+    x: tl.tensor,
+    residual: tl.tensor,
+    decay: tl.tensor,
+    out: tl.tensor,
+    table: tl.tensor,
+    indices: tl.tensor,
+    values: tl.tensor,
+    ADD: tl.constexpr,
     ENTRIES: tl.constexpr,
-) -> None:  # fmt: skip
+) -> None:
     """Add, store and select in one pass over memory. A segment has at most ``ENTRIES`` entries."""
     row = table + tl.program_id(0).to(tl.int64) * SHORT_COLUMNS
     count, numbers = tl.load(row + COUNT), tl.arange(0, ENTRIES)
@@ -38,7 +45,9 @@ def take_short(
 
 
 @triton.jit
-def sum_at(x: Any, residual: Any, decay: Any, places: Any, inside: Any, ADD: tl.constexpr) -> Any:
+def sum_at(
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, places: tl.tensor, inside: tl.tensor, ADD: tl.constexpr
+) -> Any:
     """``decay * residual + x`` there if ``ADD``, else ``x``."""
     entries = tl.load(x + places, mask=inside, other=0.0)
     if ADD:
@@ -47,7 +56,9 @@ def sum_at(x: Any, residual: Any, decay: Any, places: Any, inside: Any, ADD: tl.
 
 
 @triton.jit
-def add(x: Any, residual: Any, decay: Any, out: Any, numel: Any, BLOCK: tl.constexpr) -> None:
+def add(
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, out: tl.tensor, numel: tl.tensor, BLOCK: tl.constexpr
+) -> None:
     """``out = decay * residual + x``."""
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = places < numel
@@ -55,13 +66,13 @@ def add(x: Any, residual: Any, decay: Any, out: Any, numel: Any, BLOCK: tl.const
 
 
 @triton.jit
-def magnitudes_of(entries: Any) -> Any:
+def magnitudes_of(entries: tl.tensor) -> Any:
     """The bits of ``|x|``: as whole numbers they order as the magnitudes do."""
     return entries.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
 @triton.jit
-def kth_magnitude(magnitudes: Any, count: Any) -> Any:
+def kth_magnitude(magnitudes: tl.tensor, count: tl.tensor) -> Any:
     """The largest number that at least ``count`` of them reach, bit by bit; all ones if that is 0.
 
     What is -1 is left out.
