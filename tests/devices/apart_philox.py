@@ -1,6 +1,5 @@
 """Triton's generator, in its interpreter, against the loops on the CPU and the twins in torch."""
 
-from typing import Any
 
 import pytest
 import torch
@@ -52,7 +51,7 @@ def test_halves_come_lower_first(key: int) -> None:
 
 
 @triton.jit(do_not_specialize=["key"])
-def _three_stages(out: Any, key: Any, first: Any) -> None:
+def _three_stages(out: tl.tensor, key: tl.tensor, first: tl.tensor) -> None:
     blocks = first + tl.arange(0, 64)
     for stage in tl.static_range(3):
         w0, w1, w2, w3 = philox(blocks, stage, key)
@@ -64,5 +63,5 @@ def _three_stages(out: Any, key: Any, first: Any) -> None:
 
 
 @triton.jit(do_not_specialize=["key"])
-def _halves(out: Any, key: Any, first: Any) -> None:
+def _halves(out: tl.tensor, key: tl.tensor, first: tl.tensor) -> None:
     tl.store(out + tl.arange(0, 512), halves_in_order(tl.to_tensor(first).to(tl.int64), 0, key, 512).to(tl.int64))

@@ -53,7 +53,7 @@ def _fill(out: Tensor, key: int, start: int) -> None:
 
 
 @triton.jit
-def philox(blocks: Any, STAGE: tl.constexpr, key: Any) -> Any:
+def philox(blocks: tl.tensor, STAGE: tl.constexpr, key: tl.tensor) -> Any:
     """The four words (uint32) of each of ``blocks`` (int64); ``STAGE`` is the highest word of the counter."""
     wide = tl.to_tensor(key).to(tl.int64)
     k0, k1 = wide.to(tl.uint32), (wide >> 32).to(tl.uint32)
@@ -71,7 +71,7 @@ def philox(blocks: Any, STAGE: tl.constexpr, key: Any) -> Any:
 
 
 @triton.jit
-def words_in_order(first: Any, STAGE: tl.constexpr, key: Any, COUNT: tl.constexpr) -> Any:
+def words_in_order(first: tl.tensor, STAGE: tl.constexpr, key: tl.tensor, COUNT: tl.constexpr) -> Any:
     """Words ``4 * first`` to ``4 * first + COUNT - 1`` of the stream: uint32 ``[COUNT]``."""
     w0, w1, w2, w3 = philox(first + tl.arange(0, COUNT // 4), STAGE, key)
     # The last word of a place comes from the outer of two interleavings.
@@ -79,14 +79,16 @@ def words_in_order(first: Any, STAGE: tl.constexpr, key: Any, COUNT: tl.constexp
 
 
 @triton.jit
-def halves_in_order(first: Any, STAGE: tl.constexpr, key: Any, COUNT: tl.constexpr) -> Any:
+def halves_in_order(first: tl.tensor, STAGE: tl.constexpr, key: tl.tensor, COUNT: tl.constexpr) -> Any:
     """The halves, the lower one first, of the words from ``4 * first`` on: uint32 ``[COUNT]`` below ``2**16``."""
     words = words_in_order(first, STAGE, key, COUNT // 2)
     return tl.interleave(words & 0xFFFF, words >> 16)
 
 
 @triton.jit(do_not_specialize=["key", "start"])
-def _fill_numbers(out: Any, count: Any, key: Any, start: Any, UNIFORM: tl.constexpr, BLOCK: tl.constexpr) -> None:
+def _fill_numbers(
+    out: tl.tensor, count: tl.tensor, key: tl.tensor, start: tl.tensor, UNIFORM: tl.constexpr, BLOCK: tl.constexpr
+) -> None:
     begin = tl.program_id(0).to(tl.int64) * BLOCK
     words = words_in_order(start // 4 + begin // 4, 0, key, BLOCK)
     places = begin - start % 4 + tl.arange(0, BLOCK)
