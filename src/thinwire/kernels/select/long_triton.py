@@ -25,6 +25,7 @@ CHUNK = tl.constexpr(11)  # entries of a chunk
 BOUND = tl.constexpr(12)  # written by the kernel that takes the sample
 COLUMNS = tl.constexpr(13)
 BINS = tl.constexpr(256)
+LANES = tl.constexpr(16)
 
 
 @triton.jit
@@ -62,15 +63,22 @@ def add_and_count(
     chunk = tl.program_id(0).to(tl.int64)
     row = table + tl.load(segments + chunk) * COLUMNS
     bound = tl.load(row + BOUND).to(tl.int32)
-    start, stop = _whole_chunk(row, chunk)
+    first, start, stop = _whole_chunk(row, chunk)
     total = tl.zeros((BLOCK,), tl.int32)
-    for begin in range(start, stop, BLOCK):
-        places = begin + tl.arange(0, BLOCK)
-        inside = places < stop
-        u = sum_at(x, residual, decay, places, inside, ADD)
-        if ADD:
-            tl.store(out + places, u, mask=inside)
-        total += (inside & (magnitudes_of(u) >= bound)).to(tl.int32)
+    for begin in range(first, stop, BLOCK):
+        places = _aligned(begin, BLOCK)
+        # Without a mask, four entries are read and written at a time.
+        if (begin >= start) & (begin + BLOCK <= stop):
+            u = sum_at(x, residual, decay, places, tl.full((BLOCK,), True, tl.int1), ADD)
+            if ADD:
+                tl.store(out + places, u)
+            total += (magnitudes_of(u) >= bound).to(tl.int32)
+        else:
+            inside = (places >= start) & (places < stop)
+            u = sum_at(x, residual, decay, places, inside, ADD)
+            if ADD:
+                tl.store(out + places, u, mask=inside)
+            total += (inside & (magnitudes_of(u) >= bound)).to(tl.int32)
     tl.store(reached + chunk, tl.sum(total, 0).to(tl.int64))
 
 
@@ -95,12 +103,14 @@ def compact(
     if good & (tl.load(before + chunk + 1) > earlier):
         bound, origin = tl.load(row + BOUND).to(tl.int32), tl.load(row + ORIGIN)
         target = tl.load(row + ROOM) + earlier - tl.load(before + tl.load(row + FIRST))
-        start, stop = _whole_chunk(row, chunk)
-        for begin in range(start, stop, BLOCK):
-            places = begin + tl.arange(0, BLOCK)
-            inside = places < stop
-            u = tl.load(out + places, mask=inside, other=0.0)
-            passes = inside & (magnitudes_of(u) >= bound)
+        first, start, stop = _whole_chunk(row, chunk)
+        for begin in range(first, stop, BLOCK):
+            places = _aligned(begin, BLOCK)
+            if (begin >= start) & (begin + BLOCK <= stop):
+                u = tl.load(out + places)
+            else:
+                u = tl.load(out + places, mask=(places >= start) & (places < stop), other=0.0)
+            passes = (places >= start) & (places < stop) & (magnitudes_of(u) >= bound)
             marks = passes.to(tl.int32)
             targets = target + tl.cumsum(marks, 0) - 1
             tl.store(found + targets, u, mask=passes)
@@ -211,10 +221,19 @@ def take(
 
 @triton.jit
 def _whole_chunk(row: tl.tensor, chunk: tl.tensor) -> Any:
-    """Where in the vector a chunk of the whole segment begins and ends."""
+    """Where in the vector a chunk of the whole segment begins, without what lies before the segment, and ends.
+
+    It begins at a multiple of :data:`LANES`, the first chunk of a segment maybe before the segment.
+    """
     origin, length = tl.load(row + ORIGIN), tl.load(row + CHUNK)
-    start = origin + (chunk - tl.load(row + FIRST)) * length
-    return start, tl.minimum(start + length, origin + tl.load(row + SIZE))
+    begin = origin // LANES * LANES + (chunk - tl.load(row + FIRST)) * length
+    return begin, tl.maximum(begin, origin), tl.minimum(begin + length, origin + tl.load(row + SIZE))
+
+
+@triton.jit
+def _aligned(begin: tl.tensor, BLOCK: tl.constexpr) -> Any:
+    """The places from ``begin`` on, which the compiler is told is a multiple of :data:`LANES`."""
+    return tl.max_contiguous(tl.multiple_of(begin + tl.arange(0, BLOCK), LANES), BLOCK)
 
 
 @triton.jit

@@ -78,7 +78,8 @@ def plan(rows: "np.ndarray[Any, Any]") -> "tuple[np.ndarray[Any, Any], np.ndarra
     capacity = np.where(sparse, np.minimum(sizes, most), 0).astype(np.int64)
     # Enough chunks for every processor, and of each enough entries for the adding up of its histogram to be little.
     length = BLOCK * min(32, max(4, int(sizes.sum()) >> 22))
-    chunks, found = -(-sizes // length), -(-capacity // length)
+    # The first chunk begins where what is read at once does, maybe before the segment.
+    chunks, found = -(-(rows[:, 0] % long.LANES.value + sizes) // length), -(-capacity // length)
     table = np.zeros((len(rows), long.COLUMNS.value), np.int64)
     table[:, :4] = rows
     ends = np.cumsum(np.concatenate((chunks, found)))
