@@ -15,6 +15,7 @@ from torch import Tensor
 from thinwire.arrays import tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.jit.compiling import helper, kernel
+from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.hints import always_inline
 from thinwire.kernels.jit.intrinsics import copy_to, empty
 from thinwire.kernels.random.philox_simd import KEY_STEPS, MULTIPLIERS, ROUNDS, philox_pairs
@@ -40,7 +41,7 @@ def random_words(key: int, start: int, count: int, device: torch.device | str = 
     """
     check_stream(key, start, count)
     if torch.device(device).type != "cpu":
-        return random_words_torch(key, start, count, device)
+        return body_for(random_words_torch, torch.device(device))(key, start, count, device)
     words = np.empty(count, np.int64)
     _random_words(np.uint32(key & _LOW), np.uint32(key >> 32), start, words)
     return tensor_of(words)
@@ -67,7 +68,7 @@ def uniform(key: int, start: int, count: int, device: torch.device | str = "cpu"
     """
     check_stream(key, start, count)
     if torch.device(device).type != "cpu":
-        return uniform_torch(key, start, count, device)
+        return body_for(uniform_torch, torch.device(device))(key, start, count, device)
     numbers = np.empty(count, np.float32)
     _uniform(np.uint32(key & _LOW), np.uint32(key >> 32), start, numbers)
     return tensor_of(numbers)

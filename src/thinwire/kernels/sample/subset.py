@@ -28,7 +28,7 @@ _SPARSE = 1 << 12
 """With more indices for each that is drawn, a table of those drawn is cheaper than bits for all."""
 
 
-def segment_subsets(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
+def segment_subsets(key: int, offsets: Tensor, counts: Tensor, device: torch.device | str | None = None) -> Tensor:
     """``counts[s]`` different positions in each segment ``s``, uniform over all such sets.
 
     Those of segment ``s`` are ``random_subset(key, size, counts[s], stream_offset=2**34 * s)``, moved to where the
@@ -38,9 +38,10 @@ def segment_subsets(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
         key: in ``[0, 2**64)``.
         offsets: int64 ``[s + 1]``, ascending from 0: where the segments begin; ``s`` is at most ``2**28``.
         counts: int64 ``[s]``, 0 to the size of the segment, at most ``2**32``.
+        device: where the positions are made; by default where ``offsets`` lie. The bits do not depend on it.
 
     Returns:
-        int64 ``[counts.sum()]`` on the device of ``offsets``, ascending.
+        int64 ``[counts.sum()]``, ascending.
 
     Raises:
         ConfigError: shapes, dtypes or numbers that are not as described.
@@ -50,9 +51,10 @@ def segment_subsets(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
         [4, 5]
     """
     numel = check_segments(key, offsets, counts)
-    if not offsets.is_cpu:
-        return body_for(segment_subsets_torch, offsets.device)(key, offsets, counts)
     starts, _, ends = selection_arrays(offsets, counts, numel)
+    device = offsets.device if device is None else torch.device(device)
+    if device.type != "cpu":
+        return body_for(segment_subsets_torch, device)(key, offsets, counts, device)
     chosen = np.empty(ends[-1], np.int64)
     # Ranges of segments in which about equal numbers are drawn.
     parts = threads.shares(chosen.size)
@@ -64,13 +66,13 @@ def segment_subsets(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
     return tensor_of(chosen)
 
 
-def segment_subsets_torch(key: int, offsets: Tensor, counts: Tensor) -> Tensor:
+def segment_subsets_torch(key: int, offsets: Tensor, counts: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """:func:`segment_subsets` in torch operations, on any device."""
-    drawn = [torch.empty(0, dtype=torch.int64, device=offsets.device)]
+    drawn = [torch.empty(0, dtype=torch.int64, device=device)]
     for number, (start, size, count) in enumerate(
         zip(offsets.tolist(), offsets.diff().tolist(), counts.tolist(), strict=False)
     ):
-        drawn.append(random_subset_torch(key, size, count, number * STREAM, offsets.device) + start)
+        drawn.append(random_subset_torch(key, size, count, number * STREAM, device) + start)
     return torch.cat(drawn)
 
 
