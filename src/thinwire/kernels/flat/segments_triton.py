@@ -59,7 +59,7 @@ def cut_at(offsets: Tensor, device: torch.device) -> Cut:
 
 
 @triton.jit
-def search(ends: Any, low: Any, high: Any, place: Any) -> Any:
+def search(ends: tl.tensor, low: tl.tensor, high: tl.tensor, place: tl.tensor) -> Any:
     """The last index from ``low`` to ``high`` (int64) whose number is at most ``place``."""
     while low < high:
         middle = (low + high + 1) // 2
@@ -71,7 +71,13 @@ def search(ends: Any, low: Any, high: Any, place: Any) -> Any:
 
 @triton.jit
 def segments_of(
-    ends: Any, num_segments: Any, size: Any, numel: Any, start: Any, UNIFORM: tl.constexpr, BLOCK: tl.constexpr
+    ends: tl.tensor,
+    num_segments: tl.tensor,
+    size: tl.tensor,
+    numel: tl.tensor,
+    start: tl.tensor,
+    UNIFORM: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> Any:
     """The segments (int64) of entries ``start`` to ``start + BLOCK - 1``; of those past the end, some segment.
 

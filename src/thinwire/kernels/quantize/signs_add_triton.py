@@ -31,7 +31,8 @@ def _run(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor: flo
 
 @triton.jit
 def _add_signs(
-    bits: Any, scales: Any, out: Any, factor: Any, table: Any, num_segments: Any, size: Any, numel: Any,
+    bits: tl.tensor, scales: tl.tensor, out: tl.tensor, factor: tl.tensor, table: tl.tensor,
+    num_segments: tl.tensor, size: tl.tensor, numel: tl.tensor,
     KEPT: tl.constexpr, UNIFORM: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     start = tl.program_id(0).to(tl.int64) * BLOCK
@@ -45,7 +46,8 @@ def _add_signs(
 
 @triton.jit
 def signed_values(
-    bits: Any, scales: Any, factor: Any, table: Any, num_segments: Any, size: Any, numel: Any, start: Any,
+    bits: tl.tensor, scales: tl.tensor, factor: tl.tensor, table: tl.tensor, num_segments: tl.tensor,
+    size: tl.tensor, numel: tl.tensor, start: tl.tensor,
     UNIFORM: tl.constexpr, BLOCK: tl.constexpr,
 ) -> Any:  # fmt: skip
     """``factor`` times the scale of its segment, minus where the bit is set, for ``BLOCK`` entries from ``start`` on.

@@ -62,14 +62,14 @@ def _room(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def gathered(flags: Any, BLOCK: tl.constexpr) -> Any:
+def gathered(flags: tl.tensor, BLOCK: tl.constexpr) -> Any:
     """Bytes (uint8 ``[BLOCK / 8]``) whose bits are the flags, the first one lowest."""
     eights = tl.reshape(flags.to(tl.int32), (BLOCK // 8, 8)) << tl.arange(0, 8)[None, :]
     return tl.sum(eights, 1).to(tl.uint8)
 
 
 @triton.jit
-def _sign_bits(x: Any, bits: Any, numel: Any, BLOCK: tl.constexpr) -> None:
+def _sign_bits(x: tl.tensor, bits: tl.tensor, numel: tl.tensor, BLOCK: tl.constexpr) -> None:
     start = tl.program_id(0).to(tl.int64) * BLOCK
     places = start + tl.arange(0, BLOCK)
     u = tl.load(x + places, mask=places < numel, other=0.0)
@@ -79,7 +79,8 @@ def _sign_bits(x: Any, bits: Any, numel: Any, BLOCK: tl.constexpr) -> None:
 
 @triton.jit
 def _sign_buckets(
-    x: Any, residual: Any, decay: Any, out: Any, bits: Any, scales: Any, size: Any, numel: Any,
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, out: tl.tensor, bits: tl.tensor, scales: tl.tensor,
+    size: tl.tensor, numel: tl.tensor,
     REMEMBERS: tl.constexpr, LOG: tl.constexpr,
 ) -> None:  # fmt: skip
     """A bucket: all that is asked of it while it lies in registers."""
@@ -98,14 +99,14 @@ def _sign_buckets(
 
 
 @triton.jit
-def _mean(total: Any, count: Any) -> Any:
+def _mean(total: tl.tensor, count: tl.tensor) -> Any:
     # A quotient of f64 is rounded correctly on every device.
     return (total / count.to(tl.float64)).to(tl.float32)
 
 
 @triton.jit
 def _divide(
-    sums: Any, scales: Any, table: Any, num_segments: Any, size: Any, numel: Any,
+    sums: tl.tensor, scales: tl.tensor, table: tl.tensor, num_segments: tl.tensor, size: tl.tensor, numel: tl.tensor,
     UNIFORM: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Sums to means."""
@@ -121,8 +122,8 @@ def _divide(
 
 @triton.jit
 def _sign_entries(
-    x: Any, residual: Any, decay: Any, out: Any, bits: Any, scales: Any,
-    table: Any, num_segments: Any, size: Any, numel: Any,
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, out: tl.tensor, bits: tl.tensor, scales: tl.tensor,
+    table: tl.tensor, num_segments: tl.tensor, size: tl.tensor, numel: tl.tensor,
     REMEMBERS: tl.constexpr, UNIFORM: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Bits of whole bytes, wherever segments begin; and what the signs leave out."""

@@ -101,7 +101,7 @@ def _room(level: Level, device: torch.device) -> Tensor:
 
 
 @triton.jit
-def fold(numbers: Any, LOG: tl.constexpr) -> Any:
+def fold(numbers: tl.tensor, LOG: tl.constexpr) -> Any:
     """Sum of ``2**LOG`` numbers by halving, ``a = a[:n/2] + a[n/2:]``."""
     for level in tl.static_range(LOG):
         # A sum of two is the same in any order.
@@ -111,7 +111,13 @@ def fold(numbers: Any, LOG: tl.constexpr) -> Any:
 
 @triton.jit
 def block_at(
-    table: Any, num_segments: Any, size: Any, numel: Any, number: Any, UNIFORM: tl.constexpr, LOG: tl.constexpr
+    table: tl.tensor,
+    num_segments: tl.tensor,
+    size: tl.tensor,
+    numel: tl.tensor,
+    number: tl.tensor,
+    UNIFORM: tl.constexpr,
+    LOG: tl.constexpr,
 ) -> Any:
     """The segment of a block of a :class:`Level`, where the block begins and where its segment ends; all int64."""
     if UNIFORM:
@@ -130,7 +136,9 @@ def block_at(
 
 
 @triton.jit
-def load_entries(x: Any, residual: Any, decay: Any, places: Any, inside: Any, REMEMBERS: tl.constexpr) -> Any:
+def load_entries(
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, places: tl.tensor, inside: tl.tensor, REMEMBERS: tl.constexpr
+) -> Any:
     """``decay * residual + x``, the product rounded, or ``x`` alone; zeros where not ``inside``."""
     u = tl.load(x + places, mask=inside, other=0.0)
     if REMEMBERS:
@@ -140,7 +148,8 @@ def load_entries(x: Any, residual: Any, decay: Any, places: Any, inside: Any, RE
 
 @triton.jit
 def _sum_blocks(
-    x: Any, residual: Any, decay: Any, table: Any, num_segments: Any, size: Any, numel: Any, totals: Any,
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, table: tl.tensor, num_segments: tl.tensor, size: tl.tensor,
+    numel: tl.tensor, totals: tl.tensor,
     POWER: tl.constexpr, REMEMBERS: tl.constexpr, UNIFORM: tl.constexpr, LOG: tl.constexpr, LAST: tl.constexpr,
 ) -> None:  # fmt: skip
     number = tl.program_id(0).to(tl.int64)
@@ -157,7 +166,7 @@ def _sum_blocks(
 
 @triton.jit
 def _fold_blocks(
-    numbers: Any, table: Any, num_segments: Any, size: Any, numel: Any, totals: Any,
+    numbers: tl.tensor, table: tl.tensor, num_segments: tl.tensor, size: tl.tensor, numel: tl.tensor, totals: tl.tensor,
     UNIFORM: tl.constexpr, LOG: tl.constexpr, LAST: tl.constexpr,
 ) -> None:  # fmt: skip
     number = tl.program_id(0).to(tl.int64)

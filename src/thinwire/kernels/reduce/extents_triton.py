@@ -1,7 +1,5 @@
 """Numbers of each segment for which signs count, on CUDA: extents, and the sums on both sides of zero."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -68,7 +66,8 @@ def _room(level: Level, device: torch.device) -> Tensor:
 
 @triton.jit
 def _extents(
-    x: Any, table: Any, num_segments: Any, size: Any, numel: Any, least: Any, most: Any,
+    x: tl.tensor, table: tl.tensor, num_segments: tl.tensor, size: tl.tensor, numel: tl.tensor, least: tl.tensor,
+    most: tl.tensor,
     UNIFORM: tl.constexpr, LOG: tl.constexpr,
 ) -> None:  # fmt: skip
     number = tl.program_id(0).to(tl.int64)
@@ -84,7 +83,8 @@ def _extents(
 
 @triton.jit
 def _sides(
-    x: Any, table: Any, num_segments: Any, size: Any, numel: Any, totals: Any, stride: Any, counts: Any,
+    x: tl.tensor, table: tl.tensor, num_segments: tl.tensor, size: tl.tensor, numel: tl.tensor, totals: tl.tensor,
+    stride: tl.tensor, counts: tl.tensor,
     SQUARED: tl.constexpr, UNIFORM: tl.constexpr, LOG: tl.constexpr, LAST: tl.constexpr,
 ) -> None:  # fmt: skip
     number = tl.program_id(0).to(tl.int64)

@@ -1,6 +1,6 @@
 """Sums and maxima of magnitudes, segment by segment, on CUDA."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import triton
@@ -44,7 +44,8 @@ def max_segments(x: Tensor, residual: Tensor | None, decay: float, offsets: Tens
 
 @triton.jit
 def _max_blocks(
-    x: Any, residual: Any, decay: Any, table: Any, num_segments: Any, size: Any, numel: Any, largest: Any,
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, table: tl.tensor, num_segments: tl.tensor, size: tl.tensor,
+    numel: tl.tensor, largest: tl.tensor,
     REMEMBERS: tl.constexpr, UNIFORM: tl.constexpr, LOG: tl.constexpr,
 ) -> None:  # fmt: skip
     number = tl.program_id(0).to(tl.int64)
