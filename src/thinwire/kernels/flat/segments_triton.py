@@ -70,6 +70,18 @@ def search(ends: tl.tensor, low: tl.tensor, high: tl.tensor, place: tl.tensor) -
 
 
 @triton.jit
+def search_each(ends: tl.tensor, low: tl.tensor, high: tl.tensor, span: tl.tensor, places: tl.tensor) -> Any:
+    """:func:`search` for each of many places, from ``low`` to ``high``, which are ``span`` apart or less."""
+    while span > 0:
+        middle = (low + high + 1) // 2
+        reached = tl.load(ends + middle) <= places
+        low = tl.where(reached, middle, low)
+        high = tl.where(reached, high, middle - 1)
+        span = span // 2
+    return low
+
+
+@triton.jit
 def segments_of(
     ends: tl.tensor,
     num_segments: tl.tensor,
@@ -97,13 +109,7 @@ def segments_of(
         zero = tl.zeros([], tl.int64)
         first_segment = search(ends, zero, zero + (num_segments - 1), start)
         last_segment = search(ends, first_segment, zero + (num_segments - 1), last)
-        segments = first_segment + tl.zeros([BLOCK], tl.int64)
-        high = last_segment + tl.zeros([BLOCK], tl.int64)
+        zeros = tl.zeros([BLOCK], tl.int64)
         span = last_segment - first_segment
-        while span > 0:
-            middle = (segments + high + 1) // 2
-            reached = tl.load(ends + middle) <= start + lanes
-            segments = tl.where(reached, middle, segments)
-            high = tl.where(reached, high, middle - 1)
-            span = span // 2
+        segments = search_each(ends, first_segment + zeros, last_segment + zeros, span, start + lanes)
     return segments

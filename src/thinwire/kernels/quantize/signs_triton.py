@@ -15,8 +15,7 @@ from thinwire.kernels.reduce.block_trees_triton import fold, levels_of, load_ent
 def sign_bits(x: Tensor) -> Tensor:
     """See :func:`thinwire.kernels.quantize.signs.sign_bits_torch`; one pass."""
     bits = _room(x)
-    arguments = [x.detach().contiguous(), bits, x.numel()]
-    launch(_sign_bits, triton.cdiv(x.numel(), BLOCK), arguments, {"BLOCK": BLOCK})
+    launch(_sign_bits, triton.cdiv(x.numel(), BLOCK), [x.detach().contiguous(), bits, x.numel()], {"BLOCK": BLOCK})
     return bits
 
 
@@ -41,7 +40,7 @@ def _run(x: Tensor, residual: Tensor | None, decay: float, out: Tensor, offsets:
         return bits, scales
     levels = levels_of(offsets, x.device)
     first = levels[0]
-    source = [x, x if residual is None else residual, float(decay)]
+    source: list[Tensor | int | float] = [x, x if residual is None else residual, float(decay)]
     remembers = {"REMEMBERS": residual is not None}
     if first.is_last and first.cut.size and (first.cut.size % 8 == 0 or first.cut.num_segments == 1):
         arguments = [*source, out, bits, scales, first.cut.size, x.numel()]
