@@ -18,22 +18,21 @@ def equal(one: Tensor, other: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-@pytest.mark.parametrize("block", [None, 1, 2, 64, 4096])
-@pytest.mark.parametrize("numel", [0, 1, 2, 63, 64, 65, 4097, 12_365])
+@pytest.mark.parametrize("block", [None, 1, 64, 4096])
+@pytest.mark.parametrize("numel", [0, 1, 63, 64, 65, 4097, 12_365])
 def test_rotated(numel: int, block: int | None, inverse: bool) -> None:
     x = entries(numel)
-    for key, rounds in ((7, 1), (2**64 - 5, 2)):
-        found = hadamard_triton.hadamard_rotate(x, key, rounds, inverse=inverse, block=block)
-        assert equal(found, hadamard.hadamard_rotate(x, key, rounds, inverse=inverse, block=block))
-        assert equal(found, hadamard.hadamard_rotate_torch(x, key, rounds, inverse=inverse, block=block))
+    key, rounds = (2**64 - 5, 2) if block is None else (7, 1)
+    found = hadamard_triton.hadamard_rotate(x, key, rounds, inverse=inverse, block=block)
+    assert equal(found, hadamard.hadamard_rotate(x, key, rounds, inverse=inverse, block=block))
+    assert equal(found, hadamard.hadamard_rotate_torch(x, key, rounds, inverse=inverse, block=block))
     assert equal(x, entries(numel))
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-@pytest.mark.parametrize("block", [None, 2048, 8192])
-@pytest.mark.parametrize("numel", [2047, 2048, 4096 + 300, 16_384 + 2048 + 65, 2 * 16_384 - 1])
+@pytest.mark.parametrize(("numel", "block"), [(511, None), (4096 + 2048 + 65, None), (5000, 2048)])
 def test_passes_over_rows(numel: int, block: int | None, inverse: bool) -> None:
-    """By tiles of 256 entries, so that a short vector takes one to four passes."""
+    """By tiles of 256 entries, so that a short vector takes two or three passes."""
     x = entries(numel)
     found = hadamard_triton.rotate_by_tiles(x, 11, 1, inverse, block, 8)
     assert equal(found, hadamard.hadamard_rotate(x, 11, inverse=inverse, block=block))

@@ -14,7 +14,10 @@ from thinwire.kernels.jit.launches import launch
 from thinwire.kernels.random.philox_triton import key_argument, words_in_order
 
 _LOG = 12
-"""log2 of the entries of a program: 32 for each of 128 threads."""
+"""log2 of the entries of a program."""
+
+_WARPS = 8
+"""Groups of threads of a program: 16 entries for each thread, so that none of its numbers leaves the registers."""
 
 _COLUMNS_LOG = 5
 """log2 of the neighbouring entries that a further pass reads at least: a line of the cache."""
@@ -53,15 +56,21 @@ def _round(source: Tensor, out: Tensor, key: int, first_block: int, inverse: boo
     tiles = -(-numel >> log)
     constants = {"LEVELS": min(log, top), "MORE": top > log, "INVERSE": inverse, "LOG": log}
     if not inverse:
-        launch(_tiles, tiles, [source, out, numel, key, first_block, top], constants)
+        launch(_tiles, tiles, [source, out, numel, key, first_block, top], constants, num_warps=_WARPS)
         source = out
     for low, levels in reversed(sweeps) if inverse else sweeps:
         programs = -(-numel >> (low + levels)) << (low + levels - log)
         of_rows = {"LOW": low, "LEVELS": levels, "MORE": top > low + levels, "INVERSE": inverse}
-        launch(_rows, programs, [source, out, numel], {**of_rows, "COPIES": source is not out, "LOG": log})
+        launch(
+            _rows,
+            programs,
+            [source, out, numel],
+            {**of_rows, "COPIES": source is not out, "LOG": log},
+            num_warps=_WARPS,
+        )
         source = out
     if inverse:
-        launch(_tiles, tiles, [source, out, numel, key, first_block, top], constants)
+        launch(_tiles, tiles, [source, out, numel, key, first_block, top], constants, num_warps=_WARPS)
 
 
 @triton.jit
@@ -107,8 +116,7 @@ def _tiles(
     above = (start ^ numel) >> LOG
     apart = tl.where(above != 0, 1 << LOG, lanes ^ (numel & ((1 << LOG) - 1)).to(tl.int32))
     log = tl.zeros_like(lanes)
-    for number in tl.static_range(LEVELS):
-        level: tl.constexpr = LEVELS - 1 - number if INVERSE else number
+    for level in tl.static_range(LEVELS - 1 if INVERSE else 0, -1 if INVERSE else LEVELS, -1 if INVERSE else 1):
         is_active = (apart >> (level + 1)) != 0
         u = _butterfly(u, is_active, level, LOG)
         log += is_active.to(tl.int32)
@@ -156,8 +164,7 @@ def _rows(
         inside = inside & (apart != 0)
     u = tl.load(source + places, mask=inside, other=0.0)
     log = tl.zeros_like(lanes) + LOW
-    for step in tl.static_range(LEVELS):
-        level: tl.constexpr = LEVELS - 1 - step if INVERSE else step
+    for level in tl.static_range(LEVELS - 1 if INVERSE else 0, -1 if INVERSE else LEVELS, -1 if INVERSE else 1):
         is_active = (apart >> level) != 0
         u = _butterfly(u, is_active, COLUMNS + level, LOG)
         log += is_active.to(tl.int32)
