@@ -84,6 +84,12 @@ def _butterfly(u: tl.tensor, is_active: tl.tensor, BIT: tl.constexpr, LOG: tl.co
 
 
 @triton.jit
+def _highest_bit(number: tl.tensor) -> tl.tensor:
+    """Of a whole number from 1 to ``2**24``, by the exponent of the float; below 0 for 0."""
+    return (number.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
+
+
+@triton.jit
 def _scale(log: tl.tensor) -> tl.tensor:
     """``2**(-log / 2)`` rounded to f32, by its bits: a power of two, times the root of a half if ``log`` is odd."""
     power = ((127 - (log >> 1)) << 23).to(tl.float32, bitcast=True)
@@ -115,11 +121,9 @@ def _tiles(
     # From the tile's own bits on, the same for all its entries.
     above = (start ^ numel) >> LOG
     apart = tl.where(above != 0, 1 << LOG, lanes ^ (numel & ((1 << LOG) - 1)).to(tl.int32))
-    log = tl.zeros_like(lanes)
+    log = tl.minimum(_highest_bit(apart), LEVELS)
     for level in tl.static_range(LEVELS - 1 if INVERSE else 0, -1 if INVERSE else LEVELS, -1 if INVERSE else 1):
-        is_active = (apart >> (level + 1)) != 0
-        u = _butterfly(u, is_active, level, LOG)
-        log += is_active.to(tl.int32)
+        u = _butterfly(u, log > level, level, LOG)
     factor = _scale(log)
     if MORE:
         if INVERSE:
@@ -163,14 +167,12 @@ def _rows(
     if not COPIES:
         inside = inside & (apart != 0)
     u = tl.load(source + places, mask=inside, other=0.0)
-    log = tl.zeros_like(lanes) + LOW
+    count = tl.maximum(_highest_bit(apart) + 1, 0)
     for level in tl.static_range(LEVELS - 1 if INVERSE else 0, -1 if INVERSE else LEVELS, -1 if INVERSE else 1):
-        is_active = (apart >> level) != 0
-        u = _butterfly(u, is_active, COLUMNS + level, LOG)
-        log += is_active.to(tl.int32)
+        u = _butterfly(u, count > level, COLUMNS + level, LOG)
     if not INVERSE:
-        factor = _scale(log)
+        factor = _scale(LOW + tl.minimum(count, LEVELS))
         if MORE:
-            factor = tl.where((apart >> LEVELS) != 0, 1.0, factor)
+            factor = tl.where(count > LEVELS, 1.0, factor)
         u = u * factor
     tl.store(target + places, u, mask=inside)
