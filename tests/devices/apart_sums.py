@@ -14,6 +14,8 @@ from thinwire.kernels.reduce import (
     moments_triton,
     segment_sums,
     segment_sums_triton,
+    truncated_sums,
+    truncated_sums_triton,
 )
 from thinwire.kernels.reduce.block_trees_triton import fold_levels, levels_of, sum_segments
 
@@ -130,3 +132,17 @@ def test_of_entries_and_a_residual(power: int) -> None:
     assert equal(sums, segment_sums.segment_sums(u, offsets, power))  # type: ignore[arg-type]
     largest = segment_sums_triton.max_segments(x, residual, 0.7, offsets)
     assert equal(largest, segment_sums.segment_max(u, offsets))
+
+
+@pytest.mark.parametrize("what", ["powers", "weights", "entries"])
+@pytest.mark.parametrize("ends", CUTS, ids=str)
+def test_sums_near_the_centre(ends: list[int], what: truncated_sums.What) -> None:
+    x, offsets, generator = entries(ends[-1], "finite"), torch.tensor(ends), torch.Generator().manual_seed(1)
+    # Some entries at no distance of the centre, some at a part of it that is rounded, some beyond the bound.
+    centres = torch.randn(len(ends) - 1, generator=generator) * 0.01
+    centres[::2] = -2.5
+    bounds = torch.rand(len(ends) - 1, generator=generator) * 1e9
+    bounds[1::3] = math.inf
+    found = truncated_sums_triton.tail_sums(x, offsets, centres, bounds, what)
+    assert equal(found, truncated_sums.tail_sums(x, offsets, centres, bounds, what))
+    assert equal(found, truncated_sums.tail_sums_torch(x, offsets, centres, bounds, what))
