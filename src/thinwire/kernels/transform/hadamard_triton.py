@@ -120,7 +120,9 @@ def _tiles(
         u = _negated(u, first, key, LOG)
     # From the tile's own bits on, the same for all its entries.
     above = (start ^ numel) >> LOG
-    apart = tl.where(above != 0, 1 << LOG, lanes ^ (numel & ((1 << LOG) - 1)).to(tl.int32))
+    # Of int64, since Triton makes a constant of a length of 1.
+    rest = ((tl.zeros([], tl.int64) + numel) & ((1 << LOG) - 1)).to(tl.int32)
+    apart = tl.where(above != 0, 1 << LOG, lanes ^ rest)
     log = tl.minimum(_highest_bit(apart), LEVELS)
     for level in tl.static_range(LEVELS - 1 if INVERSE else 0, -1 if INVERSE else LEVELS, -1 if INVERSE else 1):
         u = _butterfly(u, log > level, level, LOG)
