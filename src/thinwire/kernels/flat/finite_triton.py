@@ -1,7 +1,5 @@
 """Where the first entry is that is not finite, on CUDA."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -18,7 +16,7 @@ def first_nonfinite(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def _first_nonfinite(x: Any, first: Any, numel: Any, BLOCK: tl.constexpr) -> None:
+def _first_nonfinite(x: tl.tensor, first: tl.tensor, numel: tl.tensor, BLOCK: tl.constexpr) -> None:
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = places < numel
     bits = tl.load(x + places, mask=inside, other=0.0).to(tl.uint32, bitcast=True) & 0x7FFFFFFF

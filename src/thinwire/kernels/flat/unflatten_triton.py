@@ -1,0 +1,75 @@
+"""A vector onto many tensors, on CUDA: a dense one in one pass, a sparse one without being written out before."""
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from thinwire.arrays import to_device
+from thinwire.kernels.flat.flatten_triton import addresses_of, table_of
+from thinwire.kernels.flat.order_triton import first_disorder
+from thinwire.kernels.flat.segments_triton import search_each
+from thinwire.kernels.jit.launches import BLOCK, launch
+
+
+def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
+    """See :func:`thinwire.kernels.flat.unflatten.unflatten_torch`; one pass, one launch for all tensors."""
+    targets = [tensor for tensor in tensors if tensor.numel()]
+    if targets:
+        table = table_of(targets, x.device)
+        launch(_unflatten, triton.cdiv(x.numel(), BLOCK), [table, len(targets), x.numel(), x], {"BLOCK": BLOCK})
+
+
+def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor]) -> None:
+    """See :func:`thinwire.kernels.flat.unflatten.unflatten_sparse_torch`; zeros in one launch, the values in another.
+
+    Indices that do not ascend strictly within the tensors leave them unchanged and raise nothing: that would wait.
+    """
+    targets = [tensor for tensor in tensors if tensor.numel()]
+    if not targets:
+        return
+    device, numel = targets[0].device, sum(tensor.numel() for tensor in targets)
+    indices, values = to_device(indices, device).contiguous(), to_device(values.detach(), device).contiguous()
+    disorder, table = first_disorder(indices, numel), table_of(targets, device)
+    place: list[Tensor | int | float] = [table, len(targets), numel, disorder, indices.numel()]
+    constants = {"BLOCK": BLOCK}
+    launch(_clear, triton.cdiv(numel, BLOCK), place, constants)
+    launch(_put, triton.cdiv(indices.numel(), BLOCK), [*place, indices, values], constants)
+
+
+@triton.jit
+def _unflatten(table: tl.tensor, num_tensors: tl.tensor, numel: tl.tensor, x: tl.tensor, BLOCK: tl.constexpr) -> None:
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = places < numel
+    entries = tl.load(x + places, mask=inside, other=0.0)
+    tl.store(addresses_of(table, num_tensors, numel, BLOCK), entries, mask=inside)
+
+
+@triton.jit
+def _clear(
+    table: tl.tensor, num_tensors: tl.tensor, numel: tl.tensor, disorder: tl.tensor, count: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = places < tl.where(tl.load(disorder) == count, numel, 0)
+    zeros = tl.zeros([BLOCK], tl.float32)
+    tl.store(addresses_of(table, num_tensors, numel, BLOCK), zeros, mask=inside)
+
+
+@triton.jit
+def _put(
+    table: tl.tensor, num_tensors: tl.tensor, numel: tl.tensor, disorder: tl.tensor, count: tl.tensor,
+    indices: tl.tensor, values: tl.tensor, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    # Nothing is inside if the indices are out of order.
+    inside = places < tl.where(tl.load(disorder) == count, count, 0)
+    index = tl.load(indices + places, mask=inside, other=0)
+    value = tl.load(values + places, mask=inside, other=0.0)
+    ends = table + num_tensors
+    zero = tl.zeros([BLOCK], tl.int64)
+    numbers = search_each(ends, zero, zero + (num_tensors - 1), num_tensors + tl.zeros([], tl.int64), index)
+    begins = tl.load(ends + numbers)
+    targets = tl.load(table + numbers).to(tl.pointer_type(tl.float32)) + (index - begins)
+    tl.store(targets, value, mask=inside)

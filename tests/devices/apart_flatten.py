@@ -1,0 +1,93 @@
+"""Triton's kernels between many tensors and one vector, in its interpreter, against the CPU's loops and the twins."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from thinwire.kernels.flat import flatten, flatten_triton, unflatten, unflatten_triton
+
+SHAPES: list[list[tuple[int, ...]]] = [
+    [],
+    [(0,)],
+    [()],
+    [(63,)],
+    [(8, 8)],
+    [(65,), (0, 3), ()],
+    [(4097,)],
+    [(1000,), (24,), (1024,), (3, 5), (1, 1, 1), (2000,)],
+    [(3,)] * 500,
+]
+
+
+def tensors_of(shapes: list[tuple[int, ...]], seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    for tensor in tensors:
+        tensor.view(-1)[::7], tensor.view(-1)[1::7], tensor.view(-1)[2::11] = 0.0, -0.0, 1e-42
+    return tensors
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    """By bits; NaN is NaN whatever its bits."""
+    one, other = (torch.nan_to_num(each, nan=7.0, posinf=math.inf, neginf=-math.inf) for each in (one, other))
+    return torch.equal(one.view(torch.int32), other.view(torch.int32))
+
+
+@pytest.mark.parametrize("subtracts", [False, True])
+@pytest.mark.parametrize("bad", [None, math.nan, -math.inf])
+@pytest.mark.parametrize("shapes", SHAPES, ids=lambda shapes: f"{len(shapes)}of{sum(map(math.prod, shapes))}")
+def test_flattened(shapes: list[tuple[int, ...]], bad: float | None, subtracts: bool) -> None:
+    tensors = tensors_of(shapes, 0)
+    # Gaps in memory: a copy is made of those.
+    tensors = [tensor.T.contiguous().T if tensor.dim() == 2 else tensor for tensor in tensors]
+    numel = sum(tensor.numel() for tensor in tensors)
+    places = [numel // 2, numel - 1] if bad is not None and numel else []
+    worst = 0.0 if bad is None else bad
+    for place in places:
+        for tensor in tensors:
+            if 0 <= place < tensor.numel():
+                tensor[tuple(int(i) for i in torch.unravel_index(torch.tensor(place), tensor.shape))] = worst
+            place -= tensor.numel()
+    minuend = torch.randn(numel, generator=torch.Generator().manual_seed(5)) if subtracts else None
+    outs = [torch.full((numel,), 3.0) for _ in range(3)]
+    first = flatten_triton.flatten_unread(tensors, outs[0], minuend)
+    assert torch.equal(first, flatten.flatten_unread(tensors, outs[1], minuend))
+    assert first.item() == min(places, default=numel)
+    assert flatten.flatten_finite(tensors, outs[2], minuend) == (not places)
+    assert equal(outs[0], outs[1])
+    assert equal(outs[0], outs[2])
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=lambda shapes: f"{len(shapes)}of{sum(map(math.prod, shapes))}")
+def test_back_onto_tensors(shapes: list[tuple[int, ...]]) -> None:
+    numel = sum(map(math.prod, shapes))
+    x = torch.cat([torch.zeros(0), *(tensor.view(-1) for tensor in tensors_of(shapes, 1))])
+    results = [tensors_of(shapes, 2) for _ in range(3)]
+    bodies = (unflatten_triton.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
+    for body, tensors in zip(bodies, results, strict=True):
+        body(x, tensors)
+    assert all(map(equal, results[0], results[1]))
+    assert all(map(equal, results[0], results[2]))
+    for count in {0, min(1, numel), numel // 3, numel}:
+        indices = torch.randperm(numel, generator=torch.Generator().manual_seed(count))[:count].sort().values
+        values = torch.randn(count, generator=torch.Generator().manual_seed(count))
+        results = [tensors_of(shapes, 3) for _ in range(3)]
+        puts = (
+            unflatten_triton.unflatten_sparse,
+            unflatten.unflatten_sparse,
+            unflatten.unflatten_sparse_torch,
+        )
+        for put, tensors in zip(puts, results, strict=True):
+            if tensors:
+                put(indices, values, tensors)
+        assert all(map(equal, results[0], results[1]))
+        assert all(map(equal, results[0], results[2]))
+
+
+@pytest.mark.parametrize("wrong", [[1, 1], [5, 4], [-1, 2], [3, 9]])
+def test_what_is_out_of_order_writes_nothing(wrong: list[int]) -> None:
+    tensors = [torch.ones(4), torch.ones(1, 5)]
+    unflatten_triton.unflatten_sparse(torch.tensor(wrong), torch.zeros(2), tensors)
+    assert all(bool((tensor == 1).all()) for tensor in tensors)

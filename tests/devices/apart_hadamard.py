@@ -1,0 +1,39 @@
+"""Triton's Hadamard transform, in its interpreter, against the loops on the CPU and the twin in torch."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from thinwire.kernels.transform import hadamard, hadamard_triton
+
+
+def entries(numel: int) -> Tensor:
+    x = torch.randn(numel, generator=torch.Generator().manual_seed(numel))
+    x[::7], x[1::7], x[2::11], x[3::11] = 0.0, -0.0, 1e-42, -2.5
+    return x
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.view(torch.int32), other.view(torch.int32))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("block", [None, 1, 64, 4096])
+@pytest.mark.parametrize("numel", [0, 1, 63, 64, 65, 4096, 4097, 12_365])
+def test_rotated(numel: int, block: int | None, inverse: bool) -> None:
+    x = entries(numel)
+    key, rounds = (2**64 - 5, 2) if block is None else (7, 1)
+    found = hadamard_triton.hadamard_rotate(x, key, rounds, inverse=inverse, block=block)
+    assert equal(found, hadamard.hadamard_rotate(x, key, rounds, inverse=inverse, block=block))
+    assert equal(found, hadamard.hadamard_rotate_torch(x, key, rounds, inverse=inverse, block=block))
+    assert equal(x, entries(numel))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize(("numel", "block"), [(511, None), (4096 + 2048 + 65, None), (5000, 2048)])
+def test_passes_over_rows(numel: int, block: int | None, inverse: bool) -> None:
+    """By tiles of 256 entries, so that a short vector takes two or three passes."""
+    x = entries(numel)
+    found = hadamard_triton.rotate_by_tiles(x, 11, 1, inverse, block, 8)
+    assert equal(found, hadamard.hadamard_rotate(x, 11, inverse=inverse, block=block))
+    assert equal(found, hadamard.hadamard_rotate_torch(x, 11, inverse=inverse, block=block))
