@@ -1,6 +1,5 @@
 """Triton's generator, in its interpreter, against the loops on the CPU and the twins in torch."""
 
-
 import pytest
 import torch
 import triton
