@@ -1,6 +1,5 @@
 """Triton's generator, in its interpreter, against the loops on the CPU and the twins in torch."""
 
-
 import pytest
 import torch
 import triton
@@ -12,7 +11,7 @@ from thinwire.kernels.random.philox_triton import halves_in_order, key_argument,
 from thinwire.kernels.random.philox_triton import random_words as triton_words
 from thinwire.kernels.random.philox_triton import uniform as triton_uniform
 
-KEYS = [0, 1, 16, 2**31 - 1, 2**32, 0x0123456789ABCDEF, 2**63, 2**64 - 1]
+KEYS = [0, 1, 16, 2**31 - 1, 2**31 + 5, 2**32, 0x0123456789ABCDEF, 2**63, 2**64 - 1]
 STARTS = [0, 1, 2, 3, 1021, 2**34 - 3, 2**62 - 5000]
 
 

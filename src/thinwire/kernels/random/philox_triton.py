@@ -55,7 +55,8 @@ def _fill(out: Tensor, key: int, start: int) -> None:
 @triton.jit
 def philox(blocks: tl.tensor, STAGE: tl.constexpr, key: tl.tensor) -> Any:
     """The four words (uint32) of each of ``blocks`` (int64); ``STAGE`` is the highest word of the counter."""
-    wide = tl.to_tensor(key).to(tl.int64)
+    # A sum, since the interpreter holds what is just above 2**31 in 32 bits whatever its type says.
+    wide = tl.zeros([], tl.int64) + key
     k0, k1 = wide.to(tl.uint32), (wide >> 32).to(tl.uint32)
     c0, c1 = blocks.to(tl.uint32), (blocks >> 32).to(tl.uint32)
     c2 = tl.zeros_like(c0)

@@ -1,0 +1,73 @@
+"""Triton's kernels that add packed levels, in its interpreter, against the loops on the CPU and the twins in torch."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from thinwire.kernels.bitpack.bits import pack
+from thinwire.kernels.quantize import levels_add, levels_add_triton
+
+# The interpreter calculates by numpy, which warns of NaN.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+# Segments of one size, of one entry, empty ones, more than one block with a ragged end.
+CUTS = [
+    [0], [0, 0], [0, 1], [0, 63], [0, 64], [0, 65], [0, 4097], [0, 512, 1024, 1537], [0, 512, 1024, 1500],
+    [0, 7, 14, 20], [0, 1, 2, 3], [0, 0, 1, 1, 1025, 2050, 2050], [0, 3000, 3000, 3001, 3050],
+]  # fmt: skip
+WIDTHS = [
+    (1, 0),
+    (2, 1),
+    (3, 3),
+    (4, 7),
+    (5, 11),
+    (8, 127),
+    (9, 255),
+    (12, 2000),
+    (16, 32767),
+    (25, 2**24),
+    (31, 2**30 - 1),
+]
+
+
+def material(ends: list[int], width: int, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Packed codes, a unit for each segment, and a sum."""
+    numel, generator = ends[-1], torch.Generator().manual_seed(width + ends[-1])
+    codes = torch.randint(0, 2**width, (numel,), generator=generator)
+    units = torch.randn(len(ends) - 1, generator=generator)
+    out = torch.randn(numel, generator=generator)
+    out[::3], out[1::3] = -0.0, 1e-42
+    if kind == "strange":
+        units[::2] = 1e-42
+        units[1::3] = math.inf
+        out[2::5] = -math.inf
+    return pack(codes, width), units, out
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """By bits; NaN is NaN whatever its bits."""
+    at = one.isnan() & other.isnan()
+    return torch.equal(one.view(torch.int32).masked_fill(at, 0), other.view(torch.int32).masked_fill(at, 0))
+
+
+@pytest.mark.parametrize(("width", "num_levels"), WIDTHS)
+@pytest.mark.parametrize("kind", ["usual", "strange"])
+def test_levels_are_added_and_written(width: int, num_levels: int, kind: str) -> None:
+    for ends in CUTS:
+        packed, units, out = material(ends, width, kind)
+        offsets = torch.tensor(ends)
+        for factor in (1.0, -1.0, 1 / 3):
+            found, loops, torchs = out.clone(), out.clone(), out.clone()
+            levels_add_triton.add_levels(packed, width, num_levels, units, offsets, found, factor)
+            levels_add.add_levels(packed, width, num_levels, units, offsets, loops, factor)
+            levels_add.add_levels_torch(packed, width, num_levels, units, offsets, torchs, factor)
+            assert same(found, loops)
+            assert same(found, torchs)
+        found, loops, torchs = out.clone(), out.clone(), out.clone()
+        levels_add_triton.write_levels(packed, width, num_levels, units, offsets, found)
+        levels_add.write_levels(packed, width, num_levels, units, offsets, loops)
+        levels_add.write_levels_torch(packed, width, num_levels, units, offsets, torchs)
+        assert same(found, loops)
+        assert same(found, torchs)
