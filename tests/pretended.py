@@ -29,6 +29,10 @@ READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique_dim", 
 """Operations that wait for the device because their result, or its length, is a number that the host needs."""
 
 
+MIXED = ("copy_", "_to_copy", "index", "index_put_", "_foreach_copy_", "set_data")
+"""Operations of which a tensor may be on the host, also if it is no single number."""
+
+
 class Pretended(Tensor):
     """A tensor of the pretended device."""
 
@@ -129,6 +133,8 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     makes = of_device if target is None else target.type == DEVICE.type
     returned = func._schema.returns
     is_view = not written and bool(returned) and all(each.alias_info is not None for each in returned)
+    if of_device and name not in MIXED:
+        _refuse_mixed(name, args, kwargs)
     if of_device and not is_view:
         _note(name, args, kwargs, written)
         if name in READS or _indexes_by_mask(name, args) or (name == "_to_copy" and not makes):
@@ -155,6 +161,13 @@ def _note(name: str, args: Any, kwargs: Any, written: Sequence[Any]) -> None:
     targets = [each.inner for leaf in written for each in tree_leaves(leaf) if isinstance(each, Pretended)]
     sources = [each.inner for each in tree_leaves((args, kwargs)) if isinstance(each, Pretended)]
     ORDER.touch(name, current_stream().number, sources, targets)
+
+
+def _refuse_mixed(name: str, args: Any, kwargs: Any) -> None:
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    strange = [each for each in tensors if not isinstance(each, Pretended) and each.dim()]
+    if strange:
+        raise RuntimeError(f"{name}: expected all tensors to be on one device, but {strange[0].shape} is on the host")
 
 
 def _host_waits(name: str) -> None:

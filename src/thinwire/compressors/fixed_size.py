@@ -70,7 +70,7 @@ class FixedSize:
     def _compress(self, x: Tensor, key: Key, segments: Segments) -> Payload:
         counts = draw_counts(self.k, self.density, segments, key)
         address = key.fold("indices").bits64()
-        kept = x.index_select(0, segment_subsets(address, segments.offsets(), counts).to(x.device))
+        kept = x.index_select(0, segment_subsets(address, segments.offsets(), counts, x.device))
         cut = kept_segments(segments, counts)
         if self.center == "zero":
             return self._drawn(kept, cut, counts, address, key, segments)

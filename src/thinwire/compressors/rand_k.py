@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.amount import (
     check_amount,
     draw_counts,
@@ -71,7 +72,7 @@ class RandK:
         """The drawn indices, ascending, and their compressed values."""
         check_vector(x, segments)
         counts = draw_counts(self.k, self.density, segments, key)
-        indices = segment_subsets(key.fold("indices").bits64(), segments.offsets(), counts)
+        indices = segment_subsets(key.fold("indices").bits64(), segments.offsets(), counts, x.device)
         return self._payload(indices, x.index_select(0, indices), counts, key, segments)
 
     def compress_residual(
@@ -80,7 +81,7 @@ class RandK:
         """Compress ``u = decay * residual + x``, leave ``u`` minus the decoded payload in ``out``: one pass."""
         check_vector(x, segments)
         counts = draw_counts(self.k, self.density, segments, key)
-        indices = segment_subsets(key.fold("indices").bits64(), segments.offsets(), counts)
+        indices = segment_subsets(key.fold("indices").bits64(), segments.offsets(), counts, x.device)
         payload = self._payload(indices, accumulate_take(x, residual, decay, out, indices), counts, key, segments)
         payload.add_to(out, -1.0)
         return payload
@@ -90,7 +91,7 @@ class RandK:
         if self.unbiased:
             sizes = segments.offsets().diff()
             factors = sizes.to(torch.float32) / counts.clamp_min(1).to(torch.float32)
-            kept = magnified(kept, factors.repeat_interleave(counts))
+            kept = magnified(kept, to_device(factors.repeat_interleave(counts), kept.device))
         values = self.values.compress(kept, key.fold("values"), kept_segments(segments, counts))
         return Sparse(segments.numel, indices, values)
 

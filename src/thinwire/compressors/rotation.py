@@ -133,7 +133,7 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
     counts = [split_counts(size, bits) for size in _block_sizes(x.numel(), block)]
     few, many = (Segments.of_sizes([count[place] for count in counts]) for place in (1, 0))
     if bits < 1:
-        values = rotated.index_select(0, segment_subsets(drawn, blocks.offsets(), few.offsets().diff()))
+        values = rotated.index_select(0, segment_subsets(drawn, blocks.offsets(), few.offsets().diff(), x.device))
         kept = _Coded.of(values, few, 1, units)
         factors = sizes.to(torch.float64) / few.offsets().diff().clamp_min(1).to(torch.float64)
         norms = segment_sums(values, few.offsets(), 2)

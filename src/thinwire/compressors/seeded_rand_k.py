@@ -69,7 +69,7 @@ class SharedSeedRandK:
         support = common_key(key) if self.shared else key
         counts = draw_counts(self.k, self.density, segments, support)
         address = support.fold("indices").bits64()
-        kept = x.index_select(0, segment_subsets(address, segments.offsets(), counts).to(x.device))
+        kept = x.index_select(0, segment_subsets(address, segments.offsets(), counts, x.device))
         if self.unbiased:
             kept = magnified(kept, upscales(segments, counts).to(x.device))
         # As many segments as the vector has, even where nothing is kept of the only one.

@@ -89,8 +89,8 @@ class Threshold:
         )
         if torch.equal(counts, sizes):
             return sample_quantiles(x, sizes, self._wanted(sizes))
-        places = segment_subsets(key.fold("sample").bits64(), offsets, counts)
-        return sample_quantiles(x.index_select(0, places.to(x.device)), counts, self._wanted(counts))
+        places = segment_subsets(key.fold("sample").bits64(), offsets, counts, x.device)
+        return sample_quantiles(x.index_select(0, places), counts, self._wanted(counts))
 
     def _wanted(self, counts: Tensor) -> Tensor:
         wanted = (counts.to(torch.float32) * (self.density or 1.0) + 0.5).floor().to(torch.int64).clamp(min=1)

@@ -8,6 +8,7 @@ from thinwire.kernels.sample.subset import segment_subsets
 from thinwire.layout import Segments
 from thinwire.payloads.base import Payload
 from thinwire.payloads.sparse import Sparse
+from thinwire.payloads.transfer import device_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +39,8 @@ class SeededSparse:
     def sparse(self) -> Sparse:
         """The same vector with its indices written out."""
         counts = self.kept.offsets().diff()
-        return Sparse(self.numel, segment_subsets(self.key, self.segments.offsets(), counts), self.values)
+        places = segment_subsets(self.key, self.segments.offsets(), counts, device_of(self.values))
+        return Sparse(self.numel, places, self.values)
 
     def to_dense(self) -> Tensor:
         """Zeros with the kept entries filled in."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
+from thinwire.arrays import CPU
 from thinwire.payloads.base import Payload
 from thinwire.staging import stage
 
@@ -43,6 +44,19 @@ def to_host(payload: Payload) -> Payload:
     arrived = dict(zip(map(id, found), stage(found).wait(), strict=True))
     host: Payload = _replaced(payload, arrived)
     return host
+
+
+def device_of(payload: Payload) -> torch.device:
+    """Where a payload's tensors lie; on the CPU if they do not all lie elsewhere.
+
+    Example:
+        >>> from thinwire.payloads import Dense
+        >>> device_of(Dense(torch.ones(2)))
+        device(type='cpu')
+    """
+    found: list[Tensor] = []
+    _find(payload, found)
+    return found[0].device if found else CPU
 
 
 def _find(value: object, found: list[Tensor]) -> None:
