@@ -153,9 +153,11 @@ def round_entries(
 @triton.jit
 def fold_rows(numbers: tl.tensor, ROWS: tl.constexpr, LOG: tl.constexpr) -> Any:
     """Sums of the rows of ``[ROWS, 2**LOG]`` by halving, ``a = a[:n/2] + a[n/2:]``."""
+    # Halved along the first axis: along the second, LLVM does not come to an end where the numbers are used again.
+    numbers = tl.trans(numbers)
     for level in tl.static_range(LOG):
         # A sum of two is the same in any order.
-        numbers = tl.sum(tl.reshape(numbers, (ROWS, 2, 1 << (LOG - 1 - level))), 1)
+        numbers = tl.sum(tl.reshape(numbers, (2, 1 << (LOG - 1 - level), ROWS)), 0)
     return tl.reshape(numbers, (ROWS,))
 
 
