@@ -1,9 +1,12 @@
 """Launching Triton's kernels: the one place that hands a kernel to the device."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
+
+Argument: TypeAlias = Tensor | int | float
+"""What a kernel is given beside its constants."""
 
 BLOCK = 1024
 """Entries of a program, where nothing else is better."""
@@ -12,7 +15,7 @@ BLOCK = 1024
 def launch(
     kernel: Any,
     programs: int,
-    arguments: Sequence[Tensor | int | float],
+    arguments: Sequence[Argument],
     constants: Mapping[str, int],
     num_warps: int = 4,
 ) -> None:

@@ -15,7 +15,7 @@ from thinwire.arrays import array_of, to_device
 from thinwire.kernels.bitpack.bits_triton import packed_room, store_packed
 from thinwire.kernels.flat.finite import LARGEST
 from thinwire.kernels.flat.segments_triton import common_size, cut_at, segments_of
-from thinwire.kernels.jit.launches import BLOCK, launch
+from thinwire.kernels.jit.launches import BLOCK, Argument, launch
 from thinwire.kernels.quantize.dither import Norm
 from thinwire.kernels.random.philox_triton import key_argument, philox
 from thinwire.kernels.reduce.block_trees_triton import levels_of, load_entries, sum_segments
@@ -57,26 +57,21 @@ def _run(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     num_segments, numel = offsets.numel() - 1, x.numel()
     # Where a kernel finds the factor of a scale, it leaves the scale.
-    factors = torch.ones(1, device=x.device) if shrink is None else to_device(shrink, x.device)
+    factors = torch.ones(1, dtype=torch.float32, device=x.device) if shrink is None else to_device(shrink, x.device)
     scales = factors.expand(num_segments).clone()
     width = (2 * num_levels).bit_length()
     packed, target = packed_room(numel, width, x.device)
     ends = array_of(offsets)
     size = triton.next_power_of_2(numel) if num_segments == 1 else common_size(ends)
     power = 2 if norm == "l2" else 0
-    source = [x, x if residual is None else residual, float(decay), x if out is None else out]
-    rest = [target, float(num_levels), key_argument(key)]
+    source: list[Argument] = [x, x if residual is None else residual, float(decay), x if out is None else out]
+    rest: list[Argument] = [target, float(num_levels), key_argument(key)]
     constants = {"REMEMBERS": residual is not None, "WIDTH": width}
     programs = triton.cdiv(numel, BLOCK)
     if 0 < size <= BLOCK and BLOCK % size == 0:
         arguments = [*source, scales, *rest, numel]
-        launch(
-            _quantize_buckets,
-            programs,
-            arguments,
-            {"POWER": power, "LOG": size.bit_length() - 1, **constants},
-            num_warps=4,
-        )
+        log = size.bit_length() - 1
+        launch(_quantize_buckets, programs, arguments, {"POWER": power, "LOG": log, **constants})
         return packed, scales
     units = _measure(x, residual, decay, offsets, num_levels, power, scales)
     cut = cut_at(offsets, x.device)
@@ -95,8 +90,8 @@ def _measure(
             sum_segments(x, residual, decay, levels_of(offsets, x.device), 2, measures)
     else:
         measures = max_segments(x, residual, decay, offsets)
-    units = torch.empty((3, scales.numel()), device=x.device)
-    arguments = [measures, scales, units, scales.numel(), float(num_levels)]
+    units = torch.empty((3, scales.numel()), dtype=torch.float32, device=x.device)
+    arguments: list[Argument] = [measures, scales, units, scales.numel(), float(num_levels)]
     launch(_scale, triton.cdiv(scales.numel(), BLOCK), arguments, {"POWER": power, "BLOCK": BLOCK})
     return units
 
