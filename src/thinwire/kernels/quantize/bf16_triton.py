@@ -11,7 +11,7 @@ from thinwire.kernels.random.philox_triton import halves_in_order, key_argument
 
 def round_to_bf16(x: Tensor, key: int, out: Tensor) -> Tensor:
     """See :func:`thinwire.kernels.quantize.bf16.round_to_bf16_torch`; one pass over both."""
-    arguments = [x.view(torch.int32), key_argument(key), out.view(torch.int16), x.numel()]
+    arguments: list[Tensor | int | float] = [x.view(torch.int32), key_argument(key), out.view(torch.int16), x.numel()]
     launch(_round, triton.cdiv(x.numel(), BLOCK), arguments, {"BLOCK": BLOCK})
     return out
 

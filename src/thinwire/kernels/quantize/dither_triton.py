@@ -64,8 +64,13 @@ def _run(
     ends = array_of(offsets)
     size = triton.next_power_of_2(numel) if num_segments == 1 else common_size(ends)
     power = 2 if norm == "l2" else 0
-    source = [x, x if residual is None else residual, float(decay), x if out is None else out]
-    rest = [target, float(num_levels), key_argument(key)]
+    source: list[Tensor | int | float] = [
+        x,
+        x if residual is None else residual,
+        float(decay),
+        x if out is None else out,
+    ]
+    rest: list[Tensor | int | float] = [target, float(num_levels), key_argument(key)]
     constants = {"REMEMBERS": residual is not None, "WIDTH": width}
     programs = triton.cdiv(numel, BLOCK)
     if 0 < size <= BLOCK and BLOCK % size == 0:
@@ -80,8 +85,9 @@ def _run(
         return packed, scales
     units = _measure(x, residual, decay, offsets, num_levels, power, scales)
     cut = cut_at(offsets, x.device)
-    arguments = [*source, units, *rest, *cut.arguments]
-    launch(_quantize_segments, programs, arguments, {"UNIFORM": cut.is_uniform, **constants})
+    launch(
+        _quantize_segments, programs, [*source, units, *rest, *cut.arguments], {"UNIFORM": cut.is_uniform, **constants}
+    )
     return packed, scales
 
 
@@ -96,7 +102,7 @@ def _measure(
     else:
         measures = max_segments(x, residual, decay, offsets)
     units = torch.empty((3, scales.numel()), device=x.device)
-    arguments = [measures, scales, units, scales.numel(), float(num_levels)]
+    arguments: list[Tensor | int | float] = [measures, scales, units, scales.numel(), float(num_levels)]
     launch(_scale, triton.cdiv(scales.numel(), BLOCK), arguments, {"POWER": power, "BLOCK": BLOCK})
     return units
 
