@@ -144,6 +144,10 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
                 ORDER.late.append((current_stream().number, ORDER.number, args[0], args[1].inner.clone()))
                 return args[0]
             _host_waits(name)
+    if of_device and name in ("div", "div_") and not isinstance(args[1], Pretended):
+        # As on CUDA: a number is inverted first, which rounds otherwise than a division.
+        args = (args[0], 1.0 / torch.as_tensor(args[1], dtype=torch.float32 if args[0].element_size() < 8 else None))
+        func = torch.ops.aten.mul.Tensor if name == "div" else torch.ops.aten.mul_.Tensor
     result = func(*tree_map_only(Pretended, _inner, args), **tree_map_only(Pretended, _inner, kwargs))
     if written and len(returned) == 1 and returned[0].alias_info is not None and returned[0].alias_info.is_write:
         return written[0]

@@ -192,6 +192,18 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
+def over(x: Tensor, divisor: float) -> Tensor:
+    """``x / divisor``, rounded once on every device: CUDA would multiply by the reciprocal of a plain number.
+
+    Example:
+        >>> over(torch.tensor([1.0, 3.0]), 3.0).tolist()[1]
+        1.0
+    """
+    if x.is_cpu:
+        return x / divisor
+    return x / torch.full((), divisor, dtype=x.dtype, device=x.device)
+
+
 def blocks(x: Tensor) -> tuple[Tensor, ...]:
     """Views of a vector, one after another, that the cache holds: for several operations on each in turn.
 

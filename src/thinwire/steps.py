@@ -144,7 +144,8 @@ def sum_in_order(tensors: Sequence[Tensor], divisor: int, out: Tensor) -> None:
     for each in others:
         total += each
     if divisor != 1:
-        total /= divisor
+        # A tensor: some devices multiply by the reciprocal of a plain number.
+        total /= torch.full((), divisor, dtype=total.dtype, device=total.device)
     if total is not out:
         out.copy_(total)
 

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thinwire.arrays import over
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -69,7 +70,7 @@ class KLevel:
             span = highs.double() - lows.double()
         else:
             span = (2.0 * segment_sums(x, offsets, 2)).sqrt()
-        steps = (span / (self.levels - 1)).clamp_(max=LARGEST / (self.levels - 1)).to(torch.float32)
+        steps = over(span, self.levels - 1).clamp_(max=LARGEST / (self.levels - 1)).to(torch.float32)
         codes = round_to_grid(x, offsets, lows, steps, self.levels, key.bits64())
         return Grid(codes, self.levels, lows, steps, segments, self.coding)
 

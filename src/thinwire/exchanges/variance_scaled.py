@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from thinwire.arrays import zeros
+from thinwire.arrays import over, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -69,7 +69,7 @@ class VarianceScaled:
         if not aggregate.finite:
             return aggregate
         if self.ratio is not None:
-            return replace(aggregate, result=aggregate.mean / self.ratio)
+            return replace(aggregate, result=over(aggregate.mean, self.ratio))
         ratio = yield from all_reduce(
             zeros(1, ctx.device).fill_(_ratio(aggregate.sent, square)), divisor=ctx.size, in_place=True
         )

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from thinwire.arrays import array_of, empty, tensor_of
+from thinwire.arrays import array_of, empty, over, tensor_of
 from thinwire.kernels.bitpack.bits import unpack
 from thinwire.kernels.quantize.levels_add import add_levels, write_levels
 from thinwire.layout import Segments
@@ -61,7 +61,7 @@ class Levels:
     def units(self) -> Tensor:
         """What a level of 1 stands for in each segment: f32 ``[segments.count]``."""
         if not self.scales.is_cpu:
-            return self.scales / self.num_levels
+            return over(self.scales, self.num_levels)
         # Not torch's division: a thread of its own that helped goes on waiting for more, on the processor that the
         # kernel's next thread needs.
         return tensor_of(array_of(self.scales) / np.float32(self.num_levels))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, over, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries
@@ -66,7 +66,7 @@ def fill_bins(x: Tensor, centre: float, step: float, width: int) -> tuple[Tensor
 def fill_bins_torch(x: Tensor, centre: float, step: float, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`fill_bins` in torch operations, on any device."""
     num_bins, values = 1 << width, x.to(torch.float64)
-    bins = ((values - centre) / step).add_(num_bins / 2).round_().clamp_(0, num_bins - 1).nan_to_num_().to(torch.int64)
+    bins = over(values - centre, step).add_(num_bins / 2).round_().clamp_(0, num_bins - 1).nan_to_num_().to(torch.int64)
     place = torch.arange(x.numel(), dtype=torch.int64, device=x.device)
     rows = place // _CHUNK * _LANES + place % _LANES
     num_rows = -(-x.numel() // _CHUNK) * _LANES

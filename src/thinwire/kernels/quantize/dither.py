@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, over, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.flat.checks import check_entries, offsets_array
@@ -162,7 +162,7 @@ def accumulate_quantize_torch(
     u = residual * decay + x
     levels, scales = _levels_torch(u, offsets, num_levels, norm, key, shrink)
     sizes = offsets.to(x.device).diff()
-    unit = (scales / num_levels).repeat_interleave(sizes, output_size=x.numel())
+    unit = over(scales, num_levels).repeat_interleave(sizes, output_size=x.numel())
     torch.sub(u, unit * levels, out=out)
     return pack_torch(levels + num_levels, (2 * num_levels).bit_length()), scales
 
@@ -173,7 +173,7 @@ def _levels_torch(
     """The signed levels as int32, and the scales."""
     measures = segment_max_torch(u, offsets) if norm == "max" else segment_sums_torch(u, offsets, 2).sqrt()
     norms = torch.where(torch.isfinite(measures), measures.clamp(max=LARGEST), measures).to(torch.float32)
-    units = norms / num_levels
+    units = over(norms, num_levels)
     inverses = 1 / units
     usual = (units > 2.0**-100) & (units < 2.0**100)
     sizes = offsets.to(u.device).diff()
