@@ -7,11 +7,12 @@ export PYTHONDONTWRITEBYTECODE :=
 QUICK := tests/payloads tests/memory tests/wire/test_wire_golden.py tests/wire/test_wire_round_trip.py \
   tests/compressors/test_compressor_contract.py tests/exchanges/test_exchange_contract.py tests/methods/test_method_laws.py
 
-.PHONY: help demo test quick check docs bench reproduce-quick clean
+.PHONY: help demo test quick test-gpu check docs bench reproduce-quick clean
 help:
 	@echo "make demo   compare methods on real data; writes runs/demo/report.html"
 	@echo "make test   all tests and doctests"
 	@echo "make quick  the laws most likely to break, without processes"
+	@echo "make test-gpu  the laws of models on devices, on a CUDA device where there is one"
 	@echo "make check  format, lint, types, floors, the documentation site"
 	@echo "make reproduce-quick  answer 44 questions of reviewers at reduced size; writes runs/reproduce/evidence.md"
 	@echo "make docs   the documentation site, in site/"
@@ -33,6 +34,10 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -k "not law_of_the_mean and not law_of_the_error" $(QUICK)
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest tests/devices/apart_repeats.py tests/devices/apart_methods.py tests/devices/apart_compressors.py \
+	  tests/devices/apart_processes.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -139,20 +139,24 @@ def _number(pattern: str, text: str) -> int:
 def never_launched(made: Sequence[Launch]) -> list[str]:
     """Kernels that some file launches, and no operation did."""
     names = {launch.name for launch in made}
-    missing = []
-    trees = {path: ast.parse(path.read_text()) for path in sorted(_KERNELS.rglob("*_triton.py"))}
-    started = set().union(*map(_started, trees.values()))
-    for path, tree in trees.items():
-        module = ".".join(path.relative_to(_KERNELS).with_suffix("").parts)
-        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        missing += [f"{module}.{name}" for name in sorted(defined & started) if f"{module}.{name}" not in names]
-    return missing
-
-
-def _started(tree: ast.AST) -> set[str]:
-    """The names of what is handed to ``launch``."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "launch"]
-    return {each.id for call in calls for each in ast.walk(call.args[0]) if isinstance(each, ast.Name)}
+    started = set()
+    for path in sorted(_KERNELS.rglob("*_triton.py")):
+        tree = ast.parse(path.read_text())
+        # By the name in this file: the whole name, of kernels and of the modules that hold them.
+        homes = {
+            alias.asname or alias.name: f"{(node.module or '').removeprefix('thinwire.kernels.')}.{alias.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        here = ".".join(path.relative_to(_KERNELS).with_suffix("").parts)
+        homes |= {node.name: f"{here}.{node.name}" for node in tree.body if isinstance(node, ast.FunctionDef)}
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "launch"]
+        handed = {ast.unparse(call.args[0]) for call in calls}
+        for name in handed:
+            first, dot, rest = name.partition(".")
+            started.add(homes[first] + dot + rest)
+    return sorted(started - names)
 
 
 def main() -> int:

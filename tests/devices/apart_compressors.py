@@ -23,8 +23,10 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 def test_messages_and_vectors_are_those_of_the_cpu(compressor: Any) -> None:
     if isinstance(compressor, Underivable):
         pytest.fail(str(compressor))
-    few = [each for number, each in enumerate(situations((7, 64, 1000))) if number % 9 == 0 or each[0].numel() == 1000]
-    for x, segments in few if IS_CUDA else few[::8]:
+    chosen = list(situations((7, 64, 1000)))
+    if not IS_CUDA:  # each operation on a segment takes its time there
+        chosen = [each for each in chosen if each[1].count <= 3][::9]
+    for x, segments in chosen:
         payload = compress(compressor, x, segments)
         if payload is None:
             continue

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.shortening import shortened
 from thinwire.kernels.quantize.codebook import nearest_codes
 from thinwire.kernels.quantize.lloyd_max import LARGEST_BITS, gaussian_table
@@ -122,9 +123,9 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
     address = key.fold("rotation").bits64()
     rotated = hadamard_rotate(x, address, rounds, block=block)
     blocks = _blocks(x.numel(), block)
-    sizes = blocks.offsets().diff()
+    sizes = blocks.offsets().diff().to(torch.float64)
     norms = segment_sums(rotated, blocks.offsets(), 2)
-    units = (norms / sizes.to(torch.float64)).sqrt_().to(torch.float32)
+    units = (norms / to_device(sizes, x.device)).sqrt_().to(torch.float32)
     if bits >= 1 and float(bits).is_integer():
         whole = _Coded.of(rotated, blocks, int(bits), units)
         scales = whole.fits / whole.squares if scale == "contraction" else norms / whole.fits
@@ -135,12 +136,13 @@ def _one(x: Tensor, key: Key, block: int | None, bits: float, rounds: Literal[1,
     if bits < 1:
         values = rotated.index_select(0, segment_subsets(drawn, blocks.offsets(), few.offsets().diff(), x.device))
         kept = _Coded.of(values, few, 1, units)
-        factors = sizes.to(torch.float64) / few.offsets().diff().clamp_min(1).to(torch.float64)
+        factors = to_device(sizes / few.offsets().diff().clamp_min(1).to(torch.float64), x.device)
         norms = segment_sums(values, few.offsets(), 2)
         scales = kept.fits / kept.squares if scale == "contraction" else norms / kept.fits * factors
         return Rotated(SeededSparse(kept.scaled(scales), few, drawn, blocks), address, rounds, block)
     # Of more than half of a block the same key draws just the rest.
-    larger, smaller = split_marked(rotated, subset_marks(drawn, blocks.offsets(), few.offsets().diff()))
+    marks = subset_marks(drawn, blocks.offsets(), few.offsets().diff())
+    larger, smaller = split_marked(rotated, to_device(marks, x.device))
     coarse, fine = _Coded.of(smaller, many, int(bits), units), _Coded.of(larger, few, int(bits) + 1, units)
     if scale == "contraction":
         of_coarse, of_fine = coarse.fits / coarse.squares, fine.fits / fine.squares

@@ -7,12 +7,14 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.sample.halves import merge_marked, subset_marks
 from thinwire.kernels.sparse.scatter import are_disjoint
 from thinwire.payloads.base import Payload, add_dense
 from thinwire.payloads.seeded_sparse import SeededSparse
 from thinwire.payloads.sparse import Sparse
+from thinwire.payloads.transfer import device_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +43,9 @@ class Sum:
         if _are_halves(self.parts):
             first, second = self.parts
             marks = subset_marks(first.key, first.segments.offsets(), first.kept.offsets().diff())
-            return merge_marked(first.values.to_dense(), second.values.to_dense(), marks)
+            return merge_marked(
+                first.values.to_dense(), second.values.to_dense(), to_device(marks, device_of(first.values))
+            )
         total = self.parts[0].to_dense()
         for part in self.parts[1:]:
             part.add_to(total)

@@ -128,9 +128,9 @@ class Channel:
         """The tensors of this part, over ``unit``, as one new vector for :meth:`run`; whether it is finite."""
         flat = empty(self.layout.numel, self.device)
         finite = flatten_any(tensors, flat)
-        return Handed(
-            flat if unit == 1.0 else flat.div_(torch.full((), unit, dtype=torch.float32, device=flat.device))
-        ), finite
+        if unit != 1.0:
+            flat /= torch.full((), unit, dtype=torch.float32, device=self.device)
+        return Handed(flat), finite
 
     def gather_signal(self, compressor: Compressor) -> tuple[Handed, bool | Verdict]:
         """What the method's update sends of the worker's own parameters, as :meth:`gather`.
