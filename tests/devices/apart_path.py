@@ -34,7 +34,7 @@ METHODS = (
     "signtopk:density=10%,granularity=tensor",
     "ef-sgd:k=5",
     "mem-sgd:select=random,k=7",
-    "qsparse:density=20%,levels=7,every=1",
+    "qsparse:density=20%,levels=7,every=1,exchange=gather",
     "signtopk:density=10%,residual_dtype=bf16",
     "dgc:density=10%",
     "local-sgd:every=1",

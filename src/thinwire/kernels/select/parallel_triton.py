@@ -121,7 +121,7 @@ def select_long(
     before = before.cumsum(0)
     found = torch.empty(room, dtype=torch.float32, device=device)
     found_at = torch.empty(room, dtype=torch.int64 if wide else torch.int32, device=device)
-    launch(long.compact, num_chunks, [out, rows, owners, before, found, found_at], block)
+    launch(long.compact, num_chunks, [out, rows, owners, before, found, found_at], block, num_warps=8)
 
     # Those of a segment of less than 2**31 entries count no further.
     histograms = torch.zeros(len(table) * 1024, dtype=torch.int64 if wide else torch.int32, device=device)
