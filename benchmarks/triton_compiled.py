@@ -168,6 +168,7 @@ def main() -> int:
     args = parser.parse_args()
     from triton_calls import operations
 
+    triton.knobs.compilation.always_compile = True
     made = launched(operations)
     bad = [f"{name} is launched by no operation of triton_calls.py" for name in never_launched(made)]
     if args.once:
