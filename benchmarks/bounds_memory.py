@@ -1,7 +1,7 @@
 """What rows of ``thinwire bench`` cannot go below: loops that read and write what the row must, and do nothing else.
 
-Each figure is a multiple of copying as many f32 entries, measured beside it, medians, on one thread unless said. Where a
-row works in parts that the cache holds, as the step with a scale for each tensor does, so does the loop. What the
+Each figure is a multiple of copying as many f32 entries, measured beside it, medians, on one thread unless said. Where
+a row works in parts that the cache holds, as the step with a scale for each tensor does, so does the loop. What the
 processor must compute is not in it; ``bounds_vector.py`` has that of Hadamard and of entropy coding.
 
     python benchmarks/bounds_memory.py

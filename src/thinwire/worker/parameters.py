@@ -168,8 +168,8 @@ def flatten_any(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None =
         >>> flatten_any([torch.ones(2, dtype=torch.bfloat16), torch.zeros(1)], out), out.tolist()
         (True, [1.0, 1.0, 0.0])
     """
-    # A hook is handed gradients of float64, too.
-    tensors = [tensor if tensor.dtype in FORMATS else tensor.detach().float() for tensor in tensors]
+    if not {tensor.dtype for tensor in tensors} <= FORMATS.keys():  # a hook is handed gradients of float64, too
+        tensors = [tensor if tensor.dtype in FORMATS else tensor.detach().float() for tensor in tensors]
     if out.is_cpu:
         return flatten_finite(tensors, out, minuend)
     return Verdict.on(flatten_unread(tensors, out, minuend), out.numel())

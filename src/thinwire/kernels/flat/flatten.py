@@ -45,7 +45,7 @@ def flatten_finite(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
     vectors = array_of(out if minuend is None else minuend), array_of(out)
     subtracts = minuend is not None
     ranges = shares(end, 1, STREAMED_NS)
-    if any(source.dtype != torch.float32 for source in sources):
+    if {source.dtype for source in sources} - {torch.float32}:
         given = (pieces, formats_of(sources), *vectors, subtracts)
         return all(run(flatten_any_format, [(*given, start, stop) for start, stop in ranges]))
     return all(run(_flatten, [(pieces, *vectors, subtracts, start, stop) for start, stop in ranges]))
@@ -57,14 +57,14 @@ def _check(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None) -> li
         raise ConfigError(f"the vector is contiguous float32, got {out.dtype} of shape {tuple(out.shape)}")
     if minuend is not None and (minuend.dtype, minuend.shape, minuend.is_contiguous()) != (out.dtype, out.shape, True):
         raise ConfigError(f"the minuend is as the vector, got {minuend.dtype} of shape {tuple(minuend.shape)}")
-    sources, end = [], 0
-    for tensor in tensors:
-        if tensor.dtype not in FORMATS or tensor.device != out.device:
-            raise ConfigError(
-                f"tensors are float32, bfloat16 or float16 on {out.device}, got {tensor.dtype} on {tensor.device}"
-            )
-        sources.append(tensor if tensor.is_contiguous() else tensor.detach().contiguous())
-        end += tensor.numel()
+    kinds, places = {tensor.dtype for tensor in tensors}, {tensor.device for tensor in tensors}
+    if not kinds <= FORMATS.keys() or not places <= {out.device}:
+        raise ConfigError(
+            f"tensors are float32, bfloat16 or float16 on {out.device}, got {', '.join(map(str, kinds))} on "
+            f"{', '.join(map(str, places))}"
+        )
+    sources = [tensor if tensor.is_contiguous() else tensor.detach().contiguous() for tensor in tensors]
+    end = sum(map(Tensor.numel, sources))
     if end != out.numel():
         raise ConfigError(f"{end} entries do not fill {out.numel()} places")
     return sources
@@ -75,8 +75,8 @@ def pieces_of(tensors: Sequence[Tensor]) -> Any:
 
     A list of lists would take numpy longer than the work on a small model.
     """
-    ends = itertools.accumulate(tensor.numel() for tensor in tensors)
-    return np.array([*(tensor.data_ptr() for tensor in tensors), *ends], np.int64)
+    ends = itertools.accumulate(map(Tensor.numel, tensors))
+    return np.array([*map(Tensor.data_ptr, tensors), *ends], np.int64)
 
 
 def flatten_unread(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> Tensor:

@@ -28,7 +28,7 @@ def can_unflatten(tensors: Sequence[Tensor]) -> bool:
         >>> can_unflatten([torch.zeros(2).bfloat16()]), can_unflatten([torch.zeros(2, 3).T])
         (True, False)
     """
-    return all(each.dtype in WRITTEN and each.is_contiguous() for each in tensors)
+    return {each.dtype for each in tensors} <= WRITTEN and all(map(Tensor.is_contiguous, tensors))
 
 
 def can_unflatten_sparse(tensors: Sequence[Tensor]) -> bool:
@@ -66,15 +66,15 @@ def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
             "a vector of float32 and contiguous tensors of float32 or bfloat16 are needed, got "
             f"{x.dtype} {tuple(x.shape)}"
         )
-    numel = sum(tensor.numel() for tensor in tensors)
-    if numel != x.numel() or any(tensor.device != x.device for tensor in tensors):
+    numel = sum(map(Tensor.numel, tensors))
+    if numel != x.numel() or not {tensor.device for tensor in tensors} <= {x.device}:
         raise ConfigError(f"{x.numel()} entries on {x.device} do not fill {numel} places, or not there")
     if not x.is_cpu:
         body_for(unflatten_torch, x.device)(x, tensors)
         return
     pieces, source = pieces_of(tensors), array_of(x)
     ranges = shares(numel, 1, STREAMED_NS)
-    if any(tensor.dtype != torch.float32 for tensor in tensors):
+    if {tensor.dtype for tensor in tensors} - {torch.float32}:
         formats = formats_of(tensors)
         run(unflatten_any_format, [(pieces, formats, source, start, stop) for start, stop in ranges])
         return
