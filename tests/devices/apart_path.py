@@ -71,6 +71,18 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 2))
 
 
+def test_models_of_sixteen_bits_take_the_path_too(kernels: list[str]) -> None:
+    for text in ("signtopk:density=10%", "qsgd:bits=4", "local-sgd:every=1"):
+        method = parse_method(text)
+        plain = Crew(method, 2, model=lambda: network().to(torch.bfloat16)).run(3)
+        with pretending():
+            crew = Crew(method, 2, model=lambda: network().to(torch.bfloat16).to(DEVICE)).run(3)
+            assert not ORDER.races
+            for model, other in zip(crew.models, plain.models, strict=True):
+                assert torch.equal(host(flat(model)), flat(other))
+    assert "_flatten" in kernels
+
+
 @pytest.mark.parametrize("text", METHODS)
 def test_the_path_has_the_bits_of_the_cpu_and_one_wait(text: str, kernels: list[str]) -> None:
     method = parse_method(text)

@@ -18,8 +18,9 @@ HOOKED = ("sgd", "bf16-sgd", "signtopk:density=5%", "qsgd:bits=4", "ef-signsgd",
 SYNCHRONIZED = ("sgd", "qsgd:bits=4", "signtopk:density=5%,every=2", "diloco:every=2", "gtopk", "ok-topk")
 
 
-def network() -> nn.Module:
-    torch.manual_seed(1)
+def network(rank: int) -> nn.Module:
+    """Another on each process, so that the one of process 0 is sent to the others."""
+    torch.manual_seed(rank)
     return nn.Sequential(nn.Linear(24, 60), nn.ReLU(), nn.Linear(60, 40), nn.ReLU(), nn.Linear(40, 1))
 
 
@@ -33,7 +34,7 @@ def losses(rank: int, run: nn.Module, place: torch.device) -> Callable[[int], Te
 
 def hooked(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     """Training under the hook of DDP, whose buckets hold few layers, with a guard and a report."""
-    model = network().to(place)
+    model = network(rank).to(place)
     ddp = DistributedDataParallel(model, bucket_cap_mb=0.005)
     loss, optimizer = losses(rank, ddp, place), torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     waits: list[str] = []
@@ -56,7 +57,7 @@ def hooked(rank: int, method: str, place: torch.device) -> dict[str, Any]:
 def synchronized(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     """Training by :func:`thinwire.synchronize`, in two parts: the second begins with the first one's state."""
     state: dict[str, Any] | None = None
-    model = network().to(place)
+    model = network(rank).to(place)
     for part in range(2):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         loss = losses(rank, model, place)

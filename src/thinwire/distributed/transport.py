@@ -40,6 +40,10 @@ Group: TypeAlias = dist.ProcessGroup | DeviceMesh | None
 """Processes that exchange with each other: a process group, a mesh of one dimension, or all."""
 
 
+_STAGED_BYTES = 1 << 26
+"""From how many bytes on no more tensors are added to those that are on the host at a time."""
+
+
 class Transport:
     """Runs the programs of one process against its peers, over links of its own.
 
@@ -156,10 +160,10 @@ class Transport:
             if all(tensor.is_cpu for tensor in tensors):
                 spread(self._links, tensors, self.size)
                 return
-            for tensor in tensors:  # one at a time: all of them need not have room on the host
-                (copy,) = stage([tensor.detach().contiguous()]).wait()
-                spread(self._links, [copy], self.size)
-                if self.rank:
+            for group in _groups(tensors):
+                copies = stage([tensor.detach().contiguous() for tensor in group]).wait()
+                spread(self._links, copies, self.size)
+                for tensor, copy in zip(group, copies, strict=True):
                     tensor.detach().copy_(copy)
 
     def first(self, count: int) -> "Transport | None":
@@ -226,6 +230,19 @@ class Transport:
                 return gather(self._links, message, self.size, None, self._on_the_wire)
             case Compute():
                 return None
+
+
+def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Tensors that go to the host together: a model need not have room there, nor each tensor a latency of its own."""
+    groups: list[list[Tensor]] = [[]]
+    num_bytes = 0
+    for tensor in tensors:
+        if num_bytes >= _STAGED_BYTES:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(tensor)
+        num_bytes += tensor.nbytes
+    return groups
 
 
 def prepared(op: Op) -> Op:

@@ -47,7 +47,7 @@ def to_host(payload: Payload) -> Payload:
 
 
 def device_of(payload: Payload) -> torch.device:
-    """Where a payload's tensors lie; on the CPU if they do not all lie elsewhere.
+    """Where a payload's tensors lie: not on the CPU, if any of them does not.
 
     Example:
         >>> from thinwire.payloads import Dense

@@ -76,7 +76,7 @@ def pieces_of(tensors: Sequence[Tensor]) -> Any:
     A list of lists would take numpy longer than the work on a small model.
     """
     ends = itertools.accumulate(map(Tensor.numel, tensors))
-    return np.array([*map(Tensor.data_ptr, tensors), *ends], np.int64)
+    return np.array([*[tensor.data_ptr() for tensor in tensors], *ends], np.int64)
 
 
 def flatten_unread(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> Tensor:

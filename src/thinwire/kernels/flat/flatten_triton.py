@@ -17,8 +17,8 @@ from thinwire.kernels.jit.launches import BLOCK, launch
 def flatten_unread(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> Tensor:
     """See :func:`thinwire.kernels.flat.flatten.flatten_unread_torch`; one pass, one launch for all tensors."""
     first = torch.full((), out.numel(), dtype=torch.int64, device=out.device)
-    # Copies of tensors with gaps live until the launch is made; the stream orders what comes after.
-    sources = [tensor.detach().contiguous() for tensor in tensors if tensor.numel()]
+    # Copies of tensors with gaps or of 16 bits live until the launch is made; the stream orders what comes after.
+    sources = [tensor.detach().to(torch.float32).contiguous() for tensor in tensors if tensor.numel()]
     if not sources:
         return first
     base = out if minuend is None else minuend

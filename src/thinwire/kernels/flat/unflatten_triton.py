@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -10,11 +11,15 @@ from thinwire.arrays import to_device
 from thinwire.kernels.flat.flatten_triton import addresses_of, table_of
 from thinwire.kernels.flat.order_triton import first_disorder
 from thinwire.kernels.flat.segments_triton import search_each
+from thinwire.kernels.flat.unflatten import unflatten_torch
 from thinwire.kernels.jit.launches import BLOCK, launch
 
 
 def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
-    """See :func:`thinwire.kernels.flat.unflatten.unflatten_torch`; one pass, one launch for all tensors."""
+    """See :func:`thinwire.kernels.flat.unflatten.unflatten_torch`; one pass, one launch for all tensors of f32."""
+    if any(tensor.dtype != torch.float32 for tensor in tensors):
+        unflatten_torch(x, tensors)
+        return
     targets = [tensor for tensor in tensors if tensor.numel()]
     if targets:
         table = table_of(targets, x.device)
