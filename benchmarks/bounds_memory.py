@@ -17,12 +17,6 @@ import torch
 from torch import Tensor
 
 from thinwire.bench.shapes import read_numel, resnet50_sizes
-from thinwire.compressors import QSGD
-from thinwire.kernels.quantize.dither import accumulate_quantize
-from thinwire.layout import Segments
-
-IN_CACHE = 1 << 13
-"""Entries of the part on which a step is repeated to see what it takes where nothing is waited for."""
 
 
 def loops(numel: int) -> dict[str, Callable[[], object]]:
@@ -43,20 +37,11 @@ def loops(numel: int) -> dict[str, Callable[[], object]]:
         b.mul_(0.5)  # reference and parameters move
         a.copy_(b)
 
-    part = torch.rand(IN_CACHE)
-    residual, room, buckets = torch.rand(IN_CACHE), torch.empty(IN_CACHE), Segments.uniform(IN_CACHE, 512).offsets()
-    method = QSGD(levels=7, norm="max")
-
-    def qsgd_in_cache() -> None:
-        for _ in range(numel // IN_CACHE):
-            accumulate_quantize(part, residual, 1.0, room, buckets, method.levels or 7, "max", 1)
-
     return {
         "decode and add: one vector read and written": lambda: a.mul_(1.0001),
         "EF + QSGD, EF + signs: two read, one written": lambda: torch.add(a, b, out=c),
         "EF + signs by tensors: two read, two read again, one written": by_tensors,
         "worker-sync, five vectors, three of them written, in torch's passes": worker,
-        "EF + QSGD, 4 bits, of what lies in the nearest cache, calls included": qsgd_in_cache,
         "one vector read": lambda: torch.sum(a),
     }
 
