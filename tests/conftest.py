@@ -10,9 +10,9 @@ import pytest
 # when torch is loaded, which no plugin does; the processes that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-FIRST = ("kernels", "payloads", "wire", "compressors", "memory", "exchanges", "methods")
+FIRST = ("devices", "kernels", "payloads", "wire", "compressors", "memory", "exchanges", "methods")
 """Folders in the order of the package's floors: what they compile is on disk when the others need it, where one test
-may start eight processes."""
+may start eight processes. What runs apart begins first: it is one long file for whoever shares tests out."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
