@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from thinwire.bench.inputs import heavy
 from thinwire.cli.application import console, open_lines, say, write_line
+from thinwire.cli.limits import check_limit
 from thinwire.cli.probing import (
-    check_limit,
     link_title,
     read_compute,
     read_length,

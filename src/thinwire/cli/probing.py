@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch.distributed as dist
 from thinwire.bench.inputs import heavy
 from thinwire.bench.shapes import gpt2_sizes, read_numel, resnet50_sizes
 from thinwire.cli.application import Refused, console, open_lines, say, write_line
+from thinwire.cli.limits import check_limit, read_device
 from thinwire.distributed import Transport
 from thinwire.distributed.comm_hook import can_overlap
 from thinwire.distributed.link_speed import measure_link
@@ -180,28 +180,6 @@ def read_compute(compute: str) -> float:
     if Machines.parse(compute) != Machines(compute_s):
         raise ConfigError(f"--compute {compute} was given; it is one time, such as 50ms")
     return compute_s
-
-
-def read_device(device: str) -> torch.device:
-    """Where gradients lie: ``cuda`` is each process's own, the one of its number on the machine."""
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"--device {device} was given; it is cpu or cuda") from None
-    if place.type == "cpu":
-        return place
-    if place.type != "cuda" or not torch.cuda.is_available():
-        why = "torch finds no CUDA device" if place.type == "cuda" else "it is cpu or cuda"
-        raise ConfigError(f"--device {device} was given; {why}")
-    if ":" not in device:
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return place
-
-
-def check_limit(limit_s: float) -> None:
-    """Refuse less than no time."""
-    if not limit_s >= 0:
-        raise ConfigError(f"--limit {limit_s} was given; it is a number of seconds, 0 or more")
 
 
 def _probe(

@@ -53,8 +53,7 @@ class CompressedGradients:
         self, model: DistributedDataParallel, method: GradientAveraging, policy: DensePolicy,
         scaler: GradScaler | None, warn_if_slower: bool, options: HandleOptions,
     ) -> None:  # fmt: skip
-        guard = options.guard
-        more = {"policy": policy, "guard": guard, "warn_if_slower": warn_if_slower}
+        more = {"policy": policy, "guard": (guard := options.guard), "warn_if_slower": warn_if_slower}
         terms = common_terms("compress_ddp", method, options.seed, model.module, more)
         self.transport = Transport(model.process_group, options.links, terms)
         self.is_closed = False
@@ -78,7 +77,7 @@ class CompressedGradients:
                 self._exchange.watch = DenseWatch(network, size, rank == 0, self.transport.share)
             undo.pop_all()
         # A clock cannot tell the work on one bucket from waiting for another.
-        self._lane = Lane(next(param.device for param in model.module.parameters() if param.requires_grad))
+        self._lane = Lane(next(each.device for each in model.module.parameters() if each.requires_grad))
         self._pipeline = Pipeline(self.transport, self._lane, ahead=not options.profile)
         self._is_under_way = False
         self._end = BackwardEnd(self._backward_ended)

@@ -1,7 +1,6 @@
 """The stream on which the exchanges of a hook are computed, beside the one that backward computes on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,14 +25,10 @@ class Lane:
         self._module: Any = torch.get_device_module(device) if device.type in STREAMED else None
         self._stream: Any = self._module.Stream(device) if self._module else None
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """What this thread does on the device meanwhile is done on the lane."""
-        if self._module is None:
-            yield
-            return
-        with self._module.device(self._device), self._module.stream(self._stream):
-            yield
+        found: AbstractContextManager[None] = nullcontext() if not self._module else self._module.stream(self._stream)
+        return found
 
     def hand_over(self) -> Any:
         """A place in the current stream, for :meth:`take_up`."""
