@@ -1,8 +1,7 @@
 """Where and how long a command measures."""
 
-import os
-
 import torch
+import torch.distributed as dist
 
 from thinwire.errors import ConfigError
 
@@ -19,7 +18,7 @@ def read_device(device: str) -> torch.device:
         why = "torch finds no CUDA device" if place.type == "cuda" else "it is cpu or cuda"
         raise ConfigError(f"--device {device} was given; {why}")
     if ":" not in device:
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        place = torch.device("cuda", dist.get_node_local_rank(0) % torch.cuda.device_count())
     return place
 
 
