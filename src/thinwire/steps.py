@@ -218,20 +218,15 @@ def checked(steps: Steps[T], is_fit: Callable[[], bool], instead: Callable[[], S
     What is only known when the device has worked is known then at no cost: a message is what the device has made. A
     tensor that is to be summed goes to the host before it is asked, so that this is waited for and nothing else.
     """
-    device: torch.device | None = None
     try:
-        op = next(steps)
+        op, device = on_the_host(next(steps))
+        if not is_fit():
+            steps.close()
+            steps = instead()
+            op, device = on_the_host(next(steps))
     except StopIteration as stop:
         whole: T = stop.value
         return whole
-    if isinstance(op, AllReduce) and not op.tensor.is_cpu:
-        device = op.tensor.device
-        (copy,) = stage([op.tensor]).wait()
-        op = AllReduce(copy, op.divisor, in_place=True)
-    if not is_fit():
-        steps.close()
-        other = yield from instead()
-        return other
     try:
         while True:
             reply = yield op
@@ -244,6 +239,14 @@ def checked(steps: Steps[T], is_fit: Callable[[], bool], instead: Callable[[], S
                 return result
     finally:
         steps.close()
+
+
+def on_the_host(op: Op) -> tuple[Op, torch.device | None]:
+    """A request without a device, and the device where its answer belongs, if that is another."""
+    if not isinstance(op, AllReduce) or op.tensor.is_cpu:
+        return op, None
+    (copy,) = stage([op.tensor]).wait()
+    return AllReduce(copy, op.divisor, in_place=True), op.tensor.device
 
 
 def check_peer(op: Send | Receive, rank: int, size: int) -> None:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from thinwire.distributed.communication_thread import CommunicationThread
 from thinwire.distributed.lane import Lane
-from thinwire.distributed.transport import Transport, prepared
-from thinwire.steps import Op, Steps
+from thinwire.distributed.transport import Transport
+from thinwire.steps import Op, Steps, on_the_host
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -121,7 +121,8 @@ class Pipeline:
                 self._begin(first)
             if not first.is_over:
                 assert first.request is not None
-                asked = self._communication.submit(functools.partial(self._transport.perform, prepared(first.request)))
+                request, _ = on_the_host(first.request)
+                asked = self._communication.submit(functools.partial(self._transport.perform, request))
                 asked.add_done_callback(self._events.put)
                 return
             self._programs.popleft().end(self._transport.flush)

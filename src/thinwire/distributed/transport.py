@@ -31,6 +31,7 @@ from thinwire.steps import (
     Steps,
     Tell,
     check_peer,
+    on_the_host,
 )
 from thinwire.worker.step_times import Phase, StepClock
 
@@ -99,13 +100,13 @@ class Transport:
                     self.flush()
                     result: T = stop.value
                     return result
-                reply = self.answer(op, self.perform(prepared(op)))
+                reply = self.answer(op, self.perform(on_the_host(op)[0]))
         finally:
             self._enter(outside)
             steps.close()
 
     def perform(self, op: Op) -> Any:
-        """Do what a program asks, once :func:`prepared`; :meth:`answer` makes of it what the program gets.
+        """Do what a program asks, once it is :func:`on_the_host`; :meth:`answer` makes of it what the program gets.
 
         Any thread may call it.
 
@@ -243,14 +244,6 @@ def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         groups[-1].append(tensor)
         num_bytes += tensor.nbytes
     return groups
-
-
-def prepared(op: Op) -> Op:
-    """The request without a device: a tensor that is to be summed goes to the host, where messages are."""
-    if isinstance(op, AllReduce) and not op.tensor.is_cpu:
-        (copy,) = stage([op.tensor]).wait()
-        return AllReduce(copy, op.divisor, in_place=True)
-    return op
 
 
 def process_group_of(group: Group) -> dist.ProcessGroup | None:
