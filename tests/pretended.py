@@ -19,7 +19,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from thinwire import staging
+from thinwire import arrays
 from thinwire.distributed import lane
 
 backend_registration._setup_privateuseone_for_python_backend("pretended", Module())
@@ -55,6 +55,10 @@ class Pretended(Tensor):
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Pretended({self.inner})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """What is saved is read back on the CPU."""
+        return self.inner.__reduce_ex__(protocol)
 
     def numpy(self, *, force: bool = False) -> Any:
         """A copy, for which is waited, as of any device."""
@@ -113,8 +117,7 @@ def pretending() -> Iterator[None]:
             run(self)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(staging, "STREAMED", staging.STREAMED | {DEVICE.type})
-        patched.setattr(lane, "STREAMED", staging.STREAMED)
+        patched.setattr(arrays, "_STREAMED", arrays._STREAMED | {DEVICE.type})
         patched.setattr(lane.Lane, "promise", lambda self: Promise())
         patched.setattr(threading.Thread, "run", run_pretending)
         with cast(Any, Pretending)():
@@ -123,6 +126,8 @@ def pretending() -> Iterator[None]:
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
     name = func._schema.name.removeprefix("aten::")
+    if name in ("pin_memory", "_pin_memory"):
+        return args[0].clone()
     of_device = any(isinstance(leaf, Pretended) for leaf in tree_leaves((args, kwargs)))
     target = kwargs.get("device")
     if target is not None:

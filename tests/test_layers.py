@@ -12,8 +12,8 @@ ROOT = Path(thinwire.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("random", "config", "memo", "files", "arrays", "plugins", "staging"), 1),
-    **dict.fromkeys(("layout", "kernels", "theory", "option_strings"), 2),
+    **dict.fromkeys(("random", "config", "memo", "files", "arrays", "plugins"), 1),
+    **dict.fromkeys(("layout", "kernels", "staging", "theory", "option_strings"), 2),
     **dict.fromkeys(("payloads", "steps", "network", "machines", "step_time"), 3),
     **dict.fromkeys(("wire", "compressors"), 4),
     "memory": 5,

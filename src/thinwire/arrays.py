@@ -21,6 +21,8 @@ from torch import Tensor
 
 CPU = torch.device("cpu")
 
+_STREAMED = frozenset({"cuda", "xpu"})
+
 _LEAST = 1 << 20
 """Bytes from which on memory is kept; the allocator keeps smaller pieces by itself."""
 
@@ -178,30 +180,48 @@ def copy_of(x: Tensor) -> Tensor:
     return empty_like(x).copy_(x)
 
 
+def has_streams(device: torch.device) -> bool:
+    """Whether a device works while the program goes on, in streams that events order.
+
+    Example:
+        >>> has_streams(torch.device("cuda")), has_streams(CPU)
+        (True, False)
+    """
+    return device.type in _STREAMED
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on ``device``; itself if it lies there.
 
-    To CUDA it is copied while the program goes on: what is then done on the current stream comes after it.
+    Where there are streams the program goes on meanwhile: what is then done on the current one comes after the copy.
 
     Example:
         >>> to_device(torch.ones(2), torch.device("meta")).device
         device(type='meta')
     """
-    if device.type == "cuda" and tensor.is_cpu and tensor.numel():
+    if has_streams(device) and tensor.is_cpu and tensor.numel():
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
+def divisor_of(x: Tensor, divisor: float) -> Tensor:
+    """The number that ``x`` is to be divided by: CUDA would multiply by the reciprocal of a plain one, with other bits.
+
+    Example:
+        >>> torch.tensor([1.0, 3.0]) / divisor_of(torch.ones(2), 3)
+        tensor([0.3333, 1.0000])
+    """
+    return torch.full((), divisor, dtype=x.dtype, device=x.device)
+
+
 def over(x: Tensor, divisor: float) -> Tensor:
-    """``x / divisor``, rounded once on every device: CUDA would multiply by the reciprocal of a plain number.
+    """``x / divisor``, rounded once on every device.
 
     Example:
         >>> over(torch.tensor([1.0, 3.0]), 3.0).tolist()[1]
         1.0
     """
-    if x.is_cpu:
-        return x / divisor
-    return x / torch.full((), divisor, dtype=x.dtype, device=x.device)
+    return x / divisor if x.is_cpu else x / divisor_of(x, divisor)
 
 
 def blocks(x: Tensor) -> tuple[Tensor, ...]:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-STREAMED = frozenset({"cuda", "xpu"})
-"""Kinds of devices that work while the program goes on, in streams."""
+from thinwire.arrays import has_streams
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +40,7 @@ def stage(tensors: Sequence[Tensor]) -> Staged:
     device = next((tensor.device for tensor in tensors if not tensor.is_cpu), None)
     if device is None:
         return Staged(list(tensors), None)
-    if device.type not in STREAMED:
+    if not has_streams(device):
         return Staged([tensor.cpu() for tensor in tensors], None)
     copies = [tensor if tensor.is_cpu else _started(tensor) for tensor in tensors]
     event = torch.get_device_module(device).Event()
@@ -60,7 +59,7 @@ def finish(device: torch.device) -> None:
     Example:
         >>> finish(torch.device("cpu"))
     """
-    if device.type in STREAMED:
+    if has_streams(device):
         torch.get_device_module(device).synchronize(device)
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from thinwire.arrays import to_device
+from thinwire.arrays import divisor_of, to_device
 from thinwire.errors import ProtocolError
 from thinwire.staging import stage
 
@@ -144,8 +144,7 @@ def sum_in_order(tensors: Sequence[Tensor], divisor: int, out: Tensor) -> None:
     for each in others:
         total += each
     if divisor != 1:
-        # A tensor: some devices multiply by the reciprocal of a plain number.
-        total /= torch.full((), divisor, dtype=total.dtype, device=total.device)
+        total /= divisor_of(total, divisor)
     if total is not out:
         out.copy_(total)
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from bits import same_bits
 from torch import Tensor
 
 from thinwire.kernels.quantize import dither, dither_triton
@@ -38,12 +39,6 @@ def entries(numel: int, kind: str, seed: int) -> Tensor:
     return x
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    """By bits; NaN is NaN whatever its bits."""
-    at = one.isnan() & other.isnan()
-    return torch.equal(one.view(torch.int32).masked_fill(at, 0), other.view(torch.int32).masked_fill(at, 0))
-
-
 def factors(ends: list[int], which: str) -> Tensor | None:
     """Of scales."""
     count = {"none": 0, "one": 1, "each": len(ends) - 1}[which]
@@ -60,7 +55,7 @@ def test_levels_and_scales(norm: dither.Norm, kind: str) -> None:
         for body in (dither.quantize, dither.quantize_torch):
             expected = body(x, offsets, num_levels, norm, key, shrink)
             assert torch.equal(codes, expected[0])
-            assert same(scales, expected[1])
+            assert same_bits(scales, expected[1])
 
 
 @pytest.mark.parametrize("place", ["apart", "x", "residual"])
@@ -79,8 +74,8 @@ def test_what_is_left_is_remembered(norm: dither.Norm, decay: float, place: str)
             found.append((*body(x, residual, decay, out, offsets, num_levels, norm, key, shrink), out))
         for other in found[1:]:
             assert torch.equal(found[0][0], other[0])
-            assert same(found[0][1], other[1])
-            assert same(found[0][2], other[2])
+            assert same_bits(found[0][1], other[1])
+            assert same_bits(found[0][2], other[2])
 
 
 @pytest.mark.parametrize("num_levels", LEVELS)

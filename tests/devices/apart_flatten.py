@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from bits import same_bits
 from torch import Tensor
 
 from thinwire.kernels.flat import flatten, flatten_triton, unflatten, unflatten_triton
@@ -29,12 +30,6 @@ def tensors_of(shapes: list[tuple[int, ...]], seed: int) -> list[Tensor]:
     return tensors
 
 
-def equal(one: Tensor, other: Tensor) -> bool:
-    """By bits; NaN is NaN whatever its bits."""
-    one, other = (torch.nan_to_num(each, nan=7.0, posinf=math.inf, neginf=-math.inf) for each in (one, other))
-    return torch.equal(one.view(torch.int32), other.view(torch.int32))
-
-
 @pytest.mark.parametrize("subtracts", [False, True])
 @pytest.mark.parametrize("bad", [None, math.nan, -math.inf])
 @pytest.mark.parametrize("shapes", SHAPES, ids=lambda shapes: f"{len(shapes)}of{sum(map(math.prod, shapes))}")
@@ -56,8 +51,8 @@ def test_flattened(shapes: list[tuple[int, ...]], bad: float | None, subtracts: 
     assert torch.equal(first, flatten.flatten_unread(tensors, outs[1], minuend))
     assert first.item() == min(places, default=numel)
     assert flatten.flatten_finite(tensors, outs[2], minuend) == (not places)
-    assert equal(outs[0], outs[1])
-    assert equal(outs[0], outs[2])
+    assert same_bits(outs[0], outs[1])
+    assert same_bits(outs[0], outs[2])
 
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=lambda shapes: f"{len(shapes)}of{sum(map(math.prod, shapes))}")
@@ -68,8 +63,8 @@ def test_back_onto_tensors(shapes: list[tuple[int, ...]]) -> None:
     bodies = (unflatten_triton.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
     for body, tensors in zip(bodies, results, strict=True):
         body(x, tensors)
-    assert all(map(equal, results[0], results[1]))
-    assert all(map(equal, results[0], results[2]))
+    assert all(map(same_bits, results[0], results[1]))
+    assert all(map(same_bits, results[0], results[2]))
     for count in {0, min(1, numel), numel // 3, numel}:
         indices = torch.randperm(numel, generator=torch.Generator().manual_seed(count))[:count].sort().values
         values = torch.randn(count, generator=torch.Generator().manual_seed(count))
@@ -82,8 +77,8 @@ def test_back_onto_tensors(shapes: list[tuple[int, ...]]) -> None:
         for put, tensors in zip(puts, results, strict=True):
             if tensors:
                 put(indices, values, tensors)
-        assert all(map(equal, results[0], results[1]))
-        assert all(map(equal, results[0], results[2]))
+        assert all(map(same_bits, results[0], results[1]))
+        assert all(map(same_bits, results[0], results[2]))
 
 
 @pytest.mark.parametrize("wrong", [[1, 1], [5, 4], [-1, 2], [3, 9]])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from bits import same_bits
 from torch import Tensor
 
 from thinwire.kernels.bitpack.bits import pack
@@ -46,12 +47,6 @@ def material(ends: list[int], width: int, kind: str) -> tuple[Tensor, Tensor, Te
     return pack(codes, width), units, out
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    """By bits; NaN is NaN whatever its bits."""
-    at = one.isnan() & other.isnan()
-    return torch.equal(one.view(torch.int32).masked_fill(at, 0), other.view(torch.int32).masked_fill(at, 0))
-
-
 @pytest.mark.parametrize(("width", "num_levels"), WIDTHS)
 @pytest.mark.parametrize("kind", ["usual", "strange"])
 def test_levels_are_added_and_written(width: int, num_levels: int, kind: str) -> None:
@@ -63,11 +58,11 @@ def test_levels_are_added_and_written(width: int, num_levels: int, kind: str) ->
             levels_add_triton.add_levels(packed, width, num_levels, units, offsets, found, factor)
             levels_add.add_levels(packed, width, num_levels, units, offsets, loops, factor)
             levels_add.add_levels_torch(packed, width, num_levels, units, offsets, torchs, factor)
-            assert same(found, loops)
-            assert same(found, torchs)
+            assert same_bits(found, loops)
+            assert same_bits(found, torchs)
         found, loops, torchs = out.clone(), out.clone(), out.clone()
         levels_add_triton.write_levels(packed, width, num_levels, units, offsets, found)
         levels_add.write_levels(packed, width, num_levels, units, offsets, loops)
         levels_add.write_levels_torch(packed, width, num_levels, units, offsets, torchs)
-        assert same(found, loops)
-        assert same(found, torchs)
+        assert same_bits(found, loops)
+        assert same_bits(found, torchs)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from bits import same_bits
 from torch import Tensor
 
 from thinwire.kernels.quantize import signs, signs_add, signs_add_triton, signs_triton
@@ -36,24 +37,14 @@ def entries(numel: int, seed: int, kind: str = "finite") -> Tensor:
     return x
 
 
-def equal(one: Tensor, other: Tensor) -> bool:
-    """By bits; NaN is NaN whatever its bits."""
-    assert one.dtype == other.dtype
-    assert one.shape == other.shape
-    if one.dtype != torch.float32:
-        return torch.equal(one, other)
-    one, other = (torch.nan_to_num(each, nan=7.0, posinf=math.inf, neginf=-math.inf) for each in (one, other))
-    return torch.equal(one.view(torch.int32), other.view(torch.int32))
-
-
 @pytest.mark.parametrize("kind", ["finite", "infinite", "nan"])
 @pytest.mark.parametrize("ends", CUTS, ids=lambda ends: f"{len(ends) - 1}of{ends[-1]}")
 def test_bits_and_means(ends: list[int], kind: str) -> None:
     x, offsets = entries(ends[-1], 0, kind), torch.tensor(ends)
-    assert equal(signs_triton.sign_bits(x), signs.sign_bits(x))
+    assert same_bits(signs_triton.sign_bits(x), signs.sign_bits(x))
     found = signs_triton.mean_signs(x, offsets)
-    assert all(map(equal, found, signs.mean_signs(x, offsets)))
-    assert all(map(equal, found, signs.mean_signs_torch(x, offsets)))
+    assert all(map(same_bits, found, signs.mean_signs(x, offsets)))
+    assert all(map(same_bits, found, signs.mean_signs_torch(x, offsets)))
 
 
 @pytest.mark.parametrize("into", ["new", "x", "residual"])
@@ -64,10 +55,10 @@ def test_with_a_residual(ends: list[int], into: str) -> None:
         x, residual = entries(ends[-1], 0), entries(ends[-1], 1)
         out = {"new": torch.full_like(x, math.nan), "x": x, "residual": residual}[into]
         results.append([*operation(x, residual, 0.9, out, offsets), out])
-        assert into == "x" or equal(x, entries(ends[-1], 0))
-        assert into == "residual" or equal(residual, entries(ends[-1], 1))
+        assert into == "x" or same_bits(x, entries(ends[-1], 0))
+        assert into == "residual" or same_bits(residual, entries(ends[-1], 1))
     for other in results[1:]:
-        assert all(map(equal, results[0], other))
+        assert all(map(same_bits, results[0], other))
 
 
 @pytest.mark.parametrize("factor", [1.0, -0.3])
@@ -82,11 +73,11 @@ def test_back_onto_a_sum(ends: list[int], factor: float) -> None:
         (signs_add_triton.add_signs, signs_add.add_signs, signs_add.add_signs_torch), sums, strict=True
     ):
         operation(bits, scales, offsets, out, factor)
-    assert equal(sums[0], sums[1])
-    assert equal(sums[0], sums[2])
+    assert same_bits(sums[0], sums[1])
+    assert same_bits(sums[0], sums[2])
     for write, out in zip(
         (signs_add_triton.write_signs, signs_add.write_signs, signs_add.write_signs_torch), sums, strict=True
     ):
         write(bits, scales, offsets, out)
-    assert equal(sums[0], sums[1])
-    assert equal(sums[0], sums[2])
+    assert same_bits(sums[0], sums[1])
+    assert same_bits(sums[0], sums[2])

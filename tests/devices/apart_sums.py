@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from bits import same_bits
 from torch import Tensor
 
 from thinwire.kernels.reduce import (
@@ -52,28 +53,17 @@ def entries(numel: int, kind: str) -> Tensor:
     return x
 
 
-def equal(one: Tensor, other: Tensor) -> bool:
-    """By bits; NaN is NaN whatever its bits."""
-    assert one.dtype == other.dtype
-    assert one.shape == other.shape
-    if not one.is_floating_point():
-        return torch.equal(one, other)
-    whole = torch.int64 if one.dtype == torch.float64 else torch.int32
-    one, other = (torch.nan_to_num(each, nan=7.0, posinf=math.inf, neginf=-math.inf) for each in (one, other))
-    return torch.equal(one.contiguous().view(whole), other.contiguous().view(whole))
-
-
 @pytest.mark.parametrize("kind", ["finite", "zeros", "infinite", "nan"])
 @pytest.mark.parametrize("ends", CUTS, ids=str)
 def test_sums_and_maxima(ends: list[int], kind: str) -> None:
     x, offsets = entries(ends[-1], kind), torch.tensor(ends)
     for power in (1, 2):
         found = segment_sums_triton.segment_sums(x, offsets, power)
-        assert equal(found, segment_sums.segment_sums(x, offsets, power))
-        assert equal(found, segment_sums.segment_sums_torch(x, offsets, power))
+        assert same_bits(found, segment_sums.segment_sums(x, offsets, power))
+        assert same_bits(found, segment_sums.segment_sums_torch(x, offsets, power))
     largest = segment_sums_triton.segment_max(x, offsets)
-    assert equal(largest, segment_sums.segment_max(x, offsets))
-    assert equal(largest, segment_sums.segment_max_torch(x, offsets))
+    assert same_bits(largest, segment_sums.segment_max(x, offsets))
+    assert same_bits(largest, segment_sums.segment_max_torch(x, offsets))
 
 
 @pytest.mark.parametrize("kind", ["finite", "zeros", "infinite", "nan"])
@@ -86,8 +76,8 @@ def test_extents(ends: list[int], kind: str) -> None:
         extents.segment_extents_torch(x, offsets),
         strict=True,
     ):
-        assert equal(found, loops)
-        assert equal(found, torchs)
+        assert same_bits(found, loops)
+        assert same_bits(found, torchs)
 
 
 @pytest.mark.parametrize("kind", ["finite", "zeros", "infinite"])
@@ -95,14 +85,14 @@ def test_extents(ends: list[int], kind: str) -> None:
 def test_sides_and_moments(ends: list[int], kind: str) -> None:
     x, offsets = entries(ends[-1], kind), torch.tensor(ends)
     found = extents_triton.segment_sides(x, offsets)
-    assert all(map(equal, found, extents.segment_sides(x, offsets)))
-    assert all(map(equal, found, extents.segment_sides_torch(x, offsets)))
+    assert all(map(same_bits, found, extents.segment_sides(x, offsets)))
+    assert all(map(same_bits, found, extents.segment_sides_torch(x, offsets)))
     if kind == "infinite":
         return  # the loops on the CPU subtract inf from inf, of which numpy warns
     all_found = moments_triton.segment_moments(x, offsets)
     for other in (moments.segment_moments(x, offsets), moments.segment_moments_torch(x, offsets)):
         for name in ("sums", "squares", "largest"):
-            assert equal(getattr(all_found, name), getattr(other, name)), name
+            assert same_bits(getattr(all_found, name), getattr(other, name)), name
 
 
 def test_many_blocks_take_a_third_level() -> None:
@@ -129,9 +119,9 @@ def test_of_entries_and_a_residual(power: int) -> None:
     sums = torch.empty(2, dtype=torch.float64)
     sum_segments(x, residual, 0.7, levels_of(offsets, x.device), power, sums)
     u = residual * 0.7 + x
-    assert equal(sums, segment_sums.segment_sums(u, offsets, power))  # type: ignore[arg-type]
+    assert same_bits(sums, segment_sums.segment_sums(u, offsets, power))  # type: ignore[arg-type]
     largest = segment_sums_triton.max_segments(x, residual, 0.7, offsets)
-    assert equal(largest, segment_sums.segment_max(u, offsets))
+    assert same_bits(largest, segment_sums.segment_max(u, offsets))
 
 
 @pytest.mark.parametrize("what", ["powers", "weights", "entries"])
@@ -144,5 +134,5 @@ def test_sums_near_the_centre(ends: list[int], what: truncated_sums.What) -> Non
     bounds = torch.rand(len(ends) - 1, generator=generator) * 1e9
     bounds[1::3] = math.inf
     found = truncated_sums_triton.tail_sums(x, offsets, centres, bounds, what)
-    assert equal(found, truncated_sums.tail_sums(x, offsets, centres, bounds, what))
-    assert equal(found, truncated_sums.tail_sums_torch(x, offsets, centres, bounds, what))
+    assert same_bits(found, truncated_sums.tail_sums(x, offsets, centres, bounds, what))
+    assert same_bits(found, truncated_sums.tail_sums_torch(x, offsets, centres, bounds, what))

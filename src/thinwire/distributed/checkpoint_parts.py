@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from thinwire.arrays import has_streams
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, NumericsError
-from thinwire.staging import STREAMED
 from thinwire.worker.parameters import local_part
 
 _RANDOM = "torch random generator"
@@ -163,7 +163,7 @@ class Parts:
     def _device(self) -> torch.device | None:
         """The device that has a generator of its own, if a model lies on one."""
         params = (param for model in self._models().values() for param in model.parameters())
-        return next((param.device for param in params if param.device.type in STREAMED), None)
+        return next((param.device for param in params if has_streams(param.device)), None)
 
     def _weights_of(self, handle: Exchanging) -> tuple[str, dict[str, str]]:
         """The part that has what the handle exchanges, and the names there by the handle's own names."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinwire.staging import STREAMED
+from thinwire.arrays import has_streams
 
 
 class Lane:
@@ -22,7 +22,7 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._module: Any = torch.get_device_module(device) if device.type in STREAMED else None
+        self._module: Any = torch.get_device_module(device) if has_streams(device) else None
         self._stream: Any = self._module.Stream(device) if self._module else None
 
     def entered(self) -> AbstractContextManager[None]:

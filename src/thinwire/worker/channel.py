@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from thinwire.arrays import CPU, copy_of, empty, release, zeros
+from thinwire.arrays import CPU, copy_of, divisor_of, empty, release, zeros
 from thinwire.compressors import Compressor
 from thinwire.exchanges import Aggregate, Context
 from thinwire.exchanges.gather import has_sparse_means, is_few
@@ -129,7 +129,7 @@ class Channel:
         flat = empty(self.layout.numel, self.device)
         finite = flatten_any(tensors, flat)
         if unit != 1.0:
-            flat /= torch.full((), unit, dtype=torch.float32, device=self.device)
+            flat /= divisor_of(flat, unit)
         return Handed(flat), finite
 
     def gather_signal(self, compressor: Compressor) -> tuple[Handed, bool | Verdict]:

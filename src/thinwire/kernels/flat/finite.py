@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of
+from thinwire.arrays import array_of, divisor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import helper, kernel
@@ -105,7 +105,7 @@ def divide_finite(x: Tensor, divisor: int) -> bool:
 def divide_finite_torch(x: Tensor, divisor: int) -> bool:
     """:func:`divide_finite` in torch operations, on any device."""
     # A tensor, not a number: some devices multiply by the reciprocal of a number, which rounds otherwise.
-    return is_finite_torch(x.div_(torch.full((), float(divisor), dtype=torch.float32, device=x.device)))
+    return is_finite_torch(x.div_(divisor_of(x, divisor)))
 
 
 @kernel

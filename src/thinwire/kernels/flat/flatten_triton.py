@@ -11,7 +11,7 @@ from torch import Tensor
 from thinwire.arrays import tensor_of, to_device
 from thinwire.kernels.flat.flatten import pieces_of
 from thinwire.kernels.flat.segments_triton import segments_of
-from thinwire.kernels.jit.launches import BLOCK, launch
+from thinwire.kernels.jit.launches import BLOCK, Argument, launch
 
 
 def flatten_unread(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | None = None) -> Tensor:
@@ -22,7 +22,7 @@ def flatten_unread(tensors: Sequence[Tensor], out: Tensor, minuend: Tensor | Non
     if not sources:
         return first
     base = out if minuend is None else minuend
-    arguments: list[Tensor | int | float] = [table_of(sources, out.device), len(sources), out.numel(), base, out, first]
+    arguments: list[Argument] = [table_of(sources, out.device), len(sources), out.numel(), base, out, first]
     constants = {"SUBTRACTS": minuend is not None, "BLOCK": BLOCK}
     launch(_flatten, triton.cdiv(out.numel(), BLOCK), arguments, constants)
     return first

@@ -12,7 +12,7 @@ from thinwire.kernels.flat.flatten_triton import addresses_of, table_of
 from thinwire.kernels.flat.order_triton import first_disorder
 from thinwire.kernels.flat.segments_triton import search_each
 from thinwire.kernels.flat.unflatten import unflatten_torch
-from thinwire.kernels.jit.launches import BLOCK, launch
+from thinwire.kernels.jit.launches import BLOCK, Argument, launch
 
 
 def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
@@ -37,7 +37,7 @@ def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor])
     device, numel = targets[0].device, sum(tensor.numel() for tensor in targets)
     indices, values = to_device(indices, device).contiguous(), to_device(values.detach(), device).contiguous()
     disorder, table = first_disorder(indices, numel), table_of(targets, device)
-    place: list[Tensor | int | float] = [table, len(targets), numel, disorder, indices.numel()]
+    place: list[Argument] = [table, len(targets), numel, disorder, indices.numel()]
     constants = {"BLOCK": BLOCK}
     launch(_clear, triton.cdiv(numel, BLOCK), place, constants)
     launch(_put, triton.cdiv(indices.numel(), BLOCK), [*place, indices, values], constants)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, to_device
 from thinwire.kernels.bitpack.bits_triton import packed_room, store_packed
+from thinwire.kernels.flat.entries_triton import load_entries
 from thinwire.kernels.flat.finite import LARGEST
 from thinwire.kernels.flat.segments_triton import common_size, cut_at, segments_of
 from thinwire.kernels.jit.launches import BLOCK, Argument, launch
 from thinwire.kernels.quantize.dither import Norm
 from thinwire.kernels.random.philox_triton import key_argument, philox
-from thinwire.kernels.reduce.block_trees_triton import levels_of, load_entries, sum_segments
+from thinwire.kernels.reduce.block_trees_triton import levels_of, sum_segments
 from thinwire.kernels.reduce.segment_sums_triton import max_segments
 
 _LARGEST = tl.constexpr(float(np.float32(LARGEST)))

@@ -7,9 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from thinwire.kernels.flat.entries_triton import load_entries
 from thinwire.kernels.flat.segments_triton import segments_of
-from thinwire.kernels.jit.launches import BLOCK, launch
-from thinwire.kernels.reduce.block_trees_triton import fold, levels_of, load_entries, sum_segments
+from thinwire.kernels.jit.launches import BLOCK, Argument, launch
+from thinwire.kernels.reduce.block_trees_triton import fold, levels_of, sum_segments
 
 
 def sign_bits(x: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def _run(x: Tensor, residual: Tensor | None, decay: float, out: Tensor, offsets:
         return bits, scales
     levels = levels_of(offsets, x.device)
     first = levels[0]
-    source: list[Tensor | int | float] = [x, x if residual is None else residual, float(decay)]
+    source: list[Argument] = [x, x if residual is None else residual, float(decay)]
     remembers = {"REMEMBERS": residual is not None}
     if first.is_last and first.cut.size and (first.cut.size % 8 == 0 or first.cut.num_segments == 1):
         arguments = [*source, out, bits, scales, first.cut.size, x.numel()]

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of, to_device
+from thinwire.kernels.flat.entries_triton import load_entries
 from thinwire.kernels.flat.segments_triton import Cut, common_size, search
 from thinwire.kernels.jit.launches import BLOCK, launch
 
@@ -133,17 +134,6 @@ def block_at(
         start = tl.load(table + segment) + ((number - tl.load(firsts + segment)) << LOG)
         end = tl.load(table + segment + 1)
     return segment, start, end
-
-
-@triton.jit
-def load_entries(
-    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, places: tl.tensor, inside: tl.tensor, REMEMBERS: tl.constexpr
-) -> Any:
-    """``decay * residual + x``, the product rounded, or ``x`` alone; zeros where not ``inside``."""
-    u = tl.load(x + places, mask=inside, other=0.0)
-    if REMEMBERS:
-        u = tl.load(residual + places, mask=inside, other=0.0) * decay + u
-    return u
 
 
 @triton.jit

@@ -7,8 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from thinwire.kernels.flat.entries_triton import load_entries
 from thinwire.kernels.jit.launches import launch
-from thinwire.kernels.reduce.block_trees_triton import block_at, levels_of, load_entries, sum_segments
+from thinwire.kernels.reduce.block_trees_triton import block_at, levels_of, sum_segments
 
 
 def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:

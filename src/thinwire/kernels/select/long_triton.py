@@ -12,7 +12,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from thinwire.kernels.select.short_triton import COUNT, ORIGIN, PLACE, SIZE, kth_magnitude, magnitudes_of, sum_at
+from thinwire.kernels.flat.entries_triton import load_entries
+from thinwire.kernels.select.short_triton import COUNT, ORIGIN, PLACE, SIZE, kth_magnitude, magnitudes_of
 
 FIRST = tl.constexpr(4)  # number of the first chunk of the segment
 LAST = tl.constexpr(5)  # of the first that is not the segment's
@@ -42,7 +43,7 @@ def take_bounds(
     part = size // tl.maximum(num, 1)
     places = numbers * part + ((mixed ^ (mixed >> 13)) >> 1).to(tl.int64) % tl.maximum(part, 1)
     inside = numbers < num
-    u = sum_at(x, residual, decay, tl.load(row + ORIGIN) + places, inside, ADD)
+    u = load_entries(x, residual, decay, tl.load(row + ORIGIN) + places, inside, ADD)
     bound = kth_magnitude(tl.where(inside, magnitudes_of(u), -1), tl.load(row + RANK))
     tl.store(row + BOUND, bound.to(tl.int64))
 
@@ -69,13 +70,13 @@ def add_and_count(
         places = _aligned(begin, BLOCK)
         # Without a mask, four entries are read and written at a time.
         if (begin >= start) & (begin + BLOCK <= stop):
-            u = sum_at(x, residual, decay, places, tl.full((BLOCK,), True, tl.int1), ADD)
+            u = load_entries(x, residual, decay, places, tl.full((BLOCK,), True, tl.int1), ADD)
             if ADD:
                 tl.store(out + places, u)
             total += (magnitudes_of(u) >= bound).to(tl.int32)
         else:
             inside = (places >= start) & (places < stop)
-            u = sum_at(x, residual, decay, places, inside, ADD)
+            u = load_entries(x, residual, decay, places, inside, ADD)
             if ADD:
                 tl.store(out + places, u, mask=inside)
             total += (inside & (magnitudes_of(u) >= bound)).to(tl.int32)

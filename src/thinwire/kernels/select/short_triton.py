@@ -5,6 +5,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from thinwire.kernels.flat.entries_triton import load_entries
+
 ORIGIN = tl.constexpr(0)  # where the segment begins in the vector
 SIZE = tl.constexpr(1)
 COUNT = tl.constexpr(2)  # how many are wanted
@@ -29,7 +31,7 @@ def take_short(
     count, numbers = tl.load(row + COUNT), tl.arange(0, ENTRIES)
     places = tl.load(row + ORIGIN) + numbers
     inside = numbers < tl.load(row + SIZE)
-    u = sum_at(x, residual, decay, places, inside, ADD)
+    u = load_entries(x, residual, decay, places, inside, ADD)
     if ADD:
         tl.store(out + places, u, mask=inside)
     if count > 0:
@@ -45,24 +47,13 @@ def take_short(
 
 
 @triton.jit
-def sum_at(
-    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, places: tl.tensor, inside: tl.tensor, ADD: tl.constexpr
-) -> Any:
-    """``decay * residual + x`` there if ``ADD``, else ``x``."""
-    entries = tl.load(x + places, mask=inside, other=0.0)
-    if ADD:
-        entries = tl.load(residual + places, mask=inside, other=0.0) * decay + entries
-    return entries
-
-
-@triton.jit
 def add(
     x: tl.tensor, residual: tl.tensor, decay: tl.tensor, out: tl.tensor, numel: tl.tensor, BLOCK: tl.constexpr
 ) -> None:
     """``out = decay * residual + x``."""
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = places < numel
-    tl.store(out + places, sum_at(x, residual, decay, places, inside, True), mask=inside)
+    tl.store(out + places, load_entries(x, residual, decay, places, inside, True), mask=inside)
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, empty_array, tensor_of
+from thinwire.arrays import array_of, empty_array, over, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_ascending
 from thinwire.kernels.jit.compiling import carray, helper, kernel
@@ -83,7 +83,7 @@ def unite_means_torch(
     for places, found in zip(indices, values, strict=True):
         # A vector has a place once, so that the order of additions is that of the vectors on any device.
         sums[torch.searchsorted(united, places)] += found
-    means = sums / torch.full((), float(divisor), dtype=torch.float32, device=sums.device)
+    means = over(sums, divisor)
     return united, means, bool(torch.isfinite(means).all())
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from thinwire.kernels.flat.order_triton import first_disorder
 from thinwire.kernels.flat.segments_triton import cut_at
-from thinwire.kernels.jit.launches import BLOCK, launch
+from thinwire.kernels.jit.launches import BLOCK, Argument, launch
 from thinwire.kernels.quantize.signs_add_triton import signed_values
 
 
@@ -21,7 +21,7 @@ def scatter_add_signs(
         return
     indices, cut = indices.contiguous(), cut_at(offsets, out.device)
     disorder = first_disorder(indices, out.numel())
-    arguments: list[Tensor | int | float] = [
+    arguments: list[Argument] = [
         indices,
         bits.contiguous(),
         scales.contiguous(),

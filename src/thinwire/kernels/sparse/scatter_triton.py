@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from thinwire.kernels.flat.order_triton import first_disorder
-from thinwire.kernels.jit.launches import BLOCK, launch
+from thinwire.kernels.jit.launches import BLOCK, Argument, launch
 
 
 def scatter_add(indices: Tensor, values: Tensor, out: Tensor, factor: float = 1.0) -> None:
@@ -25,7 +25,7 @@ def scatter_write(indices: Tensor, values: Tensor, out: Tensor) -> None:
 def _run(indices: Tensor, values: Tensor, out: Tensor, factor: float, kept: bool) -> None:
     indices = indices.contiguous()
     disorder = first_disorder(indices, out.numel())
-    arguments: list[Tensor | int | float] = [
+    arguments: list[Argument] = [
         indices,
         values.detach().contiguous(),
         out,
