@@ -138,6 +138,7 @@ class Event:
 
 
 _DEFAULT = Stream()
+_GENERATOR = torch.Generator()
 _CHOSEN = threading.local()
 
 
@@ -192,11 +193,11 @@ class Module:
         current_stream().synchronize()
 
     def get_rng_state(self, device: Any = None) -> Tensor:
-        """That of the CPU, where its random numbers come from."""
-        return torch.get_rng_state()
+        """That of a generator of its own, though the device's random numbers come from the CPU's."""
+        return _GENERATOR.get_state()
 
     def set_rng_state(self, state: Tensor, device: Any = None) -> None:
-        torch.set_rng_state(state)
+        _GENERATOR.set_state(state)
 
     @contextmanager
     def device(self, device: torch.device) -> Iterator[None]:

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from method_cases import CATALOGUE, Crew, backward, flat, small_model
-from place import DEVICE, host, working
+from place import DEVICE, IS_CUDA, host, working
 from pretended_streams import ORDER
 from torch import Tensor, nn
 
+from thinwire.distributed.probe import Subject
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.methods import Method, parse_method
 from thinwire.simulator import Simulation
+from thinwire.staging import finish
 from thinwire.worker import Worker, needs_server
 
 NUM_STEPS = 4
@@ -153,3 +155,19 @@ def test_a_step_waits_once() -> None:
         next(program)
         assert ORDER.waits == ["Event.synchronize"]
         program.close()
+
+
+def test_a_probe_exchanges_where_its_vectors_lie() -> None:
+    with working():
+        vectors = [torch.randn(20, generator=torch.Generator().manual_seed(seed)).to(DEVICE) for seed in range(2)]
+        subject = Subject(parse_method("qsgd:bits=4"), 0, 1, vectors)
+        subject.begin([12, 8])
+        simulation = Simulation(1)
+        simulation.run([subject.refill()])
+        assert {param.device for param in subject._params} == {DEVICE}
+        simulation.run([subject.step()])
+        assert subject.num_exchanges == 1
+        x = vectors[0] + 1
+        ORDER.waits.clear()
+        finish(x.device)
+        assert IS_CUDA or ORDER.waits == ["Stream.synchronize"]

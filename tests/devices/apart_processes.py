@@ -7,6 +7,7 @@ from typing import Any
 import device_mains as mains
 import pytest
 import torch
+from place import IS_CUDA
 
 from thinwire.experiments.launch import launch
 
@@ -24,7 +25,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "name",
-    [*(f"hooked {method}" for method in mains.HOOKED), *(f"synchronized {method}" for method in mains.SYNCHRONIZED)],
+    [
+        *(f"hooked {method}" for method in mains.HOOKED),
+        *(f"synchronized {method}" for method in mains.SYNCHRONIZED),
+        *(f"checkpointed {method}" for method in mains.CHECKPOINTED),
+    ],
 )
 def test_a_device_has_the_bits_of_the_cpu(found: list[dict[str, Any]], name: str) -> None:
     for rank in range(SIZE):
@@ -43,3 +48,26 @@ def test_a_bucket_is_waited_for_once_on_its_way_out(found: list[dict[str, Any]],
     num_buckets = waits.count("Event.synchronize")
     assert num_buckets > 1
     assert len(waits) <= 2 * num_buckets
+
+
+@pytest.mark.skipif(IS_CUDA, reason="what a real device's streams do is not noted")
+@pytest.mark.parametrize("method", mains.HOOKED)
+def test_buckets_are_exchanged_on_a_stream_of_their_own(found: list[dict[str, Any]], method: str) -> None:
+    """It waits for each bucket, DDP's stream for each mean, and at the end the script's for all of it."""
+    log = found[0][f"hooked {method}"][1]["log"]
+    (lane,) = {entry.split()[1] for entry in log if entry.endswith("waits for an event")} - {"1"}
+    assert log[-1] == f"stream 1 waits for stream {lane}"
+    handed, taken, given = (
+        [place for place, entry in enumerate(log) if entry == what]
+        for what in ("stream 1 records an event", f"stream {lane} waits for an event", "stream 1 waits for an event")
+    )
+    # The next bucket may be handed over before the one before is taken up, but each only then.
+    assert len(handed) == len(taken) == len(given) > 1
+    assert all(first < second < third for first, second, third in zip(handed, taken, given, strict=True))
+
+
+@pytest.mark.skipif(IS_CUDA, reason="there is no other generator to be seen")
+@pytest.mark.parametrize("method", mains.CHECKPOINTED)
+def test_the_generator_of_the_device_goes_on(found: list[dict[str, Any]], method: str) -> None:
+    random = found[0][f"checkpointed {method}"][1]["random"]
+    assert torch.equal(random["random 0"], random["random 1"])

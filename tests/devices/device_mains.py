@@ -1,5 +1,6 @@
 """What processes with models on the pretended device run; a module of its own, so that they can import it by name."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from thinwire.distributed import Transport
 
 STEPS = 5
 HOOKED = ("sgd", "bf16-sgd", "signtopk:density=5%", "qsgd:bits=4", "ef-signsgd", "powersgd:rank=1", "dgc:density=5%")
+CHECKPOINTED = ("signtopk:density=5%,every=2", "streaming-diloco:every=1,fragments=3,delay=2")
 SYNCHRONIZED = ("sgd", "qsgd:bits=4", "signtopk:density=5%,every=2", "diloco:every=2", "gtopk", "ok-topk")
 
 
@@ -38,12 +40,15 @@ def hooked(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     ddp = DistributedDataParallel(model, bucket_cap_mb=0.005)
     loss, optimizer = losses(rank, ddp, place), torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     waits: list[str] = []
+    log: list[str] = []
     with thinwire.compress_ddp(ddp, method, warn_if_slower=False, guard=thinwire.ReplicaGuard(every=2)) as handle:
         for step in range(STEPS):  # the guard compares in the backward after an even step
             optimizer.zero_grad()
             ORDER.waits.clear()
+            ORDER.log.clear()
             loss(step).backward()
-            waits = list(ORDER.waits) if step == STEPS - 2 else waits
+            if step == STEPS - 2:
+                waits, log = list(ORDER.waits), list(ORDER.log)
             optimizer.step()
         state = handle.state_dict()
         return {
@@ -51,6 +56,7 @@ def hooked(rank: int, method: str, place: torch.device) -> dict[str, Any]:
             "state": {name: host(tensor) for name, tensor in state["tensors"].items()},
             "bytes": handle.message_bytes,
             "waits": waits,
+            "log": log,
         }
 
 
@@ -74,12 +80,46 @@ def synchronized(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     return {"parameters": [host(param).clone() for param in model.parameters()], "bytes": num_bytes}
 
 
+def reseed(place: torch.device, seed: int) -> None:
+    """Another state for the generator of a device that has its own."""
+    if place.type != "cpu":
+        torch.get_device_module(place).set_rng_state(torch.Generator().manual_seed(seed).get_state(), place)
+
+
+def checkpointed(rank: int, method: str, place: torch.device) -> dict[str, Any]:
+    """Training that is stopped, and goes on from a checkpoint with another model and optimizer."""
+    found: dict[str, Any] = {}
+    folder = f"{place.type}-{CHECKPOINTED.index(method)}"
+    reseed(place, 7)
+    for part in range(2):
+        model = network(rank + part).to(place)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        loss = losses(rank, model, place)
+        with thinwire.synchronize(optimizer, model, method) as handle:
+            parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "handle": handle}
+            checkpoints = thinwire.Checkpoints(folder, parts)
+            begun = checkpoints.load() or 0
+            if place.type != "cpu":
+                found[f"random {part}"] = torch.get_device_module(place).get_rng_state(place)
+            for step in range(begun, begun + STEPS):
+                optimizer.zero_grad()
+                loss(step).backward()
+                optimizer.step()
+            if part == 0:
+                checkpoints.save(STEPS)
+            reseed(place, 99)
+            checkpoints.close()
+            num_bytes = handle.message_bytes
+    return {"parameters": [host(param).clone() for param in model.parameters()], "bytes": num_bytes, "random": found}
+
+
 def train_all(folder: str, transport: Transport) -> None:
     """Everything on the CPU, then on the pretended device."""
     rank = transport.rank
+    os.chdir(folder)
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    for train, methods in ((hooked, HOOKED), (synchronized, SYNCHRONIZED)):
+    for train, methods in ((hooked, HOOKED), (synchronized, SYNCHRONIZED), (checkpointed, CHECKPOINTED)):
         for method in methods:
             plain = train(rank, method, torch.device("cpu"))
             with working():

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import run_cli
 from commands import TORCHRUN, start
 from rich.console import Console
 
+from thinwire.cli.limits import read_device
 from thinwire.cli.probing import DENSE, ProbeRow, make_table, verdict
 from thinwire.distributed.probe import Cost
+from thinwire.errors import ConfigError
 from thinwire.network import Network, all_reduce_traffic
 from thinwire.report import print_fitted
 
@@ -140,3 +143,24 @@ def test_the_table_marks_what_is_predicted() -> None:
     dense, method = (next(line.split() for line in lines if line.split()[:1] == [name]) for name in ("dense", "a"))
     assert dense == ["dense", "20", "MB", "1.5", "kB", "160", "s", "160", "s", "160", "s", "2", "MB", "predicted"]
     assert method == ["a", "20", "MB", "1.5", "kB", "12.3", "ms", "62.3", "ms", "-", "2", "MB"]
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("cuda", "torch finds no CUDA device"), ("cuda:1", "torch finds no CUDA device"), ("mps", "it is cpu or cuda"),
+     ("tpu", "it is cpu or cuda"), ("", "it is cpu or cuda")],
+)  # fmt: skip
+def test_a_device_that_is_not_there_is_refused(device: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=said):
+        read_device(device)
+
+
+def test_cuda_is_each_processs_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for rank in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert read_device("cuda") == torch.device("cuda", rank % 2)
+    assert read_device("cuda:0") == torch.device("cuda", 0)
+    assert read_device("cpu") == torch.device("cpu")
