@@ -2,6 +2,7 @@
 
 import ast
 import importlib.machinery
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,10 @@ def another(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
     monkeypatch.setitem(sys.modules, name, module)
     devices._body.cache_clear()
+    devices._is_installed.cache_clear()
     yield module
     devices._body.cache_clear()
+    devices._is_installed.cache_clear()
 
 
 def test_a_new_file_is_found_by_its_name(another: ModuleType) -> None:
@@ -40,6 +43,19 @@ def test_a_new_file_is_found_by_its_name(another: ModuleType) -> None:
 
 def test_without_a_file_the_twin_runs() -> None:
     assert body_for(is_finite_torch, torch.device("cuda")) is is_finite_torch
+
+
+def test_without_the_package_the_twins_run_and_it_is_said_once(
+    another: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another.is_finite = another.divide_finite = lambda x: "never"  # type: ignore[attr-defined]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else find(name))
+    twins = (is_finite_torch, divide_finite_torch)
+    with pytest.warns(UserWarning, match="triton is not installed, so that exchanges on cuda run in torch's") as told:
+        found = [body_for(twin, torch.device("cuda")) for twin in twins]
+    assert found == [*twins]
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ it is found by its name, and nothing else has to be told of it. It gives the bit
 import functools
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -16,7 +17,7 @@ import torch
 Body = TypeVar("Body", bound=Callable[..., Any])
 
 SUFFIXES = {"cuda": "triton"}
-"""How the files with the kernels of a kind of device end."""
+"""How the files with the kernels of a kind of device end: after the package that they are written in."""
 
 
 def body_for(twin: Body, device: torch.device) -> Body:
@@ -38,7 +39,20 @@ def body_for(twin: Body, device: torch.device) -> Body:
 def _body(twin: Callable[..., Any], kind: str) -> Callable[..., Any]:
     suffix = SUFFIXES.get(kind)
     name = f"{twin.__module__.removesuffix('_torch')}_{suffix}"
-    if suffix is None or importlib.util.find_spec(name) is None:
+    if suffix is None or importlib.util.find_spec(name) is None or not _is_installed(suffix, kind):
         return twin
     body: Callable[..., Any] | None = getattr(importlib.import_module(name), twin.__name__.removesuffix("_torch"), None)
     return twin if body is None else body
+
+
+@functools.cache
+def _is_installed(package: str, kind: str) -> bool:
+    """Whether kernels can be had; told once if not."""
+    if importlib.util.find_spec(package) is not None:
+        return True
+    warnings.warn(
+        f"{package} is not installed, so that exchanges on {kind} run in torch's operations, which is right and slow; "
+        f"pip install {package}",
+        stacklevel=2,
+    )
+    return False
