@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "errors": 0,
     **dict.fromkeys(("random", "config", "memo", "files", "arrays", "plugins"), 1),
-    **dict.fromkeys(("layout", "kernels", "staging", "theory", "option_strings"), 2),
+    **dict.fromkeys(("layout", "kernels", "staging", "stores", "theory", "option_strings"), 2),
     **dict.fromkeys(("payloads", "steps", "network", "machines", "step_time"), 3),
     **dict.fromkeys(("wire", "compressors"), 4),
     "memory": 5,
@@ -46,6 +46,7 @@ ITERATORS = {
     "shared_model",
     "told_once",
     "signals_raise",
+    "_told",
     "during",
 }
 READS_ENVIRONMENT = {"experiments/launch.py", "distributed/addresses.py"}

@@ -9,6 +9,7 @@ from thinwire.errors import (
     DivergenceError,
     NumericsError,
     ProtocolError,
+    StoreError,
     ThinwireError,
     WireError,
     WorkerError,
@@ -57,7 +58,7 @@ else:
     }
     _PARTS = (
         "compressors", "config", "distributed", "exchanges", "kernels", "layout", "machines", "memory", "methods",
-        "network", "payloads", "random", "simulator", "steps", "theory", "wire", "worker",
+        "network", "payloads", "random", "simulator", "steps", "stores", "theory", "wire", "worker",
     )  # fmt: skip
 
     def __getattr__(name: str) -> object:
@@ -108,6 +109,7 @@ __all__ = [
     "Simulation",
     "SlowerThanDense",
     "StepTimes",
+    "StoreError",
     "ThinwireError",
     "WireError",
     "Worker",

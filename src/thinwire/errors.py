@@ -9,6 +9,7 @@
     ├── ProtocolError  (RuntimeError)  participants that do not follow the same program
     │   └── DeadlockError              every participant waits for another one
     ├── DivergenceError (RuntimeError) replicas that should be equal bit for bit and are not
+    ├── StoreError     (RuntimeError)  a place for objects that does not answer, refuses, or holds what is not expected
     └── WorkerError    (RuntimeError)  a worker process raised, was killed, or lost its connection
 """
 
@@ -39,6 +40,10 @@ class DeadlockError(ProtocolError):
 
 class DivergenceError(ThinwireError, RuntimeError):
     """Replicas that should be equal bit for bit and are not; the message names where they differ."""
+
+
+class StoreError(ThinwireError, RuntimeError):
+    """A place for objects that does not answer, refuses, or holds what is not expected."""
 
 
 class WorkerError(ThinwireError, RuntimeError):
