@@ -10,6 +10,7 @@
     │   └── DeadlockError              every participant waits for another one
     ├── DivergenceError (RuntimeError) replicas that should be equal bit for bit and are not
     ├── StoreError     (RuntimeError)  a place for objects that does not answer, refuses, or holds what is not expected
+    │   └── SealError                  an object that was damaged, belongs elsewhere, or is a stranger's
     └── WorkerError    (RuntimeError)  a worker process raised, was killed, or lost its connection
 """
 
@@ -44,6 +45,10 @@ class DivergenceError(ThinwireError, RuntimeError):
 
 class StoreError(ThinwireError, RuntimeError):
     """A place for objects that does not answer, refuses, or holds what is not expected."""
+
+
+class SealError(StoreError):
+    """An object that was damaged, belongs elsewhere, or was made by somebody who may not; nothing of it was read."""
 
 
 class WorkerError(ThinwireError, RuntimeError):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from thinwire.errors import ConfigError
+from thinwire.errors import ConfigError, StoreError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*")
 
@@ -12,6 +12,9 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)
 @runtime_checkable
 class Store(Protocol):
     """Objects of bytes under names such as ``rounds/000012/rank-3``; what is there is there in full.
+
+    Methods may be called from several threads and processes at once. What a call has written, every later one finds.
+    No object's name is a folder of another's.
 
     Every method raises :class:`thinwire.errors.StoreError` where the place does not answer or refuses, and
     :class:`thinwire.errors.ConfigError` for a name that :func:`check_name` refuses.
@@ -22,7 +25,10 @@ class Store(Protocol):
         ...
 
     def create(self, name: str, contents: bytes | memoryview) -> bool:
-        """Write an object unless there is one; of several callers at once exactly one is told that it did."""
+        """Write an object unless there is one; whether it did. Of several callers at once at most one is told so.
+
+        Where an answer is lost on its way, the one that wrote it may be told that there was one: read what is there.
+        """
         ...
 
     def get(self, name: str, max_num_bytes: int) -> bytes | None:
@@ -54,3 +60,9 @@ def check_name(name: str) -> str:
             "letter, a digit or _, joined by /"
         )
     return name
+
+
+def check_length(name: str, num_bytes: int, max_num_bytes: int) -> None:
+    """Raise :class:`StoreError` if an object is longer than was expected."""
+    if num_bytes > max_num_bytes:
+        raise StoreError(f"the object {name!r} is longer than the {max_num_bytes} bytes that were expected")
