@@ -53,7 +53,7 @@ READS_ENVIRONMENT = {"experiments/launch.py", "distributed/addresses.py"}
 """Of processes that are to be started, and where the launcher and gloo were told that others are reached."""
 MANY_OPTIONS = {"cli", "methods"}
 """Where a parameter is an option of the user's: of a command, or of a method string."""
-MANY_ARGUMENTS = {"synchronize", "compress_ddp", "DistributedOptimizer.__init__"}
+MANY_ARGUMENTS = {"synchronize", "synchronize_by_store", "compress_ddp", "DistributedOptimizer.__init__"}
 """The entrances for a training script, whose options all have defaults."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         compress_ddp,
         serve,
         synchronize,
+        synchronize_by_store,
     )
     from thinwire.methods import GradientAveraging, ModelAveraging, parse_method
     from thinwire.network import Network
@@ -51,6 +52,7 @@ else:
             "compress_ddp",
             "serve",
             "synchronize",
+            "synchronize_by_store",
         ),
         "thinwire.methods": ("GradientAveraging", "ModelAveraging", "parse_method"),
         "thinwire.network": ("Network",),
@@ -120,4 +122,5 @@ __all__ = [
     "parse_method",
     "serve",
     "synchronize",
+    "synchronize_by_store",
 ]

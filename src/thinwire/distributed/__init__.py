@@ -10,22 +10,27 @@ from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.optimizer import DistributedOptimizer
 from thinwire.distributed.serving import serve
 from thinwire.distributed.step_hooks import synchronize
+from thinwire.distributed.store_rounds import Deadline, RoundSettings, StoreSynchronizer, synchronize_by_store
 from thinwire.distributed.synchronizer import Synchronizer
 from thinwire.distributed.transport import Transport
 
 __all__ = [
     "Checkpoints",
     "CompressedGradients",
+    "Deadline",
     "DensePolicy",
     "DistributedOptimizer",
     "LinkOptions",
     "LittleCompressed",
     "NothingCompressed",
     "ReplicaGuard",
+    "RoundSettings",
     "SlowerThanDense",
+    "StoreSynchronizer",
     "Synchronizer",
     "Transport",
     "compress_ddp",
     "serve",
     "synchronize",
+    "synchronize_by_store",
 ]

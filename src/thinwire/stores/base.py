@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from thinwire.errors import ConfigError, StoreError
+from thinwire.errors import ConfigError, SealError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*")
 
@@ -32,7 +32,11 @@ class Store(Protocol):
         ...
 
     def get(self, name: str, max_num_bytes: int) -> bytes | None:
-        """The whole object; None if there is none. A longer one than allowed is refused before it is read."""
+        """The whole object; None if there is none.
+
+        Raises:
+            SealError: it is longer than allowed, which is known before it is read, or once one byte more was.
+        """
         ...
 
     def names(self, folder: str) -> Sequence[str]:
@@ -63,6 +67,6 @@ def check_name(name: str) -> str:
 
 
 def check_length(name: str, num_bytes: int, max_num_bytes: int) -> None:
-    """Raise :class:`StoreError` if an object is longer than was expected."""
+    """Raise :class:`SealError` if an object is longer than was expected."""
     if num_bytes > max_num_bytes:
-        raise StoreError(f"the object {name!r} is longer than the {max_num_bytes} bytes that were expected")
+        raise SealError(f"the object {name!r} is longer than the {max_num_bytes} bytes that were expected")

@@ -1,0 +1,64 @@
+"""A file of a worker's state before it hands in a message: whoever dies afterwards neither loses nor repeats it."""
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinwire.errors import ConfigError
+from thinwire.files import StrPath, write_beside
+from thinwire.worker.parameters import local_part
+
+
+class Journal:
+    """The worker as it was when it last handed in a message.
+
+    A message follows from the worker's state and the number of the round alone. So who goes on from here makes the
+    same message again, and finds in the list of the round whether it counted.
+
+    Args:
+        path: the file; of one worker alone.
+        run: the name of the run.
+    """
+
+    def __init__(self, path: StrPath, run: str) -> None:
+        self._path = Path(path)
+        self._run = run
+
+    def write(self, handle: Mapping[str, Any], parameters: Mapping[str, Tensor], at_once: bool) -> None:
+        """In full or not at all, before the message is handed in.
+
+        Args:
+            handle: the state of the worker's handle.
+            parameters: what it trains.
+            at_once: whether the round is the last one of the training.
+        """
+        trained = {name: local_part(param.detach()) for name, param in parameters.items()}
+        state = {"run": self._run, "handle": handle, "parameters": trained, "at_once": at_once}
+        write_beside(self._path, lambda file: torch.save(state, file))
+
+    def read(self) -> Mapping[str, Any] | None:
+        """What was written last; None if nothing was.
+
+        Raises:
+            ConfigError: the file is of another run, or none of these.
+        """
+        if not self._path.exists():
+            return None
+        try:
+            state: Mapping[str, Any] = torch.load(self._path, weights_only=True)
+            run = state["run"]
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise ConfigError(
+                f"{os.fspath(self._path)} is no state file of a worker ({type(error).__name__}); give another place, "
+                "or remove it if the worker shall begin anew"
+            ) from error
+        if run != self._run:
+            raise ConfigError(
+                f"{os.fspath(self._path)} is of the run {run!r}, not of {self._run!r}; give each run a file of its own"
+            )
+        return state
