@@ -41,7 +41,7 @@ class RoundDriver:
         self._is_first = True
 
     def take_part(self, before_put: Callable[[], None], *, at_once: bool = False) -> None:
-        """Catch up, then take part in the next round.
+        """Catch up, then take part in the next round; what was handed in before a restart is not handed in again.
 
         Args:
             before_put: is called before a message is handed in.
@@ -52,7 +52,8 @@ class RoundDriver:
             DivergenceError: the workers' common states differ.
             StoreError: the store does not answer, or what counts is gone.
         """
-        self.catch_up()
+        if self.catch_up(is_due=True):
+            return
         station, number, arrived_s = self.station, self.worker.num_exchanges, time.monotonic()
         _check_finite(self.worker)
         program = self.rounds.propose()
@@ -65,7 +66,7 @@ class RoundDriver:
         # What was waited in vain is no part of how long rounds take.
         end_s = time.monotonic() if station.waited_for() <= set(closing.digests) else arrived_s
         exchange = _Exchange(number, closing, program, op, own)
-        if not self._finish(exchange, gathering.messages, end_s - self._ended_s, at_once=at_once):
+        if self._finish(exchange, gathering.messages, end_s - self._ended_s, at_once=at_once) is None:
             raise StoreError(
                 f"a message that counts in round {number} is gone or was replaced; see that no two workers have the "
                 "same rank, and that nobody else writes to the store, and start this worker again"
@@ -75,19 +76,32 @@ class RoundDriver:
             put_snapshot(station.objects, self.rounds, number + 1)
             prune(station.objects, station.settings, number + 1, station.size)
 
-    def catch_up(self) -> int:
-        """Go through the rounds that are over; how many there were. What this worker did itself is kept."""
-        begin = self.worker.num_exchanges
+    def catch_up(self, *, is_due: bool) -> bool:
+        """Go through the rounds that are over, up to one that counts this worker. What it did itself is kept.
+
+        It finds its own message in a round only if it was started again from an older state. Then it trains up to that
+        round as before, and hands nothing in.
+
+        Args:
+            is_due: whether this worker has made its local steps for a round.
+
+        Returns:
+            Whether what it was to hand in counts already.
+        """
+        rank = self.worker.rank
         while True:
             number = self.worker.num_exchanges
             closing, _ = self.station.find_closing(number)
-            if closing is None:
-                return self.worker.num_exchanges - begin
+            if closing is None or (rank in closing.digests and not is_due):
+                return False
             program = self.rounds.propose()
             op = _request(program)
-            own = self._sealed(op, number) if self.worker.rank in closing.digests else b""
-            if not self._finish(_Exchange(number, closing, program, op, own), {self.worker.rank: own}, None):
+            own = self._sealed(op, number) if rank in closing.digests else b""
+            counted = self._finish(_Exchange(number, closing, program, op, own), {rank: own}, None)
+            if counted is None:
                 self._begin_again(number)
+            elif rank in counted:
+                return True
 
     def _hand_in(self, number: int, op: AllGather, own: bytes) -> bytes:
         """Put this worker's message, unless it did so before it was started again: then that one is taken."""
@@ -108,14 +122,14 @@ class RoundDriver:
 
     def _finish(
         self, exchange: "_Exchange", known: dict[int, bytes], duration_s: float | None, *, at_once: bool = False
-    ) -> bool:
-        """Let what counts in a round count here; whether all of it was there."""
+    ) -> set[int] | None:
+        """Let what counts in a round count here; whose messages did, None if one was gone."""
         number, closing, op, station = exchange.number, exchange.closing, exchange.op, self.station
         self._check_point(number, closing)
         sealed = fetch_counted(station.objects, number, closing, known, _longest(op), station.settings)
         if sealed is None:
             exchange.program.close()
-            return False
+            return None
         channel = self.worker.channels[number % len(self.worker.channels)]
         method = self.worker.method.exchange
         assert isinstance(method, Gather)
@@ -135,7 +149,7 @@ class RoundDriver:
             self.rounds.follow(proposal)
             station.report.num_missed += 1
         station.attendance.add(counted, duration_s)
-        return True
+        return counted
 
     def _count_earlier(self, sealed: bytes) -> None:
         """A message that was handed in before this worker was started again from a state that did not know of it."""

@@ -51,7 +51,7 @@ class Gathering:
             patience: how long others are waited for.
         """
         station, folder = self.station, round_folder(self.number)
-        begin_s, pause_s = time.monotonic(), station.settings.poll_min_s
+        begin_s, pause_s, all_s = time.monotonic(), station.settings.poll_min_s, 0.0
         known = {closing_name(self.number, attempt) for attempt in range(MOST_ATTEMPTS)}
         known |= {message_name(self.number, rank) for rank in range(station.size)}
         while True:
@@ -66,8 +66,14 @@ class Gathering:
             missing = station.waited_for() - self.messages.keys()
             waited_s = time.monotonic() - begin_s
             durations_s = station.attendance.durations_s
-            if not missing or patience.is_over(self.number, set(self.messages), missing, waited_s, durations_s):
-                return self._close(names)
+            if missing:
+                is_time = patience.is_over(self.number, set(self.messages), missing, waited_s, durations_s)
+            else:
+                # One is enough to make the list; another one does if that one should be gone.
+                is_time = station.rank == min(self.messages) or all_s >= station.settings.poll_max_s
+                all_s += pause_s
+            if is_time and (made := self._close()) is not None:
+                return made
             time.sleep(pause_s)
             pause_s = min(1.5 * pause_s, station.settings.poll_max_s)
 
@@ -87,21 +93,28 @@ class Gathering:
         except SealError as error:
             self._bad[rank] = str(error)
 
-    def _close(self, names: set[str]) -> tuple[Closing, bool]:
-        """Make the list, unless somebody else was first."""
+    def _close(self) -> tuple[Closing, bool] | None:
+        """Make the list, unless somebody else was first; None if there would be nothing in it."""
         station = self.station
-        for rank in list(self._bad):  # a stranger may have been there before the worker itself
+        closing, name = station.find_closing(self.number)
+        if closing is not None:
+            return closing, False
+        # A stranger may have been there before a worker itself, and what was sent is not always what lies there.
+        for rank in {station.rank, *self._bad}:
+            self.messages.pop(rank, None)
+            self._bad.setdefault(rank, "it is not there")
             self._look_at(rank)
         for rank, why in self._bad.items():
             station.report.refuse(rank, self.number, why)
-        digests = {rank: digest_of(sealed) for rank, sealed in self.messages.items()}
-        sealed = station.objects.sealed(Closing(digests, self.point).to_bytes(), CLOSED, self.number)
-        while True:
-            closing, name = station.find_closing(self.number)
-            if closing is not None:
-                return closing, False
-            if station.objects.create(name, sealed):
-                return Closing(digests, self.point), True
+        if not self.messages:
+            return None
+        closing = Closing({rank: digest_of(sealed) for rank, sealed in self.messages.items()}, self.point)
+        sealed = station.objects.sealed(closing.to_bytes(), CLOSED, self.number)
+        while not station.objects.create(name, sealed):
+            other, name = station.find_closing(self.number)
+            if other is not None:
+                return other, False
+        return closing, True
 
 
 def fetch_counted(

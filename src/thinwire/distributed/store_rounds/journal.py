@@ -1,7 +1,6 @@
 """A file of a worker's state before it hands in a message: whoever dies afterwards neither loses nor repeats it."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ class Journal:
         try:
             state: Mapping[str, Any] = torch.load(self._path, weights_only=True)
             run = state["run"]
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # torch's reader has no error of its own
             raise ConfigError(
                 f"{os.fspath(self._path)} is no state file of a worker ({type(error).__name__}); give another place, "
                 "or remove it if the worker shall begin anew"

@@ -1,0 +1,230 @@
+"""A worker that dies and is started again neither loses nor repeats what it handed in."""
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from method_cases import Crew, bits, flat, shared
+from store_crews import Script, Trainee, Watched, check_conserved, together, trainees
+
+from thinwire.errors import ConfigError, StoreError
+from thinwire.methods import Method, parse_method
+from thinwire.stores import FolderStore
+
+NAME, EVERY, NUM_ROUNDS = "signtopk:density=20%,every=2", 2, 6
+
+
+def method() -> Method:
+    return parse_method(NAME)
+
+
+class Killed(BaseException):
+    """As if the process had ended here."""
+
+
+class Deadly(Watched):
+    """Ends its worker when it hands in a message: before it is there, or after."""
+
+    def __init__(self, path: Path, round_number: int, *, is_there: bool) -> None:
+        super().__init__(FolderStore(path))
+        self.name, self.is_there = f"test/rounds/{round_number:08d}/rank-1", is_there
+
+    def put(self, name: str, contents: bytes | memoryview) -> None:
+        if name != self.name or self.is_there:
+            super().put(name, contents)
+        if name == self.name:
+            raise Killed
+
+
+def die_and_come_back(trainee: Trainee, again: Callable[[], Trainee]) -> Trainee:
+    with pytest.raises(Killed):
+        trainee.train(NUM_ROUNDS * EVERY)
+    return again().train(NUM_ROUNDS * EVERY)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_with_a_state_file_it_is_as_if_it_had_not_died(is_there: bool, tmp_path: Path) -> None:
+    """It has nothing else: its model is a new one."""
+    path, options = tmp_path / "store", {"state_file": tmp_path / "state"}
+    others = [Trainee(method(), rank, 3, FolderStore(path), Script(3)) for rank in (0, 2)]
+    dying = Trainee(method(), 1, 3, Deadly(path, 3, is_there=is_there), Script(3), **options)
+
+    def again() -> Trainee:
+        found = Trainee(method(), 1, 3, FolderStore(path), Script(3), **options)
+        assert found.handle.num_steps == 4 * EVERY
+        assert found.handle.num_rounds == 4
+        return found
+
+    calls: list[Callable[[], Any]] = [lambda each=each: each.train(NUM_ROUNDS * EVERY) for each in others]
+    *_, back = together(*calls, lambda: die_and_come_back(dying, again))
+    simulated = Crew(method(), 3).run(NUM_ROUNDS * EVERY)
+    for each in (*others, back):
+        assert bits(each.point) == bits(shared(simulated.workers[each.rank]))
+        assert bits(flat(each.model)) == bits(flat(simulated.models[each.rank]))
+    assert back.handle.message_bytes == simulated.workers[1].message_bytes
+    assert back.handle.participation == {0: 1.0, 1: 1.0, 2: 1.0}
+    check_conserved([others[0], back, others[1]], {1: dying.moved + back.moved})
+
+
+def test_a_message_that_came_too_late_is_handed_in_again(tmp_path: Path) -> None:
+    """It died before its message was there, and the others went on meanwhile."""
+    path, options = tmp_path / "store", {"state_file": tmp_path / "state"}
+    script = Script(3, {1: (0, 2), 2: (0, 2), 3: (0, 2)})
+    store = Watched(FolderStore(path))
+    others = [Trainee(method(), rank, 3, store, script) for rank in (0, 2)]
+    dying = Trainee(method(), 1, 3, Deadly(path, 1, is_there=False), script, **options)
+
+    def late() -> Trainee:
+        with pytest.raises(Killed):
+            dying.train(NUM_ROUNDS * EVERY)
+        assert store.when("rounds/00000003/closed").wait(30)
+        back = Trainee(method(), 1, 3, FolderStore(path), script, **options)
+        assert back.handle.num_rounds == 5, "it has taken part in the round that was open"
+        return back.train(3 * EVERY)
+
+    calls: list[Callable[[], Any]] = [lambda each=each: each.train(NUM_ROUNDS * EVERY) for each in others]
+    *_, back = together(*calls, late)
+    assert back.handle.participation[1] == pytest.approx(3 / 6)
+    assert {bits(each.point) for each in others} == {bits(back.point)}
+    check_conserved([others[0], back, others[1]], {1: dying.moved + back.moved})
+
+
+def test_from_an_older_state_it_trains_again_and_finds_its_own_messages(tmp_path: Path) -> None:
+    """Without a state file: who trains as before makes the same messages."""
+    path = tmp_path / "store"
+    others = [Trainee(method(), rank, 3, FolderStore(path), Script(3)) for rank in (0, 2)]
+    dying = Trainee(method(), 1, 3, Deadly(path, 4, is_there=True), Script(3))
+
+    def die() -> Trainee:
+        dying.train(2 * EVERY + 1)
+        state = {"model": dying.model.state_dict(), "handle": dying.handle.state_dict()}
+        torch.save(state, tmp_path / "checkpoint")
+        return die_and_come_back(dying, again)
+
+    def again() -> Trainee:
+        found = Trainee(method(), 1, 3, FolderStore(path), Script(3))
+        state = torch.load(tmp_path / "checkpoint", weights_only=True)
+        found.model.load_state_dict(state["model"])
+        found.handle.load_state_dict(state["handle"])
+        assert found.handle.num_rounds == 2
+        return found
+
+    calls: list[Callable[[], Any]] = [lambda each=each: each.train(NUM_ROUNDS * EVERY) for each in others]
+    *_, back = together(*calls, die)
+    simulated = Crew(method(), 3).run(NUM_ROUNDS * EVERY)
+    for each in (*others, back):
+        assert bits(flat(each.model)) == bits(flat(simulated.models[each.rank]))
+    assert back.handle.report.num_unknown == 0
+    assert back.handle.message_bytes == simulated.workers[1].message_bytes
+
+
+def test_a_message_that_it_would_not_make_again_is_told(tmp_path: Path) -> None:
+    dying = Trainee(method(), 1, 2, Deadly(tmp_path, 0, is_there=True), Script(2))
+    other = Trainee(method(), 0, 2, FolderStore(tmp_path), Script(2))
+
+    def again() -> Trainee:
+        back = Trainee(method(), 1, 2, FolderStore(tmp_path), Script(2))
+        back.step()
+        with torch.no_grad():
+            next(back.model.parameters())[0, 0] += 1.0
+        return back.train(EVERY)
+
+    def die() -> Trainee:
+        with pytest.raises(Killed):
+            dying.train(EVERY)
+        return again()
+
+    with pytest.warns(UserWarning, match="in round 0 another message of worker 1 counted"):
+        _, back = together(lambda: other.train(EVERY), die)
+    assert back.handle.report.num_unknown == 1
+    assert bits(back.point) == bits(other.point)
+
+
+def test_what_was_not_handed_in_is_told_and_may_be_flushed(tmp_path: Path) -> None:
+    crew = trainees(method(), 2, tmp_path)
+    together(*(lambda each=each: each.train(EVERY + 1) for each in crew))
+    with pytest.warns(UserWarning, match="of worker 0 since 1 local step is in no common model"):
+        crew[0].handle.close()
+    crew = trainees(method(), 2, tmp_path / "other")
+
+    def train(each: Trainee) -> None:
+        with each.handle:
+            each.train(EVERY + 1)
+
+    together(*(lambda each=each: train(each) for each in crew))
+    assert {each.handle.num_rounds for each in crew} == {2}
+    check_conserved(crew)
+    simulated = Crew(method(), 2).run(EVERY + 1)
+    simulated.simulation.run([worker.finish() for worker in simulated.workers])
+    assert bits(crew[1].point) == bits(shared(simulated.workers[1]))
+    crew[0].step()
+    assert not crew[0].optimizer._optimizer_step_post_hooks.keys() - {min(crew[0].optimizer._optimizer_step_post_hooks)}
+
+
+def test_evaluation_sees_what_is_common(tmp_path: Path) -> None:
+    crew = trainees(method(), 2, tmp_path)
+    together(*(lambda each=each: each.train(EVERY + 1) for each in crew))
+    own = flat(crew[0].model).clone()
+    with crew[0].handle.shared_model() as model:
+        assert bits(flat(model)) == bits(crew[1].point)
+    assert bits(flat(crew[0].model)) == bits(own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        crew[0].handle.close()
+
+
+def test_states_of_something_else_are_refused(tmp_path: Path) -> None:
+    options = {"state_file": tmp_path / "state"}
+    trainee = Trainee(method(), 0, 1, FolderStore(tmp_path), Script(1), **options).train(3 * EVERY)
+    early = Trainee(method(), 0, 1, FolderStore(tmp_path / "a"), Script(1)).train(EVERY).handle.state_dict()
+    back = Trainee(method(), 0, 1, FolderStore(tmp_path), Script(1), **options)
+    assert back.handle.num_rounds == trainee.handle.num_rounds == 3
+    with pytest.raises(ConfigError, match="state is of round 1, and this worker has gone on from its state file"):
+        back.handle.load_state_dict(early)
+    with pytest.raises(ConfigError, match="of the run 'test', not of 'other'"):
+        Trainee(method(), 0, 1, FolderStore(tmp_path), Script(1), run="other", **options)
+    with pytest.raises(ConfigError, match="of the run 'test'"):
+        Trainee(method(), 0, 1, FolderStore(tmp_path), Script(1), run="other").handle.load_state_dict(early)
+    (tmp_path / "state").write_bytes(b"junk")
+    with pytest.raises(ConfigError, match="is no state file"):
+        Trainee(method(), 0, 1, FolderStore(tmp_path), Script(1), **options)
+
+
+def test_a_message_that_is_gone_is_told(tmp_path: Path) -> None:
+    crew = trainees(method(), 2, tmp_path)
+    together(*(lambda each=each: each.train(2 * EVERY) for each in crew))
+    FolderStore(tmp_path).delete("test/rounds/00000001/rank-0")
+    new = Trainee(method(), 1, 2, FolderStore(tmp_path), Script(2)).train(2 * EVERY - 1)
+    with pytest.raises(StoreError, match="messages of round 1 are deleted, and there is no snapshot"):
+        new.step()
+
+
+def test_processes_one_of_which_is_killed(tmp_path: Path) -> None:
+    """SIGKILL when its message is half handed in: the file is there, and nothing of what follows has happened."""
+    command = [sys.executable, str(Path(__file__).with_name("store_mains.py")), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def start(rank: int, dies_in: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([*command, str(rank), dies_in], env=environment)
+
+    processes = [start(0, ""), start(1, "3")]
+    try:
+        assert processes[1].wait(120) == -signal.SIGKILL
+        processes[1] = start(1, "")
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    simulated = Crew(method(), 2).run(NUM_ROUNDS * EVERY)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"result-{rank}", weights_only=True)
+        assert bits(found["model"]) == bits(flat(simulated.models[rank]))
+        assert found["message_bytes"] == simulated.workers[rank].message_bytes
