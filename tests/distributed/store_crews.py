@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from method_cases import Crew, backward, flat, small_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from thinwire.distributed import RoundSettings, StoreSynchronizer, synchronize_by_store
 from thinwire.distributed.store_rounds import Patience
@@ -140,9 +140,7 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
 def trainees(
     method: Method | str, size: int, path: Path, patience: Patience | None = None, **options: Any
 ) -> list[Trainee]:
-    return [
-        Trainee(method, rank, size, FolderStore(path), patience or Script(size), **options) for rank in range(size)
-    ]
+    return [Trainee(method, rank, size, FolderStore(path), patience or Script(size), **options) for rank in range(size)]
 
 
 def check_conserved(crew: Collection[Trainee], moved: Mapping[int, Tensor] | None = None) -> None:
@@ -195,5 +193,3 @@ def exchange(crew: Crew, counts: Collection[int]) -> list[Proposal]:
         except StopIteration as stop:
             proposals.append(stop.value)
     return proposals
-
-

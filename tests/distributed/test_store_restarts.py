@@ -14,6 +14,7 @@ import torch
 from method_cases import Crew, bits, flat, shared
 from store_crews import Script, Trainee, Watched, check_conserved, together, trainees
 
+from thinwire.distributed.store_rounds import objects
 from thinwire.errors import ConfigError, StoreError
 from thinwire.methods import Method, parse_method
 from thinwire.stores import FolderStore
@@ -228,3 +229,56 @@ def test_processes_one_of_which_is_killed(tmp_path: Path) -> None:
         found = torch.load(tmp_path / f"result-{rank}", weights_only=True)
         assert bits(found["model"]) == bits(flat(simulated.models[rank]))
         assert found["message_bytes"] == simulated.workers[rank].message_bytes
+
+
+class Failing(Watched):
+    """Does not answer, once a message is there, until it is told to."""
+
+    is_down = False
+
+    def names(self, folder: str) -> list[str]:
+        if self.is_down:
+            raise StoreError("down")
+        return super().names(folder)
+
+
+def test_after_an_error_of_the_store_the_round_is_finished_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_PAUSES_S", (0.0, 0.0))
+    store = Failing(FolderStore(tmp_path))
+    crew = [Trainee(method(), 0, 2, store, Script(2)), Trainee(method(), 1, 2, FolderStore(tmp_path), Script(2))]
+
+    def fail() -> None:
+        crew[0].train(2 * EVERY - 1)
+        store.is_down = True
+        with pytest.raises(StoreError, match="down"):
+            crew[0].step()
+        with pytest.raises(StoreError, match="down"):
+            crew[0].step()
+        assert crew[0].handle.num_steps == 2 * EVERY, "no step is made on a round that is not over"
+        store.is_down = False
+        crew[0].handle.catch_up()
+        assert crew[0].handle.num_rounds == 2
+        crew[0].train(4 * EVERY)
+
+    together(fail, lambda: crew[1].train(4 * EVERY))
+    simulated = Crew(method(), 2).run(4 * EVERY)
+    for each, worker in zip(crew, simulated.workers, strict=True):
+        assert bits(flat(each.model)) == bits(flat(worker.model))
+        assert each.handle.message_bytes == worker.message_bytes
+        assert each.handle.report.num_unknown == 0
+
+
+def test_a_store_that_fails_for_a_moment_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "_PAUSES_S", (0.0, 0.0))
+    failures = iter(range(1000))
+
+    class Moody(Watched):
+        def get(self, name: str, max_num_bytes: int) -> bytes | None:
+            if next(failures) % 3 != 2:
+                raise StoreError("in a moment")
+            return super().get(name, max_num_bytes)
+
+    trainee = Trainee(method(), 0, 1, Moody(FolderStore(tmp_path)), Script(1)).train(3 * EVERY)
+    assert trainee.handle.num_rounds == 3

@@ -76,7 +76,7 @@ def put_as_a_stranger(store: Store) -> None:
 
 
 def test_faults_change_nothing_but_what_is_left_out(tmp_path: Path) -> None:
-    """Worker 3 misses rounds 2 to 4, a message of worker 2 is damaged, one of worker 1 is replayed, and a stranger writes."""
+    """Worker 3 misses rounds 2 to 4, worker 2 sends a damaged message, worker 1 an old one, and a stranger writes."""
     method, num_rounds = gathered(NAMES[0]), 9
     counts: dict[int, Collection[int]] = {2: (0, 1, 2), 3: (0, 1, 2), 4: (0, 1, 2), 6: (0, 1, 3), 7: (0, 2, 3)}
     trains = {3: (0, 1, 2), 4: (0, 1, 2), 5: (0, 1, 2)}
@@ -142,9 +142,7 @@ def test_two_that_close_a_round_at_once_go_by_one_list(tmp_path: Path) -> None:
 def test_whoever_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     settings = replace(QUICK, max_missed=2)
     script = Script(3, dict.fromkeys(range(20), (0, 1)))
-    crew = [
-        Trainee(gathered(NAMES[0]), rank, 3, FolderStore(tmp_path), script, settings=settings) for rank in range(2)
-    ]
+    crew = [Trainee(gathered(NAMES[0]), rank, 3, FolderStore(tmp_path), script, settings=settings) for rank in range(2)]
     together(*(lambda each=each: each.train(7 * EVERY) for each in crew))
     assert {number for number, missing in script.asked if 2 in missing} == {0, 1, 2}
     store = Watched(FolderStore(tmp_path))
@@ -297,8 +295,8 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         Trainee(NAMES[0], 0, 2, store, Script(2), key="secret")
     with pytest.raises(ConfigError, match="ranks go from 0"):
         Trainee(NAMES[0], 2, 2, store, Script(2))
+    trainee = Trainee(NAMES[0], 0, 2, store, Script(2))
     with pytest.raises(ConfigError, match="synchronized already"):
-        trainee = Trainee(NAMES[0], 0, 2, store, Script(2))
         trainee.handle.__class__(trainee.optimizer, trainee.handle.worker, trainee.handle._station, Script(2), None)
 
 

@@ -38,7 +38,7 @@ class RoundDriver:
         """Of this worker's messages, encoded, as often as they were handed in."""
         self._patience = patience
         self._ended_s = time.monotonic()
-        self._is_first = True
+        self._handed_in: tuple[int, bytes] | None = None
 
     def take_part(self, before_put: Callable[[], None], *, at_once: bool = False) -> None:
         """Catch up, then take part in the next round; what was handed in before a restart is not handed in again.
@@ -76,6 +76,11 @@ class RoundDriver:
             put_snapshot(station.objects, self.rounds, number + 1)
             prune(station.objects, station.settings, number + 1, station.size)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a message was handed in and something went wrong before it was known what became of it."""
+        return self._handed_in is not None and self._handed_in[0] == self.worker.num_exchanges
+
     def catch_up(self, *, is_due: bool) -> bool:
         """Go through the rounds that are over, up to one that counts this worker. What it did itself is kept.
 
@@ -106,16 +111,19 @@ class RoundDriver:
     def _hand_in(self, number: int, op: AllGather, own: bytes) -> bytes:
         """Put this worker's message, unless it did so before it was started again: then that one is taken."""
         objects, rank = self.station.objects, self.worker.rank
-        is_first, self._is_first = self._is_first, False
-        if is_first:
+        if self._handed_in == (number, own):
+            return own
+        if self._handed_in is None:
             try:
                 found = objects.get(message_name(number, rank), _longest(op))
                 if found is not None:
                     objects.opened(found, "message", number, rank)
                     self._count_earlier(found)
+                    self._handed_in = number, own
                     return found
             except SealError:
                 pass  # none of this worker's: it is written over
+        self._handed_in = number, own
         objects.put(message_name(number, rank), own)
         self.message_bytes += op.message.numel()
         return own

@@ -64,7 +64,8 @@ def synchronize_by_store(
     Raises:
         ConfigError: a method that cannot be had over a store, or that does not fit the model; a rank, run or key that
             is none.
-        StoreError: the store does not answer.
+        StoreError: the store does not answer. So may ``optimizer.step()``, whose own step counts then; the next one,
+            or ``handle.catch_up()``, finishes the round first.
 
     Example:
         >>> import tempfile

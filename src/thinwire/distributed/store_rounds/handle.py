@@ -41,7 +41,7 @@ class StoreSynchronizer:
         worker.agreement.has_begun = True  # compared through the store
         worker.agreement.notices_writes = False  # and nobody is told of them
         self._station, self._driver, self._journal = station, RoundDriver(worker, station, patience), journal
-        self._has_begun, self._resumed, self._has_failed = False, False, False
+        self._has_begun, self._resumed, self._has_failed, self._at_once = False, False, False, False
         saved = None if journal is None else journal.read()
         if saved is not None:
             self._resume(saved)
@@ -114,6 +114,7 @@ class StoreSynchronizer:
         Raises:
             StoreError: as for a step.
         """
+        self._finish_round()
         self._begin()
         before = self.num_rounds
         self._driver.catch_up(is_due=False)
@@ -132,6 +133,7 @@ class StoreSynchronizer:
         Warns:
             UserWarning: what this worker did last is still in no common model.
         """
+        self._finish_round()
         for _ in self.worker.channels:
             if not self.worker.num_unshared_steps:
                 return
@@ -207,6 +209,7 @@ class StoreSynchronizer:
             self.close()
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._finish_round()
         _, overflow = self._gradients.take_scale()
         _run_alone(self.worker.before_step())
         if overflow:
@@ -225,7 +228,13 @@ class StoreSynchronizer:
                 "other; make such a change before the handle, and give the run another name after it"
             )
         self._begin()
+        self._at_once = at_once
         self._driver.take_part(lambda: self._note(at_once), at_once=at_once)
+
+    def _finish_round(self) -> None:
+        """What an error or an interruption has left: the parameters are still those whose message was handed in."""
+        if self._driver.is_unfinished:
+            self._exchange(at_once=self._at_once)
 
     def _begin(self) -> None:
         if not self._has_begun:

@@ -2,16 +2,21 @@
 
 import hashlib
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from thinwire.errors import SealError
+from thinwire.errors import SealError, StoreError
 from thinwire.network import Traffic
 from thinwire.stores import Place, Seal, Store
+
+T = TypeVar("T")
 
 DIGEST_NUM_BYTES = 32
 _ENTRY = struct.Struct(f"<I{DIGEST_NUM_BYTES}s")
 _POINT = struct.Struct("<I")
+_PAUSES_S = (0.1, 1.0, 5.0)
 BEGINNING = "beginning"
 """Of what all have in common before the first round."""
 
@@ -87,7 +92,7 @@ class Closing:
 
 @dataclass(slots=True, eq=False)
 class Objects:
-    """Sealed objects in a store, all bytes of which are counted.
+    """Sealed objects in a store, all bytes of which are counted. A store that does not answer is asked again.
 
     Args:
         store: where they lie.
@@ -115,12 +120,12 @@ class Objects:
 
     def put(self, name: str, sealed: bytes) -> None:
         """Write an object."""
-        self.store.put(f"{self.run}/{name}", sealed)
+        _ask(lambda: self.store.put(f"{self.run}/{name}", sealed))
         self.traffic += Traffic(bytes_sent=len(sealed))
 
     def create(self, name: str, sealed: bytes) -> bool:
         """Write an object unless there is one; whether it did."""
-        is_made = self.store.create(f"{self.run}/{name}", sealed)
+        is_made = _ask(lambda: self.store.create(f"{self.run}/{name}", sealed))
         self.traffic += Traffic(bytes_sent=len(sealed))
         return is_made
 
@@ -131,7 +136,7 @@ class Objects:
             SealError: it is longer, and so none of this run's.
             StoreError: the store does not answer.
         """
-        found = self.store.get(f"{self.run}/{name}", max_num_bytes + self.seal.num_bytes)
+        found = _ask(lambda: self.store.get(f"{self.run}/{name}", max_num_bytes + self.seal.num_bytes))
         if found is not None:
             self.traffic += Traffic(bytes_received=len(found))
         return found
@@ -139,12 +144,24 @@ class Objects:
     def names(self, folder: str) -> list[str]:
         """Names of all objects below a folder of the run, ascending."""
         begin = len(self.run) + 1
-        return [name[begin:] for name in self.store.names(f"{self.run}/{folder}")]
+        return [name[begin:] for name in _ask(lambda: self.store.names(f"{self.run}/{folder}"))]
 
     def delete(self, name: str) -> None:
         """Remove an object, if there is one."""
-        self.store.delete(f"{self.run}/{name}")
+        _ask(lambda: self.store.delete(f"{self.run}/{name}"))
 
     def count_sent(self, num_bytes: int) -> None:
         """Bytes were written by this worker before it was started again from an older state."""
         self.traffic += Traffic(bytes_sent=num_bytes)
+
+
+def _ask(call: Callable[[], T]) -> T:
+    """The answer, also of a store that gives none for some seconds."""
+    for pause_s in _PAUSES_S:
+        try:
+            return call()
+        except SealError:
+            raise
+        except StoreError:
+            time.sleep(pause_s)
+    return call()
