@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_with_a_state_file_it_is_as_if_it_had_not_died(is_there: bool, tmp_path:
         assert found.handle.num_rounds == 4
         return found
 
-    calls: list[Callable[[], Any]] = [lambda each=each: each.train(NUM_ROUNDS * EVERY) for each in others]
+    calls: list[Callable[[], Any]] = [partial(each.train, NUM_ROUNDS * EVERY) for each in others]
     *_, back = together(*calls, lambda: die_and_come_back(dying, again))
     simulated = Crew(method(), 3).run(NUM_ROUNDS * EVERY)
     for each in (*others, back):
@@ -90,7 +91,7 @@ def test_a_message_that_came_too_late_is_handed_in_again(tmp_path: Path) -> None
         assert back.handle.num_rounds == 5, "it has taken part in the round that was open"
         return back.train(3 * EVERY)
 
-    calls: list[Callable[[], Any]] = [lambda each=each: each.train(NUM_ROUNDS * EVERY) for each in others]
+    calls: list[Callable[[], Any]] = [partial(each.train, NUM_ROUNDS * EVERY) for each in others]
     *_, back = together(*calls, late)
     assert back.handle.participation[1] == pytest.approx(3 / 6)
     assert {bits(each.point) for each in others} == {bits(back.point)}
@@ -117,7 +118,7 @@ def test_from_an_older_state_it_trains_again_and_finds_its_own_messages(tmp_path
         assert found.handle.num_rounds == 2
         return found
 
-    calls: list[Callable[[], Any]] = [lambda each=each: each.train(NUM_ROUNDS * EVERY) for each in others]
+    calls: list[Callable[[], Any]] = [partial(each.train, NUM_ROUNDS * EVERY) for each in others]
     *_, back = together(*calls, die)
     simulated = Crew(method(), 3).run(NUM_ROUNDS * EVERY)
     for each in (*others, back):
@@ -150,7 +151,7 @@ def test_a_message_that_it_would_not_make_again_is_told(tmp_path: Path) -> None:
 
 def test_what_was_not_handed_in_is_told_and_may_be_flushed(tmp_path: Path) -> None:
     crew = trainees(method(), 2, tmp_path)
-    together(*(lambda each=each: each.train(EVERY + 1) for each in crew))
+    together(*(partial(each.train, EVERY + 1) for each in crew))
     with pytest.warns(UserWarning, match="of worker 0 since 1 local step is in no common model"):
         crew[0].handle.close()
     crew = trainees(method(), 2, tmp_path / "other")
@@ -159,7 +160,7 @@ def test_what_was_not_handed_in_is_told_and_may_be_flushed(tmp_path: Path) -> No
         with each.handle:
             each.train(EVERY + 1)
 
-    together(*(lambda each=each: train(each) for each in crew))
+    together(*(partial(train, each) for each in crew))
     assert {each.handle.num_rounds for each in crew} == {2}
     check_conserved(crew)
     simulated = Crew(method(), 2).run(EVERY + 1)
@@ -171,7 +172,7 @@ def test_what_was_not_handed_in_is_told_and_may_be_flushed(tmp_path: Path) -> No
 
 def test_evaluation_sees_what_is_common(tmp_path: Path) -> None:
     crew = trainees(method(), 2, tmp_path)
-    together(*(lambda each=each: each.train(EVERY + 1) for each in crew))
+    together(*(partial(each.train, EVERY + 1) for each in crew))
     own = flat(crew[0].model).clone()
     with crew[0].handle.shared_model() as model:
         assert bits(flat(model)) == bits(crew[1].point)
@@ -200,35 +201,30 @@ def test_states_of_something_else_are_refused(tmp_path: Path) -> None:
 
 def test_a_message_that_is_gone_is_told(tmp_path: Path) -> None:
     crew = trainees(method(), 2, tmp_path)
-    together(*(lambda each=each: each.train(2 * EVERY) for each in crew))
+    together(*(partial(each.train, 2 * EVERY) for each in crew))
     FolderStore(tmp_path).delete("test/rounds/00000001/rank-0")
     new = Trainee(method(), 1, 2, FolderStore(tmp_path), Script(2)).train(2 * EVERY - 1)
     with pytest.raises(StoreError, match="messages of round 1 are deleted, and there is no snapshot"):
         new.step()
 
 
-def test_processes_one_of_which_is_killed(tmp_path: Path) -> None:
-    """SIGKILL when its message is half handed in: the file is there, and nothing of what follows has happened."""
-    command = [sys.executable, str(Path(__file__).with_name("store_mains.py")), str(tmp_path)]
+def test_a_process_that_is_killed(tmp_path: Path) -> None:
+    """SIGKILL as soon as its message is there: nothing of what follows has happened."""
+    command = [sys.executable, str(Path(__file__).with_name("store_mains.py")), str(tmp_path), "1"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    other = Trainee(method(), 0, 2, FolderStore(tmp_path / "store"), Script(2))
 
-    def start(rank: int, dies_in: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([*command, str(rank), dies_in], env=environment)
+    def die_and_come_back() -> None:
+        killed = subprocess.run([*command, "3"], env=environment, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        subprocess.run([*command, ""], env=environment, check=True)
 
-    processes = [start(0, ""), start(1, "3")]
-    try:
-        assert processes[1].wait(120) == -signal.SIGKILL
-        processes[1] = start(1, "")
-        assert [process.wait(120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    together(partial(other.train, NUM_ROUNDS * EVERY), die_and_come_back)
     simulated = Crew(method(), 2).run(NUM_ROUNDS * EVERY)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"result-{rank}", weights_only=True)
-        assert bits(found["model"]) == bits(flat(simulated.models[rank]))
-        assert found["message_bytes"] == simulated.workers[rank].message_bytes
+    found = torch.load(tmp_path / "result-1", weights_only=True)
+    assert bits(found["model"]) == bits(flat(simulated.models[1]))
+    assert bits(flat(other.model)) == bits(flat(simulated.models[0]))
+    assert found["message_bytes"] == simulated.workers[1].message_bytes
 
 
 class Failing(Watched):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 
@@ -39,7 +40,7 @@ def gathered(name: str) -> Method:
 def test_without_faults_it_is_the_simulation_bit_for_bit(name: str, tmp_path: Path) -> None:
     method, num_steps = gathered(name), 8
     crew = trainees(method, 3, tmp_path)
-    together(*(lambda each=each: each.train(num_steps) for each in crew))
+    together(*(partial(each.train, num_steps) for each in crew))
     simulated = Crew(method, 3).run(num_steps)
     for trainee, worker in zip(crew, simulated.workers, strict=True):
         assert bits(trainee.point) == bits(shared(worker))
@@ -94,7 +95,7 @@ def test_faults_change_nothing_but_what_is_left_out(tmp_path: Path) -> None:
     for store in stores[1:]:
         store.written = stores[0].written
     with pytest.warns(UserWarning, match="is left out"):
-        together(*(lambda each=each: each.train(EVERY * num_rounds) for each in crew[:3]), late)
+        together(*(partial(each.train, EVERY * num_rounds) for each in crew[:3]), late)
     plan = [Round(trains.get(number, range(SIZE)), counts.get(number, range(SIZE))) for number in range(num_rounds)]
     simulated = simulate(method, SIZE, EVERY, plan)
     for trainee, worker in zip(crew, simulated.workers, strict=True):
@@ -131,7 +132,7 @@ def test_two_that_close_a_round_at_once_go_by_one_list(tmp_path: Path) -> None:
     script = Script(2, {0: ()})
     stores = [Blind(FolderStore(tmp_path), rank, barrier) for rank in range(2)]
     crew = [Trainee(method, rank, 2, store, script) for rank, store in enumerate(stores)]
-    together(*(lambda each=each: each.train(EVERY) for each in crew))
+    together(*(partial(each.train, EVERY) for each in crew))
     (winner,) = {tuple(rank for rank, share in each.handle.participation.items() if share) for each in crew}
     assert len(winner) == 1
     assert bits(crew[0].point) == bits(crew[1].point)
@@ -143,7 +144,7 @@ def test_whoever_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     settings = replace(QUICK, max_missed=2)
     script = Script(3, dict.fromkeys(range(20), (0, 1)))
     crew = [Trainee(gathered(NAMES[0]), rank, 3, FolderStore(tmp_path), script, settings=settings) for rank in range(2)]
-    together(*(lambda each=each: each.train(7 * EVERY) for each in crew))
+    together(*(partial(each.train, 7 * EVERY) for each in crew))
     assert {number for number, missing in script.asked if 2 in missing} == {0, 1, 2}
     store = Watched(FolderStore(tmp_path))
     back = Trainee(gathered(NAMES[0]), 2, 3, store, script, settings=settings)
@@ -152,7 +153,7 @@ def test_whoever_is_gone_is_not_waited_for(tmp_path: Path) -> None:
         assert store.when("rounds/00000007/rank-2").wait(30)
         each.train(9 * EVERY)
 
-    together(*(lambda each=each: go_on(each) for each in crew), lambda: back.train(2 * EVERY))
+    together(*(partial(go_on, each) for each in crew), lambda: back.train(2 * EVERY))
     assert back.handle.num_rounds == crew[0].handle.num_rounds == 9
     assert back.handle.participation[2] == 2 / 9, "it takes part again"
     assert bits(back.point) == bits(crew[0].point)
@@ -172,7 +173,7 @@ def test_bytes_are_those_of_the_objects(is_signed: bool, tmp_path: Path) -> None
         )
         for rank, store in enumerate(stores)
     ]  # fmt: skip
-    together(*(lambda each=each: each.train(5 * EVERY) for each in crew))
+    together(*(partial(each.train, 5 * EVERY) for each in crew))
     for each, store in zip(crew, stores, strict=True):
         assert (each.handle.bytes_sent, each.handle.bytes_received) == (store.num_sent, store.num_received)
         assert store.num_sent > each.handle.message_bytes > 0
@@ -186,7 +187,7 @@ def test_one_that_is_far_behind_begins_again_from_a_snapshot(tmp_path: Path) -> 
     stores = [Watched(FolderStore(tmp_path)) for _ in range(3)]
     crew = [Trainee(method, rank, 3, store, script, settings=settings) for rank, store in enumerate(stores)]
     crew[2].train(1)
-    together(*(lambda each=each: each.train(11 * EVERY) for each in crew[:2]))
+    together(*(partial(each.train, 11 * EVERY) for each in crew[:2]))
     own = crew[2].point.double() - flat(crew[2].model).double()
     assert own.abs().max() > 1e-3
     names = FolderStore(tmp_path).names("test")
@@ -205,7 +206,7 @@ def test_one_that_is_far_behind_begins_again_from_a_snapshot(tmp_path: Path) -> 
         assert stores[2].when("rounds/00000011/rank-2").wait(30)
         each.train(12 * EVERY)
 
-    together(*(lambda each=each: go_on(each) for each in crew[:2]), lambda: crew[2].train(10 * EVERY))
+    together(*(partial(go_on, each) for each in crew[:2]), lambda: crew[2].train(10 * EVERY))
     assert {bits(each.point) for each in crew} == {bits(crew[0].point)}
     assert crew[0].handle.participation[2] == pytest.approx(1 / 12)
 
@@ -221,7 +222,7 @@ def test_nan_stays_with_the_worker_that_has_it(tmp_path: Path) -> None:
         with pytest.raises(NumericsError, match=r"in '0.weight' of worker 1, found at step 4; nothing was handed in"):
             crew[1].step()
 
-    together(*(lambda each=each: each.train(3 * EVERY) for each in (crew[0], crew[2])), broken)
+    together(*(partial(each.train, 3 * EVERY) for each in (crew[0], crew[2])), broken)
     plan = [Round(range(3), range(3)), Round((0, 2), (0, 2)), Round((0, 2), (0, 2))]
     simulated = simulate(method, 3, EVERY, plan)
     for rank in (0, 2):
@@ -246,7 +247,7 @@ def test_a_message_that_says_nan_is_left_out_by_all(tmp_path: Path) -> None:
 
     crew[1].handle._station.objects.store = Watched(FolderStore(tmp_path), lie)
     with pytest.warns(UserWarning, match="worker 1 in round 0 is left out: it has NaN or infinity"):
-        together(*(lambda each=each: each.train(2 * EVERY) for each in crew))
+        together(*(partial(each.train, 2 * EVERY) for each in crew))
     simulated = simulate(method, 3, EVERY, [Round(range(3), (0, 2))] * 2)
     for rank in range(3):
         assert bits(flat(crew[rank].model)) == bits(flat(simulated.models[rank]))
