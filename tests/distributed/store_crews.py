@@ -30,17 +30,31 @@ NOTHING = encode(Sparse(NUMEL, torch.empty(0, dtype=torch.int64), Dense(torch.em
 
 @dataclass
 class Script:
-    """Closes a round as soon as those are there that shall be; all of them, where nothing is said."""
+    """Closes a round as soon as those are there that shall be; all of them, where nothing is said.
+
+    Args:
+        size: number of workers.
+        expected: who shall be there, by round.
+        after: what must have been there before a worker has looked for the last time, by round.
+    """
 
     size: int
     expected: Mapping[int, Collection[int]] = field(default_factory=dict)
+    after: Mapping[int, threading.Event] = field(default_factory=dict)
     asked: list[tuple[int, set[int]]] = field(default_factory=list)
+    looked: set[tuple[int, int]] = field(default_factory=set)
 
     def is_over(
         self, number: int, present: Collection[int], missing: Collection[int], waited_s: float, durations_s: object
     ) -> bool:
         assert not FAILED.is_set(), "another worker has failed"
         self.asked.append((number, set(missing)))
+        if number in self.after:
+            has_looked = (threading.get_ident(), number) in self.looked
+            if self.after[number].is_set():
+                self.looked.add((threading.get_ident(), number))
+            if not has_looked:
+                return False
         return set(present) >= set(self.expected.get(number, range(self.size)))
 
 

@@ -81,10 +81,13 @@ def test_faults_change_nothing_but_what_is_left_out(tmp_path: Path) -> None:
     method, num_rounds = gathered(NAMES[0]), 9
     counts: dict[int, Collection[int]] = {2: (0, 1, 2), 3: (0, 1, 2), 4: (0, 1, 2), 6: (0, 1, 3), 7: (0, 2, 3)}
     trains = {3: (0, 1, 2), 4: (0, 1, 2), 5: (0, 1, 2)}
-    script = Script(SIZE, counts)
     put_as_a_stranger(FolderStore(tmp_path))
     changes = [None, Faulty(replays=[7]), Faulty(damages=[6]), None]
     stores = [Watched(FolderStore(tmp_path), change) for change in changes]
+    for store in stores[1:]:
+        store.written = stores[0].written
+    after = {6: stores[0].when("rounds/00000006/rank-2"), 7: stores[0].when("rounds/00000007/rank-1")}
+    script = Script(SIZE, counts, after)
     crew = [Trainee(method, rank, SIZE, store, script) for rank, store in enumerate(stores)]
 
     def late() -> None:
@@ -92,8 +95,6 @@ def test_faults_change_nothing_but_what_is_left_out(tmp_path: Path) -> None:
         assert stores[0].when("rounds/00000004/closed").wait(30)
         crew[3].train(EVERY * (num_rounds - 3))
 
-    for store in stores[1:]:
-        store.written = stores[0].written
     with pytest.warns(UserWarning, match="is left out"):
         together(*(partial(each.train, EVERY * num_rounds) for each in crew[:3]), late)
     plan = [Round(trains.get(number, range(SIZE)), counts.get(number, range(SIZE))) for number in range(num_rounds)]

@@ -1,7 +1,7 @@
 """The rounds of one worker: what it hands in, what counts, and what follows from it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +62,18 @@ class RoundDriver:
         before_put()
         handed_in = self._hand_in(number, op, own)
         gathering = Gathering(station, number, handed_in, _longest(op), self.rounds.checksum())
-        closing, is_mine = gathering.wait(self._patience)
+        closing = gathering.wait(self._patience)
         # What was waited in vain is no part of how long rounds take.
         end_s = time.monotonic() if station.waited_for() <= set(closing.digests) else arrived_s
         exchange = _Exchange(number, closing, program, op, own)
-        if self._finish(exchange, gathering.messages, end_s - self._ended_s, at_once=at_once) is None:
+        counted = self._finish(exchange, gathering.messages, end_s - self._ended_s, at_once=at_once)
+        if counted is None:
             raise StoreError(
                 f"a message that counts in round {number} is gone or was replaced; see that no two workers have the "
                 "same rank, and that nobody else writes to the store, and start this worker again"
             )
         self._ended_s = time.monotonic()
-        if is_mine and (number + 1) % station.settings.snapshot_every == 0:
-            put_snapshot(station.objects, self.rounds, number + 1)
-            prune(station.objects, station.settings, number + 1, station.size)
+        self._put_snapshot(sorted(counted))
 
     @property
     def is_unfinished(self) -> bool:
@@ -107,6 +106,14 @@ class RoundDriver:
                 self._begin_again(number)
             elif rank in counted:
                 return True
+
+    def _put_snapshot(self, counted: Sequence[int]) -> None:
+        """If it is time for one, and this worker's turn among those that are known to be there."""
+        number, station = self.worker.num_exchanges, self.station
+        turn, rest = divmod(number, station.settings.snapshot_every)
+        if not rest and counted and counted[turn % len(counted)] == station.rank:
+            put_snapshot(station.objects, self.rounds, number)
+            prune(station.objects, station.settings, number, station.size)
 
     def _hand_in(self, number: int, op: AllGather, own: bytes) -> bytes:
         """Put this worker's message, unless it did so before it was started again: then that one is taken."""

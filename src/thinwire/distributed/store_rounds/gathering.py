@@ -42,8 +42,8 @@ class Gathering:
     def __post_init__(self) -> None:
         self.messages = {self.station.rank: self.own}
 
-    def wait(self, patience: Patience) -> tuple[Closing, bool]:
-        """The list of the round once there is one, and whether this worker has made it.
+    def wait(self, patience: Patience) -> Closing:
+        """The list of the round, once there is one.
 
         Messages that do not open are as if they were missing.
 
@@ -61,7 +61,7 @@ class Gathering:
             if any(closing_name(self.number, attempt) in names for attempt in range(MOST_ATTEMPTS)):
                 closing, _ = station.find_closing(self.number)
                 if closing is not None:
-                    return closing, False
+                    return closing
             self._gather(names)
             missing = station.waited_for() - self.messages.keys()
             waited_s = time.monotonic() - begin_s
@@ -93,12 +93,12 @@ class Gathering:
         except SealError as error:
             self._bad[rank] = str(error)
 
-    def _close(self) -> tuple[Closing, bool] | None:
+    def _close(self) -> Closing | None:
         """Make the list, unless somebody else was first; None if there would be nothing in it."""
         station = self.station
         closing, name = station.find_closing(self.number)
         if closing is not None:
-            return closing, False
+            return closing
         # A stranger may have been there before a worker itself, and what was sent is not always what lies there.
         for rank in {station.rank, *self._bad}:
             self.messages.pop(rank, None)
@@ -113,8 +113,8 @@ class Gathering:
         while not station.objects.create(name, sealed):
             other, name = station.find_closing(self.number)
             if other is not None:
-                return other, False
-        return closing, True
+                return other
+        return closing
 
 
 def fetch_counted(

@@ -90,7 +90,8 @@ class RoundSettings:
 
     Args:
         keep_rounds: so many rounds' messages are kept at least, for workers that come back.
-        snapshot_every: rounds from one copy of the common state to the next, for those that come back later.
+        snapshot_every: rounds from one copy of the common state to the next, for those that come back later. It is as
+            long as the model, in full; the workers write it in turn.
         max_missed: a worker that missed more rounds than this in a row is not waited for, until its message counts.
         window: rounds that :attr:`StoreSynchronizer.participation` and the deadline look back on.
         poll_min_s: pause between two looks at first; it grows by half each time,
@@ -100,8 +101,8 @@ class RoundSettings:
         ConfigError: numbers that make no sense.
     """
 
-    keep_rounds: int = 16
-    snapshot_every: int = 8
+    keep_rounds: int = 32
+    snapshot_every: int = 32
     max_missed: int = 3
     window: int = 32
     poll_min_s: float = 0.05
