@@ -85,9 +85,7 @@ def read_changes(next_block: Callable[[], Reader], vectors: Sequence[Tensor], wo
             codes.append(torch.from_numpy(reader.take(reader.varint())))
             waiting.append(number)
         elif way in (_CODED, _RAW):
-            read = (
-                _read_words(reader, vector, words) if way == _CODED else reader.tensor("", vector.numel(), vector.dtype)
-            )
+            read = _read_words(reader, vector, words) if way == _CODED else _read_raw(reader, vector)
             places[number] = (vector != read).nonzero().flatten().to(torch.int32)
             vector.copy_(read)
         elif way != _SAME:
@@ -108,6 +106,10 @@ def read_words(reader: Reader, vector: Tensor, words: Words) -> Tensor:
     if way not in (_CODED, _RAW):
         raise WireError(f"way {way} to write a block needs the words before, which a snapshot does not")
     return read_changes(lambda: reader, [vector], words)[0]
+
+
+def _read_raw(reader: Reader, vector: Tensor) -> Tensor:
+    return torch.from_numpy(reader.take(vector.numel() * vector.dtype.itemsize).copy()).view(vector.dtype)
 
 
 def _read_words(reader: Reader, vector: Tensor, words: Words) -> Tensor:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from thinwire.arrays import empty_array, tensor_of
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.entropy.word_steps import Words
 from thinwire.staging import stage
@@ -25,7 +27,8 @@ MAX_LAYOUT_NUM_BYTES = 1 << 24
 FORMATS = (Words(16, 7, 8), Words(16, 10, 5), Words(32, 23, 8), Words(8, 0, 0))
 """bf16, f16, f32, and the bytes of everything else."""
 _FORMAT_OF = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
-_BITS = {8: torch.uint8, 16: torch.int16, 32: torch.int32}
+_BITS = {8: np.uint8, 16: np.int16, 32: np.int32}
+_INTEGERS = {8: torch.uint8, 16: torch.int16, 32: torch.int32}
 
 Named: TypeAlias = nn.Module | Mapping[str, Tensor]
 """A model, or tensors by name."""
@@ -198,12 +201,13 @@ def gather(blocks: Sequence[Block], tensors: Sequence[Tensor]) -> list[Tensor]:
     staged = iter(stage([part for each in parts for part in each]).wait())
     gathered = []
     for block in blocks:
-        words = torch.empty(block.numel, dtype=_BITS[block.words.bits])
+        words = empty_array(block.numel, _BITS[block.words.bits])
         end = 0
         for piece in block.pieces:
             start, end = end, end + piece.stop - piece.start
-            words[start:end] = next(staged)
-        gathered.append(words)
+            # numpy copies in this thread: to wake others for each of many small tensors takes longer.
+            words[start:end] = next(staged).numpy()
+        gathered.append(tensor_of(words))
     return gathered
 
 
@@ -219,22 +223,24 @@ def scatter(block: Block, words: Tensor, places: Tensor, tensors: Sequence[Tenso
     Returns:
         The numbers of the tensors that were written to.
     """
-    ends = torch.tensor([piece.stop - piece.start for piece in block.pieces], dtype=torch.int64)
-    ends = ends.cumsum(0).to(torch.int32)
-    touched = torch.searchsorted(ends, places, right=True).unique().tolist()
+    borders = np.cumsum([0, *(piece.stop - piece.start for piece in block.pieces)])
+    touched = np.flatnonzero(np.diff(np.searchsorted(places.numpy(), borders)))
     for number in touched:
         piece = block.pieces[number]
-        start = int(ends[number]) - (piece.stop - piece.start)
         tensor = tensors[piece.tensor]
         flat = _flat(tensor, block)
-        flat[piece.start : piece.stop] = words[start : int(ends[number])]
+        target, source = flat[piece.start : piece.stop], words[borders[number] : borders[number + 1]]
+        if target.is_cpu:
+            target.numpy()[:] = source.numpy()
+        else:
+            target.copy_(source)
         if not tensor.is_contiguous():  # then it is a copy that was written to
             tensor.copy_(flat.view(tensor.dtype).view(tensor.shape))
     return {block.pieces[number].tensor for number in touched}
 
 
 def _flat(tensor: Tensor, block: Block) -> Tensor:
-    return tensor.reshape(-1).view(_BITS[block.words.bits])
+    return tensor.reshape(-1).view(_INTEGERS[block.words.bits])
 
 
 @functools.cache

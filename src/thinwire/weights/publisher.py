@@ -160,7 +160,7 @@ class WeightPublisher:
             for before, new, block, contents in zip(kept, news, blocks, written, strict=True):
                 writer.add(contents)
                 sums[block.format] = sum_words(new, sums[block.format])
-                before.copy_(new)
+                before.numpy()[:] = new.numpy()
             first += len(blocks)
             total += sum(counts)
         parts, body = writer.finish()

@@ -92,7 +92,8 @@ class StoreServer:
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
+            self._socket.close()
+            self._context.term()
             raise ConfigError(
                 f"{address} cannot be listened at ({error}); give an address like tcp://10.0.0.1:5555"
             ) from error
@@ -100,9 +101,9 @@ class StoreServer:
         """Where it listens."""
         self._bell: Any = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://close")
-        ear: Any = self._context.socket(zmq.PAIR)
-        ear.connect("inproc://close")
-        self._thread = threading.Thread(target=self._serve, args=(ear,), name="thinwire-store", daemon=True)
+        self._ear: Any = self._context.socket(zmq.PAIR)
+        self._ear.connect("inproc://close")
+        self._thread = threading.Thread(target=self._serve, name="thinwire-store", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -110,7 +111,9 @@ class StoreServer:
         if not self._context.closed:
             self._bell.send(b"")
             self._thread.join()
-            self._context.destroy(linger=0)
+            for socket in (self._bell, self._ear, self._socket):
+                socket.close()
+            self._context.term()
 
     def __enter__(self) -> "StoreServer":
         return self
@@ -118,11 +121,11 @@ class StoreServer:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _serve(self, ear: Any) -> None:
+    def _serve(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
-        poller.register(ear, zmq.POLLIN)
-        while ear not in (ready := dict(poller.poll())):
+        poller.register(self._ear, zmq.POLLIN)
+        while self._ear not in (ready := dict(poller.poll())):
             if self._socket in ready:
                 who, *request = self._socket.recv_multipart()
                 self._socket.send_multipart([who, *self._answer(request)])
