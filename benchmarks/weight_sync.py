@@ -173,7 +173,7 @@ def fine_tune(task: LanguageModelTask, start: nn.Module, kind: str, rate: float,
         row.changed += report.num_changed
         row.ours += report.update_num_bytes
         difference = (bits ^ last).numpy().tobytes()
-        for level in row.zstd if row.steps % HIGHEST_EVERY == 0 else [3]:
+        for level in row.zstd if row.steps % HIGHEST_EVERY == 1 else [3]:
             row.steps_beside[level] += 1
             row.ours_beside[level] += report.update_num_bytes
             began = time.perf_counter()
