@@ -132,8 +132,8 @@ def _halves(vector: Tensor, words: Words) -> tuple[bytes, Tensor]:
     """What is kept as it is, and what is coded: of long words the upper half."""
     if words.bits != 32:
         return b"", vector.view(torch.uint8)
-    halves = vector.view(torch.int16).view(-1, 2)
-    return bytes_of(halves[:, 0]).tobytes(), halves[:, 1].contiguous().view(torch.uint8)
+    halves = vector.numpy().view(np.uint16).reshape(-1, 2)
+    return halves[:, 0].tobytes(), torch.from_numpy(halves[:, 1].copy().view(np.uint8))
 
 
 def _shorter(one: bytes | None, other: bytes) -> bytes:
