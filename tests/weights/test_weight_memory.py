@@ -8,7 +8,7 @@ import sys
 import pytest
 
 MAIN = """
-import gc, json, sys
+import ctypes, gc, json, sys
 from pathlib import Path
 import torch, thinwire, thinwire.weights.parts
 from thinwire.stores import FolderStore
@@ -21,6 +21,7 @@ def status(key):
 def peak(function):
     release()
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free would be used again, and not be seen
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     kept = function()
@@ -54,21 +55,23 @@ def measure(numel, share, folder):
 thinwire.weights.layout.BLOCK = 1 << 16
 thinwire.weights.parts._ENOUGH = 1 << 18
 torch.set_num_threads(1)
-measure(100_000, 0.5, sys.argv[1] + "/warm")
-for share in (0.01, 1.0):
-    print(json.dumps([measure(int(numel), share, f"{sys.argv[1]}/{numel}/{share}") for numel in sys.argv[2:]]))
+measure(100_000, 0.3, sys.argv[1] + "/warm")
+print(json.dumps(measure(int(sys.argv[2]), 0.3, f"{sys.argv[1]}/{sys.argv[2]}")))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc/self")
 def test_memory_grows_by_the_publishers_copy_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
-    numels = (4 << 20, 12 << 20)
-    command = [sys.executable, "-c", MAIN, str(tmp_path_factory.mktemp("stores")), *map(str, numels)]
+    numels = (4 << 20, 16 << 20)
     apart = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000", "PYTHONPATH": os.pathsep.join(sys.path)}
-    found = subprocess.run(command, capture_output=True, text=True, check=False, env=apart)
-    assert found.returncode == 0, found.stderr
-    for small, large in map(json.loads, found.stdout.splitlines()):
-        slopes = {name: (large[name] - small[name]) / (2 * (numels[1] - numels[0])) for name in small}
-        # A copy of the weights too many would be a slope of 1 more.
-        assert slopes.pop("first") < 1 + 0.25, (small, large)
-        assert all(slope < 0.25 for slope in slopes.values()), (small, large)
+    peaks = []
+    for numel in numels:
+        command = [sys.executable, "-c", MAIN, str(tmp_path_factory.mktemp("stores")), str(numel)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False, env=apart)
+        assert found.returncode == 0, found.stderr
+        peaks.append(json.loads(found.stdout))
+    small, large = peaks
+    slopes = {name: (large[name] - small[name]) / (2 * (numels[1] - numels[0])) for name in small}
+    # A copy of the weights too many would be a slope of 1 more.
+    assert 0.75 < slopes.pop("first") < 1.25, peaks
+    assert all(slope < 0.25 for slope in slopes.values()), peaks
