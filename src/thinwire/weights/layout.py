@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -181,7 +182,7 @@ def tensors_of(weights: Named) -> dict[str, Tensor]:
     seen = set()
     for name, value in state.items():
         tensor = value.detach() if isinstance(value, Tensor) else value
-        if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        if not _is_plain(tensor):
             raise ConfigError(
                 f"{name!r} is a {type(value).__name__} that is not a plain dense tensor with data; give a mapping of "
                 "names to plain tensors (of a sharded one its full_tensor())"
@@ -191,6 +192,13 @@ def tensors_of(weights: Named) -> dict[str, Tensor]:
             tensors[name] = tensor
         seen.add(place)
     return tensors
+
+
+def _is_plain(tensor: object) -> bool:
+    sharded = sys.modules.get("torch.distributed.tensor")  # where nobody imported it no tensor is one of its own
+    if not isinstance(tensor, Tensor) or (sharded is not None and isinstance(tensor, sharded.DTensor)):
+        return False
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def gather(blocks: Sequence[Block], tensors: Sequence[Tensor]) -> list[Tensor]:
