@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=["bf16", "f32"], choices=["bf16", "f32"])
     parser.add_argument("--rates", type=float, nargs="*", default=[1e-5, 3e-6, 1e-6])
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--pretrain", type=int, default=400, help="steps")
+    parser.add_argument("--pretrain", type=int, default=300, help="steps")
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

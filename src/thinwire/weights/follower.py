@@ -12,6 +12,7 @@ from thinwire.weights.blocks import read_changes, read_words
 from thinwire.weights.layout import Named, WeightLayout, gather, scatter, tensors_of
 from thinwire.weights.messages import (
     MAX_HEAD_NUM_BYTES,
+    MAX_LATEST_NUM_BYTES,
     NO_CHAIN,
     NO_CHECKSUMS,
     Checksums,
@@ -172,7 +173,7 @@ class WeightFollower:
         return list(tensors.values())
 
     def _latest(self) -> Latest | None:
-        contents = self._store.get(f"{self._name}/latest", MAX_HEAD_NUM_BYTES)
+        contents = self._store.get(f"{self._name}/latest", MAX_LATEST_NUM_BYTES)
         return None if contents is None else Latest.from_bytes(contents)
 
     def _head(self, folder: str, step: int, snapshot: bool, done: _Done) -> tuple[Head, bytes]:

@@ -14,6 +14,8 @@ from thinwire.weights.layout import DIGEST_NUM_BYTES, FORMATS, MAX_LAYOUT_NUM_BY
 from thinwire.wire.kind import varint
 from thinwire.wire.reader import Reader
 
+MAX_LATEST_NUM_BYTES = 256
+
 MAGIC = b"tww"
 VERSION = 1
 MAX_PART_NUM_BYTES = 1 << 26
@@ -140,7 +142,7 @@ def head_from_bytes(message: bytes, snapshot: bool) -> tuple[Head, bytes]:
     before, after = (tuple(int.from_bytes(reader.take(4).tobytes(), "little") for _ in FORMATS) for _ in range(2))
     num_changed = reader.varint()
     tensors = WeightLayout.from_bytes(reader.take(reader.varint()).tobytes()) if snapshot else None
-    parts = []
+    parts: list[Part] = []
     for _ in range(reader.varint()):
         part = Part(reader.varint(), reader.take(DIGEST_NUM_BYTES).tobytes())
         if part.num_bytes > MAX_PART_NUM_BYTES or len(parts) >= _MAX_PARTS:

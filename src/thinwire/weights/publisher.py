@@ -13,6 +13,7 @@ from thinwire.weights.blocks import write_changes, write_words
 from thinwire.weights.layout import BLOCK, Block, Named, WeightLayout, gather, tensors_of
 from thinwire.weights.messages import (
     MAX_HEAD_NUM_BYTES,
+    MAX_LATEST_NUM_BYTES,
     NO_CHAIN,
     NO_CHECKSUMS,
     Head,
@@ -197,7 +198,7 @@ class WeightPublisher:
 
     def _last_step(self) -> int:
         """The last number that was used here, also by a publisher that did not get as far as to say so."""
-        contents = self._store.get(f"{self._name}/latest", MAX_HEAD_NUM_BYTES)
+        contents = self._store.get(f"{self._name}/latest", MAX_LATEST_NUM_BYTES)
         said = Latest.from_bytes(contents).step if contents is not None else 0
         return max([said, *(step for step, _ in self._objects())])
 

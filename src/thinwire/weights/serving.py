@@ -97,7 +97,7 @@ class StoreServer:
             raise ConfigError(
                 f"{address} cannot be listened at ({error}); give an address like tcp://10.0.0.1:5555"
             ) from error
-        self.address: str = self._socket.getsockopt(zmq.LAST_ENDPOINT).decode()
+        self.address = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
         """Where it listens."""
         self._bell: Any = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://close")

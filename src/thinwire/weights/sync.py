@@ -12,11 +12,15 @@ from thinwire.weights.publisher import WeightPublisher
 @overload
 def sync_weights(
     weights: Named, *, to: Store, name: str = ..., snapshot_every: int = ..., keep_snapshots: int = ...
-) -> WeightPublisher: ...
+) -> WeightPublisher:
+    """The trainer's side."""
+    ...
 
 
 @overload
-def sync_weights(weights: Named, *, of: Store, name: str = ..., heal: bool = ...) -> WeightFollower: ...
+def sync_weights(weights: Named, *, of: Store, name: str = ..., heal: bool = ...) -> WeightFollower:
+    """A worker's side."""
+    ...
 
 
 def sync_weights(
