@@ -1,7 +1,11 @@
 """Lost, damaged, repeated and foreign objects: noticed, told, and made good by a snapshot where there is one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import thinwire
@@ -209,6 +213,25 @@ def test_a_well_made_update_that_leads_elsewhere() -> None:
     told = pair.follower.follow()
     assert (told.snapshot, told.step) == (step, step)
     assert pair.equal()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 3]), st.binary(max_size=40)), max_size=3), st.booleans())
+def test_any_blocks_are_refused(blocks: list[tuple[int, bytes]], snapshot_: bool) -> None:
+    """None of these makes the weights that the head names; all of them are told apart from those that do."""
+    pair = Pair(steps=1, heal=False)
+    body = b"".join(bytes([way]) + contents for way, contents in blocks)
+    if snapshot_:
+        head, _ = head_from_bytes(get(pair.store, snapshot(1)), snapshot=True)
+        follower = thinwire.sync_weights(pair.served, of=pair.store)
+    else:
+        pair.publish()
+        head, _ = head_from_bytes(get(pair.store, update(2)), snapshot=False)
+        follower = pair.follower
+    forged, _ = replace(head, body=body).to_bytes()
+    pair.store.put(snapshot(1) if snapshot_ else update(2), forged)
+    with pytest.raises((WireError, DivergenceError)):
+        follower.follow()
 
 
 def test_without_a_snapshot_torn_weights_are_not_gone_on_with() -> None:

@@ -197,9 +197,13 @@ def test_two_followers_at_their_own_pace_have_the_same_weights() -> None:
     first.check()
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_cannot_be_published_is_refused() -> None:
+    from torch.distributed.tensor import distribute_tensor, init_device_mesh
+
     store = MemoryStore()
-    for wrong in (torch.zeros(2, device="meta"), torch.zeros(2, 2).to_sparse(), 5):
+    sharded = distribute_tensor(torch.zeros(4), init_device_mesh("cpu", (1,)))
+    for wrong in (sharded, torch.zeros(2, device="meta"), torch.zeros(2, 2).to_sparse(), 5):
         with pytest.raises(ConfigError, match="plain dense tensor"):
             thinwire.sync_weights({"w": wrong}, to=store)  # type: ignore[dict-item]
     with pytest.raises(ConfigError, match="one store"):

@@ -1,5 +1,6 @@
 """Blocks of words as bytes, each in the shortest of four ways."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,11 +10,29 @@ from torch import Tensor
 from thinwire.errors import WireError
 from thinwire.kernels.entropy.rans import MAX_SYMBOL_BITS, rans_decode_prefix, rans_encode
 from thinwire.kernels.entropy.word_steps import Words, count_changed, decode_steps, encode_steps
+from thinwire.kernels.jit.threads import count_threads
+from thinwire.weights.layout import BLOCK, Block
 from thinwire.wire.kind import bytes_of, varint
 from thinwire.wire.reader import Reader
 
 _SAME, _STEPS, _CODED, _RAW = range(4)
 _NUM_SYMBOLS = 1 << MAX_SYMBOL_BITS
+_MAX_THREADS = 8
+"""Blocks that are under way together; each takes memory."""
+
+
+def groups_of(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Blocks of one format, in order, as many together as there are threads for.
+
+    Example:
+        >>> from thinwire.weights.layout import WeightLayout
+        >>> layout = WeightLayout.of({"a": torch.zeros(2, dtype=torch.float16), "b": torch.tensor([True])})
+        >>> [len(group) for group in groups_of(layout.blocks)]
+        [1, 1]
+    """
+    size = min(count_threads(_MAX_THREADS * BLOCK), _MAX_THREADS)
+    alike: list[list[Block]] = [list(group) for _, group in itertools.groupby(blocks, key=lambda block: block.format)]
+    return [group[start : start + size] for group in alike for start in range(0, len(group), size)]
 
 
 def write_changes(befores: Sequence[Tensor], afters: Sequence[Tensor], words: Words) -> tuple[list[bytes], list[int]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thinwire.errors import ConfigError, DivergenceError, ProtocolError, WireError
 from thinwire.stores import Store, check_name
-from thinwire.weights.blocks import read_changes, read_words
+from thinwire.weights.blocks import groups_of, read_changes, read_words
 from thinwire.weights.layout import Named, WeightLayout, gather, scatter, tensors_of
 from thinwire.weights.messages import (
     MAX_HEAD_NUM_BYTES,
@@ -24,7 +24,6 @@ from thinwire.weights.messages import (
     update_folder,
 )
 from thinwire.weights.parts import PartReader
-from thinwire.weights.publisher import groups_of
 
 
 @dataclass(frozen=True, slots=True)

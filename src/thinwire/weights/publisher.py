@@ -1,16 +1,14 @@
 """The trainer's side: what changed since the last time goes to a store."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from thinwire.errors import ConfigError, ProtocolError
-from thinwire.kernels.jit.threads import count_threads
 from thinwire.stores import Store, check_name
-from thinwire.weights.blocks import write_changes, write_words
-from thinwire.weights.layout import BLOCK, Block, Named, WeightLayout, gather, tensors_of
+from thinwire.weights.blocks import groups_of, write_changes, write_words
+from thinwire.weights.layout import Named, WeightLayout, gather, tensors_of
 from thinwire.weights.messages import (
     MAX_HEAD_NUM_BYTES,
     MAX_LATEST_NUM_BYTES,
@@ -23,9 +21,6 @@ from thinwire.weights.messages import (
     update_folder,
 )
 from thinwire.weights.parts import PartWriter
-
-_MAX_THREADS = 8
-"""Blocks that are under way together; each takes memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,17 +212,3 @@ class WeightPublisher:
             followed = step == oldest and name.startswith(f"{self._name}/snapshots/")
             if step <= oldest and not followed:
                 self._store.delete(name)
-
-
-def groups_of(blocks: Sequence[Block]) -> list[list[Block]]:
-    """Blocks of one format, in order, as many together as there are threads for.
-
-    Example:
-        >>> import torch
-        >>> layout = WeightLayout.of({"a": torch.zeros(2, dtype=torch.float16), "b": torch.tensor([True])})
-        >>> [len(group) for group in groups_of(layout.blocks)]
-        [1, 1]
-    """
-    size = min(count_threads(_MAX_THREADS * BLOCK), _MAX_THREADS)
-    alike: list[list[Block]] = [list(group) for _, group in itertools.groupby(blocks, key=lambda block: block.format)]
-    return [group[start : start + size] for group in alike for start in range(0, len(group), size)]
