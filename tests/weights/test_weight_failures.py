@@ -138,23 +138,42 @@ def test_a_damaged_update_is_made_good_by_a_snapshot() -> None:
     pair.heals("damaged")
 
 
-def test_a_damaged_or_missing_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_or_missing_part_is_noticed_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thinwire.weights.parts._ENOUGH", 1)
-    pair = Pair(steps=1)
+    pair = Pair(steps=2, heal=False)
     pair.publish()
-    name = update(2).replace("head", "part-00001")
+    name = update(3).replace("head", "part-00001")
     right = get(pair.store, name)
     pair.store.delete(name)
-    with pytest.raises(ProtocolError, match="though its head is"):
-        thinwire.sync_weights(pair.served, of=pair.store, heal=False).follow()
+    pair.refused(ProtocolError, "though its head is")
     for place in range(len(right)):
         damaged = bytearray(right)
         damaged[place] ^= 1
         pair.store.put(name, bytes(damaged))
-        with pytest.raises(WireError, match="its digest is another"):
-            thinwire.sync_weights(pair.served, of=pair.store, heal=False).follow()
+        pair.refused(WireError, "its digest is another")
     pair.store.put(name, right)
-    pair.follower.follow()
+    assert pair.follower.follow().num_updates == 1
+    assert pair.equal()
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_of_a_long_update_a_part_breaks_it_off(damage: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinwire.weights.parts._ENOUGH", 1)
+    monkeypatch.setattr("thinwire.weights.parts._AHEAD", 0)
+    pair = Pair()
+    pair.publish()
+    name = update(4).replace("head", "part-00001")
+    right = get(pair.store, name)
+    if damage:
+        pair.store.put(name, right[:-1])
+    else:
+        pair.store.delete(name)
+    told = pair.follower.follow  # the first snapshot is there, and so are the updates up to the one that is not
+    with pytest.raises((WireError, ProtocolError), match=r"damaged|though its head is"):
+        told()
+    pair.store.put(name, right)
+    healed = told()
+    assert (healed.snapshot, healed.reason, healed.step) == (1, "an update broke off", 4)
     assert pair.equal()
 
 

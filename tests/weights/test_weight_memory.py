@@ -53,7 +53,7 @@ def measure(numel, share, folder):
 
 # Blocks and parts in little, so that weights are many of them without being large.
 thinwire.weights.layout.BLOCK = 1 << 16
-thinwire.weights.parts._ENOUGH = 1 << 18
+thinwire.weights.parts._ENOUGH = thinwire.weights.parts._AHEAD = 1 << 18
 torch.set_num_threads(1)
 measure(100_000, 0.3, sys.argv[1] + "/warm")
 print(json.dumps(measure(int(sys.argv[2]), 0.3, f"{sys.argv[1]}/{sys.argv[2]}")))

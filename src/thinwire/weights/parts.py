@@ -12,6 +12,9 @@ from thinwire.wire.reader import Reader
 _ENOUGH = 1 << 24
 """Bytes at which a part ends; blocks in it are whole."""
 
+_AHEAD = 1 << 28
+"""Bytes up to which all parts are read before a block is: what is missing or damaged is then noticed beforehand."""
+
 
 class PartWriter:
     """Puts blocks into parts, as many together as make an object of a good size.
@@ -64,18 +67,24 @@ class PartWriter:
 
 
 class PartReader:
-    """Reads blocks one after the other, each part when it is come to.
+    """Reads blocks one after the other: of up to 256 MiB all parts at once, of more each when it is come to.
 
     Args:
         store: where from.
         folder: of the update or the snapshot.
         head: what it says of itself.
+
+    Raises:
+        ProtocolError: a part is not there.
+        WireError: it is damaged.
     """
 
     def __init__(self, store: Store, folder: str, head: Head) -> None:
         self._store, self._folder, self._parts = store, folder, head.parts
         self._next = 0
         self._reader = reader_of(head.body)
+        short = sum(part.num_bytes for part in head.parts) <= _AHEAD
+        self._ahead = [self._get(number) for number in range(len(head.parts))] if short else []
 
     def next(self) -> Reader:
         """Where the next block begins.
@@ -85,13 +94,7 @@ class PartReader:
             WireError: that is damaged.
         """
         if not self._reader.num_left and self._next < len(self._parts):
-            part, name = self._parts[self._next], part_name(self._folder, self._next)
-            contents = self._store.get(name, part.num_bytes)
-            if contents is None:
-                raise ProtocolError(f"the object {name!r} is not there, though its head is")
-            if _digest(contents) != part.digest:
-                raise WireError(f"the object {name!r} is damaged: its digest is another")
-            self._reader = reader_of(contents)
+            self._reader = reader_of(self._ahead.pop(0) if self._ahead else self._get(self._next))
             self._next += 1
         return self._reader
 
@@ -103,6 +106,15 @@ class PartReader:
         """
         if self._reader.num_left or self._next < len(self._parts):
             raise WireError("more blocks follow than the weights have")
+
+    def _get(self, number: int) -> bytes:
+        part, name = self._parts[number], part_name(self._folder, number)
+        contents = self._store.get(name, part.num_bytes)
+        if contents is None:
+            raise ProtocolError(f"the object {name!r} is not there, though its head is")
+        if _digest(contents) != part.digest:
+            raise WireError(f"the object {name!r} is damaged: its digest is another")
+        return contents
 
 
 def part_name(folder: str, number: int) -> str:
