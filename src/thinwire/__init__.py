@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from thinwire.methods import GradientAveraging, ModelAveraging, parse_method
     from thinwire.network import Network
     from thinwire.simulator import Simulation
+    from thinwire.weights import WeightFollower, WeightPublisher, sync_weights
     from thinwire.worker import JsonLines, LayerReport, Scalars, StepTimes, Worker
 
     __version__: str
@@ -54,11 +55,13 @@ else:
         "thinwire.methods": ("GradientAveraging", "ModelAveraging", "parse_method"),
         "thinwire.network": ("Network",),
         "thinwire.simulator": ("Simulation",),
+        "thinwire.weights": ("WeightFollower", "WeightPublisher", "sync_weights"),
         "thinwire.worker": ("JsonLines", "LayerReport", "Scalars", "StepTimes", "Worker"),
     }
     _PARTS = (
         "compressors", "config", "distributed", "exchanges", "kernels", "layout", "machines", "memory", "methods",
-        "network", "payloads", "random", "simulator", "steps", "stores", "theory", "wire", "worker",
+        "network", "payloads", "random", "simulator", "steps", "stores", "theory", "weights", "wire",
+        "worker",
     )  # fmt: skip
 
     def __getattr__(name: str) -> object:
@@ -111,11 +114,14 @@ __all__ = [
     "StepTimes",
     "StoreError",
     "ThinwireError",
+    "WeightFollower",
+    "WeightPublisher",
     "WireError",
     "Worker",
     "WorkerError",
     "compress_ddp",
     "parse_method",
     "serve",
+    "sync_weights",
     "synchronize",
 ]
