@@ -21,7 +21,7 @@ class PartWriter:
 
     Args:
         store: where to.
-        folder: of the update or the snapshot.
+        place: name of the update or the snapshot in the store.
 
     Example:
         >>> import tempfile
@@ -33,8 +33,8 @@ class PartWriter:
         ([], b'ab')
     """
 
-    def __init__(self, store: Store, folder: str) -> None:
-        self._store, self._folder = store, folder
+    def __init__(self, store: Store, place: str) -> None:
+        self._store, self._place = store, place
         self._waiting: list[bytes] = []
         self._num_waiting_bytes = 0
         self._parts: list[Part] = []
@@ -62,7 +62,7 @@ class PartWriter:
     def _put(self) -> None:
         contents = b"".join(self._waiting)
         self._waiting, self._num_waiting_bytes = [], 0
-        self._store.put(part_name(self._folder, len(self._parts)), contents)
+        self._store.put(part_name(self._place, len(self._parts)), contents)
         self._parts.append(Part(len(contents), _digest(contents)))
 
 
@@ -71,7 +71,7 @@ class PartReader:
 
     Args:
         store: where from.
-        folder: of the update or the snapshot.
+        place: name of the update or the snapshot in the store.
         head: what it says of itself.
 
     Raises:
@@ -79,8 +79,8 @@ class PartReader:
         WireError: it is damaged.
     """
 
-    def __init__(self, store: Store, folder: str, head: Head) -> None:
-        self._store, self._folder, self._parts = store, folder, head.parts
+    def __init__(self, store: Store, place: str, head: Head) -> None:
+        self._store, self._place, self._parts = store, place, head.parts
         self._next = 0
         self._reader = reader_of(head.body)
         short = sum(part.num_bytes for part in head.parts) <= _AHEAD
@@ -108,7 +108,7 @@ class PartReader:
             raise WireError("more blocks follow than the weights have")
 
     def _get(self, number: int) -> bytes:
-        part, name = self._parts[number], part_name(self._folder, number)
+        part, name = self._parts[number], part_name(self._place, number)
         contents = self._store.get(name, part.num_bytes)
         if contents is None:
             raise ProtocolError(f"the object {name!r} is not there, though its head is")
@@ -117,9 +117,9 @@ class PartReader:
         return contents
 
 
-def part_name(folder: str, number: int) -> str:
+def part_name(place: str, number: int) -> str:
     """Where a part of an update or a snapshot lies."""
-    return f"{folder}/part-{number:05d}"
+    return f"{place}/part-{number:05d}"
 
 
 def _digest(contents: bytes) -> bytes:

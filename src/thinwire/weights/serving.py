@@ -50,9 +50,9 @@ class MemoryStore:
             raise StoreError(f"the object {name!r} is longer than the {max_num_bytes} bytes that were expected")
         return contents
 
-    def names(self, folder: str) -> Sequence[str]:
-        """Names that begin with the folder's."""
-        start = f"{check_name(folder)}/" if folder else ""
+    def names(self, under: str) -> Sequence[str]:
+        """Names below another one."""
+        start = f"{check_name(under)}/" if under else ""
         with self._lock:
             return sorted(name for name in self._objects if name.startswith(start))
 
@@ -164,11 +164,11 @@ class RemoteStore:
         request = [_GET, check_name(name).encode(), max_num_bytes.to_bytes(8, "little")]
         return self._ask(request, max_num_bytes)
 
-    def names(self, folder: str) -> Sequence[str]:
+    def names(self, under: str) -> Sequence[str]:
         """Ask for the names."""
-        if folder:
-            check_name(folder)
-        listed = self._ask([_NAMES, folder.encode()], _MAX_NAMES_NUM_BYTES)
+        if under:
+            check_name(under)
+        listed = self._ask([_NAMES, under.encode()], _MAX_NAMES_NUM_BYTES)
         return listed.decode().split("\n") if listed else []
 
     def put(self, name: str, contents: bytes | memoryview) -> None:
