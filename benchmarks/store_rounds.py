@@ -56,9 +56,9 @@ class Counted:
         self.requests["get"] += 1
         return self.store.get(name, max_num_bytes)
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, under: str) -> list[str]:
         self.requests["list"] += 1
-        return list(self.store.names(folder))
+        return list(self.store.names(under))
 
     def delete(self, name: str) -> None:
         self.requests["delete"] += 1

@@ -10,6 +10,7 @@ from typing import Any
 from object_server import ObjectServer
 
 from thinwire.stores import Store, open_store
+from thinwire.weights.serving import MemoryStore
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,11 @@ class StoreCase:
     address: str
     options: dict[str, Any] | None = None
     is_shared: bool = True
+    kept: Store | None = None
+    """One that cannot be opened again."""
 
     def open(self) -> Store:
-        return open_store(self.address, self.options)
+        return open_store(self.address if self.kept is None else self.kept, self.options)
 
     def to_text(self) -> str:
         return json.dumps([self.address, self.options])
@@ -36,6 +39,7 @@ STORES: dict[str, Callable[[Path, Callable[[], ObjectServer]], StoreCase]] = {
     "folder": lambda path, server: StoreCase(str(path / "objects")),
     "file": lambda path, server: StoreCase(f"file://{path / 'objects'}"),
     "memory": lambda path, server: StoreCase(f"memory://{secrets.token_hex(6)}/runs", is_shared=False),
+    "dict": lambda path, server: StoreCase("", is_shared=False, kept=MemoryStore()),
     "s3": lambda path, server: of_bucket(server),
 }
 """By name; the server of buckets is started when it is first asked for."""

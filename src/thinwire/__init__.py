@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from thinwire.methods import GradientAveraging, ModelAveraging, parse_method
     from thinwire.network import Network
     from thinwire.simulator import Simulation
+    from thinwire.weights import WeightFollower, WeightPublisher, sync_weights
     from thinwire.worker import JsonLines, LayerReport, Scalars, StepTimes, Worker
 
     __version__: str
@@ -57,11 +58,13 @@ else:
         "thinwire.methods": ("GradientAveraging", "ModelAveraging", "parse_method"),
         "thinwire.network": ("Network",),
         "thinwire.simulator": ("Simulation",),
+        "thinwire.weights": ("WeightFollower", "WeightPublisher", "sync_weights"),
         "thinwire.worker": ("JsonLines", "LayerReport", "Scalars", "StepTimes", "Worker"),
     }
     _PARTS = (
         "compressors", "config", "distributed", "exchanges", "kernels", "layout", "machines", "memory", "methods",
-        "network", "payloads", "random", "simulator", "steps", "stores", "theory", "wire", "worker",
+        "network", "payloads", "random", "simulator", "steps", "stores", "theory", "weights", "wire",
+        "worker",
     )  # fmt: skip
 
     def __getattr__(name: str) -> object:
@@ -115,12 +118,15 @@ __all__ = [
     "StepTimes",
     "StoreError",
     "ThinwireError",
+    "WeightFollower",
+    "WeightPublisher",
     "WireError",
     "Worker",
     "WorkerError",
     "compress_ddp",
     "parse_method",
     "serve",
+    "sync_weights",
     "synchronize",
     "synchronize_by_store",
 ]

@@ -87,8 +87,8 @@ class Watched:
         self.num_received += len(found or b"")
         return found
 
-    def names(self, folder: str) -> list[str]:
-        return list(self.store.names(folder))
+    def names(self, under: str) -> list[str]:
+        return list(self.store.names(under))
 
     def delete(self, name: str) -> None:
         self.store.delete(name)

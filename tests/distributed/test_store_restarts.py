@@ -232,10 +232,10 @@ class Failing(Watched):
 
     is_down = False
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, under: str) -> list[str]:
         if self.is_down:
             raise StoreError("down")
-        return super().names(folder)
+        return super().names(under)
 
 
 def test_after_an_error_of_the_store_the_round_is_finished_first(

@@ -119,8 +119,8 @@ class Blind(Watched):
         super().__init__(store)
         self.rank, self.barrier = rank, barrier
 
-    def names(self, folder: str) -> list[str]:
-        return [name for name in super().names(folder) if name.endswith(f"rank-{self.rank}") or "rank" not in name]
+    def names(self, under: str) -> list[str]:
+        return [name for name in super().names(under) if name.endswith(f"rank-{self.rank}") or "rank" not in name]
 
     def create(self, name: str, contents: bytes | memoryview) -> bool:
         if "/closed" in name:

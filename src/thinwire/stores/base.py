@@ -39,8 +39,8 @@ class Store(Protocol):
         """
         ...
 
-    def names(self, folder: str) -> Sequence[str]:
-        """Names of all objects below a folder, ascending; the empty folder is everything."""
+    def names(self, under: str) -> Sequence[str]:
+        """Names of all objects below another name, ascending; below the empty one is everything."""
         ...
 
     def delete(self, name: str) -> None:

@@ -70,10 +70,10 @@ class FolderStore:
             except FileNotFoundError:
                 return None
 
-    def names(self, folder: str) -> Sequence[str]:
+    def names(self, under: str) -> Sequence[str]:
         """Files of the folder and the folders in it, but for those that are being written."""
-        top = self._folder / check_name(folder) if folder else self._folder
-        with _told(folder):
+        top = self._folder / check_name(under) if under else self._folder
+        with _told(under):
             walked = list(os.walk(top, onerror=_raise_unless_gone))
         found = [Path(parent, name) for parent, _, names in walked for name in names if not name.startswith(".")]
         return sorted(path.relative_to(self._folder).as_posix() for path in found)

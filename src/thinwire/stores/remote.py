@@ -102,10 +102,10 @@ class FsspecStore:
         check_length(name, len(contents), max_num_bytes)
         return contents
 
-    def names(self, folder: str) -> Sequence[str]:
-        """A request to list for each thousand objects below the folder."""
-        top = self._path(folder) if folder else self._top
-        with _told(folder):
+    def names(self, under: str) -> Sequence[str]:
+        """A request to list for each thousand objects below the name."""
+        top = self._path(under) if under else self._top
+        with _told(under):
             try:
                 found = self._files.find(top)
             except FileNotFoundError as error:
