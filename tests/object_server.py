@@ -13,6 +13,14 @@ from typing import Any
 from thinwire.plugins import import_package
 
 
+_SERVER = """
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=False)
+"""
+"""One request after another: moto looks whether there is an object, then writes it, and S3 does both at once."""
+
+
 @dataclass(frozen=True)
 class Bucket:
     """An address and the options that reach it."""
@@ -43,7 +51,7 @@ class ObjectServer:
 @contextmanager
 def object_server() -> Iterator[ObjectServer]:
     """A server on a free port, up to the end of the block."""
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", "0"]
+    command = [sys.executable, "-W", "ignore", "-c", _SERVER]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stderr is not None

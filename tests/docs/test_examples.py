@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from thinwire.methods import CATALOG, parse_method
+from thinwire.stores import RunKey
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,3 +94,24 @@ def test_every_method_string_of_the_makefile_parses() -> None:
     assert found
     for text in found:
         parse_method(text)
+
+
+def test_two_that_reach_nothing_but_a_folder_learn(tmp_path: Path) -> None:
+    RunKey.create().write(tmp_path / "run.key")
+    command = [sys.executable, "examples/store_training.py", str(tmp_path / "store")]
+    processes = [
+        subprocess.Popen([*command, str(rank), "2", str(tmp_path / "run.key")], cwd=ROOT, stdout=-1, text=True)
+        for rank in range(2)
+    ]
+    shown = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    for rank, each in enumerate(shown):
+        found = re.search(rf"worker {rank}: accuracy ([\d.]+) after 30 rounds, ([\d,]+) bytes written", each)
+        assert found is not None, each
+        assert float(found[1]) > 0.84
+        assert "participation 100%, 100%" in each
+
+
+def test_the_script_of_the_page_is_the_example() -> None:
+    page, script = (ROOT / name for name in ("docs/object-store.md", "examples/store_training.py"))
+    assert script.read_text() in page.read_text()

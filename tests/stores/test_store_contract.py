@@ -142,8 +142,9 @@ def test_an_object_is_seen_in_full_or_not_at_all(case: StoreCase) -> None:
             stores[place].delete(f"gone/{place}/one")
 
     def read() -> int:
-        count = 0
-        while not ends.is_set():
+        count, is_last = 0, False
+        while not is_last:
+            is_last = ends.is_set()
             found = stores[2].get("busy/one", 1 << 20)
             assert found is None or found in contents
             assert set(stores[2].names("busy")) <= {"busy/one"}
