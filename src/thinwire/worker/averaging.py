@@ -7,7 +7,7 @@ import torch
 from thinwire.methods import GradientAveraging, ModelAveraging
 from thinwire.steps import Steps
 from thinwire.worker.agreement import Agreement
-from thinwire.worker.channel import Pending
+from thinwire.worker.channel import Channel, Outcome, Pending
 from thinwire.worker.exchange_runner import ExchangeRunner
 from thinwire.worker.exchanged import Exchanged
 from thinwire.worker.parameters import gradients, restore_gradients
@@ -69,6 +69,21 @@ class GradientMeans:
         return is_first
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """An exchange that is over and does not count yet.
+
+    Args:
+        channel: of the fragment.
+        place: of the channel among all.
+        outcome: what came back, and what the memory will hold.
+    """
+
+    channel: Channel
+    place: int
+    outcome: Outcome
+
+
 @dataclass(slots=True, eq=False)
 class ModelMeans:
     """Averages models, fragment by fragment, when the schedule says so.
@@ -88,13 +103,17 @@ class ModelMeans:
     @torch.no_grad()
     def average(self) -> Steps[None]:
         """After a local step: apply what is due, and exchange the next fragment if it is its time."""
+        if self.is_due():
+            yield from self._average_next(self.method.delay)
+
+    def is_due(self) -> bool:
+        """After a local step: apply what is due; whether a fragment is to be exchanged."""
         num_steps = self.runner.num_steps
         self.exchanged.stands = False
         for channel in self.exchanged.channels:
             if channel.pending is not None and channel.pending.due <= num_steps:
                 self.exchanged.end_wait(channel)
-        if self.method.schedule.due(num_steps, self.runner.rank):
-            yield from self._average_next(self.method.delay)
+        return self.method.schedule.due(num_steps, self.runner.rank)
 
     @torch.no_grad()
     def finish(self) -> Steps[None]:
@@ -104,7 +123,15 @@ class ModelMeans:
             yield from self._average_next(delay=0)
 
     def _average_next(self, delay: int) -> Steps[None]:
-        """The exchange of the fragment whose turn it is."""
+        self.accept((yield from self.propose(forgets=True)), delay)
+
+    @torch.no_grad()
+    def propose(self, *, forgets: bool = False) -> Steps[Proposal]:
+        """Exchange the fragment whose turn it is; nothing of it is remembered before :meth:`accept`.
+
+        Args:
+            forgets: whether :meth:`accept` comes before anything else, so that the memory can be made then.
+        """
         agreement, exchanged, runner = self.agreement, self.exchanged, self.runner
         yield from agreement.begin(runner.seed, runner.size)
         used = list(agreement.trained.named)
@@ -115,19 +142,26 @@ class ModelMeans:
             has_news = agreement.has_news(used)
             x, finite = channel.marked() if has_news else channel.gather_signal(self.method.compressor_at(turn))
             is_streamed = x.difference is not None
-            outcome = yield from runner.run(channel, x, finite, runner.num_exchanges, turn, forgets=is_streamed)
+            outcome = yield from runner.run(
+                channel, x, finite, runner.num_exchanges, turn, forgets=is_streamed and forgets
+            )
             if outcome.aggregate.finite:
-                break
+                return Proposal(channel, place, outcome)
             concluded = yield from agreement.tell(has_news, finite, used, runner.num_exchanges)
             if concluded.first_nonfinite or not concluded.is_new:
                 raise numerics_error(channel, outcome, concluded.first_nonfinite, "model", runner.num_steps)
+
+    @torch.no_grad()
+    def accept(self, proposal: Proposal, delay: int) -> None:
+        """An exchange counts; what came back is applied now, or after so many local steps."""
+        channel, outcome, runner = proposal.channel, proposal.outcome, self.runner
         if outcome.memory is None:
             outcome = channel.following_signal(outcome)
         runner.accept(channel, outcome, runner.num_steps)
         runner.count(outcome)
-        exchanged.exchanged_at[place] = runner.num_steps
+        self.exchanged.exchanged_at[proposal.place] = runner.num_steps
         if delay:
             channel.pending = Pending(outcome.aggregate, runner.num_steps + delay)
         else:
-            exchanged.apply(channel, outcome.aggregate)
-        agreement.let_go(runner.num_exchanges)
+            self.exchanged.apply(channel, outcome.aggregate)
+        self.agreement.let_go(runner.num_exchanges)

@@ -103,8 +103,6 @@ class Channel:
     clock: StepClock | None = field(init=False, default=None)
     """What the time of compression is measured by, if it is."""
     _context: Context = field(init=False)
-    _sparse: Sequence[Compressor] = field(init=False)
-    """Those with which the memory can be made again from the vector, and all workers' messages say little."""
 
     def __post_init__(self) -> None:
         numel = self.layout.numel
@@ -114,7 +112,6 @@ class Channel:
         kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in self.method.all_compressors()))
         self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout, kinds, device)
         self.memory = self.method.memory.init(empty(numel, device))
-        self._sparse = [each for each in self.method.all_compressors() if self.memory and self._says_little(each)]
         self.exchange = self.method.exchange.init(self._context, self.method.compressor)
         self.update = {}
         self.rounding = {}
@@ -256,7 +253,8 @@ class Channel:
 
     def can_forget(self, compressor: Compressor) -> bool:
         """Whether :meth:`following` serves, and the mean will be of few entries: beside it the vector can be kept."""
-        return any(compressor is each for each in self._sparse)
+        is_known = any(compressor is each for each in self.method.all_compressors())
+        return is_known and bool(self.memory) and self._says_little(compressor)
 
     def accept(self, outcome: Outcome) -> None:
         """Remember what an exchange with a finite aggregate left."""
@@ -264,6 +262,12 @@ class Channel:
         memory, left = self.method.memory, outcome.memory
         self.memory = memory.keep(left, self.memory, outcome.key) if isinstance(memory, RoundedMemory) else left
         self.exchange = outcome.aggregate.state
+
+    def become(self, rank: int, size: int) -> None:
+        """Be of worker ``rank`` of another number of them, if the exchange does not refuse that."""
+        context = replace(self._context, rank=rank, size=size)
+        self.method.exchange.init(context, self.method.compressor)
+        self.rank, self.size, self._context = rank, size, context
 
     def reset_memory(self) -> None:
         """Nothing is owed any more."""

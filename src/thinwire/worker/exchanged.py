@@ -16,6 +16,7 @@ from thinwire.worker.channel import Channel
 from thinwire.worker.keeper import Keeper, owner
 from thinwire.worker.parameters import check_in_place, clip_own, gradients, local_part
 from thinwire.worker.regrouping import find_bound, group, regroup
+from thinwire.worker.resize import scale_memory
 from thinwire.worker.step_times import StepClock
 
 
@@ -121,6 +122,21 @@ class Exchanged:
         """Apply all results that wait."""
         for channel in self.channels:
             self.end_wait(channel)
+
+    def resize(self, rank: int, size: int) -> None:
+        """Be another one of another number of workers; what is owed counts as before.
+
+        Raises:
+            ConfigError: the exchange refuses the number; nothing has changed.
+        """
+        factor = size / self._size
+        for channel in self.channels:
+            channel.become(rank, size)
+            scale_memory(channel, factor)
+        for name, tensor in self.keeper.waiting.items():
+            if name.startswith("memory."):
+                tensor.mul_(factor)
+        self._rank, self._size = rank, size
 
     def regroup(self, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], replaced: Collection[str]) -> None:
         """From now on these are exchanged; see :func:`thinwire.worker.regrouping.regroup`."""

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError
-from thinwire.memory import ErrorFeedback
+from thinwire.memory import ErrorFeedback, RoundedMemory
 from thinwire.methods import Method, ModelAveraging
 from thinwire.methods.updates import Outer
+from thinwire.worker.channel import Channel
 from thinwire.worker.parameters import plain_name
 
 Tensors = Mapping[str, Tensor]
@@ -172,3 +173,20 @@ def refuse_bound(state: Mapping[str, Any], own: Tensors, count: int) -> None:
     for name, tensor in state["tensors"].items():
         if name in own and own[name].shape != tensor.shape and name.startswith("exchange."):
             raise no_meaning(name, count)
+
+
+def refuse_kept(channels: Sequence[Channel]) -> None:
+    """Raise :class:`ConfigError` if an exchange keeps something, which may be bound to a worker or to their number."""
+    for channel in channels:
+        if channel.exchange:
+            raise ConfigError(
+                f"{channel.method.exchange} keeps {', '.join(channel.exchange)} between exchanges, which has no "
+                "meaning for another number of workers; take exchange=gather where workers come and go"
+            )
+
+
+def scale_memory(channel: Channel, factor: float) -> None:
+    """What a worker owes a mean is its memory over their number: with ``factor`` times as many, as much more memory."""
+    memory, key = channel.method.memory, channel.key.fold("resize", channel.size, "rank", channel.rank)
+    scaled = {name: tensor.to(torch.float32) * factor for name, tensor in channel.memory.items()}
+    channel.memory = memory.keep(scaled, channel.memory, key) if isinstance(memory, RoundedMemory) else scaled
