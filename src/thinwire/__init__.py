@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         serve,
         synchronize,
     )
+    from thinwire.fault_tolerance import FaultTolerant, fault_tolerant
     from thinwire.methods import GradientAveraging, ModelAveraging, parse_method
     from thinwire.network import Network
     from thinwire.simulator import Simulation
@@ -51,14 +52,15 @@ else:
             "serve",
             "synchronize",
         ),
+        "thinwire.fault_tolerance": ("FaultTolerant", "fault_tolerant"),
         "thinwire.methods": ("GradientAveraging", "ModelAveraging", "parse_method"),
         "thinwire.network": ("Network",),
         "thinwire.simulator": ("Simulation",),
         "thinwire.worker": ("JsonLines", "LayerReport", "Scalars", "StepTimes", "Worker"),
     }
     _PARTS = (
-        "compressors", "config", "distributed", "exchanges", "kernels", "layout", "machines", "memory", "methods",
-        "network", "payloads", "random", "simulator", "steps", "stores", "theory", "wire", "worker",
+        "compressors", "config", "distributed", "exchanges", "fault_tolerance", "kernels", "layout", "machines",
+        "memory", "methods", "network", "payloads", "random", "simulator", "steps", "stores", "theory", "wire", "worker",
     )  # fmt: skip
 
     def __getattr__(name: str) -> object:
@@ -94,6 +96,7 @@ __all__ = [
     "DensePolicy",
     "DistributedOptimizer",
     "DivergenceError",
+    "FaultTolerant",
     "GradientAveraging",
     "JsonLines",
     "LayerReport",
@@ -115,6 +118,7 @@ __all__ = [
     "Worker",
     "WorkerError",
     "compress_ddp",
+    "fault_tolerant",
     "parse_method",
     "serve",
     "synchronize",

@@ -96,7 +96,7 @@ def group_device(group: dist.ProcessGroup) -> torch.device:
 
 @dataclass(slots=True)
 class StoreMeeting:
-    """Processes that were given ranks, and reach one store; an attempt to meet there that failed does no harm to a later one.
+    """Processes that were given ranks, and reach one store; an attempt to meet that failed does no harm to a later one.
 
     A store may still hold what an earlier attempt of the same name left. So each process first writes a random number,
     and all that follows has a name made of everybody's numbers.
@@ -125,13 +125,13 @@ class StoreMeeting:
         deadline = time.monotonic() + self.timeout.total_seconds()
         with _failing("the store by which the processes meet does not answer"):
             if not self._num_gathered:
-                self._write(f"number/{self.rank}", secrets.token_hex(8).encode())
+                self._write(f"number/{self.rank}", secrets.token_hex(8))
             while not self._try_to_gather(text):
                 if time.monotonic() > deadline:
                     raise WorkerError(self._missing())
             found = self.store.multi_get(self._names())
         self._num_gathered += 1
-        return [bytes(each) for each in found]
+        return [bytes.fromhex(each.decode()) for each in found]
 
     def close(self) -> None:
         """Take away what this process has written, once all have read it or the meeting has failed."""
@@ -146,19 +146,18 @@ class StoreMeeting:
         if not self._num_gathered:
             if not self._is_there(places):
                 return False
-            numbers = [bytes(each).decode() for each in self.store.multi_get(places)]
-            if numbers != self._numbers:  # some were of an attempt before this one
-                self._numbers = numbers
+            numbers = [each.decode() for each in self.store.multi_get(places)]
+            self._numbers = numbers  # others than a moment ago, if some were of an attempt before this one
         own = self._names()[self.rank]
         if own not in self._written:
-            self._write(own, text)
+            self._write(own, text.hex())
         return self._is_there(self._names())
 
     def _names(self) -> list[str]:
         name = hashlib.blake2b(" ".join(self._numbers).encode(), digest_size=16).hexdigest()
         return [f"{name}/{self._num_gathered}/{rank}" for rank in range(self.size)]
 
-    def _write(self, name: str, text: bytes) -> None:
+    def _write(self, name: str, text: str) -> None:
         self._written.append(name)
         self.store.set(name, text)
 
