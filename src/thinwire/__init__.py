@@ -60,7 +60,8 @@ else:
     }
     _PARTS = (
         "compressors", "config", "distributed", "exchanges", "fault_tolerance", "kernels", "layout", "machines",
-        "memory", "methods", "network", "payloads", "random", "simulator", "steps", "stores", "theory", "wire", "worker",
+        "memory", "methods", "network", "payloads", "random", "simulator", "steps", "stores", "theory", "wire",
+        "worker",
     )  # fmt: skip
 
     def __getattr__(name: str) -> object:

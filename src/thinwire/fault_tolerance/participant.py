@@ -141,7 +141,7 @@ class Participant:
         return fate
 
     def vote(self, proposal: Proposal) -> Tensor:
-        """What is compared before an exchange counts: its number, mean and common point; and the norm of what is owed."""
+        """What is compared before an exchange counts: its number, mean, common point; and the norm of what is owed."""
         after = self.rounds.memory_after(proposal).values()
         norm = float(torch.stack([each.float().norm() for each in after]).norm()) if after else 0.0
         vote = _VOTE.pack(

@@ -87,8 +87,9 @@ class Session:
         self._crew: Crew | None = None
         self._num_failures = 0
         self._left = Traffic()
-        self.observe: Callable[[str], None] = lambda stage: None
-        """Is told which stage an exchange has reached: ``met``, ``proposed``, ``voted``, ``counted`` or ``failed``."""
+        self.observe: Callable[[str, str], None] = lambda stage, detail: None
+        """Is told which stage is reached: ``healed``, with what became of this participant's last message; ``begun``,
+        ``proposed``, ``voted`` and ``counted``, with the name of the attempt; ``failed``, with the reason."""
 
     @property
     def traffic(self) -> Traffic:
@@ -168,7 +169,6 @@ class Session:
             crew = self._meet(quorum, is_due)
             if not crew.conclusion.is_due:
                 return
-        self.observe("met")
         self._attempt(crew, at_once)
 
     def _meet(self, quorum: Quorum, is_due: bool) -> Crew:
@@ -182,6 +182,7 @@ class Session:
         self._crew = crew
         self._note(names=quorum.names)
         if crew.fate is not None:
+            self.observe("healed", crew.fate)
             counted = int(crew.fate == "counted")
             missed = participant.worker.num_exchanges - before - counted if had_begun else 0
             known = self.participation
@@ -195,26 +196,27 @@ class Session:
     def _attempt(self, crew: Crew, at_once: bool) -> None:
         """Exchange, vote, and let it count if all have voted for the same."""
         participant, attempt = self.participant, crew.next_attempt()
+        self.observe("begun", attempt)
         proposal = crew.transport.run(participant.rounds.propose())
-        self.observe("proposed")
+        self.observe("proposed", attempt)
         vote = participant.vote(proposal)
         participant.doubt(proposal, attempt)
         if self._state_file is not None:
             self._state_file.write(participant)
         all_agree, norms = read_votes(crew.share(vote))
-        self.observe("voted")
+        self.observe("voted", attempt)
         if not all_agree:
             participant.doubts.pop()  # nobody lets it count
             raise WorkerError("participants got different means, or had come apart before; those that differ heal")
         participant.accept(proposal, attempt, crew.quorum.names, norms, at_once=at_once)
         self._note(num_commits=self.participation.num_commits + 1)
-        self.observe("counted")
+        self.observe("counted", attempt)
 
     def _fail(self, error: BaseException) -> None:
         self._num_failures += 1
         self._note(num_failed=self.participation.num_failed + 1, last_failure=str(error))
         self._let_go(error)
-        self.observe("failed")
+        self.observe("failed", str(error))
 
     def _let_go(self, error: BaseException) -> None:
         """Others that wait for this participant hear at once that it has given up."""
