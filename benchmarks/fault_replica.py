@@ -10,11 +10,10 @@ import ctypes
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import thinwire
 from thinwire.distributed.mail import Tag
 from thinwire.fault_tolerance import entrance
 from thinwire.fault_tolerance.session import Session
+from thinwire.plugins import import_package
 
 WIDTH, BATCH, LR = 32, 32, 0.05
 NUM_INPUTS, SEED = 20, 3
@@ -121,7 +121,7 @@ class Replica:
         """Train until the file ``end-at`` says so."""
         plan = self.plan
         self.log("started")
-        entrance.Session = self.make_session  # type: ignore[assignment,misc]
+        entrance.Session = self.make_session  # type: ignore[assignment, attr-defined]
         self.handle = handle = thinwire.fault_tolerant(
             self.optimizer, self.model, plan.method, name=self.name, lighthouse=plan.lighthouse, min_size=plan.min_size,
             state_file=plan.folder / f"state-{self.number}.pt" if plan.keeps_file else None,
@@ -131,7 +131,7 @@ class Replica:
             while not self.is_over():
                 begin = time.monotonic()
                 self.optimizer.zero_grad()
-                loss_of(self.model, self.number, handle.num_steps).backward()  # type: ignore[no-untyped-call]
+                loss_of(self.model, self.number, handle.num_steps).backward()
                 self.optimizer.step()
                 time.sleep(max(0.0, plan.pace_s - (time.monotonic() - begin)))
         memory = handle.session.participant.rounds.memory()
@@ -204,8 +204,8 @@ class Replica:
 # How processes begin and end.
 
 
-def start(plan: Plan, number: int, trap: Trap | None = None, namespace: str | None = None) -> int:
-    """A participant as a copy of this process; its number in the system."""
+def fork(run: Callable[[], object], errors: Path, namespace: str | None) -> int:
+    """A copy of this process that runs it and ends, with this one if not before; its number in the system."""
     pid = os.fork()
     if pid:
         return pid
@@ -216,9 +216,9 @@ def start(plan: Plan, number: int, trap: Trap | None = None, namespace: str | No
             with open(f"/run/netns/{namespace}") as file:
                 if _LIBC.setns(file.fileno(), _CLONE_NEWNET):
                     raise OSError(ctypes.get_errno(), "setns")
-        with open(plan.folder / f"errors-{number}.txt", "a") as errors:
-            os.dup2(errors.fileno(), 2)
-        Replica(plan, number, trap).run()
+        with open(errors, "a") as file:
+            os.dup2(file.fileno(), 2)
+        run()
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())  # into its file
@@ -227,47 +227,57 @@ def start(plan: Plan, number: int, trap: Trap | None = None, namespace: str | No
         os._exit(code)
 
 
+def start(plan: Plan, number: int, trap: Trap | None = None, namespace: str | None = None) -> int:
+    """A participant."""
+    return fork(Replica(plan, number, trap).run, plan.folder / f"errors-{number}.txt", namespace)
+
+
+@dataclass
 class Lighthouse:
     """One in a process of its own, which can end and come back at the same address.
 
     Args:
         host: where it listens.
         port: of it.
+        folder: for its errors.
         min_replicas: without which there is no quorum.
         heartbeat_s: without a heartbeat for so long a participant is gone.
         join_s: how long it waits for those that live and do not ask.
         inside: of which network namespace, if it is in one.
     """
 
-    def __init__(
-        self, host: str, port: int, min_replicas: int, heartbeat_s: float, join_s: float, inside: str | None = None
-    ) -> None:
-        self.address = f"http://{host}:{port}"
-        arguments = {
-            "bind": f"{host}:{port}", "min_replicas": min_replicas, "quorum_tick_ms": 50,
-            "heartbeat_timeout_ms": int(1000 * heartbeat_s), "join_timeout_ms": int(1000 * join_s),
-        }  # fmt: skip
-        command = [
-            "torchft_lighthouse",
-            *(text for key, value in arguments.items() for text in (f"--{key}", str(value))),
-        ]
-        command[0] = str(Path(sys.executable).with_name(command[0]))
-        self._command = [*(["ip", "netns", "exec", inside] if inside else []), *command]
-        self._process: subprocess.Popen[bytes] | None = None
+    host: str
+    port: int
+    folder: Path
+    min_replicas: int
+    heartbeat_s: float
+    join_s: float
+    inside: str | None = None
+    pid: int = field(init=False, default=0)
+
+    @property
+    def address(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
     def begin(self) -> None:
         """Listen."""
-        self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
-        )  # fmt: skip
+        self.pid = fork(self._serve, self.folder / "errors-lighthouse.txt", self.inside)
 
     def end(self) -> None:
         """End at once."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        self.pid = 0
+
+    def _serve(self) -> None:
+        coordination = import_package("torchft.coordination", "this benchmark", "torchft")
+        server = coordination.LighthouseServer(
+            bind=f"{self.host}:{self.port}", min_replicas=self.min_replicas, quorum_tick_ms=50,
+            heartbeat_timeout_ms=int(1000 * self.heartbeat_s), join_timeout_ms=int(1000 * self.join_s),
+        )  # fmt: skip
+        signal.pause()
+        server.shutdown()
 
 
 # What they have written.

@@ -137,6 +137,7 @@ class Run:
         """All train to the same step, and end."""
         while not all(member.is_up for member in self.members):
             self.wait(0.1)
+        self.wait_for_commits(time.time())
         self.wait(self.args.calm_s)
         counted = [line for line in replica.lines(self.plan.folder) if line["event"] == "counted"]
         every = self.args.every
@@ -150,6 +151,25 @@ class Run:
             if time.monotonic() > deadline:
                 hanging = [member.number for member in self.members if member.code is None]
                 sys.exit(f"replicas {hanging} hang; see {self.plan.folder}")
+
+    def wait_for_traps(self) -> None:
+        """Until all have closed."""
+        deadline = time.monotonic() + HANG_S
+        while sum(line["event"] == "struck" for line in replica.lines(self.plan.folder)) < len(self.args.trap):
+            self.wait(0.1)
+            if time.monotonic() > deadline:
+                sys.exit(f"a trap has not closed; see {self.plan.folder}")
+
+    def wait_for_commits(self, since: float) -> None:
+        """Until an exchange has counted on each participant."""
+        missing = {f"replica_{member.number}" for member in self.members}
+        deadline = time.monotonic() + HANG_S
+        while missing:
+            self.wait(0.1)
+            lines = replica.lines(self.plan.folder)
+            missing -= {line["name"] for line in lines if line["event"] == "counted" and line["time"] > since}
+            if time.monotonic() > deadline:
+                sys.exit(f"nothing counts on {sorted(missing)}; see {self.plan.folder}")
 
     def clear(self) -> None:
         """Nobody is left."""
@@ -172,7 +192,7 @@ def simulated_loss(method: str, size: int, num_steps: int) -> float:
     for step in range(num_steps):
         for rank, worker in enumerate(workers):
             worker.optimizer.zero_grad()
-            replica.loss_of(worker.model, rank, step).backward()  # type: ignore[no-untyped-call]
+            replica.loss_of(worker.model, rank, step).backward()
         simulation.run([worker.step() for worker in workers])
     return replica.final_loss(replica.vector(workers[0].shared_parameters()))
 
@@ -231,6 +251,7 @@ def measure(run: Run) -> dict[str, Any]:
         run.wait(1.0)
         run.lighthouse.begin()
     harass(run, 60 * args.minutes, random.Random(args.seed))
+    run.wait_for_traps()
     took_s = time.time() - begin
     counted = commits_in(folder, begin, time.time())
     up_s = args.replicas * took_s - sum(member.down_s for member in run.members)
@@ -324,7 +345,7 @@ def main() -> None:
         folder = Path(args.folder or temporary)
         folder.mkdir(parents=True, exist_ok=True)
         port = LIGHTHOUSE_PORT if args.links else free_port()
-        lighthouse = replica.Lighthouse(host, port, args.min_size, args.heartbeat_s, args.join_s, inside)
+        lighthouse = replica.Lighthouse(host, port, folder, args.min_size, args.heartbeat_s, args.join_s, inside)
         plan = replica.Plan(
             folder=folder, lighthouse=lighthouse.address, method=args.method, pace_s=args.pace_s,
             min_size=args.min_size, timeout_s=args.timeout_s, keeps_file=not args.no_state_files,

@@ -18,8 +18,8 @@ from thinwire.errors import WorkerError
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Where a backend does not say what its own is; torch's default on the CPU."""
 
-_SLICE_S = 0.25
-"""How long one question to the store may wait for its answer."""
+_FIRST_SLICE_S, _SLICE_S = 0.01, 0.25
+"""How long a question to the store may wait for its answer, at first and later: then all is looked at again."""
 
 
 class Meeting(Protocol):
@@ -115,6 +115,7 @@ class StoreMeeting:
     _numbers: list[str] = field(init=False, default_factory=list)
     _written: list[str] = field(init=False, default_factory=list)
     _num_gathered: int = field(init=False, default=0)
+    _slice_s: float = field(init=False, default=_FIRST_SLICE_S)
 
     def gather(self, text: bytes) -> list[bytes]:
         """What all have written.
@@ -164,8 +165,9 @@ class StoreMeeting:
     def _is_there(self, names: list[str]) -> bool:
         """Whether all are, by the end of a slice of time."""
         try:
-            self.store.wait(names, timedelta(seconds=_SLICE_S))
+            self.store.wait(names, timedelta(seconds=self._slice_s))
         except dist.DistStoreError:  # not yet
+            self._slice_s = min(2 * self._slice_s, _SLICE_S)
             return False
         return True
 

@@ -58,7 +58,7 @@ def fault_tolerant(
         state_file: where to write, before each vote, what this participant owes. A participant that is killed comes
             back with it; without one its residual is lost, with a warning.
         timeout: how long to wait, within an exchange, for one that is connected and sends nothing. One that gives no
-            sign of life is given up after half of it.
+            sign of life is given up after half of it. A lighthouse that has not answered for as long is asked anew.
         quorum_timeout: how long nothing may count before this raises.
         seed: the same for all; addresses the method's randomness.
         links: how participants reach each other. By default at the address that leads to the lighthouse.
@@ -99,11 +99,7 @@ def fault_tolerant(
     membership = LighthouseMembership(name, address, limit_s)
     options = SessionOptions(timeout_of(links, timeout, membership.host), terms, min_size, limit_s)
     session = Session(participant, membership, options, kept)
-    try:
-        session.exchange(is_due=participant.has_begun and participant.has_drifted)
-    except BaseException as error:
-        session.abort(error)
-        raise
+    session.exchange(is_due=participant.has_begun and participant.has_drifted)
     return FaultTolerant(optimizer, worker, session)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from thinwire.distributed.link_options import LinkOptions
-from thinwire.errors import ProtocolError, WireError, WorkerError
+from thinwire.errors import ConfigError, ProtocolError, WireError, WorkerError
 from thinwire.fault_tolerance.crew import Crew, gather_crew
 from thinwire.fault_tolerance.membership import Membership, Quorum
 from thinwire.fault_tolerance.participant import Participant, read_votes
@@ -17,9 +17,6 @@ FAILURES = (WorkerError, ProtocolError, WireError)
 
 _PAUSE_S = 0.1
 """Before another quorum is asked for, where the last one was too small."""
-
-_QUORUM_LIMIT_S = 30.0
-"""Of one question to the lighthouse: if it dies meanwhile the question is never answered, so it is asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +84,7 @@ class Session:
         self._crew: Crew | None = None
         self._num_failures = 0
         self._left = Traffic()
+        self._is_over = False
         self.observe: Callable[[str, str], None] = lambda stage, detail: None
         """Is told which stage is reached: ``healed``, with what became of this participant's last message; ``begun``,
         ``proposed``, ``voted`` and ``counted``, with the name of the attempt; ``failed``, with the reason."""
@@ -108,6 +106,8 @@ class Session:
             NumericsError: NaN or inf in the model of some participant.
             WorkerError: nothing counted for too long.
         """
+        if self._is_over:
+            raise ConfigError("this handle is closed, or has ended with an error; make a new one")
         deadline = time.monotonic() + self._options.limit_s
         try:
             while True:
@@ -121,12 +121,13 @@ class Session:
                     if time.monotonic() > deadline:
                         raise self._given_up(error) from error
         except BaseException as error:
-            self._let_go(error)
+            self.abort(error)
             raise
 
     def forget(self) -> None:
         """A state was loaded: at the next exchange all compare where they stand."""
         self._let_go(WorkerError("a state was loaded"))
+        self._num_failures += 1  # so that all make new links
 
     def close(self) -> None:
         """Leave; what was sent still arrives."""
@@ -134,17 +135,24 @@ class Session:
             self._left += self._crew.transport.traffic
             self._crew.transport.close()
             self._crew = None
-        self._membership.close()
+        self._end()
 
     def abort(self, error: BaseException) -> None:
-        """Leave because of an error, of which the others hear."""
+        """Leave because of an error, of which the others hear; they do not wait for this participant any more."""
         self._let_go(error)
-        self._membership.close()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._membership.close()
+        self._is_over = True
 
     def _quorum(self, deadline: float) -> Quorum:
         """The next one that is large enough."""
+        assert self._options.links.timeout is not None
         while True:
-            limit_s = min(max(deadline - time.monotonic(), 1.0), _QUORUM_LIMIT_S)
+            # A lighthouse that died meanwhile, and is back, never answers: it is asked anew.
+            limit_s = min(max(deadline - time.monotonic(), 1.0), self._options.links.timeout.total_seconds())
             try:
                 found = self._membership.quorum(self.participant.worker.num_exchanges, self._num_failures, limit_s)
                 if found.size >= self._options.min_size:
