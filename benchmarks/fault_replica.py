@@ -66,7 +66,7 @@ class Trap:
     Args:
         stage: where: ``begun``, ``proposed`` or ``voted``; ``sending`` its message, or ``voting``: one of the others
             has all of it and the next ones nothing.
-        exchange: in which.
+        exchange: in which, or the next in which it takes part.
         signal_number: the signal.
     """
 
@@ -179,7 +179,7 @@ class Replica:
 
     def _spring(self, stage: str) -> None:
         trap, session = self.trap, self.session
-        if trap is None or session is None or session.participant.worker.num_exchanges + 1 != trap.exchange:
+        if trap is None or session is None or session.participant.worker.num_exchanges + 1 < trap.exchange:
             return
         if stage == trap.stage:
             self._strike(trap)

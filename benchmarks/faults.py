@@ -33,7 +33,7 @@ os.environ.setdefault("RUST_LOG", "error")
 
 import fault_replica as replica
 import torch
-from delayed_links import address, namespaces
+from delayed_links import address, bandwidth_or_none, namespaces, parse_seconds
 
 import thinwire
 from thinwire.plugins import import_package
@@ -200,7 +200,7 @@ def simulated_loss(method: str, size: int, num_steps: int) -> float:
 def harass(run: Run, seconds: float, generator: random.Random) -> None:
     """Faults at random moments, one participant at a time, as long as enough are left."""
     args = run.args
-    kinds = ["kill", "stop", *(["link"] if args.links else [])]
+    kinds = ["kill", "stop", *(["link"] if args.links and not args.bandwidth else [])]
     end, said = time.monotonic() + seconds, time.monotonic()
     while (left := end - time.monotonic()) > 0:
         pause_s = generator.expovariate(args.faults_an_hour / 3600) if args.faults_an_hour else left
@@ -250,8 +250,8 @@ def measure(run: Run) -> dict[str, Any]:
         run.lighthouse.end()
         run.wait(1.0)
         run.lighthouse.begin()
-    harass(run, 60 * args.minutes, random.Random(args.seed))
     run.wait_for_traps()
+    harass(run, 60 * args.minutes, random.Random(args.seed))
     took_s = time.time() - begin
     counted = commits_in(folder, begin, time.time())
     up_s = args.replicas * took_s - sum(member.down_s for member in run.members)
@@ -271,6 +271,7 @@ def measure(run: Run) -> dict[str, Any]:
         "calm_commits_a_second": calm, "commits_a_second": counted / took_s,
         "share_of_ideal": counted / took_s / (calm * up_s / (args.replicas * took_s)) if calm else None,
         "participation": {line["name"]: line["commits"] / max(line["commits"] + line["missed"], 1) for line in ended},
+        "smaller_quorums": sum(line["event"] == "counted" and line["size"] < args.replicas for line in all_lines),
         "failed_attempts": sum(line["event"] == "failed" for line in all_lines),
         "fates": {kind: sum(line["detail"] == kind for line in healed) for kind in FATES},
         "struck": [f"{line['name']} {line['stage']}" for line in all_lines if line["event"] == "struck"],
@@ -286,7 +287,7 @@ def places(args: argparse.Namespace) -> Iterator[tuple[list[str | None], str, st
     if not args.links:
         yield [None] * args.replicas, "127.0.0.1", None
         return
-    with namespaces(args.replicas + 1, None, 0.0) as links:
+    with namespaces(args.replicas + 1, args.bandwidth, args.latency) as links:
         yield [*links.names[:-1]], address(args.replicas), links.names[-1]
 
 
@@ -332,6 +333,9 @@ def main() -> None:
     parser.add_argument("--link-down-s", type=float, default=3.0)
     parser.add_argument("--calm-s", type=float, default=10.0, help="without faults at the beginning and before the end")
     parser.add_argument("--links", action="store_true", help="namespaces, and links that go down; as root")
+    parser.add_argument("--bandwidth", type=bandwidth_or_none, help="of every link; then none goes down")
+    parser.add_argument("--latency", type=parse_seconds, default="0ms", help="one way, with --bandwidth")
+    parser.add_argument("--width", type=int, default=replica.WIDTH, help="of the model: 22 parameters each")
     parser.add_argument("--trap", action="append", default=[], help="such as 0:voting@4, or 1:sending@8:stop")
     parser.add_argument("--restart-lighthouse", action="store_true")
     parser.add_argument("--no-state-files", action="store_true")
@@ -340,6 +344,7 @@ def main() -> None:
     args = parser.parse_args()
     args.min_size = args.min_size or args.replicas // 2 + 1
     args.every = int(thinwire.parse_method(args.method).schedule.steps)  # type: ignore[union-attr]
+    replica.WIDTH = args.width
     preload(args.method)
     with tempfile.TemporaryDirectory() as temporary, places(args) as (names, host, inside):
         folder = Path(args.folder or temporary)

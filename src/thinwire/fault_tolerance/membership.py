@@ -114,12 +114,13 @@ class LighthouseMembership:
         """The address of this machine at which others reach it."""
         coordination = import_package("torchft.coordination", "thinwire.fault_tolerant", "torchft")
         self._store = dist.TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False)
+        self._place, self._connected_to = self._store, f"{self.host}:{self._store.port}"
         member = f"{name}:{uuid.uuid4()}"
         deadline = time.monotonic() + limit_s
         self._server = _patiently(
             lambda: coordination.ManagerServer(
                 replica_id=member, lighthouse_addr=lighthouse, hostname=self.host, bind="0.0.0.0:0",
-                store_addr=f"{self.host}:{self._store.port}", world_size=1, heartbeat_interval=HEARTBEAT_INTERVAL,
+                store_addr=self._connected_to, world_size=1, heartbeat_interval=HEARTBEAT_INTERVAL,
                 connect_timeout=_CONNECT_TIMEOUT, quorum_retries=0,
             ),
             deadline, f"the lighthouse at {lighthouse} was not reached",
@@ -146,15 +147,18 @@ class LighthouseMembership:
 
     def meet(self, quorum: Quorum, timeout: timedelta) -> StoreMeeting:
         """In the store of a participant that the lighthouse has chosen."""
-        host, _, port = quorum.store.rpartition(":")
-        try:
-            store = dist.TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
-        except RuntimeError as error:
-            raise WorkerError(f"the participant at {quorum.store}, where all meet, is not reached") from error
+        if self._connected_to != quorum.store or not _answers(self._place):
+            # To connect may take seconds where a machine's name is not found, so a connection is kept.
+            host, _, port = quorum.store.rpartition(":")
+            try:
+                self._place = dist.TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
+            except RuntimeError as error:
+                raise WorkerError(f"the participant at {quorum.store}, where all meet, is not reached") from error
+            self._connected_to = quorum.store
         # A number comes again under another lighthouse, but not with the same lives of the same participants; what
         # these have left there themselves a meeting can tell from what is new.
         lives = hashlib.blake2b(" ".join(quorum.members).encode(), digest_size=8).hexdigest()
-        place = dist.PrefixStore(f"thinwire/{quorum.number}/{lives}", store)
+        place = dist.PrefixStore(f"thinwire/{quorum.number}/{lives}", self._place)
         return StoreMeeting(place, quorum.rank, quorum.size, timeout)
 
     def close(self) -> None:
@@ -180,6 +184,14 @@ def host_towards(lighthouse: str) -> str:
             "such as http://host:29510, by lighthouse= or in TORCHFT_LIGHTHOUSE"
         )
     return host
+
+
+def _answers(store: dist.Store) -> bool:
+    try:
+        store.check(["thinwire"])
+    except RuntimeError:
+        return False
+    return True
 
 
 def _patiently(make: Callable[[], T], deadline: float, what: str) -> T:
