@@ -27,7 +27,7 @@ from thinwire.fault_tolerance import entrance
 from thinwire.fault_tolerance.session import Session
 from thinwire.plugins import import_package
 
-WIDTH, BATCH, LR = 32, 32, 0.05
+WIDTH, BATCH = 32, 32
 NUM_INPUTS, SEED = 20, 3
 _LIBC, _CLONE_NEWNET, _PR_SET_PDEATHSIG = ctypes.CDLL(None, use_errno=True), 0x40000000, 1
 _BEFORE_DYING_S = 0.05
@@ -81,8 +81,13 @@ def network() -> nn.Module:
     model = nn.Sequential(nn.Linear(NUM_INPUTS, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 1))
     with torch.no_grad():
         for param in model.parameters():
-            param.copy_(torch.randn(param.shape, generator=generator) * 0.2)
+            param.copy_(torch.randn(param.shape, generator=generator) * 0.2 * (32 / WIDTH) ** 0.5)
     return model
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    """A rate that a model of any width bears."""
+    return torch.optim.SGD(model.parameters(), lr=min(0.05, 1.6 / WIDTH), momentum=0.5)
 
 
 def loss_of(model: nn.Module, number: int, step: int) -> Tensor:
@@ -112,7 +117,7 @@ class Replica:
         self.plan, self.number, self.trap = plan, number, trap
         self.name = f"replica_{number}"
         self.model = network()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LR, momentum=0.5)
+        self.optimizer = optimizer_of(self.model)
         self.last = ""
         self.handle: thinwire.FaultTolerant | None = None
         self.session: Session | None = None

@@ -186,7 +186,7 @@ def simulated_loss(method: str, size: int, num_steps: int) -> float:
     workers = []
     for rank in range(size):
         model = replica.network()
-        optimizer = torch.optim.SGD(model.parameters(), lr=replica.LR, momentum=0.5)
+        optimizer = replica.optimizer_of(model)
         workers.append(thinwire.Worker(thinwire.parse_method(method), model, optimizer, rank=rank, size=size, seed=0))
     simulation = thinwire.Simulation(size)
     for step in range(num_steps):

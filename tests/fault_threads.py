@@ -1,5 +1,6 @@
 """Participants in threads of this process, under a lighthouse of torchft; each has its own model and links."""
 
+import functools
 import os
 import threading
 import warnings
@@ -55,7 +56,8 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 def loss_of(model: nn.Module, number: int, step: int) -> Tensor:
     x = torch.randn(8, NUM_INPUTS, generator=torch.Generator().manual_seed(1000 * number + step))
-    return (model(x) - x.sum(1, keepdim=True).sin()).square().mean()
+    loss: Tensor = (model(x) - x.sum(1, keepdim=True).sin()).square().mean()
+    return loss
 
 
 class Member:
@@ -131,7 +133,7 @@ def begin(lighthouse: Lighthouse, size: int, method: str, **options: Any) -> lis
         member.train_until_joined(size)
         return member
 
-    return values(together([lambda number=number: main(number) for number in range(size)]))
+    return values(together([functools.partial(main, number) for number in range(size)]))
 
 
 class Until:
@@ -156,13 +158,13 @@ def beside(members: Sequence[Member], every: int, main: Callable[[], Any]) -> An
         finally:
             until.end()
 
-    found, *others = together([run, *(lambda member=member: member.train_beside(until) for member in members)])
+    found, *others = together([run, *(functools.partial(member.train_beside, until) for member in members)])
     values(others)
     return found
 
 
 def train_all(members: Sequence[Member], until: int) -> None:
-    values(together([lambda member=member: member.train(until) for member in members]))
+    values(together([functools.partial(member.train, until) for member in members]))
 
 
 def close_all(members: Sequence[Member]) -> None:

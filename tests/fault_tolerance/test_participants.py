@@ -1,5 +1,6 @@
 """Participants under a lighthouse: they train as simulated, come, go, and stand where those stand that have trained."""
 
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -88,7 +89,9 @@ def test_without_faults_it_is_the_simulation_bit_for_bit(method: str, of_three: 
 
 def test_all_that_are_new_begin_with_the_first_ones_model_and_buffers(of_three: Lighthouse) -> None:
     seeds = [5, 6, 7]
-    members = values(together([lambda n=n: Member(of_three, n, SIGNS, seed=seeds[n], min_size=3) for n in range(3)]))
+    members = values(
+        together([functools.partial(Member, of_three, n, SIGNS, seed=seeds[n], min_size=3) for n in range(3)])
+    )
     for member in members:
         assert torch.equal(vector(dict(member.model.named_parameters())), vector(dict(network(5).named_parameters())))
     close_all(members)
@@ -107,7 +110,7 @@ def test_who_comes_later_stands_where_the_others_stand_and_a_new_model_is_never_
         new.train_until_joined(3)
         return new
 
-    new, *_ = values(together([join, *(lambda member=member: member.train_until_joined(3) for member in old)]))
+    new, *_ = values(together([join, *(functools.partial(member.train_until_joined, 3) for member in old)]))
     assert new.handle.num_steps == old[0].handle.num_steps > 6
     assert new.handle.participation.names == ("a-new-one", "member-0", "member-1")
     assert torch.equal(new.shared(), old[0].shared())
@@ -128,13 +131,13 @@ def test_who_leaves_is_not_waited_for_and_residuals_are_conserved(lighthouse: Li
     members[2].handle.close()
     resized: list[Any] = [None, None]
 
-    def observe(place: int, stage: str) -> None:
+    def observe(place: int, stage: str, detail: str) -> None:
         if stage == "begun" and resized[place] is None:
             memory = members[place].handle.session.participant.rounds.memory()
             resized[place] = vector(memory).double() / members[place].handle.worker.size
 
     for place in range(2):
-        members[place].handle.session.observe = lambda stage, detail, place=place: observe(place, stage)
+        members[place].handle.session.observe = functools.partial(observe, place)
     train_all(members[:2], steps + 12)
     assert members[0].handle.worker.size == 2
     for before, after in zip(owed, resized, strict=False):
@@ -173,11 +176,11 @@ def test_a_state_file_brings_back_all_of_a_run_and_the_bits_of_one_that_was_not_
     """Killed between the vote and the count, as far as the files know: the exchange is made again, with its drift."""
     paths = [tmp_path / f"{number}.pt" for number in range(2)]
     make = lambda number: Member(lighthouse, number, SIGNS, min_size=2, state_file=paths[number])  # noqa: E731
-    members = values(together([lambda n=n: make(n) for n in range(2)]))
+    members = values(together([functools.partial(make, n) for n in range(2)]))
     train_all(members, 9)
     expected = [member.shared() for member in members]
     close_all(members)
-    again = values(together([lambda n=n: make(n) for n in range(2)]))
+    again = values(together([functools.partial(make, n) for n in range(2)]))
     assert [member.handle.num_steps for member in again] == [9, 9]
     assert all(torch.equal(each, member.shared()) for each, member in zip(expected, again, strict=True))
     close_all(again)
@@ -256,18 +259,17 @@ def test_who_trains_something_else_must_leave_and_the_others_go_on(lighthouse: L
 
 
 def test_where_too_few_are_there_nothing_counts(lighthouse: Lighthouse) -> None:
-    begins = lambda: Member(lighthouse, 0, SIGNS, min_size=2, quorum_timeout=timedelta(seconds=1.5))  # noqa: E731
     with pytest.raises(WorkerError, match=r"nothing has counted for 2 s: .*Fewer than 2 participants"):
-        begins()
+        Member(lighthouse, 0, SIGNS, min_size=2, quorum_timeout=timedelta(seconds=1.5))
 
 
 def test_nan_is_every_participants_error(lighthouse: Lighthouse) -> None:
     members = begin(lighthouse, 2, SIGNS, min_size=2)
     train_all(members, 3)
     with torch.no_grad():
-        members[1].model[0].weight[0, 0] = torch.nan  # type: ignore[index,operator]
+        members[1].model[0].weight[0, 0] = torch.nan  # type: ignore[index]
         members[1].handle.worker.accept_values()
-    found = together([lambda member=member: member.train(6) for member in members])
+    found = together([functools.partial(member.train, 6) for member in members])
     assert all(isinstance(each, NumericsError) for each in found)
     with pytest.raises(ConfigError, match="has ended with an error; make a new one"):
         members[0].train(9)
@@ -283,7 +285,7 @@ def test_hundreds_of_quorums_leave_no_file_and_no_thread(lighthouse: Lighthouse)
 
     counts = []
     for times in (10, 200):
-        values(together([lambda member=member, times=times: meet_again(member, times) for member in members]))
+        values(together([functools.partial(meet_again, member, times) for member in members]))
         counts.append((threading.active_count(), len(os.listdir("/proc/self/fd"))))
     assert counts[1][0] <= counts[0][0]
     assert counts[1][1] <= counts[0][1] + 4
@@ -294,13 +296,13 @@ def test_hundreds_of_quorums_leave_no_file_and_no_thread(lighthouse: Lighthouse)
 def test_frozen_parameters_and_buffers_come_from_those_that_have_trained(lighthouse: Lighthouse) -> None:
     def make(number: int, seed: int) -> tuple[Any, torch.nn.Module]:
         model = torch.nn.Sequential(network(seed, frozen=True), torch.nn.BatchNorm1d(1))
-        model[1].running_mean.fill_(float(seed))  # type: ignore[operator,union-attr]
+        model[1].running_mean.fill_(float(seed))  # type: ignore[operator]
         handle = thinwire.fault_tolerant(
             sgd(model), model, "local-sgd:every=1", name=f"m{number}", lighthouse=lighthouse.address, min_size=2
         )
         return handle, model
 
-    found = values(together([lambda n=n: make(n, 3 + n) for n in range(2)]))
+    found = values(together([functools.partial(make, n, 3 + n) for n in range(2)]))
     for _, model in found:
         assert torch.equal(model[0][0].weight, network(3)[0].weight)  # type: ignore[index]
         assert float(model[1].running_mean) == 3.0
@@ -312,7 +314,7 @@ def test_a_file_that_cannot_be_written_ends_only_its_participant(lighthouse: Lig
     members = begin(lighthouse, 2, SIGNS, min_size=1)
     step = members[0].handle.num_steps + 3
     members[1].handle.session._state_file = StateFile(tmp_path / "no-folder" / "state.pt")
-    found = together([lambda member=member: member.train(step) for member in members])
+    found = together([functools.partial(member.train, step) for member in members])
     assert isinstance(found[1], ConfigError)
     assert found[0] is None
     members[0].handle.close()

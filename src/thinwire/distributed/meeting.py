@@ -18,8 +18,8 @@ from thinwire.errors import WorkerError
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Where a backend does not say what its own is; torch's default on the CPU."""
 
-_FIRST_SLICE_S, _SLICE_S = 0.01, 0.25
-"""How long a question to the store may wait for its answer, at first and later: then all is looked at again."""
+_FIRST_PAUSE_S, _PAUSE_S = 0.001, 0.05
+"""Between two looks into the store, at first and later: its own way to wait complains on the standard error."""
 
 
 class Meeting(Protocol):
@@ -115,7 +115,6 @@ class StoreMeeting:
     _numbers: list[str] = field(init=False, default_factory=list)
     _written: list[str] = field(init=False, default_factory=list)
     _num_gathered: int = field(init=False, default=0)
-    _slice_s: float = field(init=False, default=_FIRST_SLICE_S)
 
     def gather(self, text: bytes) -> list[bytes]:
         """What all have written.
@@ -127,9 +126,12 @@ class StoreMeeting:
         with _failing("the store by which the processes meet does not answer"):
             if not self._num_gathered:
                 self._write(f"number/{self.rank}", secrets.token_hex(8))
+            pause_s = _FIRST_PAUSE_S
             while not self._try_to_gather(text):
                 if time.monotonic() > deadline:
                     raise WorkerError(self._missing())
+                time.sleep(pause_s)
+                pause_s = min(1.5 * pause_s, _PAUSE_S)
             found = self.store.multi_get(self._names())
         self._num_gathered += 1
         return [bytes.fromhex(each.decode()) for each in found]
@@ -142,17 +144,17 @@ class StoreMeeting:
         self._written = []
 
     def _try_to_gather(self, text: bytes) -> bool:
-        """Write the text under the name that follows from the numbers there now, and wait a little for the others."""
+        """Write the text under the name that follows from the numbers there now; whether all have done so."""
         places = [f"number/{rank}" for rank in range(self.size)]
         if not self._num_gathered:
-            if not self._is_there(places):
+            if not self.store.check(places):
                 return False
             numbers = [each.decode() for each in self.store.multi_get(places)]
             self._numbers = numbers  # others than a moment ago, if some were of an attempt before this one
         own = self._names()[self.rank]
         if own not in self._written:
             self._write(own, text.hex())
-        return self._is_there(self._names())
+        return bool(self.store.check(self._names()))
 
     def _names(self) -> list[str]:
         name = hashlib.blake2b(" ".join(self._numbers).encode(), digest_size=16).hexdigest()
@@ -161,15 +163,6 @@ class StoreMeeting:
     def _write(self, name: str, text: str) -> None:
         self._written.append(name)
         self.store.set(name, text)
-
-    def _is_there(self, names: list[str]) -> bool:
-        """Whether all are, by the end of a slice of time."""
-        try:
-            self.store.wait(names, timedelta(seconds=self._slice_s))
-        except dist.DistStoreError:  # not yet
-            self._slice_s = min(2 * self._slice_s, _SLICE_S)
-            return False
-        return True
 
     def _missing(self) -> str:
         come = [rank for rank in range(self.size) if self.store.check([f"number/{rank}"])]
