@@ -263,6 +263,21 @@ def test_where_too_few_are_there_nothing_counts(lighthouse: Lighthouse) -> None:
         Member(lighthouse, 0, SIGNS, min_size=2, quorum_timeout=timedelta(seconds=1.5))
 
 
+def test_who_has_come_apart_without_an_error_heals_before_anything_counts(of_three: Lighthouse) -> None:
+    members = begin(of_three, 3, SIGNS, min_size=3)
+    train_all(members, 6)
+    members[1].handle.worker.channels[0].update["reference"][0] += 1e-3  # as faulty memory would
+    train_all(members, 9)
+    found = [member.shared() for member in members]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    known = [member.handle.participation for member in members]
+    assert [each.num_failed for each in known] == [1, 1, 1]
+    assert [each.num_heals for each in known] == [0, 1, 0]
+    assert "come apart" in known[0].last_failure
+    close_all(members)
+
+
 def test_nan_is_every_participants_error(lighthouse: Lighthouse) -> None:
     members = begin(lighthouse, 2, SIGNS, min_size=2)
     train_all(members, 3)

@@ -20,6 +20,7 @@ from thinwire.fault_tolerance.state_file import StateFile
 from thinwire.files import StrPath
 from thinwire.methods import Method, ModelAveraging, Outer, parse_method
 from thinwire.worker import Worker
+from thinwire.worker.parameters import local_part
 
 _TIMEOUT, _QUORUM_TIMEOUT = timedelta(seconds=10), timedelta(minutes=10)
 
@@ -90,6 +91,7 @@ def fault_tolerant(
             "participant and positive times"
         )
     worker = Worker(product, model, optimizer, rank=0, size=1, seed=seed)
+    _refuse_shards(worker)
     participant = Participant(name, worker)
     kept = None if state_file is None else StateFile(state_file)
     if kept is not None:
@@ -121,6 +123,14 @@ def _checked(method: Method) -> Method:
             "come and go take exchange=gather or a method that all-reduces"
         )
     return method
+
+
+def _refuse_shards(worker: Worker) -> None:
+    for name, param in worker.parameters().items():
+        if local_part(param) is not param:
+            raise ConfigError(
+                f"{name!r} is sharded over several processes, and a participant is one process; give a whole model"
+            )
 
 
 def _terms(method: Method, seed: int, model: nn.Module) -> dict[str, str]:

@@ -188,13 +188,14 @@ class Session:
         had_begun = participant.has_begun
         crew = gather_crew(self._membership, quorum, participant, self._options.links, self._options.terms, is_due)
         self._crew = crew
-        self._note(names=quorum.names)
+        self.participation = replace(self.participation, names=quorum.names)
         if crew.fate is not None:
             self.observe("healed", crew.fate)
             counted = int(crew.fate == "counted")
             missed = participant.worker.num_exchanges - before - counted if had_begun else 0
             known = self.participation
-            self._note(
+            self.participation = replace(
+                known,
                 num_heals=known.num_heals + 1,
                 num_missed=known.num_missed + max(missed, 0),
                 num_commits=known.num_commits + counted,
@@ -217,12 +218,13 @@ class Session:
             participant.doubts.pop()  # nobody lets it count
             raise WorkerError("participants got different means, or had come apart before; those that differ heal")
         participant.accept(proposal, attempt, crew.quorum.names, norms, at_once=at_once)
-        self._note(num_commits=self.participation.num_commits + 1)
+        self.participation = replace(self.participation, num_commits=self.participation.num_commits + 1)
         self.observe("counted", attempt)
 
     def _fail(self, error: BaseException) -> None:
         self._num_failures += 1
-        self._note(num_failed=self.participation.num_failed + 1, last_failure=str(error))
+        known = self.participation
+        self.participation = replace(known, num_failed=known.num_failed + 1, last_failure=str(error))
         self._let_go(error)
         self.observe("failed", str(error))
 
@@ -233,6 +235,3 @@ class Session:
             self._left += crew.transport.traffic
             crew.transport.abort_for(error)
             crew.transport.drop()
-
-    def _note(self, **changes: object) -> None:
-        self.participation = replace(self.participation, **changes)  # type: ignore[arg-type]
