@@ -199,3 +199,19 @@ def test_votes_differ_where_anything_does_and_no_vote_is_no_vote(account: Accoun
     assert not read_votes([votes[0], account.members[1].vote(proposals[1])])[0]
     with pytest.raises(ProtocolError, match="voted in another form"):
         read_votes([votes[0], votes[1][:-1]])
+
+
+def test_of_a_model_in_fragments_only_the_one_that_counted_has_handed_in_its_drift() -> None:
+    account = Account("sparse-averaging:fragments=2,every=2", 2)
+    for number in range(2):
+        account.train(number)
+    member = account.members[1]
+    first, second = member.worker.channels
+    before = second.update["reference"] - second.local()
+    account.exchange([0, 1], on=[0])
+    assert account.heal(1, 0) == "counted"
+    first, second = member.worker.channels
+    assert torch.equal(first.local(), first.update["reference"])
+    assert before.any()
+    assert float((second.update["reference"] - second.local() - before).abs().max()) < 1e-6
+    assert member.worker.num_unshared_steps

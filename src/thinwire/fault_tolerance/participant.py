@@ -46,11 +46,13 @@ class Doubt:
     Args:
         attempt: its name.
         size: of the quorum.
+        place: of the channel.
         memory: what the memory holds if it did, by parameter name.
     """
 
     attempt: str
     size: int
+    place: int
     memory: Mapping[str, Tensor]
 
 
@@ -130,7 +132,9 @@ class Participant:
         self.worker.exchanged.end_waits()
         self._settle(fate, known)
         state = {"counters": common.counters, "tensors": common.tensors}
-        self.rounds.take_common(state, keeps_drift=fate in ("kept", "undone"))
+        # What counted was of one channel, whose drift is gone by now.
+        keeps_drift = fate in ("kept", "undone") or (fate == "counted" and len(self.worker.channels) > 1)
+        self.rounds.take_common(state, keeps_drift=keeps_drift)
         if fate == "new":
             self._take_rest(common.rest)
         self.applied = dict(common.applied)
@@ -153,7 +157,7 @@ class Participant:
         """It is about to vote."""
         if len(self.doubts) == MOST_DOUBTS:
             self.doubts.pop(0)
-        self.doubts.append(Doubt(attempt, self.worker.size, self.rounds.memory_after(proposal)))
+        self.doubts.append(Doubt(attempt, self.worker.size, proposal.place, self.rounds.memory_after(proposal)))
 
     def accept(
         self, proposal: Proposal, attempt: str, voters: Sequence[str], norms: Sequence[float], *, at_once: bool
@@ -172,7 +176,8 @@ class Participant:
             "applied": {name: [each.attempt, each.norm] for name, each in self.applied.items()},
             "last": [self.last.attempt, self.last.before],
             "doubts": [
-                {"attempt": each.attempt, "size": each.size, "memory": dict(each.memory)} for each in self.doubts
+                {"attempt": each.attempt, "size": each.size, "place": each.place, "memory": dict(each.memory)}
+                for each in self.doubts
             ],
         }
 
@@ -191,7 +196,7 @@ class Participant:
         self.worker.load_state_dict(saved["worker"])
         self.applied = {name: Applied(attempt, norm) for name, (attempt, norm) in saved["applied"].items()}
         self.last = Counted(*saved["last"])
-        self.doubts = [Doubt(each["attempt"], each["size"], each["memory"]) for each in saved["doubts"]]
+        self.doubts = [Doubt(each["attempt"], each["size"], each["place"], each["memory"]) for each in saved["doubts"]]
         self.has_begun = True
 
     def _fate(self, attempt: str) -> Fate:
@@ -204,6 +209,7 @@ class Participant:
             return "kept"
         return "undone" if attempt == self.last.before and self.last.sent is not None else "stale"
 
+    @torch.no_grad()
     def _settle(self, fate: Fate, known: Applied) -> None:
         """Let the memory be what it must be by the others' account."""
         if fate == "new" and known.norm:
@@ -217,6 +223,8 @@ class Participant:
             rank, size = self.worker.rank, self.worker.size
             self.rounds.resize(0, doubt.size)
             self.rounds.take_memory(doubt.memory)
+            channel = self.worker.channels[doubt.place]
+            channel.write_params(channel.update["reference"])
             self.rounds.resize(rank, size)
         elif fate == "undone":
             self._take_back(self.last)
