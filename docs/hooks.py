@@ -16,6 +16,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "src/thinwire/kernels/README.md": "kernels.md",
     "src/thinwire/wire/FORMAT.md": "format.md",
+    "src/thinwire/weights/FORMAT.md": "weight-format.md",
 }
 """Pages of the site that lie outside of docs/."""
 REFERENCE = {
@@ -28,6 +29,7 @@ REFERENCE = {
     "wire": ("thinwire.wire",),
     "distributed": ("thinwire.distributed", "thinwire.worker"),
     "simulator": ("thinwire.simulator",),
+    "weights": ("thinwire.weights",),
     "experiments": (
         "thinwire.experiments", "thinwire.experiments.tasks", "thinwire.experiments.spec",
         "thinwire.experiments.comparison_runner",

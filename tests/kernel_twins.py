@@ -53,6 +53,45 @@ def exp_golomb_decode_torch(data: Tensor, count: int, numel: int) -> Tensor:
     return (numbers - (1 << orders) + 1).cumsum(0) - 1
 
 
+class Decisions:
+    """The arithmetic code of decisions in plain Python, as the definition says."""
+
+    def __init__(self) -> None:
+        self.low, self.high, self.written = 0, 2**32 - 1, bytearray()
+        self.estimates: dict[tuple[object, ...], list[int]] = {}
+
+    def write(self, bit: int, name: tuple[object, ...] | None, first: int = 32768) -> None:
+        """A decision; those of one name share an estimate, and without a name it is even."""
+        pair = [32768, 32768] if name is None else self.estimates.setdefault(name, [first, first])
+        probability = min(max((pair[0] + pair[1]) >> 1, 64), 65536 - 64)
+        middle = self.low + ((self.high - self.low) * probability >> 16)
+        self.low, self.high = (self.low, middle) if bit else (middle + 1, self.high)
+        for which, rate in enumerate((4, 7)):
+            pair[which] += (65536 * bit - pair[which]) >> rate
+        while self.low >> 24 == self.high >> 24:
+            self.written.append(self.low >> 24)
+            self.low, self.high = self.low << 8 & 0xFFFFFFFF, self.high << 8 & 0xFFFFFFFF | 0xFF
+
+    def write_number(self, number: int, sort: str, num_learnt: int) -> None:
+        """Its width, and its low bits, of which the highest are learnt."""
+        number += 1
+        width = number.bit_length() - 1
+        for t in range(width + 1):
+            self.write(int(t == width), (sort, "ends", t), 20000)
+        for place in range(width - 1, -1, -1):
+            learnt = width - place <= num_learnt
+            self.write(number >> place & 1, (sort, width - place, width) if learnt else None)
+
+    def end(self) -> bytes:
+        """The code."""
+        for num_bytes in range(5):
+            step = 1 << (32 - 8 * num_bytes)
+            start = -(-self.low // step) * step
+            if start + step - 1 <= self.high:
+                break
+        return bytes(self.written) + start.to_bytes(4, "big")[:num_bytes]
+
+
 def adaptive_encode_python(gaps: list[int]) -> bytes:
     """The adaptive code of gaps in plain Python, as the definition says.
 
@@ -60,34 +99,40 @@ def adaptive_encode_python(gaps: list[int]) -> bytes:
         >>> adaptive_encode_python([0, 2]).hex()
         '1a'
     """
-    low, high, written = 0, 2**32 - 1, bytearray()
-    estimates: dict[tuple[str, int], list[int]] = {}
-
-    def write(bit: int, name: tuple[str, int] | None, first: int = 32768) -> None:
-        nonlocal low, high
-        pair = [32768, 32768] if name is None else estimates.setdefault(name, [first, first])
-        probability = min(max((pair[0] + pair[1]) >> 1, 64), 65536 - 64)
-        middle = low + ((high - low) * probability >> 16)
-        low, high = (low, middle) if bit else (middle + 1, high)
-        for which, rate in enumerate((4, 7)):
-            pair[which] += (65536 * bit - pair[which]) >> rate
-        while low >> 24 == high >> 24:
-            written.append(low >> 24)
-            low, high = low << 8 & 0xFFFFFFFF, high << 8 & 0xFFFFFFFF | 0xFF
-
+    decisions = Decisions()
     for gap in gaps:
-        number = gap + 1
-        width = number.bit_length() - 1
-        for t in range(width + 1):
-            write(int(t == width), ("ends", t), 20000)
-        for place in range(width - 1, -1, -1):
-            write(number >> place & 1, ("high", width) if place == width - 1 else None)
-    for num_bytes in range(5):
-        step = 1 << (32 - 8 * num_bytes)
-        start = -(-low // step) * step
-        if start + step - 1 <= high:
-            break
-    return bytes(written) + start.to_bytes(4, "big")[:num_bytes]
+        decisions.write_number(gap, "gaps", 1)
+    return decisions.end()
+
+
+def word_steps_python(before: list[int], after: list[int], bits: int, shift: int, exponent_bits: int) -> bytes:
+    """The code of how words changed in plain Python, as the definition says.
+
+    Example:
+        >>> word_steps_python([5, 7], [5, 8], 8, 0, 0).hex()
+        '75de'
+    """
+    top = 1 << (bits - 1)
+
+    def in_order(word: int) -> int:
+        if not exponent_bits:
+            return word
+        return 2 * top - 1 - word if word & top else word + top
+
+    decisions = Decisions()
+    exponents = [word >> shift & (2**exponent_bits - 1) for word in before]
+    for exponent in sorted(set(exponents)):
+        own = [i for i, each in enumerate(exponents) if each == exponent]
+        changed = [rank for rank, i in enumerate(own) if before[i] != after[i]]
+        decisions.write_number(len(changed), "counts", 2)
+        last = -1
+        for rank in changed:
+            step = (in_order(after[own[rank]]) - in_order(before[own[rank]]) + top) % (2 * top) - top
+            decisions.write_number(rank - last - 1, "gaps", 2)
+            decisions.write(int(step < 0), ("sign",))
+            decisions.write_number(abs(step) - 1, "steps", 2)
+            last = rank
+    return decisions.end()
 
 
 def elias_decode_torch(data: Tensor, count: int, num_levels: int) -> Tensor:

@@ -22,6 +22,8 @@ CATALOGUE = [
     "mem-sgd:density=10%,memory=none,exchange=server",
     "qsgd:bits=2,granularity=tensor,exchange=server",
     "ef-signsgd:every=2,exchange=server",
+    "ef-signsgd:every=2,exchange=median",
+    "qsgd:bits=4,exchange=trimmed",
     "post-local-sgd:switch=2,every=2",
     "qsparse:density=20%,every=3,gaps=random",
     "sparse-averaging:fragments=3",

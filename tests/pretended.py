@@ -6,9 +6,11 @@ for is noted, as is what streams do without waiting for each other (``pretended_
 CPU's run without an accelerator. To be imported in a process of its own: torch keeps one such device for good.
 """
 
+import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -17,7 +19,6 @@ from pretended_streams import ORDER, Module, current_stream, default_stream
 from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from thinwire import arrays
 from thinwire.distributed import lane
@@ -124,24 +125,60 @@ def pretending() -> Iterator[None]:
             yield
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the schema of an operation says, read once: operations run thousands of times."""
+
+    name: str
+    written: tuple[tuple[int, str], ...]
+    """Arguments that are written to: place and name."""
+    views: bool
+    """Whether it returns nothing but views, and writes to nothing."""
+    gives_written: bool
+    fresh: bool
+    """Whether what it returns is new."""
+
+    @classmethod
+    def of(cls, func: Any) -> "_Facts":
+        schema = func._schema
+        places = enumerate(schema.arguments)
+        written = tuple((number, each.name) for number, each in places if each.alias_info and each.alias_info.is_write)
+        aliases = [each.alias_info for each in schema.returns]
+        return cls(
+            schema.name.removeprefix("aten::"),
+            written,
+            not written and bool(aliases) and all(each is not None for each in aliases),
+            bool(written) and len(aliases) == 1 and aliases[0] is not None and aliases[0].is_write,
+            all(each is None for each in aliases),
+        )
+
+
+_facts = functools.cache(_Facts.of)
+
+
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
-    name = func._schema.name.removeprefix("aten::")
+    facts = _facts(func)
+    name = facts.name
     if name in ("pin_memory", "_pin_memory"):
         return args[0].clone()
-    of_device = any(isinstance(leaf, Pretended) for leaf in tree_leaves((args, kwargs)))
+    leaves = [*_leaves(args), *_leaves(kwargs.values())]
+    of_device = any(isinstance(leaf, Pretended) for leaf in leaves)
     target = kwargs.get("device")
     if target is not None:
         target = torch.device(target)
         kwargs = {**kwargs, "device": torch.device("cpu") if target.type == DEVICE.type else target}
-    kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
-    written = [value for value, argument in _arguments(func, args, kwargs) if _is_written(argument)]
+    if "pin_memory" in kwargs:
+        kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
     makes = of_device if target is None else target.type == DEVICE.type
-    returned = func._schema.returns
-    is_view = not written and bool(returned) and all(each.alias_info is not None for each in returned)
+    if not of_device and not makes:
+        return func(*args, **kwargs)
+    written = [args[place] if place < len(args) else kwargs.get(called) for place, called in facts.written]
     if of_device and name not in MIXED:
-        _refuse_mixed(name, args, kwargs)
-    if of_device and not is_view:
-        _note(name, args, kwargs, written)
+        _refuse_mixed(name, leaves)
+    if of_device and not facts.views:
+        targets = [each.inner for each in _leaves(written) if isinstance(each, Pretended)]
+        sources = [each.inner for each in leaves if isinstance(each, Pretended)]
+        ORDER.touch(name, current_stream().number, sources, targets)
         if name in READS or _indexes_by_mask(name, args) or (name == "_to_copy" and not makes):
             _host_waits(name)  # a copy that does not block would go to memory that is not page-locked
         elif name == "copy_" and not isinstance(args[0], Pretended):
@@ -153,50 +190,49 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
         # As on CUDA: a number is inverted first, which rounds otherwise than a division.
         args = (args[0], 1.0 / torch.as_tensor(args[1], dtype=torch.float32 if args[0].element_size() < 8 else None))
         func = torch.ops.aten.mul.Tensor if name == "div" else torch.ops.aten.mul_.Tensor
-    result = func(*tree_map_only(Pretended, _inner, args), **tree_map_only(Pretended, _inner, kwargs))
-    if written and len(returned) == 1 and returned[0].alias_info is not None and returned[0].alias_info.is_write:
+    result = func(*_inner(args), **{key: _inner(value) for key, value in kwargs.items()})
+    if written and facts.gives_written:
         return written[0]
     if not makes:
         return result
-    if all(each.alias_info is None for each in returned):
-        for each in tree_leaves(result):
+    if facts.fresh:
+        for each in _leaves([result]):
             if isinstance(each, Tensor):
                 ORDER.forget(each)
                 ORDER.touch(name, current_stream().number, [], [each])
-    return tree_map_only(Tensor, lambda each: each if isinstance(each, Pretended) else Pretended(each), result)
+    return _outer(result)
 
 
-def _note(name: str, args: Any, kwargs: Any, written: Sequence[Any]) -> None:
-    targets = [each.inner for leaf in written for each in tree_leaves(leaf) if isinstance(each, Pretended)]
-    sources = [each.inner for each in tree_leaves((args, kwargs)) if isinstance(each, Pretended)]
-    ORDER.touch(name, current_stream().number, sources, targets)
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
-def _refuse_mixed(name: str, args: Any, kwargs: Any) -> None:
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    strange = [each for each in tensors if not isinstance(each, Pretended) and each.dim()]
-    if strange:
-        raise RuntimeError(f"{name}: expected all tensors to be on one device, but {strange[0].shape} is on the host")
+def _refuse_mixed(name: str, leaves: Sequence[Any]) -> None:
+    for each in leaves:
+        if isinstance(each, Tensor) and not isinstance(each, Pretended) and each.dim():
+            raise RuntimeError(f"{name}: expected all tensors to be on one device, but {each.shape} is on the host")
 
 
 def _host_waits(name: str) -> None:
     ORDER.host_waits(name, current_stream().seen())
 
 
-def _inner(tensor: Pretended) -> Tensor:
-    return tensor.inner
+def _inner(value: Any) -> Any:
+    """The host's tensors in place of the device's."""
+    if isinstance(value, Pretended):
+        return value.inner
+    return type(value)(map(_inner, value)) if type(value) in (list, tuple) else value
 
 
-def _arguments(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
-    for number, argument in enumerate(func._schema.arguments):
-        if number < len(args):
-            yield args[number], argument
-        elif argument.name in kwargs:
-            yield kwargs[argument.name], argument
-
-
-def _is_written(argument: Any) -> bool:
-    return argument.alias_info is not None and bool(argument.alias_info.is_write)
+def _outer(value: Any) -> Any:
+    """The device's tensors in place of the host's."""
+    if isinstance(value, Tensor):
+        return value if isinstance(value, Pretended) else Pretended(value)
+    return type(value)(map(_outer, value)) if type(value) in (list, tuple) else value
 
 
 def _indexes_by_mask(name: str, args: Sequence[Any]) -> bool:

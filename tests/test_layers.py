@@ -20,7 +20,7 @@ FLOORS = {
     "exchanges": 6,
     "methods": 7,
     "worker": 8,
-    **dict.fromkeys(("simulator", "distributed"), 9),
+    **dict.fromkeys(("simulator", "distributed", "weights"), 9),
     **dict.fromkeys(("experiments", "report", "integrations", "fault_tolerance"), 10),
     **dict.fromkeys(("frontier", "pareto", "scaling", "shared_memory"), 11),
     "bench": 12,

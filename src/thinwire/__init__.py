@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from thinwire.methods import GradientAveraging, ModelAveraging, parse_method
     from thinwire.network import Network
     from thinwire.simulator import Simulation
+    from thinwire.weights import WeightFollower, WeightPublisher, sync_weights
     from thinwire.worker import JsonLines, LayerReport, Scalars, StepTimes, Worker
 
     __version__: str
@@ -56,11 +57,13 @@ else:
         "thinwire.methods": ("GradientAveraging", "ModelAveraging", "parse_method"),
         "thinwire.network": ("Network",),
         "thinwire.simulator": ("Simulation",),
+        "thinwire.weights": ("WeightFollower", "WeightPublisher", "sync_weights"),
         "thinwire.worker": ("JsonLines", "LayerReport", "Scalars", "StepTimes", "Worker"),
     }
     _PARTS = (
         "compressors", "config", "distributed", "exchanges", "fault_tolerance", "kernels", "layout", "machines",
-        "memory", "methods", "network", "payloads", "random", "simulator", "steps", "stores", "theory", "wire",
+        "memory", "methods", "network", "payloads", "random", "simulator", "steps", "stores", "theory", "weights",
+        "wire",
         "worker",
     )  # fmt: skip
 
@@ -115,6 +118,8 @@ __all__ = [
     "StepTimes",
     "StoreError",
     "ThinwireError",
+    "WeightFollower",
+    "WeightPublisher",
     "WireError",
     "Worker",
     "WorkerError",
@@ -122,5 +127,6 @@ __all__ = [
     "fault_tolerant",
     "parse_method",
     "serve",
+    "sync_weights",
     "synchronize",
 ]

@@ -211,18 +211,21 @@ def ask(op: Op) -> Steps[Any]:
     return answer
 
 
-def checked(steps: Steps[T], is_fit: Callable[[], bool], instead: Callable[[], Steps[T]]) -> Steps[T]:
+def checked(
+    steps: Steps[T], is_fit: Callable[[], bool], instead: Callable[[], Steps[T]], *, stays: bool = False
+) -> Steps[T]:
     """A program, if what it was given turns out to be fit once its first request is made; else another in its place.
 
     What is only known when the device has worked is known then at no cost: a message is what the device has made. A
-    tensor that is to be summed goes to the host before it is asked, so that this is waited for and nothing else.
+    tensor that is to be summed goes to the host before it is asked, so that this is waited for and nothing else; unless
+    it ``stays``, where the driver sums on the device.
     """
     try:
-        op, device = on_the_host(next(steps))
+        op, device = _first(steps, stays)
         if not is_fit():
             steps.close()
             steps = instead()
-            op, device = on_the_host(next(steps))
+            op, device = _first(steps, stays)
     except StopIteration as stop:
         whole: T = stop.value
         return whole
@@ -238,6 +241,11 @@ def checked(steps: Steps[T], is_fit: Callable[[], bool], instead: Callable[[], S
                 return result
     finally:
         steps.close()
+
+
+def _first(steps: Steps[Any], stays: bool) -> tuple[Op, torch.device | None]:
+    op = next(steps)
+    return (op, None) if stays else on_the_host(op)
 
 
 def on_the_host(op: Op) -> tuple[Op, torch.device | None]:

@@ -50,10 +50,11 @@ def material(ends: list[int], width: int, kind: str) -> tuple[Tensor, Tensor, Te
 @pytest.mark.parametrize(("width", "num_levels"), WIDTHS)
 @pytest.mark.parametrize("kind", ["usual", "strange"])
 def test_levels_are_added_and_written(width: int, num_levels: int, kind: str) -> None:
-    for ends in CUTS:
+    # Every cut with widths of whole bytes and of parts of one; with the others, those that differ most.
+    for ends in CUTS if width in (3, 4, 8) else CUTS[4:9]:
         packed, units, out = material(ends, width, kind)
         offsets = torch.tensor(ends)
-        for factor in (1.0, -1.0, 1 / 3):
+        for factor in (1.0, -1.0, 1 / 3) if width == 4 else (1 / 3,):
             found, loops, torchs = out.clone(), out.clone(), out.clone()
             levels_add_triton.add_levels(packed, width, num_levels, units, offsets, found, factor)
             levels_add.add_levels(packed, width, num_levels, units, offsets, loops, factor)

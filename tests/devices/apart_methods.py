@@ -17,10 +17,22 @@ from thinwire.errors import ConfigError, NumericsError
 from thinwire.methods import Method, parse_method
 from thinwire.simulator import Simulation
 from thinwire.staging import finish
+from thinwire.steps import AllReduce
 from thinwire.worker import Worker, needs_server
 
-NUM_STEPS = 4
-WITHOUT_SERVER = [text for text in CATALOGUE if not needs_server(parse_method(text))]
+# Where the device pretends each operation takes its time.
+SIZE, NUM_STEPS = (3, 4) if IS_CUDA else (2, 3)
+
+
+def unlike() -> list[str]:
+    """Methods without a server; where each takes its time, one for each kind of exchange and memory."""
+    methods = {text: parse_method(text) for text in CATALOGUE}
+    texts = [text for text, method in methods.items() if not needs_server(method)]
+    kinds = {text: tuple(map(type, (methods[text], methods[text].exchange, methods[text].memory))) for text in texts}
+    return texts if IS_CUDA else list({kinds[text]: text for text in texts}.values())
+
+
+UNLIKE = unlike()
 
 
 def on_device() -> nn.Module:
@@ -45,10 +57,10 @@ def are_equal(one: Any, other: Any) -> bool:
 def test_a_device_has_the_bits_of_the_cpu(text: str) -> None:
     """Parameters, bytes, all that is remembered, and where a state of the CPU leads."""
     method = parse_method(text)
-    plain = Crew(method, 3).run(NUM_STEPS)
+    plain = Crew(method, SIZE).run(NUM_STEPS)
     states = [on_host(worker.state_dict()) for worker in plain.workers]
     with working():
-        crew = Crew(method, 3, model=on_device).run(NUM_STEPS)
+        crew = Crew(method, SIZE, model=on_device).run(NUM_STEPS)
         assert not ORDER.races
         for model, other in zip(crew.models, plain.models, strict=True):
             assert torch.equal(host(flat(model)), flat(other))
@@ -62,9 +74,12 @@ def test_a_device_has_the_bits_of_the_cpu(text: str) -> None:
         assert torch.equal(host(flat(model)), flat(other))
 
 
-def errors_of(method: Method, model: Callable[[], nn.Module], bad: float) -> list[str]:
+def errors_of(method: Method, model: Callable[[], nn.Module], bad: float, sums_stay: bool = False) -> list[str]:
     """What the workers raise when an entry of one's gradient is not finite, and how far they came."""
-    crew = Crew(method, 2, model=model).run(1)
+    crew = Crew(method, 2, model=model)
+    for worker in crew.workers:
+        worker.exchanged.drive(None, sums_stay=sums_stay)
+    crew.run(1)
     for step in range(1, 5):
         for rank, each in enumerate(crew.models):
             backward(each, rank, step)
@@ -81,9 +96,7 @@ def errors_of(method: Method, model: Callable[[], nn.Module], bad: float) -> lis
     return ["no error"]
 
 
-@pytest.mark.parametrize(
-    ("text", "bad"), list(zip(WITHOUT_SERVER, itertools.cycle([torch.nan, torch.inf]), strict=False))
-)
+@pytest.mark.parametrize(("text", "bad"), list(zip(UNLIKE, itertools.cycle([torch.nan, torch.inf]), strict=False)))
 def test_what_is_not_finite_is_found_as_on_the_cpu(text: str, bad: float) -> None:
     """On the device it is known only once the message is made, of a vector that may hold something else by then."""
     method = parse_method(text)
@@ -92,6 +105,28 @@ def test_what_is_not_finite_is_found_as_on_the_cpu(text: str, bad: float) -> Non
     with working():
         assert errors_of(method, on_device, bad) == expected
         assert not ORDER.races
+
+
+@pytest.mark.parametrize("bad", [0.0, torch.nan])
+def test_sums_that_stay_on_the_device(bad: float) -> None:
+    """Where the driver sums there: nothing goes to the host but whether all is finite."""
+    expected = errors_of(parse_method("sgd"), small_model, bad) if bad else []
+    plain = Crew(parse_method("sgd"), 2).run(2)
+    with working():
+        crew = Crew(parse_method("sgd"), 2, model=on_device)
+        for worker in crew.workers:
+            worker.exchanged.drive(None, sums_stay=True)
+        crew.run(2)
+        for model, other in zip(crew.models, plain.models, strict=True):
+            assert torch.equal(host(flat(model)), flat(other))
+        backward(crew.models[0], 0, 2)
+        program = crew.workers[0].step()
+        op = next(program)
+        assert isinstance(op, AllReduce)
+        assert op.tensor.device == DEVICE
+        program.close()
+        if bad:
+            assert errors_of(parse_method("sgd"), on_device, bad, sums_stay=True) == expected
 
 
 @pytest.mark.parametrize("text", ["topk:k=2", "qsgd", "ef-signsgd", "mem-sgd:select=random,k=2", "local-sgd:every=1"])

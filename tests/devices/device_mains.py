@@ -1,6 +1,8 @@
 """What processes with models on the pretended device run; a module of its own, so that they can import it by name."""
 
+import functools
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from thinwire.distributed import Transport
 STEPS = 5
 HOOKED = ("sgd", "bf16-sgd", "signtopk:density=5%", "qsgd:bits=4", "ef-signsgd", "powersgd:rank=1", "dgc:density=5%")
 CHECKPOINTED = ("signtopk:density=5%,every=2", "streaming-diloco:every=1,fragments=3,delay=2")
+SCRIPTED = ("signtopk:density=2%,every=4",)
 SYNCHRONIZED = ("sgd", "qsgd:bits=4", "signtopk:density=5%,every=2", "diloco:every=2", "gtopk", "ok-topk")
 
 
@@ -113,13 +116,36 @@ def checkpointed(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     return {"parameters": [host(param).clone() for param in model.parameters()], "bytes": num_bytes, "random": found}
 
 
+def scripted(rank: int, method: str, place: torch.device) -> dict[str, Any]:
+    """The README's script as it stands there; on a device one call is added to one line of it."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = [each for each in re.findall(r"```diff\n(.*?)```", readme, re.DOTALL) if method in each]
+    script = re.sub("^[ +] ", "", block, flags=re.MULTILINE).replace("dist.init_process_group()\n", "")
+    if place.type != "cpu":
+        script, count = re.subn(r"build_model\(\)", "build_model().to(device)", script)
+        assert count == 1
+    generator = torch.Generator().manual_seed(rank)
+    batches = [torch.randn(16, 24, generator=generator).to(place) for _ in range(8)]
+    names: dict[str, Any] = {
+        "torch": torch, "thinwire": thinwire, "device": place, "build_model": functools.partial(network, rank),
+        "loader": [(x, x[:, :1].sin()) for x in batches], "loss_of": lambda one, other: (one - other).square().mean(),
+    }  # fmt: skip
+    exec(script, names)
+    return {"parameters": [host(param).clone() for param in names["model"].parameters()]}
+
+
 def train_all(folder: str, transport: Transport) -> None:
     """Everything on the CPU, then on the pretended device."""
     rank = transport.rank
     os.chdir(folder)
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    for train, methods in ((hooked, HOOKED), (synchronized, SYNCHRONIZED), (checkpointed, CHECKPOINTED)):
+    for train, methods in (
+        (hooked, HOOKED),
+        (synchronized, SYNCHRONIZED),
+        (checkpointed, CHECKPOINTED),
+        (scripted, SCRIPTED),
+    ):
         for method in methods:
             plain = train(rank, method, torch.device("cpu"))
             with working():

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from thinwire.distributed import DistributedOptimizer, Transport
+from thinwire.distributed import DistributedOptimizer, LinkOptions, Transport
+from thinwire.distributed.fabric import Fabric
 from thinwire.errors import NumericsError, ProtocolError, ThinwireError
 from thinwire.experiments.engines import Engine, ProcessEngine
 from thinwire.experiments.session import Session
@@ -368,6 +369,32 @@ def letters(rank: int) -> Steps[list[Tensor]]:
 PROGRAMS: tuple[Callable[[int], Steps[Any]], ...] = (
     gathers, reductions, letters, bounded_gathers, reductions_in_place,
 )  # fmt: skip
+
+
+def request_by_collectives(folder: str, transport: Transport) -> None:
+    """Sums and gathers by the backend's own collectives: here those of gloo, on the CPU."""
+    group = dist.group.WORLD
+    assert group is not None
+    transport.fabric = Fabric(group, torch.device("cpu"))
+    found = []
+    for program in PROGRAMS:
+        before = transport.traffic
+        answer = transport.run(program(transport.rank))
+        now = transport.traffic
+        found.append((answer, (now.bytes_sent - before.bytes_sent, now.bytes_received - before.bytes_received)))
+    refused = []
+    for limit in (10, 1 << 20):
+        try:
+            transport.fabric.gather(torch.zeros(limit + transport.rank, dtype=torch.uint8), limit)
+        except ProtocolError as error:
+            refused.append(str(error))
+            if limit == 10:  # it was not sent, and the others wait for as much of it as was agreed
+                transport.fabric.gather(torch.zeros(limit, dtype=torch.uint8), limit)
+    save({"programs": found, "refused": refused}, Path(folder, f"rank-{transport.rank}.pt"))
+
+
+def ask_for_nccl(transport: Transport) -> None:
+    Transport(options=LinkOptions(transport="nccl"))
 
 
 def request_everything(folder: str, transport: Transport) -> None:

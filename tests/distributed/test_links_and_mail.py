@@ -451,7 +451,9 @@ def test_a_silent_end_is_a_loss(introduced: Introduce) -> None:
     assert torch.equal(second.receive([0], [Tag.LETTER])[2], message)
     begin = time.monotonic()
     with pytest.raises(
-        WorkerError, match=r"^worker 1 lost worker 0 on .*: its process ended, or gave no sign of life$"
+        WorkerError,
+        match=r"^worker 1 lost worker 0 on .*: its process ended, or is stopped and gave no sign of life; nothing has "
+        r"come from it for [0-9.]+ s$",
     ):
         second.receive([0], [Tag.LETTER])
     assert time.monotonic() - begin < 0.5 * DEADLINE_S

@@ -1,6 +1,7 @@
 """However a process ends, the others hear of it, and who waits can be interrupted; nothing waits for ever."""
 
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ def size_of(form: str) -> int:
     return 3 if form in ("serve", "server exchange") else 2
 
 
-STOP_TIMEOUT_S = 2.0
+STOP_TIMEOUT_S = 6.0
 """After which one that has not ended, or not wholly, counts as gone."""
 
 CASES = [
@@ -56,6 +57,15 @@ def test_the_others_end_soon_with_an_error_that_names_the_one(
         assert outcome.error == "WorkerError"
         assert "worker 1" in outcome.text
         assert outcome.seconds < STOP_TIMEOUT_S + mains.SOON_S
+
+
+@pytest.mark.parametrize("form", [form for how, form in CASES if how == "stop"])
+def test_how_long_one_that_is_stopped_was_silent_is_said(
+    form: str, ended: dict[tuple[str, str], list[mains.Outcome]]
+) -> None:
+    for outcome in ended["stop", form]:
+        (silent_s,) = re.findall(r"(?:nothing has come from it for|waited|for) ([0-9.]+) s\b", outcome.text)[:1]
+        assert float(silent_s) >= 0.25 * STOP_TIMEOUT_S
 
 
 @pytest.mark.parametrize("form", [form for how, form in CASES if how == "raise"])

@@ -8,7 +8,7 @@ import torch
 from exchange_cases import Party, vectors_of
 from torch import Tensor
 
-from thinwire.compressors import Compressor, Identity, PlainSign, RandK, SharedSeedRandK, Sign, TernGrad, TopK
+from thinwire.compressors import QSGD, Compressor, Identity, PlainSign, RandK, SharedSeedRandK, Sign, TernGrad, TopK
 from thinwire.config import from_json, registered, to_json
 from thinwire.exchanges import (
     Accumulating,
@@ -23,6 +23,7 @@ from thinwire.exchanges import (
     MajorityVote,
     ParameterServer,
     PowerIteration,
+    RobustGather,
     SharedScale,
     SignOf,
     SparseReduceScatter,
@@ -83,6 +84,8 @@ OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
     (MajorityVote(route="gather"), PlainSign(), NoMemory()),
     (CompressedReduceScatter(), Sign(), ErrorFeedback()),
     (PowerIteration(), Identity(), ErrorFeedback()),
+    (RobustGather(), QSGD(levels=7), NoMemory()),
+    (RobustGather("trimmed", trim=0.34), Sign(), ErrorFeedback()),
     (SharedScale(), TernGrad(), NoMemory()),
     (SignOf(), TopK(k=3), ErrorFeedback()),
     (VarianceScaled(), RandK(k=3, unbiased=True), NoMemory()),

@@ -233,6 +233,7 @@ def test_what_belongs_to_one_place_among_workers_is_refused_by_name(method: str,
         ({"lighthouse": "127.0.0.1:1"}, "such as http://host:29510"),
         ({"name": "a b"}, "the name 'a b' was given"),
         ({"min_size": 0}, "at least 1"),
+        ({"links": thinwire.LinkOptions(transport="nccl")}, "which only links can bear"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_begun(

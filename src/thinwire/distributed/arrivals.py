@@ -69,8 +69,10 @@ class Arrivals:
         left = {peer.rank for peer in ended if peer.mail.has_left}
         lost = {peer.rank for peer in ended} - left
         if lost:
+            silent_s = time.monotonic() - min(self._peers[rank].spoke_s for rank in lost)
             raise WorkerError(
-                f"worker {self._rank} lost {self.named(lost)}: its process ended, or gave no sign of life"
+                f"worker {self._rank} lost {self.named(lost)}: its process ended, or is stopped and gave no sign of "
+                f"life; nothing has come from it for {silent_s:.1f} s"
             )
         if left & needed or (left and left == ranks):
             raise WorkerError(

@@ -85,6 +85,7 @@ class BucketChannels:
         size: number of processes.
         clock: what the time of compression is measured by, if it is.
         bucket_sizes: DDP's, if its first bucket may be all that there is.
+        sums_stay: whether sums are made on the device.
     """
 
     method: GradientAveraging
@@ -95,6 +96,7 @@ class BucketChannels:
     size: int
     clock: StepClock | None
     bucket_sizes: BucketSizes | None = None
+    sums_stay: bool = False
     _places: dict[str, int] = field(init=False)
     # There waits what was loaded, or is of buckets that are no more, until a bucket with the parameter comes.
     _keeper: Keeper = field(init=False, default_factory=lambda: Keeper(None))
@@ -131,7 +133,7 @@ class BucketChannels:
         self._keeper.park(gone)
         self._give_up(channel)
         self._keeper.add([channel])
-        channel.clock = self.clock
+        channel.clock, channel.sums_stay = self.clock, self.sums_stay
         return channel
 
     def _give_up(self, channel: Channel) -> None:

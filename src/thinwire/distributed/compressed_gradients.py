@@ -66,7 +66,7 @@ class CompressedGradients:
             undo.callback(self.transport.close)
             self._buckets = BucketChannels(
                 method, list(named_parameters(model.module)), policy.names_for(method, model.module, warns=rank == 0),
-                Key(options.seed).fold("ddp"), rank, size, self._clock, BucketSizes.of(model),
+                Key(options.seed).fold("ddp"), rank, size, self._clock, BucketSizes.of(model), self.transport.sums_stay,
             )  # fmt: skip
             guarded = None if guard is None else guard_module(guard, self.transport, model.module)
             self._exchange = BucketExchange(self._buckets, self._runner, enabled(scaler), guarded, self._clock)

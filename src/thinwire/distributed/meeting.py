@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from thinwire.arrays import array_of
-from thinwire.errors import WorkerError
+from thinwire.errors import ConfigError, WorkerError
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Where a backend does not say what its own is; torch's default on the CPU."""
@@ -84,6 +84,22 @@ class GroupMeeting:
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(everyone, mine, group=self.group)
         return [array_of(each).tobytes() for each in everyone]
+
+
+def meeting_of(group: dist.ProcessGroup | None) -> Meeting:
+    """The meeting of a group, or of all processes.
+
+    Raises:
+        ConfigError: torch.distributed is not initialised.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        raise ConfigError(
+            "torch.distributed is not initialised; start the script with torchrun and call "
+            "torch.distributed.init_process_group() first"
+        )
+    whole = group if group is not None else dist.group.WORLD
+    assert whole is not None
+    return GroupMeeting(whole)
 
 
 def group_device(group: dist.ProcessGroup) -> torch.device:

@@ -41,6 +41,8 @@ class Peer:
     """How many of them have ended since it was met; ``None`` before that."""
     heard_s: float = 0.0
     """When something last came from it, or one of them ended."""
+    spoke_s: float = 0.0
+    """When something last came from it, or it was met."""
 
     def __str__(self) -> str:
         """As errors name it."""
@@ -69,7 +71,7 @@ class Peer:
                 frames = self.connection.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return count
-            self.heard_s = time.monotonic()
+            self.heard_s = self.spoke_s = time.monotonic()
             self.num_to_confirm += self.mail.put(frames, num_before + count + 1)
             if self.num_to_confirm >= WINDOW // 8:
                 self.connection.send(RECEIPT.pack(self.num_to_confirm), zmq.NOBLOCK)
@@ -91,7 +93,7 @@ class Peer:
         """From now on a connection that ends is missed."""
         self.look()
         self.num_ended = num_connections - len(self.standing)
-        self.heard_s = time.monotonic()
+        self.heard_s = self.spoke_s = time.monotonic()
 
     def has_ended(self, silence_s: float) -> bool:
         """Whether nothing will come any more: all connections have ended, or one, and the others are silent.

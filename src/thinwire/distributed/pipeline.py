@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from thinwire.distributed.communication_thread import CommunicationThread
 from thinwire.distributed.lane import Lane
 from thinwire.distributed.transport import Transport
-from thinwire.steps import Op, Steps, on_the_host
+from thinwire.steps import Op, Steps
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -121,7 +121,7 @@ class Pipeline:
                 self._begin(first)
             if not first.is_over:
                 assert first.request is not None
-                request, _ = on_the_host(first.request)
+                request = self._transport.placed(first.request)
                 asked = self._communication.submit(functools.partial(self._transport.perform, request))
                 asked.add_done_callback(self._events.put)
                 return

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.distributed.transport import Transport
+from thinwire.errors import ConfigError
 from thinwire.worker.news import plain_text
 from thinwire.worker.parameters import local_part, plain_name
 
@@ -21,11 +22,19 @@ def broadcast_parameters(transport: Transport, model: nn.Module) -> int:
 
     First the processes compare 8 bytes a tensor. So a model that all made from one seed, or read from one file, is not
     sent at all.
+
+    Raises:
+        ConfigError: sums were to be made on devices, and the model is on none.
     """
     with torch.no_grad():
         tensors = [local_part(tensor) for tensor in (*model.parameters(), *model.buffers())]
         if not tensors:
             return 0
+        if transport.fabric is not None and not any(map(transport.fabric.takes, tensors)):
+            raise ConfigError(
+                f'LinkOptions(transport="nccl") was given for a model on {tensors[0].device}; move the model to a GPU, '
+                "or leave it out"
+            )
         hashes = np.frombuffer(b"".join(map(_hash, tensors)), np.uint8)
         everyone = torch.stack(transport.share_bytes(tensor_of(hashes.copy()))).view(transport.size, -1, _NUM_BYTES)
         differs = (everyone != everyone[0]).any(dim=2).any(dim=0)

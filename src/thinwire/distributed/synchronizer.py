@@ -65,7 +65,7 @@ class Synchronizer:
             self._guarded = None if guard is None else guard_worker(guard, self.transport, self.worker)
             undo.pop_all()
         self._clock = self.transport.clock = StepClock() if options.profile else None
-        self.worker.exchanged.measure(self._clock)
+        self.worker.exchanged.drive(self._clock, sums_stay=self.transport.sums_stay)
         self._clip_grad_norm = clip_grad_norm
         self._gradients = StepGradients(optimizer)
         self._has_failed = False

@@ -13,11 +13,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from thinwire.arrays import to_device
 from thinwire.distributed.alike import spread
 from thinwire.distributed.collectives import gather, reduce_in_order
+from thinwire.distributed.fabric import make_fabric
 from thinwire.distributed.interrupts import Interrupts
 from thinwire.distributed.introduction import introduce
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.mail import Tag
-from thinwire.distributed.meeting import GroupMeeting, Meeting
+from thinwire.distributed.meeting import GroupMeeting, Meeting, meeting_of
 from thinwire.errors import ConfigError
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic
 from thinwire.staging import stage
@@ -73,12 +74,15 @@ class Transport:
         self, group: dist.ProcessGroup | None = None, options: LinkOptions | None = None,
         terms: Mapping[str, str] | None = None, *, meeting: Meeting | None = None,
     ) -> None:  # fmt: skip
-        met = _meeting_of(group) if meeting is None else meeting
-        self._links = introduce(met, options or LinkOptions(), terms or {})
+        met = meeting_of(group) if meeting is None else meeting
+        options = options or LinkOptions()
+        self._links = introduce(met, options, terms or {})
         # Who ends without closing is taken for one that failed, but what it sent still arrives.
         weakref.finalize(self, self._links.close, says_so=False)
         self.size = met.size
         self.rank = self._links.rank
+        self.fabric = make_fabric(met.group, options) if isinstance(met, GroupMeeting) else None
+        """What sums and gathers in place of the links, if it was asked for."""
         self.traffic = Traffic()
         self.clock: StepClock | None = None
         """What the time of exchanges is measured by, if it is."""
@@ -99,13 +103,24 @@ class Transport:
                     self.flush()
                     result: T = stop.value
                     return result
-                reply = self.answer(op, self.perform(on_the_host(op)[0]))
+                reply = self.answer(op, self.perform(self.placed(op)))
         finally:
             self._enter(outside)
             steps.close()
 
+    @property
+    def sums_stay(self) -> bool:
+        """Whether sums are made where the tensors lie."""
+        return self.fabric is not None
+
+    def placed(self, op: Op) -> Op:
+        """A request where it can be performed: :func:`on_the_host`, but for sums that a fabric takes where they are."""
+        if self.fabric is not None and isinstance(op, AllReduce) and self.fabric.takes(op.tensor):
+            return op
+        return on_the_host(op)[0]
+
     def perform(self, op: Op) -> Any:
-        """Do what a program asks, once it is :func:`on_the_host`; :meth:`answer` makes of it what the program gets.
+        """Do what a program asks, once it is :meth:`placed`; :meth:`answer` makes of it what the program gets.
 
         Any thread may call it.
 
@@ -185,7 +200,7 @@ class Transport:
         if self.rank >= count:
             return None
         small = copy.copy(self)
-        small.size, small.traffic = count, Traffic()
+        small.size, small.traffic, small.fabric = count, Traffic(), None
         return small
 
     def watch(self, interrupts: Interrupts | None) -> None:
@@ -220,9 +235,15 @@ class Transport:
             case AllReduce(tensor, divisor, in_place):
                 self.traffic += all_reduce_traffic(tensor.numel(), self.size, tensor.element_size())[self.rank]
                 self._enter("wire")
+                if self.fabric is not None and self.fabric.takes(tensor):
+                    return self.fabric.reduce_in_order(tensor, divisor)
                 return reduce_in_order(self._links, tensor, self.size, divisor, in_place=in_place)
             case AllGather(message, _, max_num_bytes):
-                messages = gather(self._links, message, self.size, max_num_bytes, self._on_the_wire)
+                if self.fabric is not None:
+                    self._enter("wire")
+                    messages = self.fabric.gather(message, max_num_bytes)
+                else:
+                    messages = gather(self._links, message, self.size, max_num_bytes, self._on_the_wire)
                 self.traffic += all_gather_traffic([other.numel() for other in messages])[self.rank]
                 return messages
             case Send(destination, message):
@@ -258,17 +279,6 @@ def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         groups[-1].append(tensor)
         num_bytes += tensor.nbytes
     return groups
-
-
-def _meeting_of(group: dist.ProcessGroup | None) -> Meeting:
-    if not dist.is_available() or not dist.is_initialized():
-        raise ConfigError(
-            "torch.distributed is not initialised; start the script with torchrun and call "
-            "torch.distributed.init_process_group() first"
-        )
-    whole = group if group is not None else dist.group.WORLD
-    assert whole is not None
-    return GroupMeeting(whole)
 
 
 def process_group_of(group: Group) -> dist.ProcessGroup | None:

@@ -11,6 +11,7 @@ from thinwire.exchanges.hierarchical import Hierarchical
 from thinwire.exchanges.majority_vote import MajorityVote
 from thinwire.exchanges.parameter_server import ParameterServer
 from thinwire.exchanges.power_iteration import PowerIteration
+from thinwire.exchanges.robust import RobustGather
 from thinwire.exchanges.shared_scale import SharedScale
 from thinwire.exchanges.sign_of import SignOf
 from thinwire.exchanges.sparse_reduce_scatter import SparseReduceScatter
@@ -31,6 +32,7 @@ __all__ = [
     "MajorityVote",
     "ParameterServer",
     "PowerIteration",
+    "RobustGather",
     "SharedScale",
     "SignOf",
     "SparseReduceScatter",

@@ -1,7 +1,7 @@
 """The members of one quorum that have met: links between them, what they have concluded, and attempts to exchange."""
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from torch import Tensor
@@ -105,10 +105,16 @@ def _heal(transport: Transport, participant: Participant, conclusion: Conclusion
     return None if received is None else participant.take(Common.of_bytes(received))
 
 
-def timeout_of(options: LinkOptions | None, timeout: timedelta, host: str) -> LinkOptions:
-    """The options, with a timeout and the interface on the way to the lighthouse unless they name others."""
+def link_options(options: LinkOptions | None, timeout: timedelta, host: str) -> LinkOptions:
+    """The options, with a timeout, and the address on the way to the lighthouse, unless they name others.
+
+    Raises:
+        ConfigError: they ask for NCCL, which has a group that nobody may leave.
+    """
     given = options or LinkOptions()
-    return LinkOptions(
-        timeout=given.timeout or timeout, interface=given.interface or host, ports=given.ports,
-        connections=given.connections, encrypt=given.encrypt,
-    )  # fmt: skip
+    if given.transport != "links":
+        raise ConfigError(
+            f'LinkOptions(transport="{given.transport}") was given where participants come and go, which only links '
+            "can bear; leave it out"
+        )
+    return replace(given, timeout=given.timeout or timeout, interface=given.interface or host)

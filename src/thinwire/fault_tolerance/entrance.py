@@ -11,9 +11,9 @@ from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.starting_point import common_terms
 from thinwire.errors import ConfigError
 from thinwire.exchanges import AllReduce, Gather
-from thinwire.fault_tolerance.crew import timeout_of
+from thinwire.fault_tolerance.crew import link_options
 from thinwire.fault_tolerance.handle import FaultTolerant
-from thinwire.fault_tolerance.membership import LighthouseMembership
+from thinwire.fault_tolerance.membership import LighthouseMembership, host_towards
 from thinwire.fault_tolerance.participant import Participant
 from thinwire.fault_tolerance.session import Session, SessionOptions
 from thinwire.fault_tolerance.state_file import StateFile
@@ -98,8 +98,8 @@ def fault_tolerant(
         kept.read(participant)
     limit_s = quorum_timeout.total_seconds()
     terms = ", ".join(f"{key}={text}" for key, text in _terms(product, seed, model).items())
+    options = SessionOptions(link_options(links, timeout, host_towards(address)), terms, min_size, limit_s)
     membership = LighthouseMembership(name, address, limit_s)
-    options = SessionOptions(timeout_of(links, timeout, membership.host), terms, min_size, limit_s)
     session = Session(participant, membership, options, kept)
     session.exchange(is_due=participant.has_begun and participant.has_drifted)
     return FaultTolerant(optimizer, worker, session)

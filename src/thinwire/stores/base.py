@@ -29,8 +29,8 @@ class Store(Protocol):
         """The whole object; None if there is none. A longer one than allowed is refused before it is read."""
         ...
 
-    def names(self, folder: str) -> Sequence[str]:
-        """Names of all objects below a folder, ascending; the empty folder is everything."""
+    def names(self, under: str) -> Sequence[str]:
+        """Names of all objects below another name, ascending; below the empty one is everything."""
         ...
 
     def delete(self, name: str) -> None:

@@ -65,10 +65,10 @@ class FolderStore:
             raise StoreError(f"the object {name!r} is longer than the {max_num_bytes} bytes that were expected")
         return contents
 
-    def names(self, folder: str) -> Sequence[str]:
+    def names(self, under: str) -> Sequence[str]:
         """Files of the folder and the folders in it, but for those that are being written."""
-        top = self._folder / check_name(folder) if folder else self._folder
-        with _told(folder):
+        top = self._folder / check_name(under) if under else self._folder
+        with _told(under):
             found = [path for path in top.rglob("*") if path.is_file()]
         names = [path.relative_to(self._folder).as_posix() for path in found]
         return sorted(name for name in names if not name.endswith(_PARTIAL) and not Path(name).name.startswith("."))

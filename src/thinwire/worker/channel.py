@@ -102,6 +102,8 @@ class Channel:
     pending: Pending | None = field(init=False, default=None)
     clock: StepClock | None = field(init=False, default=None)
     """What the time of compression is measured by, if it is."""
+    sums_stay: bool = field(init=False, default=False)
+    """Whether the driver sums on the device."""
     _context: Context = field(init=False)
 
     def __post_init__(self) -> None:
@@ -208,6 +210,7 @@ class Channel:
                 exchange.run(x, sender, ctx, self.exchange),
                 finite.__bool__,
                 lambda: exchange.run(self.marked(finite.place)[0], unfit, ctx, self.exchange),
+                stays=self.sums_stay,
             )
         else:
             aggregate = yield from exchange.run(x, sender if finite else unfit, ctx, self.exchange)

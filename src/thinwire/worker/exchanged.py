@@ -40,6 +40,7 @@ class Exchanged:
         self._size = size
         self._key = key
         self._clock: StepClock | None = None
+        self._sums_stay = False
         self._take(group(method, named, rank, size, key), named)
         self.exchanged_at = [0] * len(self.channels)
         """The number of local steps before the last exchange of each channel."""
@@ -52,11 +53,11 @@ class Exchanged:
         waiting = self.keeper.waiting
         return {*self.layout.names, *(owner(name) for name in waiting if name.startswith("update."))}
 
-    def measure(self, clock: StepClock | None) -> None:
-        """Let a clock measure the time of compression."""
-        self._clock = clock
+    def drive(self, clock: StepClock | None, *, sums_stay: bool) -> None:
+        """Let a clock measure the time of compression; whether the driver sums on the device."""
+        self._clock, self._sums_stay = clock, sums_stay
         for channel in self.channels:
-            channel.clock = clock
+            channel.clock, channel.sums_stay = clock, sums_stay
 
     def check_in_place(self) -> None:
         """Raise :class:`ConfigError` if views are held of memory that is not the parameters' any more."""
@@ -197,7 +198,7 @@ class Exchanged:
         """Consecutive parts of the vector."""
         self.is_bound = find_bound(keeper) is not None
         """Whether something is kept by the index of parameters in the vector, so that none can join or leave."""
-        self.measure(self._clock)
+        self.drive(self._clock, sums_stay=self._sums_stay)
         self.params = [named[name] for name in self.layout.names]
         """Whole, in the layout's order."""
         # Views are held of what is sharded or cut, and they must stay views.

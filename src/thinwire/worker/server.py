@@ -22,12 +22,28 @@ from thinwire.worker.exchange_runner import check_same
 
 
 @dataclass(slots=True)
-class _Turn:
-    """What goes on between two pauses."""
+class Turn:
+    """What goes on between two pauses of the workers.
 
+    Args:
+        until: after how many messages in all the workers are told to pause.
+        leaves_at: after how many of its own a worker is, by rank; of a worker that is not there, after ``until``.
+        active: workers that will still send something.
+    """
+
+    until: float
+    leaves_at: dict[int, float]
     active: set[int]
     waiting: dict[int, Payload | None] = field(default_factory=dict)
     offender: Payload | None = None
+
+    def check(self) -> None:
+        """Raise :class:`NumericsError` if a worker's message was not finite, once all have been told."""
+        if self.offender is not None and not self.active:
+            raise NumericsError(
+                "NaN or inf in the model of at least one worker; its message was not merged. Lower the learning rate, "
+                "clip gradients, or look for bad input data"
+            )
 
 
 class Server:
@@ -89,26 +105,59 @@ class Server:
             NumericsError: a worker's message was not finite. The model is as it was before; every worker is told.
             ProtocolError: a message stands for a vector of another length.
         """
-        leaves_at = [math.inf] * self.size if quotas is None else list(quotas)
-        turn = _Turn({rank for rank in range(self.size) if self._counts[rank] < leaves_at[rank]})
+        turn = self.begin(until, quotas)
         while turn.active:
             source, message = yield from receive_any(as_it_is, self._longest, tuple(turn.active))
-            payload = self._reader.part(message, f"the message of worker {source}")
-            before = Dense(self._model) if self._update.answers_before else None
-            if turn.offender is None:
-                self._merge(turn, source, payload)
-            turn.waiting[source] = before
-            # Who leaves is waited for no longer, so that others may go on after it.
-            while ready := self._may_go_on(turn, until):
-                worker = ready[0]
-                model = turn.waiting.pop(worker)
-                is_last = self.num_merged >= until or self._counts[worker] >= leaves_at[worker]
-                yield from self._answer(turn, worker, is_last, Dense(self._model) if model is None else model)
-        if turn.offender is not None:
-            raise NumericsError(
-                "NaN or inf in the model of at least one worker; its message was not merged. Lower the learning rate, "
-                "clip gradients, or look for bad input data"
-            )
+            for worker, answer in self.take(turn, source, message):
+                yield from send(worker, answer)
+        turn.check()
+
+    def begin(self, until: float = math.inf, quotas: Sequence[int] | None = None) -> Turn:
+        """What :meth:`serve` does with the arguments of the same names, for a driver that calls :meth:`take` itself."""
+        leaves_at = dict(enumerate([math.inf] * self.size if quotas is None else quotas))
+        active = {rank for rank in range(self.size) if self._counts[rank] < leaves_at[rank]}
+        return Turn(until, dict(leaves_at), active)
+
+    @torch.no_grad()
+    def take(self, turn: Turn, source: int, message: Tensor) -> list[tuple[int, Tensor]]:
+        """A message has come: merge it; what is to be sent to whom now.
+
+        Raises:
+            WireError: it is not valid.
+            ProtocolError: it stands for a vector of another length.
+        """
+        payload = self._reader.part(message, f"the message of worker {source}")
+        before = Dense(self._model) if self._update.answers_before else None
+        if turn.offender is None:
+            self._merge(turn, source, payload)
+        turn.waiting[source] = before
+        return self._answers(turn)
+
+    def join(self, turn: Turn) -> int:
+        """One more worker takes part from now on; its rank. Each message counts ``1 / P``, with ``P`` as it is then."""
+        self._counts.append(min((self._counts[rank] for rank in turn.active), default=0))
+        self._fetched_at.append(self.num_merged)
+        rank = len(self._counts) - 1
+        turn.active.add(rank)
+        self.size += 1
+        return rank
+
+    def leave(self, turn: Turn, worker: int) -> list[tuple[int, Tensor]]:
+        """A worker sends nothing more; what is to be sent to those that have waited for it alone."""
+        if worker in turn.active:
+            turn.active.discard(worker)
+            turn.waiting.pop(worker, None)
+            self.size -= 1
+        return self._answers(turn)
+
+    @property
+    def max_message_num_bytes(self) -> int:
+        """The longest message that a worker can send."""
+        return self._longest
+
+    def num_merged_of(self, worker: int) -> int:
+        """How many messages of a worker were merged, from those that it was said to have when it joined."""
+        return self._counts[worker]
 
     def state_dict(self) -> dict[str, Any]:
         """The model by parameter name, and the counts."""
@@ -140,7 +189,7 @@ class Server:
         self._fetched_at = list(counters["fetched_at"])
         self._staleness_sum, self.max_staleness = counters["staleness"]
 
-    def _merge(self, turn: _Turn, source: int, payload: Payload) -> None:
+    def _merge(self, turn: Turn, source: int, payload: Payload) -> None:
         merged = copy_of(self._model)
         self._update.merge(merged, payload, self.size)
         if not is_finite(merged):
@@ -153,14 +202,24 @@ class Server:
         self.num_merged += 1
         self._counts[source] += 1
 
-    def _may_go_on(self, turn: _Turn, until: int) -> list[int]:
-        """Who need not wait (any longer) for the slowest, in the order in which they came."""
-        if self._bound is None or turn.offender is not None or self.num_merged >= until:
+    def _answers(self, turn: Turn) -> list[tuple[int, Tensor]]:
+        """To all that need not wait (any longer) for the slowest, in the order in which they came."""
+        found = []
+        # Who leaves is waited for no longer, so that others may go on after it.
+        while ready := self._may_go_on(turn):
+            worker = ready[0]
+            model = turn.waiting.pop(worker)
+            is_last = self.num_merged >= turn.until or self._counts[worker] >= turn.leaves_at.get(worker, math.inf)
+            found.append((worker, self._answer(turn, worker, is_last, Dense(self._model) if model is None else model)))
+        return found
+
+    def _may_go_on(self, turn: Turn) -> list[int]:
+        if self._bound is None or turn.offender is not None or self.num_merged >= turn.until:
             return list(turn.waiting)
         slowest = min((self._counts[worker] for worker in turn.active), default=0)
         return [worker for worker in turn.waiting if self._counts[worker] - slowest <= self._bound]
 
-    def _answer(self, turn: _Turn, worker: int, is_last: bool, model: Payload) -> Steps[None]:
+    def _answer(self, turn: Turn, worker: int, is_last: bool, model: Payload) -> Tensor:
         control = Control.GO_ON
         if turn.offender is not None:
             control, model = Control.STOP, turn.offender
@@ -169,7 +228,7 @@ class Server:
         if control is not Control.GO_ON:
             turn.active.discard(worker)
         self._fetched_at[worker] = self.num_merged
-        yield from send(worker, write_answer(control, model))
+        return write_answer(control, model)
 
 
 def needs_server(method: Method) -> bool:

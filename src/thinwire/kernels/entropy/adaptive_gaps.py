@@ -18,6 +18,7 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.entropy.arithmetic import byte_at, end_of, learn, middle_of, pass_agreed, write_agreed
 from thinwire.kernels.entropy.gap_streams import ENDED, REASONS, TOO_LARGE
 from thinwire.kernels.entropy.rice import gaps_of
 from thinwire.kernels.jit.compiling import helper, kernel
@@ -29,7 +30,6 @@ MAX_COUNT = 2**13
 MAX_WIDTH = 48
 """Most low bits of one ``q_j``, whose gap is below ``2**48``."""
 
-_FAST, _SLOW = 4, 7
 _FIRST_ENDS, _EVEN = 20000, 32768
 _LONGEST = MAX_WIDTH + 1
 _NOT_SHORTEST = -4
@@ -119,53 +119,6 @@ def _new_estimates() -> Any:
     return estimates
 
 
-@helper
-def _middle(low: Any, high: Any, estimates: Any, which: Any) -> Any:
-    """The last number that stands for a 1: its share of the interval is the estimate, never nearly 0 or 1."""
-    probability = min(max((estimates[2 * which] + estimates[2 * which + 1]) >> 1, 64), 65536 - 64)
-    return low + (((high - low) * probability) >> 16)
-
-
-@helper
-def _learn(estimates: Any, which: Any, bit: Any) -> None:
-    estimates[2 * which] += ((bit << 16) - estimates[2 * which]) >> _FAST
-    estimates[2 * which + 1] += ((bit << 16) - estimates[2 * which + 1]) >> _SLOW
-
-
-@helper
-def _write_agreed(low: Any, high: Any, data: Any, written: Any) -> Any:
-    """The interval without the bytes that all its numbers begin with; bytes that ``data`` cannot hold are counted."""
-    while (low ^ high) >> 24 == 0:
-        if written < data.size:
-            data[written] = np.uint8(low >> 24)
-        written += 1
-        low = (low << 8) & np.int64(0xFFFFFFFF)
-        high = ((high << 8) & np.int64(0xFFFFFFFF)) | 0xFF
-    return low, high, written
-
-
-@helper
-def _pass_agreed(low: Any, high: Any, code: Any, data: Any, passed: Any) -> Any:
-    """The same for a reader, whose number goes on with the next bytes; zeros follow the end of ``data``."""
-    while (low ^ high) >> 24 == 0:
-        low = (low << 8) & np.int64(0xFFFFFFFF)
-        high = ((high << 8) & np.int64(0xFFFFFFFF)) | 0xFF
-        code = ((code << 8) & np.int64(0xFFFFFFFF)) | _byte(data, passed + 4)
-        passed += 1
-    return low, high, code, passed
-
-
-@helper
-def _end(low: Any, high: Any) -> Any:
-    """The fewest bytes after which any others may follow inside the interval, as a number and how many."""
-    for num_bytes in range(4):
-        step = np.int64(1) << (32 - 8 * num_bytes)
-        start = (low + step - 1) // step * step
-        if start + step - 1 <= high:
-            return start, num_bytes
-    return low, 4
-
-
 @kernel
 def _encode(gaps: Any, data: Any) -> Any:
     estimates = _new_estimates()
@@ -178,33 +131,28 @@ def _encode(gaps: Any, data: Any) -> Any:
             return TOO_LARGE
         width = 63 - np.int64(count_leading_zeros(np.uint64(number)))
         for t in range(width):
-            low = _middle(low, high, estimates, t) + 1
-            _learn(estimates, t, 0)
-            low, high, written = _write_agreed(low, high, data, written)
-        high = _middle(low, high, estimates, width)
-        _learn(estimates, width, 1)
-        low, high, written = _write_agreed(low, high, data, written)
-        middle = _middle(low, high, estimates, _LONGEST + width)
+            low = middle_of(low, high, estimates, t) + 1
+            learn(estimates, t, 0)
+            low, high, written = write_agreed(low, high, data, written)
+        high = middle_of(low, high, estimates, width)
+        learn(estimates, width, 1)
+        low, high, written = write_agreed(low, high, data, written)
+        middle = middle_of(low, high, estimates, _LONGEST + width)
         for place in range(width - 1, -1, -1):
             bit = (number >> place) & 1
             low, high = (low, middle) if bit else (middle + 1, high)
             if place == width - 1:
-                _learn(estimates, _LONGEST + width, bit)
-            low, high, written = _write_agreed(low, high, data, written)
+                learn(estimates, _LONGEST + width, bit)
+            low, high, written = write_agreed(low, high, data, written)
             middle = low + ((high - low) >> 1)
         if written > data.size:
             return ENDED
-    start, num_bytes = _end(low, high)
+    start, num_bytes = end_of(low, high)
     if written + num_bytes > data.size:
         return ENDED
     for place in range(num_bytes):
         data[written + place] = np.uint8(start >> (24 - 8 * place))
     return written + num_bytes
-
-
-@helper
-def _byte(data: Any, position: int) -> Any:
-    return np.int64(data[position]) if position < data.size else np.int64(0)
 
 
 @kernel
@@ -214,7 +162,7 @@ def _decode(data: Any, numel: int, indices: Any) -> Any:
     high = np.int64(0xFFFFFFFF)
     code = np.int64(0)
     for place in range(4):
-        code |= _byte(data, place) << (24 - 8 * place)
+        code |= byte_at(data, place) << (24 - 8 * place)
     # Bytes that the interval has passed; four more lie in `code`.
     passed = 0
     index = np.int64(-1)
@@ -222,24 +170,24 @@ def _decode(data: Any, numel: int, indices: Any) -> Any:
         width = np.int64(0)
         ended = False
         while not ended:
-            middle = _middle(low, high, estimates, width)
+            middle = middle_of(low, high, estimates, width)
             ended = code <= middle
-            _learn(estimates, width, np.int64(ended))
+            learn(estimates, width, np.int64(ended))
             low, high = (low, middle) if ended else (middle + 1, high)
-            low, high, code, passed = _pass_agreed(low, high, code, data, passed)
+            low, high, code, passed = pass_agreed(low, high, code, data, passed)
             if not ended:
                 width += 1
                 if width > MAX_WIDTH:
                     return ENDED if passed > data.size else TOO_LARGE
         number = np.int64(1)
-        middle = _middle(low, high, estimates, _LONGEST + width)
+        middle = middle_of(low, high, estimates, _LONGEST + width)
         for place in range(width):
             bit = np.int64(code <= middle)
             low, high = (low, middle) if bit else (middle + 1, high)
             if place == 0:
-                _learn(estimates, _LONGEST + width, bit)
+                learn(estimates, _LONGEST + width, bit)
             number = 2 * number + bit
-            low, high, code, passed = _pass_agreed(low, high, code, data, passed)
+            low, high, code, passed = pass_agreed(low, high, code, data, passed)
             middle = low + ((high - low) >> 1)
         if passed > data.size:
             return ENDED
@@ -247,7 +195,7 @@ def _decode(data: Any, numel: int, indices: Any) -> Any:
         if index >= numel:
             return TOO_LARGE
         indices[j] = index
-    start, num_bytes = _end(low, high)
+    start, num_bytes = end_of(low, high)
     if passed + num_bytes > data.size:
         return ENDED
     for place in range(num_bytes):

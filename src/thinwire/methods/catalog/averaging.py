@@ -14,6 +14,7 @@ from thinwire.methods.catalog.parts import (
     NO_MOMENTUM,
     ROUTES,
     Remember,
+    RobustRoute,
     Route,
     outer,
     quantizer,
@@ -72,7 +73,7 @@ def qsgd(
     levels: int | None = None,
     norm: Literal["max", "l2"] = "max",
     granularity: Granularity = Chunks(512),
-    exchange: Route = "gather",
+    exchange: RobustRoute = "gather",
 ) -> Method:
     """Stochastically rounded gradients."""
     if bits is not None and levels is not None:
@@ -109,7 +110,7 @@ def ef_signsgd(
     every: int = 1,
     granularity: Granularity = PerTensor(),
     memory: Remember = "error-feedback",
-    exchange: Route = "gather",
+    exchange: RobustRoute = "gather",
     lr: float = 1.0,
     momentum: Fraction = NO_MOMENTUM,
 ) -> Method:

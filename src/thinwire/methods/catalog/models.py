@@ -7,7 +7,7 @@ from thinwire.exchanges import Gather
 from thinwire.layout import Chunks, Granularity, PerTensor
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import Method, ModelAveraging
-from thinwire.methods.catalog.parts import NO_MIX, NO_MOMENTUM, ROUTES, Route, outer
+from thinwire.methods.catalog.parts import NO_MIX, NO_MOMENTUM, ROUTES, RobustRoute, outer
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.options import Density, Fraction
@@ -52,7 +52,7 @@ def sparse_averaging(fragments: int = 8, every: int = 1) -> Method:
 )
 def pqasgd(
     every: int = 2, bits: int = 2, norm: Literal["max", "l2"] = "max", granularity: Granularity = Chunks(512),
-    exchange: Route = "gather",
+    exchange: RobustRoute = "gather",
 ) -> Method:  # fmt: skip
     """Stochastically rounded displacements, without memory."""
     return ModelAveraging(

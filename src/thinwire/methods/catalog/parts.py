@@ -4,14 +4,21 @@ from typing import Literal, TypeAlias
 
 from thinwire.compressors import QSGD, Compressor, RandK, Sign, TopK
 from thinwire.errors import ConfigError
-from thinwire.exchanges import Exchange, Gather, ParameterServer
+from thinwire.exchanges import Exchange, Gather, ParameterServer, RobustGather
 from thinwire.memory import ErrorFeedback, Memory, NoMemory
 from thinwire.methods.options import Fraction
 from thinwire.methods.updates import Outer
 
 Route: TypeAlias = Literal["gather", "server"]
+RobustRoute: TypeAlias = Literal["gather", "server", "median", "trimmed"]
+"""Of messages of all entries, which can be compared entry by entry."""
 Remember: TypeAlias = Literal["error-feedback", "none"]
-ROUTES: dict[str, Exchange] = {"gather": Gather(), "server": ParameterServer()}
+ROUTES: dict[str, Exchange] = {
+    "gather": Gather(),
+    "server": ParameterServer(),
+    "median": RobustGather("median"),
+    "trimmed": RobustGather("trimmed"),
+}
 NO_MOMENTUM, NO_MIX = Fraction(0.0), Fraction(0.0)
 MEMORIES: dict[str, Memory] = {"error-feedback": ErrorFeedback(), "none": NoMemory()}
 
