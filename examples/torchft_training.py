@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import thinwire
 
 
-def main(name: str, method: str = "signtopk:density=2%,every=4", num_steps: int = 400) -> None:
+def main(name: str, method: str = "signtopk:density=2%,every=4", *, num_steps: int = 400) -> None:
     images, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
     images, labels = images.float() / 16, labels.long()
     train, test = slice(None, 1500), slice(1500, None)

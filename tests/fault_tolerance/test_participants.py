@@ -259,6 +259,13 @@ def test_who_trains_something_else_must_leave_and_the_others_go_on(lighthouse: L
     close_all(members)
 
 
+def test_an_optimizer_has_one_handle(lighthouse: Lighthouse) -> None:
+    member = Member(lighthouse, 0, SIGNS)
+    with pytest.raises(ConfigError, match="has a handle already"):
+        thinwire.fault_tolerant(member.optimizer, member.model, SIGNS, name="b", lighthouse=lighthouse.address)
+    member.handle.close()
+
+
 def test_where_too_few_are_there_nothing_counts(lighthouse: Lighthouse) -> None:
     with pytest.raises(WorkerError, match=r"nothing has counted for 2 s: .*Fewer than 2 participants"):
         Member(lighthouse, 0, SIGNS, min_size=2, quorum_timeout=timedelta(seconds=1.5))

@@ -12,7 +12,7 @@ from thinwire.distributed.starting_point import common_terms
 from thinwire.errors import ConfigError
 from thinwire.exchanges import AllReduce, Gather
 from thinwire.fault_tolerance.crew import link_options
-from thinwire.fault_tolerance.handle import FaultTolerant
+from thinwire.fault_tolerance.handle import FaultTolerant, check_unattached
 from thinwire.fault_tolerance.membership import LighthouseMembership, host_towards
 from thinwire.fault_tolerance.participant import Participant
 from thinwire.fault_tolerance.session import Session, SessionOptions
@@ -90,6 +90,7 @@ def fault_tolerant(
             f"min_size={min_size}, timeout={timeout} and quorum_timeout={quorum_timeout} were given; give at least 1 "
             "participant and positive times"
         )
+    check_unattached(optimizer)
     worker = Worker(product, model, optimizer, rank=0, size=1, seed=seed)
     _refuse_shards(worker)
     participant = Participant(name, worker)

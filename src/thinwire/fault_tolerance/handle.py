@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from thinwire.distributed.shared_model import keep_shared, shared_model
 from thinwire.distributed.step_gradients import StepGradients
+from thinwire.distributed.synchronizer import Synchronizer
 from thinwire.errors import ConfigError
 from thinwire.fault_tolerance.session import Participation, Session
 from thinwire.worker import Worker
@@ -23,9 +24,6 @@ class FaultTolerant:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, worker: Worker, session: Session) -> None:
-        hooks = optimizer._optimizer_step_pre_hooks.values()
-        if any(isinstance(getattr(hook, "__self__", None), FaultTolerant) for hook in hooks):
-            raise ConfigError("this optimizer has a handle already; close that first")
         self.optimizer = optimizer
         self.worker = worker
         self.session = session
@@ -162,3 +160,10 @@ class FaultTolerant:
         self._gradients.show()
         if self.session.participant.rounds.count_step():
             self.session.exchange(is_due=True)
+
+
+def check_unattached(optimizer: torch.optim.Optimizer) -> None:
+    """Raise :class:`ConfigError` if the optimizer's steps exchange something already."""
+    owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
+    if any(isinstance(owner, FaultTolerant | Synchronizer) for owner in owners):
+        raise ConfigError("this optimizer has a handle already, which exchanges at its steps; close that one first")
