@@ -65,7 +65,7 @@ class Fabric:
         Raises:
             ProtocolError: one is longer than allowed.
         """
-        length = torch.tensor([message.numel()]).view(torch.uint8)
+        length = torch.tensor([message.numel()], dtype=torch.int64).view(torch.uint8)
         if max_num_bytes is not None and max_num_bytes <= _SHORT_NUM_BYTES:
             check_length(dist.get_rank(self._group), message.numel(), max_num_bytes)
             both = self._gather_equal(torch.cat([length, message]), _LENGTH_NUM_BYTES + max_num_bytes)
