@@ -34,6 +34,7 @@ REFERENCE = {
         "thinwire.experiments", "thinwire.experiments.tasks", "thinwire.experiments.spec",
         "thinwire.experiments.comparison_runner",
     ),
+    "fault_tolerance": ("thinwire.fault_tolerance",),
     "integrations": (
         "thinwire.integrations.lightning", "thinwire.integrations.accelerate", "thinwire.integrations.transformers",
         "thinwire.integrations.sinks",

@@ -12,7 +12,6 @@ from typing import Any
 
 from thinwire.plugins import import_package
 
-
 _SERVER = """
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple

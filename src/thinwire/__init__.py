@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         synchronize,
         synchronize_by_store,
     )
+    from thinwire.fault_tolerance import FaultTolerant, fault_tolerant
     from thinwire.methods import GradientAveraging, ModelAveraging, parse_method
     from thinwire.network import Network
     from thinwire.simulator import Simulation
@@ -55,6 +56,7 @@ else:
             "synchronize",
             "synchronize_by_store",
         ),
+        "thinwire.fault_tolerance": ("FaultTolerant", "fault_tolerant"),
         "thinwire.methods": ("GradientAveraging", "ModelAveraging", "parse_method"),
         "thinwire.network": ("Network",),
         "thinwire.simulator": ("Simulation",),
@@ -62,8 +64,9 @@ else:
         "thinwire.worker": ("JsonLines", "LayerReport", "Scalars", "StepTimes", "Worker"),
     }
     _PARTS = (
-        "compressors", "config", "distributed", "exchanges", "kernels", "layout", "machines", "memory", "methods",
-        "network", "payloads", "random", "simulator", "steps", "stores", "theory", "weights", "wire",
+        "compressors", "config", "distributed", "exchanges", "fault_tolerance", "kernels", "layout", "machines",
+        "memory", "methods", "network", "payloads", "random", "simulator", "steps", "stores", "theory", "weights",
+        "wire",
         "worker",
     )  # fmt: skip
 
@@ -100,6 +103,7 @@ __all__ = [
     "DensePolicy",
     "DistributedOptimizer",
     "DivergenceError",
+    "FaultTolerant",
     "GradientAveraging",
     "JsonLines",
     "LayerReport",
@@ -124,6 +128,7 @@ __all__ = [
     "Worker",
     "WorkerError",
     "compress_ddp",
+    "fault_tolerant",
     "parse_method",
     "serve",
     "sync_weights",

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -226,40 +225,36 @@ def test_a_farewell_and_a_failure_are_heeded_in_their_turn() -> None:
 
 
 class Crowd:
-    """Stands for torch.distributed: threads are processes, and can all-gather."""
+    """Threads that are processes, and can meet."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
+        self.timeout = timedelta(seconds=DEADLINE_S)
         self._own = threading.local()
         self._barrier = threading.Barrier(size)
-        self._given: list[Tensor] = [torch.empty(0)] * size
+        self._given = [b""] * size
 
-    def get_rank(self, group: Any) -> int:
+    @property
+    def rank(self) -> int:
         return int(self._own.rank)
 
-    def get_world_size(self, group: Any) -> int:
-        return self._size
-
-    def get_backend_config(self, group: Any) -> str:
-        return "cpu:crowd"
-
-    def all_gather(self, everyone: list[Tensor], mine: Tensor, group: Any) -> None:
-        self._given[self._own.rank] = mine
+    def gather(self, text: bytes) -> list[bytes]:
+        self._given[self.rank] = text
         self._barrier.wait(DEADLINE_S)
-        for each, text in zip(everyone, self._given, strict=True):
-            each.copy_(text)
+        found = list(self._given)
         self._barrier.wait(DEADLINE_S)
+        return found
 
     def introduce(self, options: LinkOptions, then: Callable[[Links], object]) -> list[Links]:
         """Links of every process, each of which does something with them as soon as it has them."""
-        made: list[Any] = [None] * self._size
+        made: list[Any] = [None] * self.size
 
         def work(rank: int) -> None:
             self._own.rank = rank
-            made[rank] = introduction.introduce(SimpleNamespace(), options, {})  # type: ignore[arg-type]
+            made[rank] = introduction.introduce(self, options, {})
             then(made[rank])
 
-        run_in_threads([functools.partial(work, rank) for rank in range(self._size)])
+        run_in_threads([functools.partial(work, rank) for rank in range(self.size)])
         assert all(isinstance(each, Links) for each in made)
         return made
 
@@ -285,7 +280,6 @@ def introduced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         size: int = 2, timeout_s: float = DEADLINE_S, then: Callable[[Links], object] = lambda links: None
     ) -> list[Links]:
         crowd = Crowd(size)
-        monkeypatch.setattr(introduction, "dist", crowd)
         options = LinkOptions(
             timeout=timedelta(seconds=timeout_s), interface="127.0.0.1", encrypt=request.param != "away, plain"
         )

@@ -60,3 +60,8 @@ def machine_id() -> str:
     else:
         facts.append(str(uuid.getnode()))
     return hashlib.blake2b("\n".join(facts).encode(), digest_size=8).hexdigest()
+
+
+def told_lighthouse() -> str | None:
+    """Where the launcher says that torchft's lighthouse is."""
+    return os.environ.get("TORCHFT_LIGHTHOUSE")

@@ -1,7 +1,6 @@
-"""Makes processes known to each other over the script's own process group, which is needed for nothing else.
+"""Makes processes known to each other over a meeting, such as the script's own process group.
 
-One all-gather of cards of fixed size, on the device that the group's backend wants: any backend that can do that will
-do. Nothing is unpickled.
+It is needed for nothing else: for one all-gather of cards of fixed size. Nothing is unpickled.
 """
 
 import hashlib
@@ -9,21 +8,16 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-import torch
-import torch.distributed as dist
 import zmq
-from torch import Tensor
 
-from thinwire.arrays import array_of
 from thinwire.distributed.addresses import advertised_host, host_name, machine_id
 from thinwire.distributed.doors import Door, connect, greet, round_trip_s
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Mailbox
+from thinwire.distributed.meeting import Meeting
 from thinwire.distributed.peer import Peer
 from thinwire.errors import ConfigError, WorkerError
 
@@ -45,9 +39,6 @@ _GONE_S = 2.0
 
 LONG_ROUND_TRIP_S = 0.002
 """A way there and back that is worth avoiding by several connections, each of which costs a little."""
-
-DEFAULT_TIMEOUT = timedelta(minutes=30)
-"""Where a backend does not say what its own is; torch's default on the CPU."""
 
 _WELCOMES = {False: b"over one", True: b"over all"}
 """How the messages to whom it is said will come."""
@@ -82,11 +73,11 @@ class Card:
         return _padded(json.dumps(asdict(self), separators=(",", ":")), CARD_NUM_BYTES)
 
 
-def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str, str]) -> Links:
-    """Links between the processes of a group; each of them, and no other, must call it at the same point.
+def introduce(meeting: Meeting, options: LinkOptions, terms: Mapping[str, str]) -> Links:
+    """Links between the processes that meet; each of them, and no other, must call it at the same point.
 
     Args:
-        group: of torch.distributed, of any backend that can all-gather.
+        meeting: of them.
         options: the same on every process, but for the interface.
         terms: what must be the same on all, by name, as text. Names that only some processes give are not compared.
 
@@ -94,11 +85,11 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
         ConfigError: the processes do not agree, or this one cannot listen.
         WorkerError: some process cannot reach another one.
     """
-    rank = dist.get_rank(group)
+    rank = meeting.rank
     said = {**terms, "links": f"encrypt={options.encrypt}, connections={options.connections}"}
-    timeout_s = (options.timeout or group_timeout(group)).total_seconds()
+    timeout_s = (options.timeout or meeting.timeout).total_seconds()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    context.set(zmq.MAX_SOCKETS, max(1023, 4 * dist.get_world_size(group)))
+    context.set(zmq.MAX_SOCKETS, max(1023, 4 * meeting.size))
     links: Links | None = None
     door = Door(context, options, advertised_host(options.interface))
     try:
@@ -106,8 +97,8 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
             _version(), host_name(), machine_id(), door.path, door.endpoint, door.key, door.secret.hex(),
             {name: _hash(text) for name, text in said.items()},
         )  # fmt: skip
-        cards = [Card(**json.loads(text)) for text in _gather_text(own.to_bytes(), group)]
-        _check_terms(cards, said, group)
+        cards = [Card(**json.loads(text)) for text in _gather_text(own.to_bytes(), meeting)]
+        _check_terms(cards, said, meeting)
         # Sooner than others give up who wait for this process because it waits for that one.
         silence_s = min(timeout_s / 2, LONGEST_SILENCE_S)
         others = [other for other in range(len(cards)) if other != rank]
@@ -126,34 +117,9 @@ def introduce(group: dist.ProcessGroup, options: LinkOptions, terms: Mapping[str
     return links
 
 
-def group_timeout(group: dist.ProcessGroup) -> timedelta:
-    """How long the group itself waits, as far as its backend says."""
-    try:
-        backend: Any = group._get_backend(group_device(group))
-        return timedelta(seconds=backend.options._timeout.total_seconds())
-    except (AttributeError, RuntimeError):
-        return DEFAULT_TIMEOUT
-
-
-def group_device(group: dist.ProcessGroup) -> torch.device:
-    """Where the group's backend wants tensors: on the CPU if it takes them there."""
-    kinds = [part.partition(":")[0] for part in dist.get_backend_config(group).split(",")]
-    if "cpu" in kinds or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-def _gather_text(text: bytes, group: dist.ProcessGroup) -> list[str]:
+def _gather_text(text: bytes, meeting: Meeting) -> list[str]:
     """Every process's padded text, in rank order."""
-    device = group_device(group)
-    mine = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(device)
-    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(everyone, mine, group=group)
-    return [_text(each) for each in everyone]
-
-
-def _text(padded: Tensor) -> str:
-    return array_of(padded).tobytes().rstrip(b"\0").decode(errors="replace")
+    return [each.rstrip(b"\0").decode(errors="replace") for each in meeting.gather(text)]
 
 
 def _padded(text: str, num_bytes: int) -> bytes:
@@ -167,7 +133,7 @@ def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=_HASH_NUM_BYTES).hexdigest()
 
 
-def _check_terms(cards: list[Card], said: Mapping[str, str], group: dist.ProcessGroup) -> None:
+def _check_terms(cards: list[Card], said: Mapping[str, str], meeting: Meeting) -> None:
     """Every process raises the same error, so that none waits for another one."""
     versions = [card.version for card in cards]
     if len(set(versions)) > 1:
@@ -186,14 +152,14 @@ def _check_terms(cards: list[Card], said: Mapping[str, str], group: dist.Process
     hashes = [
         text
         for text, holds_it in zip(
-            _gather_text(_padded("".join(map(_hash, groups)), TEXT_NUM_BYTES), group), holds, strict=True
+            _gather_text(_padded("".join(map(_hash, groups)), TEXT_NUM_BYTES), meeting), holds, strict=True
         )
         if holds_it
     ]
     width = 2 * _HASH_NUM_BYTES
     place = next(at for at in range(_MOST_GROUPS) if len({text[at * width : (at + 1) * width] for text in hashes}) > 1)
     shown = groups[place] if place < len(groups) else "nothing more"
-    texts = _gather_text(_padded(shown.encode()[: TEXT_NUM_BYTES - 1].decode(errors="ignore"), TEXT_NUM_BYTES), group)
+    texts = _gather_text(_padded(shown.encode()[: TEXT_NUM_BYTES - 1].decode(errors="ignore"), TEXT_NUM_BYTES), meeting)
     held_by: dict[str, list[int]] = {}
     for other, text in enumerate(texts):
         if holds[other]:

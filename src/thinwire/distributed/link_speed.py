@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from thinwire.distributed.introduction import group_device
+from thinwire.distributed.meeting import group_device
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.network import Network, Traffic

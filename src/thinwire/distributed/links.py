@@ -176,7 +176,7 @@ class Links:
         finally:
             self._lock.release()
 
-    def close(self, says_so: bool = True) -> None:
+    def close(self, says_so: bool = True, linger_s: float | None = None) -> None:
         """Close every socket, having told the others; what was sent still arrives. Afterwards nothing can be sent.
 
         It does nothing in a process that was forked from the one that made the links, nor while another thread waits
@@ -184,6 +184,7 @@ class Links:
 
         Args:
             says_so: if not, the others take this process for one that failed.
+            linger_s: how long what was sent may still travel at most; by default as long as anybody may wait for it.
         """
         if os.getpid() != self._process or self._is_closed:
             return
@@ -192,7 +193,9 @@ class Links:
             return
         try:
             linger_ms = int(1000 * self._timeout_s)
-            if self._failure is not None:
+            if linger_s is not None:
+                linger_ms = int(1000 * linger_s)
+            elif self._failure is not None:
                 linger_ms = int(1000 * FAREWELL_S)
             elif says_so:
                 self._outgoing.tell(Tag.LEFT, b"")

@@ -14,6 +14,7 @@ from thinwire.distributed.averaged import check_not_averaged
 from thinwire.distributed.closures import Once
 from thinwire.distributed.handle_options import HandleOptions
 from thinwire.distributed.replicas import guard_worker
+from thinwire.distributed.shared_model import keep_shared, shared_model
 from thinwire.distributed.starting_point import broadcast_parameters, common_terms
 from thinwire.distributed.step_gradients import StepGradients
 from thinwire.distributed.transport import Transport
@@ -21,7 +22,7 @@ from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging, Method, ModelAveraging
 from thinwire.network import Traffic
 from thinwire.worker import Worker, needs_server
-from thinwire.worker.parameters import held_parameters, local_part
+from thinwire.worker.parameters import held_parameters
 from thinwire.worker.resize import of_known
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
@@ -141,22 +142,12 @@ class Synchronizer:
         """
         if not self.worker.num_exchanges and self.worker.num_unshared_steps:
             self._warn_unshared("what all have in common is the model before training")
-        own = {name: local_part(param.detach()).clone() for name, param in self.worker.parameters().items()}
-        try:
-            self.keep_shared()
-            yield self.model
-        finally:
-            self._write(own)
+        with shared_model(self.worker) as model:
+            yield model
 
     def keep_shared(self) -> None:
         """Leave :meth:`shared_parameters` in the model for good: training is over."""
-        self._write({name: param.clone() for name, param in self.shared_parameters().items()})
-
-    @torch.no_grad()
-    def _write(self, values: Mapping[str, Tensor]) -> None:
-        named = self.worker.parameters()
-        torch._foreach_copy_([local_part(named[name]) for name in values], list(values.values()))
-        self.worker.accept_values()
+        keep_shared(self.worker)
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank's worker remembers, and its counts; one file a rank, beside those of model and optimizer."""

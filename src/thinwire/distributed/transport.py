@@ -2,7 +2,7 @@
 
 import copy
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -18,6 +18,7 @@ from thinwire.distributed.interrupts import Interrupts
 from thinwire.distributed.introduction import introduce
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.mail import Tag
+from thinwire.distributed.meeting import GroupMeeting, Meeting, meeting_of
 from thinwire.errors import ConfigError
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic
 from thinwire.staging import stage
@@ -42,6 +43,9 @@ Group: TypeAlias = dist.ProcessGroup | DeviceMesh | None
 """Processes that exchange with each other: a process group, a mesh of one dimension, or all."""
 
 
+DROP_S = 0.1
+"""How long the last word on links that are dropped goes on travelling."""
+
 _STAGED_BYTES = 1 << 26
 """From how many bytes on no more tensors are added to those that are on the host at a time."""
 
@@ -59,6 +63,7 @@ class Transport:
         options: how they reach each other, and how long they wait.
         terms: what must be the same on all of them, by name; see
             :func:`thinwire.distributed.introduction.introduce`.
+        meeting: of the processes, where they have no group.
 
     Raises:
         ConfigError: torch.distributed is not initialised, or the processes do not agree.
@@ -67,22 +72,16 @@ class Transport:
 
     def __init__(
         self, group: dist.ProcessGroup | None = None, options: LinkOptions | None = None,
-        terms: Mapping[str, str] | None = None,
+        terms: Mapping[str, str] | None = None, *, meeting: Meeting | None = None,
     ) -> None:  # fmt: skip
-        if not dist.is_available() or not dist.is_initialized():
-            raise ConfigError(
-                "torch.distributed is not initialised; start the script with torchrun and call "
-                "torch.distributed.init_process_group() first"
-            )
-        whole = group if group is not None else dist.group.WORLD
-        assert whole is not None
+        met = meeting_of(group) if meeting is None else meeting
         options = options or LinkOptions()
-        self._links = introduce(whole, options, terms or {})
+        self._links = introduce(met, options, terms or {})
         # Who ends without closing is taken for one that failed, but what it sent still arrives.
         weakref.finalize(self, self._links.close, says_so=False)
-        self.size = dist.get_world_size(whole)
+        self.size = met.size
         self.rank = self._links.rank
-        self.fabric = make_fabric(whole, options)
+        self.fabric = make_fabric(met.group, options) if isinstance(met, GroupMeeting) else None
         """What sums and gathers in place of the links, if it was asked for."""
         self.traffic = Traffic()
         self.clock: StepClock | None = None
@@ -182,6 +181,17 @@ class Transport:
                 for tensor, copy in zip(group, copies, strict=True):
                     tensor.detach().copy_(copy)
 
+    def give(self, rank: int, message: Tensor) -> None:
+        """Send bytes (uint8 ``[n]`` on the CPU, which stay as they are) to one worker, outside of all counting."""
+        with self._links:
+            self._links.send(rank, Tag.MODEL, message)
+
+    def take(self, ranks: Collection[int], max_num_bytes: int) -> tuple[int, Tensor]:
+        """The next of the bytes that one of these workers gives, and whose they are."""
+        with self._links:
+            rank, _, message = self._links.receive(ranks, [Tag.MODEL], max_num_bytes)
+            return rank, message
+
     def first(self, count: int) -> "Transport | None":
         """A transport of the first ``count`` processes over the same links, for them; ``None`` for the others.
 
@@ -208,6 +218,10 @@ class Transport:
     def close(self) -> None:
         """End the links; what was sent still arrives."""
         self._links.close()
+
+    def drop(self) -> None:
+        """End the links without regard to what is still under way: other links take their place."""
+        self._links.close(linger_s=DROP_S)
 
     def _enter(self, phase: Phase) -> Phase:
         """Where the time goes from now on; where it went before."""
