@@ -39,6 +39,7 @@ REFERENCE = {
         "thinwire.integrations.lightning", "thinwire.integrations.accelerate", "thinwire.integrations.transformers",
         "thinwire.integrations.sinks",
     ),
+    "stores": ("thinwire.stores",),
     "theory": ("thinwire.theory",),
 }  # fmt: skip
 """Modules by the page of the reference that has them."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from method_cases import Crew, bits, flat, shared
-from store_crews import Script, Trainee, Watched, check_conserved, together, trainees
+from store_crews import QUICK, Script, Trainee, Watched, check_conserved, together, trainees
 
 from thinwire.distributed.store_rounds import objects
 from thinwire.errors import ConfigError, StoreError
@@ -96,6 +97,29 @@ def test_a_message_that_came_too_late_is_handed_in_again(tmp_path: Path) -> None
     assert back.handle.participation[1] == pytest.approx(3 / 6)
     assert {bits(each.point) for each in others} == {bits(back.point)}
     check_conserved([others[0], back, others[1]], {1: dying.moved + back.moved})
+
+
+def test_a_message_of_long_ago_counted_once(tmp_path: Path) -> None:
+    """It died when its message was there, and comes back when all messages of that round are deleted."""
+    path, settings = tmp_path / "store", replace(QUICK, keep_rounds=1, snapshot_every=2)
+    script = Script(3, dict.fromkeys(range(4, 9), (0, 2)))
+    options = {"settings": settings}
+    store = Watched(FolderStore(path))
+    others = [Trainee(method(), rank, 3, store, script, **options) for rank in (0, 2)]
+    dying = Trainee(method(), 1, 3, Deadly(path, 3, is_there=True), script, state_file=tmp_path / "state", **options)
+
+    def die() -> None:
+        with pytest.raises(Killed):
+            dying.train(9 * EVERY)
+
+    together(*[partial(each.train, 9 * EVERY) for each in others], die)
+    assert not [name for name in store.names("test/rounds/00000003") if "rank" in name]
+    back = Trainee(method(), 1, 3, FolderStore(path), script, state_file=tmp_path / "state", **options)
+    assert back.handle.num_rounds == 9
+    assert back.handle.report.num_restarts == 1
+    assert bits(back.point) == bits(others[0].point)
+    assert back.handle.message_bytes > 0
+    check_conserved([others[0], back, others[1]], {1: dying.moved})
 
 
 def test_from_an_older_state_it_trains_again_and_finds_its_own_messages(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_two_that_close_a_round_at_once_go_by_one_list(tmp_path: Path) -> None:
 
 def test_whoever_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     settings = replace(QUICK, max_missed=2)
-    script = Script(3, dict.fromkeys(range(20), (0, 1)))
+    script = Script(3, dict.fromkeys(range(7), (0, 1)))
     crew = [Trainee(gathered(NAMES[0]), rank, 3, FolderStore(tmp_path), script, settings=settings) for rank in range(2)]
     together(*(partial(each.train, 7 * EVERY) for each in crew))
     assert {number for number, missing in script.asked if 2 in missing} == {0, 1, 2}

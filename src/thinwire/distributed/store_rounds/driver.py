@@ -92,18 +92,19 @@ class RoundDriver:
         Returns:
             Whether what it was to hand in counts already.
         """
-        rank = self.worker.rank
+        rank, counts = self.worker.rank, False
         while True:
             number = self.worker.num_exchanges
             closing, _ = self.station.find_closing(number)
             if closing is None or (rank in closing.digests and not is_due):
-                return False
+                return counts
             program = self.rounds.propose()
             op = _request(program)
             own = self._sealed(op, number) if rank in closing.digests else b""
-            counted = self._finish(_Exchange(number, closing, program, op, own), {rank: own}, None)
+            exchange = _Exchange(number, closing, program, op, own)
+            counted = self._finish(exchange, {rank: own}, None)
             if counted is None:
-                self._begin_again(number)
+                counts = self._begin_again(exchange)
             elif rank in counted:
                 return True
 
@@ -118,8 +119,6 @@ class RoundDriver:
     def _hand_in(self, number: int, op: AllGather, own: bytes) -> bytes:
         """Put this worker's message, unless it did so before it was started again: then that one is taken."""
         objects, rank = self.station.objects, self.worker.rank
-        if self._handed_in == (number, own):
-            return own
         if self._handed_in is None:
             try:
                 found = objects.get(message_name(number, rank), _longest(op))
@@ -130,33 +129,25 @@ class RoundDriver:
                     return found
             except SealError:
                 pass  # none of this worker's: it is written over
-        self._handed_in = number, own
+        if self._handed_in != (number, own):  # else it is put again, since it is not known whether it is there
+            self._handed_in = number, own
+            self.message_bytes += op.message.numel()
         objects.put(message_name(number, rank), own)
-        self.message_bytes += op.message.numel()
         return own
 
     def _finish(
         self, exchange: "_Exchange", known: dict[int, bytes], duration_s: float | None, *, at_once: bool = False
     ) -> set[int] | None:
         """Let what counts in a round count here; whose messages did, None if one was gone."""
-        number, closing, op, station = exchange.number, exchange.closing, exchange.op, self.station
+        number, closing, station = exchange.number, exchange.closing, self.station
         self._check_point(number, closing)
-        sealed = fetch_counted(station.objects, number, closing, known, _longest(op), station.settings)
+        sealed = fetch_counted(station.objects, number, closing, known, _longest(exchange.op), station.settings)
         if sealed is None:
-            exchange.program.close()
             return None
-        channel = self.worker.channels[number % len(self.worker.channels)]
-        method = self.worker.method.exchange
-        assert isinstance(method, Gather)
-
-        def refuse(rank: int, why: str) -> None:
-            station.report.refuse(rank, number, why)
-
-        reply, counted = answer(op, self._opened(number, sealed), station.size, channel.layout.numel, method, refuse)
-        proposal = _proposal(exchange.program, reply)
+        proposal, counted = self._answer(exchange, self._opened(number, sealed))
         if station.rank in counted:
             self.rounds.accept(proposal, at_once=at_once)
-            if duration_s is None:
+            if self._handed_in is None or self._handed_in[0] != number:
                 self._count_earlier(sealed[station.rank])
             if digest_of(exchange.own) != closing.digests[station.rank]:
                 station.report.find_unknown(number)
@@ -165,6 +156,17 @@ class RoundDriver:
             station.report.num_missed += 1
         station.attendance.add(counted, duration_s)
         return counted
+
+    def _answer(self, exchange: "_Exchange", messages: dict[int, Tensor]) -> tuple[Proposal, set[int]]:
+        number, method = exchange.number, self.worker.method.exchange
+        channel = self.worker.channels[number % len(self.worker.channels)]
+        assert isinstance(method, Gather)
+
+        def refuse(rank: int, why: str) -> None:
+            self.station.report.refuse(rank, number, why)
+
+        reply, counted = answer(exchange.op, messages, self.station.size, channel.layout.numel, method, refuse)
+        return _proposal(exchange.program, reply), counted
 
     def _count_earlier(self, sealed: bytes) -> None:
         """A message that was handed in before this worker was started again from a state that did not know of it."""
@@ -194,7 +196,19 @@ class RoundDriver:
                 "initial model or from a snapshot"
             )
 
-    def _begin_again(self, number: int) -> None:
+    def _begin_again(self, exchange: "_Exchange") -> bool:
+        """Go on from a snapshot; whether what this worker was to hand in counted in the round that is gone."""
+        number, rank, own = exchange.number, self.worker.rank, exchange.own
+        counts = bool(own) and exchange.closing.digests[rank] == digest_of(own)
+        if counts:
+            # What the others sent is gone, but what this worker's message left out follows from itself.
+            proposal, _ = self._answer(exchange, {rank: exchange.op.message})
+            self.rounds.take_memory({name: each.clone() for name, each in self.rounds.memory_after(proposal).items()})
+            channel = self.worker.channels[number % len(self.worker.channels)]
+            channel.write_params(channel.update["reference"])
+            self._count_earlier(own)
+        else:
+            exchange.program.close()
         found, strange = take_newest(self.station.objects, self.rounds, number)
         for each in strange:
             self.station.find_strange(*each.split(": ", 1))
@@ -204,6 +218,7 @@ class RoundDriver:
                 "workers keep more rounds (keep_rounds), and look whether snapshots were deleted"
             )
         self.station.report.num_restarts += 1
+        return counts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
