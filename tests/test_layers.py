@@ -21,7 +21,7 @@ FLOORS = {
     "methods": 7,
     "worker": 8,
     **dict.fromkeys(("simulator", "distributed"), 9),
-    **dict.fromkeys(("experiments", "report", "integrations"), 10),
+    **dict.fromkeys(("experiments", "report", "integrations", "ray"), 10),
     **dict.fromkeys(("frontier", "pareto", "scaling", "shared_memory"), 11),
     "bench": 12,
     **dict.fromkeys(("planner", "evidence"), 13),
@@ -53,7 +53,7 @@ READS_ENVIRONMENT = {"experiments/launch.py", "distributed/addresses.py"}
 """Of processes that are to be started, and where the launcher and gloo were told that others are reached."""
 MANY_OPTIONS = {"cli", "methods"}
 """Where a parameter is an option of the user's: of a command, or of a method string."""
-MANY_ARGUMENTS = {"synchronize", "compress_ddp", "DistributedOptimizer.__init__"}
+MANY_ARGUMENTS = {"synchronize", "compress_ddp", "DistributedOptimizer.__init__", "AsyncTraining.__init__"}
 """The entrances for a training script, whose options all have defaults."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
