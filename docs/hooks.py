@@ -36,6 +36,7 @@ REFERENCE = {
         "thinwire.integrations.lightning", "thinwire.integrations.accelerate", "thinwire.integrations.transformers",
         "thinwire.integrations.sinks",
     ),
+    "ray": ("thinwire.ray",),
     "theory": ("thinwire.theory",),
 }  # fmt: skip
 """Modules by the page of the reference that has them."""

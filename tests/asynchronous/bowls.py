@@ -103,7 +103,7 @@ class Stepper:
         return Ledger(self.handed_in, residual / size, size, handle.worker.num_exchanges, traffic, node)
 
 
-def train(worker: AsyncWorker, num_steps: int, at_step: Callable[[AsyncWorker, int], Any] | None = None) -> Ledger:
+def train(worker: AsyncWorker, num_steps: int = 8, at_step: Callable[[AsyncWorker, int], Any] | None = None) -> Ledger:
     """That many steps, or until told to pause."""
     import ray
 

@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_one_worker_is_the_simulator_bit_for_bit() -> None:
 
 
 def kill_the_server(folder: Path, worker: AsyncWorker, number: int) -> None:
-    if worker.rank == 0 and number in (5, 6, 12, 17):
+    if worker.rank == 0 and number in (5, 6, 14):
         bowls.kill_server(folder)
 
 
@@ -83,7 +84,7 @@ def test_nothing_is_lost_or_merged_twice_when_the_server_is_killed_and_workers_a
         results = training.wait()
     report, ledgers = training.report, list(results.values())
     assert len({each.node for each in ledgers}) == 2
-    assert (report.num_restarts, report.num_merged, report.messages) == (4, 40, {0: 20, 1: 20})
+    assert (report.num_restarts, report.num_merged, report.messages) == (3, 40, {0: 20, 1: 20})
     found = moved(build_model(), training.shared_parameters())
     torch.testing.assert_close(found, conserved(ledgers), rtol=0, atol=1e-6)
     assert found.norm() > 0.1
@@ -122,7 +123,7 @@ def test_workers_are_added_and_removed_and_one_that_is_killed_is_waited_for_no_l
     assert {rank: each.num_sent for rank, each in results.items()} == {0: report.messages[0], 2: report.messages[2]}
     assert report.messages[1] == 1
     assert report.unsent[1] is None
-    assert report.max_staleness <= 2 * 3
+    assert 0 < report.max_staleness <= 12  # each of two others may be 3 behind, then 3 ahead
     assert sum(report.messages.values()) == report.num_merged
 
 
@@ -131,36 +132,37 @@ def go_astray(worker: AsyncWorker, number: int) -> None:
         raise RuntimeError("the data of worker 1 are gone")
 
 
-def spoil(worker: AsyncWorker) -> Any:
+def go_on(worker: AsyncWorker) -> Any:
+    """Worker 0 makes its numbers infinite once worker 2 has failed, and all of them raise for it."""
+    if worker.rank == 2:
+        raise RuntimeError("no data for worker 2")
     stepper = bowls.Stepper(worker)
-    with stepper.handle:
-        for number in range(10**9):
-            if worker.rank == 1 and number == 3:
-                with torch.no_grad():
-                    stepper.model.get_parameter("w")[0] = torch.nan
-            try:
+    with stepper.handle as handle:
+        try:
+            for number in range(10**9):
                 stepper.step(number)
-            except NumericsError:
-                return worker.rank
+                if worker.rank == 0 and handle.size == 2:
+                    with torch.no_grad():
+                        stepper.model.get_parameter("w")[0] = torch.inf
+        except NumericsError as error:
+            return str(error)
 
 
-def test_failures_of_workers_are_told(cluster: str) -> None:
+def test_failures_of_workers_are_told_or_tolerated(cluster: str) -> None:
     astray = functools.partial(train, num_steps=8, at_step=go_astray)
     training = AsyncTraining(astray, build_model, METHOD, num_workers=2, address=cluster, resources_per_worker={})
     with pytest.raises(WorkerError, match=r"worker 1 raised RuntimeError: the data of worker 1 are gone"), training:
         training.wait()
     assert training.report.messages[1] == 1
     training = AsyncTraining(
-        spoil, build_model, METHOD, num_workers=2, address=cluster, resources_per_worker={}, tolerate_failures=True
+        go_on, build_model, METHOD, num_workers=3, address=cluster, resources_per_worker={}, tolerate_failures=True
     )
     with training:
-        assert training.wait() == {0: 0, 1: 1}  # each has raised NumericsError
-    training = AsyncTraining(
-        astray, build_model, METHOD, num_workers=2, address=cluster, resources_per_worker={}, tolerate_failures=True
-    )
-    with training:
-        assert list(training.wait()) == [0]
-    assert training.report.lost == (1,)
+        results = training.wait()
+    assert sorted(results) == [0, 1]
+    assert all("NaN or inf in the model of at least one worker, in 'w'" in text for text in results.values())
+    assert training.report.lost == (2,)
+    assert torch.isfinite(training.shared_parameters()["w"]).all()
 
 
 def test_what_cannot_be_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -173,6 +175,6 @@ def test_what_cannot_be_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "server.pt").write_bytes(b"something else")
     with pytest.raises(ConfigError, match=r"is not the state of a server"):
         AsyncTraining(train, build_model, METHOD, num_workers=2, folder=tmp_path)
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"thinwire.ray needs ray, which is not installed"):
         AsyncTraining(train, build_model, METHOD, num_workers=2).__enter__()
