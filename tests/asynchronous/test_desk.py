@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from asynchronous.bowls import METHOD, NUMEL, Stepper, build_model, conserved, moved, set_gradient
+from asynchronous.bowls import METHOD, NUMEL, Stepper, build_model, conserved, moved, other_start, set_gradient
 from torch import Tensor, nn
 
 from thinwire.errors import ConfigError, NumericsError, ProtocolError, WireError, WorkerError
@@ -258,7 +258,7 @@ def test_all_pause_when_enough_is_merged_or_they_are_told_to() -> None:
     assert controls[:3] == [Control.GO_ON, Control.PAUSE, Control.PAUSE]
     desk = Desk(plan_of(method=DENSE, num_workers=2), build_model())
     assert desk.exchange(0, 1, 2, message(0.1))[0][1].answer[0] == Control.GO_ON
-    desk.stop()
+    assert desk.stop() == []
     assert desk.exchange(1, 1, 2, message(0.1))[0][1].answer[0] == Control.PAUSE
 
 
@@ -300,6 +300,22 @@ def test_a_worker_begins_with_all_that_the_server_has_and_only_once() -> None:
         assert torch.equal(own, servers)
     with pytest.raises(ConfigError, match=r"called twice"):
         worker.synchronize(stepper.optimizer, stepper.model)
+
+
+def test_what_is_not_trained_outlives_the_server_too(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    before = {name: tensor.clone() for name, tensor in Desk(plan, build_model()).untrained.items()}
+    after = Desk(plan, other_start())  # a model of another randomness
+    assert sorted(before) == ["frozen", "scale"]
+    torch.testing.assert_close(after.untrained, before, rtol=0, atol=0)
+    assert torch.equal(after.shared_parameters()["w"], build_model().get_parameter("w"))
+
+
+def test_those_who_wait_go_on_when_all_are_told_to_stop() -> None:
+    desk = Desk(plan_of(method="local-sgd-async:every=1,staleness=0", num_workers=2), build_model())
+    assert desk.exchange(0, 1, 2, message(0.1)) == []
+    ((rank, reply),) = desk.stop()
+    assert (rank, reply.answer[0]) == (0, Control.PAUSE)
 
 
 def _tensors(model: nn.Module) -> tuple[Tensor, ...]:

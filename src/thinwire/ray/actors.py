@@ -110,7 +110,7 @@ class ServerActor:
 
     async def stop(self) -> None:
         """See :meth:`thinwire.ray.desk.Desk.stop`."""
-        self._opened().stop()
+        self._hand_out(self._opened().stop())
 
     async def model(self) -> bytes:
         """The trained parameters, for :func:`thinwire.ray.calls.from_bytes`."""

@@ -192,10 +192,11 @@ class Desk:
         self._turn.leaves_at[rank] = 0
         self._save()
 
-    def stop(self) -> None:
-        """Tell every worker, when its next message has come, to pause."""
+    def stop(self) -> list[tuple[int, Reply]]:
+        """Tell every worker, when its next message has come, to pause; the replies to those whose message is here."""
         self._turn.until = 0
         self._save()
+        return self._replies(self._server.answers(self._turn))
 
     def report(self) -> Report:
         """What was done so far."""

@@ -177,6 +177,7 @@ class AsyncTraining:
     ) -> None:
         """Keep what the server has, and end all actors; and the cluster, if it is this process's own."""
         with self._undo:
+            self._crew = None
             timeout_s = None if error is None else _LAST_WORDS_S
             with contextlib.ExitStack() as tolerant:
                 if error is not None:  # which is what is to be told
@@ -190,6 +191,6 @@ class AsyncTraining:
         return result_of(getattr(self._server, name).remote(*given), "the server", timeout_s)
 
     def _begun(self) -> tuple[Crew, Connection]:
-        if self._crew is None or self._connection is None or self._last is not None:
+        if self._crew is None or self._connection is None:
             raise ConfigError("this training is not under way; use it inside its with block")
         return self._crew, self._connection

@@ -138,12 +138,12 @@ class Server:
         if turn.offender is None:
             self._merge(turn, source, payload, self.size if size is None else size)
         turn.waiting[source] = before
-        return self._answers(turn)
+        return self.answers(turn)
 
     def repeat(self, turn: Turn, source: int) -> list[tuple[int, Tensor]]:
         """A message has come once more that was merged before: as :meth:`take`, but the model stays as it is."""
         turn.waiting[source] = None
-        return self._answers(turn)
+        return self.answers(turn)
 
     def join(self, turn: Turn, worker: int | None = None) -> int:
         """One more worker takes part from now on; its rank. Each message counts ``1 / P``, with ``P`` as it is then.
@@ -170,7 +170,18 @@ class Server:
             turn.active.discard(worker)
             turn.waiting.pop(worker, None)
             self.size -= 1
-        return self._answers(turn)
+        return self.answers(turn)
+
+    def answers(self, turn: Turn) -> list[tuple[int, Tensor]]:
+        """To all that need not wait (any longer) for the slowest, in the order in which they came."""
+        found = []
+        # Who leaves is waited for no longer, so that others may go on after it.
+        while ready := self._may_go_on(turn):
+            worker = ready[0]
+            model = turn.waiting.pop(worker)
+            is_last = self.num_merged >= turn.until or self._counts[worker] >= turn.leaves_at.get(worker, math.inf)
+            found.append((worker, self._answer(turn, worker, is_last, Dense(self._model) if model is None else model)))
+        return found
 
     def note_fetch(self, worker: int) -> None:
         """A worker has got the model as it is now, outside of an exchange: its staleness counts from here."""
@@ -227,17 +238,6 @@ class Server:
         self.max_staleness = max(self.max_staleness, staleness)
         self.num_merged += 1
         self._counts[source] += 1
-
-    def _answers(self, turn: Turn) -> list[tuple[int, Tensor]]:
-        """To all that need not wait (any longer) for the slowest, in the order in which they came."""
-        found = []
-        # Who leaves is waited for no longer, so that others may go on after it.
-        while ready := self._may_go_on(turn):
-            worker = ready[0]
-            model = turn.waiting.pop(worker)
-            is_last = self.num_merged >= turn.until or self._counts[worker] >= turn.leaves_at.get(worker, math.inf)
-            found.append((worker, self._answer(turn, worker, is_last, Dense(self._model) if model is None else model)))
-        return found
 
     def _may_go_on(self, turn: Turn) -> list[int]:
         if self._bound is None or turn.offender is not None or self.num_merged >= turn.until:
