@@ -15,9 +15,11 @@ from thinwire.exchanges.asynchronous import Control
 from thinwire.methods import parse_method
 from thinwire.payloads import Dense
 from thinwire.ray import AsyncWorker
-from thinwire.ray.desk import Desk, Plan
+from thinwire.ray.calls import to_bytes
+from thinwire.ray.desk import Desk
 from thinwire.ray.handle import resize
 from thinwire.ray.link import tensor_of_bytes
+from thinwire.ray.plan import Plan
 from thinwire.ray.seats import Reply
 from thinwire.ray.worker import Start
 from thinwire.simulator import Simulation
@@ -286,9 +288,20 @@ def test_another_training_goes_on_from_the_model_only_if_asked_to(tmp_path: Path
     del office.desk
     with pytest.raises(ConfigError, match=r"another training.*resume=True"):
         Desk(replace(office.plan, run="other"), build_model())
-    desk = Desk(replace(office.plan, run="other", resumes=True), build_model())
+    desk = Desk(replace(office.plan, run="other", resumes=True), other_start())
+    torch.testing.assert_close(desk.untrained["frozen"], build_model().get_parameter("frozen"), rtol=0, atol=0)
     assert torch.equal(desk.shared_parameters()["w"], trained)
     assert desk.report().num_merged == 0
+    del desk
+    with pytest.raises(ConfigError, match=r"another model than build_model makes"):
+        Desk(replace(office.plan, run="third", resumes=True), nn.Linear(2, 1))
+
+
+def test_a_file_that_is_no_servers_is_refused(tmp_path: Path) -> None:
+    for contents in (b"something else", to_bytes({"w": torch.ones(1)})):
+        (tmp_path / "server.pt").write_bytes(contents)
+        with pytest.raises(ConfigError, match=r"server.pt is not the state of a server"):
+            Desk(plan_of(tmp_path), build_model())
 
 
 def test_a_worker_begins_with_all_that_the_server_has_and_only_once() -> None:
@@ -320,3 +333,17 @@ def test_those_who_wait_go_on_when_all_are_told_to_stop() -> None:
 
 def _tensors(model: nn.Module) -> tuple[Tensor, ...]:
     return (*model.parameters(), *model.buffers())
+
+
+def test_what_could_not_be_saved_is_kept_by_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    office = Office(plan_of(tmp_path, num_workers=1, save_every=2, method=DENSE))
+    office.exchange(0, 1, 1, message(0.1).numpy().tobytes())
+
+    def fails(state: object) -> None:
+        raise ConfigError("the disk is full")
+
+    monkeypatch.setattr(office.desk._file, "save", fails)
+    with pytest.raises(ConfigError, match=r"disk is full"):
+        office.exchange(0, 2, 1, message(0.1).numpy().tobytes())
+    reply = office.exchange(0, 2, 1, message(0.1).numpy().tobytes())
+    assert (reply.expected, reply.covered) == (3, 0)

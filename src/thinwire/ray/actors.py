@@ -13,8 +13,9 @@ from thinwire.errors import ConfigError
 from thinwire.methods import Method
 from thinwire.plugins import import_package
 from thinwire.ray.calls import RayServer, to_bytes
-from thinwire.ray.desk import Desk, Plan
+from thinwire.ray.desk import Desk
 from thinwire.ray.link import tensor_of_bytes
+from thinwire.ray.plan import Plan
 from thinwire.ray.report import Report
 from thinwire.ray.seats import Reply
 from thinwire.ray.worker import AsyncWorker
@@ -60,6 +61,7 @@ class ServerActor:
         self._build_model = build_model
         self._desk: Desk | None = None
         self._terms = ""
+        self._digests: dict[str, bytes] = {}
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
 
     async def open(self) -> None:
@@ -82,7 +84,7 @@ class ServerActor:
                 f"the model of worker {rank} is not that of build_model: it has {terms!r}, the server {self._terms!r}"
             )
         size = desk.enter(rank)
-        others = {name: each for name, each in desk.untrained.items() if digest(each) != digests.get(name)}
+        others = {name: each for name, each in desk.untrained.items() if self._digests[name] != digests.get(name)}
         return size, desk.names, to_bytes({**others, **desk.shared_parameters()})
 
     async def exchange(self, rank: int, sequence: int, size: int, message: bytes) -> tuple[Any, ...]:
@@ -126,7 +128,8 @@ class ServerActor:
             if not isinstance(model, nn.Module):
                 raise ConfigError(f"build_model returned a {type(model).__name__}; it must make the initial model")
             self._terms = model_terms(model)
-            self._desk = Desk(self._plan, model)
+            desk = self._desk = Desk(self._plan, model)
+            self._digests = {name: digest(each) for name, each in desk.untrained.items()}
         return self._desk
 
     def _hand_out(self, replies: Sequence[tuple[int, Reply]]) -> None:

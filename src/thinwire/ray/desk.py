@@ -3,45 +3,20 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from thinwire.errors import ConfigError, ProtocolError, WorkerError
+from thinwire.errors import ProtocolError, WorkerError
 from thinwire.exchanges.asynchronous import Control
-from thinwire.methods import Method
 from thinwire.network import FRAME_NUM_BYTES
+from thinwire.ray.plan import Plan, begin_with, named_tensors
 from thinwire.ray.report import Report
 from thinwire.ray.seats import Reply, Seat, Standing, seats_of
 from thinwire.ray.server_file import ServerFile, taken
 from thinwire.steps import check_length
 from thinwire.wire import decode
 from thinwire.worker import Server
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a server is to do.
-
-    Args:
-        method: with an asynchronous server.
-        num_workers: that there are at the beginning.
-        until: after how many messages in all workers are told to pause.
-        folder: of the checkpoint; None: there is none.
-        save_every: after how many messages it is written.
-        run: names this training.
-        resumes: whether it begins with the model of another one, whose checkpoint is in the folder.
-    """
-
-    method: Method
-    num_workers: int
-    until: float
-    folder: str | None
-    save_every: int
-    run: str
-    resumes: bool = False
 
 
 class Desk:
@@ -64,16 +39,15 @@ class Desk:
         self._plan = plan
         self._file = None if plan.folder is None else ServerFile(plan.folder, plan.run)
         saved = None if self._file is None else self._file.load()
-        if saved is not None and saved["run"] != plan.run:
+        if self._file is not None and saved is not None and saved["run"] != plan.run:
             if not plan.resumes:
                 raise taken(plan.folder)
-            _begin_with(model, saved["server"]["tensors"])
+            begin_with(model, {**saved["server"]["tensors"], **self._file.load_untrained()})
             saved = None
         size = plan.num_workers if saved is None else saved["server"]["counters"]["size"]
         self._server = Server(plan.method, model, size=size)
         trained = self._server.shared_parameters()
-        named = dict(model.named_parameters()) | dict(model.named_buffers())
-        self._others = {name: each.detach() for name, each in named.items() if name not in trained}
+        self._others = {name: each.detach() for name, each in named_tensors(model).items() if name not in trained}
         self._turn = self._server.begin(plan.until)
         self._seats = {rank: Seat() for rank in range(plan.num_workers)}
         self._traffic = [0, 0]
@@ -258,8 +232,6 @@ class Desk:
         self._num_saved = 0
         if self._file is None:
             return
-        for seat in self._seats.values():
-            seat.covered = seat.merged
         state = {
             "server": self._server.state_dict(),
             "seats": [seat.to_state(rank) for rank, seat in self._seats.items()],
@@ -270,6 +242,8 @@ class Desk:
             "offending": [] if self._offending is None else [self._offending],
         }
         self._file.save(state)
+        for seat in self._seats.values():
+            seat.covered = seat.merged
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self._server.load_state_dict(state["server"])
@@ -281,19 +255,3 @@ class Desk:
         self._num_restarts = state["num_restarts"] + 1
         for message in state["offending"]:
             self._offending, self._turn.offender = message, decode(message)
-
-
-@torch.no_grad()
-def _begin_with(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    named = {name: each for name, each in model.named_parameters() if each.requires_grad}
-    if {name: each.shape for name, each in named.items()} != {name: each.shape for name, each in tensors.items()}:
-        raise ConfigError("the folder has another model than build_model makes: names or shapes of parameters differ")
-    for name, value in tensors.items():
-        named[name].copy_(value)
-
-
-def check_plan(plan: Plan) -> None:
-    """Raise :class:`ConfigError` for numbers that make no sense."""
-    for name, value in (("num_workers", plan.num_workers), ("save_every", plan.save_every), ("until", plan.until)):
-        if value < 1:
-            raise ConfigError(f"{name}={value} was given; it must be 1 or more")

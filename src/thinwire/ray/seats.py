@@ -41,7 +41,7 @@ class Seat:
 
     Args:
         merged: the number of its last message that was taken; they count from 1.
-        covered: that of the last one that is in a checkpoint.
+        covered: that of the last one that is in a checkpoint; in the checkpoint itself it is the last one.
         answered: that of the last one that was answered.
         standing: whether it is at work.
         counts: whether it is one of the ``P`` workers.
@@ -61,7 +61,7 @@ class Seat:
 
     def to_state(self, rank: int) -> dict[str, Any]:
         """Plain values, for a checkpoint that is read with ``weights_only=True``."""
-        return {**asdict(self), "standing": int(self.standing), "rank": rank}
+        return {**asdict(self), "standing": int(self.standing), "covered": self.merged, "rank": rank}
 
 
 def seats_of(saved: Iterable[Mapping[str, Any]]) -> dict[int, Seat]:

@@ -17,9 +17,9 @@ from thinwire.ray.actors import ServerActor, Shipped, WorkerActor
 from thinwire.ray.calls import from_bytes, result_of
 from thinwire.ray.clusters import Connection, worker_options
 from thinwire.ray.crew import Crew
-from thinwire.ray.desk import Plan, check_plan
+from thinwire.ray.plan import Plan, check_plan
 from thinwire.ray.report import Report
-from thinwire.ray.server_file import NAME, read, taken
+from thinwire.ray.server_file import NAME, taken
 from thinwire.ray.worker import AsyncWorker
 from thinwire.worker import needs_server
 
@@ -39,7 +39,8 @@ class AsyncTraining:
         build_model: makes the initial model, on the CPU.
         method: with a server, such as ``"qsparse-async:density=1%,every=8"``.
         num_workers: at the beginning.
-        until: after how many messages of this training in all the workers are told to pause; None: they decide.
+        until: after how many messages in all the workers are told to pause, those on their way being merged too; None:
+            they decide.
         folder: for the server's checkpoint, on the driver's node. Without it the death of the server ends the training.
         save_every: after how many messages the checkpoint is written; workers keep what it does not have.
         resume: begin with the model that another training has left in the folder.
@@ -86,7 +87,7 @@ class AsyncTraining:
             self._method, num_workers, math.inf if until is None else until, place, save_every, uuid.uuid4().hex, resume
         )
         check_plan(self._plan)
-        if place is not None and not resume and read(Path(place) / NAME) is not None:
+        if place is not None and not resume and (Path(place) / NAME).exists():
             raise taken(place)
         self._train, self._build_model, self._seed = train, build_model, seed
         self._tolerates, self._address, self._resources = tolerate_failures, address, resources_per_worker
