@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from thinwire.errors import WorkerError
+from thinwire.errors import NumericsError, WorkerError
 from thinwire.ray import crew as crew_module
 from thinwire.ray.crew import Crew
 
@@ -16,7 +16,9 @@ class RayError(Exception):
 
 
 class RayTaskError(RayError):
-    cause: BaseException | None = None
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__("a task failed")
+        self.cause = cause
 
 
 class ActorUnavailableError(RayError):
@@ -89,6 +91,31 @@ def test_who_has_died_is_left_out_and_all_dead_is_an_error(killed: list[Any]) ->
     crew.add(1, Actor("found"))
     assert crew.wait() == {1: "found"}
     assert left == [(0, True)]
+    crew.close()
+
+
+def test_an_error_of_a_workers_function_is_told_or_tolerated(killed: list[Any]) -> None:
+    left: list[tuple[int, bool]] = []
+    for tolerates in (False, True):
+        crew = Crew(lambda rank, is_dead: left.append((rank, is_dead)), tolerates)
+        crew.add(3, Actor(RayTaskError(ValueError("no data"))))
+        with pytest.raises(WorkerError, match="every worker" if tolerates else "worker 3 raised ValueError: no data"):
+            crew.wait()
+        crew.close()
+    assert left == [(3, True)]
+    crew = Crew(lambda rank, is_dead: left.append((rank, is_dead)), tolerates=True)
+    crew.add(0, Actor(RayTaskError(ValueError("no data"))))
+    crew.add(1, Actor("found"))
+    assert crew.wait() == {1: "found"}
+    crew.close()
+
+
+def test_what_is_not_finite_is_raised_whatever_is_tolerated(killed: list[Any]) -> None:
+    crew = Crew(lambda rank, is_dead: None, tolerates=True)
+    crew.add(0, Actor(RayTaskError(NumericsError("NaN"))))
+    crew.add(1, Actor("found"))
+    with pytest.raises(NumericsError, match="NaN"):
+        crew.wait()
     crew.close()
 
 
