@@ -40,6 +40,7 @@ REFERENCE = {
         "thinwire.integrations.sinks",
     ),
     "stores": ("thinwire.stores",),
+    "ray": ("thinwire.ray",),
     "theory": ("thinwire.theory",),
 }  # fmt: skip
 """Modules by the page of the reference that has them."""

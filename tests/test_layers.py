@@ -21,7 +21,7 @@ FLOORS = {
     "methods": 7,
     "worker": 8,
     **dict.fromkeys(("simulator", "distributed", "weights"), 9),
-    **dict.fromkeys(("experiments", "report", "integrations", "fault_tolerance"), 10),
+    **dict.fromkeys(("experiments", "report", "integrations", "fault_tolerance", "ray"), 10),
     **dict.fromkeys(("frontier", "pareto", "scaling", "shared_memory"), 11),
     "bench": 12,
     **dict.fromkeys(("planner", "evidence"), 13),
@@ -56,6 +56,7 @@ MANY_OPTIONS = {"cli", "methods"}
 """Where a parameter is an option of the user's: of a command, or of a method string."""
 MANY_ARGUMENTS = {
     "synchronize", "synchronize_by_store", "fault_tolerant", "compress_ddp", "DistributedOptimizer.__init__",
+    "AsyncTraining.__init__",
 }  # fmt: skip
 """The entrances for a training script, whose options all have defaults."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -35,7 +35,7 @@ def broadcast_parameters(transport: Transport, model: nn.Module) -> int:
                 f'LinkOptions(transport="nccl") was given for a model on {tensors[0].device}; move the model to a GPU, '
                 "or leave it out"
             )
-        hashes = np.frombuffer(b"".join(map(_hash, tensors)), np.uint8)
+        hashes = np.frombuffer(b"".join(map(digest, tensors)), np.uint8)
         everyone = torch.stack(transport.share_bytes(tensor_of(hashes.copy()))).view(transport.size, -1, _NUM_BYTES)
         differs = (everyone != everyone[0]).any(dim=2).any(dim=0)
         sent = [tensor for tensor, differ in zip(tensors, differs.tolist(), strict=True) if differ]
@@ -70,6 +70,7 @@ def _named(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     ]
 
 
-def _hash(tensor: Tensor) -> bytes:
+def digest(tensor: Tensor) -> bytes:
+    """8 bytes that stand for the values of a tensor."""
     data = array_of(tensor.detach().contiguous().view(-1).view(torch.uint8)).data
     return hashlib.blake2b(data, digest_size=_NUM_BYTES).digest()

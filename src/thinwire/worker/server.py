@@ -119,8 +119,15 @@ class Server:
         return Turn(until, dict(leaves_at), active)
 
     @torch.no_grad()
-    def take(self, turn: Turn, source: int, message: Tensor) -> list[tuple[int, Tensor]]:
+    def take(self, turn: Turn, source: int, message: Tensor, size: int | None = None) -> list[tuple[int, Tensor]]:
         """A message has come: merge it; what is to be sent to whom now.
+
+        Args:
+            turn: of :meth:`begin`.
+            source: the worker.
+            message: what it sent.
+            size: the number of workers that its sender knew of: the message counts ``1 / size``; by default as many as
+                there are now.
 
         Raises:
             WireError: it is not valid.
@@ -129,15 +136,30 @@ class Server:
         payload = self._reader.part(message, f"the message of worker {source}")
         before = Dense(self._model) if self._update.answers_before else None
         if turn.offender is None:
-            self._merge(turn, source, payload)
+            self._merge(turn, source, payload, self.size if size is None else size)
         turn.waiting[source] = before
-        return self._answers(turn)
+        return self.answers(turn)
 
-    def join(self, turn: Turn) -> int:
-        """One more worker takes part from now on; its rank. Each message counts ``1 / P``, with ``P`` as it is then."""
-        self._counts.append(min((self._counts[rank] for rank in turn.active), default=0))
-        self._fetched_at.append(self.num_merged)
-        rank = len(self._counts) - 1
+    def repeat(self, turn: Turn, source: int) -> list[tuple[int, Tensor]]:
+        """A message has come once more that was merged before: as :meth:`take`, but the model stays as it is."""
+        turn.waiting[source] = None
+        return self.answers(turn)
+
+    def join(self, turn: Turn, worker: int | None = None) -> int:
+        """One more worker takes part from now on; its rank. Each message counts ``1 / P``, with ``P`` as it is then.
+
+        Args:
+            turn: of :meth:`begin`.
+            worker: its rank, which may be that of one that has left; by default the next.
+        """
+        rank = len(self._counts) if worker is None else worker
+        if rank in turn.active:
+            return rank
+        slowest = min((self._counts[other] for other in turn.active), default=0)
+        for _ in range(len(self._counts), rank + 1):
+            self._counts.append(0)
+            self._fetched_at.append(self.num_merged)
+        self._counts[rank] = max(self._counts[rank], slowest)
         turn.active.add(rank)
         self.size += 1
         return rank
@@ -148,7 +170,22 @@ class Server:
             turn.active.discard(worker)
             turn.waiting.pop(worker, None)
             self.size -= 1
-        return self._answers(turn)
+        return self.answers(turn)
+
+    def answers(self, turn: Turn) -> list[tuple[int, Tensor]]:
+        """To all that need not wait (any longer) for the slowest, in the order in which they came."""
+        found = []
+        # Who leaves is waited for no longer, so that others may go on after it.
+        while ready := self._may_go_on(turn):
+            worker = ready[0]
+            model = turn.waiting.pop(worker)
+            is_last = self.num_merged >= turn.until or self._counts[worker] >= turn.leaves_at.get(worker, math.inf)
+            found.append((worker, self._answer(turn, worker, is_last, Dense(self._model) if model is None else model)))
+        return found
+
+    def note_fetch(self, worker: int) -> None:
+        """A worker has got the model as it is now, outside of an exchange: its staleness counts from here."""
+        self._fetched_at[worker] = self.num_merged
 
     @property
     def max_message_num_bytes(self) -> int:
@@ -189,9 +226,9 @@ class Server:
         self._fetched_at = list(counters["fetched_at"])
         self._staleness_sum, self.max_staleness = counters["staleness"]
 
-    def _merge(self, turn: Turn, source: int, payload: Payload) -> None:
+    def _merge(self, turn: Turn, source: int, payload: Payload, size: int) -> None:
         merged = copy_of(self._model)
-        self._update.merge(merged, payload, self.size)
+        self._update.merge(merged, payload, size)
         if not is_finite(merged):
             turn.offender = payload
             return
@@ -201,17 +238,6 @@ class Server:
         self.max_staleness = max(self.max_staleness, staleness)
         self.num_merged += 1
         self._counts[source] += 1
-
-    def _answers(self, turn: Turn) -> list[tuple[int, Tensor]]:
-        """To all that need not wait (any longer) for the slowest, in the order in which they came."""
-        found = []
-        # Who leaves is waited for no longer, so that others may go on after it.
-        while ready := self._may_go_on(turn):
-            worker = ready[0]
-            model = turn.waiting.pop(worker)
-            is_last = self.num_merged >= turn.until or self._counts[worker] >= turn.leaves_at.get(worker, math.inf)
-            found.append((worker, self._answer(turn, worker, is_last, Dense(self._model) if model is None else model)))
-        return found
 
     def _may_go_on(self, turn: Turn) -> list[int]:
         if self._bound is None or turn.offender is not None or self.num_merged >= turn.until:
