@@ -4,6 +4,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,7 +27,7 @@ def main(folder: Path) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     links = thinwire.LinkOptions(timeout=timedelta(seconds=60))
     with thinwire.synchronize(optimizer, model, "signtopk:density=5%,every=5", links=links) as sync:
-        parts = {"model": model, "optimizer": optimizer, "thinwire": sync}
+        parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "thinwire": sync}
         checkpoints = thinwire.Checkpoints(folder / "checkpoints", parts)
         begin = checkpoints.load() or 0
         torch.save(sync.state_dict()["worker"]["tensors"], folder / f"begin-{begin}-{rank}-of-{size}.pt")
