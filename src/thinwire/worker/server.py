@@ -192,10 +192,6 @@ class Server:
         """The longest message that a worker can send."""
         return self._longest
 
-    def num_merged_of(self, worker: int) -> int:
-        """How many messages of a worker were merged, from those that it was said to have when it joined."""
-        return self._counts[worker]
-
     def state_dict(self) -> dict[str, Any]:
         """The model by parameter name, and the counts."""
         counters = {
