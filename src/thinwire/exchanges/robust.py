@@ -34,9 +34,9 @@ class RobustGather:
 
     With ``x_p[i]`` sorted over the ``P`` workers (Yin et al. 2018, "Byzantine-robust distributed learning", definitions
     1 and 2): ``"median"`` is the middle one, of an even number the mean of the two in the middle; ``"trimmed"`` is the
-    mean of what is left without the ``floor(trim P)`` smallest and as many largest. Both lie between the smallest and
-    the largest entry of the honest workers, as long as the others are fewer than half of all, or no more than are cut
-    off at an end.
+    mean of what is left without the ``floor(trim P)`` smallest (at least one, of three workers or more) and as many
+    largest. Both lie between the smallest and the largest entry of the honest workers, as long as the others are fewer
+    than half of all, or no more than are cut off at an end.
 
     It defends against values, not against everything: a worker that sends NaN still stops the training (all raise the
     same error), and a mean of honest workers with unlike data is not the median of them, which is biased. What
@@ -84,19 +84,19 @@ class RobustGather:
         """How many of ``size`` values are left out at each end.
 
         Example:
-            >>> [RobustGather("trimmed").num_trimmed(size) for size in (3, 4, 8)]
-            [0, 1, 2]
+            >>> [RobustGather("trimmed").num_trimmed(size) for size in (2, 3, 4, 8)]
+            [0, 1, 1, 2]
             >>> [RobustGather("median").num_trimmed(size) for size in (3, 4)]
             [1, 1]
         """
-        return (size - 1) // 2 if self.kind == "median" else math.floor(self.trim * size)
+        most = (size - 1) // 2
+        return most if self.kind == "median" else min(max(1, math.floor(self.trim * size)), most)
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Nothing is remembered.
 
         Raises:
-            ConfigError: each worker sends entries of its own choice, so that of most entries the middle is 0; or so few
-                workers that nothing is cut off.
+            ConfigError: each worker sends entries of its own choice, so that of most entries the middle is 0.
         """
         numel = ctx.segments.numel
         if num_entries(compressor.outline(ctx.segments)) < numel and not compressor.traits(max(numel, 2)).linear:
@@ -104,11 +104,6 @@ class RobustGather:
                 f"{compressor} lets each worker choose which entries it sends, and {self} would take 0 for those that "
                 "few have sent; take messages of all entries (QSGD, Sign), or of entries that all have in common "
                 "(SharedSeedRandK)"
-            )
-        if ctx.size > 2 and not self.num_trimmed(ctx.size):
-            raise ConfigError(
-                f"{self} cuts off nothing of {ctx.size} workers; give a trim of {math.ceil(100 / ctx.size) / 100} or "
-                "more, or kind=median"
             )
         return {}
 
