@@ -31,7 +31,9 @@ def test_a_notebook_runs_and_keeps_no_output(name: str, tmp_path: Path) -> None:
 
 
 def test_every_example_is_in_the_index() -> None:
-    there = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
+    kinds = (".py", ".ipynb", ".yaml")
+    found = (*EXAMPLES.iterdir(), *(EXAMPLES / "launchers").iterdir())
+    there = {path.relative_to(EXAMPLES).as_posix() for path in found if path.suffix in kinds}
     rows = re.findall(r"^\| \[(\S+)\]\((\S+)\) \| (.+) \| (.+) \|$", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     assert {name for name, _, _, _ in rows} == there
     assert there >= {f"{name}.ipynb" for name in NOTEBOOKS}
