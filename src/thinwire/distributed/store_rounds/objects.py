@@ -141,10 +141,10 @@ class Objects:
             self.traffic += Traffic(bytes_received=len(found))
         return found
 
-    def names(self, folder: str) -> list[str]:
-        """Names of all objects below a folder of the run, ascending."""
+    def names(self, under: str) -> list[str]:
+        """Names of all objects below a name of the run, ascending."""
         begin = len(self.run) + 1
-        return [name[begin:] for name in _ask(lambda: self.store.names(f"{self.run}/{folder}"))]
+        return [name[begin:] for name in _ask(lambda: self.store.names(f"{self.run}/{under}"))]
 
     def delete(self, name: str) -> None:
         """Remove an object, if there is one."""
