@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from thinwire.arrays import CPU, Pool, copy_of, empty_array, zeros
+from thinwire.arrays import CPU, Pool, array_of, copy_of, empty_array, zeros
 
 F32 = np.dtype(np.float32)
 LARGE = 1 << 19
@@ -114,10 +114,15 @@ def test_a_forked_process_has_memory_of_its_own() -> None:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        mine.fill_(7.0)
-        other = zeros(1 << 19, torch.device("cpu")).fill_(9.0)
+        # Threads of OpenMP, which tests before this one may have started, are not in the child, and torch would wait.
+        torch.set_num_threads(1)
+        array_of(mine)[:] = 7.0
+        other = array_of(zeros(1 << 19, torch.device("cpu")))
+        other[:] = 9.0
         os.write(write, b"%d" % int(other[0]))
         os._exit(0)
+    os.close(write)  # a child that ends without a word is not waited for
     assert os.read(read, 1) == b"9"
+    os.close(read)
     os.waitpid(child, 0)
     assert not mine.any()
