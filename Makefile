@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 	  --task digits --workers 8 --steps 300 --tune-steps 150 --target 0.95 --network 100Mbit,20ms --out runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -k "not law_of_the_mean and not law_of_the_error" $(QUICK)
