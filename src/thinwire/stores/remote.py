@@ -17,7 +17,7 @@ _ALREADY_THERE = ("PreconditionFailed", "412")
 _AT_ONCE = ("ConditionalRequestConflict", "409")
 _MOST_TRIES = 10
 _IN_MEMORY = threading.Lock()
-"""fsspec's memory is this process's, and its check and its write are two steps."""
+"""fsspec's memory is this process's: check and write are two steps, and a listing fails if another thread writes."""
 
 
 class FsspecStore:
@@ -72,7 +72,7 @@ class FsspecStore:
     def put(self, name: str, contents: bytes | memoryview) -> None:
         """One request to write."""
         path = self._path(name)
-        with _told(name):
+        with _told(name), self._alone():
             self._files.pipe_file(path, bytes(contents))
 
     def create(self, name: str, contents: bytes | memoryview) -> bool:
@@ -89,7 +89,7 @@ class FsspecStore:
     def get(self, name: str, max_num_bytes: int) -> bytes | None:
         """One request to read, of a range that is one byte longer than allowed."""
         path = self._path(name)
-        with _told(name):
+        with _told(name), self._alone():
             try:
                 contents: bytes = self._files.cat_file(path, start=0, end=max_num_bytes + 1)
             except FileNotFoundError as error:
@@ -105,7 +105,7 @@ class FsspecStore:
     def names(self, under: str) -> Sequence[str]:
         """A request to list for each thousand objects below the name."""
         top = self._path(under) if under else self._top
-        with _told(under):
+        with _told(under), self._alone():
             try:
                 found = self._files.find(top)
             except FileNotFoundError as error:
@@ -117,8 +117,12 @@ class FsspecStore:
     def delete(self, name: str) -> None:
         """One request to delete."""
         path = self._path(name)
-        with _told(name), contextlib.suppress(FileNotFoundError):
+        with _told(name), self._alone(), contextlib.suppress(FileNotFoundError):
             self._files.rm_file(path)
+
+    def _alone(self) -> contextlib.AbstractContextManager[object]:
+        """Other threads wait, where the place is this process's memory."""
+        return _IN_MEMORY if self._protocol == "memory" else contextlib.nullcontext()
 
     def _path(self, name: str) -> str:
         return f"{self._top}/{check_name(name)}"
@@ -147,7 +151,7 @@ class FsspecStore:
         with _told(name):
             for left in reversed(range(_MOST_TRIES)):
                 try:
-                    with _IN_MEMORY if self._protocol == "memory" else contextlib.nullcontext():
+                    with self._alone():
                         self._files.pipe_file(path, contents, mode="create")
                     return True
                 except FileExistsError:
