@@ -18,7 +18,16 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of
 from thinwire.errors import ConfigError, WireError
-from thinwire.kernels.entropy.arithmetic import byte_at, end_of, learn, middle_of, pass_agreed, write_agreed
+from thinwire.kernels.entropy.arithmetic import (
+    NOT_SHORTEST,
+    first_number,
+    learn,
+    middle_of,
+    pass_agreed,
+    pass_end,
+    write_agreed,
+    write_end,
+)
 from thinwire.kernels.entropy.gap_streams import ENDED, REASONS, TOO_LARGE
 from thinwire.kernels.entropy.rice import gaps_of
 from thinwire.kernels.jit.compiling import helper, kernel
@@ -32,8 +41,7 @@ MAX_WIDTH = 48
 
 _FIRST_ENDS, _EVEN = 20000, 32768
 _LONGEST = MAX_WIDTH + 1
-_NOT_SHORTEST = -4
-_REASONS = {**REASONS, _NOT_SHORTEST: "the last bytes of the indices are not those that an encoder writes"}
+_REASONS = {**REASONS, NOT_SHORTEST: "the last bytes of the indices are not those that an encoder writes"}
 
 
 def adaptive_encode(indices: Tensor) -> Tensor:
@@ -147,12 +155,7 @@ def _encode(gaps: Any, data: Any) -> Any:
             middle = low + ((high - low) >> 1)
         if written > data.size:
             return ENDED
-    start, num_bytes = end_of(low, high)
-    if written + num_bytes > data.size:
-        return ENDED
-    for place in range(num_bytes):
-        data[written + place] = np.uint8(start >> (24 - 8 * place))
-    return written + num_bytes
+    return write_end(low, high, data, written)
 
 
 @kernel
@@ -160,9 +163,7 @@ def _decode(data: Any, numel: int, indices: Any) -> Any:
     estimates = _new_estimates()
     low = np.int64(0)
     high = np.int64(0xFFFFFFFF)
-    code = np.int64(0)
-    for place in range(4):
-        code |= byte_at(data, place) << (24 - 8 * place)
+    code = first_number(data)
     # Bytes that the interval has passed; four more lie in `code`.
     passed = 0
     index = np.int64(-1)
@@ -195,10 +196,4 @@ def _decode(data: Any, numel: int, indices: Any) -> Any:
         if index >= numel:
             return TOO_LARGE
         indices[j] = index
-    start, num_bytes = end_of(low, high)
-    if passed + num_bytes > data.size:
-        return ENDED
-    for place in range(num_bytes):
-        if data[passed + place] != np.uint8(start >> (24 - 8 * place)):
-            return _NOT_SHORTEST
-    return passed + num_bytes
+    return pass_end(low, high, data, passed)

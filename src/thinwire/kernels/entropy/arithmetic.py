@@ -9,9 +9,29 @@ from typing import Any
 
 import numpy as np
 
+from thinwire.kernels.entropy.gap_streams import ENDED
 from thinwire.kernels.jit.compiling import helper
 
 _FAST, _SLOW = 4, 7
+NOT_SHORTEST = -4
+"""What a reader says of last bytes that are not those that a writer ends with; beside the signs of ``gap_streams``."""
+
+
+@helper
+def _end_of(low: Any, high: Any) -> Any:
+    """The fewest bytes after which any others may follow inside the interval, as a number and how many."""
+    for num_bytes in range(4):
+        step = np.int64(1) << (32 - 8 * num_bytes)
+        start = (low + step - 1) // step * step
+        if start + step - 1 <= high:
+            return start, num_bytes
+    return low, 4
+
+
+@helper
+def _byte_at(data: Any, position: Any) -> Any:
+    """The byte there; zeros follow the end."""
+    return np.int64(data[position]) if position < data.size else np.int64(0)
 
 
 @helper
@@ -46,23 +66,38 @@ def pass_agreed(low: Any, high: Any, code: Any, data: Any, passed: Any) -> Any:
     while (low ^ high) >> 24 == 0:
         low = (low << 8) & np.int64(0xFFFFFFFF)
         high = ((high << 8) & np.int64(0xFFFFFFFF)) | 0xFF
-        code = ((code << 8) & np.int64(0xFFFFFFFF)) | byte_at(data, passed + 4)
+        code = ((code << 8) & np.int64(0xFFFFFFFF)) | _byte_at(data, passed + 4)
         passed += 1
     return low, high, code, passed
 
 
 @helper
-def end_of(low: Any, high: Any) -> Any:
-    """The fewest bytes after which any others may follow inside the interval, as a number and how many."""
-    for num_bytes in range(4):
-        step = np.int64(1) << (32 - 8 * num_bytes)
-        start = (low + step - 1) // step * step
-        if start + step - 1 <= high:
-            return start, num_bytes
-    return low, 4
+def write_end(low: Any, high: Any, data: Any, written: Any) -> Any:
+    """End the code: how many bytes it has, or ``ENDED`` if ``data`` cannot hold them."""
+    start, num_bytes = _end_of(low, high)
+    if written + num_bytes > data.size:
+        return ENDED
+    for place in range(num_bytes):
+        data[written + place] = np.uint8(start >> (24 - 8 * place))
+    return written + num_bytes
 
 
 @helper
-def byte_at(data: Any, position: Any) -> Any:
-    """The byte there; zeros follow the end."""
-    return np.int64(data[position]) if position < data.size else np.int64(0)
+def first_number(data: Any) -> Any:
+    """What a reader begins with: the first four bytes."""
+    code = np.int64(0)
+    for place in range(4):
+        code |= _byte_at(data, place) << (24 - 8 * place)
+    return code
+
+
+@helper
+def pass_end(low: Any, high: Any, data: Any, passed: Any) -> Any:
+    """Where a code ends that a reader has read: a place in ``data``, or what is wrong with its last bytes."""
+    start, num_bytes = _end_of(low, high)
+    if passed + num_bytes > data.size:
+        return ENDED
+    for place in range(num_bytes):
+        if data[passed + place] != np.uint8(start >> (24 - 8 * place)):
+            return NOT_SHORTEST
+    return passed + num_bytes

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from thinwire.arrays import array_of, empty_array, tensor_of
 from thinwire.errors import ConfigError, WireError
+from thinwire.kernels.entropy.arithmetic import NOT_SHORTEST
 from thinwire.kernels.entropy.gap_streams import REASONS
 from thinwire.kernels.entropy.word_steps_numba import (
-    NOT_SHORTEST,
     OTHER_COUNT,
     count_words,
     decode_words,

@@ -4,7 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from thinwire.kernels.entropy.arithmetic import byte_at, end_of, learn, middle_of, pass_agreed, write_agreed
+from thinwire.kernels.entropy.arithmetic import (
+    NOT_SHORTEST,
+    first_number,
+    learn,
+    middle_of,
+    pass_agreed,
+    pass_end,
+    write_agreed,
+    write_end,
+)
 from thinwire.kernels.entropy.gap_streams import ENDED, TOO_LARGE
 from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.intrinsics import count_leading_zeros, empty
@@ -17,7 +26,7 @@ _NUMBER = 3 * _LONGEST
 _COUNTS, _GAPS, _STEPS, _SIGN = 0, _NUMBER, 2 * _NUMBER, 3 * _NUMBER
 _NUM_CLASSES = 256
 _FIRST_ENDS, _EVEN = 20000, 32768
-NOT_SHORTEST, OTHER_COUNT = -4, -5
+OTHER_COUNT = -5
 
 
 @kernel
@@ -162,21 +171,14 @@ def encode_words(before: Any, after: Any, shift: Any, mask: Any, bits: Any, rank
             event += 1
             if written > data.size:
                 return ENDED
-    start, num_bytes = end_of(low, high)
-    if written + num_bytes > data.size:
-        return ENDED
-    for place in range(num_bytes):
-        data[written + place] = np.uint8(start >> (24 - 8 * place))
-    return written + num_bytes
+    return write_end(low, high, data, written)
 
 
 @helper
 def _read_events(sizes: Any, ends: Any, half: Any, data: Any, ranks: Any, steps: Any) -> Any:
     """Ranks and steps in the order of classes, and where each class ends; 0, or what is wrong."""
     estimates = _new_estimates()
-    low, high, code, passed = np.int64(0), np.int64(0xFFFFFFFF), np.int64(0), 0
-    for place in range(4):
-        code |= byte_at(data, place) << (24 - 8 * place)
+    low, high, code, passed = np.int64(0), np.int64(0xFFFFFFFF), first_number(data), 0
     event = 0
     for group in range(_NUM_CLASSES):
         ends[group] = event
@@ -201,13 +203,10 @@ def _read_events(sizes: Any, ends: Any, half: Any, data: Any, ranks: Any, steps:
         ends[group] = event
     if event != ranks.size:
         return OTHER_COUNT
-    start, num_bytes = end_of(low, high)
-    if passed + num_bytes != data.size:
-        return ENDED if passed + num_bytes > data.size else NOT_SHORTEST
-    for place in range(num_bytes):
-        if data[passed + place] != np.uint8(start >> (24 - 8 * place)):
-            return NOT_SHORTEST
-    return 0
+    end = pass_end(low, high, data, passed)
+    if end < 0:
+        return end
+    return 0 if end == data.size else NOT_SHORTEST
 
 
 @kernel
