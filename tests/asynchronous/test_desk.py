@@ -10,6 +10,7 @@ import torch
 from asynchronous.bowls import METHOD, NUMEL, Stepper, build_model, conserved, moved, other_start, set_gradient
 from torch import Tensor, nn
 
+from thinwire.distributed.optimizer_hooks import OptimizerHooks
 from thinwire.errors import ConfigError, NumericsError, ProtocolError, WireError, WorkerError
 from thinwire.exchanges.asynchronous import Control
 from thinwire.methods import parse_method
@@ -17,7 +18,6 @@ from thinwire.payloads import Dense
 from thinwire.ray import AsyncWorker
 from thinwire.ray.calls import to_bytes
 from thinwire.ray.desk import Desk
-from thinwire.ray.handle import resize
 from thinwire.ray.link import tensor_of_bytes
 from thinwire.ray.plan import Plan
 from thinwire.ray.seats import Reply
@@ -190,9 +190,21 @@ def test_a_residual_is_worth_the_same_in_another_crew() -> None:
     steps(stepper, 0, 4)
     worker = stepper.handle.worker
     owed = worker.exchanged.channels[0].memory["residual"].double() / 3
-    resize(worker, 7)
+    worker.resize(worker.rank, 7)
     assert (worker.size, worker.runner.size, worker.rank) == (7, 7, 0)
     torch.testing.assert_close(worker.exchanged.channels[0].memory["residual"].double() / 7, owed, rtol=0, atol=1e-7)
+
+
+def test_an_optimizer_that_has_a_handle_is_refused_before_the_server_hears_of_it() -> None:
+    office, model = Office(plan_of()), build_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    hooks = OptimizerHooks(optimizer, lambda args, kwargs: None, lambda: None)
+    before = office.desk.report()
+    with pytest.raises(ConfigError, match="synchronized already"):
+        office.worker(0).synchronize(optimizer, model)
+    assert office.desk.report() == before
+    hooks.remove()
+    office.worker(0).synchronize(optimizer, model).close()
 
 
 def message(value: float) -> Tensor:

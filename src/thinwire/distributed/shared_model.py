@@ -18,16 +18,17 @@ def shared_model(worker: Worker) -> Iterator[nn.Module]:
         keep_shared(worker)
         yield worker.model
     finally:
-        _write(worker, own)
+        write_parameters(worker, own)
 
 
 def keep_shared(worker: Worker) -> None:
     """Leave the shared parameters in a worker's model."""
-    _write(worker, {name: param.clone() for name, param in worker.shared_parameters().items()})
+    write_parameters(worker, {name: param.clone() for name, param in worker.shared_parameters().items()})
 
 
 @torch.no_grad()
-def _write(worker: Worker, values: Mapping[str, Tensor]) -> None:
+def write_parameters(worker: Worker, values: Mapping[str, Tensor]) -> None:
+    """Let a worker's parameters have these values, by name; they count as its own work."""
     named = worker.parameters()
     torch._foreach_copy_([local_part(named[name]) for name in values], list(values.values()))
     worker.accept_values()

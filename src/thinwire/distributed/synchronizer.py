@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from thinwire.distributed.averaged import check_not_averaged
 from thinwire.distributed.closures import Once
 from thinwire.distributed.handle_options import HandleOptions
+from thinwire.distributed.optimizer_hooks import Changed, OptimizerHooks, check_unattached
 from thinwire.distributed.replicas import guard_worker
 from thinwire.distributed.shared_model import keep_shared, shared_model
 from thinwire.distributed.starting_point import broadcast_parameters, common_terms
-from thinwire.distributed.step_gradients import StepGradients
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging, Method, ModelAveraging
@@ -67,12 +67,8 @@ class Synchronizer:
         self._clock = self.transport.clock = StepClock() if options.profile else None
         self.worker.exchanged.drive(self._clock, sums_stay=self.transport.sums_stay)
         self._clip_grad_norm = clip_grad_norm
-        self._gradients = StepGradients(optimizer)
         self._has_failed = False
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
-        ]
+        self._hooks = OptimizerHooks(optimizer, self._before, self._after)
 
     @property
     def model(self) -> nn.Module:
@@ -183,13 +179,10 @@ class Synchronizer:
         Warns:
             UserWarning: local steps were made since the last exchange; :meth:`flush` would have shared them.
         """
-        if self._handles and self.worker.num_unshared_steps and self.steps_together and not self._has_failed:
+        is_open = self._hooks.are_there
+        if is_open and self.worker.num_unshared_steps and self.steps_together and not self._has_failed:
             self._warn_unshared("they stay in this process's model alone")
-        for handle in self._handles:
-            handle.remove()
-        if self._handles:
-            self._gradients.close()
-        self._handles = []
+        self._hooks.remove()
         self.transport.close()
 
     def __enter__(self) -> "Synchronizer":
@@ -202,7 +195,7 @@ class Synchronizer:
         """Flush and close; the other processes hear of an error that ends the block, and do not wait."""
         self._has_failed = error is not None
         try:
-            if error is None and self._handles:
+            if error is None and self._hooks.are_there:
                 self.flush()
         except BaseException as raised:
             self._has_failed = True
@@ -221,27 +214,24 @@ class Synchronizer:
             stacklevel=3,
         )
 
-    def _before(
-        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         """Before the optimizer's own step: gradients are exchanged, or hidden if there is to be no step."""
-        changed: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        changed: Changed = None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is not None and isinstance(self.worker.method, GradientAveraging):
             # It makes the gradients, so it is called before they are exchanged, and not again.
             with torch.enable_grad():
                 loss = closure()
-            changed = ((args[0], Once(loss, type(optimizer).__name__)), {})
-        is_scaled, overflow = self._gradients.take_scale()
+            changed = ((args[0], Once(loss, type(self.optimizer).__name__)), {})
+        is_scaled, overflow = self._hooks.gradients.take_scale()
         steps = self.transport.run(self.worker.before_step(skips=is_scaled))
         if not steps or (overflow and isinstance(self.worker.method, ModelAveraging)):
-            self._gradients.hide()
+            self._hooks.gradients.hide()
         elif self._clip_grad_norm is not None:
-            self._gradients.clip(self._clip_grad_norm)
+            self._hooks.gradients.clip(self._clip_grad_norm)
         return changed
 
-    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._gradients.show()
+    def _after(self) -> None:
         self.transport.run(self.worker.after_step())
         if self._guarded is not None:
             self._guarded.after_step(self.worker.num_steps)
@@ -256,6 +246,4 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, method: Method) -> None:
             "LBFGS evaluates the loss several times a step, and each would need an exchange; take a method that "
             "averages models, or another optimizer"
         )
-    hooks = optimizer._optimizer_step_pre_hooks.values()
-    if any(isinstance(getattr(hook, "__self__", None), Synchronizer) for hook in hooks):
-        raise ConfigError("this optimizer is synchronized already; close the first synchronizer")
+    check_unattached(optimizer)

@@ -8,11 +8,12 @@ from torch import nn
 
 from thinwire.distributed.addresses import told_lighthouse
 from thinwire.distributed.link_options import LinkOptions
+from thinwire.distributed.optimizer_hooks import check_unattached
 from thinwire.distributed.starting_point import common_terms
 from thinwire.errors import ConfigError
 from thinwire.exchanges import AllReduce, Gather
 from thinwire.fault_tolerance.crew import link_options
-from thinwire.fault_tolerance.handle import FaultTolerant, check_unattached
+from thinwire.fault_tolerance.handle import FaultTolerant
 from thinwire.fault_tolerance.membership import LighthouseMembership, host_towards
 from thinwire.fault_tolerance.participant import Participant
 from thinwire.fault_tolerance.session import Session, SessionOptions

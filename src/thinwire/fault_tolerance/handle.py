@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinwire.distributed.optimizer_hooks import OptimizerHooks
 from thinwire.distributed.shared_model import keep_shared, shared_model
-from thinwire.distributed.step_gradients import StepGradients
-from thinwire.distributed.synchronizer import Synchronizer
-from thinwire.errors import ConfigError
 from thinwire.fault_tolerance.session import Participation, Session
 from thinwire.worker import Worker
 
@@ -27,12 +25,8 @@ class FaultTolerant:
         self.optimizer = optimizer
         self.worker = worker
         self.session = session
-        self._gradients = StepGradients(optimizer)
         self._has_failed = False
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
-        ]
+        self._hooks = OptimizerHooks(optimizer, self._before, self._after)
 
     @property
     def model(self) -> nn.Module:
@@ -111,7 +105,7 @@ class FaultTolerant:
         Warns:
             UserWarning: local steps were made since the last exchange; :meth:`flush` would have shared them.
         """
-        if not self._handles:
+        if not self._hooks.are_there:
             return
         if self.worker.num_unshared_steps and not self._has_failed:
             warnings.warn(
@@ -119,7 +113,7 @@ class FaultTolerant:
                 "alone. Call flush() on every participant when training is over",
                 stacklevel=2,
             )
-        self._detach()
+        self._hooks.remove()
         self.session.close()
 
     def __enter__(self) -> "FaultTolerant":
@@ -131,39 +125,25 @@ class FaultTolerant:
     ) -> None:
         """Flush and close; after an error the others hear of it, and go on."""
         try:
-            if error is None and self._handles:
+            if error is None and self._hooks.are_there:
                 self.flush()
         except BaseException as raised:
             error = raised
             raise
         finally:
             self._has_failed = error is not None
-            if error is not None and self._handles:
-                self._detach()
+            if error is not None and self._hooks.are_there:
+                self._hooks.remove()
                 self.session.abort(error)
             self.close()
 
-    def _detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._gradients.close()
-
-    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the optimizer's own step: a step whose gradients overflowed under a loss scale moves nothing."""
-        _, overflow = self._gradients.take_scale()
-        next(self.worker.before_step(), None)  # under model averaging it asks for nothing
+        _, overflow = self._hooks.gradients.take_scale()
+        self.session.participant.rounds.begin_step()
         if overflow:
-            self._gradients.hide()
+            self._hooks.gradients.hide()
 
-    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._gradients.show()
+    def _after(self) -> None:
         if self.session.participant.rounds.count_step():
             self.session.exchange(is_due=True)
-
-
-def check_unattached(optimizer: torch.optim.Optimizer) -> None:
-    """Raise :class:`ConfigError` if the optimizer's steps exchange something already."""
-    owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
-    if any(isinstance(owner, FaultTolerant | Synchronizer) for owner in owners):
-        raise ConfigError("this optimizer has a handle already, which exchanges at its steps; close that one first")

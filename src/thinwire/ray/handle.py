@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from thinwire.distributed.step_gradients import StepGradients
+from thinwire.distributed.optimizer_hooks import OptimizerHooks
+from thinwire.distributed.shared_model import shared_model
 from thinwire.errors import ConfigError
 from thinwire.ray.link import ServerLink
 from thinwire.worker import Worker
@@ -29,11 +29,7 @@ class AsyncHandle:
         self._link = link
         self._clip_grad_norm = clip_grad_norm
         self._end = end
-        self._gradients = StepGradients(worker.optimizer)
-        self._hooks = [
-            worker.optimizer.register_step_pre_hook(self._before),
-            worker.optimizer.register_step_post_hook(self._after),
-        ]
+        self._hooks = OptimizerHooks(worker.optimizer, self._before, self._after)
 
     @property
     def model(self) -> nn.Module:
@@ -77,18 +73,14 @@ class AsyncHandle:
     @contextmanager
     def shared_model(self) -> Iterator[nn.Module]:
         """Inside the block the model holds :meth:`shared_parameters`, to be evaluated or saved; after it its own."""
-        own = {name: param.detach().clone() for name, param in self.worker.parameters().items()}
-        try:
-            self._write({name: value.clone() for name, value in self.shared_parameters().items()})
-            yield self.model
-        finally:
-            self._write(own)
+        with shared_model(self.worker) as model:
+            yield model
 
     def close(self) -> None:
         """Leave the optimizer as it was found, and tell the server that no message follows."""
-        if not self._hooks:
+        if not self._hooks.are_there:
             return
-        self._release()
+        self._hooks.remove()
         self._end()
 
     def __enter__(self) -> "AsyncHandle":
@@ -102,43 +94,17 @@ class AsyncHandle:
         if error is None:
             self.close()
         else:
-            self._release()
+            self._hooks.remove()
 
-    def _release(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        if self._hooks:
-            self._gradients.close()
-        self._hooks = []
-
-    @torch.no_grad()
-    def _write(self, values: dict[str, Tensor]) -> None:
-        named = self.worker.parameters()
-        torch._foreach_copy_([named[name] for name in values], list(values.values()))
-        self.worker.accept_values()
-
-    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the optimizer's own step: gradients are hidden if there is to be none, or clipped."""
-        is_scaled, overflow = self._gradients.take_scale()
+        is_scaled, overflow = self._hooks.gradients.take_scale()
         self._link.run(self.worker.before_step(skips=is_scaled))
         if overflow:
-            self._gradients.hide()
+            self._hooks.gradients.hide()
         elif self._clip_grad_norm is not None:
-            self._gradients.clip(self._clip_grad_norm)
+            self._hooks.gradients.clip(self._clip_grad_norm)
 
-    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._gradients.show()
+    def _after(self) -> None:
         self._link.run(self.worker.after_step())
-        resize(self.worker, self._link.size)
-
-
-@torch.no_grad()
-def resize(worker: Worker, size: int) -> None:
-    """A worker is one of another number of workers from now on; what it owes, ``m / P``, is what it owed.
-
-    Its rank stays, and may be higher than their number, where others have left.
-    """
-    if size == worker.size:
-        return
-    worker.exchanged.resize(worker.rank, size)
-    worker.size = worker.runner.size = size
+        self.worker.resize(self.worker.rank, self._link.size)

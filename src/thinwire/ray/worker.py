@@ -6,10 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from thinwire.distributed.optimizer_hooks import check_unattached
 from thinwire.distributed.starting_point import digest, model_terms
 from thinwire.errors import ConfigError
 from thinwire.methods import Method
-from thinwire.ray.handle import AsyncHandle, resize
+from thinwire.ray.handle import AsyncHandle
 from thinwire.ray.link import ServerCalls, ServerLink
 from thinwire.worker import Worker
 from thinwire.worker.parameters import plain_name
@@ -78,7 +79,8 @@ class AsyncWorker:
             clip_grad_norm: the largest norm of the gradient that the optimizer gets.
 
         Raises:
-            ConfigError: another model than the server's, one that does not fit the method, or a second call.
+            ConfigError: another model than the server's, one that does not fit the method, an optimizer that has a
+                handle already, or a second call.
             WorkerError: the server is gone, or has taken this worker for dead.
 
         Example::
@@ -96,6 +98,7 @@ class AsyncWorker:
         """
         if self._link is not None:
             raise ConfigError("worker.synchronize was called twice; a worker has one model and one optimizer")
+        check_unattached(optimizer)
         named = {plain_name(name): each for name, each in (*model.named_parameters(), *model.named_buffers())}
         digests = {name: digest(tensor) for name, tensor in named.items()}
         start = self._server.enter(self.rank, model_terms(model), digests)
@@ -107,7 +110,7 @@ class AsyncWorker:
         worker = Worker(
             self.method, model, optimizer, rank=self.rank, size=max(start.size, self.rank + 1), seed=self._seed
         )
-        resize(worker, start.size)
+        worker.resize(self.rank, start.size)
         if tuple(worker.layout.names) != start.names:
             raise ConfigError(
                 f"the optimizer of worker {self.rank} trains {', '.join(worker.layout.names)}, but the server's model "

@@ -66,6 +66,11 @@ class Rounds:
         self._method = method
         self._models = ModelMeans(method, worker.exchanged, worker.agreement, worker.runner)
 
+    def begin_step(self) -> None:
+        """Before the optimizer's own step, where under model averaging nothing is asked of others."""
+        for op in self._worker.before_step():
+            raise AssertionError(op)
+
     def count_step(self) -> bool:
         """After the optimizer's own step: it counts, and results that are due are applied; whether to exchange now."""
         self._worker.runner.num_steps += 1
@@ -127,11 +132,7 @@ class Rounds:
         worker = self._worker
         if not 0 <= rank < size:
             raise ConfigError(f"rank {rank} of {size} workers was given; ranks go from 0 to size - 1")
-        if (rank, size) == (worker.rank, worker.size):
-            return
-        worker.exchanged.resize(rank, size)
-        worker.rank, worker.size = rank, size
-        worker.runner.rank, worker.runner.size = rank, size
+        worker.resize(rank, size)
 
     def checksum(self) -> int:
         """Of the common point and of all that is common beside it; the same number on workers that agree."""

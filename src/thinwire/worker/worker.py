@@ -182,6 +182,21 @@ class Worker:
         """Local steps whose work the other workers have not got: all since the last exchange, of any fragment."""
         return self.exchanged.num_unshared_steps(self.num_steps)
 
+    @torch.no_grad()
+    def resize(self, rank: int, size: int) -> None:
+        """Be another one of another number of workers; what is owed, ``m / size``, is what it was.
+
+        Beside a server a rank may be higher than the number, where others have left.
+
+        Raises:
+            ConfigError: the exchange refuses the number; nothing has changed.
+        """
+        if (rank, size) == (self.rank, self.size):
+            return
+        self.exchanged.resize(rank, size)
+        self.rank, self.size = rank, size
+        self.runner.rank, self.runner.size = rank, size
+
     def parameters(self) -> dict[str, Tensor]:
         """What is trained, by name."""
         return self.exchanged.parameters()

@@ -10,19 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.distributed.averaged import check_not_averaged
-from thinwire.distributed.step_gradients import StepGradients
+from thinwire.distributed.optimizer_hooks import OptimizerHooks, check_unattached
+from thinwire.distributed.shared_model import shared_model, write_parameters
 from thinwire.distributed.store_rounds.beginning import check_beginning
 from thinwire.distributed.store_rounds.driver import RoundDriver
 from thinwire.distributed.store_rounds.journal import Journal
 from thinwire.distributed.store_rounds.report import RoundReport
 from thinwire.distributed.store_rounds.settings import Patience
 from thinwire.distributed.store_rounds.station import Station
-from thinwire.distributed.synchronizer import Synchronizer
 from thinwire.errors import ConfigError
 from thinwire.network import Traffic
-from thinwire.steps import Steps
 from thinwire.worker import Worker
-from thinwire.worker.parameters import local_part
 
 
 class StoreSynchronizer:
@@ -36,7 +34,7 @@ class StoreSynchronizer:
         journal: Journal | None,
     ) -> None:  # fmt: skip
         check_not_averaged(worker.model, None)
-        _check_optimizer(optimizer)
+        check_unattached(optimizer)
         self.optimizer, self.worker = optimizer, worker
         worker.agreement.has_begun = True  # compared through the store
         worker.agreement.notices_writes = False  # and nobody is told of them
@@ -45,11 +43,7 @@ class StoreSynchronizer:
         saved = None if journal is None else journal.read()
         if saved is not None:
             self._resume(saved)
-        self._gradients = StepGradients(optimizer)
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
-        ]
+        self._hooks = OptimizerHooks(optimizer, self._before, self._after)
 
     @property
     def model(self) -> nn.Module:
@@ -101,12 +95,8 @@ class StoreSynchronizer:
     @contextmanager
     def shared_model(self) -> Iterator[nn.Module]:
         """Inside the block the model holds :meth:`shared_parameters`, to be evaluated or saved; after it its own."""
-        own = {name: local_part(param.detach()).clone() for name, param in self.worker.parameters().items()}
-        try:
-            self._write({name: param.clone() for name, param in self.shared_parameters().items()})
-            yield self.model
-        finally:
-            self._write(own)
+        with shared_model(self.worker) as model:
+            yield model
 
     def catch_up(self) -> int:
         """Go through the rounds that others have closed meanwhile; how many there were. Own work stays to be handed in.
@@ -182,13 +172,9 @@ class StoreSynchronizer:
         Warns:
             UserWarning: local steps are in no common model; :meth:`flush` would have handed them in.
         """
-        if self._handles and self.worker.num_unshared_steps and not self._has_failed:
+        if self._hooks.are_there and self.worker.num_unshared_steps and not self._has_failed:
             self._warn_unshared("it stays in this worker's model alone. Call flush() when training is over")
-        for handle in self._handles:
-            handle.remove()
-        if self._handles:
-            self._gradients.close()
-        self._handles = []
+        self._hooks.remove()
 
     def __enter__(self) -> "StoreSynchronizer":
         """Itself."""
@@ -200,7 +186,7 @@ class StoreSynchronizer:
         """Flush and close; after an error only close: the others wait for this worker no longer than for any other."""
         self._has_failed = error is not None
         try:
-            if error is None and self._handles:
+            if error is None and self._hooks.are_there:
                 self.flush()
         except BaseException:
             self._has_failed = True
@@ -208,15 +194,14 @@ class StoreSynchronizer:
         finally:
             self.close()
 
-    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._finish_round()
-        _, overflow = self._gradients.take_scale()
-        _run_alone(self.worker.before_step())
+        _, overflow = self._hooks.gradients.take_scale()
+        self._driver.rounds.begin_step()
         if overflow:
-            self._gradients.hide()
+            self._hooks.gradients.hide()
 
-    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._gradients.show()
+    def _after(self) -> None:
         if self._driver.rounds.count_step():
             self._exchange()
 
@@ -249,16 +234,9 @@ class StoreSynchronizer:
     def _resume(self, saved: Mapping[str, Any]) -> None:
         """Stand where this worker was when it last handed in a message, and see what became of it."""
         self.load_state_dict(saved["handle"])
-        self._write(saved["parameters"])
+        write_parameters(self.worker, saved["parameters"])
         self._resumed = True
         self._exchange(at_once=saved["at_once"])
-
-    @torch.no_grad()
-    def _write(self, values: Mapping[str, Tensor]) -> None:
-        named = self.worker.parameters()
-        for name, value in values.items():
-            local_part(named[name]).copy_(value)
-        self.worker.accept_values()
 
     def _warn_unshared(self, what: str) -> None:
         count = self.worker.num_unshared_steps
@@ -267,15 +245,3 @@ class StoreSynchronizer:
             f"model: {what}",
             stacklevel=3,
         )
-
-
-def _run_alone(program: Steps[bool]) -> None:
-    """Under model averaging nothing is asked of others before the optimizer's own step."""
-    for op in program:
-        raise AssertionError(op)
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    hooks = optimizer._optimizer_step_pre_hooks.values()
-    if any(isinstance(getattr(hook, "__self__", None), Synchronizer | StoreSynchronizer) for hook in hooks):
-        raise ConfigError("this optimizer is synchronized already; close the first handle")
