@@ -243,3 +243,9 @@ def test_only_kernels_call_helpers() -> None:
         assert top(path) == "kernels" or not known, f"{named(path)} imports {known}"
         called = known.intersection(names_outside_kernels(parse(path)))
         assert not called, f"{named(path)} calls {called}, which only kernels can"
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """They are imported by these alone, so of two with one name a process that runs both has the first one twice."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py"]
+    assert len(names) == len(set(names)), sorted({name for name in names if names.count(name) > 1})

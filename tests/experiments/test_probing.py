@@ -46,8 +46,10 @@ def test_under_torchrun_it_tells_of_each_method_and_which_to_use(tmp_path: Path)
     assert process.returncode == 0, err
     assert "60,000 entries, 2 processes" in out
     assert all(method.partition(":")[0] in out for method in (*DENSE, *METHODS))  # long names may be folded
+    # Which one wins is the clock's; so only that one of the methods and one of the dense exchanges are weighed.
     last = out.splitlines()[-1]
-    assert last.startswith("use ") or "train with plain DDP" in last
+    assert any(name in last for name in METHODS)
+    assert any(name in last for name in DENSE)
     lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["method"] for line in lines] == [*DENSE, *METHODS]
     for line in lines:

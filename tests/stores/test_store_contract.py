@@ -54,7 +54,7 @@ def test_of_many_threads_one_creates(case: StoreCase) -> None:
 def test_of_many_processes_one_creates(case: StoreCase) -> None:
     if not case.is_shared:
         pytest.skip("it is this process's alone")
-    command = [sys.executable, str(Path(__file__).with_name("store_mains.py")), case.to_text()]
+    command = [sys.executable, str(Path(__file__).with_name("creating_process.py")), case.to_text()]
     processes = [
         subprocess.Popen([*command, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for place in range(3)
