@@ -119,6 +119,8 @@ class Replica:
         self.model = network()
         self.optimizer = optimizer_of(self.model)
         self.last = ""
+        self.owed: Tensor | None = None
+        """What it owed the common model when that was seen last, entry by entry; None if it has been told otherwise."""
         self.handle: thinwire.FaultTolerant | None = None
         self.session: Session | None = None
 
@@ -155,6 +157,7 @@ class Replica:
         """One that is watched from its first exchange on, which it makes while it joins."""
         self.session = Session(*args)
         self.session.observe = self.observe
+        self.owed = self._owes()  # by its state file
         return self.session
 
     def is_over(self) -> bool:
@@ -166,6 +169,8 @@ class Replica:
         """Write down what has happened, and see whether it is time for the trap."""
         assert self.session is not None
         worker = self.session.participant.worker
+        if stage == "begun" and self.owed is not None and self.owed.numel():
+            self.log("resumed", size=worker.size, owed_moved=float((self._owes() - self.owed).abs().max()))
         if stage == "proposed":
             drift = vector(worker.shared_parameters()) - vector(worker.parameters())
             torch.save(drift.double() / worker.size, self.plan.folder / f"handed-{self.name}-{detail}.pt")
@@ -175,7 +180,15 @@ class Replica:
             self.log("counted", attempt=detail, number=worker.num_exchanges, size=worker.size, names=names)
         elif stage in ("failed", "healed"):
             self.log(stage, detail=detail[:300], last=self.last)
+        self.owed = None if stage == "healed" and detail not in ("new", "kept") else self._owes()
         self._spring(stage)
+
+    def _owes(self) -> Tensor:
+        """Its residual over the number of participants."""
+        assert self.session is not None
+        participant = self.session.participant
+        memory = participant.rounds.memory()
+        return vector(memory).double() / participant.worker.size if memory else torch.zeros(0, dtype=torch.float64)
 
     def log(self, event: str, **more: Any) -> None:
         line = json.dumps({"time": time.time(), "name": self.name, "event": event, **more})

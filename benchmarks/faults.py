@@ -84,10 +84,10 @@ class Run:
         member.pid = replica.start(self.plan, member.number, trap, self.names[member.number])
         member.is_up, member.kind = True, ""
 
-    def strike(self, member: Member, kind: str, seconds: float) -> None:
-        """Let a fault happen, which lasts so long."""
+    def strike(self, member: Member, kind: str, seconds: float, left_s: float) -> None:
+        """Let a fault happen, which lasts so long; so much is left of the time that counts."""
         member.kind, member.back_at, member.is_up = kind, time.monotonic() + seconds, False
-        member.down_s += seconds
+        member.down_s += min(seconds, left_s)
         self.faults.append({"time": time.time(), "name": f"replica_{member.number}", "kind": kind, "seconds": seconds})
         if kind == "link":
             self._port(member, "down")
@@ -183,8 +183,15 @@ class Run:
         self.lighthouse.end()
 
 
-def simulated_loss(method: str, size: int, num_steps: int) -> float:
-    """Of a run without faults: what processes do, bit for bit."""
+def simulated_loss(method: str, size: int, num_steps: int, stream: int = 0) -> float:
+    """Of a run without faults: what processes do, bit for bit.
+
+    Args:
+        method: of the exchanges.
+        size: number of participants.
+        num_steps: of each.
+        stream: of the batches; those of the processes are 0.
+    """
     workers = []
     for rank in range(size):
         model = replica.network()
@@ -194,7 +201,7 @@ def simulated_loss(method: str, size: int, num_steps: int) -> float:
     for step in range(num_steps):
         for rank, worker in enumerate(workers):
             worker.optimizer.zero_grad()
-            replica.loss_of(worker.model, rank, step).backward()
+            replica.loss_of(worker.model, rank + 1000 * stream, step).backward()
         simulation.run([worker.step() for worker in workers])
     return replica.final_loss(replica.vector(workers[0].shared_parameters()))
 
@@ -210,7 +217,8 @@ def harass(run: Run, seconds: float, generator: random.Random) -> None:
         up = [member for member in run.members if member.is_up]
         if pause_s < left and len(up) > args.min_size:
             kind, member = generator.choice(kinds), generator.choice(up)
-            run.strike(member, kind, {"kill": args.down_s, "stop": args.stop_s, "link": args.link_down_s}[kind])
+            lasts_s = {"kill": args.down_s, "stop": args.stop_s, "link": args.link_down_s}[kind]
+            run.strike(member, kind, lasts_s, end - time.monotonic())
         if time.monotonic() > said + 60:
             said = time.monotonic()
             counted = sum(line["event"] == "counted" for line in replica.lines(run.plan.folder))
@@ -277,11 +285,18 @@ def measure(run: Run) -> dict[str, Any]:
         "failed_attempts": sum(line["event"] == "failed" for line in all_lines),
         "fates": {kind: sum(line["detail"] == kind for line in healed) for kind in FATES},
         "struck": [f"{line['name']} {line['stage']}" for line in all_lines if line["event"] == "struck"],
-        "seconds": seconds, "are_alike": found.are_alike, "moved": found.moved,
+        "owed_moved": largest_move(all_lines), "seconds": seconds, "are_alike": found.are_alike, "moved": found.moved,
         "violation": found.violation if has_account(args.method) else None,
         "steps": num_steps, "loss": replica.final_loss(found.shared),
-        "loss_without_faults": simulated_loss(args.method, args.replicas, num_steps),
+        "losses_without_faults": [
+            simulated_loss(args.method, args.replicas, num_steps, stream) for stream in range(args.loss_streams)
+        ],
     }  # fmt: skip
+
+
+def largest_move(lines: list[dict[str, Any]]) -> float:
+    """The largest entry by which what somebody owes has changed between two exchanges, by a change of membership."""
+    return max((float(line["owed_moved"]) for line in lines if line["event"] == "resumed"), default=0.0)
 
 
 @contextlib.contextmanager
@@ -341,6 +356,7 @@ def main() -> None:
     parser.add_argument("--stop-s", type=float, default=20.0, help="from a SIGSTOP to its end")
     parser.add_argument("--link-down-s", type=float, default=3.0)
     parser.add_argument("--calm-s", type=float, default=10.0, help="without faults at the beginning and before the end")
+    parser.add_argument("--loss-streams", type=int, default=3, help="runs without faults, each on data of its own")
     parser.add_argument("--links", action="store_true", help="namespaces, and links that go down; as root")
     parser.add_argument("--bandwidth", type=bandwidth_or_none, help="of every link; then none goes down")
     parser.add_argument("--latency", type=parse_seconds, default="0ms", help="one way, with --bandwidth")

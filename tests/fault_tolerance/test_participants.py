@@ -36,8 +36,15 @@ METHODS = [
     "qsparse:density=20%,every=3,exchange=gather",
     "sparseloco:every=3",
     "signtopk:density=20%,every=3,residual_dtype=bf16",
+    "sgd",
+    "qsgd:bits=4",
+    "ef-sgd:density=20%",
+    "terngrad",
+    "signsgd:exchange=gather",
 ]
 SIGNS = "signtopk:density=20%,every=3"
+BOTH = pytest.mark.parametrize("method", [SIGNS, "ef-sgd:density=20%"])
+"""Of models and of gradients."""
 STEPS = 12
 
 
@@ -97,16 +104,17 @@ def test_all_that_are_new_begin_with_the_first_ones_model_and_buffers(of_three: 
     close_all(members)
 
 
+@BOTH
 def test_who_comes_later_stands_where_the_others_stand_and_a_new_model_is_never_taken_over(
-    lighthouse: Lighthouse, tmp_path: Path
+    method: str, lighthouse: Lighthouse, tmp_path: Path
 ) -> None:
-    old = begin(lighthouse, 2, SIGNS, min_size=2)
+    old = begin(lighthouse, 2, method, min_size=2)
     train_all(old, 6)
     before = old[0].shared()
     # Its name is the first in order, so that it is participant 0 from then on.
 
     def join() -> Member:
-        new = Member(lighthouse, 9, SIGNS, seed=77, name="a-new-one", min_size=2)
+        new = Member(lighthouse, 9, method, seed=77, name="a-new-one", min_size=2)
         new.train_until_joined(3)
         return new
 
@@ -117,14 +125,16 @@ def test_who_comes_later_stands_where_the_others_stand_and_a_new_model_is_never_
     assert torch.equal(new.shared(), old[1].shared())
     assert not torch.equal(new.shared(), before)
     assert (new.shared() - before).norm() < 0.5 * (vector(dict(network(77).named_parameters())) - before).norm()
-    assert float(new.handle.worker.memory_norm()) == 0.0  # what the others owe is not its own
+    if not new.handle.session.participant.rounds.precedes_step:
+        assert float(new.handle.worker.memory_norm()) == 0.0  # what the others owe is not its own
     train_all([new, *old], new.handle.num_steps + 3)
     assert torch.equal(new.shared(), old[0].shared())
     close_all([new, *old])
 
 
-def test_who_leaves_is_not_waited_for_and_residuals_are_conserved(lighthouse: Lighthouse) -> None:
-    members = begin(lighthouse, 3, SIGNS, min_size=2)
+@BOTH
+def test_who_leaves_is_not_waited_for_and_residuals_are_conserved(method: str, lighthouse: Lighthouse) -> None:
+    members = begin(lighthouse, 3, method, min_size=2)
     steps = members[0].handle.num_steps
     train_all(members, steps + 6)
     owed = [vector(member.handle.session.participant.rounds.memory()).double() / 3 for member in members]
@@ -146,8 +156,9 @@ def test_who_leaves_is_not_waited_for_and_residuals_are_conserved(lighthouse: Li
     close_all(members[:2])
 
 
-def test_a_checkpoint_of_a_while_ago_is_healed_and_what_it_owed_is_told(lighthouse: Lighthouse) -> None:
-    members = begin(lighthouse, 2, SIGNS, min_size=2)
+@BOTH
+def test_a_checkpoint_of_a_while_ago_is_healed_and_what_it_owed_is_told(method: str, lighthouse: Lighthouse) -> None:
+    members = begin(lighthouse, 2, method, min_size=2)
     train_all(members, 6)
     kept = members[1].handle.state_dict()
     saved = {
@@ -160,7 +171,7 @@ def test_a_checkpoint_of_a_while_ago_is_healed_and_what_it_owed_is_told(lighthou
     members[1].handle.load_state_dict(saved)
     assert members[1].handle.num_steps == 6
     with pytest.warns(UserWarning, match="began from a state before its last exchange that counted"):
-        values(together([lambda: members[0].train(15), lambda: members[1].train(9)]))
+        values(together([lambda: members[0].train(15), lambda: members[1].train(15)]))
     assert members[1].handle.num_steps == 15
     assert torch.equal(members[0].shared(), members[1].shared())
     close_all(members)
@@ -170,31 +181,39 @@ def _cloned(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else value
 
 
+@BOTH
 def test_a_state_file_brings_back_all_of_a_run_and_the_bits_of_one_that_was_not_interrupted(
-    lighthouse: Lighthouse, tmp_path: Path
+    method: str, lighthouse: Lighthouse, tmp_path: Path
 ) -> None:
-    """Killed between the vote and the count, as far as the files know: the exchange is made again, with its drift."""
+    """Killed between the vote and the count, as far as the files know: the exchange is made again, of the same."""
     paths = [tmp_path / f"{number}.pt" for number in range(2)]
-    make = lambda number: Member(lighthouse, number, SIGNS, min_size=2, state_file=paths[number])  # noqa: E731
+    make = lambda number: Member(lighthouse, number, method, min_size=2, state_file=paths[number])  # noqa: E731
     members = values(together([functools.partial(make, n) for n in range(2)]))
     train_all(members, 9)
     expected = [member.shared() for member in members]
     close_all(members)
     again = values(together([functools.partial(make, n) for n in range(2)]))
+    train_all(again, 9)  # a drift was in the file; a gradient is made again
     assert [member.handle.num_steps for member in again] == [9, 9]
     assert all(torch.equal(each, member.shared()) for each, member in zip(expected, again, strict=True))
     close_all(again)
     with pytest.raises(ConfigError, match="of participant 'member-0', and this is 'member-7'"):
-        Member(lighthouse, 7, SIGNS, state_file=paths[0])
+        Member(lighthouse, 7, method, state_file=paths[0])
     with pytest.raises(ConfigError, match="the saved state is of method"):
         Member(lighthouse, 0, "local-sgd:every=3", state_file=paths[0])
     paths[0].write_bytes(b"no state")
     with pytest.raises(ConfigError, match="cannot be read as a participant's state"):
-        Member(lighthouse, 0, SIGNS, state_file=paths[0])
+        Member(lighthouse, 0, method, state_file=paths[0])
 
 
-def test_a_residual_that_is_lost_is_told_with_its_norm(lighthouse: Lighthouse) -> None:
-    members = begin(lighthouse, 2, SIGNS, min_size=1)
+def joined(member: Member, size: int = 2) -> Member:
+    member.train_until_joined(size)
+    return member
+
+
+@BOTH
+def test_a_residual_that_is_lost_is_told_with_its_norm(method: str, lighthouse: Lighthouse) -> None:
+    members = begin(lighthouse, 2, method, min_size=1)
     steps = members[0].handle.num_steps
     train_all(members, steps + 6)
     norm = members[1].handle.worker.memory_norm() / 2
@@ -203,16 +222,19 @@ def test_a_residual_that_is_lost_is_told_with_its_norm(lighthouse: Lighthouse) -
     assert members[0].handle.participation.names == ("member-0",)
     with pytest.warns(UserWarning, match=rf"came back without its state file.*norm {norm:.3g} "):
         _, new = values(
-            together([lambda: members[0].train_until_joined(2), lambda: Member(lighthouse, 1, SIGNS, min_size=1)])
+            together(
+                [lambda: members[0].train_until_joined(2), lambda: joined(Member(lighthouse, 1, method, min_size=1))]
+            )
         )
     close_all([members[0], new])
 
 
 REFUSED = [
-    ("sgd", "take a method that averages models"),
-    ("easgd", "take a method that averages models"),
-    ("choco", "take a method that averages models"),
-    ("qsparse-async:every=2", "take a method that averages models"),
+    ("easgd", "take a method with one mean for all"),
+    ("choco", "take a method with one mean for all"),
+    ("qsparse-async:every=2", "take a method with one mean for all"),
+    ("signsgd", "a worker has a part of its own to play"),
+    ("ef21", "a worker has a part of its own to play"),
     ("qsparse:density=20%,every=3", "a worker has a part of its own to play.*exchange=gather"),
     ("gtopk:density=10%,every=2", "a worker has a part of its own to play.*exchange=gather"),
     ("ok-topk:density=10%,every=2", "a worker has a part of its own to play"),
@@ -271,10 +293,12 @@ def test_where_too_few_are_there_nothing_counts(lighthouse: Lighthouse) -> None:
         Member(lighthouse, 0, SIGNS, min_size=2, quorum_timeout=timedelta(seconds=1.5))
 
 
-def test_who_has_come_apart_without_an_error_heals_before_anything_counts(of_three: Lighthouse) -> None:
-    members = begin(of_three, 3, SIGNS, min_size=3)
+@BOTH
+def test_who_has_come_apart_without_an_error_heals_before_anything_counts(method: str, of_three: Lighthouse) -> None:
+    members = begin(of_three, 3, method, min_size=3)
     train_all(members, 6)
-    members[1].handle.worker.channels[0].update["reference"][0] += 1e-3  # as faulty memory would
+    next(iter(members[1].handle.shared_parameters().values())).view(-1)[0] += 1e-3  # as faulty memory would
+    members[1].handle.worker.accept_values()
     train_all(members, 9)
     found = [member.shared() for member in members]
     assert torch.equal(found[0], found[1])
@@ -286,14 +310,13 @@ def test_who_has_come_apart_without_an_error_heals_before_anything_counts(of_thr
     close_all(members)
 
 
-def test_nan_is_every_participants_error(lighthouse: Lighthouse) -> None:
-    members = begin(lighthouse, 2, SIGNS, min_size=2)
+@BOTH
+def test_nan_is_every_participants_error(method: str, lighthouse: Lighthouse) -> None:
+    members = begin(lighthouse, 2, method, min_size=2)
     train_all(members, 3)
-    with torch.no_grad():
-        members[1].model[0].weight[0, 0] = torch.nan  # type: ignore[index]
-        members[1].handle.worker.accept_values()
+    next(members[1].model.parameters()).register_hook(lambda grad: grad * torch.nan)
     found = together([functools.partial(member.train, 6) for member in members])
-    assert all(isinstance(each, NumericsError) for each in found)
+    assert all(isinstance(each, NumericsError) for each in found), found
     with pytest.raises(ConfigError, match="has ended with an error; make a new one"):
         members[0].train(9)
 
@@ -341,3 +364,52 @@ def test_a_file_that_cannot_be_written_ends_only_its_participant(lighthouse: Lig
     assert isinstance(found[1], ConfigError)
     assert found[0] is None
     members[0].handle.close()
+
+
+def test_a_step_that_overflowed_on_one_is_made_on_none(of_three: Lighthouse) -> None:
+    """Under a loss scale: nothing counts, nothing is remembered, and all go on together."""
+    members = begin(of_three, 3, "ef-sgd:density=20%", min_size=3)
+    train_all(members, 4)
+
+    def overflow(member: Member) -> None:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        before, steps = member.shared(), member.handle.num_steps
+        member.optimizer.zero_grad()
+        scaler.scale(loss_of(member.model, member.number, steps)).backward()
+        grad = next(member.model.parameters()).grad
+        assert grad is not None
+        if member.number == 0:
+            grad[0] = torch.inf
+        scaler.step(member.optimizer)
+        scaler.update()
+        assert torch.equal(member.shared(), before)
+        assert member.handle.num_steps == steps
+
+    values(together([functools.partial(overflow, member) for member in members]))
+    train_all(members, 8)
+    assert torch.equal(members[0].shared(), members[1].shared())
+    assert torch.equal(members[0].shared(), members[2].shared())
+    assert members[0].handle.participation.num_failed == 0
+    close_all(members)
+
+
+def test_who_comes_takes_over_the_optimizer_that_all_have(lighthouse: Lighthouse) -> None:
+    """Under gradient averaging: its momentum too, so that all step alike from then on."""
+    old = begin(lighthouse, 2, "sgd", min_size=1)
+    train_all(old, old[0].handle.num_steps + 5)
+    new, *_ = values(
+        together(
+            [
+                lambda: joined(Member(lighthouse, 7, "sgd", seed=9), 3),
+                *(functools.partial(each.train_until_joined, 3) for each in old),
+            ]
+        )
+    )
+    train_all([new, *old], new.handle.num_steps + 4)
+    kept = [
+        torch.cat([each["momentum_buffer"].reshape(-1) for each in member.optimizer.state.values()])
+        for member in (new, *old)
+    ]
+    assert all(torch.equal(each, kept[0]) for each in kept)
+    assert torch.equal(new.shared(), old[0].shared())
+    close_all([new, *old])

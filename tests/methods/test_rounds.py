@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from method_cases import CATALOGUE, Crew, backward, bits, flat
+from test_gradient_rounds import GRADIENTS
 from torch import Tensor
 
 from thinwire.errors import ConfigError
@@ -192,8 +193,8 @@ def test_a_common_state_of_another_training_is_refused() -> None:
     assert state(worker) == before
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if name not in ROUNDS])
-def test_methods_without_a_common_mean_of_models_are_refused(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if name not in (*ROUNDS, *GRADIENTS)])
+def test_methods_without_a_common_mean_are_refused(name: str) -> None:
     worker = Crew(parse_method(name), 2).workers[0]
-    with pytest.raises(ConfigError, match=r"such as local-sgd|exchange=gather"):
+    with pytest.raises(ConfigError, match=r"such as sgd|exchange=gather"):
         Rounds(worker)

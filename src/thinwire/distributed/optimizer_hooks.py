@@ -1,15 +1,13 @@
 """The hooks by which a handle takes part in an optimizer's steps."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
+from thinwire.distributed.closures import Changed
 from thinwire.distributed.step_gradients import StepGradients
 from thinwire.errors import ConfigError
-
-Changed: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]] | None
-"""Other arguments for the optimizer's own step."""
 
 
 class OptimizerHooks:

@@ -11,15 +11,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from thinwire.distributed.averaged import check_not_averaged
-from thinwire.distributed.closures import Once
+from thinwire.distributed.closures import Changed, check_closures, closure_called
 from thinwire.distributed.handle_options import HandleOptions
-from thinwire.distributed.optimizer_hooks import Changed, OptimizerHooks, check_unattached
+from thinwire.distributed.optimizer_hooks import OptimizerHooks, check_unattached
 from thinwire.distributed.replicas import guard_worker
 from thinwire.distributed.shared_model import keep_shared, shared_model
 from thinwire.distributed.starting_point import broadcast_parameters, common_terms
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
-from thinwire.methods import GradientAveraging, Method, ModelAveraging
+from thinwire.methods import GradientAveraging, Method
 from thinwire.network import Traffic
 from thinwire.worker import Worker, needs_server
 from thinwire.worker.parameters import held_parameters
@@ -43,7 +43,8 @@ class Synchronizer:
             raise ConfigError(
                 f"clip_grad_norm = {clip_grad_norm!r} was given; give the largest norm, above 0, or leave it out"
             )
-        _check_optimizer(optimizer, method)
+        check_closures(optimizer, method)
+        check_unattached(optimizer)
         terms = common_terms("synchronize", method, seed, model, {"guard": guard, "clip_grad_norm": clip_grad_norm})
         self.transport = Transport(group, options.links, terms)
         served = needs_server(method)
@@ -216,16 +217,11 @@ class Synchronizer:
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         """Before the optimizer's own step: gradients are exchanged, or hidden if there is to be no step."""
-        changed: Changed = None
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is not None and isinstance(self.worker.method, GradientAveraging):
-            # It makes the gradients, so it is called before they are exchanged, and not again.
-            with torch.enable_grad():
-                loss = closure()
-            changed = ((args[0], Once(loss, type(self.optimizer).__name__)), {})
+        averages_gradients = isinstance(self.worker.method, GradientAveraging)
+        changed = closure_called(self.optimizer, args, kwargs) if averages_gradients else None
         is_scaled, overflow = self._hooks.gradients.take_scale()
         steps = self.transport.run(self.worker.before_step(skips=is_scaled))
-        if not steps or (overflow and isinstance(self.worker.method, ModelAveraging)):
+        if not steps or (overflow and not averages_gradients):
             self._hooks.gradients.hide()
         elif self._clip_grad_norm is not None:
             self._hooks.gradients.clip(self._clip_grad_norm)
@@ -238,12 +234,3 @@ class Synchronizer:
             self.worker.accept_values()
         if self._clock is not None:
             self._clock.end_step()
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer, method: Method) -> None:
-    if isinstance(optimizer, torch.optim.LBFGS) and isinstance(method, GradientAveraging):
-        raise ConfigError(
-            "LBFGS evaluates the loss several times a step, and each would need an exchange; take a method that "
-            "averages models, or another optimizer"
-        )
-    check_unattached(optimizer)

@@ -87,7 +87,7 @@ def _conclude(transport: Transport, participant: Participant, terms: str, is_due
     own = participant.standing(secrets.token_hex(8), terms, is_due)
     said = transport.share_bytes(bytes_of(own.to_text()))
     standings = [Standing.of_text(text_of(each)) for each in said]
-    found = conclude(standings)
+    found = conclude(standings, needs_all=participant.rounds.precedes_step)
     if transport.rank in found.refused:
         raise ConfigError(f"this participant cannot take part: {found.refused[transport.rank]}")
     for rank, why in found.refused.items():

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from thinwire.distributed.addresses import told_lighthouse
+from thinwire.distributed.closures import check_closures
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.optimizer_hooks import check_unattached
 from thinwire.distributed.starting_point import common_terms
 from thinwire.errors import ConfigError
-from thinwire.exchanges import AllReduce, Gather
+from thinwire.exchanges import AllReduce, Exchange, Gather, MajorityVote, SharedScale, SignOf, VarianceScaled
 from thinwire.fault_tolerance.crew import link_options
 from thinwire.fault_tolerance.handle import FaultTolerant
 from thinwire.fault_tolerance.membership import LighthouseMembership, host_towards
@@ -35,6 +36,7 @@ def fault_tolerant(
     lighthouse: str | None = None,
     min_size: int = 1,
     state_file: StrPath | None = None,
+    clip_grad_norm: float | None = None,
     timeout: timedelta = _TIMEOUT,
     quorum_timeout: timedelta = _QUORUM_TIMEOUT,
     seed: int = 0,
@@ -47,18 +49,25 @@ def fault_tolerant(
     Each participant is one process, started in any way. The call returns once it has met the others: one that comes to
     those that have trained stands where they stand. There is no process group and no launcher that must know of it.
 
+    Where models are averaged a participant's local work, and its optimizer's state, are its own. Where gradients are,
+    all have one model and one optimizer's state, which a participant that comes takes over; what the gradient of its
+    first step was of is gone then, so that step has a zero of it.
+
     Args:
         optimizer: any ``torch.optim`` optimizer over parameters of ``model``.
         model: the replica of this participant.
-        method: one that averages models: ``local-sgd``, ``diloco``, ``streaming-diloco``, ``qsparse``, ``sparseloco``,
-            ``ef-signsgd`` or ``signtopk`` with ``every=`` above 1 and the like, with exchange ``gather`` or an
-            all-reduce.
+        method: one that averages models (``local-sgd``, ``diloco``, ``streaming-diloco``, ``qsparse``, ``sparseloco``,
+            ``signtopk:every=8`` and the like) or gradients (``sgd``, ``ef-sgd``, ``qsgd``, ``dgc``), with exchange
+            ``gather`` or an all-reduce.
         name: of this participant: its own, and the same when it comes back.
         lighthouse: ``http://host:port``; by default what the environment variable ``TORCHFT_LIGHTHOUSE`` says.
         min_size: with fewer participants nothing counts, and all wait. More than half of those that ever take part is
             safe: two parts that cannot reach each other then never train apart.
         state_file: where to write, before each vote, what this participant owes. A participant that is killed comes
-            back with it; without one its residual is lost, with a warning.
+            back with it; without one its residual is lost, with a warning. Where gradients are averaged a vote is
+            every step, and the file as long as model, optimizer's state and residual.
+        clip_grad_norm: the norm to which gradients are clipped before the optimizer's step: of the mean where
+            gradients are averaged, else this participant's own.
         timeout: how long to wait, within an exchange, for one that is connected and sends nothing. One that gives no
             sign of life is given up after half of it. A lighthouse that has not answered for as long is asked anew.
         quorum_timeout: how long nothing may count before this raises.
@@ -91,6 +100,7 @@ def fault_tolerant(
             f"min_size={min_size}, timeout={timeout} and quorum_timeout={quorum_timeout} were given; give at least 1 "
             "participant and positive times"
         )
+    check_closures(optimizer, product)
     check_unattached(optimizer)
     worker = Worker(product, model, optimizer, rank=0, size=1, seed=seed)
     _refuse_shards(worker)
@@ -104,7 +114,7 @@ def fault_tolerant(
     membership = LighthouseMembership(name, address, limit_s)
     session = Session(participant, membership, options, kept)
     session.exchange(is_due=participant.has_begun and participant.has_drifted)
-    return FaultTolerant(optimizer, worker, session)
+    return FaultTolerant(optimizer, worker, session, clip_grad_norm)
 
 
 def _checked(method: Method) -> Method:
@@ -113,18 +123,25 @@ def _checked(method: Method) -> Method:
     Raises:
         ConfigError: it has.
     """
-    if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer):
+    if isinstance(method, ModelAveraging) and not isinstance(method.update, Outer):
         raise ConfigError(
-            f"{method} was given where participants come and go; take a method that averages models: local-sgd, "
-            "diloco, streaming-diloco, sparse-averaging, qsparse, sparseloco, or topk, signtopk or ef-signsgd with "
-            "every=2 or more"
+            f"{method} was given where participants come and go; take a method with one mean for all of them: sgd, "
+            "qsgd, ef-sgd or dgc of gradients; local-sgd, diloco, streaming-diloco, sparse-averaging, qsparse, "
+            "sparseloco, or topk, signtopk or ef-signsgd with every=2 or more of models"
         )
-    if not isinstance(method.exchange, Gather | AllReduce):
+    if not _is_even(method.exchange):
         raise ConfigError(
             f"under {method.exchange} a worker has a part of its own to play, which ends with it; where participants "
             "come and go take exchange=gather or a method that all-reduces"
         )
     return method
+
+
+def _is_even(exchange: Exchange) -> bool:
+    """Whether all workers do the same in an exchange."""
+    if isinstance(exchange, SharedScale | SignOf | VarianceScaled):
+        return _is_even(exchange.exchange)
+    return isinstance(exchange, Gather | AllReduce) or exchange == MajorityVote("gather")
 
 
 def _refuse_shards(worker: Worker) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinwire.distributed.closures import Changed, closure_called
 from thinwire.distributed.optimizer_hooks import OptimizerHooks
 from thinwire.distributed.shared_model import keep_shared, shared_model
 from thinwire.fault_tolerance.session import Participation, Session
@@ -21,10 +22,13 @@ class FaultTolerant:
     As a context manager it flushes and closes at the end; an error that ends the block ends this participant alone.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, worker: Worker, session: Session) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, worker: Worker, session: Session, clip_grad_norm: float | None
+    ) -> None:  # fmt: skip
         self.optimizer = optimizer
         self.worker = worker
         self.session = session
+        self._clip_grad_norm = clip_grad_norm
         self._has_failed = False
         self._hooks = OptimizerHooks(optimizer, self._before, self._after)
 
@@ -137,12 +141,18 @@ class FaultTolerant:
                 self.session.abort(error)
             self.close()
 
-    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the optimizer's own step: a step whose gradients overflowed under a loss scale moves nothing."""
-        _, overflow = self._hooks.gradients.take_scale()
-        self.session.participant.rounds.begin_step()
-        if overflow:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
+        """Before the optimizer's own step: gradients are exchanged, or hidden if there is to be no step."""
+        rounds = self.session.participant.rounds
+        changed = closure_called(self.optimizer, args, kwargs) if rounds.precedes_step else None
+        is_scaled, overflow = self._hooks.gradients.take_scale()
+        rounds.begin_step()
+        steps = self.session.exchange(is_due=True, skips=is_scaled) if rounds.precedes_step else not overflow
+        if not steps:
             self._hooks.gradients.hide()
+        elif self._clip_grad_norm is not None:
+            self._hooks.gradients.clip(self._clip_grad_norm)
+        return changed
 
     def _after(self) -> None:
         if self.session.participant.rounds.count_step():

@@ -7,7 +7,7 @@ at the next meeting: the others know of each participant the last exchange in wh
 
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,9 +17,6 @@ from torch import Tensor
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.fault_tolerance.common import Applied, Common
 from thinwire.fault_tolerance.standing import Standing
-from thinwire.memory import ErrorFeedback, NoMemory
-from thinwire.methods import ModelAveraging
-from thinwire.payloads import Dense, Payload
 from thinwire.worker import Worker
 from thinwire.worker.averaging import Proposal
 from thinwire.worker.parameters import local_part, plain_name
@@ -63,16 +60,12 @@ class Counted:
     Args:
         attempt: its name; empty before the first.
         before: that of the one before it.
-        size: of the quorum.
-        place: of the channel.
-        sent: what goes back to where it came from should it turn out not to have counted; None if that is not known.
+        take_back: what lets be sent again what was sent, should it turn out not to have counted; None if nothing can.
     """
 
     attempt: str = ""
     before: str = ""
-    size: int = 1
-    place: int = 0
-    sent: Payload | None = None
+    take_back: Callable[[], None] | None = None
 
 
 class Participant:
@@ -163,7 +156,7 @@ class Participant:
         self, proposal: Proposal, attempt: str, voters: Sequence[str], norms: Sequence[float], *, at_once: bool
     ) -> None:
         """All have voted for the same: it counts."""
-        self.last = Counted(attempt, self.last.attempt, self.worker.size, proposal.place, self._sent(proposal))
+        self.last = Counted(attempt, self.last.attempt, self.rounds.taking_back(proposal))
         self.doubts = []
         self.rounds.accept(proposal, at_once=at_once)
         self.applied |= {name: Applied(attempt, norm) for name, norm in zip(voters, norms, strict=True)}
@@ -207,7 +200,7 @@ class Participant:
             return "counted"
         if attempt == self.last.attempt:
             return "kept"
-        return "undone" if attempt == self.last.before and self.last.sent is not None else "stale"
+        return "undone" if attempt == self.last.before and self.last.take_back is not None else "stale"
 
     @torch.no_grad()
     def _settle(self, fate: Fate, known: Applied) -> None:
@@ -223,11 +216,11 @@ class Participant:
             rank, size = self.worker.rank, self.worker.size
             self.rounds.resize(0, doubt.size)
             self.rounds.take_memory(doubt.memory)
-            channel = self.worker.channels[doubt.place]
-            channel.write_params(channel.update["reference"])
+            self.rounds.drop_drift(doubt.place)
             self.rounds.resize(rank, size)
         elif fate == "undone":
-            self._take_back(self.last)
+            assert self.last.take_back is not None
+            self.last.take_back()
         elif fate == "stale":
             norm = self.worker.memory_norm() / self.worker.size
             self.worker.exchanged.reset_memory()
@@ -236,31 +229,6 @@ class Participant:
                 f"then (norm {norm:.3g}) and since (norm {known.norm:.3g}) is left out, as some may have been sent",
                 stacklevel=2,
             )
-
-    @torch.no_grad()
-    def _take_back(self, last: Counted) -> None:
-        """What was sent goes to the memory or, without one, to what is to be sent of the model."""
-        assert last.sent is not None
-        channel = self.worker.channels[last.place]
-        residual = channel.memory.get("residual")
-        if residual is None:
-            own = channel.local()
-            last.sent.add_to(own, -1.0)
-            channel.write_params(own)
-            return
-        raised = residual.float().clone()
-        last.sent.add_to(raised, self.worker.size / last.size)
-        channel.memory = {**channel.memory, "residual": raised.to(residual.dtype)}
-
-    def _sent(self, proposal: Proposal) -> Payload | None:
-        method = self.worker.method
-        assert isinstance(method, ModelAveraging)
-        if isinstance(method.memory, ErrorFeedback):
-            return proposal.outcome.aggregate.message
-        if not isinstance(method.memory, NoMemory) or method.delay:
-            return None
-        channel = proposal.channel
-        return Dense(channel.update["reference"] - channel.local())
 
     def _rest(self) -> dict[str, Tensor]:
         """Frozen parameters and buffers."""

@@ -94,12 +94,16 @@ class Session:
         """What went over this participant's links for exchanges."""
         return self._left if self._crew is None else self._left + self._crew.transport.traffic
 
-    def exchange(self, *, is_due: bool, at_once: bool = False) -> None:
-        """Until an exchange counts, or a meeting in which nobody has anything to exchange.
+    def exchange(self, *, is_due: bool, at_once: bool = False, skips: bool = False) -> bool:
+        """Until an exchange counts, or a meeting after which this participant has nothing to wait for.
 
         Args:
             is_due: whether this participant has something to exchange; if not it only joins.
             at_once: whether what comes back is applied now although the method applies it later.
+            skips: whether gradients whose mean is not finite are no error, and nothing counts.
+
+        Returns:
+            Whether an exchange has counted here.
 
         Raises:
             ConfigError: this participant cannot take part, or the state file cannot be written.
@@ -113,9 +117,10 @@ class Session:
             while True:
                 quorum = self._quorum(deadline)
                 try:
-                    self._try(quorum, is_due, at_once)
+                    counted = self._try(quorum, is_due, at_once, skips)
                     self._num_failures = 0
-                    return
+                    if counted is not None or not is_due:
+                        return bool(counted)
                 except FAILURES as error:
                     self._fail(error)
                     if time.monotonic() > deadline:
@@ -170,14 +175,14 @@ class Session:
             "participants are there, or the lighthouse is not; quorum_timeout= says how long to wait"
         )
 
-    def _try(self, quorum: Quorum, is_due: bool, at_once: bool) -> None:
-        """One attempt of a quorum, unless its members have only met and nobody has anything to exchange."""
+    def _try(self, quorum: Quorum, is_due: bool, at_once: bool, skips: bool) -> bool | None:
+        """One attempt of a quorum, whether it counted; None if its members have only met and do not exchange yet."""
         crew = self._crew
         if crew is None or crew.quorum != quorum:
             crew = self._meet(quorum, is_due)
             if not crew.conclusion.is_due:
-                return
-        self._attempt(crew, at_once)
+                return None
+        return self._attempt(crew, at_once, skips)
 
     def _meet(self, quorum: Quorum, is_due: bool) -> Crew:
         if self._crew is not None:
@@ -202,11 +207,13 @@ class Session:
             )
         return crew
 
-    def _attempt(self, crew: Crew, at_once: bool) -> None:
-        """Exchange, vote, and let it count if all have voted for the same."""
+    def _attempt(self, crew: Crew, at_once: bool, skips: bool) -> bool:
+        """Exchange, vote, and let it count if all have voted for the same; whether there was anything to vote for."""
         participant, attempt = self.participant, crew.next_attempt()
         self.observe("begun", attempt)
-        proposal = crew.transport.run(participant.rounds.propose())
+        proposal = crew.transport.run(participant.rounds.propose(skips=skips))
+        if not proposal.is_finite:
+            return False  # nobody remembers anything of it
         self.observe("proposed", attempt)
         vote = participant.vote(proposal)
         participant.doubt(proposal, attempt)
@@ -220,6 +227,7 @@ class Session:
         participant.accept(proposal, attempt, crew.quorum.names, norms, at_once=at_once)
         self.participation = replace(self.participation, num_commits=self.participation.num_commits + 1)
         self.observe("counted", attempt)
+        return True
 
     def _fail(self, error: BaseException) -> None:
         self._num_failures += 1

@@ -78,8 +78,12 @@ class Conclusion:
     name: str
 
 
-def conclude(standings: Sequence[Standing]) -> Conclusion:
+def conclude(standings: Sequence[Standing], *, needs_all: bool = False) -> Conclusion:
     """The conclusion, from the standings in rank order.
+
+    Args:
+        standings: of all.
+        needs_all: whether they exchange only if each has something to exchange; else one is enough.
 
     Who has begun leads those who have not: a fresh model is never taken over by those that have trained. Of those who
     have begun the ones with the most exchanges lead, of these the ones whose common point most have, and of these
@@ -101,7 +105,7 @@ def conclude(standings: Sequence[Standing]) -> Conclusion:
     healing = tuple(rank for rank in ranks if not _agrees(standings[rank], first))
     numbers = " ".join(each.number for each in standings)
     return Conclusion(
-        leader, healing, _refused(standings, leader), any(each.is_due for each in standings),
+        leader, healing, _refused(standings, leader), (all if needs_all else any)(each.is_due for each in standings),
         hashlib.blake2b(numbers.encode(), digest_size=8).hexdigest(),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from thinwire.fault_tolerance.participant import Participant
 from thinwire.files import StrPath, write_beside
 from thinwire.worker.parameters import local_part
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class StateFile:
@@ -26,13 +26,16 @@ class StateFile:
         self._path = Path(path)
 
     def write(self, participant: Participant) -> None:
-        """All that this participant is, as it is before an exchange counts, with its trained parameters.
+        """All that this participant is before an exchange counts, with its parameters and its optimizer's state.
 
         Raises:
             ConfigError: the file cannot be written.
         """
         own = {name: local_part(each.detach()).cpu() for name, each in participant.worker.parameters().items()}
-        saved = {"format": _FORMAT, "participant": participant.state_dict(), "parameters": own}
+        optimizer = participant.worker.optimizer.state_dict()
+        saved = {
+            "format": _FORMAT, "participant": participant.state_dict(), "parameters": own, "optimizer": optimizer,
+        }  # fmt: skip
         write_beside(self._path, lambda file: torch.save(saved, file))
 
     def read(self, participant: Participant) -> bool:
@@ -52,6 +55,10 @@ class StateFile:
             raise ConfigError(f"{self._path} is of format {saved['format']}, and this thinwire reads {_FORMAT}")
         participant.load_state_dict(saved["participant"])
         write_parameters(participant, parameters)
+        try:
+            participant.worker.optimizer.load_state_dict(saved["optimizer"])
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ConfigError(f"{self._path} has the state of another optimizer ({error})") from error
         return True
 
 

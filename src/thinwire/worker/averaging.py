@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from thinwire.methods import GradientAveraging, ModelAveraging
 from thinwire.steps import Steps
@@ -13,6 +14,26 @@ from thinwire.worker.exchanged import Exchanged
 from thinwire.worker.parameters import gradients, restore_gradients
 from thinwire.worker.refusals import numerics_error
 from thinwire.worker.sharing import Sharing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """An exchange that is over and does not count yet.
+
+    Args:
+        channel: of the fragment.
+        place: of the channel among all.
+        outcome: what came back, and what the memory will hold.
+    """
+
+    channel: Channel
+    place: int
+    outcome: Outcome
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether what came back is."""
+        return self.outcome.aggregate.finite
 
 
 @dataclass(slots=True, eq=False)
@@ -32,11 +53,24 @@ class GradientMeans:
     runner: ExchangeRunner
     sharing: Sharing = field(init=False, default_factory=Sharing)
     """With workers on the same model."""
+    _filled: list[Tensor] = field(init=False, default_factory=list)
+    """Parameters that had no gradient before an exchange that does not count yet."""
 
     @torch.no_grad()
     def average(self, skips: bool) -> Steps[bool]:
         """Exchange the gradients; whether the optimizer is to step. See :meth:`thinwire.worker.Worker.before_step`."""
+        proposal = yield from self.propose(skips)
+        return proposal.is_finite and self.accept(proposal)
+
+    @torch.no_grad()
+    def propose(self, skips: bool) -> Steps[Proposal]:
+        """Exchange the gradients; nothing of it is remembered before :meth:`accept`.
+
+        Args:
+            skips: whether a mean that is not finite is returned, and no error: none is to step then.
+        """
         agreement, exchanged, runner = self.agreement, self.exchanged, self.runner
+        self._empty()
         used = agreement.trained.with_gradients(agreement.used, counts_all=exchanged.is_bound)
         own = self.sharing.own_gradients()
         if (yield from agreement.begin(runner.seed, runner.size)):
@@ -44,44 +78,41 @@ class GradientMeans:
         while True:
             (channel,) = exchanged.channels
             has_news = agreement.has_news(used)
-            filled = [param for param in exchanged.params if param.grad is None]
+            self._filled = [param for param in exchanged.params if param.grad is None]
             x, finite = channel.marked() if has_news else exchanged.gather_gradient(channel, self.method)
             outcome = yield from runner.run(channel, x, finite, runner.num_exchanges, runner.num_exchanges)
-            if outcome.aggregate.finite:
-                break
-            for param in filled:
-                param.grad = None
+            proposal = Proposal(channel, 0, outcome)
+            if proposal.is_finite:
+                return proposal
+            self._empty()
             restore_gradients(own)
             concluded = yield from agreement.tell(has_news, finite, used, runner.num_exchanges)
             if concluded.first_nonfinite or not concluded.is_new:
                 if skips:
-                    return False
+                    return proposal
                 raise numerics_error(channel, outcome, concluded.first_nonfinite, "gradient", runner.num_steps + 1)
+
+    @torch.no_grad()
+    def accept(self, proposal: Proposal) -> bool:
+        """An exchange counts, and its mean takes the place of the gradients; whether the optimizer is to step."""
+        channel, outcome, runner = proposal.channel, proposal.outcome, self.runner
         is_first = self.sharing.num_steps == runner.num_steps  # else a worker beside this one has done it
-        if not agreement.is_idle:
+        if not self.agreement.is_idle:
             runner.accept(channel, outcome, runner.num_steps + 1)
             runner.count(outcome)
-        if is_first and not agreement.is_idle:
+        if is_first and not self.agreement.is_idle:
             # Not those of before: workers beside this one have cleared them and made their own.
-            channel.write_result(outcome.aggregate, gradients(exchanged.params))
+            channel.write_result(outcome.aggregate, gradients(self.exchanged.params))
+        self._filled = []
         self.sharing.num_steps += is_first
         runner.num_steps += 1
         return is_first
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Proposal:
-    """An exchange that is over and does not count yet.
-
-    Args:
-        channel: of the fragment.
-        place: of the channel among all.
-        outcome: what came back, and what the memory will hold.
-    """
-
-    channel: Channel
-    place: int
-    outcome: Outcome
+    def _empty(self) -> None:
+        """What had no gradient has none again."""
+        for param in self._filled:
+            param.grad = None
+        self._filled = []
 
 
 @dataclass(slots=True, eq=False)
@@ -145,8 +176,9 @@ class ModelMeans:
             outcome = yield from runner.run(
                 channel, x, finite, runner.num_exchanges, turn, forgets=is_streamed and forgets
             )
-            if outcome.aggregate.finite:
-                return Proposal(channel, place, outcome)
+            proposal = Proposal(channel, place, outcome)
+            if proposal.is_finite:
+                return proposal
             concluded = yield from agreement.tell(has_news, finite, used, runner.num_exchanges)
             if concluded.first_nonfinite or not concluded.is_new:
                 raise numerics_error(channel, outcome, concluded.first_nonfinite, "model", runner.num_steps)

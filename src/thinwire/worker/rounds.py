@@ -1,35 +1,36 @@
 """A worker's exchanges in two steps: what came back counts later. For drivers under which machines come and go."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of
 from thinwire.errors import ConfigError
-from thinwire.methods import ModelAveraging, Outer
+from thinwire.memory import ErrorFeedback, NoMemory
 from thinwire.payloads import Sparse
 from thinwire.steps import Steps
-from thinwire.worker.averaging import ModelMeans, Proposal
+from thinwire.worker.averaging import Proposal
 from thinwire.worker.exchange_runner import check_same
 from thinwire.worker.resize import refuse_kept
+from thinwire.worker.round_kinds import ModelRounds, kind_of
 from thinwire.worker.trained import checksum
 from thinwire.worker.worker import Worker
-
-_COMMON = "update."
 
 
 class Rounds:
     """Proposes exchanges of a worker, and makes them count or not; the worker itself must not run any meanwhile.
 
-    A round is: local steps, each followed by :meth:`count_step`; :meth:`propose`; then :meth:`accept`, if all have what
-    came back, or nothing at all: then the worker is as it was, and proposes again. Who was not among those whose
-    messages were averaged runs :meth:`follow` in its place. With ``D_p`` the drift that worker ``p`` has handed in and
-    ``m_p`` its residual, ``x_0 - x_T = sum_p (D_p - m_p) / P`` holds at the common point at any time, whoever was late.
+    Of models a round is: local steps, each followed by :meth:`count_step`; :meth:`propose`; then :meth:`accept`, if all
+    have what came back, or nothing at all: then the worker is as it was, and proposes again. Who was not among those
+    whose messages were averaged runs :meth:`follow` in its place. With ``D_p`` the drift that worker ``p`` has handed
+    in and ``m_p`` its residual, ``x_0 - x_T = sum_p (D_p - m_p) / P`` holds at the common point at any time, whoever
+    was late.
+
+    Of gradients a round is :meth:`propose` and :meth:`accept` before the optimizer's own step, which all then make.
 
     Args:
-        worker: under a method of model averaging, with an outer step by a mean that all have in common.
+        worker: under gradient averaging, or model averaging with an outer step, by a mean that all have in common.
 
     Raises:
         ConfigError: the method is another one, or its exchange keeps something between exchanges, which may be bound
@@ -55,51 +56,48 @@ class Rounds:
     """
 
     def __init__(self, worker: Worker) -> None:
-        method = worker.method
-        if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer):
-            raise ConfigError(
-                f"{method} was given where exchanges may fail; take a method that averages models, with one mean for "
-                "all workers, such as local-sgd, diloco, qsparse or signtopk with every=2 or more"
-            )
-        refuse_kept(worker.channels)
         self._worker = worker
-        self._method = method
-        self._models = ModelMeans(method, worker.exchanged, worker.agreement, worker.runner)
+        self._kind = kind_of(worker)
+        refuse_kept(worker.channels)
+
+    @property
+    def precedes_step(self) -> bool:
+        """Whether exchanges come before the optimizer's own step, and are of something that every worker has then."""
+        return self._kind.precedes_step
 
     def begin_step(self) -> None:
-        """Before the optimizer's own step, where under model averaging nothing is asked of others."""
-        for op in self._worker.before_step():
-            raise AssertionError(op)
+        """Before the optimizer's own step: notice what the script has done since the last one."""
+        self._worker.look()
 
     def count_step(self) -> bool:
         """After the optimizer's own step: it counts, and results that are due are applied; whether to exchange now."""
-        self._worker.runner.num_steps += 1
-        with torch.no_grad():
-            is_due = self._models.is_due()
-        self._worker.accept_values()
-        return is_due
+        return self._kind.count_step()
 
-    def propose(self) -> Steps[Proposal]:
-        """Exchange the fragment whose turn it is. Nothing is remembered, and it can be run again.
+    def propose(self, *, skips: bool = False) -> Steps[Proposal]:
+        """Exchange the gradients, or the fragment whose turn it is. Nothing is remembered; it can be run again.
+
+        Args:
+            skips: whether gradients whose mean is not finite are no error; the proposal says so then, and cannot be
+                accepted.
 
         Raises:
-            NumericsError: NaN or inf in the model of some worker: on every worker.
+            NumericsError: NaN or inf in what some worker would exchange: on every worker.
         """
-        return self._models.propose()
+        return self._kind.propose(skips)
 
     def accept(self, proposal: Proposal, *, at_once: bool = False) -> None:
-        """What was exchanged counts: memory, counters, the common point and the parameters follow.
+        """What was exchanged counts: memory, counters, and the common point or the gradients follow.
 
         Args:
             proposal: the last one.
             at_once: whether the mean is applied now although the method applies it later, at the end of training.
         """
-        self._models.accept(proposal, 0 if at_once else self._method.delay)
+        self._kind.accept(proposal, at_once)
         self._worker.accept_values()
 
     @torch.no_grad()
     def follow(self, proposal: Proposal) -> None:
-        """The others have averaged what they sent, without this worker's message.
+        """The others have averaged what they sent, without this worker's message; for models.
 
         The common point moves, and the worker's own parameters move as far. So what it did since its last exchange
         that counted is still what its model is short of the common point, and the next message has it. The memory
@@ -107,16 +105,13 @@ class Rounds:
 
         Args:
             proposal: with what came back; what this worker's message said in it plays no part.
+
+        Raises:
+            ConfigError: the method averages gradients.
         """
-        channel, runner = proposal.channel, self._worker.runner
-        reference = channel.update["reference"]
-        before, own = copy_of(reference), channel.local()
-        self._method.update.apply(proposal.outcome.aggregate, channel.local, channel.update)
-        channel.write_params(own.add_(reference).sub_(before))
-        self._worker.exchanged.stands = False
-        runner.num_exchanges += 1
-        runner.count(proposal.outcome)
-        self._worker.agreement.let_go(runner.num_exchanges)
+        if not isinstance(self._kind, ModelRounds):
+            raise ConfigError("a step by gradients has those of all workers; take a method that averages models")
+        self._kind.follow(proposal)
         self._worker.accept_values()
 
     @torch.no_grad()
@@ -142,29 +137,17 @@ class Rounds:
         """What all workers have in common, for one that comes back: counters, and tensors by parameter name.
 
         Results that wait to be applied are in it already. The tensors may be views of what is live.
+
+        Raises:
+            ConfigError: gradients are averaged, and the optimizer keeps something that is no tensor and no number.
         """
         worker = self._worker
-        tensors = self._common_tensors()
+        tensors, beside = self._kind.common()
         identity = {name: value for name, value in worker.runner.identity().items() if name in ("method", "seed")}
         return {
-            "counters": {**identity, "num_steps": worker.num_steps, "num_exchanges": worker.num_exchanges},
+            "counters": {**identity, "num_steps": worker.num_steps, "num_exchanges": worker.num_exchanges, **beside},
             "tensors": tensors,
         }
-
-    @torch.no_grad()
-    def _common_tensors(self) -> dict[str, Tensor]:
-        channels = self._worker.exchanged.channels
-        present = [channel.update for channel in channels]
-        try:
-            for channel in channels:
-                if channel.pending is not None:
-                    channel.update = {name: copy_of(tensor) for name, tensor in channel.update.items()}
-                    self._method.update.apply(channel.pending.aggregate, channel.local, channel.update)
-            live = self._worker.exchanged.keeper.live()
-        finally:
-            for channel, update in zip(channels, present, strict=True):
-                channel.update = update
-        return {name: tensor for name, tensor in live.items() if name.startswith(_COMMON)}
 
     @torch.no_grad()
     def take_common(self, state: Mapping[str, Any], *, keeps_drift: bool) -> None:
@@ -173,28 +156,44 @@ class Rounds:
         Args:
             state: of the other worker.
             keeps_drift: whether what this worker did since its last exchange that counted is still to be exchanged, as
-                in :meth:`follow`; if not, its parameters become those of the common point.
+                in :meth:`follow`; if not, its parameters become those of the common point. Gradients become zeros.
 
         Raises:
             ConfigError: it is of another method, seed or model; nothing has changed.
         """
-        worker, counters, tensors = self._worker, state["counters"], state["tensors"]
+        worker, counters = self._worker, state["counters"]
         identity = worker.runner.identity()
         check_same(counters, {name: identity[name] for name in ("method", "seed")}, "worker")
-        live = worker.exchanged.keeper.live()
-        expected = {name: tensor.shape for name, tensor in live.items() if name.startswith(_COMMON)}
-        if expected != {name: tensor.shape for name, tensor in tensors.items()}:
-            raise ConfigError("the common state is of another model or method; all must train the same")
-        drifts = [channel.update["reference"] - channel.local() for channel in worker.exchanged.channels]
-        worker.exchanged.keeper.fill(tensors)
-        for channel, drift in zip(worker.exchanged.channels, drifts, strict=True):
-            channel.pending = None
-            reference = channel.update["reference"]
-            channel.write_params(reference - drift if keeps_drift else reference)
-        worker.exchanged.stands = not keeps_drift and len(worker.exchanged.channels) == 1
+        self._kind.take(counters, state["tensors"], keeps_drift)
         worker.runner.num_steps, worker.runner.num_exchanges = counters["num_steps"], counters["num_exchanges"]
-        worker.exchanged.exchanged_at = [worker.num_steps - int(keeps_drift)] * len(worker.exchanged.channels)
         worker.accept_values()
+
+    @torch.no_grad()
+    def drop_drift(self, place: int) -> None:
+        """What a message of channel ``place`` had in it counted after all: it is not to be sent again."""
+        self._kind.drop_drift(place)
+
+    def taking_back(self, proposal: Proposal) -> Callable[[], None] | None:
+        """What lets that be sent again which a proposal's message had; None if nothing can.
+
+        To be asked for before the proposal is accepted, and called should it turn out not to have counted elsewhere.
+        """
+        memory = self._worker.method.memory
+        if isinstance(memory, NoMemory):
+            return self._kind.taking_back(proposal)
+        if not isinstance(memory, ErrorFeedback):
+            return None
+        place, size, sent = proposal.place, self._worker.size, proposal.outcome.aggregate.sent
+
+        @torch.no_grad()
+        def put_back() -> None:
+            channel = self._worker.channels[place]
+            residual = channel.memory["residual"]
+            raised = residual.float().clone()
+            sent.add_to(raised, self._worker.size / size)
+            channel.memory = {**channel.memory, "residual": raised.to(residual.dtype)}
+
+        return put_back
 
     def memory(self) -> dict[str, Tensor]:
         """What this worker's memory holds, by parameter name: views of it."""

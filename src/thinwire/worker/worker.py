@@ -84,7 +84,7 @@ class Worker:
         self.agreement = Agreement(method, trained, self.exchanged)
         """On what all train; a driver that has compared how they begin says so there."""
         parts = self.exchanged, self.agreement, self.runner
-        self._gradients = GradientMeans(method, *parts) if isinstance(method, GradientAveraging) else None
+        self.gradients = GradientMeans(method, *parts) if isinstance(method, GradientAveraging) else None
         self._models = ModelMeans(method, *parts) if isinstance(method, ModelAveraging) else None
 
     def accept_values(self) -> None:
@@ -125,12 +125,12 @@ class Worker:
         Raises:
             ConfigError: workers of this method hold parameters of their own, or the model has buffers.
         """
-        if self._gradients is None or not can_share(self.method, self.model):
+        if self.gradients is None or not can_share(self.method, self.model):
             raise ConfigError("workers can share a model under gradient averaging with a common mean, without buffers")
         other = Worker(self.method, self.model, self.optimizer, rank=rank, size=self.size, seed=self.runner.seed)
-        assert other._gradients is not None
-        other._gradients.sharing = self._gradients.sharing
-        self._gradients.sharing.params = list(self.exchanged.params)
+        assert other.gradients is not None
+        other.gradients.sharing = self.gradients.sharing
+        self.gradients.sharing.params = list(self.exchanged.params)
         return other
 
     def step(self) -> Steps[None]:
@@ -154,12 +154,16 @@ class Worker:
             NumericsError: NaN or inf in the gradient of some worker, unless ``skips``.
             ConfigError: workers have frozen, unfrozen or replaced different parameters, or hold different values.
         """
+        self.look()
+        if self.gradients is None:
+            return True
+        return (yield from self.gradients.average(skips))
+
+    def look(self) -> None:
+        """Notice, before a step, what the script has done since the last one: to parameters and learning rates."""
         self.agreement.look()
         self.exchanged.check_in_place()
         self._notice_lr_drop()
-        if self._gradients is None:
-            return True
-        return (yield from self._gradients.average(skips))
 
     def after_step(self) -> Steps[None]:
         """What comes after the optimizer's own step, whether or not it was made: local steps are counted alike."""
@@ -259,8 +263,8 @@ class Worker:
         runner = self.runner
         runner.num_steps, runner.num_exchanges = counters["num_steps"], counters["num_exchanges"]
         runner.message_bytes, runner.union_density = counters["message_bytes"], counters["union_density"]
-        if self._gradients is not None:
-            self._gradients.sharing.num_steps = self.num_steps
+        if self.gradients is not None:
+            self.gradients.sharing.num_steps = self.num_steps
 
     @torch.no_grad()
     def load_resized(self, saved: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Tensor]]) -> None:
