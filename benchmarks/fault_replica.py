@@ -85,9 +85,20 @@ def network() -> nn.Module:
     return model
 
 
-def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
-    """A rate that a model of any width bears."""
-    return torch.optim.SGD(model.parameters(), lr=min(0.05, 1.6 / WIDTH), momentum=0.5)
+def optimizer_of(model: nn.Module, method: str) -> torch.optim.Optimizer:
+    """A rate that a model of any width bears; without momentum where the account is of gradients."""
+    momentum = 0.5 if unit_of(method) == 1.0 else 0.0
+    return torch.optim.SGD(model.parameters(), lr=learning_rate(), momentum=momentum)
+
+
+def learning_rate() -> float:
+    return min(0.05, 1.6 / WIDTH)
+
+
+def unit_of(method: str) -> float:
+    """By what the common model moves for 1 of what is handed in: of gradients, the learning rate."""
+    averages_gradients = isinstance(thinwire.parse_method(method), thinwire.GradientAveraging)
+    return learning_rate() if averages_gradients else 1.0
 
 
 def loss_of(model: nn.Module, number: int, step: int) -> Tensor:
@@ -117,7 +128,8 @@ class Replica:
         self.plan, self.number, self.trap = plan, number, trap
         self.name = f"replica_{number}"
         self.model = network()
-        self.optimizer = optimizer_of(self.model)
+        self.optimizer = optimizer_of(self.model, plan.method)
+        self.unit = unit_of(plan.method)
         self.last = ""
         self.owed: Tensor | None = None
         """What it owed the common model when that was seen last, entry by entry; None if it has been told otherwise."""
@@ -144,7 +156,7 @@ class Replica:
         memory = handle.session.participant.rounds.memory()
         end = {
             "shared": vector(handle.shared_parameters()), "size": handle.worker.size,
-            "memory": vector(memory) if memory else torch.zeros(0),
+            "memory": self.unit * vector(memory) if memory else torch.zeros(0),
         }  # fmt: skip
         torch.save(end, plan.folder / f"end-{self.number}.pt")
         known = handle.participation
@@ -173,6 +185,9 @@ class Replica:
             self.log("resumed", size=worker.size, owed_moved=float((self._owes() - self.owed).abs().max()))
         if stage == "proposed":
             drift = vector(worker.shared_parameters()) - vector(worker.parameters())
+            if self.session.participant.rounds.precedes_step:
+                grads = [torch.zeros_like(each) if each.grad is None else each.grad for each in self.model.parameters()]
+                drift = self.unit * torch.cat([each.reshape(-1) for each in grads])
             torch.save(drift.double() / worker.size, self.plan.folder / f"handed-{self.name}-{detail}.pt")
         if stage == "counted":
             self.last = detail
@@ -188,7 +203,11 @@ class Replica:
         assert self.session is not None
         participant = self.session.participant
         memory = participant.rounds.memory()
-        return vector(memory).double() / participant.worker.size if memory else torch.zeros(0, dtype=torch.float64)
+        return (
+            self.unit * vector(memory).double() / participant.worker.size
+            if memory
+            else torch.zeros(0, dtype=torch.float64)
+        )
 
     def log(self, event: str, **more: Any) -> None:
         line = json.dumps({"time": time.time(), "name": self.name, "event": event, **more})

@@ -41,6 +41,7 @@ from thinwire.methods import Outer
 from thinwire.plugins import import_package
 
 LIGHTHOUSE_PORT = 29510
+KINDS = ("kill", "stop", "link")
 FATES = ("new", "kept", "counted", "undone", "stale")
 HANG_S = 150.0
 """What has not ended so long after it should have hangs."""
@@ -195,7 +196,7 @@ def simulated_loss(method: str, size: int, num_steps: int, stream: int = 0) -> f
     workers = []
     for rank in range(size):
         model = replica.network()
-        optimizer = replica.optimizer_of(model)
+        optimizer = replica.optimizer_of(model, method)
         workers.append(thinwire.Worker(thinwire.parse_method(method), model, optimizer, rank=rank, size=size, seed=0))
     simulation = thinwire.Simulation(size)
     for step in range(num_steps):
@@ -209,9 +210,9 @@ def simulated_loss(method: str, size: int, num_steps: int, stream: int = 0) -> f
 def harass(run: Run, seconds: float, generator: random.Random) -> None:
     """Faults at random moments, one participant at a time, as long as enough are left."""
     args = run.args
-    kinds = ["kill", "stop", *(["link"] if args.links and not args.bandwidth else [])]
+    kinds = [kind for kind in args.kinds if kind != "link" or (args.links and not args.bandwidth)]
     end, said = time.monotonic() + seconds, time.monotonic()
-    while (left := end - time.monotonic()) > 0:
+    while (left := end - time.monotonic()) > 0 and len(run.faults) < args.most_faults:
         pause_s = generator.expovariate(args.faults_an_hour / 3600) if args.faults_an_hour else left
         run.wait(min(pause_s, left))
         up = [member for member in run.members if member.is_up]
@@ -277,7 +278,7 @@ def measure(run: Run) -> dict[str, Any]:
     }
     return {
         "replicas": args.replicas, "method": args.method, "minutes": took_s / 60, "faults": len(run.faults),
-        "kinds": {kind: sum(each["kind"] == kind for each in run.faults) for kind in ("kill", "stop", "link")},
+        "kinds": {kind: sum(each["kind"] == kind for each in run.faults) for kind in KINDS},
         "calm_commits_a_second": calm, "commits_a_second": counted / took_s,
         "share_of_ideal": counted / took_s / (calm * up_s / (args.replicas * took_s)) if calm else None,
         "participation": {line["name"]: line["commits"] / max(line["commits"] + line["missed"], 1) for line in ended},
@@ -312,7 +313,9 @@ def places(args: argparse.Namespace) -> Iterator[tuple[list[str | None], str, st
 def has_account(method: str) -> bool:
     """Whether the common model moves by what is handed in: all of it at once, with no outer momentum."""
     product = thinwire.parse_method(method)
-    return isinstance(product, thinwire.ModelAveraging) and product.update == Outer() and product.fragments == 1
+    if isinstance(product, thinwire.GradientAveraging):
+        return True
+    return product.update == Outer() and product.fragments == 1
 
 
 def free_port() -> int:
@@ -346,6 +349,8 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--faults-an-hour", type=float, default=120.0)
+    parser.add_argument("--most-faults", type=int, default=sys.maxsize, help="after so many the run ends")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of faults")
     parser.add_argument("--method", default="signtopk:density=10%,every=4")
     parser.add_argument("--pace-s", type=float, default=0.05, help="what a step takes")
     parser.add_argument("--min-size", type=int, help="more than half of them by default")
@@ -368,7 +373,8 @@ def main() -> None:
     parser.add_argument("--folder", help="where to leave what participants write")
     args = parser.parse_args()
     args.min_size = args.min_size or args.replicas // 2 + 1
-    args.every = int(thinwire.parse_method(args.method).schedule.steps)  # type: ignore[union-attr]
+    product = thinwire.parse_method(args.method)
+    args.every = int(product.schedule.steps) if isinstance(product, thinwire.ModelAveraging) else 1  # type: ignore[attr-defined]
     replica.WIDTH = args.width
     preload(args.method)
     with tempfile.TemporaryDirectory() as temporary, places(args) as (names, host, inside):
