@@ -213,7 +213,7 @@ def same_bits(form: str, count: int, seed: int) -> dict[str, Any]:
 def conserved_under_faults(form: str, count: int, seed: int) -> dict[str, Any]:
     """By ``faults.py``: a kill every second, each followed by a return, until there were so many."""
     options = {
-        "replicas": 4, "kinds": "kill", "calm-s": 2, "faults-an-hour": 3600, "minutes": count / 36, "most-faults": count,
+        "replicas": 4, "kinds": "kill", "calm-s": 2, "faults-an-hour": 3600, "minutes": count / 12, "most-faults": count,
         "down-s": 0.2, "pace-s": 0.02, "timeout-s": 3, "heartbeat-s": 0.6, "join-s": 0.6, "loss-streams": 1,
         "seed": seed, "method": FAULTS[form],
     }  # fmt: skip

@@ -4,6 +4,8 @@ In the end all hold one model, and what was handed in is what has moved it and w
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,13 +25,32 @@ def found(request: pytest.FixtureRequest) -> dict[str, Any]:
         "replicas": 3, "minutes": 0.15, "faults-an-hour": 900, "pace-s": 0.02, "calm-s": 1, "down-s": 0.5, "stop-s": 3,
         "timeout-s": 3, "seed": 3, "loss-streams": 1, "method": request.param,
     }  # fmt: skip
+    return measured(options, "--restart-lighthouse", *(word for trap in TRAPS for word in ("--trap", trap)))
+
+
+def measured(options: dict[str, Any], *more: str) -> dict[str, Any]:
+    """What the benchmark says at its end."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    words += [word for trap in TRAPS for word in ("--trap", trap)]
-    command = [sys.executable, str(SCRIPT), "--restart-lighthouse", *words]
+    command = [sys.executable, str(SCRIPT), *words, *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+@pytest.mark.skipif(shutil.which("ip") is None or os.getuid() != 0, reason="network namespaces need root and iproute2")
+def test_a_link_that_is_down_for_a_while_loses_and_doubles_nothing() -> None:
+    """Shorter than the timeout, as where a router begins again."""
+    if subprocess.run(["ip", "netns", "list"], capture_output=True, check=False).returncode:
+        pytest.skip("there can be no network namespaces here")
+    options = {
+        "replicas": 3, "minutes": 0.12, "faults-an-hour": 2400, "pace-s": 0.02, "calm-s": 1, "link-down-s": 0.7,
+        "timeout-s": 8, "seed": 5, "kinds": "link", "loss-streams": 0, "method": "ef-sgd:density=10%",
+    }  # fmt: skip
+    found = measured(options, "--links")
+    assert found["kinds"]["link"] >= 2
+    assert found["are_alike"]
+    assert found["violation"] < 1e-6 < 0.05 < found["moved"]
 
 
 def test_all_hold_one_model_and_the_account_balances(found: dict[str, Any]) -> None:
