@@ -20,10 +20,12 @@ from thinwire.report.fields import (
     whole_numbers,
 )
 from thinwire.report.settings import (
+    RecordedClients,
     RecordedMachines,
     RecordedMetric,
     RecordedNetwork,
     RecordedSetting,
+    recorded_clients,
     recorded_exchanges,
     recorded_links,
 )
@@ -100,6 +102,7 @@ class RecordedComparison:
     optimizers: tuple[str, ...]
     batch_size: int | None
     sharding: str | None
+    clients: RecordedClients | None
     lr_schedule: str | None
     average: str | None
     num_parameters: int | None
@@ -167,6 +170,7 @@ def load(folder: StrPath) -> RecordedComparison:
         optimizers=texts(about, "optimizers", where),
         batch_size=field(about, "batch_size", where, int, optional=True),
         sharding=field(about, "sharding", where, str, optional=True),
+        clients=recorded_clients(about, where),
         lr_schedule=field(about, "lr_schedule", where, str, optional=True),
         average=field(about, "average", where, str, optional=True),
         num_parameters=field(about, "num_parameters", where, int, optional=True),
