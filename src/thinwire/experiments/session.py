@@ -31,7 +31,8 @@ from thinwire.random import Key
 from thinwire.worker import Server, Worker, needs_server
 
 SAVE_AFTER_S = 10.0
-"""A checkpoint is written at the first evaluation that is this long after the one before."""
+"""A checkpoint is written at the first evaluation that is this long after the one before; the longer the more seconds it
+takes, so that it never costs more than a tenth of the time."""
 
 
 class Session:
@@ -82,7 +83,7 @@ class Session:
         step counts the steps that were made, which its bytes are of.
         """
         step = self._resume()
-        last_save = time.monotonic()
+        last_save, took_s = time.monotonic(), 0.0
         diverged = False
         if step == 0:
             record = self._evaluate(0)
@@ -101,9 +102,12 @@ class Session:
             record = self._evaluate(step)
             diverged = record["value"] is None
             yield record
-            if not diverged and step < self.run.steps and self._main_says(time.monotonic() - last_save > SAVE_AFTER_S):
+            is_due = time.monotonic() - last_save > SAVE_AFTER_S * max(1.0, took_s)
+            if not diverged and step < self.run.steps and self._main_says(is_due):
+                begun = time.monotonic()
                 self.save(step)
                 last_save = time.monotonic()
+                took_s = last_save - begun
         self._checkpoints.remove()
 
     def save(self, step: int) -> None:

@@ -85,6 +85,7 @@ class RecordedComparison:
         codec_s: what an exchange of each method was charged for compressing and decoding: worker 0, each other one.
         exchanges: how each method's messages are exchanged: the type of its exchange, and of those inside it.
         links: other links, and the seconds that a step of each method takes on them.
+        clients: who took turns as workers; None if these were always the same.
         overlap: ``ddp`` if exchanges of gradients went on during backward, else ``none``.
         tuning: for every method what was tried and the value that it was judged by, NaN where it diverged; ascending.
     """
