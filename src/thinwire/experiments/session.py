@@ -31,8 +31,8 @@ from thinwire.random import Key
 from thinwire.worker import Server, Worker, needs_server
 
 SAVE_AFTER_S = 10.0
-"""A checkpoint is written at the first evaluation that is this long after the one before; the longer the more seconds it
-takes, so that it never costs more than a tenth of the time."""
+"""A checkpoint is written at the first evaluation that is this long after the one before; longer if that took more than
+a second, so that it costs about a tenth of the time at most."""
 
 
 class Session:
