@@ -82,29 +82,27 @@ def test_a_client_finds_its_own_buffers_again(tmp_path: Path) -> None:
         assert int(counted) == 3 * turns.count(seat.owner)
 
 
-@pytest.mark.parametrize("evaluate_every", [4, 5])
 @pytest.mark.parametrize("absent", ["keep", "drop:2"])
 @pytest.mark.parametrize("way", PARTIAL, ids=str)
 @pytest.mark.parametrize("method", ["qsgd", "topk:k=2", "signtopk:k=2,every=3", "diloco:every=2"])
 def test_what_goes_on_has_the_bits_of_what_never_stopped(
-    method: str, way: Participation, absent: str, evaluate_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, way: Participation, absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("thinwire.experiments.session.SAVE_AFTER_S", -1.0)
     clients = Clients(count=12, participation=way, absent=absent)
 
     def make(folder: str) -> Session:
-        optimizer = "sgd:momentum=0.5"
-        return session(method, clients, tmp_path / folder, steps=20, optimizer=optimizer, evaluate_every=evaluate_every)
+        return session(method, clients, tmp_path / folder, steps=20, optimizer="sgd:momentum=0.5")
 
     whole = make("whole")
     list(whole.records())
-    for stop in (evaluate_every, 3 * evaluate_every):  # within a round of three steps as well
+    for stop in (4, 12):  # within a round of three steps as well
         next(record for record in make("cut").records() if record["step"] == stop)
     resumed = make("cut")
     rest = list(resumed.records())
-    assert rest[0]["step"] > evaluate_every
-    assert len(whole.workers) >= len(resumed.workers)
-    for one, other in zip(tensors_of(whole), tensors_of(resumed), strict=False):
+    assert rest[0]["step"] > 4
+    assert len(whole.workers) == len(resumed.workers)
+    for one, other in zip(tensors_of(whole), tensors_of(resumed), strict=True):
         assert torch.equal(one, other)
     for name in ("records.jsonl", "rounds.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -276,18 +274,22 @@ def test_there_are_models_for_those_present_and_memories_for_those_who_ever_were
     assert trained.crew.absent.state_dict().keys() == ever - {seat.owner for seat in trained.crew.seats}
 
 
+def norm(residuals: list[Tensor]) -> float:
+    return float(torch.stack(residuals).norm())
+
+
 def test_a_fallen_rate_makes_the_absent_forget_too(tmp_path: Path) -> None:
     clients = Clients(count=12, participation=Uniform(3))
     method = "qsparse:density=30%,every=2,exchange=gather,wipe=yes"
     trained = session(method, clients, tmp_path, steps=12, lr_schedule="drops:at=8,factor=0.1")
     assert trained.crew is not None
     trained.train(0, 8)
-    before = trained.crew.absent.norm()
+    before = norm(trained.crew.absent.residuals())
     assert before > 0
     trained.train(8, 10)
     memories = [each["memory"] for each in trained.crew.absent.state_dict().values()]
     assert memories
     assert all(memory is None for memory in memories)
-    assert trained.crew.absent.norm() == 0
+    assert not trained.crew.absent.residuals()
     trained.train(10, 12)
-    assert 0 < trained.crew.absent.norm() < 0.5 * before
+    assert 0 < norm(trained.crew.absent.residuals()) < 0.5 * before

@@ -1,6 +1,5 @@
 """What clients remember while others sit at their places."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +85,6 @@ class Absent:
         """Of those who have one."""
         states = [kept.memory for kept in self._kept.values() if kept.memory is not None]
         return [state["residual"] for state in states if "residual" in state]
-
-    def norm(self) -> float:
-        """``sqrt(sum ||m||^2)`` of the residuals of all who are absent."""
-        return math.hypot(*(float(each.float().norm()) for each in self.residuals()))
 
     def state_dict(self) -> dict[int, dict[str, Any]]:
         """All of it, as tensors and numbers; they are not copied."""
