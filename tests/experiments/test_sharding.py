@@ -52,7 +52,7 @@ def test_too_few_examples(num_workers: int, how: Literal["random", "sorted"]) ->
 
 def test_unknown_sharding() -> None:
     with pytest.raises(ConfigError, match="'skewed'"):
-        make_shards(torch.arange(3), 2, "skewed", KEY)  # type: ignore[arg-type]
+        make_shards(torch.arange(3), 2, "skewed", KEY)
 
 
 @given(count=st.integers(1, 12), batch_size=st.integers(1, 40), num_steps=st.integers(1, 30))
@@ -106,3 +106,47 @@ def test_what_batches_refuses() -> None:
         Batches(torch.arange(3), 0, KEY)
     with pytest.raises(ConfigError, match="step is -1"):
         Batches(torch.arange(3), 1, KEY).indices(-1)
+
+
+@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=80), data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_dirichlet_shards_are_a_partition_of_almost_equal_sizes(labels: list[int], data: st.DataObject) -> None:
+    num_workers = data.draw(st.integers(1, len(labels)))
+    alpha = data.draw(st.sampled_from([0.001, 0.1, 1.0, 100.0]))
+    shards = make_shards(torch.tensor(labels), num_workers, f"dirichlet:alpha={alpha}", KEY)
+    sizes = [len(shard) for shard in shards]
+    assert sizes == [len(part) for part in torch.tensor_split(torch.arange(len(labels)), num_workers)]
+    assert sorted(torch.cat(shards).tolist()) == list(range(len(labels)))
+
+
+def test_dirichlet_shards_are_the_less_mixed_the_less_alpha_is() -> None:
+    """The mean share of a worker's most frequent label: of ten, all of it with a small alpha, a tenth with a large."""
+    labels = torch.arange(20_000) % 10
+
+    def most_frequent(alpha: float) -> float:
+        # Of the first half of the workers, for whom no label has run out.
+        shards = make_shards(labels, 100, f"dirichlet:alpha={alpha}", KEY)[:50]
+        return sum(float(torch.bincount(labels[shard]).max()) / len(shard) for shard in shards) / 50
+
+    found = [most_frequent(alpha) for alpha in (0.01, 0.1, 1.0, 10.0, 1e6)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 0.95
+    assert found[-1] < 0.16  # 200 draws of ten alike
+
+
+def test_dirichlet_shares_have_the_variance_of_their_distribution() -> None:
+    """The variance of a label's share is that of Dirichlet(alpha p) and of drawing so many examples by it."""
+    labels = (torch.arange(400_000) % 4 == 0).long()  # a quarter is 1
+    shards = make_shards(labels, 4_000, "dirichlet:alpha=3", KEY)[:2_000]
+    shares = torch.stack([labels[shard].double().mean() for shard in shards])
+    of_distribution = 0.25 * 0.75 / (3 + 1)
+    assert abs(float(shares.mean()) - 0.25) < 5 * (0.047 / 2_000) ** 0.5
+    of_drawing = (0.25 * 0.75 - of_distribution) / 100
+    assert float(shares.var()) == pytest.approx(of_distribution + of_drawing, rel=0.1)
+
+
+def test_dirichlet_shards_depend_on_the_key_alone() -> None:
+    labels = torch.arange(1000) % 7
+    one, again, other = (make_shards(labels, 7, "dirichlet:alpha=1", key) for key in (KEY, KEY, Key(4)))
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not torch.equal(torch.cat(one), torch.cat(other))

@@ -25,6 +25,8 @@ GIVEN: dict[str, Any] = {
     "tune": "choco.gamma=0.1,0.2", "network": "100Mbit,20ms;3:8Mbit,1s", "compute": "10ms,jitter=20%", "codec": "2x",
     "overlap": "none", "target": 0.5, "steps": 10, "tune_steps": 5, "evaluate_every": 2, "batch_size": 8,
     "lr_schedule": "drops:at=5,factor=0.1", "average": "none", "sharding": "sorted", "data": "/some/where",
+    "clients": 100, "per_round": 10, "participation": "cyclic", "memory_of_absent": "drop:5",
+    "local_optimizer": "fresh",
 }  # fmt: skip
 
 

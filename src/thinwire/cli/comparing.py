@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 
 from thinwire.cli.application import console, fill, numbers, say
+from thinwire.cli.clients import read_clients
 from thinwire.cli.destination import Destination
 from thinwire.cli.folders import COMPARISON, Kind, refuse_another
 from thinwire.cli.progress import Meter, short_time
@@ -90,7 +91,9 @@ def run_as_asked(given: Mapping[str, Any], kind: Kind, more_files: Callable[[Com
     _warn_without_effect(given, tuned=any(len(each) > 1 for each in choices) or bool(shared["tune"]))
     defaults = {"tune_steps": steps, "evaluate_every": max(1, steps // 20)}
     missing = {name: default for name, default in defaults.items() if given[name] is None}
-    comparison = fill(Comparison, given, {**shared, **missing})
+    clients = read_clients(given)
+    taking_turns = {"clients": clients, **({"workers": clients.per_round} if clients else {})}
+    comparison = fill(Comparison, given, {**shared, **missing, **taking_turns})
     if given["dry_run"]:
         show_estimate(comparison, loaded, jobs)
         return
@@ -102,7 +105,7 @@ def run_as_asked(given: Mapping[str, Any], kind: Kind, more_files: Callable[[Com
         folder=given["out"] or Path("runs") / f"{given['task'].replace(':', '-')}{kind.suffix}",
         kind=kind,
         command=shlex.join(["thinwire", *sys.argv[1:]]),
-        files={"study.toml": study_text(given), **more_files(comparison)},
+        files={"study.toml": study_text({**given, "workers": None} if clients else given), **more_files(comparison)},
         exports=Exports(given["json_file"], given["csv_file"], given["latex_file"]),
         is_named=given["out"] is not None,
         log=given["log"] or "",

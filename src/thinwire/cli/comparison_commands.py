@@ -24,7 +24,8 @@ def complete_tasks(incomplete: str) -> list[str]:
 EngineChoice = StrEnum("EngineChoice", ["simulate", "processes"])
 OverlapChoice = StrEnum("OverlapChoice", ["none", "ddp"])
 LogChoice = StrEnum("LogChoice", ["tensorboard", "wandb", "mlflow"])
-ShardingChoice = StrEnum("ShardingChoice", ["random", "sorted"])
+ParticipationChoice = StrEnum("ParticipationChoice", ["uniform", "independent", "cyclic"])
+LocalOptimizerChoice = StrEnum("LocalOptimizerChoice", ["keep", "fresh"])
 
 
 MethodNames = Annotated[
@@ -78,7 +79,23 @@ Target = Annotated[float | None, typer.Option(help="accuracy or loss to reach [d
 Steps = Annotated[int, typer.Option(help="training steps of a final run")]
 TuneSteps = Annotated[int | None, typer.Option(help="steps for each learning rate tried [default: --steps]")]
 EvaluateEvery = Annotated[int | None, typer.Option(help="steps between evaluations [default: a 20th]")]
-Sharding = Annotated[ShardingChoice, typer.Option(help="deal examples out mixed, or by label")]
+Sharding = Annotated[str, typer.Option(help="deal examples out: random, sorted (by label), dirichlet:alpha=0.3")]
+NumClients = Annotated[
+    int | None, typer.Option(help="so many clients share the data and take turns as workers, simulated")
+]
+PerRound = Annotated[int | None, typer.Option(help="clients that take part in a round, in place of --workers")]
+TakingPart = Annotated[
+    ParticipationChoice | None,
+    typer.Option(help="drawn without replacement, each by itself, or in turn [default: uniform]"),
+]
+MemoryOfAbsent = Annotated[
+    str,
+    typer.Option(help="what waits for a client's next turn: keep [default], fresh (nothing), drop:N after N rounds"),
+]
+OptimizerOfAbsent = Annotated[
+    LocalOptimizerChoice | None,
+    typer.Option(help="the state of a client's local optimizer waits too, or begins anew [default: keep]"),
+]
 DryRun = Annotated[bool, typer.Option(help="say how many runs and steps there would be, and how long")]
 Inline = Annotated[
     bool, typer.Option("--inline", help="the page as one file, with the figures' library that else lies beside it")
@@ -127,6 +144,11 @@ def compare(
     study: StudyFile = None,
     task: TaskName = "digits",
     workers: NumWorkers = 8,
+    clients: NumClients = None,
+    per_round: PerRound = None,
+    participation: TakingPart = None,
+    memory_of_absent: MemoryOfAbsent = "",
+    local_optimizer: OptimizerOfAbsent = None,
     seeds: Seeds = "0,1,2",
     lrs: Rates = "",
     optimizers: Optimizers = "sgd",
@@ -145,7 +167,7 @@ def compare(
     batch_size: BatchSize = None,
     lr_schedule: Schedule = "constant",
     average: Average = "none",
-    sharding: Sharding = ShardingChoice.random,
+    sharding: Sharding = "random",
     data: DataFolder = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for the results [default: runs/TASK, or runs/TASK-2, ...]")

@@ -26,7 +26,6 @@ from thinwire.cli.comparison_commands import (
     Schedule,
     Seeds,
     Sharding,
-    ShardingChoice,
     Steps,
     StepTimes,
     Target,
@@ -62,7 +61,7 @@ def pareto(
     batch_size: BatchSize = None,
     lr_schedule: Schedule = "constant",
     average: Average = "none",
-    sharding: Sharding = ShardingChoice.random,
+    sharding: Sharding = "random",
     data: DataFolder = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for the results [default: runs/TASK-pareto, or a numbered one]")

@@ -11,9 +11,14 @@ from thinwire.errors import ConfigError
 
 _SEPARATORS = {"methods": "", "seeds": ",", "lrs": ",", "optimizers": "; ", "tune": "; "}
 """Lists in a file; on the command line they are text with these between."""
-_WHOLE = ("workers", "steps", "tune_steps", "evaluate_every", "batch_size")
-_CHOICES = {"engine": ("simulate", "processes"), "overlap": ("none", "ddp"), "sharding": ("random", "sorted")}
-_TEXTS = ("task", "network", "compute", "codec", "lr_schedule", "average", "data", *_CHOICES)
+_WHOLE = ("workers", "clients", "per_round", "steps", "tune_steps", "evaluate_every", "batch_size")
+_CHOICES = {
+    "engine": ("simulate", "processes"), "overlap": ("none", "ddp"),
+    "participation": ("uniform", "independent", "cyclic"), "local_optimizer": ("keep", "fresh"),
+}  # fmt: skip
+_TEXTS = (
+    "task", "network", "compute", "codec", "lr_schedule", "average", "data", "sharding", "memory_of_absent", *_CHOICES
+)  # fmt: skip
 KEYS = (*_SEPARATORS, *_WHOLE, "target", *_TEXTS)
 """All that a file may say, by the names of the command's options."""
 

@@ -1,6 +1,6 @@
 """How workers turn their vectors into a common mean."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -93,6 +93,14 @@ class Aggregate:
         """``out += scale * mean`` in place, both roundings in f32; in O(entries) where the result is sparse."""
         result = Dense(self.result) if isinstance(self.result, Tensor) else self.result
         result.add_to(out, scale)
+
+    def scaled(self, factor: float) -> "Aggregate":
+        """The same with a mean that is ``factor`` times as large; itself for 1."""
+        if factor == 1.0:
+            return self
+        if isinstance(self.result, Tensor):
+            return replace(self, result=self.result * factor)
+        return replace(self, result=replace(self.result, values=Dense(self.result.kept() * factor)))
 
     def num_nonzero(self) -> int:
         """Entries of the mean that are not 0."""

@@ -4,7 +4,7 @@ import functools
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,18 @@ _NAME = re.compile(r"step-(\d{8,})")
 
 
 class RunCheckpoints:
-    """Saves and finds the states of the local workers of one run in ``folder/step-NNNNNNNN/``."""
+    """Saves and finds the states of the local workers of one run in ``folder/step-NNNNNNNN/``.
 
-    def __init__(self, folder: StrPath, engine: Engine) -> None:
+    Args:
+        folder: of the run's checkpoints.
+        engine: of the run.
+        ranks: the numbers of the local states, each of which is a file.
+    """
+
+    def __init__(self, folder: StrPath, engine: Engine, ranks: Sequence[int]) -> None:
         self._folder = Path(folder)
         self._engine = engine
-        self._ranks = [*engine.local_ranks, *([engine.size] if engine.serves else [])]
+        self._ranks = ranks
 
     def save(self, step: int, workers: list[dict[str, Any]]) -> None:
         """Write the states of the local workers, of the server and the engine; keep the last two checkpoints.

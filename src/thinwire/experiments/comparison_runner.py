@@ -9,6 +9,7 @@ from typing import Any
 from thinwire.config import to_json
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.experiments.bound_watch import BoundWatch
+from thinwire.experiments.clients.fitting import check_fits
 from thinwire.experiments.codec import CodecSeconds, measure_codecs
 from thinwire.experiments.executors import Executor
 from thinwire.experiments.link_sweep import MAX_STEPS, links_of, sweep_links, sweep_note
@@ -67,9 +68,11 @@ class ComparisonRunner:
         for method in comparison.methods:
             for options in dict.fromkeys(setting.options for setting in comparison.settings(method)):
                 check_method(parse_method(with_options(method, options)), layout)
+                if comparison.clients is not None:
+                    check_fits(parse_method(with_options(method, options)), layout, comparison.clients)
         for optimizer in comparison.optimizers:
             make_optimizer(optimizer, model.parameters(), comparison.rates(optimizer)[0])
-        make_shards(task.labels, comparison.workers, comparison.sharding, Key(0))
+        make_shards(task.labels, comparison.num_shares, comparison.sharding, Key(0))
         check_plausible(comparison, task)
         self._lock = FolderLock(self.out)
         self._agree(self._second(self._lock.holder()) if executor.is_main else "")
@@ -119,8 +122,10 @@ class ComparisonRunner:
             # Also when interrupted: what is finished can be reported.
             self._collect("results.jsonl", finals)
         is_simulated = self.executor.is_main and self.comparison.engine == "simulate"
-        one_each = [run for run in finals if run.seed == self.comparison.seeds[0]] if is_simulated else []
-        self._links = self._swept(one_each) if is_simulated else []
+        # Where clients take turns no round repeats another.
+        is_swept = is_simulated and self.comparison.clients is None
+        one_each = [run for run in finals if run.seed == self.comparison.seeds[0]] if is_swept else []
+        self._links = self._swept(one_each) if is_swept else []
         if told := sweep_note(one_each):
             notes.append(told)
         self._describe(chosen, [*notes, *self._bounds.found.values()], codec_s)

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from thinwire.experiments.engines import SimulatedEngine
+from thinwire.experiments.clients.engine import simulating_engine
 from thinwire.experiments.session import Session
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Task
 from thinwire.experiments.training import one_torch_thread
 from thinwire.methods import parse_method
-from thinwire.worker import needs_server
 
 LONG_ENOUGH_S = 0.3
 """A rate is measured over so many seconds at least."""
@@ -75,7 +74,7 @@ def _evaluation_s(task: Task) -> float:
 def _step_s(comparison: Comparison, task: Task, method: str) -> float:
     """Seconds of a step of all workers, after the first ones."""
     run = Run(method, comparison.settings(method)[0], 0, "tune", _ENDLESS)
-    engine = SimulatedEngine(comparison.workers, comparison.network, needs_server(parse_method(run.variant)))
+    engine = simulating_engine(comparison, parse_method(run.variant))
     with tempfile.TemporaryDirectory() as folder:
         session = Session(replace(comparison, methods=(method,), average="none"), run, task, engine, Path(folder))
         session.train(0, _FIRST_STEPS)

@@ -16,7 +16,8 @@ import torch
 
 from thinwire.distributed import Transport
 from thinwire.errors import ThinwireError, WorkerError
-from thinwire.experiments.engines import Engine, ProcessEngine, SimulatedEngine
+from thinwire.experiments.clients.engine import simulating_engine
+from thinwire.experiments.engines import ProcessEngine
 from thinwire.experiments.launch import end_with_parent
 from thinwire.experiments.processes import process_context
 from thinwire.experiments.records import is_done, run_folder
@@ -163,8 +164,7 @@ def simulate_by_name(comparison: Comparison, run: Run, out: StrPath) -> None:
 
 
 def _simulate(comparison: Comparison, task: Task, run: Run, out: StrPath, watch: Watch | None = None) -> None:
-    served = needs_server(parse_method(run.variant))
-    engine: Engine = SimulatedEngine(comparison.workers, comparison.network, served)
+    engine = simulating_engine(comparison, parse_method(run.variant))
     try:
         _follow(Session(comparison, run, task, engine, run_folder(out, run)), watch)
     except ThinwireError:

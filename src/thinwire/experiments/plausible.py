@@ -16,17 +16,19 @@ def check_plausible(comparison: Comparison, task: Task) -> None:
         ConfigError: a batch larger than a worker's share, a target that the metric cannot reach, or the link or speed
             of a worker that there is not.
     """
-    check_batch_size(task, comparison.workers, comparison.batch_size)
+    check_batch_size(
+        task, comparison.num_shares, comparison.batch_size, "workers" if not comparison.clients else "clients"
+    )
     if comparison.target is not None:
         check_target(task.metric, comparison.target)
     if comparison.engine == "simulate":
         has_server = any(needs_server(parse_method(method)) for method in comparison.methods)
-        check_ranks("a link", (rank for rank, _ in comparison.network.links), comparison.workers, has_server)
-        check_ranks("a speed", (rank for rank, _ in comparison.compute.slow), comparison.workers, False)
+        check_ranks("a link", (rank for rank, _ in comparison.network.links), comparison.num_shares, has_server)
+        check_ranks("a speed", (rank for rank, _ in comparison.compute.slow), comparison.num_shares, False)
 
 
-def check_batch_size(task: Task, workers: int, batch_size: int) -> None:
-    """Refuse a batch of more examples than a worker has.
+def check_batch_size(task: Task, workers: int, batch_size: int, whose: str = "workers") -> None:
+    """Refuse a batch of more examples than a worker has, or whoever they are dealt out to.
 
     Raises:
         ConfigError: it is.
@@ -41,8 +43,8 @@ def check_batch_size(task: Task, workers: int, batch_size: int) -> None:
     share = task.num_train // workers
     if batch_size > share > 0:
         raise ConfigError(
-            f"a batch size of {batch_size} was given, and each of {workers} workers has {share:,} of the "
-            f"{task.num_train:,} training examples of {task.name}; give at most {share}, or fewer workers"
+            f"a batch size of {batch_size} was given, and each of {workers} {whose} has {share:,} of the "
+            f"{task.num_train:,} training examples of {task.name}; give at most {share}, or fewer {whose}"
         )
 
 

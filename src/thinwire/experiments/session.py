@@ -8,30 +8,31 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
-from thinwire.distributed.comm_hook import can_overlap
 from thinwire.errors import ConfigError, NumericsError
-from thinwire.experiments.bounds import RunBounds
+from thinwire.experiments.bounds import Limits, RunBounds
 from thinwire.experiments.checkpoints import RunCheckpoints
+from thinwire.experiments.clients.crew import ClientCrew
+from thinwire.experiments.clients.engine import ClientEngine
+from thinwire.experiments.clients.round_log import trim_rounds
 from thinwire.experiments.engines import Engine
 from thinwire.experiments.health import Health, HealthSampler, Squares
-from thinwire.experiments.learning_rates import Averager, make_average, make_rates
+from thinwire.experiments.learning_rates import Averager, make_average
 from thinwire.experiments.records import RECORDS, Record, read_run, write_records
-from thinwire.experiments.sharding import Batches, make_batches
+from thinwire.experiments.sharding import make_batches
 from thinwire.experiments.spec import Comparison, Run
+from thinwire.experiments.stepping import Seat, Stepper
 from thinwire.experiments.tasks import Task
 from thinwire.experiments.tasks.base import Evaluation
-from thinwire.experiments.training import make_crew, one_torch_thread, private_torch_randomness, take_gradient
+from thinwire.experiments.training import make_crew, one_torch_thread, private_torch_randomness
 from thinwire.files import StrPath, append_text
 from thinwire.layout import Layout
 from thinwire.methods import num_exchanges, parse_method
 from thinwire.random import Key
-from thinwire.steps import Steps, compute
-from thinwire.worker import Server, Worker, can_share, needs_server
+from thinwire.worker import Server, Worker, needs_server
 
-BACKWARD_SHARE = 2 / 3
-"""Of a step's computation: backward takes twice as long as forward, with two products of matrices for one."""
 SAVE_AFTER_S = 10.0
-"""A checkpoint is written at the first evaluation that is this long after the one before."""
+"""A checkpoint is written at the first evaluation that is this long after the one before; longer if that took more than
+a second, so that it costs about a tenth of the time at most."""
 
 
 class Session:
@@ -48,19 +49,28 @@ class Session:
         self.task = task
         self.engine = engine
         self.is_main = 0 in engine.local_ranks
-        self._records = Path(folder) / RECORDS
-        self._checkpoints = RunCheckpoints(Path(folder) / "checkpoints", engine)
-        self._key = Key(run.seed)
-        each = make_batches(task.labels, engine.size, comparison.sharding, comparison.batch_size, self._key)
-        self._batches = [each[rank] for rank in engine.local_ranks]
+        self._folder = Path(folder)
+        self._records = self._folder / RECORDS
         self._method = parse_method(run.variant)
-        self._overlaps = comparison.overlap == "ddp" and can_overlap(self._method)
-        self.workers = self._make_workers()
+        self.batches = make_batches(
+            task.labels, comparison.num_shares, comparison.sharding, comparison.batch_size, Key(run.seed)
+        )
+        """Of each worker, or of each client."""
+        self.crew: ClientCrew | None = None
+        """Of clients that take turns, if the workers are not always the same."""
+        if comparison.clients:
+            assert isinstance(engine, ClientEngine)
+            self.crew = ClientCrew(comparison, run, task, engine, self.batches)
+        self.workers = self._make_workers() if self.crew is None else self.crew.workers
+        if self.workers:
+            self.workers[0].runner.counts_union = self.workers[0].rank == 0
         self.server = Server(self._method, task.model(run.seed), size=engine.size) if engine.serves else None
-        self._rates = make_rates(comparison.lr_schedule, run.steps)
+        # Of clients one file has all: how many places there are may change.
+        ranks = [0] if self.crew else [*engine.local_ranks, *([engine.size] if engine.serves else [])]
+        self._checkpoints = RunCheckpoints(self._folder / "checkpoints", engine, ranks)
         self._averager = self._make_averager()
-        self.health = HealthSampler(self.workers, engine.size)
-        self._computing_s = dict.fromkeys(engine.local_ranks, 0.0)
+        self.health = HealthSampler(list(self.workers), comparison.num_shares)
+        self._stepper = Stepper(comparison, run, task, self._method, self.health, self._averager)
         self._bounds = RunBounds.of(comparison, run, self._layout())
         # A copy that is only evaluated, so that a worker's local parameters are left alone.
         evaluates = engine.serves if needs_server(self._method) else self.is_main
@@ -73,7 +83,7 @@ class Session:
         step counts the steps that were made, which its bytes are of.
         """
         step = self._resume()
-        last_save = time.monotonic()
+        last_save, took_s = time.monotonic(), 0.0
         diverged = False
         if step == 0:
             record = self._evaluate(0)
@@ -92,14 +102,19 @@ class Session:
             record = self._evaluate(step)
             diverged = record["value"] is None
             yield record
-            if not diverged and step < self.run.steps and self._main_says(time.monotonic() - last_save > SAVE_AFTER_S):
+            is_due = time.monotonic() - last_save > SAVE_AFTER_S * max(1.0, took_s)
+            if not diverged and step < self.run.steps and self._main_says(is_due):
+                begun = time.monotonic()
                 self.save(step)
                 last_save = time.monotonic()
+                took_s = last_save - begun
         self._checkpoints.remove()
 
     def save(self, step: int) -> None:
         """Write a checkpoint of the local workers; every process must call it at the same step."""
         states = [self._state(worker) for worker in self.workers]
+        if self.crew:
+            states = [{"clients": self.crew.state_dict(), "workers": states}]
         self._checkpoints.save(step, [*states, self.server.state_dict()] if self.server else states)
 
     def train(self, start: int, stop: int) -> None:
@@ -109,61 +124,24 @@ class Session:
         workers of one speed would send, and then for each worker's next one. What is evaluated is its model.
         """
         self.health.begin()
-        programs = [
-            self._program(worker, batches, stop)
-            for worker, batches in zip(self.workers, self._batches, strict=True)
-        ]  # fmt: skip
-        if self.server:
-            programs.append(self.server.serve(self._num_messages(stop)))
         with private_torch_randomness(), one_torch_thread():
-            self.engine.run(programs)
-
-    def _program(self, worker: Worker, batches: Batches, stop: int) -> Steps[None]:
-        asynchronous, shared = needs_server(self._method), can_share(self._method, worker.model)
-        while asynchronous or worker.num_steps < stop:
-            step = worker.num_steps
-            seconds = self.comparison.compute.seconds(self._key, worker.rank, step)
-            if shared:  # first the time, then the work: the gradients are this worker's until the next request
-                yield from self._spend(seconds)
-            begun_s = time.perf_counter()
-            take_gradient(self.task, worker, batches, self._key, step)
-            if self.comparison.engine == "processes":
-                seconds = time.perf_counter() - begun_s
-            self._computing_s[worker.rank] += seconds
-            self.health.look(worker, step, stop)
-            if worker.rank == 0 and self._averager is not None:
-                self._averager.take(step, worker.shared_parameters())
-            for group in worker.optimizer.param_groups:
-                group["lr"] = self._rates.at(self.run.setting.lr, step)
-            if not shared:  # all workers' backward, then all workers' exchanges: the cache holds the code of either
-                yield from self._spend(seconds)
-            before = worker.num_exchanges
-            yield from worker.step()
-            exchanged = worker.num_exchanges > before
-            codec_s = self.run.codec_s[worker.rank > 0] if exchanged else 0.0
-            if codec_s or self._overlaps:  # the next request waits for what goes on in the background
-                yield from compute(codec_s)
-            if asynchronous and exchanged and worker.is_paused:
+            if self.crew:
+                self.crew.train(stop, self._stepper.program)
                 return
-
-    def _spend(self, seconds: float) -> Steps[None]:
-        """The time of a step's computation, its backward in the background of the exchange if that overlaps."""
-        backward = BACKWARD_SHARE if self._overlaps else 0.0
-        yield from compute((1.0 - backward) * seconds)
-        if backward:
-            yield from compute(backward * seconds, in_background=True)
+            seats = [Seat(worker, self.batches[worker.rank], worker.rank) for worker in self.workers]
+            programs = [self._stepper.program(seat, stop) for seat in seats]
+            if self.server:
+                programs.append(self.server.serve(self._num_messages(stop)))
+            self.engine.run(programs)
 
     def _num_messages(self, stop: int) -> int:
         return sum(num_exchanges(self._method, rank, stop) for rank in range(self.engine.size))
 
     def _make_workers(self) -> list[Worker]:
         engine, setting = self.engine, self.run.setting
-        workers = make_crew(
+        return make_crew(
             self.task, self._method, setting.optimizer, setting.lr, engine.local_ranks, engine.size, self.run.seed
         )
-        if workers:
-            workers[0].runner.counts_union = workers[0].rank == 0
-        return workers
 
     def _make_averager(self) -> Averager | None:
         average = make_average(self.comparison.average)
@@ -200,7 +178,7 @@ class Session:
             float(sum(worker.message_bytes for worker in self.workers)),
             float(sum(link.bytes_sent for link in links)),
             float(sum(link.bytes_received for link in links)),
-            sum(self._computing_s.values()),
+            sum(self._stepper.computing_s.values()),
             evaluation.loss,
             evaluation.value,
             math.nan if evaluation.top5 is None else evaluation.top5,
@@ -213,13 +191,17 @@ class Session:
         loss, value, top5 = everyone[-1 if needs_server(self._method) else 0][4:7]  # worker 0 evaluates, or the server
         union_density = everyone[0][7]
         health = Health.of([Squares(*each[8:]) for each in everyone], self.engine.size)
-        limits = self._bounds.at(step, health.first_gradient_norm, health.largest_gradient_norm)
+        # Theorems have everybody take part in every exchange.
+        is_whole = self.comparison.num_shares == self.comparison.workers
+        norms = health.first_gradient_norm, health.largest_gradient_norm
+        limits = self._bounds.at(step, *norms) if is_whole else Limits()
         seen = step * self.comparison.batch_size * self.engine.size
         return {
             "method": self.run.method,
             "task": self.task.name,
             "engine": self.comparison.engine,
             "workers": self.engine.size,
+            **({"clients": self.comparison.clients.count} if self.comparison.clients else {}),
             "seed": self.run.seed,
             **asdict(self.run.setting),
             "step": step,
@@ -244,6 +226,8 @@ class Session:
         return math.nan if density is None else density
 
     def _write(self, record: Record) -> Record:
+        if self.crew:
+            self.crew.log.write(self._folder)
         if self.is_main:
             append_text(self._records, json.dumps(record) + "\n")
         return record
@@ -256,14 +240,20 @@ class Session:
         if step:
             if self.server:
                 self.server.load_state_dict(states.pop())
+            if self.crew:
+                self.crew.load_state_dict(states[0]["clients"])
+                states = states[0]["workers"]
             for worker, saved in zip(self.workers, states, strict=True):
                 worker.model.load_state_dict(saved["model"])
                 worker.optimizer.load_state_dict(saved["optimizer"])
                 worker.load_state_dict(saved["worker"])
-                self.health.seen[worker.rank] = saved["gradients_seen"]
-                self._computing_s[worker.rank] = saved["computing_s"]
+                if worker.rank in self.health.seen:
+                    self.health.seen[worker.rank] = saved["gradients_seen"]
+                self._stepper.computing_s[worker.rank] = saved["computing_s"]
                 if worker.rank == 0 and self._averager is not None:
                     self._averager.load_state_dict(saved["average"])
+        if self.crew:
+            trim_rounds(self._folder, step)
         if self.is_main:
             write_records(self._records, [line for line in kept if step and line["step"] <= step])
         return step
@@ -273,8 +263,8 @@ class Session:
             "model": worker.model.state_dict(),
             "optimizer": worker.optimizer.state_dict(),
             "worker": worker.state_dict(),
-            "gradients_seen": self.health.seen[worker.rank],
-            "computing_s": self._computing_s[worker.rank],
+            "gradients_seen": self.health.seen.get(worker.rank, []),
+            "computing_s": self._stepper.computing_s.get(worker.rank, 0.0),
             **({"average": self._averager.state_dict()} if worker.rank == 0 and self._averager else {}),
         }
 

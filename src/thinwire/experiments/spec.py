@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from thinwire.config import from_json, to_json
 from thinwire.errors import ConfigError
+from thinwire.experiments.clients.setting import Clients
 from thinwire.experiments.learning_rates import make_average, make_rates
 from thinwire.experiments.settings import Setting, TunedOption, option_choices, rates_for, read_codec, with_options
+from thinwire.experiments.sharding import read_sharding
 from thinwire.files import StrPath
 from thinwire.machines import Machines
 from thinwire.network import Network
@@ -30,7 +33,8 @@ class Comparison:
             their punctuation, so that a method has one name however it is typed.
         task: a task's name or the dotted path to a function that makes one.
         data: folder of the task's data set, if it is not where the task looks by itself.
-        workers: number of workers.
+        workers: number of workers; where there are clients, how many of them take part in a round on average.
+        clients: who take turns as workers, if the workers are not always the same; simulated only.
         seeds: one final run of every method for each.
         lrs: the learning rates that are searched for every method; ascending.
         adaptive_lrs: those for Adam and its kin, if that is another grid; ascending.
@@ -49,7 +53,8 @@ class Comparison:
         optimizers: of which every method's best is searched, see
             :func:`thinwire.experiments.optimizers.make_optimizer`.
         tune: options of methods whose best value is searched, see :class:`thinwire.experiments.settings.TunedOption`.
-        sharding: ``random`` or ``sorted`` (by label) distribution of the examples over workers.
+        sharding: how the examples are dealt out to the workers or clients, see
+            :func:`thinwire.experiments.sharding.make_shards`.
         target: value of the metric whose cost is reported.
         lr_schedule: how the learning rate changes, see :func:`thinwire.experiments.learning_rates.make_rates`.
         average: which average of the iterates is evaluated instead of the last one, see
@@ -63,6 +68,7 @@ class Comparison:
     task: str
     data: StrPath | None = None
     workers: int = 8
+    clients: Clients | None = None
     seeds: tuple[int, ...] = (0,)
     lrs: tuple[float, ...]
     adaptive_lrs: tuple[float, ...] = ()
@@ -77,7 +83,7 @@ class Comparison:
     batch_size: int
     optimizers: tuple[str, ...] = ("sgd",)
     tune: tuple[str, ...] = ()
-    sharding: Literal["random", "sorted"] = "random"
+    sharding: str = "random"
     target: float | None = None
     lr_schedule: str = "constant"
     average: str = "none"
@@ -87,6 +93,7 @@ class Comparison:
         object.__setattr__(self, "methods", tuple(_normalised(method) for method in self.methods))
         counts = ("workers", "steps", "tune_steps", "evaluate_every", "batch_size")
         check_counts({name: getattr(self, name) for name in counts})
+        self._check_clients()
         if not all(abs(seed) < 2**64 for seed in self.seeds):
             raise ConfigError("a seed of more than 64 bits was given; give smaller ones")
         if self.data is not None:
@@ -101,6 +108,7 @@ class Comparison:
         if len({(each.row, each.option) for each in tuned}) < len(tuned):
             raise ConfigError(f"an option is to be tuned twice: {'; '.join(self.tune)}")
         read_codec(self.codec)
+        read_sharding(self.sharding)
         make_rates(self.lr_schedule, min(self.steps, self.tune_steps))
         make_average(self.average)
         for lr in (*self.lrs, *self.adaptive_lrs):
@@ -108,6 +116,25 @@ class Comparison:
                 raise ConfigError(f"learning rates must be above 0 and finite, got {lr}")
         if self.target is not None and not math.isfinite(self.target):
             raise ConfigError(f"a target of {self.target} was given; it must be finite")
+
+    def _check_clients(self) -> None:
+        if self.clients is None:
+            return
+        if self.engine != "simulate":
+            raise ConfigError(
+                "--clients was given with --engine processes: a process is one worker and keeps its place, so clients "
+                "that take turns are simulated; leave out --engine processes, or --clients"
+            )
+        if self.workers != self.clients.per_round:
+            raise ConfigError(
+                f"{self.workers} workers were given, and {self.clients.per_round} clients take part in a round: these "
+                "are the workers"
+            )
+
+    @property
+    def num_shares(self) -> int:
+        """Into how many shares the examples are dealt out: one a worker, or one a client."""
+        return self.workers if self.clients is None else self.clients.count
 
     def rates(self, optimizer: str) -> tuple[float, ...]:
         """The learning rates that are searched with an optimizer."""
@@ -129,17 +156,18 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``comparison.json``."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "clients": None if self.clients is None else to_json(self.clients)}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Comparison":
         """The comparison that :meth:`to_json` wrote; other keys are left out."""
         names = [field.name for field in dataclasses.fields(Comparison)]
-        given = {name: data[name] for name in names}
+        given = {name: data[name] for name in names if name != "clients"}
         listed = ("methods", "seeds", "lrs", "adaptive_lrs", "optimizers", "tune")
         given.update({name: tuple(data[name]) for name in listed})
         parts = {"network": Network.from_json(data["network"]), "compute": Machines.from_json(data["compute"])}
-        return Comparison(**{**given, **parts})
+        clients = data.get("clients")  # there were none at first
+        return Comparison(**{**given, **parts, "clients": None if clients is None else from_json(clients)})
 
 
 def check_counts(counts: Mapping[str, int]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.sharding import Batches
@@ -46,9 +47,14 @@ def take_gradient(task: Task, worker: Worker, batches: Batches, key: Key, step: 
     Dropout and the like draw from torch's generator: addressed by step and rank, they are the same in every engine and
     after every restart.
     """
-    torch.default_generator.manual_seed(key.fold("model", step, worker.rank).bits64() >> 1)
+    take_gradient_of(task, worker, batches.indices(step), key.fold("model", step, worker.rank))
+
+
+def take_gradient_of(task: Task, worker: Worker, indices: Tensor, key: Key) -> None:
+    """Leave the gradient of these examples in the worker's parameters; ``key`` addresses what the model draws."""
+    torch.default_generator.manual_seed(key.bits64() >> 1)
     worker.optimizer.zero_grad()
-    task.loss(worker.model, batches.indices(step)).backward()
+    task.loss(worker.model, indices).backward()
 
 
 @contextmanager

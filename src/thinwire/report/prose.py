@@ -51,12 +51,13 @@ def setup(data: RecordedComparison) -> str:
     seeds = ", ".join(str(seed) for seed in data.seeds)
     seeds = f"seeds {seeds}" if len(data.seeds) > 1 else f"one seed, {seeds}"
     methods = f"{len(data.methods)} methods" if len(data.methods) > 1 else "One method"
+    turns = "" if data.clients is None else f" a round ({escape(data.clients.text)})"
     searched = any(len(tried) > 1 for tried in data.tuning.values())
     several = len(data.optimizers) > 1
     optimizer = "the best optimizer of each" if several else escape(data.optimizers[0])
     what = f"learning rate and optimizer ({escape('; '.join(data.optimizers))})" if several else "learning rate"
     sentences = [
-        f"{methods} trained <b>{escape(data.task)}</b>{size} with {data.workers:,} workers for "
+        f"{methods} trained <b>{escape(data.task)}</b>{size} with {data.workers:,} workers{turns} for "
         f"{data.steps:,} steps of {optimizer}{rates}{batch}{shards}, {seeds}{mean}.",
         _where(data),
         _codec(data),

@@ -20,10 +20,12 @@ from thinwire.report.fields import (
     whole_numbers,
 )
 from thinwire.report.settings import (
+    RecordedClients,
     RecordedMachines,
     RecordedMetric,
     RecordedNetwork,
     RecordedSetting,
+    recorded_clients,
     recorded_exchanges,
     recorded_links,
 )
@@ -83,6 +85,7 @@ class RecordedComparison:
         codec_s: what an exchange of each method was charged for compressing and decoding: worker 0, each other one.
         exchanges: how each method's messages are exchanged: the type of its exchange, and of those inside it.
         links: other links, and the seconds that a step of each method takes on them.
+        clients: who took turns as workers; None if these were always the same.
         overlap: ``ddp`` if exchanges of gradients went on during backward, else ``none``.
         tuning: for every method what was tried and the value that it was judged by, NaN where it diverged; ascending.
     """
@@ -100,6 +103,7 @@ class RecordedComparison:
     optimizers: tuple[str, ...]
     batch_size: int | None
     sharding: str | None
+    clients: RecordedClients | None
     lr_schedule: str | None
     average: str | None
     num_parameters: int | None
@@ -167,6 +171,7 @@ def load(folder: StrPath) -> RecordedComparison:
         optimizers=texts(about, "optimizers", where),
         batch_size=field(about, "batch_size", where, int, optional=True),
         sharding=field(about, "sharding", where, str, optional=True),
+        clients=recorded_clients(about, where),
         lr_schedule=field(about, "lr_schedule", where, str, optional=True),
         average=field(about, "average", where, str, optional=True),
         num_parameters=field(about, "num_parameters", where, int, optional=True),

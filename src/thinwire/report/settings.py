@@ -49,6 +49,34 @@ class RecordedMachines:
     are_equal: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedClients:
+    """Who took turns as workers.
+
+    Args:
+        count: how many there were.
+        participation: how those of a round were found, as the class is called: ``Uniform``.
+        absent: what became of the others' memories: ``keep``, ``fresh`` or ``drop:N``.
+        local_optimizer: what became of the state of their optimizers: ``keep`` or ``fresh``.
+    """
+
+    count: int
+    participation: str
+    absent: str
+    local_optimizer: str
+
+    @property
+    def text(self) -> str:
+        """All of it in words."""
+        waits = {"keep": "kept", "fresh": "not kept"}
+        memory = waits.get(self.absent, f"given up after {self.absent.removeprefix('drop:')} rounds")
+        optimizer = waits.get(self.local_optimizer, self.local_optimizer)
+        return (
+            f"{self.count:,} clients, {self.participation.lower()} participation, memories of the absent {memory}, "
+            f"state of their optimizers {optimizer}"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class RecordedSetting:
     """What a search may choose for a method: an optimizer, options of the method, a learning rate."""
@@ -74,6 +102,19 @@ def recorded_exchanges(about: Mapping[str, Any], where: str) -> dict[str, tuple[
             part = part.get("exchange")
         found[printable(name)] = tuple(kinds)
     return found
+
+
+def recorded_clients(about: Mapping[str, Any], where: str) -> RecordedClients | None:
+    """Of clients that took turns; None where the workers were always the same, and in folders that do not say it."""
+    if about.get("clients") is None:
+        return None
+    clients = field(about, "clients", where, dict)
+    return RecordedClients(
+        count=field(clients, "count", where, int),
+        participation=printable(field(field(clients, "participation", where, dict), "type", where, str)),
+        absent=printable(field(clients, "absent", where, str)),
+        local_optimizer=printable(field(clients, "local_optimizer", where, str)),
+    )
 
 
 def recorded_links(about: Mapping[str, Any], where: str) -> tuple[tuple[str, dict[str, float]], ...]:

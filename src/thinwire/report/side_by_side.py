@@ -78,6 +78,7 @@ def settings_of(data: RecordedComparison) -> dict[str, str]:
         "task": data.task,
         "parameters": _count(data.num_parameters),
         "workers": _count(data.workers),
+        "clients": MISSING if data.clients is None else data.clients.text,
         "steps": _count(data.steps),
         "seeds": ", ".join(map(str, data.seeds)),
         "batch size": _count(data.batch_size),

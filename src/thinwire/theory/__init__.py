@@ -19,6 +19,7 @@ from thinwire.theory.elastic import (
 from thinwire.theory.gossip import choco_consensus_step, choco_gossip_factor, choco_shift, topology_gap
 from thinwire.theory.local_steps import max_local_steps
 from thinwire.theory.memory import decaying_memory_bound, local_memory_bound, memory_bound
+from thinwire.theory.sampling import independent_sampling_error, uniform_sampling_error
 from thinwire.theory.speedup import LINEAR_FROM, StepsToTarget, fit_steps_to_target
 from thinwire.theory.step_sizes import (
     CHOCO,
@@ -52,6 +53,7 @@ __all__ = [
     "elastic_limit",
     "elastic_radius",
     "fit_steps_to_target",
+    "independent_sampling_error",
     "least_shift",
     "local_memory_bound",
     "local_sgd_shift",
@@ -66,4 +68,5 @@ __all__ = [
     "qsparse_suboptimality",
     "quadratic_weight_sum",
     "topology_gap",
+    "uniform_sampling_error",
 ]

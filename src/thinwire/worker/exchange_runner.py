@@ -1,7 +1,7 @@
 """How a participant exchanges its channels, in whatever order: each exchange is run, accepted, reported and counted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from thinwire.config import as_written_today
@@ -41,6 +41,8 @@ class ExchangeRunner:
     """Whether :attr:`union_density` is counted, in a pass over every mean."""
     union_density: float | None = field(init=False, default=None)
     """The share of entries that are not 0 in the last mean."""
+    weight: float = field(init=False, default=1.0)
+    """By what means are multiplied: where the sum counts as that of another number than came."""
 
     def run(
         self, channel: Channel, x: Handed, finite: bool | Verdict, number: int, turn: int, *, forgets: bool = False
@@ -58,7 +60,8 @@ class ExchangeRunner:
         is_watched = self.watcher is not None and self.watcher.is_due(turn, self.rank)
         compressor = channel.method.compressor_at(turn)
         forgets = forgets and not is_watched and channel.can_forget(compressor)
-        return channel.run(x, compressor, finite, number, is_watched, forgets)
+        outcome = yield from channel.run(x, compressor, finite, number, is_watched, forgets)
+        return replace(outcome, aggregate=outcome.aggregate.scaled(self.weight)) if self.weight != 1.0 else outcome
 
     def count(self, outcome: Outcome) -> None:
         """The bytes of this exchange were handed over and are of use."""

@@ -1,0 +1,1 @@
+"""Many clients of whom few take part in each round."""
