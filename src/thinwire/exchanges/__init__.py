@@ -5,6 +5,7 @@ from thinwire.exchanges.all_reduce import AllReduce
 from thinwire.exchanges.asynchronous import AsynchronousServer
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.compressed_reduce_scatter import CompressedReduceScatter
+from thinwire.exchanges.directed import Directed, Direction
 from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.gossip import Gossip
 from thinwire.exchanges.hierarchical import Hierarchical
@@ -25,6 +26,8 @@ __all__ = [
     "AsynchronousServer",
     "CompressedReduceScatter",
     "Context",
+    "Directed",
+    "Direction",
     "Exchange",
     "Gather",
     "Gossip",

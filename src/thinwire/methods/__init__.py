@@ -11,6 +11,7 @@ from thinwire.methods.catalog import (
     with_residual_dtype,
 )
 from thinwire.methods.consensus import Consensus
+from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
@@ -24,6 +25,7 @@ __all__ = [
     "ElasticFollow",
     "Every",
     "Follow",
+    "FrozenAdam",
     "GradientAveraging",
     "Method",
     "ModelAveraging",
