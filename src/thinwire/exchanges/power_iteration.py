@@ -18,8 +18,8 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.random.philox import uniform
-from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.kernels.reduce.segment_sums import segment_sums
+from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.layout import Layout, Segments, State
 from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender

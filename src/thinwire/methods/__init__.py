@@ -13,6 +13,7 @@ from thinwire.methods.catalog import (
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.elastic import Elastic
+from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
 from thinwire.methods.updates import Outer, Update
@@ -26,6 +27,7 @@ __all__ = [
     "Every",
     "Follow",
     "FrozenAdam",
+    "FrozenLamb",
     "GradientAveraging",
     "Method",
     "ModelAveraging",

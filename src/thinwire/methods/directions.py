@@ -2,8 +2,10 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Context
 from thinwire.layout import Layout, State
+
+A = TypeVar("A")
 
 
 @register
@@ -66,7 +70,8 @@ class FrozenAdam:
         ages = ages_of(ctx.layout, state)
         variance = state["variance"]
         if min(ages, default=self.freeze) < self.freeze:
-            variance = self._learn(mean, ages, ctx.layout, state)
+            places = spans(ctx.layout, [age < self.freeze for age in ages])
+            variance = learnt(variance, mean, state["momentum"], places, (self.beta1, self.beta2))
         step = empty_like(mean)
         for age, start, stop in spans(ctx.layout, ages):
             first, second = self._corrections(age + 1)
@@ -74,18 +79,6 @@ class FrozenAdam:
             for out, m, v in zip(*parts, strict=True):
                 precondition(out, m, v, self.eps, first, second)
         return step, {**state, **older(ctx.layout, state), "momentum": mean, "variance": variance}
-
-    def _learn(self, mean: Tensor, ages: Sequence[int], layout: Layout, state: State) -> Tensor:
-        variance = empty_like(mean)
-        for age, start, stop in spans(layout, ages):
-            if age >= self.freeze:
-                variance[start:stop] = state["variance"][start:stop]
-                continue
-            parts = (blocks(each[start:stop]) for each in (variance, mean, state["momentum"], state["variance"]))
-            for out, m, before, v in zip(*parts, strict=True):
-                gradient = gradient_of(m, before, self.beta1)
-                torch.mul(v, self.beta2, out=out).add_(gradient.square_().mul_(1.0 - self.beta2))
-        return variance
 
     def _corrections(self, count: int) -> tuple[float, float]:
         """What m and the root of v are multiplied by, after so many exchanges."""
@@ -120,9 +113,29 @@ def momentum_of(x: Tensor, momentum: Tensor, beta: float) -> Tensor:
     return x
 
 
-def gradient_of(momentum: Tensor, before: Tensor, beta: float) -> Tensor:
-    """The gradient that a momentum says, by what it was before: a new tensor."""
-    return torch.sub(momentum, before * beta).mul_(1.0 / (1.0 - beta))
+def learnt(
+    variance: Tensor, momentum: Tensor, before: Tensor, places: Iterable[tuple[bool, int, int]],
+    betas: tuple[float, float],
+) -> Tensor:  # fmt: skip
+    """The variance with the squared gradient in it that a momentum says by what it was before: a new vector.
+
+    Args:
+        variance: as it was.
+        momentum: as it is now.
+        before: as it was.
+        places: whether something is learnt there, and where that begins and ends.
+        betas: of momentum and variance.
+    """
+    following = empty_like(variance)
+    for learns, start, stop in places:
+        if not learns:
+            following[start:stop] = variance[start:stop]
+            continue
+        parts = (blocks(each[start:stop]) for each in (following, momentum, before, variance))
+        for out, m, was, v in zip(*parts, strict=True):
+            gradient = torch.sub(m, was * betas[0]).mul_(1.0 / (1.0 - betas[0]))
+            torch.mul(v, betas[1], out=out).add_(gradient.square_().mul_(1.0 - betas[1]))
+    return following
 
 
 def precondition(out: Tensor, m: Tensor, v: Tensor, eps: float, first: float = 1.0, second: float = 1.0) -> None:
@@ -144,8 +157,8 @@ def older(layout: Layout, state: State) -> State:
     return {f"age.{name}": state[f"age.{name}"] + 1 for name in layout.names}
 
 
-def spans(layout: Layout, ages: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Runs of parameters of one age: the age, and where they begin and end in the vector.
+def spans(layout: Layout, ages: Sequence[A]) -> Iterator[tuple[A, int, int]]:
+    """Runs of parameters that are alike in something, such as their age: it, and where they begin and end.
 
     Example:
         >>> layout = Layout(("a", "b", "c"), (torch.Size([2]), torch.Size([3]), torch.Size([1])))
@@ -153,7 +166,7 @@ def spans(layout: Layout, ages: Sequence[int]) -> Iterator[tuple[int, int, int]]
         [(7, 0, 5), (0, 5, 6)]
     """
     start = 0
-    for age, run in itertools.groupby(zip(ages, layout.sizes, strict=True), key=lambda each: each[0]):
+    for age, run in itertools.groupby(zip(ages, layout.sizes, strict=True), key=operator.itemgetter(0)):
         stop = start + sum(size for _, size in run)
         yield age, start, stop
         start = stop

@@ -1,18 +1,20 @@
 """Optimizers that compress what they exchange: the momentum."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from thinwire.compressors import Identity, PlainSign, Sign
-from thinwire.exchanges import CompressedReduceScatter, Directed, MajorityVote, PowerIteration
+from thinwire.exchanges import CompressedReduceScatter, Directed, Direction, MajorityVote, PowerIteration
 from thinwire.layout import Granularity, PerTensor
 from thinwire.memory import LionMomentum, MomentumFeedback
 from thinwire.methods.base import GradientAveraging, Method
 from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.directions import FrozenAdam
+from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.options import Fraction
 from thinwire.methods.warm_up import WarmUp
 
+OneBitRoute: TypeAlias = Literal["owners", "gather", "server"]
 _BETA1, _BETA2, _LION_BETA2 = Fraction(0.9), Fraction(0.999), Fraction(0.99)
 _MU = Fraction(0.95)
 _TENSORS = PerTensor()
@@ -36,14 +38,43 @@ def one_bit_adam(
     correct: bool = False,
     granularity: Granularity = _TENSORS,
     memory: Remember = "error-feedback",
-    exchange: Literal["owners", "gather", "server"] = "owners",
+    exchange: OneBitRoute = "owners",
 ) -> Method:
     """Signs of a momentum that all share, over a variance that was learnt before."""
+    adam = FrozenAdam(beta1=beta1, beta2=beta2, eps=eps, freeze=warmup, corrects_bias=correct)
+    return _one_bit(adam, warmup, granularity, memory, exchange)
+
+
+@entry(
+    name="1bit-lamb",
+    paper="Li et al. 2021",
+    summary="LAMB on f32 gradients, then signs of the momentum both ways with error feedback; the ratio of a layer is "
+    "the mean one of the warm-up, times how its variance has changed since",
+    differs_from_paper="the learning rate is the optimizer's (plain SGD, whose weight decay is decoupled and not in "
+    "the ratio); every tensor has a mean magnitude of its own, where the paper makes momenta alike before one; entries "
+    "whose gradient was 0 in the warm-up do not move",
+)
+def one_bit_lamb(
+    warmup: int = 100,
+    beta1: Fraction = _BETA1,
+    beta2: Fraction = _BETA2,
+    eps: float = _EPS,
+    granularity: Granularity = _TENSORS,
+    memory: Remember = "error-feedback",
+    exchange: OneBitRoute = "owners",
+) -> Method:
+    """Signs of a momentum that all share, with a step for each layer in proportion to its weights."""
+    lamb = FrozenLamb(beta1=beta1, beta2=beta2, eps=eps, freeze=warmup)
+    return _one_bit(lamb, warmup, granularity, memory, exchange)
+
+
+def _one_bit(
+    direction: Direction, warmup: int, granularity: Granularity, memory: Remember, route: OneBitRoute
+) -> Method:
     return GradientAveraging(
         memory=MEMORIES[memory], compressor=Sign(), granularity=granularity,
         exchange=Directed(
-            direction=FrozenAdam(beta1=beta1, beta2=beta2, eps=eps, freeze=warmup, corrects_bias=correct),
-            exchange=CompressedReduceScatter() if exchange == "owners" else ROUTES[exchange],
+            direction=direction, exchange=CompressedReduceScatter() if route == "owners" else ROUTES[route]
         ),
         warm_up=WarmUp((Identity(),), warmup),
     )  # fmt: skip
@@ -84,4 +115,4 @@ def dion(rank: int = 16, momentum: Fraction = _MU, warm: bool = True) -> Method:
     )
 
 
-ROWS: tuple[CatalogEntry, ...] = (one_bit_adam, signed_lion, dion)
+ROWS: tuple[CatalogEntry, ...] = (one_bit_adam, one_bit_lamb, signed_lion, dion)
