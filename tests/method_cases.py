@@ -38,6 +38,7 @@ CATALOGUE = [
     "1bit-lamb:warmup=2",
     "signed-lion:step=mean,exchange=gather",
     "dion:rank=1",
+    "dion2:share=40%",
 ]
 EXCHANGES = (AllReduce(), Gather(), ParameterServer())
 

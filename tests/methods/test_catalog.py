@@ -37,6 +37,7 @@ from thinwire.exchanges import (
     Gossip,
     Hierarchical,
     MajorityVote,
+    OrthonormalLines,
     ParameterServer,
     PowerIteration,
     SharedScale,
@@ -163,6 +164,7 @@ EXPECTED: dict[str, Method] = {
     ),
     "signed-lion": GradientAveraging(memory=LionMomentum(0.9, 0.99), compressor=PlainSign(), exchange=MajorityVote()),
     "dion": GradientAveraging(memory=MomentumFeedback(0.95), exchange=PowerIteration(rank=16, result="orthonormal")),
+    "dion2": GradientAveraging(memory=MomentumFeedback(0.95), exchange=OrthonormalLines(0.25)),
     "d-psgd": ModelAveraging(exchange=Gossip(graph=Ring()), update=Consensus(gamma=1.0)),
     "choco": ModelAveraging(compressor=TopK(density=0.01), exchange=Gossip(graph=Ring()), update=Consensus(gamma=0.1)),
     "double-squeeze": GradientAveraging(

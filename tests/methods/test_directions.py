@@ -9,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from exchange_cases import Party, vectors_of
 from method_cases import Crew, backward, bits, data_parallel, flat, saved, small_model
 
+from thinwire.compressors import SharedSeedRandK
+from thinwire.compressors.seeded_rand_k import common_key
 from thinwire.errors import ConfigError
-from thinwire.exchanges import Context
+from thinwire.exchanges import Context, OrthonormalLines
+from thinwire.kernels.sample.subset import random_subset
 from thinwire.layout import Layout, Segments
-from thinwire.methods import FrozenAdam, FrozenLamb, parse_method
+from thinwire.methods import FrozenAdam, FrozenLamb, GradientAveraging, parse_method
 from thinwire.random import Key
 
 Array = npt.NDArray[np.float64]
@@ -244,6 +248,82 @@ def test_dion_is_the_recursion_of_its_paper(rank: int, size: int) -> None:
         np.testing.assert_allclose(stepped(), x - LR * (update + DECAY * x), rtol=0, atol=2e-5)
         kept = np.stack([saved(worker, "memory.momentum").double().numpy() for worker in crew.workers])
         np.testing.assert_allclose(kept, momenta, rtol=1e-4, atol=2e-5)
+
+
+def drawn_lines(number: int, place: int, length: int, share: float) -> list[int]:
+    """Which lines the exchange of that number takes of the tensor at that place in the layout."""
+    key = common_key(Key(5).fold("exchange", number, "rank", 0)).fold("lines", place)
+    return random_subset(key.bits64(), length, math.ceil(share * length)).tolist()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_dion2_is_the_recursion_of_its_paper(size: int) -> None:
+    mu, share = 0.95, 0.4
+    crew = Crew(parse_method(f"dion2:share={share}"), size, decaying)
+    shapes = {0: (5, 6), 2: (2, 5)}
+    pieces = pieces_of(crew)
+    momenta = np.zeros((size, 47))
+    seen: set[tuple[int, ...]] = set()
+    for number, (x, gradients, stepped) in enumerate(steps_of(crew, 60)):
+        momenta = momenta + gradients
+        update, faded = np.sign(momenta.mean(axis=0)), momenta.copy()
+        for place, shape in shapes.items():
+            lines = drawn_lines(number, place, shape[0], share)
+            seen.add(tuple(lines) if place == 0 else ())
+            each = momenta[:, pieces[place]].reshape(size, *shape)
+            chosen = each.mean(axis=0)[lines]
+            y = chosen / (np.linalg.norm(chosen) + 1e-7)
+            for _ in range(5):
+                a = y @ y.T
+                y = 3.4445 * y + (-4.775 * a + 2.0315 * a @ a) @ y
+            step, kept = np.zeros(shape), np.zeros_like(each)
+            step[lines], kept[:, lines] = math.sqrt(shape[0] / shape[1]) * y, each[:, lines]
+            update[pieces[place]], faded[:, pieces[place]] = step.ravel(), kept.reshape(size, -1)
+        momenta = momenta - (1 - mu) * faded
+        np.testing.assert_allclose(stepped(), x - LR * (update + DECAY * x), rtol=0, atol=2e-6)
+        memories = np.stack([saved(worker, "memory.momentum").double().numpy() for worker in crew.workers])
+        np.testing.assert_allclose(memories, momenta, rtol=1e-5, atol=1e-5)
+    assert len(seen) > 5
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (40, 3), (8, 8)])
+def test_lines_of_the_shorter_side_are_nearly_orthonormal_and_their_bytes_a_share(shape: tuple[int, int]) -> None:
+    """All singular values of Newton and Schulz's steps are near 1, of whatever scale the momenta are."""
+    for scale in (1e-30, 1.0, 1e30):
+        crew = Party(GradientAveraging(exchange=OrthonormalLines(0.5)), 2, math.prod(shape), shapes=[shape])
+        vectors = [scale * x for x in vectors_of(2, math.prod(shape), 3, heavy=False)]
+        aggregate, _ = crew.exchange(vectors)
+        count = math.ceil(0.5 * min(shape))
+        values = torch.linalg.svdvals(aggregate.mean.view(shape)) / math.sqrt(shape[0] / shape[1])
+        assert float(values[:count].min()) > 0.6
+        assert float(values[:count].max()) < 1.3
+        assert not values[count:].gt(1e-4).any()
+        assert aggregate.message_bytes == 4 * (count * max(shape) + 1)
+        mean = torch.stack(vectors).mean(dim=0).view(shape)
+        lines = aggregate.mean.view(shape).ne(0)
+        assert torch.equal(lines.all(dim=1) if shape[0] <= shape[1] else lines.all(dim=0), (
+            lines.any(dim=1) if shape[0] <= shape[1] else lines.any(dim=0)
+        ))  # fmt: skip
+        # Along the mean, as every step of steepest descent is.
+        assert float((aggregate.mean.view(shape) * mean)[lines].sum()) > 0.0
+
+
+def test_a_number_that_is_none_is_told_though_its_line_is_not_drawn() -> None:
+    crew = Party(GradientAveraging(exchange=OrthonormalLines(0.1)), 3, 400, shapes=[(20, 20)])
+    for place in range(0, 400, 21):
+        vectors = vectors_of(3, 400, place)
+        vectors[1][place] = math.nan
+        for aggregate in crew.exchange(vectors):
+            assert not aggregate.finite
+            assert torch.isnan(aggregate.mean).nonzero().view(-1).tolist() == [place]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, -0.1])
+def test_a_share_of_no_lines_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match="lines"):
+        OrthonormalLines(share)
+    with pytest.raises(ConfigError, match="leave it out"):
+        Party(GradientAveraging(compressor=SharedSeedRandK(k=1), exchange=OrthonormalLines()), 2, 20)
 
 
 def test_the_step_of_dion_becomes_the_polar_factor_where_gradients_stay() -> None:

@@ -10,6 +10,7 @@ from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.gossip import Gossip
 from thinwire.exchanges.hierarchical import Hierarchical
 from thinwire.exchanges.majority_vote import MajorityVote
+from thinwire.exchanges.orthonormal_lines import OrthonormalLines
 from thinwire.exchanges.parameter_server import ParameterServer
 from thinwire.exchanges.power_iteration import PowerIteration
 from thinwire.exchanges.robust import RobustGather
@@ -33,6 +34,7 @@ __all__ = [
     "Gossip",
     "Hierarchical",
     "MajorityVote",
+    "OrthonormalLines",
     "ParameterServer",
     "PowerIteration",
     "RobustGather",

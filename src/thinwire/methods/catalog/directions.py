@@ -3,7 +3,14 @@
 from typing import Literal, TypeAlias
 
 from thinwire.compressors import Identity, PlainSign, Sign
-from thinwire.exchanges import CompressedReduceScatter, Directed, Direction, MajorityVote, PowerIteration
+from thinwire.exchanges import (
+    CompressedReduceScatter,
+    Directed,
+    Direction,
+    MajorityVote,
+    OrthonormalLines,
+    PowerIteration,
+)
 from thinwire.layout import Granularity, PerTensor
 from thinwire.memory import LionMomentum, MomentumFeedback
 from thinwire.methods.base import GradientAveraging, Method
@@ -11,12 +18,12 @@ from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.frozen_lamb import FrozenLamb
-from thinwire.methods.options import Fraction
+from thinwire.methods.options import Density, Fraction
 from thinwire.methods.warm_up import WarmUp
 
 OneBitRoute: TypeAlias = Literal["owners", "gather", "server"]
 _BETA1, _BETA2, _LION_BETA2 = Fraction(0.9), Fraction(0.999), Fraction(0.99)
-_MU = Fraction(0.95)
+_MU, _QUARTER = Fraction(0.95), Density(0.25)
 _TENSORS = PerTensor()
 _EPS = 1e-8
 
@@ -115,4 +122,18 @@ def dion(rank: int = 16, momentum: Fraction = _MU, warm: bool = True) -> Method:
     )
 
 
-ROWS: tuple[CatalogEntry, ...] = (one_bit_adam, one_bit_lamb, signed_lion, dion)
+@entry(
+    name="dion2",
+    paper="Ahn, Amsel, Langford 2025",
+    summary="a quarter of the rows (or columns) of each momentum matrix, drawn alike on all workers; the step is "
+    "orthonormal in them, and they fade from the momentum",
+    differs_from_paper="the learning rate is the optimizer's (plain SGD, whose weight decay is decoupled); lines are "
+    "drawn at random, which the paper tries too, since those of the largest momenta are others on each worker; biases "
+    "are exact and step by the sign of their momentum",
+)
+def dion2(share: Density = _QUARTER, momentum: Fraction = _MU) -> Method:
+    """Orthonormal steps in a few lines of each matrix."""
+    return GradientAveraging(memory=MomentumFeedback(momentum), exchange=OrthonormalLines(share))
+
+
+ROWS: tuple[CatalogEntry, ...] = (one_bit_adam, one_bit_lamb, signed_lion, dion, dion2)
