@@ -84,8 +84,8 @@ class FrozenAdam:
         """What m and the root of v are multiplied by, after so many exchanges."""
         if not self.corrects_bias:
             return 1.0, 1.0
-        learnt = min(count, self.freeze)
-        return 1.0 / (1.0 - self.beta1**count), 1.0 / math.sqrt(1.0 - self.beta2**learnt)
+        num_learnt = min(count, self.freeze)
+        return 1.0 / (1.0 - self.beta1**count), 1.0 / math.sqrt(1.0 - self.beta2**num_learnt)
 
 
 def check_adam(beta1: float, beta2: float, eps: float, freeze: int) -> None:
