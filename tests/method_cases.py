@@ -33,6 +33,12 @@ CATALOGUE = [
     "sparseloco:every=2,density=20%,mean=contributors,clip=median",
     "signtopk:density=20%,every=3,residual_dtype=bf16",
     "dgc:density=20%,residual_dtype=bf16",
+    "1bit-adam:warmup=2",
+    "1bit-adam:warmup=3,correct=yes,exchange=gather",
+    "1bit-lamb:warmup=2",
+    "signed-lion:step=mean,exchange=gather",
+    "dion:rank=1",
+    "dion2:share=40%",
 ]
 EXCHANGES = (AllReduce(), Gather(), ParameterServer())
 

@@ -135,6 +135,8 @@ VARIANTS = (
     "sparseloco:every=4,density=10%,mean=contributors,clip=median",
     "signtopk:density=10%,every=3,residual_dtype=bf16",
     "dgc:density=10%,residual_dtype=bf16",
+    "1bit-adam:warmup=4",
+    "1bit-lamb:warmup=4,exchange=gather",
 )
 
 COMMON = [row.name for row in CATALOG if not needs_server(parse_method(row.name))]

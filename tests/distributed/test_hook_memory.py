@@ -29,6 +29,7 @@ METHODS = [
     *(row.name for row in CATALOG if can_overlap(parse_method(row.name))),
     "topk:density=2%", "signtopk:density=2%", "dgc:density=2%", "mem-sgd:select=random,density=2%",
     "signtopk:density=2%,residual_dtype=bf16", "dgc:density=2%,residual_dtype=bf16",
+    "1bit-adam:warmup=1,eps=1,exchange=gather", "1bit-lamb:warmup=1,eps=1,exchange=gather",
 ]  # fmt: skip
 EVERYTHING = thinwire.DensePolicy(vectors=False, embeddings=False, below=0)
 

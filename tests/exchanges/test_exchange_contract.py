@@ -16,11 +16,13 @@ from thinwire.exchanges import (
     AsynchronousServer,
     CompressedReduceScatter,
     Context,
+    Directed,
     Exchange,
     Gather,
     Gossip,
     Hierarchical,
     MajorityVote,
+    OrthonormalLines,
     ParameterServer,
     PowerIteration,
     RobustGather,
@@ -33,8 +35,8 @@ from thinwire.exchanges import (
 from thinwire.exchanges.asynchronous import max_answer_num_bytes
 from thinwire.exchanges.graphs import Complete, Edges, mixing_matrix
 from thinwire.layout import Layout, Segments
-from thinwire.memory import EF21, ErrorFeedback, Handed, Memory, MemorySender, NoMemory
-from thinwire.methods import Consensus, GradientAveraging, ModelAveraging, parse_method
+from thinwire.memory import EF21, ErrorFeedback, Handed, Memory, MemorySender, MomentumFeedback, NoMemory
+from thinwire.methods import Consensus, FrozenAdam, FrozenLamb, GradientAveraging, ModelAveraging, parse_method
 from thinwire.payloads import Dense
 from thinwire.random import Key
 from thinwire.steps import AllGather, Receive, ReceiveAny, Send
@@ -80,10 +82,15 @@ OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
     (AllReduce("f16"), SharedSeedRandK(density=0.2, shared=True), NoMemory()),
     (Accumulating(), TopK(k=3), EF21()),
     (Accumulating(Tree(merge=FEW)), TopK(k=3), EF21()),
+    (Directed(direction=FrozenAdam(freeze=2)), Sign(), ErrorFeedback()),
+    (Directed(direction=FrozenAdam(freeze=2), exchange=CompressedReduceScatter()), Sign(), ErrorFeedback()),
+    (Directed(direction=FrozenLamb(freeze=2)), Sign(), ErrorFeedback()),
     (MajorityVote(), PlainSign(), NoMemory()),
     (MajorityVote(route="gather"), PlainSign(), NoMemory()),
     (CompressedReduceScatter(), Sign(), ErrorFeedback()),
     (PowerIteration(), Identity(), ErrorFeedback()),
+    (PowerIteration(rank=4, result="orthonormal"), Identity(), MomentumFeedback()),
+    (OrthonormalLines(), Identity(), MomentumFeedback()),
     (RobustGather(), QSGD(levels=7), NoMemory()),
     (RobustGather("trimmed", trim=0.34), Sign(), ErrorFeedback()),
     (SharedScale(), TernGrad(), NoMemory()),

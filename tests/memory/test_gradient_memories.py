@@ -16,10 +16,12 @@ from thinwire.memory import (
     ErrorFeedback,
     Handed,
     InPlaceMemory,
+    LionMomentum,
     Memory,
     MemorySender,
     Momentum,
     MomentumCorrection,
+    MomentumFeedback,
     NoMemory,
     RoundedMemory,
 )
@@ -40,6 +42,8 @@ MEMORIES: list[Memory] = [
     MomentumCorrection(momentum=0.9, residual_dtype="bf16"),
     MomentumCorrection(momentum=0.5, nesterov=True, factor_masking=False),
     EF21(),
+    LionMomentum(0.9, 0.99),
+    MomentumFeedback(0.95),
 ]
 COMPRESSORS = [TopK(k=5), Sign(), QSGD(levels=7, scaled=True), Threshold(density=0.1), OneBit(), Identity()]
 
@@ -145,6 +149,35 @@ def test_signum_sends_the_sign_of_a_running_mean() -> None:
         assert np.array_equal(sent.to_dense().numpy() < 0, mean < 0)
 
 
+def test_lion_sends_the_sign_of_one_mean_and_keeps_another() -> None:
+    memory = LionMomentum(0.5, 0.75)
+    state = memory.init(torch.zeros(NUMEL))
+    mean = np.zeros(NUMEL, np.float32)
+    for step, x in enumerate(signals(10)):
+        wanted = np.float32(0.5) * x.numpy() + np.float32(0.5) * mean
+        mean = np.float32(0.25) * x.numpy() + np.float32(0.75) * mean
+        sent, state = memory.compress(x.clone(), Sign(), Key(step), WHOLE, state)
+        assert np.array_equal(state["momentum"].numpy(), mean)
+        assert np.array_equal(sent.to_dense().numpy() < 0, wanted < 0)
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS, ids=str)
+@pytest.mark.parametrize("momentum", [0.0, 0.75])
+def test_a_share_of_what_receivers_decoded_leaves_the_momentum(compressor: Compressor, momentum: float) -> None:
+    """What came in is what is kept and the share that faded; with no momentum it is error feedback."""
+    memory, plain = MomentumFeedback(momentum), ErrorFeedback()
+    state, residual = memory.init(torch.zeros(NUMEL)), plain.init(torch.zeros(NUMEL))
+    given = faded = torch.zeros(NUMEL, dtype=torch.float64)
+    for step, x in enumerate(signals(10)):
+        given = given + x.double()
+        sent, state = memory.compress(x.clone(), compressor, Key(step), WHOLE, state)
+        faded = faded + (1.0 - momentum) * decode(encode(sent)).to_dense().double()
+        torch.testing.assert_close(state["momentum"].double() + faded, given, rtol=1e-5, atol=1e-5)
+        _, residual = plain.compress(x.clone(), compressor, Key(step), WHOLE, residual)
+        if momentum == 0.0:
+            torch.testing.assert_close(state["momentum"], residual["residual"], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("compressor", COMPRESSORS, ids=str)
 def test_the_estimate_is_the_sum_of_what_receivers_decoded(compressor: Compressor) -> None:
     memory = EF21()
@@ -165,10 +198,11 @@ def test_the_estimate_is_the_sum_of_what_receivers_decoded(compressor: Compresso
 def test_what_memories_promise() -> None:
     contractions = {type(memory).__name__: memory.needs_contraction for memory in MEMORIES}
     assert contractions == {
-        "NoMemory": False, "ErrorFeedback": True, "Momentum": False, "MomentumCorrection": True, "EF21": True
+        "NoMemory": False, "ErrorFeedback": True, "Momentum": False, "MomentumCorrection": True, "EF21": True,
+        "LionMomentum": False, "MomentumFeedback": True,
     }  # fmt: skip
     keepers = [memory.keeps_only_losses for memory in MEMORIES]
-    assert keepers == [True, True, True, True, True, False, True, True, False, False]
+    assert keepers == [True, True, True, True, True, False, True, True, False, False, False, False]
     for memory in MEMORIES:
         if memory.keeps_only_losses:
             state = memory.init(torch.zeros(NUMEL))
@@ -179,8 +213,11 @@ def test_what_memories_promise() -> None:
 
 @pytest.mark.parametrize("momentum", [1.0, -0.1, math.nan])
 def test_a_momentum_out_of_range_is_refused(momentum: float) -> None:
-    for kind in (Momentum, MomentumCorrection):
+    for kind in (Momentum, MomentumCorrection, MomentumFeedback):
         with pytest.raises(ConfigError, match="momentum"):
             kind(momentum=momentum)
+    for betas in ((momentum, 0.9), (0.9, momentum)):
+        with pytest.raises(ConfigError, match="running mean"):
+            LionMomentum(*betas)
     with pytest.raises(ConfigError, match="nesterov"):
         MomentumCorrection(momentum=0.0, nesterov=True)

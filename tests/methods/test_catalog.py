@@ -31,11 +31,13 @@ from thinwire.exchanges import (
     AllReduce,
     AsynchronousServer,
     CompressedReduceScatter,
+    Directed,
     Exchange,
     Gather,
     Gossip,
     Hierarchical,
     MajorityVote,
+    OrthonormalLines,
     ParameterServer,
     PowerIteration,
     SharedScale,
@@ -46,7 +48,15 @@ from thinwire.exchanges import (
 )
 from thinwire.exchanges.graphs import Ring
 from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Whole
-from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection, NoMemory
+from thinwire.memory import (
+    EF21,
+    ErrorFeedback,
+    LionMomentum,
+    Momentum,
+    MomentumCorrection,
+    MomentumFeedback,
+    NoMemory,
+)
 from thinwire.methods import (
     CATALOG,
     CatalogEntry,
@@ -55,6 +65,8 @@ from thinwire.methods import (
     ElasticFollow,
     Every,
     Follow,
+    FrozenAdam,
+    FrozenLamb,
     GradientAveraging,
     Method,
     ModelAveraging,
@@ -136,6 +148,23 @@ EXPECTED: dict[str, Method] = {
         exchange=SignOf(GATHERED),
         granularity=Chunks(4096),
     ),
+    "1bit-adam": GradientAveraging(
+        memory=ErrorFeedback(),
+        compressor=Sign(),
+        exchange=Directed(direction=FrozenAdam(freeze=100), exchange=CompressedReduceScatter()),
+        granularity=PerTensor(),
+        warm_up=WarmUp((Identity(),), 100),
+    ),
+    "1bit-lamb": GradientAveraging(
+        memory=ErrorFeedback(),
+        compressor=Sign(),
+        exchange=Directed(direction=FrozenLamb(freeze=100), exchange=CompressedReduceScatter()),
+        granularity=PerTensor(),
+        warm_up=WarmUp((Identity(),), 100),
+    ),
+    "signed-lion": GradientAveraging(memory=LionMomentum(0.9, 0.99), compressor=PlainSign(), exchange=MajorityVote()),
+    "dion": GradientAveraging(memory=MomentumFeedback(0.95), exchange=PowerIteration(rank=16, result="orthonormal")),
+    "dion2": GradientAveraging(memory=MomentumFeedback(0.95), exchange=OrthonormalLines(0.25)),
     "d-psgd": ModelAveraging(exchange=Gossip(graph=Ring()), update=Consensus(gamma=1.0)),
     "choco": ModelAveraging(compressor=TopK(density=0.01), exchange=Gossip(graph=Ring()), update=Consensus(gamma=0.1)),
     "double-squeeze": GradientAveraging(

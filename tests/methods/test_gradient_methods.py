@@ -237,7 +237,11 @@ class Field(nn.Module):
         self.vector = nn.Parameter(torch.zeros(6))
 
 
-REMEMBERING = [row.name for row in CATALOG if "residual" in parse_method(row.name).memory.init(torch.zeros(2))]
+REMEMBERING = [
+    f"{row.name}:warmup=5" if "warmup" in row.options else row.name
+    for row in CATALOG
+    if "residual" in parse_method(row.name).memory.init(torch.zeros(2))
+]
 
 
 @pytest.mark.parametrize("text", REMEMBERING)

@@ -11,7 +11,7 @@ from torch import nn
 
 from thinwire.compressors import Identity
 from thinwire.errors import ConfigError, NumericsError
-from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Gather, ParameterServer, SignOf
+from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Directed, Gather, ParameterServer, SignOf
 from thinwire.methods import Every, Method, ModelAveraging, Outer, parse_method
 from thinwire.simulator import Simulation
 from thinwire.steps import Steps
@@ -178,7 +178,7 @@ def test_the_bytes_of_a_method_are_those_of_its_messages(text: str) -> None:
     sent = [link.bytes_sent for link in crew.simulation.traffic]
     method = crew.workers[0].method
     route = method.exchange
-    if isinstance(route, Accumulating | SignOf):
+    if isinstance(route, Accumulating | Directed | SignOf):
         route = route.exchange
     if isinstance(route, Gather):
         assert sent == [(size - 1) * each for each in lengths]

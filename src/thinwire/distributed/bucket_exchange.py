@@ -16,6 +16,7 @@ from thinwire.payloads import Sparse
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.exchange_runner import ExchangeRunner
+from thinwire.worker.parameters import local_part
 from thinwire.worker.refusals import first_nonfinite_parameter
 from thinwire.worker.step_times import StepClock, during
 
@@ -68,8 +69,10 @@ class BucketExchange:
         self._kept: list[Held] = []
 
     @torch.no_grad()
-    def program(self, named: Mapping[str, Tensor], *, keeps: bool) -> Steps[ExchangedBucket]:
-        """The exchange of a bucket's gradients, by name; the mean is written over them.
+    def program(
+        self, named: Mapping[str, Tensor], params: Mapping[str, Tensor], *, keeps: bool
+    ) -> Steps[ExchangedBucket]:
+        """The exchange of a bucket's gradients, by the names of its parameters; the mean is written over them.
 
         If it ``keeps`` them, it is not where the mean is of few entries: these gradients stay in the bucket until it is
         known whether the exchange counts, and :meth:`write_kept` writes their means.
@@ -82,6 +85,7 @@ class BucketExchange:
         exchanged, counts = [], True
         for channel in self._buckets.of(named):
             ordered = [named[name] for name in channel.layout.names]
+            channel.params = [local_part(params[name]) for name in channel.layout.names]
             x, finite = channel.gather(ordered, scale)
             counts &= channel.method.compressor_at(num_steps) is channel.method.compressor
             outcome = yield from self._runner.run(channel, x, finite, num_steps, num_steps, forgets=keeps)

@@ -183,11 +183,11 @@ class CompressedGradients:
             self._exchange.settling.check_complete()
             self._exchange.settle()
         self._is_under_way = not is_last
-        names = [self._trained.name_of(param) for param in params]
-        self._exchange.settling.begin(dict(zip(names, params, strict=True)))
+        held = {self._trained.name_of(param): param for param in params}
+        self._exchange.settling.begin(held)
         handed_s = self._exchange.watch.hand_over() if self._exchange.watch else 0.0
         keeps = is_inside and self._trained.keeps(params)  # outside of backward nobody would write the means
-        program = self._exchange.program(dict(zip(names, grads, strict=True)), keeps=keeps)
+        program = self._exchange.program(dict(zip(held, grads, strict=True)), held, keeps=keeps)
         return self._pipeline.submit(program, functools.partial(self._exchange.finish, buffer, is_last, handed_s))
 
     def _check_open(self) -> None:

@@ -5,10 +5,12 @@ from thinwire.exchanges.all_reduce import AllReduce
 from thinwire.exchanges.asynchronous import AsynchronousServer
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.compressed_reduce_scatter import CompressedReduceScatter
+from thinwire.exchanges.directed import Directed, Direction
 from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.gossip import Gossip
 from thinwire.exchanges.hierarchical import Hierarchical
 from thinwire.exchanges.majority_vote import MajorityVote
+from thinwire.exchanges.orthonormal_lines import OrthonormalLines
 from thinwire.exchanges.parameter_server import ParameterServer
 from thinwire.exchanges.power_iteration import PowerIteration
 from thinwire.exchanges.robust import RobustGather
@@ -25,11 +27,14 @@ __all__ = [
     "AsynchronousServer",
     "CompressedReduceScatter",
     "Context",
+    "Directed",
+    "Direction",
     "Exchange",
     "Gather",
     "Gossip",
     "Hierarchical",
     "MajorityVote",
+    "OrthonormalLines",
     "ParameterServer",
     "PowerIteration",
     "RobustGather",

@@ -1,5 +1,6 @@
 """How workers turn their vectors into a common mean."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -33,6 +34,7 @@ class Context:
         device: where vectors and state lie.
         keeps_sent: whether somebody reads, after the exchange, what was sent; if not, an exchange that sends the
             vector as it is may let the mean take its memory.
+        params: what the vector's tensors are of, to be read before the first request: workers may share them.
     """
 
     rank: int
@@ -44,6 +46,7 @@ class Context:
     kinds: frozenset[int] | None = None
     device: torch.device = CPU
     keeps_sent: bool = True
+    params: Sequence[Tensor] = ()
 
     @property
     def reader(self) -> MessageReader:

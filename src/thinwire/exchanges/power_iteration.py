@@ -18,8 +18,9 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.random.philox import uniform
+from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
-from thinwire.layout import Layout, State
+from thinwire.layout import Layout, Segments, State
 from thinwire.memory.handed import Handed
 from thinwire.memory.sender import Sender
 from thinwire.payloads import Concat, Dense, LowRank, Payload
@@ -44,18 +45,24 @@ class PowerIteration:
     every exchange until f32 is too coarse for what is to be sent; a worker's own rest is sent as the directions come
     round. ``message_bytes`` are those of the f32 that are all-reduced.
 
+    What workers go on with may be orthonormal instead of the mean (Dion, Ahn et al. 2025): ``sqrt(m / n) P N^T``, where
+    N is Q with columns of length 1, so that every direction counts alike; and the sign of what is sent as it is. What
+    is sent, and so what a memory keeps, is the same. Matrices then have at most the rank by which they still gain.
+
     Args:
         rank: of the approximation, 1 or more.
         warm_start: whether Q is kept; else each exchange begins with random directions.
         counts_as_sent: ``"own"`` or ``"mean"``, see above.
+        result: ``"mean"`` or ``"orthonormal"``, see above.
 
     Raises:
-        ConfigError: a rank below 1, an unknown share.
+        ConfigError: a rank below 1, an unknown share or result.
     """
 
     rank: int = 2
     warm_start: bool = True
     counts_as_sent: Literal["own", "mean"] = "own"
+    result: Literal["mean", "orthonormal"] = "mean"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -63,11 +70,12 @@ class PowerIteration:
             raise ConfigError(f"matrices of rank {self.rank} were asked for; a rank is 1 or more")
 
     def __repr__(self) -> str:
-        """As Python writes it, without the last field where it has its default.
+        """As Python writes it, without the last fields where they have their defaults.
 
         A saved state knows its method by this text, and those of before there was a choice are to be loaded.
         """
         last = "" if self.counts_as_sent == "own" else f", counts_as_sent={self.counts_as_sent!r}"
+        last += "" if self.result == "mean" else f", result={self.result!r}"
         return f"PowerIteration(rank={self.rank}, warm_start={self.warm_start}{last})"
 
     needs_linear: ClassVar[bool] = True
@@ -91,29 +99,37 @@ class PowerIteration:
     def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """Two all-reduces: P and what is not compressed, then Q."""
         intended = sender.add_residual(x)
-        parts = plan(ctx.layout, self.rank)
+        parts = self._plan(ctx.layout)
         names = _directions(ctx.layout, parts)
-        matrices = [intended[part.start : part.stop].view(part.rows, part.columns) for part in parts if part.rows]
-        dense = [intended[part.start : part.stop] for part in parts if not part.rows]
+        matrices = [intended[part.start : part.stop].view(part.rows, part.columns) for part in parts if part.rank]
+        ranks = [part.rank for part in parts if part.rank]
+        dense = [intended[part.start : part.stop] for part in parts if not part.rank]
         begin = state if self.warm_start else self._draw(ctx)
         lefts = [rows_times(matrix, begin[name]) for matrix, name in zip(matrices, names, strict=True)]
         mine = torch.cat([*(left.view(-1) for left in lefts), *dense])
         mean_left = yield from all_reduce(mine, divisor=ctx.size)
-        heights = [self.rank * len(matrix) for matrix in matrices]
+        heights = [rank * len(matrix) for rank, matrix in zip(ranks, matrices, strict=True)]
         *lefts, rest = torch.split(mean_left, [*heights, mine.numel() - sum(heights)])
         if not is_finite(mean_left):
             return Aggregate(_spoilt(parts, lefts, rest), False, 4 * mine.numel(), Dense(intended), ctx.size)
-        bases = [orthonormal(left.view(-1, self.rank).T.contiguous()) for left in lefts]
+        bases = [orthonormal(left.view(-1, rank).T.contiguous()) for left, rank in zip(lefts, ranks, strict=True)]
         rights = [columns_times(matrix, basis).view(-1) for matrix, basis in zip(matrices, bases, strict=True)]
         mean_right = mine[:0]
         if rights:
             mean_right = yield from all_reduce(torch.cat(rights), divisor=ctx.size)
-        widths = [self.rank * matrix.shape[1] for matrix in matrices]
-        factors = [part.view(self.rank, -1) for part in torch.split(mean_right, widths)]
+        split = torch.split(mean_right, [right.numel() for right in rights])
+        factors = [part.view(rank, -1) for part, rank in zip(split, ranks, strict=True)]
         products = _products(bases, factors, matrices)
-        mean = _in_order(parts, [product.to_dense() for product in products], rest)
+        if self.result == "mean":
+            mean = _in_order(parts, [product.to_dense() for product in products], rest)
+        else:
+            even = _products(
+                bases, [_evened(factor, len(m)) for factor, m in zip(factors, matrices, strict=True)], matrices
+            )
+            mean = _in_order(parts, [product.to_dense() for product in even], rest.sign())
         if self.counts_as_sent == "own":
-            products = _products(bases, [right.view(self.rank, -1) for right in rights], matrices)
+            own = [right.view(rank, -1) for right, rank in zip(rights, ranks, strict=True)]
+            products = _products(bases, own, matrices)
         sent = _sent(parts, products, intended)
         finite = is_finite(mean)
         if finite:
@@ -121,13 +137,16 @@ class PowerIteration:
         following = self._next(ctx, dict(zip(names, factors, strict=True))) if self.warm_start and finite else state
         return Aggregate(mean, finite, 4 * (mine.numel() + mean_right.numel()), sent, ctx.size, following)
 
+    def _plan(self, layout: Layout) -> "tuple[Part, ...]":
+        return plan(layout, self.rank, fits=self.result == "orthonormal")
+
     def _draw(self, ctx: Context) -> State:
-        parts = plan(ctx.layout, self.rank)
-        widths = [part.columns for part in parts if part.rows]
+        parts = self._plan(ctx.layout)
+        shapes = [(part.rank, part.columns) for part in parts if part.rank]
         names = _directions(ctx.layout, parts)
         return {
-            name: _random(ctx, number, self.rank * width).view(self.rank, width)
-            for number, (name, width) in enumerate(zip(names, widths, strict=True))
+            name: _random(ctx, number, math.prod(shape)).view(shape)
+            for number, (name, shape) in enumerate(zip(names, shapes, strict=True))
         }
 
     def _next(self, ctx: Context, factors: State) -> State:
@@ -142,36 +161,53 @@ class PowerIteration:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Entries ``start`` to ``stop``: a matrix, or if it has no rows what is not compressed."""
+    """Entries ``start`` to ``stop``: a matrix, of which so many directions are sent, or if none are all of it is."""
 
     start: int
     stop: int
     rows: int
     columns: int
+    rank: int
 
 
 @functools.lru_cache(maxsize=16)
-def plan(layout: Layout, rank: int) -> tuple[Part, ...]:
+def plan(layout: Layout, rank: int, fits: bool = False) -> tuple[Part, ...]:
     """What becomes of each tensor.
 
+    Args:
+        layout: of the tensors.
+        rank: of factors.
+        fits: whether a matrix that would not gain by it has a lower rank, by which it does.
+
     Example:
-        >>> [part.rows for part in plan(Layout(("w", "b"), (torch.Size([8, 3, 4]), torch.Size([8]))), 2)]
-        [8, 0]
+        >>> layout = Layout(("w", "b"), (torch.Size([8, 3, 4]), torch.Size([8])))
+        >>> [part.rank for part in plan(layout, 2)], [part.rank for part in plan(layout, 9, fits=True)]
+        ([2, 0], [4, 0])
     """
     parts = []
     start = 0
     for shape in layout.shapes:
         numel = math.prod(shape)
-        rows, columns = (shape[0], numel // shape[0]) if len(shape) > 1 and numel else (0, 0)
-        gains = rank * (rows + columns) < numel
-        parts.append(Part(start, start + numel, rows if gains else 0, columns if gains else 0))
+        rows, columns = (shape[0], numel // shape[0]) if len(shape) > 1 and numel else (1, numel)
+        most = max(numel - 1, 0) // (rows + columns) if rows > 1 and columns > 1 else 0
+        parts.append(Part(start, start + numel, rows, columns, rank if rank <= most else most if fits else 0))
         start += numel
     return tuple(parts)
 
 
 def _directions(layout: Layout, parts: Sequence[Part]) -> list[str]:
     """What the state calls Q of each matrix: ``[rank, columns]``, known by its parameter."""
-    return [f"directions.{name}" for name, part in zip(layout.names, parts, strict=True) if part.rows]
+    return [f"directions.{name}" for name, part in zip(layout.names, parts, strict=True) if part.rank]
+
+
+def _evened(factor: Tensor, rows: int) -> Tensor:
+    """The columns of a right factor, one a row, all of one length: ``sqrt(rows / columns)``; one of zeros stays so."""
+    squares = segment_sums(factor.reshape(-1), Segments.uniform(factor.numel(), factor.shape[1]).offsets(), 2)
+    scales = (squares.sqrt() + _EPS).reciprocal() * math.sqrt(rows / factor.shape[1])
+    return factor * scales.to(torch.float32).unsqueeze(1)
+
+
+_EPS = 1e-8
 
 
 def _random(ctx: Context, number: int, count: int) -> Tensor:
@@ -190,22 +226,22 @@ def _products(bases: Sequence[Tensor], factors: Sequence[Tensor], matrices: Sequ
 
 def _in_order(parts: Sequence[Part], matrices: Sequence[Tensor], rest: Tensor) -> Tensor:
     """The vector, of the entries of the matrices and of the rest."""
-    of_matrices, of_rest = iter(matrices), iter(torch.split(rest, [p.stop - p.start for p in parts if not p.rows]))
-    return torch.cat([next(of_matrices if part.rows else of_rest) for part in parts])
+    of_matrices, of_rest = iter(matrices), iter(torch.split(rest, [p.stop - p.start for p in parts if not p.rank]))
+    return torch.cat([next(of_matrices if part.rank else of_rest) for part in parts])
 
 
 def _sent(parts: Sequence[Part], products: Sequence[LowRank], intended: Tensor) -> Payload:
     of_matrices = iter(products)
     return Concat(
         tuple(
-            next(of_matrices) if part.rows else Dense(intended[part.start : part.stop].clone()) for part in parts
+            next(of_matrices) if part.rank else Dense(intended[part.start : part.stop].clone()) for part in parts
         )
     )  # fmt: skip
 
 
 def _spoilt(parts: Sequence[Part], lefts: Sequence[Tensor], rest: Tensor) -> Tensor:
     """Zeros with the entries that are not finite; all of a matrix whose factor is not."""
-    numels = [part.stop - part.start for part in parts if part.rows]
+    numels = [part.stop - part.start for part in parts if part.rank]
     filled = [
         zeros(numel, left.device) if is_finite(left) else zeros(numel, left.device).fill_(torch.nan)
         for numel, left in zip(numels, lefts, strict=True)

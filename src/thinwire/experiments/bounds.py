@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 import torch
 
 from thinwire.compressors import Identity, segment_traits
+from thinwire.exchanges import Directed
 from thinwire.experiments.learning_rates import Rates, make_rates
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.records import Record
@@ -182,6 +183,8 @@ def _gamma(method: Method, layout: Layout) -> float:
         method.fragments > 1 or method.delay or isinstance(method.update, Consensus | Elastic)
     ):
         return math.nan
+    if isinstance(method.exchange, Directed):
+        return math.nan  # what is sent is no gradient, and its norm has no bound by theirs
     segments = check_method(method, layout)
     gamma = min(segment_traits(each, segments).gamma for each in method.all_compressors())
     return gamma if 0.0 < gamma <= 1.0 else math.nan

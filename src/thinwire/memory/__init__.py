@@ -4,8 +4,10 @@ from thinwire.memory.base import InPlaceMemory, Memory, RoundedMemory, Streaming
 from thinwire.memory.ef21 import EF21
 from thinwire.memory.error_feedback import ErrorFeedback
 from thinwire.memory.handed import Difference, Handed
+from thinwire.memory.lion import LionMomentum
 from thinwire.memory.momentum import Momentum
 from thinwire.memory.momentum_correction import MomentumCorrection
+from thinwire.memory.momentum_feedback import MomentumFeedback
 from thinwire.memory.no_memory import NoMemory
 from thinwire.memory.residual import ResidualDtype
 from thinwire.memory.sender import MemorySender, Sender
@@ -16,10 +18,12 @@ __all__ = [
     "ErrorFeedback",
     "Handed",
     "InPlaceMemory",
+    "LionMomentum",
     "Memory",
     "MemorySender",
     "Momentum",
     "MomentumCorrection",
+    "MomentumFeedback",
     "NoMemory",
     "ResidualDtype",
     "RoundedMemory",

@@ -11,7 +11,9 @@ from thinwire.methods.catalog import (
     with_residual_dtype,
 )
 from thinwire.methods.consensus import Consensus
+from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.elastic import Elastic
+from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
 from thinwire.methods.updates import Outer, Update
@@ -24,6 +26,8 @@ __all__ = [
     "ElasticFollow",
     "Every",
     "Follow",
+    "FrozenAdam",
+    "FrozenLamb",
     "GradientAveraging",
     "Method",
     "ModelAveraging",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.exchanges import PowerIteration
+from thinwire.exchanges import OrthonormalLines, PowerIteration
 from thinwire.layout import Layout
 from thinwire.methods import Method, num_exchanges, parse_method
 from thinwire.pareto.parts import Part
@@ -98,6 +98,8 @@ def _parts_of_program(method: Method) -> set[Part]:
         found.add("local steps")
     if isinstance(method.exchange, PowerIteration):
         found.add("low rank")
+    if isinstance(method.exchange, OrthonormalLines):
+        found.add("sparsify")
     return found
 
 

@@ -219,7 +219,7 @@ def _round(ops: Sequence[Op]) -> tuple[Way, float]:
 
 def _exchanged(exchange: BucketExchange, grads: Mapping[str, Tensor]) -> Steps[None]:
     """A bucket as the hook exchanges it, with what is done once its gradients count."""
-    exchanged = yield from exchange.program(grads, keeps=True)
+    exchanged = yield from exchange.program(grads, grads, keeps=True)
     exchange.finish(torch.empty(0, dtype=torch.float32), is_last=True, handed_s=0.0, exchanged=exchanged)
     exchange.write_kept({name: torch.empty_like(grad) for name, grad in grads.items()})
     exchange.settle()

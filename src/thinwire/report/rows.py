@@ -95,7 +95,7 @@ class ResultRow:
         }
 
 
-ALL_REDUCES = ("AllReduce", "PowerIteration")
+ALL_REDUCES = ("AllReduce", "OrthonormalLines", "PowerIteration")
 """Exchanges whose messages are added on the way: the traffic of a worker does not grow with the number of workers."""
 
 
