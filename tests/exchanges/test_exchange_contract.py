@@ -33,7 +33,7 @@ from thinwire.exchanges import (
 from thinwire.exchanges.asynchronous import max_answer_num_bytes
 from thinwire.exchanges.graphs import Complete, Edges, mixing_matrix
 from thinwire.layout import Layout, Segments
-from thinwire.memory import EF21, ErrorFeedback, Handed, Memory, MemorySender, NoMemory
+from thinwire.memory import EF21, Change, ErrorFeedback, Handed, Memory, MemorySender, NoMemory, Shift
 from thinwire.methods import Consensus, GradientAveraging, ModelAveraging, parse_method
 from thinwire.payloads import Dense
 from thinwire.random import Key
@@ -80,6 +80,9 @@ OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
     (AllReduce("f16"), SharedSeedRandK(density=0.2, shared=True), NoMemory()),
     (Accumulating(), TopK(k=3), EF21()),
     (Accumulating(Tree(merge=FEW)), TopK(k=3), EF21()),
+    (Accumulating(rate=0.125), RandK(k=3, unbiased=True), Shift(0.125)),
+    (Accumulating(ParameterServer(downlink=FEW)), TopK(k=3), EF21()),
+    (Accumulating(restart=0.5), RandK(k=3, unbiased=True), Change()),
     (MajorityVote(), PlainSign(), NoMemory()),
     (MajorityVote(route="gather"), PlainSign(), NoMemory()),
     (CompressedReduceScatter(), Sign(), ErrorFeedback()),

@@ -13,7 +13,11 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State
 from thinwire.memory import (
     EF21,
+    Change,
+    CorrectedChange,
+    ErrorControl,
     ErrorFeedback,
+    EstimatedMomentum,
     Handed,
     InPlaceMemory,
     Memory,
@@ -22,6 +26,7 @@ from thinwire.memory import (
     MomentumCorrection,
     NoMemory,
     RoundedMemory,
+    Shift,
 )
 from thinwire.payloads import Dense, Levels, Payload, Sparse
 from thinwire.random import Key
@@ -40,6 +45,11 @@ MEMORIES: list[Memory] = [
     MomentumCorrection(momentum=0.9, residual_dtype="bf16"),
     MomentumCorrection(momentum=0.5, nesterov=True, factor_masking=False),
     EF21(),
+    EstimatedMomentum(EF21(), 0.9),
+    ErrorControl(0.2),
+    Shift(0.25),
+    Change(),
+    CorrectedChange(0.25),
 ]
 COMPRESSORS = [TopK(k=5), Sign(), QSGD(levels=7, scaled=True), Threshold(density=0.1), OneBit(), Identity()]
 
@@ -165,10 +175,11 @@ def test_the_estimate_is_the_sum_of_what_receivers_decoded(compressor: Compresso
 def test_what_memories_promise() -> None:
     contractions = {type(memory).__name__: memory.needs_contraction for memory in MEMORIES}
     assert contractions == {
-        "NoMemory": False, "ErrorFeedback": True, "Momentum": False, "MomentumCorrection": True, "EF21": True
+        "NoMemory": False, "ErrorFeedback": True, "Momentum": False, "MomentumCorrection": True, "EF21": True,
+        "EstimatedMomentum": True, "ErrorControl": True, "Shift": False, "Change": False, "CorrectedChange": False,
     }  # fmt: skip
     keepers = [memory.keeps_only_losses for memory in MEMORIES]
-    assert keepers == [True, True, True, True, True, False, True, True, False, False]
+    assert keepers == [True, True, True, True, True, False, True, True, *[False] * 7]
     for memory in MEMORIES:
         if memory.keeps_only_losses:
             state = memory.init(torch.zeros(NUMEL))

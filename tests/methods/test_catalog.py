@@ -46,7 +46,18 @@ from thinwire.exchanges import (
 )
 from thinwire.exchanges.graphs import Ring
 from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Whole
-from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection, NoMemory
+from thinwire.memory import (
+    EF21,
+    Change,
+    CorrectedChange,
+    ErrorControl,
+    ErrorFeedback,
+    EstimatedMomentum,
+    Momentum,
+    MomentumCorrection,
+    NoMemory,
+    Shift,
+)
 from thinwire.methods import (
     CATALOG,
     CatalogEntry,
@@ -68,6 +79,7 @@ from thinwire.methods.warm_up import WarmUp
 
 LAYOUT = Layout(("w", "b"), (torch.Size([20, 10]), torch.Size([10])))
 SERVED, GATHERED = ParameterServer(), Gather()
+FIRST_EXACT = WarmUp((Identity(),), 1)
 
 EXPECTED: dict[str, Method] = {
     "sgd": GradientAveraging(),
@@ -157,7 +169,29 @@ EXPECTED: dict[str, Method] = {
         update=Follow(),
     ),
     "easgd-async": ModelAveraging(schedule=Every(16), exchange=AsynchronousServer(), update=ElasticFollow(beta=0.9)),
-}
+    "diana": GradientAveraging(
+        memory=Shift(), compressor=QSGD(levels=1, norm="max"), exchange=Accumulating(GATHERED, rate=None),
+        granularity=Chunks(512),
+    ),
+    "ef21-sgdm": GradientAveraging(
+        memory=EstimatedMomentum(EF21(), 0.9), compressor=TopK(density=0.01), exchange=Accumulating(GATHERED)
+    ),
+    "ef21-bc": GradientAveraging(
+        memory=EF21(), compressor=TopK(density=0.01),
+        exchange=Accumulating(ParameterServer(downlink=TopK(density=0.01))),
+    ),
+    "econtrol": GradientAveraging(
+        memory=ErrorControl(), compressor=TopK(density=0.01), exchange=Accumulating(GATHERED), warm_up=FIRST_EXACT
+    ),
+    "marina": GradientAveraging(
+        memory=Change(), compressor=RandK(density=0.01, unbiased=True), exchange=Accumulating(GATHERED, restart=None),
+        warm_up=FIRST_EXACT,
+    ),
+    "dasha": GradientAveraging(
+        memory=CorrectedChange(), compressor=RandK(density=0.01, unbiased=True), exchange=Accumulating(GATHERED),
+        warm_up=FIRST_EXACT,
+    ),
+}  # fmt: skip
 
 BEFORE = json.loads(Path(__file__).with_name("written_before.json").read_text())
 """Every method as version 0.1 of the state files has it."""

@@ -1,6 +1,6 @@
 """Programs by which workers turn their vectors into a common mean."""
 
-from thinwire.exchanges.accumulating import Accumulating
+from thinwire.exchanges.accumulating import Accumulating, ChangeAdder
 from thinwire.exchanges.all_reduce import AllReduce
 from thinwire.exchanges.asynchronous import AsynchronousServer
 from thinwire.exchanges.base import Aggregate, Context, Exchange
@@ -23,6 +23,7 @@ __all__ = [
     "Aggregate",
     "AllReduce",
     "AsynchronousServer",
+    "ChangeAdder",
     "CompressedReduceScatter",
     "Context",
     "Exchange",
