@@ -20,6 +20,8 @@ from thinwire.exchanges import (
     Gather,
     Gossip,
     Hierarchical,
+    IntegerSum,
+    LeaderSupport,
     MajorityVote,
     ParameterServer,
     PowerIteration,
@@ -27,13 +29,14 @@ from thinwire.exchanges import (
     SharedScale,
     SignOf,
     SparseReduceScatter,
+    TableSum,
     Tree,
     VarianceScaled,
 )
 from thinwire.exchanges.asynchronous import max_answer_num_bytes
 from thinwire.exchanges.graphs import Complete, Edges, mixing_matrix
 from thinwire.layout import Layout, Segments
-from thinwire.memory import EF21, Change, ErrorFeedback, Handed, Memory, MemorySender, NoMemory, Shift
+from thinwire.memory import EF21, Change, ErrorFeedback, Handed, LowPass, Memory, MemorySender, NoMemory, Shift
 from thinwire.methods import Consensus, GradientAveraging, ModelAveraging, parse_method
 from thinwire.payloads import Dense
 from thinwire.random import Key
@@ -82,7 +85,10 @@ OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
     (Accumulating(Tree(merge=FEW)), TopK(k=3), EF21()),
     (Accumulating(rate=0.125), RandK(k=3, unbiased=True), Shift(0.125)),
     (Accumulating(ParameterServer(downlink=FEW)), TopK(k=3), EF21()),
-    (Accumulating(restart=0.5), RandK(k=3, unbiased=True), Change()),
+    (Accumulating(restart=0.3), RandK(k=3, unbiased=True), Change()),
+    (IntegerSum(), Identity(), NoMemory()),
+    (LeaderSupport(), TopK(k=3), LowPass()),
+    (TableSum(bits=2, granularity=6), Identity(), ErrorFeedback()),
     (MajorityVote(), PlainSign(), NoMemory()),
     (MajorityVote(route="gather"), PlainSign(), NoMemory()),
     (CompressedReduceScatter(), Sign(), ErrorFeedback()),

@@ -20,6 +20,7 @@ from thinwire.memory import (
     EstimatedMomentum,
     Handed,
     InPlaceMemory,
+    LowPass,
     Memory,
     MemorySender,
     Momentum,
@@ -50,6 +51,7 @@ MEMORIES: list[Memory] = [
     Shift(0.25),
     Change(),
     CorrectedChange(0.25),
+    LowPass(0.3),
 ]
 COMPRESSORS = [TopK(k=5), Sign(), QSGD(levels=7, scaled=True), Threshold(density=0.1), OneBit(), Identity()]
 
@@ -177,9 +179,10 @@ def test_what_memories_promise() -> None:
     assert contractions == {
         "NoMemory": False, "ErrorFeedback": True, "Momentum": False, "MomentumCorrection": True, "EF21": True,
         "EstimatedMomentum": True, "ErrorControl": True, "Shift": False, "Change": False, "CorrectedChange": False,
+        "LowPass": True,
     }  # fmt: skip
     keepers = [memory.keeps_only_losses for memory in MEMORIES]
-    assert keepers == [True, True, True, True, True, False, True, True, *[False] * 7]
+    assert keepers == [True, True, True, True, True, False, True, True, *[False] * 7, True]
     for memory in MEMORIES:
         if memory.keeps_only_losses:
             state = memory.init(torch.zeros(NUMEL))

@@ -200,7 +200,7 @@ def test_a_shift_nears_its_vector_by_exactly_its_rate() -> None:
 @pytest.mark.parametrize("text", ["diana:density=25%", "dasha:density=25%", "marina:density=25%"])
 def test_estimates_of_unbiased_messages_are_right_on_average(text: str) -> None:
     """Two exchanges of vectors that change: the mean over draws is the workers' mean."""
-    vectors = [torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(2)) for _ in range(1)][0]
+    vectors = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(2))
     results = []
     for seed in range(1500):
         crew = Party(parse_method(text), 3, 16, seed)

@@ -8,6 +8,8 @@ from thinwire.exchanges.compressed_reduce_scatter import CompressedReduceScatter
 from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.gossip import Gossip
 from thinwire.exchanges.hierarchical import Hierarchical
+from thinwire.exchanges.integer_sum import IntegerSum
+from thinwire.exchanges.leader_support import LeaderSupport
 from thinwire.exchanges.majority_vote import MajorityVote
 from thinwire.exchanges.parameter_server import ParameterServer
 from thinwire.exchanges.power_iteration import PowerIteration
@@ -15,6 +17,7 @@ from thinwire.exchanges.robust import RobustGather
 from thinwire.exchanges.shared_scale import SharedScale
 from thinwire.exchanges.sign_of import SignOf
 from thinwire.exchanges.sparse_reduce_scatter import SparseReduceScatter
+from thinwire.exchanges.table_sum import TableSum
 from thinwire.exchanges.tree import Tree
 from thinwire.exchanges.variance_scaled import VarianceScaled
 
@@ -30,6 +33,8 @@ __all__ = [
     "Gather",
     "Gossip",
     "Hierarchical",
+    "IntegerSum",
+    "LeaderSupport",
     "MajorityVote",
     "ParameterServer",
     "PowerIteration",
@@ -37,6 +42,7 @@ __all__ = [
     "SharedScale",
     "SignOf",
     "SparseReduceScatter",
+    "TableSum",
     "Tree",
     "VarianceScaled",
 ]

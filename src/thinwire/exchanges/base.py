@@ -33,6 +33,7 @@ class Context:
         device: where vectors and state lie.
         keeps_sent: whether somebody reads, after the exchange, what was sent; if not, an exchange that sends the
             vector as it is may let the mean take its memory.
+        number: of the exchange, counted from 0 and the same on all workers.
     """
 
     rank: int
@@ -44,6 +45,7 @@ class Context:
     kinds: frozenset[int] | None = None
     device: torch.device = CPU
     keeps_sent: bool = True
+    number: int = 0
 
     @property
     def reader(self) -> MessageReader:

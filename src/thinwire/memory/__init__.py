@@ -8,6 +8,7 @@ from thinwire.memory.error_feedback import ErrorFeedback
 from thinwire.memory.estimated_momentum import EstimatedMomentum
 from thinwire.memory.estimates import EstimatingMemory
 from thinwire.memory.handed import Difference, Handed
+from thinwire.memory.low_pass import LowPass
 from thinwire.memory.momentum import Momentum
 from thinwire.memory.momentum_correction import MomentumCorrection
 from thinwire.memory.no_memory import NoMemory
@@ -26,6 +27,7 @@ __all__ = [
     "EstimatingMemory",
     "Handed",
     "InPlaceMemory",
+    "LowPass",
     "Memory",
     "MemorySender",
     "Momentum",

@@ -38,8 +38,8 @@ def omega_of(traits: Traits, part: object) -> float:
     """
     if not traits.unbiased or not math.isfinite(traits.error):
         raise ConfigError(
-            f"{part} learns a shift from unbiased messages, and this compressor makes biased ones; take an unbiased one "
-            "(qsgd, select=random), or EF21, which is for contractions"
+            f"{part} learns a shift from unbiased messages, and this compressor makes biased ones; take an unbiased "
+            "one (qsgd, select=random), or EF21, which is for contractions"
         )
     return traits.error
 

@@ -250,9 +250,7 @@ def _check_estimates(method: "GradientAveraging | ModelAveraging") -> None:
             "changes of what receivers had before; leave out restart, or use memory=Change()"
         )
     if method.reset_memory:
-        raise ConfigError(
-            f"an estimate that all workers share must not be reset; leave reset_memory out with {memory}"
-        )
+        raise ConfigError(f"an estimate that all workers share must not be reset; leave reset_memory out with {memory}")
 
 
 def _check_parts(method: "GradientAveraging | ModelAveraging") -> None:

@@ -198,7 +198,7 @@ class Channel:
         ctx = Context(
             self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
             self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds, self._context.device,
-            is_watched or self._reads_sent,
+            is_watched or self._reads_sent, number,
         )  # fmt: skip
         own = copy_of(x.look()) if is_watched else None
         remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, x if forgets else None)
