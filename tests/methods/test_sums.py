@@ -84,7 +84,8 @@ def test_intsgd_is_the_papers_recursion(format: str, granularity: str) -> None:
             assert np.abs(np.asarray(total) / SIZE - mean).max() < 1e-6 * np.abs(g).max()
             assert found[0].message_bytes == (NUMEL + 1) * torch.iinfo(getattr(torch, format)).bits // 8
             off.append((each_levels - clipped).ravel())
-        r = 0.9 * r + 0.1 * np.array([np.square(part).sum() for part in np.split(mean, np.cumsum(sizes)[:-1])])
+        squares = np.array([np.square(part).sum() for part in np.split(mean, np.cumsum(sizes)[:-1])])
+        r = 0.9 * r + 0.1 * squares if step else squares
         x = x - LR * mean
     errors = np.concatenate(off)
     assert abs(errors.mean()) < 5 * errors.std() / math.sqrt(errors.size)

@@ -110,7 +110,7 @@ class Accumulating:
         inner = {name: tensor for name, tensor in state.items() if name != "estimate"}
         if self._restarts(ctx):
             fresh = yield from _exact(x, sender, ctx)
-            return replace(fresh, state={"estimate": fresh.mean, **inner}) if fresh.finite else fresh
+            return replace(fresh, state={"estimate": copy_of(fresh.mean), **inner}) if fresh.finite else fresh
         change = yield from self.exchange.run(x, sender, ctx, inner)
         if not change.finite:
             return change

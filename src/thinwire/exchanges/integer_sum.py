@@ -35,12 +35,12 @@ class IntegerSum:
     """Entries over a common unit are rounded at random to integers, which are all-reduced as such (IntSGD).
 
     The unit of a segment of d entries is ``sqrt(2 P r + 1e-16) / sqrt(d)``, where r is a running mean of the squared
-    norms of its means so far, which all workers know: ``r = beta r + (1 - beta) ||mean||^2`` (Mishchenko et al. 2021;
-    their r is of steps over learning rates, which under plain SGD are these means). So rounding is unbiased and as
-    fine as steps are short, and no scale is sent. A worker's integers are clipped to ``floor(largest / P)``, so that
-    the sum of P of them never overflows the format, on any route; P of them may not exceed it. The first exchange, when
-    nothing is known, is of f32. ``message_bytes`` are the ``d + 1`` integers handed over; the last one says whether all
-    is finite.
+    norms of its means so far, which all workers know: ``r = beta r + (1 - beta) ||mean||^2``, at first ``||mean||^2``
+    (Mishchenko et al. 2021; their r is of steps over learning rates, which under plain SGD are these means, as in their
+    code). So rounding is unbiased and as fine as steps are short, and no scale is sent. A worker's integers are clipped
+    to ``floor(largest / P)``, so that the sum of P of them never overflows the format. The first exchange, when nothing
+    is known, is of f32. ``message_bytes`` are the ``d + 1`` integers handed over; the last one says whether all is
+    finite.
 
     Args:
         format: of the integers on the wire, also of their sums.
@@ -125,7 +125,8 @@ class IntegerSum:
 
     def _following(self, mean: Tensor, ctx: Context, state: State) -> State:
         squares = segment_sums(mean, ctx.segments.offsets(), 2).to(torch.float32)
-        return {"movement": state["movement"] * self.beta + squares * (1.0 - self.beta)}
+        before = state["movement"]
+        return {"movement": torch.where(before > 0, before * self.beta + squares * (1.0 - self.beta), squares)}
 
 
 def integer_unit(movement: float, size: int, numel: int) -> float:
