@@ -21,6 +21,8 @@ from thinwire.exchanges import (
     Gather,
     Gossip,
     Hierarchical,
+    IntegerSum,
+    LeaderSupport,
     MajorityVote,
     OrthonormalLines,
     ParameterServer,
@@ -29,13 +31,25 @@ from thinwire.exchanges import (
     SharedScale,
     SignOf,
     SparseReduceScatter,
+    TableSum,
     Tree,
     VarianceScaled,
 )
 from thinwire.exchanges.asynchronous import max_answer_num_bytes
 from thinwire.exchanges.graphs import Complete, Edges, mixing_matrix
 from thinwire.layout import Layout, Segments
-from thinwire.memory import EF21, ErrorFeedback, Handed, Memory, MemorySender, MomentumFeedback, NoMemory
+from thinwire.memory import (
+    EF21,
+    Change,
+    ErrorFeedback,
+    Handed,
+    LowPass,
+    Memory,
+    MemorySender,
+    MomentumFeedback,
+    NoMemory,
+    Shift,
+)
 from thinwire.methods import Consensus, FrozenAdam, FrozenLamb, GradientAveraging, ModelAveraging, parse_method
 from thinwire.payloads import Dense
 from thinwire.random import Key
@@ -85,6 +99,12 @@ OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
     (Directed(direction=FrozenAdam(freeze=2)), Sign(), ErrorFeedback()),
     (Directed(direction=FrozenAdam(freeze=2), exchange=CompressedReduceScatter()), Sign(), ErrorFeedback()),
     (Directed(direction=FrozenLamb(freeze=2)), Sign(), ErrorFeedback()),
+    (Accumulating(rate=0.125), RandK(k=3, unbiased=True), Shift(0.125)),
+    (Accumulating(ParameterServer(downlink=FEW)), TopK(k=3), EF21()),
+    (Accumulating(restart=0.3), RandK(k=3, unbiased=True), Change()),
+    (IntegerSum(), Identity(), NoMemory()),
+    (LeaderSupport(), TopK(k=3), LowPass()),
+    (TableSum(bits=2, granularity=6), Identity(), ErrorFeedback()),
     (MajorityVote(), PlainSign(), NoMemory()),
     (MajorityVote(route="gather"), PlainSign(), NoMemory()),
     (CompressedReduceScatter(), Sign(), ErrorFeedback()),

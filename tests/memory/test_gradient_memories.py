@@ -13,10 +13,15 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Segments, State
 from thinwire.memory import (
     EF21,
+    Change,
+    CorrectedChange,
+    ErrorControl,
     ErrorFeedback,
+    EstimatedMomentum,
     Handed,
     InPlaceMemory,
     LionMomentum,
+    LowPass,
     Memory,
     MemorySender,
     Momentum,
@@ -24,6 +29,7 @@ from thinwire.memory import (
     MomentumFeedback,
     NoMemory,
     RoundedMemory,
+    Shift,
 )
 from thinwire.payloads import Dense, Levels, Payload, Sparse
 from thinwire.random import Key
@@ -44,6 +50,12 @@ MEMORIES: list[Memory] = [
     EF21(),
     LionMomentum(0.9, 0.99),
     MomentumFeedback(0.95),
+    EstimatedMomentum(EF21(), 0.9),
+    ErrorControl(0.2),
+    Shift(0.25),
+    Change(),
+    CorrectedChange(0.25),
+    LowPass(0.3),
 ]
 COMPRESSORS = [TopK(k=5), Sign(), QSGD(levels=7, scaled=True), Threshold(density=0.1), OneBit(), Identity()]
 
@@ -200,9 +212,12 @@ def test_what_memories_promise() -> None:
     assert contractions == {
         "NoMemory": False, "ErrorFeedback": True, "Momentum": False, "MomentumCorrection": True, "EF21": True,
         "LionMomentum": False, "MomentumFeedback": True,
+        "EstimatedMomentum": True, "ErrorControl": True, "Shift": False, "Change": False, "CorrectedChange": False,
+        "LowPass": True,
     }  # fmt: skip
-    keepers = [memory.keeps_only_losses for memory in MEMORIES]
-    assert keepers == [True, True, True, True, True, False, True, True, False, False, False, False]
+    keepers = {type(memory).__name__ for memory in MEMORIES if memory.keeps_only_losses}
+    assert keepers == {"NoMemory", "ErrorFeedback", "MomentumCorrection", "LowPass"}
+    assert not MomentumCorrection(momentum=0.5, factor_masking=False).keeps_only_losses
     for memory in MEMORIES:
         if memory.keeps_only_losses:
             state = memory.init(torch.zeros(NUMEL))

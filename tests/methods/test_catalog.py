@@ -9,11 +9,16 @@ import torch
 
 from thinwire.compressors import (
     DCT,
+    DRIVE,
+    EDEN,
     QSGD,
     Bins,
     Compressor,
+    FixedSize,
     GSpar,
     Identity,
+    KLevel,
+    NaturalCompression,
     NaturalDithering,
     OneBit,
     PlainSign,
@@ -36,6 +41,8 @@ from thinwire.exchanges import (
     Gather,
     Gossip,
     Hierarchical,
+    IntegerSum,
+    LeaderSupport,
     MajorityVote,
     OrthonormalLines,
     ParameterServer,
@@ -43,6 +50,7 @@ from thinwire.exchanges import (
     SharedScale,
     SignOf,
     SparseReduceScatter,
+    TableSum,
     Tree,
     VarianceScaled,
 )
@@ -50,12 +58,18 @@ from thinwire.exchanges.graphs import Ring
 from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Whole
 from thinwire.memory import (
     EF21,
+    Change,
+    CorrectedChange,
+    ErrorControl,
     ErrorFeedback,
+    EstimatedMomentum,
     LionMomentum,
+    LowPass,
     Momentum,
     MomentumCorrection,
     MomentumFeedback,
     NoMemory,
+    Shift,
 )
 from thinwire.methods import (
     CATALOG,
@@ -80,6 +94,7 @@ from thinwire.methods.warm_up import WarmUp
 
 LAYOUT = Layout(("w", "b"), (torch.Size([20, 10]), torch.Size([10])))
 SERVED, GATHERED = ParameterServer(), Gather()
+FIRST_EXACT = WarmUp((Identity(),), 1)
 
 EXPECTED: dict[str, Method] = {
     "sgd": GradientAveraging(),
@@ -186,7 +201,37 @@ EXPECTED: dict[str, Method] = {
         update=Follow(),
     ),
     "easgd-async": ModelAveraging(schedule=Every(16), exchange=AsynchronousServer(), update=ElasticFollow(beta=0.9)),
-}
+    "diana": GradientAveraging(
+        memory=Shift(), compressor=QSGD(levels=1, norm="max"), exchange=Accumulating(GATHERED, rate=None),
+        granularity=Chunks(512),
+    ),
+    "ef21-sgdm": GradientAveraging(
+        memory=EstimatedMomentum(EF21(), 0.9), compressor=TopK(density=0.01), exchange=Accumulating(GATHERED)
+    ),
+    "ef21-bc": GradientAveraging(
+        memory=EF21(), compressor=TopK(density=0.01),
+        exchange=Accumulating(ParameterServer(downlink=TopK(density=0.01))),
+    ),
+    "econtrol": GradientAveraging(
+        memory=ErrorControl(), compressor=TopK(density=0.01), exchange=Accumulating(GATHERED), warm_up=FIRST_EXACT
+    ),
+    "marina": GradientAveraging(
+        memory=Change(), compressor=RandK(density=0.01, unbiased=True), exchange=Accumulating(GATHERED, restart=None),
+        warm_up=FIRST_EXACT,
+    ),
+    "dasha": GradientAveraging(
+        memory=CorrectedChange(), compressor=RandK(density=0.01, unbiased=True), exchange=Accumulating(GATHERED),
+        warm_up=FIRST_EXACT,
+    ),
+    "intsgd": GradientAveraging(exchange=IntegerSum("int8", 0.9), granularity=PerTensor()),
+    "thc": GradientAveraging(memory=ErrorFeedback(), exchange=TableSum(bits=4, granularity=30, tail=1 / 32)),
+    "scalecom": GradientAveraging(memory=LowPass(0.1), compressor=TopK(density=0.01), exchange=LeaderSupport()),
+    "suresh": GradientAveraging(compressor=KLevel(levels=16), exchange=GATHERED),
+    "konecny-richtarik": GradientAveraging(compressor=FixedSize(density=1 / 32, center="mean"), exchange=GATHERED),
+    "eden": GradientAveraging(compressor=EDEN(bits=1), exchange=GATHERED),
+    "drive": GradientAveraging(compressor=DRIVE(rounds=2), exchange=GATHERED),
+    "natural": GradientAveraging(compressor=NaturalCompression(), exchange=GATHERED),
+}  # fmt: skip
 
 BEFORE = json.loads(Path(__file__).with_name("written_before.json").read_text())
 """Every method as version 0.1 of the state files has it."""

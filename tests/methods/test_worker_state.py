@@ -34,7 +34,8 @@ POISONED = ["sgd", "local-sgd:every=1", "qsgd", "qsgd:exchange=server", "topk:k=
             "mem-sgd:select=random,k=0.01", "ef-signsgd", "qsparse", "signtopk:granularity=tensor",
             "dgc", "signsgd", "signum:exchange=gather", "terngrad", "terngrad:granularity=whole,exchange=server",
             "gspar", "1bit-sgd", "1bit-sgd:granularity=whole", "ef21", "powersgd", "powersgd:rank=1,warm=no",
-            "demo"]  # fmt: skip
+            "demo", "diana:density=10%", "ef21-sgdm", "ef21-bc", "econtrol", "marina:restart=1", "dasha",
+            "intsgd", "thc", "scalecom"]  # fmt: skip
 
 
 @pytest.mark.parametrize("culprit", [0, 3])

@@ -1,6 +1,14 @@
 """Operators from vectors to payloads, one a file."""
 
-from thinwire.compressors.base import Compressor, FusedCompressor, Traits, segment_traits
+from thinwire.compressors.base import (
+    Compressor,
+    FusedCompressor,
+    Traits,
+    Tunable,
+    common_traits,
+    segment_traits,
+    tuned,
+)
 from thinwire.compressors.bernoulli import Bernoulli
 from thinwire.compressors.bins import Bins
 from thinwire.compressors.block_rand_k import BlockRandK
@@ -60,5 +68,8 @@ __all__ = [
     "Threshold",
     "TopK",
     "Traits",
+    "Tunable",
+    "common_traits",
     "segment_traits",
+    "tuned",
 ]

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, Self, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.payloads import Payload
 from thinwire.random import Key
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,27 @@ class Traits:
     def gamma(self) -> float:
         """The contraction constant ``1 - error``, at least 0."""
         return max(0.0, 1.0 - self.error)
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A part with a number that follows from the compressor's constants where none was given."""
+
+    def tuned(self, traits: Traits) -> Self:
+        """The part with its number.
+
+        Args:
+            traits: what holds of all messages, see :func:`common_traits`.
+
+        Raises:
+            ConfigError: with such a compressor there is none.
+        """
+        ...
+
+
+def tuned(part: _Part, traits: Traits) -> _Part:
+    """The part, with its number if it waits for one."""
+    return part.tuned(traits) if isinstance(part, Tunable) else part
 
 
 @runtime_checkable
@@ -152,7 +175,15 @@ def outline_of_zeros(compressor: Compressor, segments: Segments) -> Payload:
 def segment_traits(compressor: Compressor, segments: Segments) -> Traits:
     """The traits over several segments: gamma is the smallest over them (Basu et al. 2019, Cor. 1)."""
     sizes = segments.distinct_sizes() or (1,)
-    each = [compressor.traits(size) for size in sizes]
+    return _weakest([compressor.traits(size) for size in sizes])
+
+
+def common_traits(compressors: Sequence[Compressor], segments: Segments) -> Traits:
+    """What holds whichever of the compressors makes a message: :func:`segment_traits`, the largest error of all."""
+    return _weakest([segment_traits(compressor, segments) for compressor in compressors])
+
+
+def _weakest(each: Sequence[Traits]) -> Traits:
     return Traits(
         unbiased=all(traits.unbiased for traits in each),
         error=max(traits.error for traits in each),

@@ -1,6 +1,6 @@
 """Programs by which workers turn their vectors into a common mean."""
 
-from thinwire.exchanges.accumulating import Accumulating
+from thinwire.exchanges.accumulating import Accumulating, ChangeAdder
 from thinwire.exchanges.all_reduce import AllReduce
 from thinwire.exchanges.asynchronous import AsynchronousServer
 from thinwire.exchanges.base import Aggregate, Context, Exchange
@@ -9,6 +9,8 @@ from thinwire.exchanges.directed import Directed, Direction
 from thinwire.exchanges.gather import Gather
 from thinwire.exchanges.gossip import Gossip
 from thinwire.exchanges.hierarchical import Hierarchical
+from thinwire.exchanges.integer_sum import IntegerSum
+from thinwire.exchanges.leader_support import LeaderSupport
 from thinwire.exchanges.majority_vote import MajorityVote
 from thinwire.exchanges.orthonormal_lines import OrthonormalLines
 from thinwire.exchanges.parameter_server import ParameterServer
@@ -17,6 +19,7 @@ from thinwire.exchanges.robust import RobustGather
 from thinwire.exchanges.shared_scale import SharedScale
 from thinwire.exchanges.sign_of import SignOf
 from thinwire.exchanges.sparse_reduce_scatter import SparseReduceScatter
+from thinwire.exchanges.table_sum import TableSum
 from thinwire.exchanges.tree import Tree
 from thinwire.exchanges.variance_scaled import VarianceScaled
 
@@ -25,6 +28,7 @@ __all__ = [
     "Aggregate",
     "AllReduce",
     "AsynchronousServer",
+    "ChangeAdder",
     "CompressedReduceScatter",
     "Context",
     "Directed",
@@ -33,6 +37,8 @@ __all__ = [
     "Gather",
     "Gossip",
     "Hierarchical",
+    "IntegerSum",
+    "LeaderSupport",
     "MajorityVote",
     "OrthonormalLines",
     "ParameterServer",
@@ -41,6 +47,7 @@ __all__ = [
     "SharedScale",
     "SignOf",
     "SparseReduceScatter",
+    "TableSum",
     "Tree",
     "VarianceScaled",
 ]

@@ -35,6 +35,7 @@ class Context:
         keeps_sent: whether somebody reads, after the exchange, what was sent; if not, an exchange that sends the
             vector as it is may let the mean take its memory.
         params: what the vector's tensors are of, to be read before the first request: workers may share them.
+        number: of the exchange, counted from 0 and the same on all workers.
     """
 
     rank: int
@@ -47,6 +48,7 @@ class Context:
     device: torch.device = CPU
     keeps_sent: bool = True
     params: Sequence[Tensor] = ()
+    number: int = 0
 
     @property
     def reader(self) -> MessageReader:

@@ -82,7 +82,7 @@ class SharedScale:
         own = compressor.scales(intended, ctx.segments) if is_finite(intended) else None
         message = encode(Dense(own) if own is not None else first_nonfinite(intended))
         longest = max_num_bytes(Dense(torch.empty(ctx.segments.count, dtype=torch.float32, device="meta")))
-        combine = functools.partial(_largest, reader=ctx.reader, num_scales=ctx.segments.count)
+        combine = functools.partial(largest_scales, reader=ctx.reader, num_scales=ctx.segments.count)
         found = yield from all_gather(message, combine, max(longest, ctx.max_num_bytes))
         if isinstance(found, Sparse):
             return Aggregate(found.to_dense(), False, message.numel(), found, ctx.size)
@@ -111,7 +111,7 @@ class _AtScale:
         return self.inner.traits(numel)
 
 
-def _largest(messages: Sequence[Tensor], reader: MessageReader, num_scales: int) -> Tensor | Sparse:
+def largest_scales(messages: Sequence[Tensor], reader: MessageReader, num_scales: int) -> Tensor | Sparse:
     """The largest scale of each segment; if some worker's vector is not finite, the first such entry."""
     either = reader.with_kinds(EXACT_KINDS).with_numel(max(reader.numel, num_scales))
     payloads = [either.payload(message) for message in messages]

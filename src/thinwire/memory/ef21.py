@@ -41,6 +41,12 @@ class EF21:
     keeps_only_losses: ClassVar[bool] = False
     """It keeps what was sent."""
 
+    change_rate: ClassVar[float] = 1.0
+    """An estimate takes all of what is sent."""
+
+    can_restart: ClassVar[bool] = False
+    """Receivers have the mean of the estimates."""
+
     def init(self, like: Tensor) -> State:
         """An estimate of zeros."""
         return {"estimate": zeros(like.numel(), like.device)}

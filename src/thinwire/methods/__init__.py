@@ -1,6 +1,14 @@
 """Methods of the literature as products of parts."""
 
-from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, check_method, is_dense, num_exchanges
+from thinwire.methods.base import (
+    GradientAveraging,
+    Method,
+    ModelAveraging,
+    check_method,
+    fitted,
+    is_dense,
+    num_exchanges,
+)
 from thinwire.methods.catalog import (
     CATALOG,
     CatalogEntry,
@@ -41,6 +49,7 @@ __all__ = [
     "check_method",
     "entry",
     "find_row",
+    "fitted",
     "installed_rows",
     "is_dense",
     "num_exchanges",

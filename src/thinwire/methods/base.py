@@ -6,12 +6,12 @@ from typing import TypeAlias
 import torch
 
 from thinwire.arrays import release
-from thinwire.compressors import Compressor, Identity, segment_traits
+from thinwire.compressors import Compressor, Identity, common_traits, segment_traits, tuned
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Exchange
+from thinwire.exchanges import AllReduce, AsynchronousServer, ChangeAdder, Exchange
 from thinwire.layout import Granularity, Layout, Segments, Whole
-from thinwire.memory import EF21, Memory, NoMemory
+from thinwire.memory import EstimatingMemory, Memory, NoMemory
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.server_updates import ServerUpdate
@@ -162,6 +162,21 @@ def check_method(method: Method, layout: Layout) -> Segments:
         ConfigError: error feedback over an operator whose error is 1 or more on a segment of this model, or
             a part that refuses a vector of this length (more entries to keep than there are).
     """
+    return fitted(method, layout)[1]
+
+
+def fitted(method: Method, layout: Layout) -> tuple[Method, Segments]:
+    """The method as it is on a model, with every number that follows from the compressor there; and its segments.
+
+    Raises:
+        ConfigError: as :func:`check_method`.
+
+    Example:
+        >>> from thinwire.methods import parse_method
+        >>> layout = Layout(("w",), (torch.Size([100]),))
+        >>> fitted(parse_method("diana:select=random,density=25%"), layout)[0].memory
+        Shift(rate=0.25)
+    """
     segments = method.granularity.segments(layout)
     for compressor in method.all_compressors():
         # A trial on zeros lets every part refuse the size on its own terms, before any training.
@@ -174,7 +189,11 @@ def check_method(method: Method, layout: Layout) -> Segments:
                 "without bound. Use the scaled form (scaled=yes), more levels, smaller segments, or no memory"
             )
     release()  # what the trials took need not be wanted again
-    return segments
+    traits = common_traits(method.all_compressors(), segments)
+    memory, exchange = tuned(method.memory, traits), tuned(method.exchange, traits)
+    if (memory, exchange) != (method.memory, method.exchange):
+        method = replace(method, memory=memory, exchange=exchange)
+    return method, segments
 
 
 def _check_server(method: ModelAveraging) -> None:
@@ -211,13 +230,27 @@ def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
 
 def _check_estimates(method: "GradientAveraging | ModelAveraging") -> None:
     """Messages that are changes of an estimate must be added up, and others must not."""
-    if isinstance(method.memory, EF21) != isinstance(method.exchange, Accumulating):
+    memory, exchange = method.memory, method.exchange
+    if not isinstance(memory, EstimatingMemory) or not isinstance(exchange, ChangeAdder):
+        if isinstance(memory, EstimatingMemory) or isinstance(exchange, ChangeAdder):
+            raise ConfigError(
+                f"memory={memory} does not go with exchange={exchange}: one of them has messages that are changes of "
+                "an estimate (EF21, Shift, Change sends changes), and only Accumulating adds changes up; give both or "
+                "neither"
+            )
+        return
+    if memory.change_rate != exchange.change_rate:
         raise ConfigError(
-            f"memory={method.memory} does not go with exchange={method.exchange}: EF21 sends changes, and only "
-            "Accumulating adds changes up; give both or neither"
+            f"memory={memory} keeps {memory.change_rate} of a change and exchange={exchange} {exchange.change_rate}; "
+            "all must have the same estimate: give both the same rate"
         )
-    if isinstance(method.memory, EF21) and method.reset_memory:
-        raise ConfigError("an estimate that all workers share must not be reset; leave reset_memory out with EF21")
+    if exchange.restart != 0.0 and not memory.can_restart:
+        raise ConfigError(
+            f"{exchange} replaces the estimate by the mean of the vectors, but with memory={memory} messages are "
+            "changes of what receivers had before; leave out restart, or use memory=Change()"
+        )
+    if method.reset_memory:
+        raise ConfigError(f"an estimate that all workers share must not be reset; leave reset_memory out with {memory}")
 
 
 def _check_parts(method: "GradientAveraging | ModelAveraging") -> None:

@@ -25,7 +25,7 @@ from thinwire.memory import (
     StreamingMemory,
 )
 from thinwire.memory.sender import NonfiniteSender
-from thinwire.methods import Consensus, Method, ModelAveraging, Outer, check_method
+from thinwire.methods import Consensus, Method, ModelAveraging, Outer, fitted
 from thinwire.payloads import Sparse
 from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
@@ -109,7 +109,7 @@ class Channel:
     def __post_init__(self) -> None:
         numel = self.layout.numel
         self.device = device = self.params[0].device if self.params else self.device
-        segments = check_method(self.method, self.layout)
+        self.method, segments = fitted(self.method, self.layout)
         longest = max(max_relayed_num_bytes(each, segments) for each in self.method.all_compressors())
         kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in self.method.all_compressors()))
         self._context = Context(self.rank, self.size, self.key, segments, longest, self.layout, kinds, device)
@@ -198,7 +198,7 @@ class Channel:
         ctx = Context(
             self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
             self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds, self._context.device,
-            is_watched or self._reads_sent, self.params,
+            is_watched or self._reads_sent, self.params, number,
         )  # fmt: skip
         own = copy_of(x.look()) if is_watched else None
         remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, x if forgets else None)

@@ -5,7 +5,17 @@ import warnings
 from thinwire.config import check_is
 from thinwire.errors import ConfigError
 from thinwire.methods.base import Method
-from thinwire.methods.catalog import asynchronous, averaging, decentralised, directions, gradients, models
+from thinwire.methods.catalog import (
+    asynchronous,
+    averaging,
+    decentralised,
+    directions,
+    estimates,
+    gradients,
+    mean_estimation,
+    models,
+    sums,
+)
 from thinwire.methods.catalog.row import CatalogEntry, entry, with_residual_dtype
 from thinwire.methods.options import read_options
 from thinwire.option_strings import split_name
@@ -20,6 +30,9 @@ CATALOG: tuple[CatalogEntry, ...] = (
     *models.ROWS,
     *decentralised.ROWS,
     *asynchronous.ROWS,
+    *estimates.ROWS,
+    *sums.ROWS,
+    *mean_estimation.ROWS,
 )
 
 

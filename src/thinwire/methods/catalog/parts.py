@@ -41,6 +41,23 @@ def sparsifier(select: str, density: float | None, k: float | None, values: Comp
     return kind(density=density, k=k, values=values)
 
 
+def unbiased(
+    density: float | None, k: int | None, levels: int | None, norm: Literal["l2", "max"] = "max"
+) -> Compressor:  # fmt: skip
+    """Random-k times d/k where a number of entries is given, of rounded values if levels are; else levels of all.
+
+    Raises:
+        ConfigError: a norm of what is not rounded.
+    """
+    is_few = density is not None or k is not None
+    if is_few and levels is None:
+        if norm != "max":
+            raise ConfigError(f"norm={norm} has no effect on values that are not rounded; give levels, or leave it out")
+        return RandK(density=density, k=k, unbiased=True)
+    rounding = QSGD(levels=1 if levels is None else levels, norm=norm)
+    return RandK(density=density, k=k, values=rounding, unbiased=True) if is_few else rounding
+
+
 def outer(lr: float, momentum: float, nesterov: bool, mix: float = 0.0) -> Outer:
     """The step that a mean makes; without momentum there is none to look ahead with."""
     return Outer(lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0.0, mix=mix)

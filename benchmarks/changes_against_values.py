@@ -1,0 +1,92 @@
+"""Messages that are changes of an estimate against messages of gradients: two comparisons of the papers, made again.
+
+    python benchmarks/changes_against_values.py full      # DIANA and QSGD, a few minutes
+    python benchmarks/changes_against_values.py noisy     # EF21-SGDM and EF21
+
+Logistic regression with a ridge, dealt out by label so that workers differ. DIANA against QSGD with full gradients, and
+EF21-SGDM against EF21 with small batches; every method at the best of the same learning rates, for each seed. The
+workers are thinwire's, in the simulator.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from thinwire.methods import parse_method
+from thinwire.simulator import Simulation
+from thinwire.worker import Worker
+
+SIZE, NUMEL, COUNT, RIDGE = 4, 64, 1024, 0.01
+SEEDS = (0, 1, 2)
+
+
+class Problem:
+    """Logistic regression on Gaussian features, examples sorted by label and dealt out in that order."""
+
+    def __init__(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(COUNT, NUMEL, generator=generator) / NUMEL**0.5 * 2.0
+        score = features @ torch.randn(NUMEL, generator=generator)
+        labels = (score + torch.randn(COUNT, generator=generator) > 0).float() * 2 - 1
+        order = labels.argsort()
+        self.rows = (features * labels.unsqueeze(1))[order].view(SIZE, -1, NUMEL)
+
+    def gradient(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Of the mean loss over rows ``[n, d]``, with the ridge."""
+        return -(rows * torch.sigmoid(-(rows @ x)).unsqueeze(1)).mean(dim=0) + RIDGE * x
+
+    def full_norm(self, x: Tensor) -> float:
+        """Norm of the gradient of the mean over all workers, in f64."""
+        rows = self.rows.double().view(-1, NUMEL)
+        return float(self.gradient(x.double(), rows).norm())
+
+
+def train(problem: Problem, text: str, lr: float, steps: int, batch: int | None, seed: int) -> tuple[list[float], int]:
+    """Norms of the full gradient, a root mean square over each tenth of the steps; the bytes a worker handed over."""
+    models = [nn.Linear(NUMEL, 1, bias=False) for _ in range(SIZE)]
+    for model in models:
+        nn.init.zeros_(model.weight)
+    workers = [
+        Worker(parse_method(text), model, torch.optim.SGD(model.parameters(), lr=lr), rank=rank, size=SIZE, seed=seed)
+        for rank, model in enumerate(models)
+    ]
+    simulation, generator = Simulation(SIZE), torch.Generator().manual_seed(1000 + seed)
+    squares = [0.0] * 10
+    for step in range(steps):
+        for rank, model in enumerate(models):
+            rows = problem.rows[rank]
+            if batch is not None:
+                rows = rows[torch.randint(len(rows), (batch,), generator=generator)]
+            model.weight.grad = problem.gradient(model.weight.detach().view(-1), rows).view(1, -1)
+        simulation.run([worker.step() for worker in workers])
+        squares[10 * step // steps] += problem.full_norm(models[0].weight.detach().view(-1)) ** 2
+    return [(square / (steps // 10)) ** 0.5 for square in squares], workers[0].message_bytes
+
+
+def table(methods: Sequence[str], lrs: Sequence[float], steps: int, batch: int | None) -> None:
+    """One row for each method and seed: the norms of some tenths at the rate whose last tenth is the lowest."""
+    print(f"{'method':<34}{'bytes':>8}  seed  rate   norms over tenths 1, 3, 5, 7, 10 of {steps} steps")
+    for text in methods:
+        for seed in SEEDS:
+            found = {lr: train(Problem(seed), text, lr, steps, batch, seed) for lr in lrs}
+            lr = min(found, key=lambda lr: found[lr][0][-1])
+            norms, num_bytes = found[lr]
+            shown = "  ".join(f"{norms[place]:.2e}" for place in (0, 2, 4, 6, 9))
+            print(f"{text:<34}{num_bytes:>8}  {seed:>4}  {lr:<5}  {shown}", flush=True)
+
+
+def main(which: str) -> None:
+    """One of the tables."""
+    torch.set_num_threads(1)
+    if which == "full":
+        methods = ("sgd", "qsgd:levels=1,granularity=whole", "diana:levels=1,granularity=whole")
+        table(methods, (0.25, 0.5, 1.0, 2.0), 800, None)
+    else:
+        methods = ("sgd", "ef21:k=2", "ef21-sgdm:k=2,momentum=0.9", "ef21-sgdm:k=2,momentum=0.99")
+        table(methods, (0.01, 0.03, 0.1, 0.3), 600, 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
