@@ -31,6 +31,7 @@ CATALOGUE = [
     "diloco:every=2",
     "streaming-diloco:every=1,fragments=3,delay=2",
     "sparseloco:every=2,density=20%,mean=contributors,clip=median",
+    "muloco:every=2,bits=2",
     "signtopk:density=20%,every=3,residual_dtype=bf16",
     "dgc:density=20%,residual_dtype=bf16",
 ]

@@ -133,6 +133,7 @@ VARIANTS = (
     "diloco:every=7,delay=2,mix=0.25",
     "streaming-diloco:every=3,fragments=3,delay=2",
     "sparseloco:every=4,density=10%,mean=contributors,clip=median",
+    "muloco:every=4,bits=2",
     "signtopk:density=10%,every=3,residual_dtype=bf16",
     "dgc:density=10%,residual_dtype=bf16",
 )

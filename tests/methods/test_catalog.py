@@ -108,6 +108,7 @@ EXPECTED: dict[str, Method] = {
         exchange=GATHERED,
         granularity=Chunks(4096),
     ),
+    "muloco": ModelAveraging(schedule=Every(30), update=Outer(lr=0.9, momentum=0.8, nesterov=True)),
     "ef-sgd": GradientAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
     "aji-heafield": GradientAveraging(
         memory=ErrorFeedback(), compressor=Threshold(density=0.01, sample=0.001), exchange=GATHERED

@@ -1,5 +1,6 @@
 """Operators from vectors to payloads, one a file."""
 
+from thinwire.compressors.apart import Apart
 from thinwire.compressors.base import Compressor, FusedCompressor, Traits, segment_traits
 from thinwire.compressors.bernoulli import Bernoulli
 from thinwire.compressors.bins import Bins
@@ -33,6 +34,7 @@ __all__ = [
     "DRIVE",
     "EDEN",
     "QSGD",
+    "Apart",
     "Bernoulli",
     "BetterOf",
     "Bins",

@@ -68,7 +68,7 @@ class ComparisonRunner:
             for options in dict.fromkeys(setting.options for setting in comparison.settings(method)):
                 check_method(parse_method(with_options(method, options)), layout)
         for optimizer in comparison.optimizers:
-            make_optimizer(optimizer, model.parameters(), comparison.rates(optimizer)[0])
+            make_optimizer(optimizer, model, comparison.rates(optimizer)[0])
         make_shards(task.labels, comparison.workers, comparison.sharding, Key(0))
         check_plausible(comparison, task)
         self._lock = FolderLock(self.out)

@@ -1,0 +1,50 @@
+"""Local steps of tens to hundreds between exchanges, for slow links: what came after DiLoCo."""
+
+from thinwire.compressors import Apart, Bins, Compressor, TopK
+from thinwire.exchanges import AllReduce, Gather
+from thinwire.layout import PerTensor
+from thinwire.memory import ErrorFeedback
+from thinwire.methods.base import Method, ModelAveraging
+from thinwire.methods.catalog.parts import NO_MIX, outer
+from thinwire.methods.catalog.row import CatalogEntry, entry
+from thinwire.methods.options import Density, Fraction
+from thinwire.methods.schedules import Every
+
+_MULOCO_DECAY, _MULOCO_MOMENTUM = Fraction(0.9), Fraction(0.8)
+
+_SHORT = 16
+"""A tensor of fewer entries takes fewer bytes as it is than with a table of values."""
+
+
+@entry(
+    name="muloco",
+    paper="Therien, Huang, Defazio, Rish, Belilovsky 2025",
+    summary="f32 displacements of H local steps of Muon (--optimizers muon, in scripts thinwire.optimizers.Muon), to "
+    "outer Nesterov SGD; bits=2 sends 2 bits an entry, density=10% the largest entries, with error feedback",
+    differs_from_paper="the optimizer of local steps is yours: with AdamW this is diloco; defaults are those of the "
+    "published code, which has lr=0.8,momentum=0.9 where it compresses and rounds the mean once more; the outer "
+    "learning rate enters after the memory; tensors of fewer than 16 entries are sent as they are",
+)
+def muloco(
+    every: int = 30, lr: float = 0.9, momentum: Fraction = _MULOCO_MOMENTUM, nesterov: bool = True,
+    bits: int | None = None, density: Density | None = None, decay: Fraction | None = None, delay: int = 0,
+    mix: Fraction = NO_MIX,
+) -> Method:  # fmt: skip
+    """DiLoCo with Muon inside."""
+    schedule, update = Every(every), outer(lr, momentum, nesterov, mix)
+    if bits is None and density is None and decay is None:
+        return ModelAveraging(schedule=schedule, exchange=AllReduce(), update=update, delay=delay)
+    return ModelAveraging(
+        schedule=schedule, memory=ErrorFeedback(decay=_MULOCO_DECAY if decay is None else decay),
+        compressor=_few_bits(bits, density), exchange=Gather(), granularity=PerTensor(), update=update, delay=delay,
+    )  # fmt: skip
+
+
+def _few_bits(bits: int | None, density: Density | None) -> Compressor:
+    """The largest entries of each tensor, or all, in a table of values for each tensor; 2 bits unless one is said."""
+    if density is None:
+        return Apart(Bins(2 if bits is None else bits), exact_below=_SHORT)
+    return TopK(density=density) if bits is None else Apart(TopK(density=density, values=Bins(bits)), _SHORT)
+
+
+ROWS: tuple[CatalogEntry, ...] = (muloco,)
