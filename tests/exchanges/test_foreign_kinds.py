@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_cases import CATALOGUE, OPTIMIZERS, backward, small_model
+from method_cases import CATALOGUE, OPTIMIZERS, backward, small_model, suited
 from torch import Tensor
 
 from thinwire.errors import ProtocolError, WireError
@@ -61,7 +61,7 @@ def one_step(name: str, forger_of: int) -> int:
     method = parse_method(name)
     models = [small_model() for _ in range(SIZE)]
     workers = [
-        Worker(method, model, OPTIMIZERS["plain"](model.parameters()), rank=rank, size=SIZE, seed=1)
+        Worker(method, model, suited(method, OPTIMIZERS["plain"])(model.parameters()), rank=rank, size=SIZE, seed=1)
         for rank, model in enumerate(models)
     ]
     programs: list[Any] = []

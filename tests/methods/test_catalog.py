@@ -60,6 +60,7 @@ from thinwire.methods import (
     ModelAveraging,
     Outer,
     PostLocal,
+    SyncedState,
     check_method,
     parse_method,
 )
@@ -109,6 +110,13 @@ EXPECTED: dict[str, Method] = {
         granularity=Chunks(4096),
     ),
     "muloco": ModelAveraging(schedule=Every(30), update=Outer(lr=0.9, momentum=0.8, nesterov=True)),
+    "des-loc": ModelAveraging(
+        schedule=Every(256),
+        states=(
+            SyncedState(names=("exp_avg", "momentum_buffer"), every=768),
+            SyncedState(names=("exp_avg_sq",), every=1536),
+        ),
+    ),
     "ef-sgd": GradientAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
     "aji-heafield": GradientAveraging(
         memory=ErrorFeedback(), compressor=Threshold(density=0.01, sample=0.001), exchange=GATHERED

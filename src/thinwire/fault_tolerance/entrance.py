@@ -113,7 +113,7 @@ def _checked(method: Method) -> Method:
     Raises:
         ConfigError: it has.
     """
-    if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer):
+    if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer) or method.states:
         raise ConfigError(
             f"{method} was given where participants come and go; take a method that averages models: local-sgd, "
             "diloco, streaming-diloco, sparse-averaging, qsparse, sparseloco, or topk, signtopk or ef-signsgd with "

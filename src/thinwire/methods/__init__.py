@@ -14,6 +14,7 @@ from thinwire.methods.consensus import Consensus
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
+from thinwire.methods.states import SyncedState
 from thinwire.methods.updates import Outer, Update
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Schedule",
     "ServerUpdate",
     "Staggered",
+    "SyncedState",
     "Update",
     "check_method",
     "entry",

@@ -15,6 +15,7 @@ from thinwire.memory import EF21, Memory, NoMemory
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.server_updates import ServerUpdate
+from thinwire.methods.states import SyncedState
 from thinwire.methods.updates import Outer, Update
 from thinwire.methods.warm_up import WarmUp, compressor_at
 from thinwire.random import Key
@@ -85,10 +86,11 @@ class ModelAveraging:
         fragments: the vector is split into so many consecutive parts of equal length; each exchange is of one of them,
             in turn (sparse parameter averaging; Streaming DiLoCo).
         delay: local steps between an exchange and the step after which its result is applied.
+        states: tensors of the local optimizer's state that are averaged too, each at its own period.
 
     Raises:
-        ConfigError: a part of the wrong kind, or an exchange that adds messages before they are decoded with a
-            compressor that is not linear.
+        ConfigError: a part of the wrong kind, states where workers have no common mean, or an exchange that adds
+            messages before they are decoded with a compressor that is not linear.
     """
 
     schedule: Schedule = Every()
@@ -101,6 +103,7 @@ class ModelAveraging:
     reset_memory: bool = False
     fragments: int = 1
     delay: int = 0
+    states: tuple[SyncedState, ...] = ()
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -116,6 +119,11 @@ class ModelAveraging:
                 "wait for each other; use a schedule that all workers share, or an AsynchronousServer"
             )
         _check_server(self)
+        if self.states and not self.exchange.workers_agree:
+            raise ConfigError(
+                f"states of the optimizer are averaged over all workers, who have no common mean under "
+                f"{self.exchange}; leave them out"
+            )
 
     def compressor_at(self, number: int) -> Compressor:
         """The compressor of the fragment's exchange ``number``, counted from 0."""
@@ -189,8 +197,8 @@ def _check_server(method: ModelAveraging) -> None:
         return
     if update.needs_exact and not (isinstance(method.compressor, Identity) and isinstance(method.memory, NoMemory)):
         raise ConfigError(f"{update} sends parameters as they are; leave out the compressor and the memory")
-    if method.fragments > 1 or method.delay:
-        raise ConfigError("fragments and delay have no meaning with an asynchronous server; leave them out")
+    if method.fragments > 1 or method.delay or method.states:
+        raise ConfigError("fragments, delay and states have no meaning with an asynchronous server; leave them out")
 
 
 def _check_common(method: "GradientAveraging | ModelAveraging") -> None:

@@ -61,6 +61,11 @@ class Rounds:
                 f"{method} was given where exchanges may fail; take a method that averages models, with one mean for "
                 "all workers, such as local-sgd, diloco, qsparse or signtopk with every=2 or more"
             )
+        if method.states:
+            raise ConfigError(
+                f"{method} averages the optimizer's state, which cannot be proposed first; where exchanges may fail "
+                "take a method that averages models alone, such as local-sgd or diloco"
+            )
         refuse_kept(worker.channels)
         self._worker = worker
         self._method = method

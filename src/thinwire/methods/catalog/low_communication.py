@@ -9,6 +9,7 @@ from thinwire.methods.catalog.parts import NO_MIX, outer
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.schedules import Every
+from thinwire.methods.states import SyncedState
 
 _MULOCO_DECAY, _MULOCO_MOMENTUM = Fraction(0.9), Fraction(0.8)
 
@@ -47,4 +48,22 @@ def _few_bits(bits: int | None, density: Density | None) -> Compressor:
     return TopK(density=density) if bits is None else Apart(TopK(density=density, values=Bins(bits)), _SHORT)
 
 
-ROWS: tuple[CatalogEntry, ...] = (muloco,)
+@entry(
+    name="des-loc",
+    paper="Iacob et al. 2025",
+    summary="f32 models every K_x local steps, and each moment of the local Adam at a period of its own, 3 K_x and "
+    "6 K_x unless said; 0 leaves one with its worker",
+    differs_from_paper="moments are averaged after the step, with the parameters, where the paper averages those of "
+    "the step before; the first moment may be the momentum of SGD or Muon: variance=0 for these",
+)
+def des_loc(every: int = 256, momentum: int | None = None, variance: int | None = None) -> Method:
+    """Moments averaged the more seldom the more slowly they change; equal periods are local Adam."""
+    periods = {
+        ("exp_avg", "momentum_buffer"): 3 * every if momentum is None else momentum,
+        ("exp_avg_sq",): 6 * every if variance is None else variance,
+    }
+    states = tuple(SyncedState(names=names, every=period) for names, period in periods.items() if period)
+    return ModelAveraging(schedule=Every(every), states=states)
+
+
+ROWS: tuple[CatalogEntry, ...] = (muloco, des_loc)
