@@ -134,6 +134,8 @@ VARIANTS = (
     "streaming-diloco:every=3,fragments=3,delay=2",
     "sparseloco:every=4,density=10%,mean=contributors,clip=median",
     "muloco:every=4,bits=2",
+    "sparta:density=10%",
+    "cocktailsgd:random=50%,every=3",
     "des-loc:every=4,momentum=3,variance=5",
     "signtopk:density=10%,every=3,residual_dtype=bf16",
     "dgc:density=10%,residual_dtype=bf16",

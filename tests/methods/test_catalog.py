@@ -59,6 +59,7 @@ from thinwire.methods import (
     Method,
     ModelAveraging,
     Outer,
+    Partial,
     PostLocal,
     SyncedState,
     check_method,
@@ -116,6 +117,12 @@ EXPECTED: dict[str, Method] = {
             SyncedState(names=("exp_avg", "momentum_buffer"), every=768),
             SyncedState(names=("exp_avg_sq",), every=1536),
         ),
+    ),
+    "sparta": ModelAveraging(compressor=SharedSeedRandK(density=0.005, shared=True), update=Partial()),
+    "cocktailsgd": ModelAveraging(
+        memory=ErrorFeedback(),
+        compressor=SharedSeedRandK(density=0.1, values=TopK(density=0.2, values=Bins(4))),
+        exchange=GATHERED,
     ),
     "ef-sgd": GradientAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
     "aji-heafield": GradientAveraging(

@@ -1,6 +1,7 @@
 """Methods with tens of local steps, against their papers' pseudo-code in plain numpy."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from thinwire.compressors import SharedSeedRandK, TopK
+from thinwire.errors import ConfigError
+from thinwire.exchanges import Gather
+from thinwire.layout import Segments
+from thinwire.memory import ErrorFeedback
 from thinwire.methods import parse_method
 from thinwire.optimizers import Muon
 from thinwire.simulator import Simulation
@@ -97,3 +103,73 @@ def test_muloco_is_local_muon_and_outer_nesterov_with_error_feedback(options: st
             common = crew.common()
             assert all(np.array_equal(model, common) for model in crew.models())
     assert np.linalg.norm(common) > 0.1
+
+
+def test_sparta_averages_the_same_random_entries_and_leaves_the_others() -> None:
+    size, lr = 3, 0.1
+    crew = Crew("sparta:density=25%", size, lambda params: torch.optim.SGD(params, lr=lr))
+    models, common, counts = np.zeros((size, *SHAPE)), np.zeros(SHAPE), np.zeros(SHAPE)
+    for step in range(100):
+        for rank in range(size):
+            models[rank] -= lr * crew.gradient(rank, step, models[rank])
+        before = crew.common()
+        crew.step()
+        met = crew.common() != before
+        assert met.sum() == SHAPE[0] * SHAPE[1] // 4
+        counts += met
+        models[:, met] = models[:, met].mean(axis=0)
+        common[met] = models[0][met]
+        assert np.abs(crew.models() - models).max() < 1e-6
+        assert np.abs(crew.common() - common).max() < 1e-6
+    # Binomial with mean 25 and deviation 4.3: each entry's turn comes.
+    assert counts.min() > 8
+    assert counts.max() < 42
+
+
+def test_what_sparta_cannot_average_is_refused() -> None:
+    sparta = parse_method("sparta")
+    for wrong in (
+        {"compressor": TopK(density=0.1), "exchange": Gather()},
+        {"memory": ErrorFeedback()},
+        {"delay": 2},
+        {"exchange": Gather()},
+    ):
+        with pytest.raises(ConfigError, match=r"Partial\(\)"):
+            replace(sparta, **wrong)  # type: ignore[arg-type]
+
+
+def sixteen_bins(x: Array) -> Array:
+    """Bins of 6/16 of a standard deviation around the mean, each value replaced by its bin's mean."""
+    shift, spread = x.mean(), x.std(ddof=1)
+    codes = np.clip(np.round((x - shift) / (6 * spread / 16) + 8), 0, 15)
+    return np.array([x[codes == code].mean() for code in codes])
+
+
+def test_cocktailsgd_sends_four_bits_of_the_largest_of_random_entries_and_owes_the_rest() -> None:
+    size, lr, every = 3, 0.05, 2
+    crew = Crew("cocktailsgd:random=50%,density=50%,every=2", size, lambda params: torch.optim.SGD(params, lr=lr))
+    models, common, errors = np.zeros((size, *SHAPE)), np.zeros(SHAPE), np.zeros((size, *SHAPE))
+    for step in range(60):
+        for rank in range(size):
+            models[rank] -= lr * crew.gradient(rank, step, models[rank])
+        crew.step()
+        if (step + 1) % every:
+            continue
+        sent = np.zeros_like(errors)
+        for rank, worker in enumerate(crew.workers):
+            intended = (errors[rank] + common - models[rank]).reshape(-1)
+            key = worker.channels[0].key.fold("exchange", worker.num_exchanges - 1, "rank", rank)
+            drawn = SharedSeedRandK(density=0.5).compress(torch.ones(24), key, Segments.whole(24)).to_dense().numpy()
+            (places,) = drawn.nonzero()
+            assert len(places) == 12
+            largest = places[np.sort(np.argsort(-np.abs(intended[places]))[:6])]
+            sent[rank].reshape(-1)[largest] = sixteen_bins(intended[largest])
+            errors[rank] = intended.reshape(SHAPE) - sent[rank]
+        common = common - sent.mean(axis=0)
+        models[:] = common
+        assert np.abs(crew.models() - models).max() < 2e-6
+        # A value at the edge of a bin may fall to either side of it in f32: both go on from the same numbers.
+        common = crew.common()
+        models[:] = common
+        for rank, worker in enumerate(crew.workers):
+            errors[rank] = worker.state_dict()["tensors"]["memory.residual.w"].double().numpy()

@@ -12,6 +12,7 @@ from thinwire.methods.catalog import (
 )
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.elastic import Elastic
+from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
 from thinwire.methods.states import SyncedState
@@ -29,6 +30,7 @@ __all__ = [
     "Method",
     "ModelAveraging",
     "Outer",
+    "Partial",
     "PostLocal",
     "RandomGaps",
     "Schedule",

@@ -13,6 +13,7 @@ from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Exch
 from thinwire.layout import Granularity, Layout, Segments, Whole
 from thinwire.memory import EF21, Memory, NoMemory
 from thinwire.methods.consensus import Consensus
+from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.server_updates import ServerUpdate
 from thinwire.methods.states import SyncedState
@@ -119,6 +120,7 @@ class ModelAveraging:
                 "wait for each other; use a schedule that all workers share, or an AsynchronousServer"
             )
         _check_server(self)
+        _check_partial(self)
         if self.states and not self.exchange.workers_agree:
             raise ConfigError(
                 f"states of the optimizer are averaged over all workers, who have no common mean under "
@@ -199,6 +201,21 @@ def _check_server(method: ModelAveraging) -> None:
         raise ConfigError(f"{update} sends parameters as they are; leave out the compressor and the memory")
     if method.fragments > 1 or method.delay or method.states:
         raise ConfigError("fragments, delay and states have no meaning with an asynchronous server; leave them out")
+
+
+def _check_partial(method: ModelAveraging) -> None:
+    """What is exchanged of all workers must be the same entries, and nothing must be owed of the others."""
+    if not isinstance(method.update, Partial):
+        return
+    if method.delay or not isinstance(method.memory, NoMemory):
+        raise ConfigError(
+            f"{method.update} leaves what is not sent in the workers' models; leave out the delay and {method.memory}"
+        )
+    if not isinstance(method.exchange, AllReduce) or not all(c.traits(2).linear for c in method.all_compressors()):
+        raise ConfigError(
+            f"{method.update} averages entries that all workers choose alike; take exchange=AllReduce() and a linear "
+            f"compressor, such as SharedSeedRandK(density=0.005, shared=True), in place of {method.compressor}"
+        )
 
 
 def _check_common(method: "GradientAveraging | ModelAveraging") -> None:

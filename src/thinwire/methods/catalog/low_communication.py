@@ -1,18 +1,20 @@
 """Local steps of tens to hundreds between exchanges, for slow links: what came after DiLoCo."""
 
-from thinwire.compressors import Apart, Bins, Compressor, TopK
+from thinwire.compressors import Apart, Bins, Compressor, SharedSeedRandK, TopK
 from thinwire.exchanges import AllReduce, Gather
-from thinwire.layout import PerTensor
+from thinwire.layout import Granularity, PerTensor, Whole
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import Method, ModelAveraging
 from thinwire.methods.catalog.parts import NO_MIX, outer
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.options import Density, Fraction
+from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every
 from thinwire.methods.states import SyncedState
 
 _MULOCO_DECAY, _MULOCO_MOMENTUM = Fraction(0.9), Fraction(0.8)
 
+_SPARTA, _TENTH, _FIFTH = Density(0.005), Density(0.1), Density(0.2)
 _SHORT = 16
 """A tensor of fewer entries takes fewer bytes as it is than with a table of values."""
 
@@ -66,4 +68,40 @@ def des_loc(every: int = 256, momentum: int | None = None, variance: int | None 
     return ModelAveraging(schedule=Every(every), states=states)
 
 
-ROWS: tuple[CatalogEntry, ...] = (muloco, des_loc)
+@entry(
+    name="sparta",
+    paper="Beton, Baioumy, van der Ouderaa, Reed, Howes, Cheema, Vrabie 2025",
+    summary="f32 values of a random share of the parameters, the same on all workers, averaged after every step; the "
+    "others stay each worker's own",
+    differs_from_paper="entries are drawn without replacement, a fixed number of them, from a key that all share; the "
+    "model that is evaluated has each entry as it was averaged last, where the paper averages all at the end",
+)
+def sparta(density: Density = _SPARTA, every: int = 1, granularity: Granularity = Whole()) -> Method:
+    """A few parameters at every step."""
+    return ModelAveraging(
+        schedule=Every(every), compressor=SharedSeedRandK(density=density, shared=True), granularity=granularity,
+        update=Partial(),
+    )  # fmt: skip
+
+
+@entry(
+    name="cocktailsgd",
+    paper="Wang, Lu, Yuan, Chen, Liang, De Sa, Re, Zhang 2023",
+    summary="of a random tenth of the entries the largest fifth, in 4 bits, with error feedback",
+    differs_from_paper="messages are gathered and their mean is exact, where the paper's sharded servers compress it "
+    "again; 4-bit codes are of bins around the mean of the kept values; each worker draws its own tenth, shared=yes "
+    "the same; `every` local steps come between exchanges, of any optimizer",
+)
+def cocktailsgd(
+    random: Density = _TENTH, density: Density = _FIFTH, bits: int = 4, every: int = 1, shared: bool = False,
+    granularity: Granularity = Whole(),
+) -> Method:  # fmt: skip
+    """Three ways to send less, one in another."""
+    largest = TopK(density=density, values=Bins(bits))
+    return ModelAveraging(
+        schedule=Every(every), memory=ErrorFeedback(), exchange=Gather(), granularity=granularity,
+        compressor=SharedSeedRandK(density=random, values=largest, shared=shared),
+    )  # fmt: skip
+
+
+ROWS: tuple[CatalogEntry, ...] = (muloco, des_loc, sparta, cocktailsgd)
