@@ -32,6 +32,8 @@ CATALOGUE = [
     "streaming-diloco:every=1,fragments=3,delay=2",
     "sparseloco:every=2,density=20%,mean=contributors,clip=median",
     "muloco:every=2,bits=2",
+    "diloco:every=2,overlap=late",
+    "diloco:every=2,overlap=eager",
     "sparta:density=20%",
     "cocktailsgd:random=50%,density=40%,every=2",
     "des-loc:every=2,momentum=3,variance=4",

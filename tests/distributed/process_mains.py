@@ -134,6 +134,8 @@ VARIANTS = (
     "streaming-diloco:every=3,fragments=3,delay=2",
     "sparseloco:every=4,density=10%,mean=contributors,clip=median",
     "muloco:every=4,bits=2",
+    "diloco:every=4,overlap=late",
+    "diloco:every=4,overlap=eager",
     "sparta:density=10%",
     "cocktailsgd:random=50%,every=3",
     "des-loc:every=4,momentum=3,variance=5",

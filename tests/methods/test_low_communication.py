@@ -173,3 +173,37 @@ def test_cocktailsgd_sends_four_bits_of_the_largest_of_random_entries_and_owes_t
         models[:] = common
         for rank, worker in enumerate(crew.workers):
             errors[rank] = worker.state_dict()["tensors"]["memory.residual.w"].double().numpy()
+
+
+@pytest.mark.parametrize("overlap", ["late", "eager"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_outer_gradients_are_one_period_late_but_eagerly_a_workers_own(overlap: str, nesterov: bool) -> None:
+    """Kale et al. 2025: ``theta = OuterSGD(theta, own / P + (late mean - own late / P))``; late: the late mean."""
+    size, every, lr, outer_lr, mu = 4, 3, 0.02, 0.7, 0.9
+    options = f"every={every},overlap={overlap},nesterov={'yes' if nesterov else 'no'}"
+    crew = Crew(f"diloco:{options}", size, lambda params: torch.optim.SGD(params, lr=lr))
+    start, velocity, late = np.zeros((size, *SHAPE)), np.zeros((size, *SHAPE)), np.zeros((size, *SHAPE))
+    models = start.copy()
+    for step in range(90):
+        for rank in range(size):
+            models[rank] -= lr * crew.gradient(rank, step, models[rank])
+        crew.step()
+        if (step + 1) % every == 0:
+            moved = start - models
+            outer = np.broadcast_to(late.mean(axis=0), late.shape)
+            if overlap == "eager":
+                outer = moved / size + late.mean(axis=0) - late / size
+            velocity = mu * velocity + outer
+            start = start - outer_lr * (outer + mu * velocity if nesterov else velocity)
+            late, models = moved, start.copy()
+            # The mean of where the workers begin is the common point.
+            assert np.abs(crew.common() - start.mean(axis=0)).max() < 5e-6
+            spread = np.abs(crew.models() - crew.models()[0]).max()
+            assert (spread > 1e-4) == (overlap == "eager")
+        assert np.abs(crew.models() - models).max() < 5e-6
+
+
+def test_a_late_mean_with_a_delay_or_a_mix_is_refused() -> None:
+    for options, named in (("delay=2", "leave out the delay of 2 steps"), ("mix=0.5", "mix=0.5 has no effect")):
+        with pytest.raises(ConfigError, match=named):
+            parse_method(f"diloco:overlap=eager,{options}")

@@ -12,6 +12,7 @@ from thinwire.methods.catalog import (
 )
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.elastic import Elastic
+from thinwire.methods.late import Late
 from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
@@ -27,6 +28,7 @@ __all__ = [
     "Every",
     "Follow",
     "GradientAveraging",
+    "Late",
     "Method",
     "ModelAveraging",
     "Outer",

@@ -13,6 +13,7 @@ from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Exch
 from thinwire.layout import Granularity, Layout, Segments, Whole
 from thinwire.memory import EF21, Memory, NoMemory
 from thinwire.methods.consensus import Consensus
+from thinwire.methods.late import Late
 from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.server_updates import ServerUpdate
@@ -121,6 +122,10 @@ class ModelAveraging:
             )
         _check_server(self)
         _check_partial(self)
+        if isinstance(self.update, Late) and self.delay:
+            raise ConfigError(
+                f"{self.update} applies a mean one period later; leave out the delay of {self.delay} steps"
+            )
         if self.states and not self.exchange.workers_agree:
             raise ConfigError(
                 f"states of the optimizer are averaged over all workers, who have no common mean under "
