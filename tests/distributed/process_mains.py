@@ -136,6 +136,7 @@ VARIANTS = (
     "muloco:every=4,bits=2",
     "diloco:every=4,overlap=late",
     "diloco:every=4,overlap=eager",
+    "diloco:every=4,weights=norm,max_norm=0.1",
     "sparta:density=10%",
     "cocktailsgd:random=50%,every=3",
     "des-loc:every=4,momentum=3,variance=5",

@@ -207,3 +207,38 @@ def test_a_late_mean_with_a_delay_or_a_mix_is_refused() -> None:
     for options, named in (("delay=2", "leave out the delay of 2 steps"), ("mix=0.5", "mix=0.5 has no effect")):
         with pytest.raises(ConfigError, match=named):
             parse_method(f"diloco:overlap=eager,{options}")
+
+
+@pytest.mark.parametrize(("options", "has_weights", "max_norm"), [
+    ("weights=norm", True, np.inf), ("max_norm=0.05", False, 0.05), ("weights=norm,max_norm=0.05", True, 0.05),
+])  # fmt: skip
+def test_outer_gradients_are_weighted_by_their_norm_and_their_mean_is_clipped(
+    options: str, has_weights: bool, max_norm: float
+) -> None:
+    """The penalty of EDiT (Cheng et al. 2025) in plain numpy; one worker's data lie far from the others'."""
+    size, every, lr = 3, 2, 0.02
+    crew = Crew(f"diloco:every={every},{options}", size, lambda params: torch.optim.SGD(params, lr=lr))
+    crew.targets[0] *= 20
+    models, common, velocity = np.zeros((size, *SHAPE)), np.zeros(SHAPE), np.zeros(SHAPE)
+    for step in range(60):
+        for rank in range(size):
+            models[rank] -= lr * crew.gradient(rank, step, models[rank])
+        crew.step()
+        if (step + 1) % every == 0:
+            moved = common - models
+            norms = np.linalg.norm(moved.reshape(size, -1), axis=1)
+            weights = np.exp(-norms) / np.exp(-norms).sum() if has_weights else np.full(size, 1 / size)
+            assert (weights[0] < 0.25) == has_weights
+            mean = np.tensordot(weights, moved, axes=1)
+            assert np.linalg.norm(mean) > 0.05
+            mean *= min(1.0, max_norm / np.linalg.norm(mean))
+            velocity = 0.9 * velocity + mean
+            common = common - 0.7 * (mean + 0.9 * velocity)
+            models[:] = common
+        assert np.abs(crew.models() - models).max() < 1e-5
+
+
+def test_weights_and_norms_that_cannot_be_are_refused() -> None:
+    for given in ({"max_norm": 0.0}, {"weights": "norm", "mean": "contributors"}):
+        with pytest.raises(ConfigError, match=r"above 0|leave out mean=contributors"):
+            Gather(**given)  # type: ignore[arg-type]
