@@ -35,6 +35,7 @@ CATALOGUE = [
     "diloco:every=2,overlap=late",
     "diloco:every=2,overlap=eager",
     "diloco:every=2,weights=norm,max_norm=0.1",
+    "dilocox:every=2,rank=1",
     "sparta:density=20%",
     "cocktailsgd:random=50%,density=40%,every=2",
     "des-loc:every=2,momentum=3,variance=4",

@@ -137,6 +137,7 @@ VARIANTS = (
     "diloco:every=4,overlap=late",
     "diloco:every=4,overlap=eager",
     "diloco:every=4,weights=norm,max_norm=0.1",
+    "dilocox:every=4,rank=2",
     "sparta:density=10%",
     "cocktailsgd:random=50%,every=3",
     "des-loc:every=4,momentum=3,variance=5",

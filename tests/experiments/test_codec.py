@@ -18,7 +18,7 @@ from thinwire.random import Key
 from thinwire.steps import Steps, compute
 
 QUICK = {
-    name: f"{name}:every=4" for name in ("diloco", "streaming-diloco", "sparseloco", "muloco", "des-loc")
+    name: f"{name}:every=4" for name in ("diloco", "streaming-diloco", "sparseloco", "muloco", "des-loc", "dilocox")
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import torch
 from thinwire.compressors import (
     DCT,
     QSGD,
+    Apart,
     Bins,
     Compressor,
     GSpar,
@@ -56,6 +57,7 @@ from thinwire.methods import (
     Every,
     Follow,
     GradientAveraging,
+    Late,
     Method,
     ModelAveraging,
     Outer,
@@ -123,6 +125,12 @@ EXPECTED: dict[str, Method] = {
         memory=ErrorFeedback(),
         compressor=SharedSeedRandK(density=0.1, values=TopK(density=0.2, values=Bins(4))),
         exchange=GATHERED,
+    ),
+    "dilocox": ModelAveraging(
+        schedule=Every(125),
+        memory=ErrorFeedback(),
+        exchange=PowerIteration(rank=64, factors=Apart(Bins(4), exact_below=16)),
+        update=Late(lr=0.7, momentum=0.9, nesterov=True),
     ),
     "ef-sgd": GradientAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
     "aji-heafield": GradientAveraging(

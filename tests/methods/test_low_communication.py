@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from thinwire.compressors import SharedSeedRandK, TopK
+from thinwire.compressors import Apart, Bins, SharedSeedRandK, TopK
 from thinwire.errors import ConfigError
-from thinwire.exchanges import Gather
+from thinwire.exchanges import Gather, PowerIteration
 from thinwire.layout import Segments
 from thinwire.memory import ErrorFeedback
-from thinwire.methods import parse_method
+from thinwire.methods import Method, parse_method
 from thinwire.optimizers import Muon
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker
@@ -35,14 +35,15 @@ class Bowl(nn.Module):
 class Crew:
     """Workers on quadratics, the same in f32 as :meth:`gradient` says in f64."""
 
-    def __init__(self, method: str, size: int, optimizer: Callable[[Any], torch.optim.Optimizer]) -> None:
+    def __init__(self, method: Method | str, size: int, optimizer: Callable[[Any], torch.optim.Optimizer]) -> None:
         generator = np.random.default_rng(7)
         self.size = size
         self.curvature = generator.uniform(0.5, 2.0, SHAPE)
         self.targets = generator.standard_normal((size, 1000, *SHAPE))
         models = [Bowl() for _ in range(size)]
+        method = parse_method(method) if isinstance(method, str) else method
         self.workers = [
-            Worker(parse_method(method), model, optimizer(model.parameters()), rank=rank, size=size, seed=0)
+            Worker(method, model, optimizer(model.parameters()), rank=rank, size=size, seed=0)
             for rank, model in enumerate(models)
         ]
         self.simulation = Simulation(size)
@@ -242,3 +243,38 @@ def test_weights_and_norms_that_cannot_be_are_refused() -> None:
     for given in ({"max_norm": 0.0}, {"weights": "norm", "mean": "contributors"}):
         with pytest.raises(ConfigError, match=r"above 0|leave out mean=contributors"):
             Gather(**given)  # type: ignore[arg-type]
+
+
+def test_dilocox_sends_factors_in_four_bits_whose_product_counts_one_period_later() -> None:
+    size, every, lr = 3, 2, 0.02
+    method = replace(parse_method("dilocox:every=2"), exchange=PowerIteration(rank=1, factors=Apart(Bins(4))))
+    crew = Crew(method, size, lambda params: torch.optim.SGD(params, lr=lr))
+    states = [worker.channels[0] for worker in crew.workers]
+    direction = states[0].exchange["directions.w"][0].double().numpy()
+    models, errors = np.zeros((size, *SHAPE)), np.zeros((size, *SHAPE))
+    common, late, velocity = np.zeros(SHAPE), np.zeros(SHAPE), np.zeros(SHAPE)
+    for step in range(60):
+        for rank in range(size):
+            models[rank] -= lr * crew.gradient(rank, step, models[rank])
+        crew.step()
+        if (step + 1) % every:
+            continue
+        intended = errors + common - models
+        left = np.mean([sixteen_bins(each @ direction) for each in intended], axis=0)
+        left /= np.linalg.norm(left)
+        rights = np.stack([sixteen_bins(each.T @ left) for each in intended])
+        errors = intended - left[:, None] * rights[:, None, :]
+        velocity = 0.9 * velocity + late
+        common = common - 0.7 * (late + 0.9 * velocity)
+        late = np.outer(left, rights.mean(axis=0))
+        assert np.abs(crew.common() - common).max() < 5e-6
+        assert np.abs(states[0].update["waiting"].numpy().reshape(SHAPE) - late).max() < 5e-6
+        residuals = np.stack([each.memory["residual"].double().numpy().reshape(SHAPE) for each in states])
+        assert np.abs(residuals - errors).max() < 5e-6
+        # A value at the edge of a bin may fall to either side of it in f32: both go on from the same numbers.
+        errors, models = residuals, crew.models()
+        common, late, velocity = (
+            states[0].update[name].double().numpy().reshape(SHAPE) for name in ("reference", "waiting", "velocity")
+        )
+        direction = states[0].exchange["directions.w"][0].double().numpy()
+    assert crew.workers[0].memory_norm() > 0.01

@@ -1,18 +1,18 @@
 """Local steps of tens to hundreds between exchanges, for slow links: what came after DiLoCo."""
 
 from thinwire.compressors import Apart, Bins, Compressor, SharedSeedRandK, TopK
-from thinwire.exchanges import AllReduce, Gather
+from thinwire.exchanges import AllReduce, Gather, PowerIteration
 from thinwire.layout import Granularity, PerTensor, Whole
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import Method, ModelAveraging
-from thinwire.methods.catalog.parts import NO_MIX, outer
+from thinwire.methods.catalog.parts import NO_MIX, Overlap, outer
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every
 from thinwire.methods.states import SyncedState
 
-_MULOCO_DECAY, _MULOCO_MOMENTUM = Fraction(0.9), Fraction(0.8)
+_MULOCO_DECAY, _MULOCO_MOMENTUM, _OUTER_MOMENTUM = Fraction(0.9), Fraction(0.8), Fraction(0.9)
 
 _SPARTA, _TENTH, _FIFTH = Density(0.005), Density(0.1), Density(0.2)
 _SHORT = 16
@@ -104,4 +104,24 @@ def cocktailsgd(
     )  # fmt: skip
 
 
-ROWS: tuple[CatalogEntry, ...] = (muloco, des_loc, sparta, cocktailsgd)
+@entry(
+    name="dilocox",
+    paper="Qi, Zhu, Li, Wu, Wu, He, Gao, Zeng, Heinrich 2025",
+    summary="two factors of low rank of each matrix in 4 bits, with error feedback, to outer Nesterov SGD one period "
+    "later, so that an exchange may last as long as the H local steps",
+    differs_from_paper="rank and H stay what they are, where the paper lowers the rank and with it H as outer "
+    "gradients lose rank; 4-bit codes are of bins around the mean of each factor, which are gathered; matrices that "
+    "factors would make no smaller, and vectors, have 4 bits an entry, or, below 16 entries, 32",
+)
+def dilocox(
+    every: int = 125, rank: int = 64, bits: int = 4, lr: float = 0.7, momentum: Fraction = _OUTER_MOMENTUM,
+    nesterov: bool = True, overlap: Overlap = "late",
+) -> Method:  # fmt: skip
+    """Low rank, few bits, and a period's time to send them."""
+    return ModelAveraging(
+        schedule=Every(every), memory=ErrorFeedback(), update=outer(lr, momentum, nesterov, overlap=overlap),
+        exchange=PowerIteration(rank=rank, factors=Apart(Bins(bits), _SHORT)),
+    )  # fmt: skip
+
+
+ROWS: tuple[CatalogEntry, ...] = (muloco, des_loc, sparta, cocktailsgd, dilocox)
