@@ -25,6 +25,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "columns": (5,),
     "block": (16,),
     "clip": (None,),
+    "exact_below": (20,),
 }
 """Values to try for a field of that name. Booleans and literals need none: all their values are tried."""
 

@@ -31,6 +31,14 @@ CATALOGUE = [
     "diloco:every=2",
     "streaming-diloco:every=1,fragments=3,delay=2",
     "sparseloco:every=2,density=20%,mean=contributors,clip=median",
+    "muloco:every=2,bits=2",
+    "diloco:every=2,overlap=late",
+    "diloco:every=2,overlap=eager",
+    "diloco:every=2,weights=norm,max_norm=0.1",
+    "dilocox:every=2,rank=1",
+    "sparta:density=20%",
+    "cocktailsgd:random=50%,density=40%,every=2",
+    "des-loc:every=2,momentum=3,variance=4",
     "signtopk:density=20%,every=3,residual_dtype=bf16",
     "dgc:density=20%,residual_dtype=bf16",
     "1bit-adam:warmup=2",
@@ -53,6 +61,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
+def suited(method: Method, optimizer: Optimizer) -> Optimizer:
+    """The optimizer, or Adam for a method that averages what Adam remembers."""
+    averages_states = isinstance(method, ModelAveraging) and method.states
+    return OPTIMIZERS["adam"] if averages_states else optimizer
+
+
 class Crew:
     """Workers in a simulation on least squares through a small network; the batch depends on rank and step alone."""
 
@@ -63,6 +77,7 @@ class Crew:
         optimizer: Optimizer = OPTIMIZERS["plain"],
         model: Callable[[], nn.Module] | None = None,
     ) -> None:
+        optimizer = suited(method, optimizer)
         self.models = [(model or small_model)() for _ in range(size)]
         self.workers = [
             Worker(method, model, optimizer(model.parameters()), rank=rank, size=size, seed=5)

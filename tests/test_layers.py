@@ -12,7 +12,7 @@ ROOT = Path(thinwire.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("random", "config", "memo", "files", "arrays", "plugins"), 1),
+    **dict.fromkeys(("random", "config", "memo", "files", "arrays", "plugins", "optimizers"), 1),
     **dict.fromkeys(("layout", "kernels", "staging", "stores", "theory", "option_strings"), 2),
     **dict.fromkeys(("payloads", "steps", "network", "machines", "step_time"), 3),
     **dict.fromkeys(("wire", "compressors"), 4),

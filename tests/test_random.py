@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from method_cases import CATALOGUE, backward, flat, small_model
+from method_cases import CATALOGUE, OPTIMIZERS, backward, flat, small_model, suited
 
 from thinwire.errors import ConfigError
 from thinwire.methods import parse_method
@@ -43,12 +43,12 @@ def test_what_is_no_integer_is_refused(wrong: Any) -> None:
 
 def trained(name: str, kind: Any) -> bytes:
     """Two workers whose seed and ranks are of some type, after four steps."""
-    models = [small_model() for _ in range(2)]
+    models, method = [small_model() for _ in range(2)], parse_method(name)
     workers = [
         Worker(
-            parse_method(name),
+            method,
             model,
-            torch.optim.SGD(model.parameters(), lr=0.1),
+            suited(method, OPTIMIZERS["plain"])(model.parameters()),
             rank=kind(rank),
             size=2,
             seed=kind(3),

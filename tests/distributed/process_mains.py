@@ -4,7 +4,7 @@ import functools
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from thinwire.experiments.session import Session
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Evaluation, Metric, Split
 from thinwire.experiments.tasks.models import seeded, watched
-from thinwire.methods import CATALOG, parse_method
+from thinwire.methods import CATALOG, ModelAveraging, parse_method
 from thinwire.network import Network
 from thinwire.steps import Steps, all_gather, all_reduce, as_it_is, compute, receive, send
 from thinwire.worker import Worker, needs_server
@@ -133,11 +133,27 @@ VARIANTS = (
     "diloco:every=7,delay=2,mix=0.25",
     "streaming-diloco:every=3,fragments=3,delay=2",
     "sparseloco:every=4,density=10%,mean=contributors,clip=median",
+    "muloco:every=4,bits=2",
+    "diloco:every=4,overlap=late",
+    "diloco:every=4,overlap=eager",
+    "diloco:every=4,weights=norm,max_norm=0.1",
+    "dilocox:every=4,rank=2",
+    "sparta:density=10%",
+    "cocktailsgd:random=50%,every=3",
+    "des-loc:every=4,momentum=3,variance=5",
     "signtopk:density=10%,every=3,residual_dtype=bf16",
     "dgc:density=10%,residual_dtype=bf16",
     "1bit-adam:warmup=4",
     "1bit-lamb:warmup=4,exchange=gather",
 )
+
+
+def fit(setting: Setting) -> Setting:
+    """With an optimizer that has the moments that the method averages."""
+    method = parse_method(setting.method)
+    averages = isinstance(method, ModelAveraging) and method.states
+    return replace(setting, optimizer="adamw", lr=0.01) if averages else setting
+
 
 COMMON = [row.name for row in CATALOG if not needs_server(parse_method(row.name))]
 """Methods that repeat bit for bit in every engine."""
@@ -149,14 +165,14 @@ ASYNCHRONOUS = [
 SETTINGS: dict[int, list[Setting]] = {
     # Everything with four workers, where the time goes; with momentum, a third of it with each other number.
     4: [
-        *(Setting(name) for name in COMMON),
-        *(Setting(method, steps=24) for method in VARIANTS),
+        *(fit(Setting(name)) for name in COMMON),
+        *(fit(Setting(method, steps=24)) for method in VARIANTS),
         *(Setting(method, steps=10, optimizer="adamw", lr=0.01) for method in ("sgd", "qsparse:every=4")),
         *(Setting(method, steps=8, lr=1e30) for method in ("sgd", "topk", "qsparse:every=4", "qsgd")),
     ],
-    3: [Setting(name, steps=12, optimizer="sgd:momentum=0.9") for name in COMMON[0::3]],
-    2: [Setting(name, steps=12, optimizer="sgd:momentum=0.9") for name in COMMON[1::3]],
-    1: [Setting(name, steps=12, optimizer="sgd:momentum=0.9") for name in COMMON[2::3]],
+    3: [fit(Setting(name, steps=12, optimizer="sgd:momentum=0.9")) for name in COMMON[0::3]],
+    2: [fit(Setting(name, steps=12, optimizer="sgd:momentum=0.9")) for name in COMMON[1::3]],
+    1: [fit(Setting(name, steps=12, optimizer="sgd:momentum=0.9")) for name in COMMON[2::3]],
     8: [Setting(method, steps=10) for method in ("sgd", "qsgd", "signtopk:every=3", "qsparse:every=2")],
 }
 GROUPS = {8: [*range(8)], 4: [0, 1, 2, 3], 3: [4, 5, 6], 1: [7], 2: [6, 7]}

@@ -7,7 +7,7 @@ from thinwire.experiments.optimizers import make_optimizer
 
 
 def make(text: str) -> torch.optim.Optimizer:
-    return make_optimizer(text, [nn.Parameter(torch.ones(3))], lr=0.25)
+    return make_optimizer(text, nn.ParameterList([nn.Parameter(torch.ones(3))]), lr=0.25)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from thinwire.compressors import (
     DRIVE,
     EDEN,
     QSGD,
+    Apart,
     Bins,
     Compressor,
     FixedSize,
@@ -82,10 +83,13 @@ from thinwire.methods import (
     FrozenAdam,
     FrozenLamb,
     GradientAveraging,
+    Late,
     Method,
     ModelAveraging,
     Outer,
+    Partial,
     PostLocal,
+    SyncedState,
     check_method,
     parse_method,
 )
@@ -134,6 +138,26 @@ EXPECTED: dict[str, Method] = {
         compressor=TopK(density=1 / 64, values=Bins(2)),
         exchange=GATHERED,
         granularity=Chunks(4096),
+    ),
+    "muloco": ModelAveraging(schedule=Every(30), update=Outer(lr=0.9, momentum=0.8, nesterov=True)),
+    "des-loc": ModelAveraging(
+        schedule=Every(256),
+        states=(
+            SyncedState(names=("exp_avg", "momentum_buffer"), every=768),
+            SyncedState(names=("exp_avg_sq",), every=1536),
+        ),
+    ),
+    "sparta": ModelAveraging(compressor=SharedSeedRandK(density=0.005, shared=True), update=Partial()),
+    "cocktailsgd": ModelAveraging(
+        memory=ErrorFeedback(),
+        compressor=SharedSeedRandK(density=0.1, values=TopK(density=0.2, values=Bins(4))),
+        exchange=GATHERED,
+    ),
+    "dilocox": ModelAveraging(
+        schedule=Every(125),
+        memory=ErrorFeedback(),
+        exchange=PowerIteration(rank=64, factors=Apart(Bins(4), exact_below=16)),
+        update=Late(lr=0.7, momentum=0.9, nesterov=True),
     ),
     "ef-sgd": GradientAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=GATHERED),
     "aji-heafield": GradientAveraging(

@@ -17,6 +17,7 @@ from method_cases import (
     saved,
     shared,
     small_model,
+    suited,
 )
 from torch import nn
 
@@ -97,7 +98,7 @@ def test_one_worker_without_compression_is_serial_training(text: str, exchange: 
     for name in OPTIMIZERS:
         (worker,) = Crew(method, 1, OPTIMIZERS[name]).run(6).workers
         # It goes on until a server tells it to pause, which is after its next exchange.
-        serial = data_parallel(1, worker.num_steps, OPTIMIZERS[name])
+        serial = data_parallel(1, worker.num_steps, suited(method, OPTIMIZERS[name]))
         assert torch.allclose(flat(worker.model), serial, rtol=1e-6, atol=1e-6)
         assert worker.memory_norm() == 0.0
         if isinstance(method, GradientAveraging):

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from method_cases import suited
 from torch import Tensor, nn
 
 from thinwire import Simulation, Worker
@@ -22,8 +23,9 @@ def crew(method: str, size: int, dtype: torch.dtype = torch.float32) -> list[Wor
     workers = []
     for rank in range(size):
         model = network(dtype)
-        optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-        workers.append(Worker(parse_method(method), model, optimizer, rank=rank, size=size, seed=1))
+        parsed = parse_method(method)
+        optimizer = suited(parsed, lambda params: torch.optim.SGD(params, lr=LR))(model.parameters())
+        workers.append(Worker(parsed, model, optimizer, rank=rank, size=size, seed=1))
     return workers
 
 

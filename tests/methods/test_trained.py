@@ -16,7 +16,8 @@ from thinwire.worker import needs_server
 
 FEW = {
     "demo": "demo:k=2", "diloco": "diloco:every=3", "streaming-diloco": "streaming-diloco:every=2,fragments=2",
-    "sparseloco": "sparseloco:every=2",
+    "sparseloco": "sparseloco:every=2", "muloco": "muloco:every=3", "des-loc": "des-loc:every=2",
+    "dilocox": "dilocox:every=2,rank=2",
 }  # fmt: skip
 """With numbers for a small model and a short training."""
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from method_cases import OPTIMIZERS, suited
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,6 +20,8 @@ from thinwire.methods import CATALOG, parse_method
 from thinwire.random import Key
 from thinwire.steps import Steps, all_reduce
 from thinwire.worker import needs_server
+
+PLAIN = OPTIMIZERS["plain"]
 
 
 def test_a_program_that_waits_does_not_switch_gradients_off_for_others() -> None:
@@ -36,7 +39,7 @@ def test_a_program_that_waits_does_not_switch_gradients_off_for_others() -> None
         if needs_server(method):
             continue
         model = nn.Linear(40, 30)
-        worker = Worker(method, model, torch.optim.SGD(model.parameters(), lr=0.1), rank=0, size=4, seed=0)
+        worker = Worker(method, model, suited(method, PLAIN)(model.parameters()), rank=0, size=4, seed=0)
         while True:  # up to the step in which it first waits for others
             model(torch.ones(40)).sum().backward()
             program = worker.step()
@@ -112,7 +115,7 @@ def test_a_gradient_of_zeros_gives_numbers_and_a_parameter_without_entries_no_er
     workers = []
     for rank in range(4):
         model = layers()
-        workers.append(Worker(method, model, torch.optim.SGD(model.parameters(), lr=0.1), rank=rank, size=4, seed=0))
+        workers.append(Worker(method, model, suited(method, PLAIN)(model.parameters()), rank=rank, size=4, seed=0))
     start: dict[str, Tensor] = {name: param.detach().clone() for name, param in layers().named_parameters()}
     simulation = Simulation(4)
     for step in range(3):
@@ -136,7 +139,7 @@ def test_parameters_whose_memory_was_replaced_are_trained_or_refused(name: str) 
     """A worker that kept views of the old memory would train what nobody looks at."""
     method = parse_method(name)
     model = nn.Linear(40, 30)
-    worker = Worker(method, model, torch.optim.SGD(model.parameters(), lr=0.1), rank=0, size=1, seed=0)
+    worker = Worker(method, model, suited(method, PLAIN)(model.parameters()), rank=0, size=1, seed=0)
     for param in model.parameters():
         param.data = param.data.clone()
     simulation, before = Simulation(1), [param.detach().clone() for param in model.parameters()]

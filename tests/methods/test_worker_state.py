@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_cases import CATALOGUE, OPTIMIZERS, Crew, backward, bits, flat, shared, small_model
+from method_cases import CATALOGUE, OPTIMIZERS, Crew, backward, bits, flat, shared, small_model, suited
 from torch import nn
 
 from thinwire.compressors import Identity
@@ -122,8 +122,9 @@ def test_what_is_resumed_is_what_was_not_interrupted(method: Method, name: str) 
 
 
 def worker_of(text: str, rank: int = 0, size: int = 2, seed: int = 5, model: nn.Module | None = None) -> Worker:
-    model = model or small_model()
-    return Worker(parse_method(text), model, OPTIMIZERS["plain"](model.parameters()), rank=rank, size=size, seed=seed)
+    model, method = model or small_model(), parse_method(text)
+    optimizer = suited(method, OPTIMIZERS["plain"])(model.parameters())
+    return Worker(method, model, optimizer, rank=rank, size=size, seed=seed)
 
 
 @pytest.mark.parametrize(

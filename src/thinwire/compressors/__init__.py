@@ -1,5 +1,6 @@
 """Operators from vectors to payloads, one a file."""
 
+from thinwire.compressors.apart import Apart
 from thinwire.compressors.base import (
     Compressor,
     FusedCompressor,
@@ -41,6 +42,7 @@ __all__ = [
     "DRIVE",
     "EDEN",
     "QSGD",
+    "Apart",
     "Bernoulli",
     "BetterOf",
     "Bins",

@@ -214,6 +214,9 @@ class Subject:
         self._model = nn.ParameterList(map(nn.Parameter, zeros))
         self._params = list(self._model.parameters())
         optimizer = _NoOptimizer(self._params)
+        for state in self._method.states if isinstance(self._method, ModelAveraging) else ():
+            for param in self._params:
+                optimizer.state[param][state.names[0]] = torch.zeros_like(param)
         self._worker = Worker(self._method, self._model, optimizer, rank=self._rank, size=self._size, seed=0)
 
     def set_out(self) -> Steps[None]:

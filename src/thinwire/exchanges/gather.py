@@ -13,6 +13,7 @@ from torch import Tensor
 from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
+from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context, Exchange
 from thinwire.exchanges.reading import MessageReader
 from thinwire.kernels.flat.finite import divide_finite, is_finite
@@ -50,13 +51,19 @@ class Gather:
             as much as under ``"all"``).
         clip: ``"none"``; ``"median"``: before the mean, each worker's part of each tensor is scaled to a norm of at
             most the (lower) median of the workers' norms of it (SparseLoCo's published code).
+        weights: ``"alike"``; ``"norm"``: vector ``d_i`` has the weight ``exp(-||d_i||) / sum_j exp(-||d_j||)``, so that
+            a worker that went astray counts for less (EDiT; Cheng et al. 2025).
+        max_norm: the mean is scaled to a norm of at most so much.
 
     Raises:
-        ConfigError: an unknown ``mean`` or ``clip``.
+        ConfigError: an unknown ``mean``, ``clip`` or ``weights``, a ``max_norm`` that is not above 0, or weights with
+            a mean over contributors.
     """
 
     mean: Literal["all", "contributors"] = "all"
     clip: Literal["none", "median"] = "none"
+    weights: Literal["alike", "norm"] = "alike"
+    max_norm: float | None = None
 
     needs_linear: ClassVar[bool] = False
     """Messages are decoded before they are added."""
@@ -66,6 +73,10 @@ class Gather:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.max_norm is not None and not self.max_norm > 0.0:
+            raise ConfigError(f"a mean of a norm of at most {self.max_norm} was asked for; it must be above 0")
+        if self.weights != "alike" and self.mean != "all":
+            raise ConfigError(f"weights={self.weights} are of whole vectors; leave out mean={self.mean}")
 
     def init(self, ctx: Context, compressor: Compressor) -> State:
         """Nothing is remembered."""
@@ -77,9 +88,8 @@ class Gather:
         message = encode(sent)
         combine: Callable[[Sequence[Tensor]], tuple[Tensor | Sparse, bool]]
         combine = functools.partial(_mean, reader=ctx.reader)
-        if self.mean != "all" or self.clip != "none":
-            tensors = Segments.of_sizes(ctx.layout.sizes) if self.clip == "median" else None
-            combine = functools.partial(_robust_mean, reader=ctx.reader, clipped=tensors, by_entry=self.mean != "all")
+        if self != Gather():
+            combine = functools.partial(_robust_mean, reader=ctx.reader, gather=self, sizes=ctx.layout.sizes)
         result, finite = yield from all_gather(message, combine, ctx.max_num_bytes)
         return Aggregate(result, finite, message.numel(), sent, ctx.size)
 
@@ -112,11 +122,27 @@ def _mean(messages: Sequence[Tensor], reader: MessageReader) -> tuple[Tensor | S
 
 
 def _robust_mean(
-    messages: Sequence[Tensor], reader: MessageReader, clipped: Segments | None, by_entry: bool
+    messages: Sequence[Tensor], reader: MessageReader, gather: Gather, sizes: Sequence[int]
 ) -> tuple[Tensor, bool]:
-    """:meth:`MessageReader.mean`, of clipped vectors or over the contributors of each entry."""
+    """:meth:`MessageReader.mean`, of clipped or weighted vectors, over contributors, or clipped itself."""
     payloads = list(reader.parts(messages))
-    factors = [None] * len(payloads) if clipped is None else _clip_factors(payloads, clipped)
+    total, finite = _combined(payloads, reader, gather, sizes)
+    if gather.max_norm is not None and finite:
+        norm = float(segment_sums(total, Segments.whole(total.numel()).offsets(), 2).sum().sqrt())
+        if norm > gather.max_norm:
+            total *= gather.max_norm / norm
+    return total, finite
+
+
+def _combined(
+    payloads: Sequence[Payload], reader: MessageReader, gather: Gather, sizes: Sequence[int]
+) -> tuple[Tensor, bool]:
+    factors: list[Tensor | None] = [None] * len(payloads)
+    if gather.clip == "median":
+        factors = _clip_factors(payloads, Segments.of_sizes(sizes))
+    if gather.weights == "norm":
+        return _weighted(payloads, reader, factors)
+    by_entry = gather.mean == "contributors"
     total, counts = (zeros(reader.numel, reader.device) for _ in range(2))
     for payload, factor in zip(payloads, factors, strict=True):
         if factor is None:
@@ -128,6 +154,22 @@ def _robust_mean(
     if not by_entry:
         return total, divide_finite(total, len(payloads))
     total /= counts.clamp_(min=1.0)
+    return total, is_finite(total)
+
+
+def _weighted(
+    payloads: Sequence[Payload], reader: MessageReader, factors: Sequence[Tensor | None]
+) -> tuple[Tensor, bool]:
+    """The mean with weights that fall with the norm of a vector, once it is clipped."""
+    dense = [
+        payload.to_dense() if factor is None else payload.to_dense() * factor
+        for payload, factor in zip(payloads, factors, strict=True)
+    ]
+    offsets = Segments.whole(reader.numel).offsets()
+    norms = torch.stack([segment_sums(each, offsets, 2).sum().sqrt() for each in dense])
+    total = zeros(reader.numel, reader.device)
+    for each, weight in zip(dense, torch.softmax(-norms.double().cpu(), dim=0).tolist(), strict=True):
+        total += each * weight
     return total, is_finite(total)
 
 

@@ -11,20 +11,22 @@ from torch import Tensor
 
 from thinwire.arrays import zeros
 from thinwire.compressors import Identity
-from thinwire.compressors.base import Compressor
+from thinwire.compressors.base import Compressor, segment_traits
 from thinwire.compressors.seeded_rand_k import common_key
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.kernels.flat.finite import is_finite
 from thinwire.kernels.random.philox import uniform
 from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.kernels.transform.low_rank import columns_times, orthonormal, rows_times
 from thinwire.layout import Layout, Segments, State
 from thinwire.memory.handed import Handed
-from thinwire.memory.sender import Sender
+from thinwire.memory.sender import Sender, first_nonfinite
 from thinwire.payloads import Concat, Dense, LowRank, Payload
-from thinwire.steps import Steps, all_reduce
+from thinwire.steps import Steps, all_gather, all_reduce
+from thinwire.wire import encode
 
 
 @register
@@ -54,15 +56,19 @@ class PowerIteration:
         warm_start: whether Q is kept; else each exchange begins with random directions.
         counts_as_sent: ``"own"`` or ``"mean"``, see above.
         result: ``"mean"`` or ``"orthonormal"``, see above.
+        factors: compresses P and Q, and what is sent as it is, each factor a segment; they are gathered then, and what
+            counts as sent is of the factor as it was decoded (DiLoCoX, Qi et al. 2025: 4 bits).
 
     Raises:
-        ConfigError: a rank below 1, an unknown share or result.
+        ConfigError: a rank below 1, an unknown share or result; on a model: factors are compressed to more than 100 %
+            error.
     """
 
     rank: int = 2
     warm_start: bool = True
     counts_as_sent: Literal["own", "mean"] = "own"
     result: Literal["mean", "orthonormal"] = "mean"
+    factors: Compressor = Identity()
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -76,6 +82,7 @@ class PowerIteration:
         """
         last = "" if self.counts_as_sent == "own" else f", counts_as_sent={self.counts_as_sent!r}"
         last += "" if self.result == "mean" else f", result={self.result!r}"
+        last += "" if isinstance(self.factors, Identity) else f", factors={self.factors!r}"
         return f"PowerIteration(rank={self.rank}, warm_start={self.warm_start}{last})"
 
     needs_linear: ClassVar[bool] = True
@@ -88,16 +95,23 @@ class PowerIteration:
         """Random directions for every matrix, one after another.
 
         Raises:
-            ConfigError: a compressor, which would have no effect.
+            ConfigError: a compressor, which would have no effect, or factors that are no contraction.
         """
         if not isinstance(compressor, Identity):
             raise ConfigError(
                 f"{compressor} has no effect with PowerIteration, which compresses by itself; leave it out"
             )
+        parts = self._plan(ctx.layout)
+        error = max(segment_traits(self.factors, cut).error for cut in self._cuts(parts))
+        if error >= 1.0:
+            raise ConfigError(
+                f"{self.factors} has the error constant {error:.3g} on a factor of this model, and the memory of what "
+                "messages leave out needs less than 1; take more levels or Bins"
+            )
         return self._draw(ctx) if self.warm_start else {}
 
     def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
-        """Two all-reduces: P and what is not compressed, then Q."""
+        """Two sums: of P and what is not a matrix, then of Q."""
         intended = sender.add_residual(x)
         parts = self._plan(ctx.layout)
         names = _directions(ctx.layout, parts)
@@ -107,18 +121,19 @@ class PowerIteration:
         begin = state if self.warm_start else self._draw(ctx)
         lefts = [rows_times(matrix, begin[name]) for matrix, name in zip(matrices, names, strict=True)]
         mine = torch.cat([*(left.view(-1) for left in lefts), *dense])
-        mean_left = yield from all_reduce(mine, divisor=ctx.size)
+        of_left, of_right = self._cuts(parts)
+        mean_left, sent_left, num_bytes = yield from self._mean(mine, of_left, ctx, "left")
         heights = [rank * len(matrix) for rank, matrix in zip(ranks, matrices, strict=True)]
         *lefts, rest = torch.split(mean_left, [*heights, mine.numel() - sum(heights)])
         if not is_finite(mean_left):
-            return Aggregate(_spoilt(parts, lefts, rest), False, 4 * mine.numel(), Dense(intended), ctx.size)
+            return Aggregate(_spoilt(parts, lefts, rest), False, num_bytes, Dense(intended), ctx.size)
         bases = [orthonormal(left.view(-1, rank).T.contiguous()) for left, rank in zip(lefts, ranks, strict=True)]
         rights = [columns_times(matrix, basis).view(-1) for matrix, basis in zip(matrices, bases, strict=True)]
-        mean_right = mine[:0]
+        mean_right = sent_right = mine[:0]
         if rights:
-            mean_right = yield from all_reduce(torch.cat(rights), divisor=ctx.size)
-        split = torch.split(mean_right, [right.numel() for right in rights])
-        factors = [part.view(rank, -1) for part, rank in zip(split, ranks, strict=True)]
+            mean_right, sent_right, more = yield from self._mean(torch.cat(rights), of_right, ctx, "right")
+            num_bytes += more
+        factors = _factors(mean_right, rights, ranks)
         products = _products(bases, factors, matrices)
         if self.result == "mean":
             mean = _in_order(parts, [product.to_dense() for product in products], rest)
@@ -128,14 +143,32 @@ class PowerIteration:
             )
             mean = _in_order(parts, [product.to_dense() for product in even], rest.sign())
         if self.counts_as_sent == "own":
-            own = [right.view(rank, -1) for right, rank in zip(rights, ranks, strict=True)]
-            products = _products(bases, own, matrices)
-        sent = _sent(parts, products, intended)
+            products = _products(bases, _factors(sent_right, rights, ranks), matrices)
+        sent = _sent(parts, products, sent_left[sum(heights) :])
         finite = is_finite(mean)
         if finite:
             sender.commit(sent)
         following = self._next(ctx, dict(zip(names, factors, strict=True))) if self.warm_start and finite else state
-        return Aggregate(mean, finite, 4 * (mine.numel() + mean_right.numel()), sent, ctx.size, following)
+        return Aggregate(mean, finite, num_bytes, sent, ctx.size, following)
+
+    def _cuts(self, parts: Sequence["Part"]) -> tuple[Segments, Segments]:
+        """Each factor a segment: of P and what is not a matrix, and of Q."""
+        rest = [part.stop - part.start for part in parts if not part.rank]
+        left = [*(part.rank * part.rows for part in parts if part.rank), *rest]
+        return Segments.of_sizes(left), Segments.of_sizes(part.rank * part.columns for part in parts if part.rank)
+
+    def _mean(self, own: Tensor, cut: Segments, ctx: Context, what: str) -> Steps[tuple[Tensor, Tensor, int]]:
+        """The workers' mean, what this one's part of it is, and the bytes handed over."""
+        if isinstance(self.factors, Identity):
+            mean = yield from all_reduce(own, divisor=ctx.size)
+            return mean, own, own.nbytes
+        payload: Payload = first_nonfinite(own)
+        if is_finite(own):
+            payload = self.factors.compress(own, ctx.key.fold("factors", what), cut)
+        message = encode(payload)
+        reader = ctx.reader.with_numel(own.numel()).with_kinds(relayed_kinds(self.factors, cut))
+        mean, _ = yield from all_gather(message, reader.mean, max_relayed_num_bytes(self.factors, cut))
+        return mean, payload.to_dense(), message.numel()
 
     def _plan(self, layout: Layout) -> "tuple[Part, ...]":
         return plan(layout, self.rank, fits=self.result == "orthonormal")
@@ -230,13 +263,15 @@ def _in_order(parts: Sequence[Part], matrices: Sequence[Tensor], rest: Tensor) -
     return torch.cat([next(of_matrices if part.rank else of_rest) for part in parts])
 
 
-def _sent(parts: Sequence[Part], products: Sequence[LowRank], intended: Tensor) -> Payload:
-    of_matrices = iter(products)
-    return Concat(
-        tuple(
-            next(of_matrices) if part.rank else Dense(intended[part.start : part.stop].clone()) for part in parts
-        )
-    )  # fmt: skip
+def _factors(joined: Tensor, like: Sequence[Tensor], ranks: Sequence[int]) -> list[Tensor]:
+    """Right factors, ``[rank, columns]``, of all of them one after another."""
+    split = torch.split(joined, [each.numel() for each in like])
+    return [part.view(rank, -1) for part, rank in zip(split, ranks, strict=True)]
+
+
+def _sent(parts: Sequence[Part], products: Sequence[LowRank], rest: Tensor) -> Payload:
+    of_matrices, of_rest = iter(products), iter(torch.split(rest, [p.stop - p.start for p in parts if not p.rank]))
+    return Concat(tuple(next(of_matrices) if part.rank else Dense(next(of_rest).clone()) for part in parts))
 
 
 def _spoilt(parts: Sequence[Part], lefts: Sequence[Tensor], rest: Tensor) -> Tensor:

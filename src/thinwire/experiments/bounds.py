@@ -194,8 +194,8 @@ def _reach(method: Method, optimizer: str) -> float:
     """Of plain SGD, also with momentum; whatever else scales or adds to a gradient has no such bound."""
     if isinstance(method, ModelAveraging) and isinstance(method.update, Consensus | Elastic):
         return math.nan
-    made = make_optimizer(optimizer, [torch.nn.Parameter(torch.zeros(1, dtype=torch.float32))], lr=1.0)
-    (group,) = made.param_groups
+    made = make_optimizer(optimizer, torch.nn.ParameterList([torch.zeros(1, dtype=torch.float32)]), lr=1.0)
+    group = made.param_groups[0]
     if type(made) is not torch.optim.SGD or group["weight_decay"]:
         return math.nan
     return 1.0 / (1.0 - float(group["momentum"])) if group["momentum"] < 1.0 else math.nan

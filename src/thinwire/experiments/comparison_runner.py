@@ -71,7 +71,7 @@ class ComparisonRunner:
                 if comparison.clients is not None:
                     check_fits(parse_method(with_options(method, options)), layout, comparison.clients)
         for optimizer in comparison.optimizers:
-            make_optimizer(optimizer, model.parameters(), comparison.rates(optimizer)[0])
+            make_optimizer(optimizer, model, comparison.rates(optimizer)[0])
         make_shards(task.labels, comparison.num_shares, comparison.sharding, Key(0))
         check_plausible(comparison, task)
         self._lock = FolderLock(self.out)

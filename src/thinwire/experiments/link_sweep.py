@@ -1,5 +1,6 @@
 """What a step takes on other links than a comparison's own: requests of two periods, asked again on each of them."""
 
+import math
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -85,7 +86,9 @@ def _period(run: Run) -> int:
         return 0
     if not isinstance(method, ModelAveraging):
         return 1
-    return method.schedule.steps * method.fragments if isinstance(method.schedule, Every) else 0
+    if not isinstance(method.schedule, Every):
+        return 0
+    return math.lcm(method.schedule.steps * method.fragments, *(each.every for each in method.states))
 
 
 def _traced_periods(comparison: Comparison, task: Task, run: Run, period: int) -> list[list[list[Op]]] | None:

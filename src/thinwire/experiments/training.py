@@ -21,7 +21,7 @@ def make_worker(task: Task, method: Method, optimizer: str, lr: float, rank: int
         ConfigError: an optimizer or a method that does not fit the model.
     """
     model = task.model(seed)
-    return Worker(method, model, make_optimizer(optimizer, model.parameters(), lr), rank=rank, size=size, seed=seed)
+    return Worker(method, model, make_optimizer(optimizer, model, lr), rank=rank, size=size, seed=seed)
 
 
 def make_crew(

@@ -123,7 +123,7 @@ def _checked(method: Method) -> Method:
     Raises:
         ConfigError: it has.
     """
-    if isinstance(method, ModelAveraging) and not isinstance(method.update, Outer):
+    if isinstance(method, ModelAveraging) and (not isinstance(method.update, Outer) or method.states):
         raise ConfigError(
             f"{method} was given where participants come and go; take a method with one mean for all of them: sgd, "
             "qsgd, ef-sgd or dgc of gradients; local-sgd, diloco, streaming-diloco, sparse-averaging, qsparse, "

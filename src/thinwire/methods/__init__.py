@@ -22,8 +22,11 @@ from thinwire.methods.consensus import Consensus
 from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.frozen_lamb import FrozenLamb
+from thinwire.methods.late import Late
+from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
+from thinwire.methods.states import SyncedState
 from thinwire.methods.updates import Outer, Update
 
 __all__ = [
@@ -37,14 +40,17 @@ __all__ = [
     "FrozenAdam",
     "FrozenLamb",
     "GradientAveraging",
+    "Late",
     "Method",
     "ModelAveraging",
     "Outer",
+    "Partial",
     "PostLocal",
     "RandomGaps",
     "Schedule",
     "ServerUpdate",
     "Staggered",
+    "SyncedState",
     "Update",
     "check_method",
     "entry",

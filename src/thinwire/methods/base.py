@@ -13,8 +13,11 @@ from thinwire.exchanges import AllReduce, AsynchronousServer, ChangeAdder, Excha
 from thinwire.layout import Granularity, Layout, Segments, Whole
 from thinwire.memory import EstimatingMemory, Memory, NoMemory
 from thinwire.methods.consensus import Consensus
+from thinwire.methods.late import Late
+from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.server_updates import ServerUpdate
+from thinwire.methods.states import SyncedState
 from thinwire.methods.updates import Outer, Update
 from thinwire.methods.warm_up import WarmUp, compressor_at
 from thinwire.random import Key
@@ -85,10 +88,11 @@ class ModelAveraging:
         fragments: the vector is split into so many consecutive parts of equal length; each exchange is of one of them,
             in turn (sparse parameter averaging; Streaming DiLoCo).
         delay: local steps between an exchange and the step after which its result is applied.
+        states: tensors of the local optimizer's state that are averaged too, each at its own period.
 
     Raises:
-        ConfigError: a part of the wrong kind, or an exchange that adds messages before they are decoded with a
-            compressor that is not linear.
+        ConfigError: a part of the wrong kind, states where workers have no common mean, or an exchange that adds
+            messages before they are decoded with a compressor that is not linear.
     """
 
     schedule: Schedule = Every()
@@ -101,6 +105,7 @@ class ModelAveraging:
     reset_memory: bool = False
     fragments: int = 1
     delay: int = 0
+    states: tuple[SyncedState, ...] = ()
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -116,6 +121,16 @@ class ModelAveraging:
                 "wait for each other; use a schedule that all workers share, or an AsynchronousServer"
             )
         _check_server(self)
+        _check_partial(self)
+        if isinstance(self.update, Late) and self.delay:
+            raise ConfigError(
+                f"{self.update} applies a mean one period later; leave out the delay of {self.delay} steps"
+            )
+        if self.states and not self.exchange.workers_agree:
+            raise ConfigError(
+                f"states of the optimizer are averaged over all workers, who have no common mean under "
+                f"{self.exchange}; leave them out"
+            )
 
     def compressor_at(self, number: int) -> Compressor:
         """The compressor of the fragment's exchange ``number``, counted from 0."""
@@ -208,8 +223,23 @@ def _check_server(method: ModelAveraging) -> None:
         return
     if update.needs_exact and not (isinstance(method.compressor, Identity) and isinstance(method.memory, NoMemory)):
         raise ConfigError(f"{update} sends parameters as they are; leave out the compressor and the memory")
-    if method.fragments > 1 or method.delay:
-        raise ConfigError("fragments and delay have no meaning with an asynchronous server; leave them out")
+    if method.fragments > 1 or method.delay or method.states:
+        raise ConfigError("fragments, delay and states have no meaning with an asynchronous server; leave them out")
+
+
+def _check_partial(method: ModelAveraging) -> None:
+    """What is exchanged of all workers must be the same entries, and nothing must be owed of the others."""
+    if not isinstance(method.update, Partial):
+        return
+    if method.delay or not isinstance(method.memory, NoMemory):
+        raise ConfigError(
+            f"{method.update} leaves what is not sent in the workers' models; leave out the delay and {method.memory}"
+        )
+    if not isinstance(method.exchange, AllReduce) or not all(c.traits(2).linear for c in method.all_compressors()):
+        raise ConfigError(
+            f"{method.update} averages entries that all workers choose alike; take exchange=AllReduce() and a linear "
+            f"compressor, such as SharedSeedRandK(density=0.005, shared=True), in place of {method.compressor}"
+        )
 
 
 def _check_common(method: "GradientAveraging | ModelAveraging") -> None:

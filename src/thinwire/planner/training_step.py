@@ -50,7 +50,7 @@ class TrainingStep:
 
     def fresh(self) -> tuple[nn.Module, Callable[[nn.Module], torch.optim.Optimizer]]:
         """A copy of the model, and what makes an optimizer of one."""
-        return copy.deepcopy(self.model), lambda model: make_optimizer(self.optimizer, model.parameters(), _LR)
+        return copy.deepcopy(self.model), lambda model: make_optimizer(self.optimizer, model, _LR)
 
     def gradients(self, count: int) -> list[Tensor]:
         """Gradients of so many batches, f32 ``[d]`` each."""

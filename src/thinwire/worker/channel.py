@@ -25,7 +25,7 @@ from thinwire.memory import (
     StreamingMemory,
 )
 from thinwire.memory.sender import NonfiniteSender
-from thinwire.methods import Consensus, Method, ModelAveraging, Outer, fitted
+from thinwire.methods import Consensus, Late, Method, ModelAveraging, Outer, Partial, fitted
 from thinwire.payloads import Sparse
 from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
@@ -296,5 +296,5 @@ class Channel:
         if not isinstance(self.method.memory, NoMemory):
             return True
         return isinstance(self.method, ModelAveraging) and (
-            self.method.delay > 0 or isinstance(self.method.update, Consensus)
+            self.method.delay > 0 or isinstance(self.method.update, Consensus | Late | Partial)
         )

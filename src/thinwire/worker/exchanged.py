@@ -38,7 +38,8 @@ class Exchanged:
         self._method = method
         self._rank = rank
         self._size = size
-        self._key = key
+        self.key = key
+        """The seed's."""
         self._clock: StepClock | None = None
         self._sums_stay = False
         self._take(group(method, named, rank, size, key), named)
@@ -141,7 +142,7 @@ class Exchanged:
 
     def regroup(self, named: Mapping[str, Tensor], begins: Mapping[str, Tensor], replaced: Collection[str]) -> None:
         """From now on these are exchanged; see :func:`thinwire.worker.regrouping.regroup`."""
-        self._take(regroup(self.keeper, named, begins, replaced, self._key, stands=self.stands), named)
+        self._take(regroup(self.keeper, named, begins, replaced, self.key, stands=self.stands), named)
         self.exchanged_at = [min(self.exchanged_at)] * len(self.channels)
 
     @torch.no_grad()
@@ -181,7 +182,7 @@ class Exchanged:
         found = self.keeper
         if {*names} != {*self.layout.names} and {*names} <= {*held}:
             named = {name: held[name] for name in names}
-            found = group(self._method, named, self._rank, self._size, self._key)
+            found = group(self._method, named, self._rank, self._size, self.key)
         owed = {name: tensor for name, tensor in tensors.items() if _is_owed(name, names, held)}
         found.load({name: tensor for name, tensor in tensors.items() if name not in owed}, pending)
         found.waiting = {name: tensor.clone() for name, tensor in owed.items()}

@@ -223,6 +223,11 @@ def kind_of(worker: Worker) -> RoundKind:
     method = worker.method
     if worker.gradients is not None:
         return GradientRounds(worker, worker.gradients)
+    if isinstance(method, ModelAveraging) and method.states:
+        raise ConfigError(
+            f"{method} averages the optimizer's state, which cannot be proposed first; where exchanges may fail take a "
+            "method that averages models alone, such as local-sgd or diloco"
+        )
     if isinstance(method, ModelAveraging) and isinstance(method.update, Outer):
         return ModelRounds(worker, method)
     raise ConfigError(

@@ -23,6 +23,7 @@ from thinwire.worker.refusals import check_gradients
 from thinwire.worker.resize import refuse_bound, resized
 from thinwire.worker.server import needs_server
 from thinwire.worker.sharing import can_share
+from thinwire.worker.synced import StateMeans
 from thinwire.worker.trained import Trained
 
 
@@ -86,6 +87,9 @@ class Worker:
         parts = self.exchanged, self.agreement, self.runner
         self.gradients = GradientMeans(method, *parts) if isinstance(method, GradientAveraging) else None
         self._models = ModelMeans(method, *parts) if isinstance(method, ModelAveraging) else None
+        self._states: StateMeans | None = None
+        if isinstance(method, ModelAveraging) and method.states:
+            self._states = StateMeans(method, optimizer, *parts)
 
     def accept_values(self) -> None:
         """What the parameters hold now is this worker's own work, whoever has written it since the last step."""
@@ -170,6 +174,8 @@ class Worker:
         if self._models is not None:
             self.runner.num_steps += 1
             yield from self._models.average()
+        if self._states is not None:
+            yield from self._states.average()
         self.accept_values()
 
     def finish(self) -> Steps[None]:

@@ -99,12 +99,12 @@ def synchronize_by_store(
 
 def _check_method(method: Method) -> None:
     """What a round over a store can be: one all-gather of messages, after which all have the same mean of models."""
-    is_fit = isinstance(method, ModelAveraging) and isinstance(method.update, Outer)
+    is_fit = isinstance(method, ModelAveraging) and isinstance(method.update, Outer) and not method.states
     if not is_fit or not isinstance(method.exchange, Gather):
         kind = type(method).__name__
         part = f"exchange={method.exchange}" if is_fit else f"a method that is no averaging of models ({kind})"
         if isinstance(method, ModelAveraging) and not is_fit:
-            part = f"update={method.update}"
+            part = f"states={method.states}" if method.states else f"update={method.update}"
         raise ConfigError(
             f"{part} was given; over a store go methods that average models by a gather and an outer step: topk, "
             "signtopk, mem-sgd, ef-signsgd, pqasgd, sparseloco and streaming-diloco with every=..., qsparse with "

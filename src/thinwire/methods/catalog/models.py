@@ -3,11 +3,11 @@
 from typing import Literal
 
 from thinwire.compressors import QSGD, Bins, NaturalDithering, TopK
-from thinwire.exchanges import Gather
+from thinwire.exchanges import AllReduce, Gather
 from thinwire.layout import Chunks, Granularity, PerTensor
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import Method, ModelAveraging
-from thinwire.methods.catalog.parts import NO_MIX, NO_MOMENTUM, ROUTES, RobustRoute, outer
+from thinwire.methods.catalog.parts import NO_MIX, NO_MOMENTUM, ROUTES, Overlap, RobustRoute, outer
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.options import Density, Fraction
@@ -78,14 +78,20 @@ def easgd(every: int = 4, beta: Fraction = _BETA, alpha: Fraction | None = None)
     name="diloco",
     paper="Douillard et al. 2023",
     summary="f32 displacements of H local steps, to outer Nesterov SGD; the optimizer of local steps is yours "
-    "(AdamW in the paper)",
+    "(AdamW in the paper); overlap=late applies a mean one period later, overlap=eager all but the worker's own "
+    "part of it (Kale, Douillard, Donchev 2025); weights=norm and max_norm=10 are EDiT's penalty (Cheng et al. 2025)",
 )
 def diloco(
     every: int = 500, lr: float = 0.7, momentum: Fraction = _OUTER_MOMENTUM, nesterov: bool = True,
-    delay: int = 0, mix: Fraction = NO_MIX,
+    delay: int = 0, mix: Fraction = NO_MIX, overlap: Overlap = "none",
+    weights: Literal["alike", "norm"] = "alike", max_norm: float | None = None,
 ) -> Method:  # fmt: skip
     """An outer optimizer on what workers did in hundreds of steps."""
-    return ModelAveraging(schedule=Every(every), update=outer(lr, momentum, nesterov, mix), delay=delay)
+    is_plain = weights == "alike" and max_norm is None
+    return ModelAveraging(
+        schedule=Every(every), exchange=AllReduce() if is_plain else Gather(weights=weights, max_norm=max_norm),
+        update=outer(lr, momentum, nesterov, mix, overlap), delay=delay,
+    )  # fmt: skip
 
 
 @entry(

@@ -6,12 +6,15 @@ from thinwire.compressors import QSGD, Compressor, RandK, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Exchange, Gather, ParameterServer, RobustGather
 from thinwire.memory import ErrorFeedback, Memory, NoMemory
+from thinwire.methods.late import Late
 from thinwire.methods.options import Fraction
 from thinwire.methods.updates import Outer
 
 Route: TypeAlias = Literal["gather", "server"]
 RobustRoute: TypeAlias = Literal["gather", "server", "median", "trimmed"]
 """Of messages of all entries, which can be compared entry by entry."""
+Overlap: TypeAlias = Literal["none", "late", "eager"]
+"""Of an exchange with all local steps up to the next one."""
 Remember: TypeAlias = Literal["error-feedback", "none"]
 ROUTES: dict[str, Exchange] = {
     "gather": Gather(),
@@ -58,6 +61,14 @@ def unbiased(
     return RandK(density=density, k=k, values=rounding, unbiased=True) if is_few else rounding
 
 
-def outer(lr: float, momentum: float, nesterov: bool, mix: float = 0.0) -> Outer:
-    """The step that a mean makes; without momentum there is none to look ahead with."""
+def outer(lr: float, momentum: float, nesterov: bool, mix: float = 0.0, overlap: Overlap = "none") -> Outer | Late:
+    """The step that a mean makes, or the one before it; without momentum there is none to look ahead with.
+
+    Raises:
+        ConfigError: a mix with a mean of the period before.
+    """
+    if overlap != "none":
+        if mix:
+            raise ConfigError(f"mix={mix} has no effect with overlap={overlap}, which loses nothing; leave it out")
+        return Late(lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0.0, eager=overlap == "eager")
     return Outer(lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0.0, mix=mix)
