@@ -140,9 +140,16 @@ VARIANTS = (
 COMMON = [row.name for row in CATALOG if not needs_server(parse_method(row.name))]
 """Methods that repeat bit for bit in every engine."""
 
+# What a server sums up, with or without momentum, moves it that much further; an average must have time to follow.
+_OTHERS = {
+    "downpour": Setting("downpour", steps=60, lr=0.1),
+    "adownpour": Setting("adownpour", steps=60, lr=0.1),
+    "mdownpour": Setting("mdownpour:momentum=0.5", steps=60, lr=0.05),
+    "mvadownpour": Setting("mvadownpour:rate=0.05", steps=60, lr=0.1),
+}
 ASYNCHRONOUS = [
-    Setting(row.name, steps=60) for row in CATALOG if needs_server(parse_method(row.name))
-]  # fmt: skip
+    _OTHERS.get(row.name, Setting(row.name, steps=60)) for row in CATALOG if needs_server(parse_method(row.name))
+]
 
 SETTINGS: dict[int, list[Setting]] = {
     # Everything with four workers, where the time goes; with momentum, a third of it with each other number.

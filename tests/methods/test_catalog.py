@@ -49,8 +49,10 @@ from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Whol
 from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection, NoMemory
 from thinwire.methods import (
     CATALOG,
+    AveragedCentre,
     CatalogEntry,
     Consensus,
+    Downpour,
     Elastic,
     ElasticFollow,
     Every,
@@ -157,6 +159,10 @@ EXPECTED: dict[str, Method] = {
         update=Follow(),
     ),
     "easgd-async": ModelAveraging(schedule=Every(16), exchange=AsynchronousServer(), update=ElasticFollow(beta=0.9)),
+    "downpour": ModelAveraging(exchange=AsynchronousServer(), update=Downpour()),
+    "mdownpour": ModelAveraging(exchange=AsynchronousServer(), update=Downpour(momentum=0.99)),
+    "adownpour": ModelAveraging(exchange=AsynchronousServer(), update=AveragedCentre(Downpour())),
+    "mvadownpour": ModelAveraging(exchange=AsynchronousServer(), update=AveragedCentre(Downpour(), rate=0.001)),
 }
 
 BEFORE = json.loads(Path(__file__).with_name("written_before.json").read_text())

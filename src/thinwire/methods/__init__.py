@@ -11,6 +11,7 @@ from thinwire.methods.catalog import (
     with_residual_dtype,
 )
 from thinwire.methods.consensus import Consensus
+from thinwire.methods.downpour import AveragedCentre, Downpour
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
@@ -18,8 +19,10 @@ from thinwire.methods.updates import Outer, Update
 
 __all__ = [
     "CATALOG",
+    "AveragedCentre",
     "CatalogEntry",
     "Consensus",
+    "Downpour",
     "Elastic",
     "ElasticFollow",
     "Every",

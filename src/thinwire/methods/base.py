@@ -182,8 +182,8 @@ def _check_server(method: ModelAveraging) -> None:
     update, exchange = method.update, method.exchange
     if isinstance(update, ServerUpdate) != isinstance(exchange, AsynchronousServer):
         raise ConfigError(
-            f"update={update} does not go with exchange={exchange}: an asynchronous server works with "
-            "Follow and ElasticFollow only, and these two work with no other exchange"
+            f"update={update} does not go with exchange={exchange}: an asynchronous server works with updates that "
+            "have a server's side only (Follow, ElasticFollow, Downpour), and these work with no other exchange"
         )
     if not isinstance(update, ServerUpdate):
         return
