@@ -44,9 +44,10 @@ from thinwire.exchanges import (
     Tree,
     VarianceScaled,
 )
+from thinwire.exchanges.changing_graphs import RandomPairs
 from thinwire.exchanges.graphs import Ring
 from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Whole
-from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection, NoMemory
+from thinwire.memory import EF21, ErrorFeedback, Momentum, MomentumCorrection, NoMemory, Trigger
 from thinwire.methods import (
     CATALOG,
     AveragedCentre,
@@ -61,6 +62,7 @@ from thinwire.methods import (
     Method,
     ModelAveraging,
     Outer,
+    OuterGossip,
     PostLocal,
     check_method,
     parse_method,
@@ -151,6 +153,18 @@ EXPECTED: dict[str, Method] = {
     ),
     "shared-randk": ModelAveraging(memory=ErrorFeedback(), compressor=SharedSeedRandK(density=0.01, shared=True)),
     "islands": ModelAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=Hierarchical(2)),
+    "sparq": ModelAveraging(
+        schedule=Every(5),
+        compressor=TopK(density=0.1, values=Sign()),
+        exchange=Gossip(graph=Ring()),
+        update=Consensus(gamma=0.1),
+        trigger=Trigger(level=2.0),
+    ),
+    "noloco": ModelAveraging(
+        schedule=Every(50),
+        exchange=Gossip(graph=RandomPairs()),
+        update=OuterGossip(lr=0.7, momentum=0.5, gamma=0.7),
+    ),
     "local-sgd-async": ModelAveraging(schedule=Every(8), exchange=AsynchronousServer(), update=Follow()),
     "qsparse-async": ModelAveraging(
         memory=ErrorFeedback(),

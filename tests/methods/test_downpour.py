@@ -123,7 +123,7 @@ def test_the_server_does_what_is_written(text: str, every: int, momentum: float,
     found = farm.server.parameters()["x"].double().numpy()
     np.testing.assert_allclose(found, centre, rtol=0, atol=1e-6)
     shared = farm.server.shared_parameters()["x"].double().numpy()
-    is_averaged = isinstance(farm.server.method.update, AveragedCentre)  # type: ignore[union-attr]
+    is_averaged = isinstance(farm.server.method.update, AveragedCentre)
     np.testing.assert_allclose(shared, average if is_averaged else centre, rtol=0, atol=1e-6)
     assert float(np.abs(average - centre).max()) > 1e-3
 

@@ -33,6 +33,7 @@ class Context:
         device: where vectors and state lie.
         keeps_sent: whether somebody reads, after the exchange, what was sent; if not, an exchange that sends the
             vector as it is may let the mean take its memory.
+        number: how often this vector was exchanged before, the same on all workers.
     """
 
     rank: int
@@ -44,6 +45,12 @@ class Context:
     kinds: frozenset[int] | None = None
     device: torch.device = CPU
     keeps_sent: bool = True
+    number: int = 0
+
+    @property
+    def common_key(self) -> Key:
+        """Addresses randomness that all workers draw alike in this exchange, and otherwise in the next."""
+        return Key(self.key.seed).fold("exchange of all", self.number)
 
     @property
     def reader(self) -> MessageReader:

@@ -9,6 +9,7 @@ from thinwire.memory.momentum_correction import MomentumCorrection
 from thinwire.memory.no_memory import NoMemory
 from thinwire.memory.residual import ResidualDtype
 from thinwire.memory.sender import MemorySender, Sender
+from thinwire.memory.trigger import Trigger
 
 __all__ = [
     "EF21",
@@ -25,4 +26,5 @@ __all__ = [
     "RoundedMemory",
     "Sender",
     "StreamingMemory",
+    "Trigger",
 ]

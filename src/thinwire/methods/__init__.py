@@ -13,6 +13,7 @@ from thinwire.methods.catalog import (
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.downpour import AveragedCentre, Downpour
 from thinwire.methods.elastic import Elastic
+from thinwire.methods.neighbours import Mix, NeighbourUpdate, OuterGossip
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
 from thinwire.methods.updates import Outer, Update
@@ -29,8 +30,11 @@ __all__ = [
     "Follow",
     "GradientAveraging",
     "Method",
+    "Mix",
     "ModelAveraging",
+    "NeighbourUpdate",
     "Outer",
+    "OuterGossip",
     "PostLocal",
     "RandomGaps",
     "Schedule",

@@ -9,10 +9,10 @@ from thinwire.arrays import release
 from thinwire.compressors import Compressor, Identity, segment_traits
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Exchange
+from thinwire.exchanges import Accumulating, AllReduce, AsynchronousServer, Exchange, Gather, Gossip
 from thinwire.layout import Granularity, Layout, Segments, Whole
-from thinwire.memory import EF21, Memory, NoMemory
-from thinwire.methods.consensus import Consensus
+from thinwire.memory import EF21, Memory, NoMemory, Trigger
+from thinwire.methods.neighbours import NeighbourUpdate
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.server_updates import ServerUpdate
 from thinwire.methods.updates import Outer, Update
@@ -85,6 +85,7 @@ class ModelAveraging:
         fragments: the vector is split into so many consecutive parts of equal length; each exchange is of one of them,
             in turn (sparse parameter averaging; Streaming DiLoCo).
         delay: local steps between an exchange and the step after which its result is applied.
+        trigger: whether a worker has enough to say; it always does if not given.
 
     Raises:
         ConfigError: a part of the wrong kind, or an exchange that adds messages before they are decoded with a
@@ -101,6 +102,7 @@ class ModelAveraging:
     reset_memory: bool = False
     fragments: int = 1
     delay: int = 0
+    trigger: Trigger | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -116,6 +118,8 @@ class ModelAveraging:
                 "wait for each other; use a schedule that all workers share, or an AsynchronousServer"
             )
         _check_server(self)
+        _check_neighbours(self)
+        _check_trigger(self)
 
     def compressor_at(self, number: int) -> Compressor:
         """The compressor of the fragment's exchange ``number``, counted from 0."""
@@ -187,15 +191,43 @@ def _check_server(method: ModelAveraging) -> None:
         )
     if not isinstance(update, ServerUpdate):
         return
-    if update.needs_exact and not (isinstance(method.compressor, Identity) and isinstance(method.memory, NoMemory)):
-        raise ConfigError(f"{update} sends parameters as they are; leave out the compressor and the memory")
+    _check_exact(method, update.needs_exact)
     if method.fragments > 1 or method.delay:
         raise ConfigError("fragments and delay have no meaning with an asynchronous server; leave them out")
 
 
+def _check_neighbours(method: ModelAveraging) -> None:
+    """What neighbours keep of each other must stay true."""
+    update, exchange = method.update, method.exchange
+    if not isinstance(update, NeighbourUpdate):
+        return
+    if update.needs_fixed_graph and isinstance(exchange, Gossip) and not exchange.is_fixed:
+        raise ConfigError(
+            f"{update} keeps a weighted sum of what its neighbours have said, which is not true of other neighbours, "
+            f"and {exchange.graph} has others in each exchange. Use update=Mix(), which sends models as they are, or a "
+            "graph that stays: Ring, Torus, Complete, Edges"
+        )
+    _check_exact(method, update.needs_exact)
+    if update.needs_exact and method.delay:
+        raise ConfigError(f"{update} takes the place of what was done meanwhile; leave out the delay")
+
+
+def _check_exact(method: ModelAveraging, needs_exact: bool) -> None:
+    is_exact = isinstance(method.compressor, Identity) and isinstance(method.memory, NoMemory)
+    if needs_exact and not (is_exact and method.warm_up is None and method.trigger is None):
+        raise ConfigError(f"{method.update} sends parameters as they are; leave out the compressor and the memory")
+
+
+def _check_trigger(method: ModelAveraging) -> None:
+    if method.trigger is not None and not isinstance(method.exchange, Gather | Gossip):
+        raise ConfigError(
+            f"under {method.exchange} every worker has to send something; a trigger goes with Gather and Gossip"
+        )
+
+
 def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
     """Where no mean is common to all, something else must bring the workers' models together, and only there."""
-    seeks_consensus = isinstance(method, ModelAveraging) and isinstance(method.update, Consensus)
+    seeks_consensus = isinstance(method, ModelAveraging) and isinstance(method.update, NeighbourUpdate)
     of_all = method.exchange.workers_agree or isinstance(method.exchange, AsynchronousServer)
     if not of_all and not seeks_consensus:
         raise ConfigError(
@@ -204,8 +236,8 @@ def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
         )
     if seeks_consensus and of_all:
         raise ConfigError(
-            f"Consensus adds up all means, and {method.exchange} rounds each of them to f32, so that the models "
-            "would drift; use exchange=Gossip(graph=Complete()), which has the same neighbours and loses nothing"
+            f"an update for gossip adds up all means, and {method.exchange} rounds each of them to f32, so that the "
+            "models would drift; use exchange=Gossip(graph=Complete()), which has the same neighbours and loses nothing"
         )
 
 

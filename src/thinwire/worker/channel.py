@@ -51,6 +51,21 @@ class Pending:
     due: int
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When an exchange is, as far as a method looks at that.
+
+    Args:
+        turn: how often the channel was exchanged before.
+        step: training steps of this worker so far.
+        lr: the optimizer's learning rate.
+    """
+
+    turn: int = 0
+    step: int = 0
+    lr: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """An exchange that is over, and what the memory will hold once it is accepted.
@@ -185,7 +200,7 @@ class Channel:
 
     def run(
         self, x: Handed, compressor: Compressor, finite: bool | Verdict, number: int, is_watched: bool = False,
-        forgets: bool = False,
+        forgets: bool = False, moment: Moment | None = None,
     ) -> Steps[Outcome]:  # fmt: skip
         """Exchange ``x``; nothing is remembered before :meth:`accept`. If it is watched the outcome has what was meant.
 
@@ -195,13 +210,13 @@ class Channel:
         A worker that left an exchange would leave the others waiting: one whose vector is not finite takes part
         with the offending entry, which makes the mean non-finite, so that every worker raises at the same step.
         """
-        ctx = Context(
-            self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
-            self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds, self._context.device,
-            is_watched or self._reads_sent,
-        )  # fmt: skip
+        moment = Moment(turn=number) if moment is None else moment
+        key = self.key.fold("exchange", number, "rank", self.rank)
+        keeps_sent = is_watched or self._reads_sent
+        ctx = replace(self._context, key=key, keeps_sent=keeps_sent, number=moment.turn)
         own = copy_of(x.look()) if is_watched else None
-        remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, x if forgets else None)
+        kept, threshold = x if forgets else None, self._threshold(moment)
+        remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, kept, threshold)
         sender: Sender = remembering if self.clock is None else TimedSender(remembering, self.clock)
         exchange, unfit = self.method.exchange, NonfiniteSender(compressor)
         if isinstance(finite, Verdict):
@@ -248,7 +263,7 @@ class Channel:
         method, memory = self.method, self.method.memory
         if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer) or self.rounding:
             return False
-        if self.device != CPU:
+        if self.device != CPU or method.trigger is not None:
             return False  # an accelerator has no kernel for it
         if not isinstance(memory, StreamingMemory) or not memory.can_stream(compressor, self._context.segments):
             return False
@@ -285,6 +300,10 @@ class Channel:
         else:
             mean = aggregate.mean
             unflatten_any(mean if factor == 1.0 else mean * factor, targets)
+
+    def _threshold(self, moment: Moment) -> float | None:
+        trigger = self.method.trigger if isinstance(self.method, ModelAveraging) else None
+        return None if trigger is None else trigger.threshold(moment.step, moment.lr)
 
     def _says_little(self, compressor: Compressor) -> bool:
         count = self.size * num_entries(compressor.outline(self._context.segments))

@@ -10,7 +10,7 @@ from thinwire.memory import Handed
 from thinwire.methods import Method
 from thinwire.staging import Verdict
 from thinwire.steps import Steps
-from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.channel import Channel, Moment, Outcome
 from thinwire.worker.layer_report import ExchangeWatcher
 
 
@@ -39,6 +39,8 @@ class ExchangeRunner:
     """Bytes handed to the exchange so far, encoded."""
     counts_union: bool = field(init=False, default=False)
     """Whether :attr:`union_density` is counted, in a pass over every mean."""
+    lr: float = field(init=False, default=0.0)
+    """The optimizer's learning rate, the largest of its groups."""
     union_density: float | None = field(init=False, default=None)
     """The share of entries that are not 0 in the last mean."""
 
@@ -58,7 +60,8 @@ class ExchangeRunner:
         is_watched = self.watcher is not None and self.watcher.is_due(turn, self.rank)
         compressor = channel.method.compressor_at(turn)
         forgets = forgets and not is_watched and channel.can_forget(compressor)
-        return channel.run(x, compressor, finite, number, is_watched, forgets)
+        moment = Moment(turn, self.num_steps, self.lr)
+        return channel.run(x, compressor, finite, number, is_watched, forgets, moment)
 
     def count(self, outcome: Outcome) -> None:
         """The bytes of this exchange were handed over and are of use."""

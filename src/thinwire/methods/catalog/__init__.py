@@ -5,7 +5,7 @@ import warnings
 from thinwire.config import check_is
 from thinwire.errors import ConfigError
 from thinwire.methods.base import Method
-from thinwire.methods.catalog import asynchronous, averaging, decentralised, gradients, models
+from thinwire.methods.catalog import asynchronous, averaging, decentralised, gossip, gradients, models
 from thinwire.methods.catalog.row import CatalogEntry, entry, with_residual_dtype
 from thinwire.methods.options import read_options
 from thinwire.option_strings import split_name
@@ -18,6 +18,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
     *gradients.ROWS,
     *models.ROWS,
     *decentralised.ROWS,
+    *gossip.ROWS,
     *asynchronous.ROWS,
 )
 
