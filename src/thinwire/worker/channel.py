@@ -31,6 +31,7 @@ from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
 from thinwire.staging import Verdict
 from thinwire.steps import Steps, checked
+from thinwire.worker.moment import Moment
 from thinwire.worker.parameters import flatten_any, unflatten_any
 from thinwire.worker.step_times import StepClock, TimedSender
 
@@ -49,21 +50,6 @@ class Pending:
 
     aggregate: Aggregate
     due: int
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When an exchange is, as far as a method looks at that.
-
-    Args:
-        turn: how often the channel was exchanged before.
-        step: training steps of this worker so far.
-        lr: the optimizer's learning rate.
-    """
-
-    turn: int = 0
-    step: int = 0
-    lr: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,11 +197,10 @@ class Channel:
         with the offending entry, which makes the mean non-finite, so that every worker raises at the same step.
         """
         moment = Moment(turn=number) if moment is None else moment
-        key = self.key.fold("exchange", number, "rank", self.rank)
-        keeps_sent = is_watched or self._reads_sent
-        ctx = replace(self._context, key=key, keeps_sent=keeps_sent, number=moment.turn)
+        key, is_read = self.key.fold("exchange", number, "rank", self.rank), is_watched or self._reads_sent
+        ctx = replace(self._context, key=key, keeps_sent=is_read, number=moment.turn)
         own = copy_of(x.look()) if is_watched else None
-        kept, threshold = x if forgets else None, self._threshold(moment)
+        kept, threshold = x if forgets else None, moment.threshold(self.method)
         remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, kept, threshold)
         sender: Sender = remembering if self.clock is None else TimedSender(remembering, self.clock)
         exchange, unfit = self.method.exchange, NonfiniteSender(compressor)
@@ -264,7 +249,7 @@ class Channel:
         if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer) or self.rounding:
             return False
         if self.device != CPU or method.trigger is not None:
-            return False  # an accelerator has no kernel for it
+            return False  # an accelerator has no kernel for it, and a trigger must see the vector
         if not isinstance(memory, StreamingMemory) or not memory.can_stream(compressor, self._context.segments):
             return False
         return self.can_forget(compressor) and all(param.is_contiguous() for param in self.params)
@@ -300,10 +285,6 @@ class Channel:
         else:
             mean = aggregate.mean
             unflatten_any(mean if factor == 1.0 else mean * factor, targets)
-
-    def _threshold(self, moment: Moment) -> float | None:
-        trigger = self.method.trigger if isinstance(self.method, ModelAveraging) else None
-        return None if trigger is None else trigger.threshold(moment.step, moment.lr)
 
     def _says_little(self, compressor: Compressor) -> bool:
         count = self.size * num_entries(compressor.outline(self._context.segments))

@@ -10,8 +10,9 @@ from thinwire.memory import Handed
 from thinwire.methods import Method
 from thinwire.staging import Verdict
 from thinwire.steps import Steps
-from thinwire.worker.channel import Channel, Moment, Outcome
+from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.layer_report import ExchangeWatcher
+from thinwire.worker.moment import Moment
 
 
 @dataclass(slots=True, eq=False)
