@@ -62,7 +62,7 @@ class Office:
 
     def enter(self, rank: int, terms: str, digests: Mapping[str, bytes]) -> Start:
         size = self.desk.enter(rank)
-        return Start(size, self.desk.names, {**self.desk.untrained, **self.desk.shared_parameters()})
+        return Start(size, self.desk.names, {**self.desk.untrained, **self.desk.parameters()})
 
     def exchange(self, rank: int, sequence: int, size: int, message: bytes) -> Reply:
         self.seen.setdefault((rank, sequence), decode(tensor_of_bytes(message)).to_dense().double() / size)
@@ -113,6 +113,28 @@ def test_every_message_counts_once_whenever_the_server_dies(tmp_path: Path, save
     assert report.unsent == norms
 
 
+@pytest.mark.parametrize("method", ["mdownpour:momentum=0.5", "adownpour:every=2", "mvadownpour:rate=0.2"])
+def test_what_the_server_remembers_outlives_its_process(tmp_path: Path, method: str) -> None:
+    """A server that is started anew after every third message ends where one ends that never was."""
+    ends = []
+    for folder, dies in ((tmp_path / "a", True), (tmp_path / "b", False)):
+        office = Office(plan_of(folder, num_workers=1, method=method))
+        stepper = Stepper(office.worker(0))
+        for number in range(12):
+            stepper.step(number)
+            if dies and number % 3 == 1:
+                office.restart()
+        stepper.handle.close()
+        ends.append(
+            [
+                office.desk.shared_parameters()["w"].clone(),
+                *(each.clone() for each in office.desk.parameters().values()),
+            ]
+        )
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+    assert torch.equal(ends[0][0], ends[0][1]) is method.startswith("mdownpour")
+
+
 def test_a_worker_keeps_only_what_no_checkpoint_has(tmp_path: Path) -> None:
     office = Office(plan_of(tmp_path, num_workers=1, save_every=4))
     stepper = Stepper(office.worker(0))
@@ -131,7 +153,10 @@ def test_without_a_folder_nothing_is_kept() -> None:
     assert not stepper.handle._link._kept
 
 
-@pytest.mark.parametrize("method", [METHOD, "local-sgd-async:every=3", "easgd-async:every=2"])
+@pytest.mark.parametrize(
+    "method",
+    [METHOD, "local-sgd-async:every=3", "easgd-async:every=2", "mdownpour:momentum=0.5", "adownpour:every=2"],
+)
 def test_one_worker_is_the_simulator_bit_for_bit(method: str) -> None:
     office = Office(plan_of(num_workers=1, method=method))
     stepper = Stepper(office.worker(0))

@@ -130,6 +130,9 @@ VARIANTS = (
     "qsparse:every=4,gaps=random",
     "post-local-sgd:switch=6,every=4",
     "easgd:every=3",
+    "sparq:density=10%,every=2,level=20",
+    "noloco:every=2",
+    "d-psgd:graph=pairs",
     "diloco:every=7,delay=2,mix=0.25",
     "streaming-diloco:every=3,fragments=3,delay=2",
     "sparseloco:every=4,density=10%,mean=contributors,clip=median",
@@ -158,9 +161,16 @@ def fit(setting: Setting) -> Setting:
 COMMON = [row.name for row in CATALOG if not needs_server(parse_method(row.name))]
 """Methods that repeat bit for bit in every engine."""
 
+# What a server sums up, with or without momentum, moves it that much further; an average must have time to follow.
+_OTHERS = {
+    "downpour": Setting("downpour", steps=60, lr=0.1),
+    "adownpour": Setting("adownpour", steps=60, lr=0.1),
+    "mdownpour": Setting("mdownpour:momentum=0.5", steps=60, lr=0.05),
+    "mvadownpour": Setting("mvadownpour:rate=0.05", steps=60, lr=0.1),
+}
 ASYNCHRONOUS = [
-    Setting(row.name, steps=60) for row in CATALOG if needs_server(parse_method(row.name))
-]  # fmt: skip
+    _OTHERS.get(row.name, Setting(row.name, steps=60)) for row in CATALOG if needs_server(parse_method(row.name))
+]
 
 SETTINGS: dict[int, list[Setting]] = {
     # Everything with four workers, where the time goes; with momentum, a third of it with each other number.

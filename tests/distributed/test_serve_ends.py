@@ -13,10 +13,11 @@ from thinwire.methods import CATALOG, parse_method
 from thinwire.worker import needs_server
 
 WORKERS = 3
-METHODS = [row.name for row in CATALOG if needs_server(parse_method(row.name))]
+ROWS = [row for row in CATALOG if needs_server(parse_method(row.name))]
+METHODS = [f"{row.name}:every=2" if "every" in row.options else row.name for row in ROWS]
 BOUNDED = "qsparse-async:every=2,density=50%,staleness=1"
 CASES = [(BOUNDED, how) for how in ("kill", "raise", "leave", "nan")]
-CASES += [(name + ":every=2", "nan") for name in METHODS] + [(METHODS[0], "kill")]
+CASES += [(name, "nan") for name in METHODS] + [(ROWS[0].name, "kill")]
 SAID = {
     "kill": r"worker 1 .*(gone|lost|ended)",
     "raise": r"worker 1 raised ValueError: a bad batch",

@@ -55,6 +55,7 @@ from thinwire.exchanges import (
     Tree,
     VarianceScaled,
 )
+from thinwire.exchanges.changing_graphs import RandomPairs
 from thinwire.exchanges.graphs import Ring
 from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Whole
 from thinwire.memory import (
@@ -71,11 +72,14 @@ from thinwire.memory import (
     MomentumFeedback,
     NoMemory,
     Shift,
+    Trigger,
 )
 from thinwire.methods import (
     CATALOG,
+    AveragedCentre,
     CatalogEntry,
     Consensus,
+    Downpour,
     Elastic,
     ElasticFollow,
     Every,
@@ -87,6 +91,7 @@ from thinwire.methods import (
     Method,
     ModelAveraging,
     Outer,
+    OuterGossip,
     Partial,
     PostLocal,
     SyncedState,
@@ -217,6 +222,18 @@ EXPECTED: dict[str, Method] = {
     ),
     "shared-randk": ModelAveraging(memory=ErrorFeedback(), compressor=SharedSeedRandK(density=0.01, shared=True)),
     "islands": ModelAveraging(memory=ErrorFeedback(), compressor=TopK(density=0.01), exchange=Hierarchical(2)),
+    "sparq": ModelAveraging(
+        schedule=Every(5),
+        compressor=TopK(density=0.1, values=Sign()),
+        exchange=Gossip(graph=Ring()),
+        update=Consensus(gamma=0.1),
+        trigger=Trigger(level=2.0),
+    ),
+    "noloco": ModelAveraging(
+        schedule=Every(50),
+        exchange=Gossip(graph=RandomPairs()),
+        update=OuterGossip(lr=0.7, momentum=0.5, gamma=0.7),
+    ),
     "local-sgd-async": ModelAveraging(schedule=Every(8), exchange=AsynchronousServer(), update=Follow()),
     "qsparse-async": ModelAveraging(
         memory=ErrorFeedback(),
@@ -255,6 +272,10 @@ EXPECTED: dict[str, Method] = {
     "eden": GradientAveraging(compressor=EDEN(bits=1), exchange=GATHERED),
     "drive": GradientAveraging(compressor=DRIVE(rounds=2), exchange=GATHERED),
     "natural": GradientAveraging(compressor=NaturalCompression(), exchange=GATHERED),
+    "downpour": ModelAveraging(exchange=AsynchronousServer(), update=Downpour()),
+    "mdownpour": ModelAveraging(exchange=AsynchronousServer(), update=Downpour(momentum=0.99)),
+    "adownpour": ModelAveraging(exchange=AsynchronousServer(), update=AveragedCentre(Downpour())),
+    "mvadownpour": ModelAveraging(exchange=AsynchronousServer(), update=AveragedCentre(Downpour(), rate=0.001)),
 }  # fmt: skip
 
 BEFORE = json.loads(Path(__file__).with_name("written_before.json").read_text())

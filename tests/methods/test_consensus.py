@@ -139,8 +139,12 @@ def test_neighbours_keep_the_weighted_sum_of_what_is_public() -> None:
     torch.testing.assert_close(known, mixing_matrix(Ring(), 5) @ public, rtol=1e-5, atol=1e-6)
 
 
-ROUGH = {"choco": ",density=30%,gamma=0.5"}
-"""Options with which workers come together in a few rounds."""
+ROUGH = {
+    "choco": ",density=30%,gamma=0.5",
+    "sparq": ",density=30%,gamma=0.5,values=exact,every=1,level=0",
+    "noloco": ",every=1,lr=1,momentum=0,gamma=0.6",
+}
+"""Options with which workers come together in a few rounds, and their mean stays."""
 
 
 def gossiping() -> list[str]:

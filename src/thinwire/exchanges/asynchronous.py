@@ -39,7 +39,7 @@ class AsynchronousServer:
     """A message to a server that takes part as one more process, and its model back, on each worker's own clock.
 
     Up: the worker's message. Down: a byte, and the server's model in f32. Needs an update with a server's side
-    (:class:`thinwire.methods.Follow`, :class:`thinwire.methods.ElasticFollow`).
+    (:class:`thinwire.methods.ServerUpdate`).
 
     Args:
         max_staleness: a worker that is more exchanges than this ahead of the slowest one waits for its answer

@@ -35,7 +35,7 @@ class Context:
         keeps_sent: whether somebody reads, after the exchange, what was sent; if not, an exchange that sends the
             vector as it is may let the mean take its memory.
         params: what the vector's tensors are of, to be read before the first request: workers may share them.
-        number: of the exchange, counted from 0 and the same on all workers.
+        number: how often this vector was exchanged before, the same on all workers.
     """
 
     rank: int
@@ -49,6 +49,11 @@ class Context:
     keeps_sent: bool = True
     params: Sequence[Tensor] = ()
     number: int = 0
+
+    @property
+    def common_key(self) -> Key:
+        """Addresses randomness that all workers draw alike in this exchange, and otherwise in the next."""
+        return Key(self.key.seed).fold("exchange of all", self.number)
 
     @property
     def reader(self) -> MessageReader:

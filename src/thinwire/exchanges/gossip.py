@@ -12,6 +12,7 @@ from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import NumericsError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
+from thinwire.exchanges.changing_graphs import ChangingGraph, weights_of
 from thinwire.exchanges.graphs import Graph, Ring, mixing_row
 from thinwire.exchanges.reading import MessageReader
 from thinwire.kernels.flat.finite import is_finite
@@ -39,11 +40,11 @@ class Gossip:
     exchange: one number is summed over all workers, which costs two latencies, and at most 8 bytes a worker on average.
 
     Args:
-        graph: who talks to whom.
+        graph: who talks to whom; the same in every exchange, or in each anew.
         agree: whether all workers find out together that somebody's vector is not finite.
     """
 
-    graph: Graph = Ring()
+    graph: Graph | ChangingGraph = Ring()
     agree: bool = False
 
     needs_linear: ClassVar[bool] = False
@@ -61,19 +62,20 @@ class Gossip:
         Raises:
             ConfigError: there is no such graph on so many workers, or it is not connected.
         """
-        mixing_row(self.graph, ctx.size, ctx.rank)
+        self._row(ctx)
         return {"rounding": zeros(ctx.layout.numel, ctx.device)}
 
     def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message to each neighbour."""
-        row = mixing_row(self.graph, ctx.size, ctx.rank)
+        row, listeners = self._row(ctx), self._listeners(ctx)
         sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
-        others = [rank for rank in row if rank != ctx.rank]
-        for rank in others:
+        for rank in listeners:
             yield from send(rank, message)
         payloads: dict[int, Payload] = {ctx.rank: sent}
-        for rank in others:
+        for rank in row:
+            if rank == ctx.rank:
+                continue
             payloads[rank] = yield from receive(
                 rank, functools.partial(_read, reader=ctx.reader, source=rank), ctx.max_num_bytes
             )
@@ -90,6 +92,24 @@ class Gossip:
                     "applied. Lower the learning rate, clip gradients, or look for bad input data"
                 )
         return Aggregate(mean, finite, message.numel(), sent, len(row), {"rounding": rounding})
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the neighbours are the same in every exchange."""
+        return not isinstance(self.graph, ChangingGraph)
+
+    def _row(self, ctx: Context) -> dict[int, float]:
+        """The weights of those that send to this worker and of itself, in rank order."""
+        if isinstance(self.graph, ChangingGraph):
+            return weights_of(self.graph, ctx.size, ctx.number, ctx.common_key)[ctx.rank]
+        return mixing_row(self.graph, ctx.size, ctx.rank)
+
+    def _listeners(self, ctx: Context) -> list[int]:
+        """To whom this worker sends."""
+        if isinstance(self.graph, ChangingGraph):
+            rows = weights_of(self.graph, ctx.size, ctx.number, ctx.common_key)
+            return [rank for rank, row in enumerate(rows) if ctx.rank in row and rank != ctx.rank]
+        return [rank for rank in mixing_row(self.graph, ctx.size, ctx.rank) if rank != ctx.rank]
 
 
 def _read(message: Tensor, reader: MessageReader, source: int) -> Payload:

@@ -73,6 +73,7 @@ class LeaderSupport:
             reader = ctx.reader.with_kinds(kinds_in(most))
             longest = max(max_num_bytes(most), ctx.max_num_bytes)
             part = yield from receive(leader, lambda come: reader.part(come, "the leader's choice"), longest)
+            assert isinstance(part, Sparse)
             indices = part.indices
         values = intended[indices]
         handed_over = zeros(values.numel() + 1, values.device)

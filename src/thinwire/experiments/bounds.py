@@ -16,7 +16,15 @@ from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.theorems import max_gap
 from thinwire.layout import Layout
 from thinwire.memory import ErrorFeedback
-from thinwire.methods import Consensus, Elastic, GradientAveraging, Method, ModelAveraging, check_method, parse_method
+from thinwire.methods import (
+    Elastic,
+    GradientAveraging,
+    Method,
+    ModelAveraging,
+    NeighbourUpdate,
+    check_method,
+    parse_method,
+)
 from thinwire.theory import decaying_memory_bound, least_shift, local_memory_bound
 
 _ROUNDING = 1.0 + 1e-6
@@ -180,7 +188,7 @@ def _gamma(method: Method, layout: Layout) -> float:
     if not isinstance(method.memory, ErrorFeedback) or isinstance(method.compressor, Identity):
         return math.nan
     if isinstance(method, ModelAveraging) and (
-        method.fragments > 1 or method.delay or isinstance(method.update, Consensus | Elastic)
+        method.fragments > 1 or method.delay or method.trigger or isinstance(method.update, NeighbourUpdate | Elastic)
     ):
         return math.nan
     if isinstance(method.exchange, Directed):
@@ -192,7 +200,7 @@ def _gamma(method: Method, layout: Layout) -> float:
 
 def _reach(method: Method, optimizer: str) -> float:
     """Of plain SGD, also with momentum; whatever else scales or adds to a gradient has no such bound."""
-    if isinstance(method, ModelAveraging) and isinstance(method.update, Consensus | Elastic):
+    if isinstance(method, ModelAveraging) and isinstance(method.update, NeighbourUpdate | Elastic):
         return math.nan
     made = make_optimizer(optimizer, torch.nn.ParameterList([torch.zeros(1, dtype=torch.float32)]), lr=1.0)
     group = made.param_groups[0]

@@ -8,10 +8,10 @@ from typing import Any
 from thinwire.compressors import Identity, Traits, segment_traits
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Gossip
-from thinwire.exchanges.graphs import beta, mixing_matrix, spectral_gap
+from thinwire.exchanges.graphs import Graph, beta, mixing_matrix, spectral_gap
 from thinwire.layout import Layout
 from thinwire.memory import ErrorFeedback
-from thinwire.methods import Consensus, Elastic, Method, ModelAveraging, check_method
+from thinwire.methods import Consensus, Elastic, Method, ModelAveraging, NeighbourUpdate, check_method
 from thinwire.theory import (
     LOCAL_SGD,
     QSPARSE_LOCAL_SGD,
@@ -106,6 +106,8 @@ def facts(method: Method, problem: TheoryProblem) -> list[Fact]:
     gamma = 1.0 if isinstance(method.compressor, Identity) else traits.gamma
     if isinstance(method, ModelAveraging) and isinstance(method.update, Consensus):
         return [*found, *_of_gossip(method, gamma, problem)]
+    if isinstance(method, ModelAveraging) and isinstance(method.update, NeighbourUpdate):
+        return found
     if isinstance(method, ModelAveraging) and isinstance(method.update, Elastic):
         return found  # stable or not by the curvature: thinwire.theory.elastic_is_stable
     return [*found, *_of_local_steps(method, gamma, gap, problem)]
@@ -158,9 +160,10 @@ def _of_local_steps(method: Method, gamma: float, gap: int, problem: TheoryProbl
 
 
 def _of_gossip(method: ModelAveraging, gamma: float, problem: TheoryProblem) -> list[Fact]:
-    if not isinstance(method.exchange, Gossip) or problem.workers < 2:
+    graph = method.exchange.graph if isinstance(method.exchange, Gossip) else None
+    if not isinstance(graph, Graph) or problem.workers < 2:
         return []
-    matrix = mixing_matrix(method.exchange.graph, problem.workers)
+    matrix = mixing_matrix(graph, problem.workers)
     delta = spectral_gap(matrix)
     found = [Fact("spectral gap delta of the graph", delta, "exact", "1 - |lambda_2(W)|")]
     if delta > 0.0 and 0.0 < gamma <= 1.0:

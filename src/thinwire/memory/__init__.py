@@ -17,6 +17,7 @@ from thinwire.memory.no_memory import NoMemory
 from thinwire.memory.residual import ResidualDtype
 from thinwire.memory.sender import MemorySender, Sender
 from thinwire.memory.shift import Shift
+from thinwire.memory.trigger import Trigger
 
 __all__ = [
     "EF21",
@@ -42,4 +43,5 @@ __all__ = [
     "Sender",
     "Shift",
     "StreamingMemory",
+    "Trigger",
 ]

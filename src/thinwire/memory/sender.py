@@ -8,10 +8,12 @@ from torch import Tensor
 
 from thinwire.arrays import copy_of
 from thinwire.compressors.base import Compressor
+from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.layout import Segments, State
 from thinwire.memory.base import Memory, StreamingMemory
 from thinwire.memory.handed import Handed
 from thinwire.memory.no_memory import NoMemory
+from thinwire.memory.trigger import nothing
 from thinwire.payloads import Dense, Payload, Sparse
 from thinwire.random import Key
 
@@ -51,6 +53,7 @@ class MemorySender:
         state: of the memory, before this message. It is left as it is.
         keeps_intended: whether :attr:`intended` is kept, which takes a copy of the vector.
         kept: a vector that its owner still has, and can make the next state of: that is not kept here.
+        threshold: the squared norm that what is to be sent must exceed, or an empty message is made.
 
     Example:
         >>> from thinwire.compressors import TopK
@@ -67,6 +70,7 @@ class MemorySender:
     state: State = field(default_factory=dict)
     keeps_intended: bool = False
     kept: Handed | None = None
+    threshold: float | None = None
     intended: Tensor | None = field(init=False, default=None)
     """What was to be sent, with the memory's part, if it is kept; None before the exchange has asked for a message."""
     next_state: State | None = field(init=False)
@@ -84,9 +88,21 @@ class MemorySender:
         if x.difference is not None and x is self.kept and isinstance(self.memory, StreamingMemory):
             self.next_state = None
             return self.memory.compress_difference(x.difference, self.compressor, key, segments, self.state)
-        payload, following = self.memory.compress(x.take(), self.compressor, key, segments, self.state)
+        if self.threshold is not None:
+            payload, following = self._compress_if_above(self.threshold, x.take(), key, segments)
+        else:
+            payload, following = self.memory.compress(x.take(), self.compressor, key, segments, self.state)
         self.next_state = None if x is self.kept else following
         return payload
+
+    def _compress_if_above(self, threshold: float, x: Tensor, key: Key, segments: Segments) -> tuple[Payload, State]:
+        """Like :meth:`Memory.compress`, of a vector that is long enough; all of another stays in the memory."""
+        intended, unsent = self.memory.add_residual(x, self.state)
+        ends = torch.tensor([0, intended.numel()], dtype=torch.int64)
+        says = not float(segment_sums(intended, ends, 2)) <= threshold
+        empty = nothing(intended.numel(), intended.device)
+        payload = self.compressor.compress(intended, key, segments) if says else empty
+        return payload, self.memory.commit(payload, unsent)
 
     def add_residual(self, x: Handed) -> Tensor:
         """What is to be sent of ``x``, which is handed over to the memory."""

@@ -20,9 +20,11 @@ from thinwire.methods.catalog import (
 )
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.directions import FrozenAdam
+from thinwire.methods.downpour import AveragedCentre, Downpour
 from thinwire.methods.elastic import Elastic
 from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.late import Late
+from thinwire.methods.neighbours import Mix, NeighbourUpdate, OuterGossip
 from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
@@ -31,8 +33,10 @@ from thinwire.methods.updates import Outer, Update
 
 __all__ = [
     "CATALOG",
+    "AveragedCentre",
     "CatalogEntry",
     "Consensus",
+    "Downpour",
     "Elastic",
     "ElasticFollow",
     "Every",
@@ -42,8 +46,11 @@ __all__ = [
     "GradientAveraging",
     "Late",
     "Method",
+    "Mix",
     "ModelAveraging",
+    "NeighbourUpdate",
     "Outer",
+    "OuterGossip",
     "Partial",
     "PostLocal",
     "RandomGaps",

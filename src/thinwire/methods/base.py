@@ -9,11 +9,11 @@ from thinwire.arrays import release
 from thinwire.compressors import Compressor, Identity, common_traits, segment_traits, tuned
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
-from thinwire.exchanges import AllReduce, AsynchronousServer, ChangeAdder, Exchange
+from thinwire.exchanges import AllReduce, AsynchronousServer, ChangeAdder, Exchange, Gather, Gossip
 from thinwire.layout import Granularity, Layout, Segments, Whole
-from thinwire.memory import EstimatingMemory, Memory, NoMemory
-from thinwire.methods.consensus import Consensus
+from thinwire.memory import EstimatingMemory, Memory, NoMemory, Trigger
 from thinwire.methods.late import Late
+from thinwire.methods.neighbours import NeighbourUpdate
 from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.server_updates import ServerUpdate
@@ -89,6 +89,7 @@ class ModelAveraging:
             in turn (sparse parameter averaging; Streaming DiLoCo).
         delay: local steps between an exchange and the step after which its result is applied.
         states: tensors of the local optimizer's state that are averaged too, each at its own period.
+        trigger: whether a worker has enough to say; it always does if not given.
 
     Raises:
         ConfigError: a part of the wrong kind, states where workers have no common mean, or an exchange that adds
@@ -106,6 +107,7 @@ class ModelAveraging:
     fragments: int = 1
     delay: int = 0
     states: tuple[SyncedState, ...] = ()
+    trigger: Trigger | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -131,6 +133,8 @@ class ModelAveraging:
                 f"states of the optimizer are averaged over all workers, who have no common mean under "
                 f"{self.exchange}; leave them out"
             )
+        _check_neighbours(self)
+        _check_trigger(self)
 
     def compressor_at(self, number: int) -> Compressor:
         """The compressor of the fragment's exchange ``number``, counted from 0."""
@@ -216,13 +220,12 @@ def _check_server(method: ModelAveraging) -> None:
     update, exchange = method.update, method.exchange
     if isinstance(update, ServerUpdate) != isinstance(exchange, AsynchronousServer):
         raise ConfigError(
-            f"update={update} does not go with exchange={exchange}: an asynchronous server works with "
-            "Follow and ElasticFollow only, and these two work with no other exchange"
+            f"update={update} does not go with exchange={exchange}: an asynchronous server works with updates that "
+            "have a server's side only (Follow, ElasticFollow, Downpour), and these work with no other exchange"
         )
     if not isinstance(update, ServerUpdate):
         return
-    if update.needs_exact and not (isinstance(method.compressor, Identity) and isinstance(method.memory, NoMemory)):
-        raise ConfigError(f"{update} sends parameters as they are; leave out the compressor and the memory")
+    _check_exact(method, update.needs_exact)
     if method.fragments > 1 or method.delay or method.states:
         raise ConfigError("fragments, delay and states have no meaning with an asynchronous server; leave them out")
 
@@ -242,9 +245,38 @@ def _check_partial(method: ModelAveraging) -> None:
         )
 
 
+def _check_neighbours(method: ModelAveraging) -> None:
+    """What neighbours keep of each other must stay true."""
+    update, exchange = method.update, method.exchange
+    if not isinstance(update, NeighbourUpdate):
+        return
+    if update.needs_fixed_graph and isinstance(exchange, Gossip) and not exchange.is_fixed:
+        raise ConfigError(
+            f"{update} keeps a weighted sum of what its neighbours have said, which is not true of other neighbours, "
+            f"and {exchange.graph} has others in each exchange. Use update=Mix(), which sends models as they are, or a "
+            "graph that stays: Ring, Torus, Complete, Edges"
+        )
+    _check_exact(method, update.needs_exact)
+    if update.needs_exact and method.delay:
+        raise ConfigError(f"{update} takes the place of what was done meanwhile; leave out the delay")
+
+
+def _check_exact(method: ModelAveraging, needs_exact: bool) -> None:
+    is_exact = isinstance(method.compressor, Identity) and isinstance(method.memory, NoMemory)
+    if needs_exact and not (is_exact and method.warm_up is None and method.trigger is None):
+        raise ConfigError(f"{method.update} sends parameters as they are; leave out the compressor and the memory")
+
+
+def _check_trigger(method: ModelAveraging) -> None:
+    if method.trigger is not None and not isinstance(method.exchange, Gather | Gossip):
+        raise ConfigError(
+            f"under {method.exchange} every worker has to send something; a trigger goes with Gather and Gossip"
+        )
+
+
 def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
     """Where no mean is common to all, something else must bring the workers' models together, and only there."""
-    seeks_consensus = isinstance(method, ModelAveraging) and isinstance(method.update, Consensus)
+    seeks_consensus = isinstance(method, ModelAveraging) and isinstance(method.update, NeighbourUpdate)
     of_all = method.exchange.workers_agree or isinstance(method.exchange, AsynchronousServer)
     if not of_all and not seeks_consensus:
         raise ConfigError(
@@ -253,8 +285,8 @@ def _check_common(method: "GradientAveraging | ModelAveraging") -> None:
         )
     if seeks_consensus and of_all:
         raise ConfigError(
-            f"Consensus adds up all means, and {method.exchange} rounds each of them to f32, so that the models "
-            "would drift; use exchange=Gossip(graph=Complete()), which has the same neighbours and loses nothing"
+            f"an update for gossip adds up all means, and {method.exchange} rounds each of them to f32, so that the "
+            "models would drift; use exchange=Gossip(graph=Complete()), which has the same neighbours and loses nothing"
         )
 
 

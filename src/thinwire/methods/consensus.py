@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,11 @@ class Consensus:
     """
 
     gamma: float = 1.0
+
+    needs_fixed_graph: ClassVar[bool] = True
+    """The weighted sum is of the same neighbours' messages."""
+    needs_exact: ClassVar[bool] = False
+    """What a message leaves out is in the next."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -17,7 +17,11 @@ from thinwire.payloads import Payload
 
 @runtime_checkable
 class ServerUpdate(Update, Protocol):
-    """An update whose aggregate is the server's model; the server merges each message as it comes."""
+    """An update whose aggregate is the server's model; the server merges each message as it comes.
+
+    What the server remembers beside its model is a state, as a worker's is: it is saved with the model, and goes on
+    with it.
+    """
 
     @property
     def answers_before(self) -> bool:
@@ -29,8 +33,16 @@ class ServerUpdate(Update, Protocol):
         """Whether the worker must send exactly what it means: no compressor, no memory."""
         ...
 
-    def merge(self, model: Tensor, message: Payload, num_workers: int) -> None:
-        """Move the server's ``model`` (f32 ``[d]``) in place by one worker's message."""
+    def begin(self, model: Tensor) -> State:
+        """What the server remembers beside its initial ``model`` (f32 ``[d]``, not kept); often nothing."""
+        ...
+
+    def merge(self, model: Tensor, message: Payload, num_workers: int, state: State) -> None:
+        """Move the server's ``model`` (f32 ``[d]``) and its state in place by one worker's message."""
+        ...
+
+    def shared(self, model: Tensor, state: State) -> Tensor:
+        """What is evaluated, and what training ends with: the model, or a vector of the state."""
         ...
 
 
@@ -60,9 +72,17 @@ class Follow:
         """The server's model."""
         return state["reference"].copy_(aggregate.mean)
 
-    def merge(self, model: Tensor, message: Payload, num_workers: int) -> None:
+    def begin(self, model: Tensor) -> State:
+        """Nothing."""
+        return {}
+
+    def merge(self, model: Tensor, message: Payload, num_workers: int, state: State) -> None:
         """``model -= q / P``."""
         message.add_to(model, -1.0 / num_workers)
+
+    def shared(self, model: Tensor, state: State) -> Tensor:
+        """The model."""
+        return model
 
 
 @register
@@ -106,9 +126,17 @@ class ElasticFollow:
         """``x_i - alpha (x_i - centre)``."""
         return local().lerp_(aggregate.mean, self._rate(aggregate.num_vectors))
 
-    def merge(self, model: Tensor, message: Payload, num_workers: int) -> None:
+    def begin(self, model: Tensor) -> State:
+        """Nothing."""
+        return {}
+
+    def merge(self, model: Tensor, message: Payload, num_workers: int, state: State) -> None:
         """``centre += alpha (x_i - centre)``."""
         model.lerp_(message.to_dense(), self._rate(num_workers))
+
+    def shared(self, model: Tensor, state: State) -> Tensor:
+        """The model."""
+        return model
 
     def _rate(self, num_workers: int) -> float:
         return self.beta / num_workers if self.alpha is None else self.alpha

@@ -85,7 +85,7 @@ class ServerActor:
             )
         size = desk.enter(rank)
         others = {name: each for name, each in desk.untrained.items() if self._digests[name] != digests.get(name)}
-        return size, desk.names, to_bytes({**others, **desk.shared_parameters()})
+        return size, desk.names, to_bytes({**others, **desk.parameters()})
 
     async def exchange(self, rank: int, sequence: int, size: int, message: bytes) -> tuple[Any, ...]:
         """See :meth:`thinwire.ray.desk.Desk.exchange`; the reply comes when there is one for this worker."""

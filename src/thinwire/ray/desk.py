@@ -46,7 +46,7 @@ class Desk:
             saved = None
         size = plan.num_workers if saved is None else saved["server"]["counters"]["size"]
         self._server = Server(plan.method, model, size=size)
-        trained = self._server.shared_parameters()
+        trained = self._server.parameters()
         self._others = {name: each.detach() for name, each in named_tensors(model).items() if name not in trained}
         self._turn = self._server.begin(plan.until)
         self._seats = {rank: Seat() for rank in range(plan.num_workers)}
@@ -70,6 +70,10 @@ class Desk:
     def untrained(self) -> dict[str, Tensor]:
         """All else that the model has, by name: read it only."""
         return self._others
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The model that workers go on from, by name; read it only."""
+        return self._server.parameters()
 
     def shared_parameters(self) -> dict[str, Tensor]:
         """The trained parameters as they are now, by name; read them only."""

@@ -31,6 +31,7 @@ from thinwire.payloads.entries import num_entries
 from thinwire.random import Key
 from thinwire.staging import Verdict
 from thinwire.steps import Steps, checked
+from thinwire.worker.moment import Moment
 from thinwire.worker.parameters import flatten_any, unflatten_any
 from thinwire.worker.step_times import StepClock, TimedSender
 
@@ -185,7 +186,7 @@ class Channel:
 
     def run(
         self, x: Handed, compressor: Compressor, finite: bool | Verdict, number: int, is_watched: bool = False,
-        forgets: bool = False,
+        forgets: bool = False, moment: Moment | None = None,
     ) -> Steps[Outcome]:  # fmt: skip
         """Exchange ``x``; nothing is remembered before :meth:`accept`. If it is watched the outcome has what was meant.
 
@@ -195,13 +196,12 @@ class Channel:
         A worker that left an exchange would leave the others waiting: one whose vector is not finite takes part
         with the offending entry, which makes the mean non-finite, so that every worker raises at the same step.
         """
-        ctx = Context(
-            self.rank, self.size, self.key.fold("exchange", number, "rank", self.rank),
-            self._context.segments, self._context.max_num_bytes, self.layout, self._context.kinds, self._context.device,
-            is_watched or self._reads_sent, self.params, number,
-        )  # fmt: skip
+        moment = Moment(turn=number) if moment is None else moment
+        key, is_read = self.key.fold("exchange", number, "rank", self.rank), is_watched or self._reads_sent
+        ctx = replace(self._context, key=key, keeps_sent=is_read, number=moment.turn, params=self.params)
         own = copy_of(x.look()) if is_watched else None
-        remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, x if forgets else None)
+        kept, threshold = x if forgets else None, moment.threshold(self.method)
+        remembering = MemorySender(compressor, self.method.memory, self.memory, is_watched, kept, threshold)
         sender: Sender = remembering if self.clock is None else TimedSender(remembering, self.clock)
         exchange, unfit = self.method.exchange, NonfiniteSender(compressor)
         if isinstance(finite, Verdict):
@@ -248,8 +248,8 @@ class Channel:
         method, memory = self.method, self.method.memory
         if not isinstance(method, ModelAveraging) or not isinstance(method.update, Outer) or self.rounding:
             return False
-        if self.device != CPU:
-            return False  # an accelerator has no kernel for it
+        if self.device != CPU or method.trigger is not None:
+            return False  # an accelerator has no kernel for it, and a trigger must see the vector
         if not isinstance(memory, StreamingMemory) or not memory.can_stream(compressor, self._context.segments):
             return False
         return self.can_forget(compressor) and all(param.is_contiguous() for param in self.params)

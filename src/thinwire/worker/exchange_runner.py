@@ -12,6 +12,7 @@ from thinwire.staging import Verdict
 from thinwire.steps import Steps
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.layer_report import ExchangeWatcher
+from thinwire.worker.moment import Moment
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +40,8 @@ class ExchangeRunner:
     """Bytes handed to the exchange so far, encoded."""
     counts_union: bool = field(init=False, default=False)
     """Whether :attr:`union_density` is counted, in a pass over every mean."""
+    lr: float = field(init=False, default=0.0)
+    """The optimizer's learning rate, the largest of its groups."""
     union_density: float | None = field(init=False, default=None)
     """The share of entries that are not 0 in the last mean."""
     weight: float = field(init=False, default=1.0)
@@ -60,7 +63,8 @@ class ExchangeRunner:
         is_watched = self.watcher is not None and self.watcher.is_due(turn, self.rank)
         compressor = channel.method.compressor_at(turn)
         forgets = forgets and not is_watched and channel.can_forget(compressor)
-        outcome = yield from channel.run(x, compressor, finite, number, is_watched, forgets)
+        moment = Moment(turn, self.num_steps, self.lr)
+        outcome = yield from channel.run(x, compressor, finite, number, is_watched, forgets, moment)
         return replace(outcome, aggregate=outcome.aggregate.scaled(self.weight)) if self.weight != 1.0 else outcome
 
     def count(self, outcome: Outcome) -> None:

@@ -19,6 +19,7 @@ from thinwire.methods import Method, ModelAveraging, ServerUpdate, check_method
 from thinwire.payloads import Dense, Payload
 from thinwire.steps import Steps, as_it_is, receive_any, send
 from thinwire.worker.exchange_runner import check_same
+from thinwire.worker.keeper import by_parameter
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ class Server:
         kinds = frozenset[int]().union(*(relayed_kinds(each, segments) for each in method.all_compressors()))
         # Replaced by each message, never written to: an answer may still hold the one before.
         self._model = copy_of(self.layout.flatten(list(named.values())))
+        self._state = self._update.begin(self._model)
         self._reader = MessageReader(self.layout.numel, kinds, self._model.device)
         self.num_merged = 0
         self._counts = [0] * size
@@ -89,9 +91,13 @@ class Server:
         """Messages of others that were merged between a worker's answer and its next message, on average."""
         return self._staleness_sum / max(1, self.num_merged)
 
-    def shared_parameters(self) -> dict[str, Tensor]:
-        """The model by parameter name, as views of it."""
+    def parameters(self) -> dict[str, Tensor]:
+        """The model that workers go on from, by parameter name, as views of it."""
         return self.layout.unflatten(self._model)
+
+    def shared_parameters(self) -> dict[str, Tensor]:
+        """What is trained, by parameter name, as views: the model, or what the method makes of it (an average)."""
+        return self.layout.unflatten(self._update.shared(self._model, self._state))
 
     @torch.no_grad()
     def serve(self, until: int, quotas: Sequence[int] | None = None) -> Steps[None]:
@@ -193,7 +199,7 @@ class Server:
         return self._longest
 
     def state_dict(self) -> dict[str, Any]:
-        """The model by parameter name, and the counts."""
+        """The model by parameter name, what the update remembers beside it, and the counts."""
         counters = {
             "num_merged": self.num_merged,
             "counts": list(self._counts),
@@ -202,7 +208,7 @@ class Server:
             "size": self.size,
             "method": repr(self.method),
         }
-        return {"counters": counters, "tensors": dict(self.shared_parameters())}
+        return {"counters": counters, "tensors": self.parameters(), "update": by_parameter(self._state, self.layout)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.
@@ -212,11 +218,13 @@ class Server:
         """
         counters, tensors = saved["counters"], saved["tensors"]
         check_same(counters, {"method": repr(self.method), "size": self.size}, "server")
-        own = self.shared_parameters()
-        if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in tensors.items()}:
+        remembered = saved.get("update", {})
+        own, state = self.parameters(), by_parameter(self._state, self.layout)
+        if _shapes(own) != _shapes(tensors) or _shapes(state) != _shapes(remembered):
             raise ConfigError("the saved state is of another model: names or shapes of its parameters differ")
-        for name, view in own.items():
-            view.copy_(tensors[name])
+        for views, values in ((own, tensors), (state, remembered)):
+            for name, view in views.items():
+                view.copy_(values[name])
         self.num_merged = counters["num_merged"]
         self._counts = list(counters["counts"])
         self._fetched_at = list(counters["fetched_at"])
@@ -224,11 +232,12 @@ class Server:
 
     def _merge(self, turn: Turn, source: int, payload: Payload, size: int) -> None:
         merged = copy_of(self._model)
-        self._update.merge(merged, payload, size)
+        state = {name: copy_of(tensor) for name, tensor in self._state.items()}
+        self._update.merge(merged, payload, size, state)
         if not is_finite(merged):
             turn.offender = payload
             return
-        self._model = merged
+        self._model, self._state = merged, state
         staleness = self.num_merged - self._fetched_at[source]
         self._staleness_sum += staleness
         self.max_staleness = max(self.max_staleness, staleness)
@@ -256,3 +265,7 @@ class Server:
 def needs_server(method: Method) -> bool:
     """Whether one more process must hold the model."""
     return isinstance(method.exchange, AsynchronousServer)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

@@ -78,9 +78,9 @@ class Worker:
         check_local_steps(method, optimizer, size)
         trained = Trained(model, optimizer)
         check_gradients(method, optimizer, trained.named)
-        self._lr = largest_lr(optimizer)
         self.runner = ExchangeRunner(method, self.rank, self.size, operator.index(seed))
         """What counts and reports; a driver may ask for more of either."""
+        self.runner.lr = largest_lr(optimizer)
         self.exchanged = Exchanged(method, trained.named, self.rank, self.size, Key(self.runner.seed))
         self.agreement = Agreement(method, trained, self.exchanged)
         """On what all train; a driver that has compared how they begin says so there."""
@@ -239,7 +239,7 @@ class Worker:
             "num_steps": self.num_steps,
             "num_exchanges": self.num_exchanges,
             "message_bytes": self.message_bytes,
-            "lr": self._lr,
+            "lr": self.runner.lr,
             "union_density": self.runner.union_density,
             "pending": [None if each.pending is None else each.pending.due for each in self.channels],
             "exchanged": list(self.layout.names),
@@ -265,7 +265,7 @@ class Worker:
         self.agreement.leaves_at = counters.get("leaves_at")
         self.exchanged.exchanged_at = list(counters.get("exchanged_at", [-1] * len(self.channels)))
         self.exchanged.stands = False
-        self._lr = counters["lr"]
+        self.runner.lr = counters["lr"]
         runner = self.runner
         runner.num_steps, runner.num_exchanges = counters["num_steps"], counters["num_exchanges"]
         runner.message_bytes, runner.union_density = counters["message_bytes"], counters["union_density"]
@@ -293,7 +293,7 @@ class Worker:
         self.exchanged.exchanged_at = [self.num_steps] * len(self.channels)
 
     def _notice_lr_drop(self) -> None:
-        lr, before = largest_lr(self.optimizer), self._lr
-        self._lr = lr
+        lr, before = largest_lr(self.optimizer), self.runner.lr
+        self.runner.lr = lr
         if self.method.reset_memory and lr < 0.5 * before:
             self.exchanged.reset_memory()

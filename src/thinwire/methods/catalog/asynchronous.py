@@ -7,11 +7,15 @@ from thinwire.layout import Granularity, Whole
 from thinwire.methods.base import Method, ModelAveraging
 from thinwire.methods.catalog.parts import MEMORIES, Remember, quantizer, sparsifier
 from thinwire.methods.catalog.row import CatalogEntry, entry
+from thinwire.methods.downpour import AveragedCentre, Downpour
 from thinwire.methods.options import Density, Fraction
 from thinwire.methods.schedules import Every, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow
 
 _BETA = Fraction(0.9)
+_MOMENTUM = Fraction(0.99)
+_PER_MILLE = Fraction(0.001)
+_EASGD = "Zhang, Choromanska, LeCun 2015, supplement"
 
 
 @entry(
@@ -70,4 +74,58 @@ def easgd_async(
     return ModelAveraging(schedule=Every(every), exchange=AsynchronousServer(staleness), update=update)
 
 
-ROWS: tuple[CatalogEntry, ...] = (local_sgd_async, qsparse_async, easgd_async)
+@entry(
+    name="downpour",
+    paper="Dean et al. 2012; " + _EASGD,
+    summary="f32 displacements of tau steps of its own clock, each of which a server takes up in full",
+    differs_from_paper="the learning rate is one for all entries, as in the second paper, where the first takes "
+    "Adagrad's at the server",
+)
+def downpour(every: int = 1, staleness: int | None = None) -> Method:
+    """What workers do, summed as it comes."""
+    return ModelAveraging(schedule=Every(every), exchange=AsynchronousServer(staleness), update=Downpour())
+
+
+@entry(
+    name="mdownpour",
+    paper=_EASGD,
+    summary="as downpour after every step; the server's steps have Nesterov momentum",
+    differs_from_paper="written as torch's SGD with nesterov: the server's model is the point that looks ahead; the "
+    "learning rate that a gradient is multiplied by is the worker's",
+)
+def mdownpour(momentum: Fraction = _MOMENTUM, staleness: int | None = None) -> Method:
+    """Gradients as they come, to a server that has the momentum."""
+    return ModelAveraging(exchange=AsynchronousServer(staleness), update=Downpour(momentum=momentum))
+
+
+@entry(
+    name="adownpour",
+    paper=_EASGD,
+    summary="as downpour; what is evaluated is the mean of the server's models so far",
+)
+def adownpour(every: int = 1, staleness: int | None = None) -> Method:
+    """A centre averaged over time."""
+    update = AveragedCentre(Downpour())
+    return ModelAveraging(schedule=Every(every), exchange=AsynchronousServer(staleness), update=update)
+
+
+@entry(
+    name="mvadownpour",
+    paper=_EASGD,
+    summary="as downpour; what is evaluated is a moving average of the server's models",
+)
+def mvadownpour(every: int = 1, rate: Fraction = _PER_MILLE, staleness: int | None = None) -> Method:
+    """A centre averaged over the last 1 / rate messages."""
+    update = AveragedCentre(Downpour(), rate=rate)
+    return ModelAveraging(schedule=Every(every), exchange=AsynchronousServer(staleness), update=update)
+
+
+ROWS: tuple[CatalogEntry, ...] = (
+    local_sgd_async,
+    qsparse_async,
+    easgd_async,
+    downpour,
+    mdownpour,
+    adownpour,
+    mvadownpour,
+)

@@ -1,36 +1,36 @@
 """Other routes: gossip, trees, owners of shards, islands, a server that compresses what it sends."""
 
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from thinwire.compressors import QSGD, Compressor, Identity, SharedSeedRandK, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import AllReduce, Gossip, Hierarchical, ParameterServer, SparseReduceScatter, Tree
-from thinwire.exchanges.graphs import Complete, Graph, Ring, Torus
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
+from thinwire.methods.catalog.gossip import FIXED, GRAPHS, AnyShape, Shape
 from thinwire.methods.catalog.parts import sparsifier
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.consensus import Consensus
+from thinwire.methods.neighbours import Mix
 from thinwire.methods.options import Density
 from thinwire.methods.schedules import Every
 
-Shape: TypeAlias = Literal["ring", "torus", "complete"]
 _ONE_PERCENT = Density(0.01)
-_GRAPHS: dict[str, Graph] = {"ring": Ring(), "torus": Torus(), "complete": Complete()}
 
 
 @entry(
     name="d-psgd",
     paper="Lian et al. 2017",
-    summary="f32 models to the neighbours in a graph; each takes the weighted mean",
+    summary="f32 models to the neighbours in a graph, or to one worker at a time in a graph that changes; each takes "
+    "the weighted mean",
     differs_from_paper="mixes after the gradient step, where the paper evaluates the gradient before and adds it "
     "after mixing",
 )
-def d_psgd(graph: Shape = "ring", every: int = 1) -> Method:
+def d_psgd(graph: AnyShape = "ring", every: int = 1) -> Method:
     """Exact models, averaged with those of the neighbours."""
-    return ModelAveraging(
-        schedule=Every(every), exchange=Gossip(graph=_GRAPHS[graph]), update=Consensus(gamma=1.0)
-    )  # fmt: skip
+    exchange = Gossip(graph=GRAPHS[graph])
+    update = Consensus(gamma=1.0) if exchange.is_fixed else Mix()
+    return ModelAveraging(schedule=Every(every), exchange=exchange, update=update)
 
 
 @entry(
@@ -53,7 +53,7 @@ def choco(
     """Compressed differences to the neighbours, which keep track of each other."""
     compressor = _difference(select, density, k, values, levels)
     return ModelAveraging(
-        schedule=Every(every), compressor=compressor, exchange=Gossip(graph=_GRAPHS[graph]),
+        schedule=Every(every), compressor=compressor, exchange=Gossip(graph=FIXED[graph]),
         update=Consensus(gamma=0.1 if gamma is None else gamma),
     )  # fmt: skip
 
