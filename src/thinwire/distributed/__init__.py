@@ -9,6 +9,7 @@ from thinwire.distributed.guard import ReplicaGuard
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.optimizer import DistributedOptimizer
 from thinwire.distributed.serving import serve
+from thinwire.distributed.sharded import ShardedGradients, compress_fsdp
 from thinwire.distributed.step_hooks import synchronize
 from thinwire.distributed.store_rounds import Deadline, RoundSettings, StoreSynchronizer, synchronize_by_store
 from thinwire.distributed.synchronizer import Synchronizer
@@ -25,11 +26,13 @@ __all__ = [
     "NothingCompressed",
     "ReplicaGuard",
     "RoundSettings",
+    "ShardedGradients",
     "SlowerThanDense",
     "StoreSynchronizer",
     "Synchronizer",
     "Transport",
     "compress_ddp",
+    "compress_fsdp",
     "serve",
     "synchronize",
     "synchronize_by_store",
