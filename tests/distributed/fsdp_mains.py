@@ -28,7 +28,7 @@ class Setting:
 
     method: str | None
     kind: str = "plain"
-    """How the model is used: plain, twice in a forward, recomputed, or with a layer that some steps leave out."""
+    """How the model is used: plain, twice in a forward, recomputed, partly frozen, or compressed between shards too."""
     accumulate: int = 1
     syncs: bool = False
     """Whether gradients are reduced in every part of an accumulated step."""
@@ -48,6 +48,7 @@ EQUAL = {
     "twice": Setting("sgd", kind="twice"),
     "recomputed": Setting("sgd", kind="recomputed"),
     "left out": Setting("sgd", kind="left out"),
+    "between shards too": Setting("sgd", kind="between shards too"),
     "reduced in f32": Setting("sgd", precision=MixedPrecisionPolicy(torch.bfloat16, torch.float32)),
 }
 """Without compression these have the bits of FSDP2's own averaging."""
@@ -111,7 +112,7 @@ def local(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: (t.to_local() if isinstance(t, DTensor) else t).detach().clone() for n, t in tensors.items()}
 
 
-def made(setting: Setting, mesh: DeviceMesh) -> tuple[nn.Sequential, torch.optim.Optimizer, ShardedGradients | None]:
+def made(setting: Setting, mesh: DeviceMesh) -> tuple[Any, torch.optim.Optimizer, ShardedGradients | None]:
     model = network()
     if setting.kind == "left out":
         model[2].weight.requires_grad_(False)
@@ -119,6 +120,8 @@ def made(setting: Setting, mesh: DeviceMesh) -> tuple[nn.Sequential, torch.optim
     handle = None
     if setting.method is not None:
         handle = thinwire.compress_fsdp(model, setting.method, mesh=mesh, policy=setting.policy, seed=5)
+        if setting.kind == "between shards too":
+            thinwire.compress_shards(model, gradients="sgd")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
     return model, optimizer, handle
 

@@ -59,6 +59,34 @@ def test_the_bits_are_those_of_the_simulated_method_on_shards(name: str, found: 
             assert torch.equal(param, model[key.replace(".", "_")].detach()), key
 
 
+@pytest.mark.parametrize("name", ["cut", "cut 1bit", "cut qsgd"])
+def test_a_saved_state_goes_on_with_the_bits_of_one_that_was_not_interrupted(
+    name: str, found: list[dict[str, Any]]
+) -> None:
+    straight = {"cut": "topk", "cut 1bit": "1bit", "cut qsgd": "qsgd"}[name]
+    for each in found:
+        assert each[name]["counts"] == each[straight]["counts"]
+        assert all(torch.equal(each[name]["model"][key], each[straight]["model"][key]) for key in each[name]["model"])
+
+
+def test_gradients_that_are_thrown_away_leave_the_memory_as_it_was(found: list[dict[str, Any]]) -> None:
+    for each in found:
+        before, after = each["skipped"]["memories"][1:3]
+        assert after["num_steps"] == before["num_steps"] == 2
+        assert before["tensors"].keys() == after["tensors"].keys()
+        assert all(torch.equal(before["tensors"][key], after["tensors"][key]) for key in before["tensors"])
+        assert any(tensor.any() for tensor in before["tensors"].values())
+
+
+def test_every_shard_has_a_memory_of_its_own_size(found: list[dict[str, Any]]) -> None:
+    for each in found:
+        residuals = each["topk"]["memories"][0]["tensors"]
+        shapes = {f"memory.residual.{key}": param.shape for key, param in each["topk"]["model"].items()}
+        assert {key: tensor.shape for key, tensor in residuals.items() if tensor.numel()} == {
+            key: shape for key, shape in shapes.items() if shape.numel()
+        }
+
+
 def simulated(setting: mains.Setting) -> list[list[Worker]]:
     """For each shard a simulation of its replicas, whose gradients are those of the replica's whole model."""
     assert setting.method is not None
@@ -99,7 +127,8 @@ def reduced(model: nn.Sequential, setting: mains.Setting, step: int, replica: in
         model.zero_grad()
         for part in range(setting.accumulate):
             mains.loss_of(mains.runner(model, setting.kind, step), step, replica * SHARDS + shard, part).backward()
-        each.append({key.replace(".", "_"): p.grad.clone() for key, p in model.named_parameters() if p.grad is not None})
+        grads = {key: param.grad for key, param in model.named_parameters()}
+        each.append({key.replace(".", "_"): grad.clone() for key, grad in grads.items() if grad is not None})
     return {key: (each[0][key] + each[1][key]) / SHARDS for key in each[0]}
 
 

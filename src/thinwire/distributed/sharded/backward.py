@@ -27,9 +27,15 @@ class Backward:
         """There is a sign of a backward pass; of one that failed before its end nothing more is heard.
 
         Raises:
-            ConfigError: it is one of those within another that recompute activations.
+            ConfigError: it is one of those within another that recompute activations, or there is none.
         """
         task = torch._C._current_graph_task_id()
+        if task == -1:
+            raise ConfigError(
+                "gradients are reduced outside of a backward pass, as schedules of torch.distributed.pipelining do, "
+                "and nothing tells when that ends; call backward() yourself, or use thinwire.synchronize with "
+                'group=mesh["replicate"]'
+            )
         if task == self._task:
             return
         _refuse_reentrant()
@@ -48,7 +54,7 @@ def _refuse_reentrant() -> None:
     while frame is not None:
         if frame.f_code is CheckpointFunction.backward.__code__:
             raise ConfigError(
-                "activation checkpointing with use_reentrant=True makes backward passes within the backward pass, whose "
-                "end nothing tells; give checkpoint(..., use_reentrant=False)"
+                "activation checkpointing with use_reentrant=True makes backward passes within the backward pass, and "
+                "nothing tells its end; give checkpoint(..., use_reentrant=False)"
             )
         frame = frame.f_back

@@ -99,9 +99,9 @@ class ShardExchange:
             where = repr(first_nonfinite_parameter(spoilt.channel, spoilt.outcome))
         return NumericsError(
             f"NaN or inf in the gradient of at least one replica, in {where}, found at step "
-            f"{self.runner.num_steps + 1}; no memory has taken anything of it. Lower the learning rate, clip gradients, "
-            "or look for bad input data; a GradScaler that is to skip such steps must be given to compress_fsdp as "
-            "scaler="
+            f"{self.runner.num_steps + 1}; no memory has taken anything of it. Lower the learning rate, clip "
+            "gradients, or look for bad input data; a GradScaler that is to skip such steps must be given to "
+            "compress_fsdp as scaler="
         )
 
     def hold(self) -> None:

@@ -1,7 +1,6 @@
 """What takes over the gradients of a sharded model: the handle of ``compress_fsdp``."""
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -199,8 +198,9 @@ class ShardedGradients:
     def state_dict(self) -> dict[str, Any]:
         """The memory of this process's shard by parameter name, and the counters; it loads with ``weights_only=True``.
 
-        It is each process's own: one file for each, or :func:`thinwire.distributed.sharded.dcp_state`. Take it between
-        steps: an exchange whose gradients wait to be applied is not in it.
+        It is each process's own, a file for each; for other meshes there is
+        :func:`thinwire.distributed.sharded.dcp_state.dcp_state`. Take it between steps: an exchange whose gradients
+        wait to be applied is not in it.
         """
         if self._exchange.settling.are_any_written:
             self._exchange.settle()
@@ -232,7 +232,7 @@ class ShardedGradients:
             if name.startswith("memory.") and "#" not in name and tensor.shape != own.shape:
                 raise ConfigError(
                     f"{name!r} was saved of a shard of {tuple(tensor.shape)}, and here it is {tuple(own.shape)}: the "
-                    "model is sharded otherwise; load a checkpoint of thinwire.distributed.sharded.dcp_state instead"
+                    "model is sharded otherwise; load a checkpoint of dcp_state instead, with load_dcp_state"
                 )
         self._exchange.forget()
         self._buckets.load(tensors, cuts)

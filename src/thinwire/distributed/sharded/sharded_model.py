@@ -17,8 +17,8 @@ from thinwire.errors import ConfigError
 from thinwire.worker.parameters import check_device, local_part, named_parameters, plain_name
 
 _SHARD_IT = (
-    'shard it within islands, fully_shard(layer, mesh=mesh["shard"]) for each layer and the model, and give the mesh\'s '
-    'other dimension here, mesh=mesh["replicate"]'
+    'shard it within islands, fully_shard(layer, mesh=mesh["shard"]) for each layer and the model, and give the '
+    'mesh\'s other dimension here, mesh=mesh["replicate"]'
 )
 
 
@@ -101,13 +101,13 @@ def layers_of(model: object) -> dict[str, Any]:
     layers: dict[str, Any] = {name: each for name, each in model.named_modules() if isinstance(each, FSDPModule)}
     if not layers:
         raise ConfigError(
-            f"{type(model).__name__} is not sharded by FSDP2; {_SHARD_IT}. For a model in DistributedDataParallel there "
-            "is thinwire.compress_ddp, for a plain one thinwire.synchronize"
+            f"{type(model).__name__} is not sharded by FSDP2; {_SHARD_IT}. For a model in DistributedDataParallel "
+            "there is thinwire.compress_ddp, for a plain one thinwire.synchronize"
         )
     if any(getattr(each, "set_all_reduce_hook", None) is None for each in layers.values()):
         raise ConfigError(
-            f"FSDP2 of torch {torch.__version__} has no set_all_reduce_hook, by which gradients are taken over; install "
-            "a newer torch, or use thinwire.synchronize"
+            f"FSDP2 of torch {torch.__version__} has no set_all_reduce_hook, by which gradients are taken over; "
+            "install a newer torch, or use thinwire.synchronize"
         )
     return layers
 
