@@ -21,7 +21,7 @@ class BackwardEnd:
 
     def expect(self) -> None:
         """Call it while a hook has the last bucket: DDP then asks for its own callback, and ours comes after that."""
-        _queue(lambda: _queue(self._after_ddp))
+        queue_after_others(self._after_ddp)
 
     def fail(self, error: Exception) -> None:
         """What is to be raised; the first one counts. Any thread may call it, before DDP gets the bucket back."""
@@ -38,6 +38,11 @@ class BackwardEnd:
 def is_inside_backward() -> bool:
     """Whether the engine runs, so that it can be asked to call back."""
     return torch._C._current_graph_task_id() != -1
+
+
+def queue_after_others(callback: Callable[[], None]) -> None:
+    """Call it at the end of the backward pass, after all that was to be called then before the end began."""
+    _queue(lambda: _queue(callback))
 
 
 def _queue(callback: Callable[[], None]) -> None:

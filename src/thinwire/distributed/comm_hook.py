@@ -68,7 +68,7 @@ def compress_ddp(
         thinwire.compress_ddp(model, "signtopk:density=1%")
     """
     ddp = ddp_in(model)
-    product = on_gradients(_parsed(method))
+    product = on_gradients(parsed_method(method))
     is_second = _had_hook(ddp)
     refuse_unfit(ddp)
     options = HandleOptions(seed=seed, guard=guard, layer_report=layer_report, profile=profile, links=links)
@@ -94,7 +94,12 @@ def can_overlap(method: Method) -> bool:
     return True
 
 
-def _parsed(method: object) -> Method:
+def parsed_method(method: object) -> Method:
+    """The method that a string says, or that was given.
+
+    Raises:
+        ConfigError: neither.
+    """
     if isinstance(method, str):
         return parse_method(method)
     if isinstance(method, GradientAveraging | ModelAveraging):

@@ -11,6 +11,7 @@ from thinwire.arrays import empty
 from thinwire.errors import ConfigError
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.keeper import by_parameter
+from thinwire.worker.parameters import local_part
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +104,8 @@ class _Mark:
         now = self.param.grad
         if self.is_gone or now is None or (now is not self.grad and not self.may_move):
             return False
-        return (now is self.grad and now._version == self.grad_version) or bool(now.any())
+        # Of a sharded one the local part tells: all that hold a replica of it decide alike.
+        return (now is self.grad and now._version == self.grad_version) or bool(local_part(now).any())
 
 
 class Settling:
@@ -120,10 +122,13 @@ class Settling:
         self._before: dict[str, tuple[Tensor, Tensor | None, int]] = {}
         self._marks: dict[str, _Mark] = {}
 
-    def begin(self, named: Mapping[str, Tensor]) -> None:
-        """These parameters' gradients are handed over."""
+    def begin(self, named: Mapping[str, Tensor], *, are_new: bool = False) -> None:
+        """These parameters' gradients are handed over.
+
+        If they ``are_new``, no gradient that is there is one of before.
+        """
         for name, param in named.items():
-            grad = param.grad
+            grad = None if are_new else param.grad
             self._before[name] = param, grad, 0 if grad is None else grad._version
 
     def hold(self, held: Sequence[Held]) -> None:
