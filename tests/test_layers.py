@@ -55,8 +55,8 @@ READS_ENVIRONMENT = {"experiments/launch.py", "distributed/addresses.py"}
 MANY_OPTIONS = {"cli", "methods"}
 """Where a parameter is an option of the user's: of a command, or of a method string."""
 MANY_ARGUMENTS = {
-    "synchronize", "synchronize_by_store", "fault_tolerant", "compress_ddp", "compress_fsdp", "DistributedOptimizer.__init__",
-    "AsyncTraining.__init__",
+    "synchronize", "synchronize_by_store", "fault_tolerant", "compress_ddp", "compress_fsdp",
+    "DistributedOptimizer.__init__", "AsyncTraining.__init__",
 }  # fmt: skip
 """The entrances for a training script, whose options all have defaults."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef

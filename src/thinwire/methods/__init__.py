@@ -1,14 +1,6 @@
 """Methods of the literature as products of parts."""
 
-from thinwire.methods.base import (
-    GradientAveraging,
-    Method,
-    ModelAveraging,
-    check_method,
-    fitted,
-    is_dense,
-    num_exchanges,
-)
+from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
 from thinwire.methods.catalog import (
     CATALOG,
     CatalogEntry,
@@ -22,6 +14,7 @@ from thinwire.methods.consensus import Consensus
 from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.downpour import AveragedCentre, Downpour
 from thinwire.methods.elastic import Elastic
+from thinwire.methods.fitting import check_method, fitted, is_dense, num_exchanges
 from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.late import Late
 from thinwire.methods.neighbours import Mix, NeighbourUpdate, OuterGossip
