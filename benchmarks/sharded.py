@@ -16,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 
 import thinwire
 from thinwire.compressors import QSGD
+from thinwire.exchanges import Gather
 from thinwire.layout import Chunks
 from thinwire.memory import ErrorFeedback
 from thinwire.methods import GradientAveraging
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import hsdp
 
 WITH_MEMORY = GradientAveraging(
-    memory=ErrorFeedback(), compressor=QSGD(bits=4, norm="max", scaled=True), granularity=Chunks(256)
+    memory=ErrorFeedback(), compressor=QSGD(bits=4, norm="max", scaled=True), exchange=Gather(), granularity=Chunks(256)
 )
 CASES: dict[str, dict[str, Any] | None] = {
     "dense": None,

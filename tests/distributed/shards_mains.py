@@ -17,12 +17,13 @@ import thinwire
 from thinwire.compressors import QSGD
 from thinwire.distributed import CompressedShards, DensePolicy, Transport
 from thinwire.errors import ConfigError
+from thinwire.exchanges import Gather
 from thinwire.layout import Chunks
 from thinwire.memory import ErrorFeedback
 from thinwire.methods import GradientAveraging
 
 WITH_MEMORY = GradientAveraging(
-    memory=ErrorFeedback(), compressor=QSGD(bits=4, norm="max", scaled=True), granularity=Chunks(64)
+    memory=ErrorFeedback(), compressor=QSGD(bits=4, norm="max", scaled=True), exchange=Gather(), granularity=Chunks(64)
 )
 EVERYTHING: dict[str, Any] = {"gradients": WITH_MEMORY, "weights": "qsgd:bits=4", "weight_differences": True}
 

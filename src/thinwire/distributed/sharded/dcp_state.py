@@ -187,7 +187,7 @@ def _room(handle: ShardedGradients, mesh: DeviceMesh, name: str, size: torch.Siz
 
 
 def _placed(local: Tensor, mesh: DeviceMesh, placements: tuple[Any, Any], shape: torch.Size) -> Tensor:
-    stride = torch.empty(shape, device="meta").stride()
+    stride = torch.empty(shape, dtype=local.dtype, device="meta").stride()
     return DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
 
 

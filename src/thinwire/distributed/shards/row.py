@@ -1,5 +1,6 @@
 """A shard of a layer as FSDP2 sends it, one parameter after another, and the vector that is compressed for it."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class Row:
     @staticmethod
     def of(names: Sequence[str], sizes: Sequence[int], buckets: BucketChannels, device: torch.device) -> "Row":
         """The row of parameters in FSDP2's order, of so many entries each."""
-        begin = dict(zip(names, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
+        begin = dict(zip(names, itertools.accumulate(sizes, initial=0), strict=False))
         numel = dict(zip(names, sizes, strict=True))
         ordered = sorted(names, key=lambda name: name in buckets.dense)
         layout = Layout(tuple(ordered), tuple(torch.Size([numel[name]]) for name in ordered))
@@ -123,7 +124,7 @@ class Rows:
 
     def check_order(self, flat: Tensor) -> None:
         """Raise :class:`ConfigError` if FSDP2 sends something else than these parameters in this order."""
-        starts = torch.tensor([0, *self.sizes.values()]).cumsum(0).tolist()
+        starts = itertools.accumulate(self.sizes.values(), initial=0)
         for name, start in zip(self.names, starts, strict=False):
             own = local_part(self._model.params[name].detach()).reshape(-1)
             sent = flat[start : start + own.numel()]
