@@ -101,7 +101,7 @@ OTHERS: list[tuple[Exchange, Compressor, Memory]] = [
     (Directed(direction=FrozenLamb(freeze=2)), Sign(), ErrorFeedback()),
     (Accumulating(rate=0.125), RandK(k=3, unbiased=True), Shift(0.125)),
     (Accumulating(ParameterServer(downlink=FEW)), TopK(k=3), EF21()),
-    (Accumulating(restart=0.3), RandK(k=3, unbiased=True), Change()),
+    (Accumulating(restart=0.1), RandK(k=3, unbiased=True), Change()),
     (IntegerSum(), Identity(), NoMemory()),
     (LeaderSupport(), TopK(k=3), LowPass()),
     (TableSum(bits=2, granularity=6), Identity(), ErrorFeedback()),

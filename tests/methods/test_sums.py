@@ -98,7 +98,7 @@ def test_integers_never_overflow_and_more_workers_than_they_have_room_for_are_re
         (found, *_) = crew.exchange([torch.full((8,), sign * 1e20)] * 5)
         # 25 of the unit from each: clipped, and of the right sign.
         assert bool((found.mean * sign > 0).all())
-        assert float(found.mean.abs().max()) < 1.0
+        assert float(found.mean.abs().max()) < 10.0
     for format, most in (("int8", 127), ("int16", 32767)):
         exchange = IntegerSum(format)  # type: ignore[arg-type]
         assert exchange.largest(most) == 1
@@ -165,7 +165,7 @@ def test_thc_sends_the_mean_of_its_messages_and_remembers_the_rest(size: int) ->
 
 
 def test_codes_are_unbiased_where_nothing_is_clipped() -> None:
-    draws, vectors = 800, list(torch.randn(2, 64, generator=torch.Generator().manual_seed(9)))
+    draws, vectors = 250, list(torch.randn(2, 64, generator=torch.Generator().manual_seed(9)))
     results = []
     for seed in range(draws):
         (found, *_) = Party(parse_method("thc:memory=none,tail=0.01%"), 2, 64, seed).exchange(vectors)
