@@ -85,14 +85,16 @@ class Bowls:
         self.num_steps = 0
 
     def step(self) -> None:
-        for rank, model in enumerate(self.crew.models):
-            found = gradient(model.x.detach().double().numpy(), rank, self.num_steps)
-            model.x.grad = torch.from_numpy(found).float()
+        for rank, x in enumerate(self.vectors()):
+            x.grad = torch.from_numpy(gradient(x.detach().double().numpy(), rank, self.num_steps)).float()
         self.crew.simulation.run([worker.step() for worker in self.crew.workers])
         self.num_steps += 1
 
+    def vectors(self) -> list[nn.Parameter]:
+        return [next(model.parameters()) for model in self.crew.models]
+
     def models(self) -> Matrix:
-        return torch.stack([each.x.detach().double() for each in self.crew.models]).numpy()
+        return torch.stack([x.detach().double() for x in self.vectors()]).numpy()
 
 
 def start(size: int) -> Matrix:
@@ -157,8 +159,8 @@ def test_slow_weights_move_by_the_mean_alone_and_come_together(graph: str) -> No
         np.testing.assert_allclose(bowls.models().mean(axis=0), mean, rtol=0, atol=2e-6)
     apart = np.abs(bowls.models() - bowls.models().mean(axis=0)).max()
     assert apart > 1e-2
-    for model in bowls.crew.models:
-        model.x.grad = None
+    for x in bowls.vectors():
+        x.grad = None
     for _ in range(150):
         bowls.crew.simulation.run([worker.step() for worker in bowls.crew.workers])
     stood = bowls.models()
