@@ -136,7 +136,7 @@ def test_what_sparta_cannot_average_is_refused() -> None:
         {"exchange": Gather()},
     ):
         with pytest.raises(ConfigError, match=r"Partial\(\)"):
-            replace(sparta, **wrong)  # type: ignore[arg-type]
+            replace(sparta, **wrong)
 
 
 def sixteen_bins(x: Array) -> Array:
@@ -242,7 +242,7 @@ def test_outer_gradients_are_weighted_by_their_norm_and_their_mean_is_clipped(
 def test_weights_and_norms_that_cannot_be_are_refused() -> None:
     for given in ({"max_norm": 0.0}, {"weights": "norm", "mean": "contributors"}):
         with pytest.raises(ConfigError, match=r"above 0|leave out mean=contributors"):
-            Gather(**given)  # type: ignore[arg-type]
+            Gather(**given)
 
 
 def test_dilocox_sends_factors_in_four_bits_whose_product_counts_one_period_later() -> None:

@@ -119,7 +119,9 @@ def test_a_parameter_that_made_no_step_on_one_worker_counts_as_zeros_there() -> 
         backward(model, rank, 0)
     (first, *_) = crew.models[1].parameters()
     first.grad = None
-    own = 0.1 * next(crew.models[0].parameters()).grad  # type: ignore[operator]
+    grad = next(crew.models[0].parameters()).grad
+    assert grad is not None
+    own = 0.1 * grad.clone()
     crew.simulation.run([worker.step() for worker in crew.workers])
     assert not crew.workers[1].optimizer.state.get(first)
     kept: Any = crew.workers[0].optimizer.state[next(crew.models[0].parameters())]["exp_avg"]
@@ -162,9 +164,10 @@ def test_what_an_optimizer_keeps_is_known_before_its_first_step() -> None:
 
 def test_what_cannot_be_averaged_is_refused() -> None:
     method, model = parse_method("des-loc"), small_model()
-    for options in ({}, {"momentum": 0.9}):
+    for momentum in (0.0, 0.9):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
         with pytest.raises(ConfigError, match="SGD has no exp_avg"):
-            Worker(method, model, torch.optim.SGD(model.parameters(), lr=0.1, **options), rank=0, size=2, seed=0)
+            Worker(method, model, optimizer, rank=0, size=2, seed=0)
     worker = Worker(method, model, torch.optim.Adam(model.parameters()), rank=0, size=2, seed=0)
     with pytest.raises(ConfigError, match="optimizer's state, which cannot be proposed first"):
         Rounds(worker)
