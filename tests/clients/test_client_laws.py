@@ -24,8 +24,8 @@ from thinwire.steps import AllGather, Steps
 from thinwire.wire import decode, encode
 
 METHODS = (
-    "sgd", "qsgd", "topk:k=2", "dgc:density=20%", "signtopk:k=2,every=3", "qsparse:density=30%,every=5",
-    "diloco:every=2", "ef-signsgd:every=2,exchange=server", "topk:k=2,residual_dtype=bf16",
+    "sgd", "qsgd", "ef-sgd:k=2", "topk:k=2", "dgc:density=20%", "signtopk:k=2,every=3", "qsparse:density=30%,every=5",
+    "diloco:every=2", "ef-signsgd:every=2,exchange=server", "ef-sgd:k=2,residual_dtype=bf16",
 )  # fmt: skip
 PARTIAL = (Uniform(4), Independent(0.5), Cyclic(3))
 
@@ -63,7 +63,7 @@ def test_so_they_are_in_whatever_way_all_take_part(method: str, way: Participati
     check_equal(session(method, None, tmp_path / "one"), session(method, everyone, tmp_path / "other"))
 
 
-@pytest.mark.parametrize("method", ["sgd", "topk:k=2", "topk:k=2,every=2"])
+@pytest.mark.parametrize("method", ["sgd", "ef-sgd:k=2", "topk:k=2,every=2"])
 def test_buffers_go_with_the_client(method: str, tmp_path: Path) -> None:
     task = WithBuffers(batch_size=3)
     everyone = Clients(count=4, participation=Uniform(4))
@@ -84,7 +84,7 @@ def test_a_client_finds_its_own_buffers_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("absent", ["keep", "drop:2"])
 @pytest.mark.parametrize("way", PARTIAL, ids=str)
-@pytest.mark.parametrize("method", ["qsgd", "topk:k=2", "signtopk:k=2,every=3", "diloco:every=2"])
+@pytest.mark.parametrize("method", ["qsgd", "ef-sgd:k=2", "signtopk:k=2,every=3", "diloco:every=2"])
 def test_what_goes_on_has_the_bits_of_what_never_stopped(
     method: str, way: Participation, absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +114,7 @@ def test_what_goes_on_has_the_bits_of_what_never_stopped(
 
 
 @pytest.mark.parametrize("way", PARTIAL, ids=str)
-@pytest.mark.parametrize("method", ["topk:k=1", "topk:k=1,every=3", "signtopk:k=2,every=2"])
+@pytest.mark.parametrize("method", ["ef-sgd:k=1", "topk:k=1,every=3", "signtopk:k=2,every=2"])
 def test_what_was_done_is_in_the_model_or_owed(method: str, way: Participation, tmp_path: Path) -> None:
     """x_0 - x_T = sum over clients of (D - m) / (mean number of participants)."""
     task = Springs()
@@ -123,9 +123,9 @@ def test_what_was_done_is_in_the_model_or_owed(method: str, way: Participation, 
     list(trained.records())
     moved = begun - shared(trained).double()
     done, debt = 0.1 * sum(task.sums.values(), torch.zeros(NUMEL, dtype=torch.float64)), owed(trained)
-    if "every" not in method:  # memories of gradients are in units of a gradient
+    if method.startswith("ef-sgd"):  # memories of gradients are in units of a gradient
         debt = 0.1 * debt
-    assert float(debt.norm()) > 0.3
+    assert float(debt.norm()) > 0.1
     assert torch.allclose(moved, (done - debt) / way.mean_size(12), atol=2e-5)
 
 
@@ -177,7 +177,7 @@ def test_gradients_of_those_present_move_all_alike(way: Participation, tmp_path:
     """Optimizer and model are common, memories are in units of a gradient; plain numpy again."""
     task, count = Springs(batch_size=6), 8
     clients = Clients(count=count, participation=way)
-    trained = session("topk:k=3", clients, tmp_path, task, steps=60, optimizer="sgd:momentum=0.5", evaluate_every=30)
+    trained = session("ef-sgd:k=3", clients, tmp_path, task, steps=60, optimizer="sgd:momentum=0.5", evaluate_every=30)
     x, speed, memory = shared(trained).double().numpy().copy(), np.zeros(NUMEL), np.zeros((count, NUMEL))
     goals = [task.places[each.shard].double().mean(0).numpy() for each in trained.batches]
     number = held = 0
@@ -213,7 +213,7 @@ def heard(trained: Session) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("way", PARTIAL, ids=str)
-@pytest.mark.parametrize("method", ["topk:k=2", "topk:k=2,every=2", "qsparse:density=30%,every=2,exchange=gather"])
+@pytest.mark.parametrize("method", ["ef-sgd:k=2", "topk:k=2,every=2", "qsparse:density=30%,every=2,exchange=gather"])
 def test_bytes_are_those_of_the_messages(method: str, way: Participation, tmp_path: Path) -> None:
     trained = session(method, Clients(count=12, participation=way), tmp_path, steps=16)
     lengths = heard(trained)

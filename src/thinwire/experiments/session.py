@@ -129,7 +129,7 @@ class Session:
                 self.crew.train(stop, self._stepper.program)
                 return
             seats = [Seat(worker, self.batches[worker.rank], worker.rank) for worker in self.workers]
-            programs = [self._stepper.program(seat, stop) for seat in seats]
+            programs = [self._stepper.program(seat, stop, stop) for seat in seats]
             if self.server:
                 programs.append(self.server.serve(self._num_messages(stop)))
             self.engine.run(programs)

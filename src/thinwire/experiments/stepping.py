@@ -64,8 +64,14 @@ class Stepper:
         self.computing_s: dict[int, float] = {}
         """Time of forward and backward so far, by rank."""
 
-    def program(self, seat: Seat, stop: int) -> Steps[None]:
-        """The steps of a worker up to step ``stop``; of an asynchronous one until its server pauses it."""
+    def program(self, seat: Seat, stop: int, evaluated_at: int) -> Steps[None]:
+        """The steps of a worker up to step ``stop``; of an asynchronous one until its server pauses it.
+
+        Args:
+            seat: of the worker.
+            stop: a number of steps.
+            evaluated_at: the step at which the model is evaluated next, ``stop`` or later.
+        """
         worker = seat.worker
         asynchronous, shared = needs_server(self._method), can_share(self._method, worker.model)
         while asynchronous or worker.num_steps < stop:
@@ -79,7 +85,7 @@ class Stepper:
             if self._comparison.engine == "processes":
                 seconds = time.perf_counter() - begun_s
             self.computing_s[worker.rank] = self.computing_s.get(worker.rank, 0.0) + seconds
-            self._health.look(worker, step, stop)
+            self._health.look(worker, step, evaluated_at)
             if worker.rank == 0 and self._averager is not None:
                 self._averager.take(step, worker.shared_parameters())
             for group in worker.optimizer.param_groups:

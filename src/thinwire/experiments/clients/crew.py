@@ -67,17 +67,17 @@ class ClientCrew:
         self.seats: list[Seat] = []
         """Who sits where in the present round."""
 
-    def train(self, stop: int, program: Callable[[Seat, int], Steps[None]]) -> None:
+    def train(self, stop: int, program: Callable[[Seat, int, int], Steps[None]]) -> None:
         """All rounds up to step ``stop``, which may lie within one.
 
         Args:
             stop: a number of steps.
-            program: of a worker, up to a step.
+            program: of a worker, up to a step, before an evaluation at another one.
         """
         while self._num_steps < stop:
             if self._num_steps >= self.log.ends_at:
                 self._begin_round()
-            self._engine.run([program(seat, min(stop, self.log.ends_at)) for seat in self.seats])
+            self._engine.run([program(seat, min(stop, self.log.ends_at), stop) for seat in self.seats])
             if self._num_steps == self.log.ends_at:
                 self._end_round()
 
