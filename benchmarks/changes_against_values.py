@@ -80,6 +80,7 @@ def table(methods: Sequence[str], lrs: Sequence[float], steps: int, batch: int |
 def main(which: str) -> None:
     """One of the tables."""
     torch.set_num_threads(1)
+    methods: tuple[str, ...]
     if which == "full":
         methods = ("sgd", "qsgd:levels=1,granularity=whole", "diana:levels=1,granularity=whole")
         table(methods, (0.25, 0.5, 1.0, 2.0), 800, None)

@@ -208,7 +208,7 @@ def heard(trained: Session) -> list[list[int]]:
         found.extend(map(list, zip(*gathers, strict=True)))
         return results
 
-    trained.engine.run = listening  # type: ignore[method-assign]
+    trained.engine.run = listening  # type: ignore[method-assign, assignment]
     return found
 
 

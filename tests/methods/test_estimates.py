@@ -28,9 +28,15 @@ CENTRES = GENERATOR.normal(size=(SIZE, NUMEL))
 NOISE = GENERATOR.normal(size=(80, SIZE, NUMEL)) * 0.1
 
 
+def mean(vectors: Vector) -> Vector:
+    found: Vector = vectors.mean(axis=0)
+    return found
+
+
 def gradient(x: Vector, rank: int, step: int) -> Vector:
     """Of a quadratic of the worker's own, with noise that depends on the step."""
-    return CURVATURES[rank] * (x - CENTRES[rank]) + NOISE[step, rank]
+    found: Vector = CURVATURES[rank] * (x - CENTRES[rank]) + NOISE[step, rank]
+    return found
 
 
 def top(k: int) -> Operator:
@@ -49,7 +55,8 @@ def rand(k: int) -> Operator:
     def compress(x: Vector, rank: int, number: int) -> Vector:
         key = Key(SEED).fold("exchange", number, "rank", rank)
         drawn = RandK(k=k, unbiased=True).compress(torch.ones(NUMEL), key, Segments.whole(NUMEL)).to_dense()
-        return x * drawn.double().numpy()
+        found: Vector = x * drawn.double().numpy()
+        return found
 
     return compress
 
@@ -79,7 +86,7 @@ def ef21(state: State, grads: Vector, number: int) -> Vector:
     g = state["g"]
     for i in range(SIZE):
         g[i] += top(3)(grads[i] - g[i], i, number)
-    return g.mean(axis=0)
+    return mean(g)
 
 
 def ef21_sgdm(state: State, grads: Vector, number: int) -> Vector:
@@ -87,7 +94,7 @@ def ef21_sgdm(state: State, grads: Vector, number: int) -> Vector:
     for i in range(SIZE):
         v[i] = (1 - eta) * v[i] + eta * grads[i] if number else grads[i]
         g[i] += top(3)(v[i] - g[i], i, number)
-    return g.mean(axis=0)
+    return mean(g)
 
 
 def ef21_bc(state: State, grads: Vector, number: int) -> Vector:
@@ -105,7 +112,7 @@ def econtrol(state: State, grads: Vector, number: int) -> Vector:
         delta = top(3)(eta * e[i] + grads[i] - h[i], i, number)
         e[i] += grads[i] - h[i] - delta
         h[i] += delta
-    return h.mean(axis=0)
+    return mean(h)
 
 
 def diana(state: State, grads: Vector, number: int) -> Vector:
@@ -113,7 +120,8 @@ def diana(state: State, grads: Vector, number: int) -> Vector:
     m = np.stack([rand(6)(grads[i] - h[i], i, number) for i in range(SIZE)])
     g = h.mean(axis=0) + m.mean(axis=0)
     h += alpha * m
-    return g
+    found: Vector = g
+    return found
 
 
 def marina(state: State, grads: Vector, number: int) -> Vector:
@@ -135,7 +143,7 @@ def dasha(state: State, grads: Vector, number: int) -> Vector:
         else:
             g[i] += rand(6)(grads[i] - h[i] - a * (g[i] - h[i]), i, number)
         h[i] = grads[i]
-    return g.mean(axis=0)
+    return mean(g)
 
 
 @pytest.mark.parametrize(
