@@ -107,7 +107,7 @@ class TableSum:
         if isinstance(found, Sparse):
             return Aggregate(found.to_dense(), False, message.numel(), found, ctx.size)
         sizes = segments.offsets().diff().clamp(min=1).to(found.device)
-        scales = found * quantile(self.tail) / sizes.sqrt()
+        scales = found * quantile(self.tail) / sizes.to(torch.float32).sqrt()
         if not is_finite(scales):
             return Aggregate(intended * torch.inf, False, message.numel(), Dense(scales), ctx.size)
         rotation = common_key(ctx.key).fold("rotation").bits64()

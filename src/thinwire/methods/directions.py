@@ -3,7 +3,7 @@
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -157,16 +157,17 @@ def older(layout: Layout, state: State) -> State:
     return {f"age.{name}": state[f"age.{name}"] + 1 for name in layout.names}
 
 
-def spans(layout: Layout, ages: Sequence[A]) -> Iterator[tuple[A, int, int]]:
+def spans(layout: Layout, ages: Sequence[A]) -> list[tuple[A, int, int]]:
     """Runs of parameters that are alike in something, such as their age: it, and where they begin and end.
 
     Example:
         >>> layout = Layout(("a", "b", "c"), (torch.Size([2]), torch.Size([3]), torch.Size([1])))
-        >>> list(spans(layout, [7, 7, 0]))
+        >>> spans(layout, [7, 7, 0])
         [(7, 0, 5), (0, 5, 6)]
     """
-    start = 0
+    found, start = [], 0
     for age, run in itertools.groupby(zip(ages, layout.sizes, strict=True), key=operator.itemgetter(0)):
         stop = start + sum(size for _, size in run)
-        yield age, start, stop
+        found.append((age, start, stop))
         start = stop
+    return found
