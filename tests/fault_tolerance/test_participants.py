@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fault_threads import (
+    DEADLINE_S,
     Lighthouse,
     Member,
     begin,
@@ -413,3 +414,26 @@ def test_who_comes_takes_over_the_optimizer_that_all_have(lighthouse: Lighthouse
     assert all(torch.equal(each, kept[0]) for each in kept)
     assert torch.equal(new.shared(), old[0].shared())
     close_all([new, *old])
+
+
+@BOTH
+def test_who_is_late_for_the_last_exchange_finds_the_others_still_there(method: str, lighthouse: Lighthouse) -> None:
+    """Two of three are enough, but one is not: alone it could not end where they have ended."""
+    members = begin(lighthouse, 3, method, min_size=2)
+    end = (members[0].handle.num_steps // 3 + 4) * 3
+    have_met = threading.Event()
+
+    def train_to_the_end(member: Member, waits: bool) -> None:
+        with member.handle:
+            if waits:
+                have_met.wait(DEADLINE_S)
+            member.train(end)
+            if not waits and member.handle.participation.names == ("member-0", "member-1"):
+                have_met.set()
+
+    values(together([functools.partial(train_to_the_end, each, each is members[2]) for each in members]))
+    assert have_met.is_set()
+    assert members[2].handle.participation.num_heals >= 1
+    assert torch.equal(members[0].shared(), members[1].shared())
+    assert torch.equal(members[0].shared(), members[2].shared())
+    assert {member.handle.num_steps for member in members} == {members[0].handle.num_steps}

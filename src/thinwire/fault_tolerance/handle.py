@@ -19,7 +19,8 @@ from thinwire.worker import Worker
 class FaultTolerant:
     """Lets ``optimizer.step()`` also exchange; made by :func:`thinwire.fault_tolerant`.
 
-    As a context manager it flushes and closes at the end; an error that ends the block ends this participant alone.
+    As a context manager it flushes at the end, stays until the others have come to theirs, and closes; an error that
+    ends the block ends this participant alone.
     """
 
     def __init__(
@@ -127,10 +128,11 @@ class FaultTolerant:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Flush and close; after an error the others hear of it, and go on."""
+        """Flush, wait for the others and close; after an error the others hear of it, and go on."""
         try:
             if error is None and self._hooks.are_there:
                 self.flush()
+                self.session.finish()
         except BaseException as raised:
             error = raised
             raise

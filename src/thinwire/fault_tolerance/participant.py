@@ -86,6 +86,8 @@ class Participant:
         worker.agreement.has_begun = True  # compared whenever a quorum meets
         self.has_begun = False
         """Whether it has what all have in common."""
+        self.is_done = False
+        """Whether it has trained to its end."""
         self.applied: dict[str, Applied] = {}
         self.doubts: list[Doubt] = []
         self.last = Counted()
@@ -103,7 +105,7 @@ class Participant:
         """What it says of itself when a quorum meets."""
         return Standing(
             self.name, number, terms, self.has_begun, self.worker.num_exchanges, self.rounds.checksum(),
-            checksum(self._rest()), is_due,
+            checksum(self._rest()), is_due, self.is_done,
         )  # fmt: skip
 
     def common(self) -> Common:

@@ -84,6 +84,7 @@ class Session:
         self._crew: Crew | None = None
         self._num_failures = 0
         self._left = Traffic()
+        self._known: set[str] = set()
         self._is_over = False
         self.observe: Callable[[str, str], None] = lambda stage, detail: None
         """Is told which stage is reached: ``healed``, with what became of this participant's last message; ``begun``,
@@ -94,13 +95,16 @@ class Session:
         """What went over this participant's links for exchanges."""
         return self._left if self._crew is None else self._left + self._crew.transport.traffic
 
-    def exchange(self, *, is_due: bool, at_once: bool = False, skips: bool = False) -> bool:
+    def exchange(
+        self, *, is_due: bool, at_once: bool = False, skips: bool = False, limit_s: float | None = None
+    ) -> bool:  # fmt: skip
         """Until an exchange counts, or a meeting after which this participant has nothing to wait for.
 
         Args:
             is_due: whether this participant has something to exchange; if not it only joins.
             at_once: whether what comes back is applied now although the method applies it later.
             skips: whether gradients whose mean is not finite are no error, and nothing counts.
+            limit_s: how long nothing may count; the session's by default.
 
         Returns:
             Whether an exchange has counted here.
@@ -112,7 +116,7 @@ class Session:
         """
         if self._is_over:
             raise ConfigError("this handle is closed, or has ended with an error; make a new one")
-        deadline = time.monotonic() + self._options.limit_s
+        deadline = time.monotonic() + (self._options.limit_s if limit_s is None else limit_s)
         try:
             while True:
                 quorum = self._quorum(deadline)
@@ -128,6 +132,29 @@ class Session:
         except BaseException as error:
             self.abort(error)
             raise
+
+    def finish(self) -> None:
+        """Training has come to its end here. Stay until it has for all that are there: they may need this participant.
+
+        Who was late for the last exchange finds the others still there, and ends with the same common point. Those that
+        have taken part and are not there are waited for as long as one that is connected and says nothing.
+        """
+        assert self._options.links.timeout is not None
+        self.participant.is_done = True
+        deadline = time.monotonic() + self._options.links.timeout.total_seconds()
+        while not self._is_over:
+            self._num_failures += 1  # so that all meet
+            try:
+                self.exchange(is_due=False, limit_s=max(deadline - time.monotonic(), 0.0))
+            except WorkerError:
+                return  # those that are left are too few for anything to count
+            assert self._crew is not None
+            found = self._crew.conclusion
+            is_all = len(found.done) == self._crew.quorum.size
+            is_missed = bool(self._known.difference(self._crew.quorum.names)) and time.monotonic() < deadline
+            if found.goes_on or (is_all and not is_missed):
+                return
+            time.sleep(_PAUSE_S)
 
     def forget(self) -> None:
         """A state was loaded: at the next exchange all compare where they stand."""
@@ -180,7 +207,10 @@ class Session:
         crew = self._crew
         if crew is None or crew.quorum != quorum:
             crew = self._meet(quorum, is_due)
-            if not crew.conclusion.is_due:
+            found = crew.conclusion
+            if found.done and is_due and self.participant.rounds.precedes_step and quorum.rank in found.healing:
+                return False  # the others have made this step, and all further ones
+            if not found.is_due:
                 return None
         return self._attempt(crew, at_once, skips)
 
@@ -194,6 +224,7 @@ class Session:
         crew = gather_crew(self._membership, quorum, participant, self._options.links, self._options.terms, is_due)
         self._crew = crew
         self.participation = replace(self.participation, names=quorum.names)
+        self._known |= {*quorum.names}
         if crew.fate is not None:
             self.observe("healed", crew.fate)
             counted = int(crew.fate == "counted")

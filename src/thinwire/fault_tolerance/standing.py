@@ -22,6 +22,7 @@ class Standing:
         common: checksum of the common point.
         rest: checksum of what else the model holds: frozen parameters and buffers.
         is_due: whether it has something to exchange now.
+        is_done: whether it has trained to its end, and stays for those that have not.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Standing:
     common: int
     rest: int
     is_due: bool
+    is_done: bool = False
 
     def to_text(self) -> str:
         """For :meth:`of_text`."""
@@ -55,7 +57,7 @@ class Standing:
 
 _FIELDS = {
     "name": str, "number": str, "terms": str, "has_begun": bool, "num_exchanges": int, "common": int, "rest": int,
-    "is_due": bool,
+    "is_due": bool, "is_done": bool,
 }  # fmt: skip
 
 
@@ -69,6 +71,8 @@ class Conclusion:
         refused: those that cannot take part, and why.
         is_due: whether all exchange now.
         name: of what they do together, which no other quorum has.
+        done: those that have trained to their end.
+        goes_on: whether one trains on that was not behind.
     """
 
     leader: int
@@ -76,6 +80,8 @@ class Conclusion:
     refused: dict[int, str]
     is_due: bool
     name: str
+    done: tuple[int, ...] = ()
+    goes_on: bool = False
 
 
 def conclude(standings: Sequence[Standing], *, needs_all: bool = False) -> Conclusion:
@@ -107,6 +113,8 @@ def conclude(standings: Sequence[Standing], *, needs_all: bool = False) -> Concl
     return Conclusion(
         leader, healing, _refused(standings, leader), (all if needs_all else any)(each.is_due for each in standings),
         hashlib.blake2b(numbers.encode(), digest_size=8).hexdigest(),
+        tuple(rank for rank in ranks if standings[rank].is_done),
+        any(standings[rank].is_due for rank in ranks if rank not in healing),
     )  # fmt: skip
 
 
