@@ -52,13 +52,14 @@ def train(kind: dict[str, Any] | None, num_steps: int, seed: int) -> tuple[float
     model = hsdp.Decoder()
     for layer in (*model.blocks, model):
         fully_shard(layer)
+    own = sum(local_part(param.detach()).numel() for param in model.parameters())
     handle = None if kind is None else thinwire.compress_shards(model, seed=seed, **kind)
     hsdp.fit(model, text, seen, num_steps, seed)
     sent = (0, 0) if handle is None else handle.message_bytes
     loss = hsdp.held_out_loss(model, text, seen)
     if handle is not None:
         handle.close()
-    return loss, sent, sum(local_part(param.detach()).numel() for param in model.parameters())
+    return loss, sent, own
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
-"""The sharded example: the same bits as hybrid sharding, the same loss within the seeds, and true bytes."""
+"""The sharded example: the same bits as hybrid sharding, and true bytes."""
 
 import functools
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 def test_without_compression_a_transformer_has_the_bits_of_hybrid_sharding(found: list[dict[str, Any]]) -> None:
     for each in found:
-        ours, own = each["sgd 0"]["model"], each["plain 0"]["model"]
+        ours, own = each["sgd"]["model"], each["plain"]["model"]
         assert all(torch.equal(ours[name], own[name]) for name in own)
 
 
 def test_what_is_counted_is_what_the_links_carry(found: list[dict[str, Any]]) -> None:
     for each in found:
-        for name in ("sgd 0", "signtopk:density=1% 0"):
+        for name in ("sgd", "signtopk:density=10%"):
             for counted, carried in zip(each[name]["traffic"], each[name]["link"], strict=True):
                 assert counted > 0
                 assert abs(counted - carried) <= 0.01 * carried
-
-
-def test_one_percent_of_signs_ends_within_the_noise_of_seeds(found: list[dict[str, Any]]) -> None:
-    dense, thin = ([found[0][f"{m} {s}"]["loss"] for s in mains.SEEDS] for m in ("plain", "signtopk:density=1%"))
-    noise = max(dense) - min(dense)
-    assert statistics.fmean(thin) - statistics.fmean(dense) <= 2 * noise
