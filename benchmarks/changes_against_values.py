@@ -85,7 +85,7 @@ def main(which: str) -> None:
         methods = ("sgd", "qsgd:levels=1,granularity=whole", "diana:levels=1,granularity=whole")
         table(methods, (0.25, 0.5, 1.0, 2.0), 800, None)
     else:
-        methods = ("sgd", "ef21:k=2", "ef21-sgdm:k=2,momentum=0.9", "ef21-sgdm:k=2,momentum=0.99")
+        methods = ("sgd", "ef21:k=2", "ef21-sgdm:k=2,momentum=0.9")
         table(methods, (0.01, 0.03, 0.1, 0.3), 600, 1)
 
 
