@@ -1,6 +1,6 @@
 """Methods, optimizers and a crew of workers that the suites of the methods share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -66,8 +66,15 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 def suited(method: Method, optimizer: Optimizer) -> Optimizer:
     """The optimizer, or Adam for a method that averages what Adam remembers."""
-    averages_states = isinstance(method, ModelAveraging) and method.states
-    return OPTIMIZERS["adam"] if averages_states else optimizer
+    if not isinstance(method, ModelAveraging) or not method.states:
+        return optimizer
+
+    def adam(params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        held = list(params)
+        rate = optimizer(held).param_groups[0]["lr"]
+        return torch.optim.Adam(held, lr=min(rate, 0.01))
+
+    return adam
 
 
 class Crew:

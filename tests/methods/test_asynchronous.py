@@ -186,7 +186,7 @@ def test_parts_that_do_not_go_together_are_refused() -> None:
         ModelAveraging(exchange=AsynchronousServer())
     with pytest.raises(ConfigError, match="sends parameters as they are"):
         ModelAveraging(exchange=AsynchronousServer(), update=ElasticFollow(), compressor=QSGD(levels=3))
-    with pytest.raises(ConfigError, match="fragments and delay have no meaning"):
+    with pytest.raises(ConfigError, match="fragments, delay and states have no meaning"):
         ModelAveraging(exchange=AsynchronousServer(), update=Follow(), fragments=2)
     with pytest.raises(ConfigError, match="a staleness of at most -1"):
         AsynchronousServer(-1)

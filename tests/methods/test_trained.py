@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from method_cases import CATALOGUE, Crew, backward, bits, flat, small_model
+from method_cases import CATALOGUE, Crew, backward, bits, flat, small_model, suited
 from torch import Tensor, nn
 
 from thinwire import Simulation, Worker
@@ -262,7 +262,7 @@ def test_workers_that_do_not_begin_alike_are_refused(name: str) -> None:
         with torch.no_grad():
             next(models[1].parameters()).add_(shift)
         return [
-            Worker(method, model, momentum(model.parameters()), rank=rank, size=2, seed=seeds[rank])
+            Worker(method, model, suited(method, momentum)(model.parameters()), rank=rank, size=2, seed=seeds[rank])
             for rank, model in enumerate(models)
         ]
 

@@ -40,7 +40,7 @@ class RandomPairs:
 
     Example:
         >>> sorted(RandomPairs().arrows(3, 0, Key(0)))
-        [(0, 2), (2, 0)]
+        [(0, 1), (1, 0)]
     """
 
     def arrows(self, size: int, number: int, key: Key) -> Pairs:

@@ -154,7 +154,7 @@ def orthonormal_near(lines: Tensor) -> Tensor:
 
     Example:
         >>> found = orthonormal_near(torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]]))
-        >>> [0.6 < value < 1.3 for value in torch.linalg.svdvals(found)]
+        >>> [0.6 < value < 1.3 for value in torch.linalg.svdvals(found).tolist()]
         [True, True]
     """
     a, b, c = _QUINTIC

@@ -58,7 +58,7 @@ def fitted(method: Method, layout: Layout) -> tuple[Method, Segments]:
     Example:
         >>> from thinwire.methods import parse_method
         >>> layout = Layout(("w",), (torch.Size([100]),))
-        >>> fitted(parse_method("diana:select=random,density=25%"), layout)[0].memory
+        >>> fitted(parse_method("diana:density=25%"), layout)[0].memory
         Shift(rate=0.25)
     """
     segments = method.granularity.segments(layout)
