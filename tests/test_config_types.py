@@ -15,9 +15,11 @@ from thinwire.config import Share, from_json, registered, to_json
 from thinwire.errors import ConfigError, ThinwireError
 from thinwire.exchanges import Gossip
 from thinwire.exchanges.graphs import Complete, Edges, Torus
+from thinwire.experiments.clients.setting import Clients
 from thinwire.frontier.configurations import compressor_classes
 from thinwire.machines import Machines
 from thinwire.methods import parse_method
+from thinwire.methods.participation import Cyclic, Independent, Uniform
 from thinwire.methods.schedules import RandomGaps, Staggered
 from thinwire.methods.warm_up import WarmUp
 from thinwire.network import Link, Network
@@ -42,6 +44,7 @@ def instances() -> dict[str, Any]:
     made = [one for cls in compressor_classes() for one in instances_of(cls)[:1]]
     methods = [parse_method(name) for name in CATALOGUE]
     more = [Gossip(graph=Torus(2)), Edges(((0, 1),)), Complete(), RandomGaps(4), Staggered(4), WarmUp((TopK(k=1),), 1)]
+    more += [Clients(count=9, participation=way) for way in (Uniform(3), Independent(0.5), Cyclic(3))]
     return {type(part).__name__: part for whole in (*more, *methods, *made) for part in parts(whole)}
 
 
@@ -87,7 +90,7 @@ def test_links_and_machines_are_checked_alike(one: Any, field: str) -> None:
 
 
 def test_shares_are_where_they_are_meant_to_be() -> None:
-    assert {field for _, field in SHARES} == {"density", "sample"}
+    assert {field for _, field in SHARES} == {"density", "sample", "share"}
     assert len(SHARES) >= 11
 
 
@@ -99,7 +102,7 @@ def test_a_share_may_be_given_as_in_a_method_string(name: str, field: str) -> No
     for text, number in (("25%", 0.25), (" 0.125 ", 0.125)):
         assert dataclasses.replace(one, **{field: text}) == dataclasses.replace(one, **{field: number})
     for wrong in ("lots", "%", "1 %%", "200%", ""):
-        with pytest.raises(ConfigError, match=r"density|sample"):
+        with pytest.raises(ConfigError, match=r"density|sample|share"):
             dataclasses.replace(one, **{field: wrong})
 
 

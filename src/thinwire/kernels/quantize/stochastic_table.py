@@ -48,7 +48,7 @@ def rounding_variance(a: float, b: float) -> float:
 
     Example:
         >>> round(rounding_variance(-1.0, 1.0), 4)
-        0.484
+        0.4839
     """
     normal = NormalDist()
     mass = normal.cdf(b) - normal.cdf(a)
