@@ -12,6 +12,7 @@ from thinwire.files import StrPath
 from thinwire.report.columns import columns
 from thinwire.report.curves import LOG_SCALE
 from thinwire.report.document import Drawing, Page, figures, legend, name_cell, section, table, write_document
+from thinwire.report.formats import MISSING
 from thinwire.report.grids import head_row
 from thinwire.report.page import drawings_of
 from thinwire.report.side_by_side import (
@@ -125,7 +126,8 @@ def _on_axis(traces: Iterable[Mapping[str, Any]], values: str, is_log: bool) -> 
 def _alike(runs: Runs) -> str:
     """What is the same in all runs, of which nothing is compared but this."""
     first = next(iter(runs.values()))
-    return f"All runs are alike in {', '.join(settings_of(first))}."
+    known = [name for name, value in settings_of(first).items() if value != MISSING]
+    return f"All runs are alike in {', '.join(known)}."
 
 
 def _settings(runs: Runs, differing: Mapping[str, Mapping[str, str]]) -> str:

@@ -130,9 +130,15 @@ class CompressedShards:
 
     def _settle(self) -> None:
         """Of what no optimizer has taken, gradients that are still there will be; others were thrown away."""
-        for scatter in self.scatters.values():
+        kept: dict[str, bool] = {}
+        for layer, scatter in self.scatters.items():
             grads = [self.sharded.params[name].grad for name in scatter.rows.names]
-            if any(grad is not None and bool(local_part(grad).any()) for grad in grads):
+            parts = [local_part(grad) for grad in grads if grad is not None]
+            if not parts or any(part.numel() for part in parts):
+                kept[layer] = any(bool(part.any()) for part in parts)
+        for layer, scatter in self.scatters.items():
+            # Of a layer of which this process owns nothing it remembers the others' pieces, and no gradient can tell.
+            if kept.get(layer, any(kept.values())):
                 scatter.accept()
             else:
                 scatter.forget()
