@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from thinwire.distributed.probe import Subject
 from thinwire.errors import ConfigError, NumericsError
-from thinwire.methods import Method, parse_method
+from thinwire.methods import Method, ModelAveraging, parse_method
 from thinwire.simulator import Simulation
 from thinwire.staging import finish
 from thinwire.steps import AllReduce
@@ -53,7 +53,23 @@ def are_equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize("text", CATALOGUE)
+def needs_adam(text: str) -> bool:
+    """It divides, which has other bits there than on the CPU; what is exchanged of its state is an exact mean."""
+    method = parse_method(text)
+    return isinstance(method, ModelAveraging) and bool(method.states)
+
+
+@pytest.mark.parametrize("text", [text for text in CATALOGUE if needs_adam(text)])
+def test_states_of_an_optimizer_are_averaged_on_a_device(text: str) -> None:
+    plain = Crew(parse_method(text), SIZE).run(NUM_STEPS)
+    with working():
+        crew = Crew(parse_method(text), SIZE, model=on_device).run(NUM_STEPS)
+        assert not ORDER.races
+        for model, other in zip(crew.models, plain.models, strict=True):
+            torch.testing.assert_close(host(flat(model)), flat(other), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [text for text in CATALOGUE if not needs_adam(text)])
 def test_a_device_has_the_bits_of_the_cpu(text: str) -> None:
     """Parameters, bytes, all that is remembered, and where a state of the CPU leads."""
     method = parse_method(text)

@@ -13,6 +13,9 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.layout import State
 
+POINTS = ("reference", "start")
+"""What updates call, in their states, points that training goes on from: values that all have loaded are such."""
+
 
 @runtime_checkable
 class Update(Protocol):

@@ -10,6 +10,7 @@ from thinwire.exchanges import Aggregate
 from thinwire.layout import Layout
 from thinwire.memory import Handed
 from thinwire.methods import GradientAveraging, Method, ModelAveraging
+from thinwire.methods.updates import POINTS
 from thinwire.random import Key
 from thinwire.staging import Verdict
 from thinwire.worker.channel import Channel
@@ -150,7 +151,9 @@ class Exchanged:
         """These are the values of the common point; and of the parameters too, if it ``overwrites``."""
         if not values:
             return
-        self.keeper.fill({f"update.reference.{name}": value for name, value in values.items()})
+        points = {point for channel in self.channels for point in channel.update if point in POINTS}
+        for point in sorted(points):
+            self.keeper.fill({f"update.{point}.{name}": value for name, value in values.items()})
         self.keeper.fill({f"rounding.lost.{name}": torch.zeros_like(value) for name, value in values.items()})
         if overwrites:
             own = self.parameters()
