@@ -155,7 +155,7 @@ def fit(setting: Setting) -> Setting:
     """With an optimizer that has the moments that the method averages."""
     method = parse_method(setting.method)
     averages = isinstance(method, ModelAveraging) and method.states
-    if setting.method == "marina":  # what it compares are gradients of different samples
+    if setting.method in ("marina", "dasha"):  # what it compares are gradients of different samples
         return replace(setting, lr=0.01)
     return replace(setting, optimizer="adamw", lr=0.01) if averages else setting
 

@@ -123,7 +123,7 @@ class TableSum:
 
     def codes(self, rotated: Tensor, scales: Tensor, segments: Segments, ctx: Context) -> Codebook:
         """Rotated entries, clipped and rounded at random to the table."""
-        steps = torch.tensor(self.table(), dtype=torch.float32, device=rotated.device)
+        steps = torch.tensor(self.table(), dtype=torch.float32).to(rotated.device)
         ranges = per_entry(scales, segments)
         place = (rotated / torch.where(ranges > 0, ranges, 1.0)).clamp_(-1.0, 1.0).add_(1.0)
         place.mul_(self.granularity / 2.0)
@@ -147,7 +147,7 @@ class TableSum:
             [-3.0, 3.0]
         """
         first, most = parts[0], self.granularity * len(parts)
-        integers = torch.tensor(self.table(), dtype=torch.int32, device=first.codes.device)
+        integers = torch.tensor(self.table(), dtype=torch.int32).to(first.codes.device)
         total = sum((integers[unpack(part.codes, part.numel, part.width)] for part in parts[1:]),
                     integers[unpack(first.codes, first.numel, first.width)])  # fmt: skip
         packed = pack(total, max(1, most.bit_length()))
