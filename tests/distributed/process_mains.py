@@ -151,12 +151,16 @@ VARIANTS = (
 )
 
 
+GENTLE = ("marina", "dasha", "konecny-richtarik", "1bit-")
+"""Messages of more variance, or steps of more length, than a rate that suits gradients bears."""
+
+
 def fit(setting: Setting) -> Setting:
     """With an optimizer that has the moments that the method averages."""
     method = parse_method(setting.method)
     averages = isinstance(method, ModelAveraging) and method.states
-    if setting.method in ("marina", "dasha"):  # what it compares are gradients of different samples
-        return replace(setting, lr=0.01)
+    if setting.method.startswith(GENTLE):
+        return replace(setting, lr=0.001)
     return replace(setting, optimizer="adamw", lr=0.01) if averages else setting
 
 
