@@ -151,14 +151,8 @@ class BucketExchange:
     @torch.no_grad()
     def settle(self) -> None:
         """It is known what became of the last gradients."""
-        step = self._runner.num_steps + 1
-
-        def accept(channel: Channel, outcome: Outcome) -> None:
-            self._runner.accept(channel, outcome, step)
-            self._runner.num_steps = step
-
         with during(self._clock, "compress"):
-            self.settling.settle(accept)
+            self.settling.settle(self._runner)
 
     def forget(self) -> None:
         """The exchanges of this step, or those that wait, are as if they had not been."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -14,9 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from thinwire.distributed.backward_end import BackwardEnd, is_inside_backward
 from thinwire.distributed.bucket_exchange import BucketExchange, GradScaler, enabled
-from thinwire.distributed.buckets import BucketChannels, BucketSizes, parameter_of, plain_key
+from thinwire.distributed.buckets import BucketChannels, BucketSizes
 from thinwire.distributed.dense_policy import DensePolicy
 from thinwire.distributed.dense_watch import DenseWatch
+from thinwire.distributed.gradient_state import GradientState
 from thinwire.distributed.handle_options import HandleOptions
 from thinwire.distributed.hooked_model import BeforeForward, Detached
 from thinwire.distributed.interrupts import Interrupts
@@ -25,16 +25,16 @@ from thinwire.distributed.link_speed import measure_link
 from thinwire.distributed.pipeline import Pipeline
 from thinwire.distributed.replicas import guard_module
 from thinwire.distributed.starting_point import broadcast_parameters, common_terms
-from thinwire.distributed.step_notices import StepNotices, is_step_of_scaler
+from thinwire.distributed.step_notices import StepNotices, warn_of_scaler
 from thinwire.distributed.trained_model import TrainedModel
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, WorkerError
 from thinwire.methods import GradientAveraging
 from thinwire.network import Traffic
 from thinwire.random import Key
-from thinwire.worker.exchange_runner import ExchangeRunner, check_same
-from thinwire.worker.parameters import named_parameters, plain_name
-from thinwire.worker.resize import of_known, resized
+from thinwire.worker.exchange_runner import ExchangeRunner
+from thinwire.worker.parameters import named_parameters
+from thinwire.worker.resize import of_known
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
 
@@ -68,6 +68,7 @@ class CompressedGradients:
                 method, list(named_parameters(model.module)), policy.names_for(method, model.module, warns=rank == 0),
                 Key(options.seed).fold("ddp"), rank, size, self._clock, BucketSizes.of(model), self.transport.sums_stay,
             )  # fmt: skip
+            self._state = GradientState(self._runner, self._buckets, self.transport)
             guarded = None if guard is None else guard_module(guard, self.transport, model.module)
             self._exchange = BucketExchange(self._buckets, self._runner, enabled(scaler), guarded, self._clock)
             broadcast_parameters(self.transport, model.module)
@@ -224,13 +225,8 @@ class CompressedGradients:
         settling = self._exchange.settling
         if not settling.stepped(optimizer):
             return
-        if self._looks_for_scaler and is_step_of_scaler():
-            warnings.warn(
-                "a GradScaler makes this model's steps, and compress_ddp was not given it: the memory is in units of a "
-                "scale that changes, and a step that the scaler would skip is an error. Give it: "
-                "compress_ddp(model, method, scaler=scaler)",
-                stacklevel=2,
-            )
+        if self._looks_for_scaler:
+            warn_of_scaler("compress_ddp", "compress_ddp(model, method, scaler=scaler)")
         self._looks_for_scaler = False
         if settling.are_all_written:
             self._exchange.settle()
@@ -243,14 +239,7 @@ class CompressedGradients:
         """
         if self._exchange.settling.are_any_written:
             self._exchange.settle()
-        counters = {
-            **self._runner.identity(),
-            "num_steps": self.num_steps,
-            "message_bytes": self.message_bytes,
-            "link": [self.traffic.bytes_sent, self.traffic.bytes_received],
-            "buckets": self._buckets.cuts(),
-        }
-        return {"counters": counters, "tensors": self._buckets.tensors()}
+        return self._state.saved()
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.
@@ -258,18 +247,9 @@ class CompressedGradients:
         Raises:
             ConfigError: the state is of another rank, number of processes, seed, method or model.
         """
-        counters = saved["counters"]
-        check_same(counters, self._runner.identity(), "process")
-        tensors = {plain_key(name): tensor for name, tensor in saved["tensors"].items()}
-        cuts = [[plain_name(name) for name in cut] for cut in counters["buckets"]]
-        known = {parameter_of(name) for name in tensors}
-        unknown = known.union(*cuts) - set(self._trained.names)
-        if unknown:
-            raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(unknown)[:3])}")
+        found = self._state.read(saved, self._trained.names)
         self._exchange.forget()
-        self._buckets.load(tensors, cuts)
-        self._runner.num_steps, self._runner.message_bytes = counters["num_steps"], counters["message_bytes"]
-        self.transport.traffic = Traffic(*counters["link"])
+        self._state.take(found)
 
     def exchanged(self) -> dict[str, int]:
         """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""
@@ -282,10 +262,7 @@ class CompressedGradients:
             ConfigError: as :meth:`load_state_dict`, or the saved processes' models differ.
         """
         trained = of_known(self._trained.ids(), models)
-        state, _ = resized(self._runner.method, saved, trained, self.transport.rank, self.transport.size)
-        if self.transport.rank >= len(saved):
-            state["counters"]["link"] = [0, 0]
-        self.load_state_dict(state)
+        self.load_state_dict(self._state.resized(saved, trained))
 
     def close(self) -> None:
         """End the threads and the links; the model can be evaluated, copied and saved, and hooked anew.

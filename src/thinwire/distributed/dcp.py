@@ -55,15 +55,7 @@ def load_rank_state(
     Raises:
         ConfigError: no such checkpoint, nothing of thinwire in it, or a state of another training.
     """
-    if reader is None:
-        if checkpoint_id is None:
-            raise ConfigError("neither a folder nor a reader was given; give the one that was saved to")
-        reader = FileSystemReader(os.fspath(checkpoint_id))
-    source: Any = reader
-    try:
-        described = source.read_metadata().state_dict_metadata
-    except OSError as error:
-        raise ConfigError(f"{checkpoint_id} is no checkpoint of torch.distributed.checkpoint ({error})") from error
+    source, described = open_checkpoint(checkpoint_id, reader)
     sizes = {name: each.size for name, each in described.items() if name.startswith(_PREFIX)}
     if not sizes:
         raise ConfigError(f"the checkpoint has nothing of thinwire, only {', '.join(sorted(described)[:5])}")
@@ -71,13 +63,36 @@ def load_rank_state(
     def read(rank: int) -> bytes:
         name = _key(rank, len(sizes))
         contents = {name: torch.empty(sizes[name], dtype=torch.uint8)}
-        with warnings.catch_warnings():
-            # Each process reads what it needs by itself, so that not all need read the same; torch warns of that.
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            load(contents, storage_reader=source, no_dist=True)
+        read_alone(contents, source)
         return contents[name].numpy().tobytes()
 
     Parts(parts).load(read, len(sizes))
+
+
+def open_checkpoint(
+    checkpoint_id: StrPath | None, reader: StorageReader | None
+) -> tuple[StorageReader, Mapping[str, Any]]:
+    """What reads a checkpoint, and what is in it, by name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if reader is None:
+        if checkpoint_id is None:
+            raise ConfigError("neither a folder nor a reader was given; give the one that was saved to")
+        reader = FileSystemReader(os.fspath(checkpoint_id))
+    source: Any = reader
+    try:
+        return reader, source.read_metadata().state_dict_metadata
+    except OSError as error:
+        raise ConfigError(f"{checkpoint_id} is no checkpoint of torch.distributed.checkpoint ({error})") from error
+
+
+def read_alone(wanted: dict[str, Tensor], reader: StorageReader) -> None:
+    """Fill these tensors, by name: each process reads what it needs by itself, so that not all need read the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # torch warns of that
+        load(wanted, storage_reader=reader, no_dist=True)
 
 
 def _key(rank: int, size: int) -> str:

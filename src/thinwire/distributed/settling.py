@@ -10,6 +10,7 @@ from torch import Tensor
 from thinwire.arrays import empty
 from thinwire.errors import ConfigError
 from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.exchange_runner import ExchangeRunner
 from thinwire.worker.keeper import by_parameter
 from thinwire.worker.parameters import local_part
 
@@ -192,11 +193,12 @@ class Settling:
         is_unknown = bool(self._held) and not self._marks
         return is_unknown or any(not mark.is_dropped and mark.is_written for mark in self._marks.values())
 
-    def settle(self, accept: Callable[[Channel, Outcome], None]) -> None:
-        """Decide; the outcomes that count, for some parameters at least, are handed to ``accept``, one by one.
+    def settle(self, runner: ExchangeRunner) -> None:
+        """Decide; the outcomes that count, for some parameters at least, are accepted by ``runner``, one by one.
 
-        So no more than one next state is there beside the present one that it replaces.
+        So no more than one next state is there beside the present one that it replaces. They are a step, if any counts.
         """
+        step = runner.num_steps + 1
         everything = deque(self._held)
         marks = self._marks
         self.clear()
@@ -207,7 +209,8 @@ class Settling:
             if len(gone) < len(names):
                 held.complete(in_place=not gone)
                 give_back(held.channel, held.outcome, gone)
-                accept(held.channel, held.outcome)
+                runner.accept(held.channel, held.outcome, step)
+                runner.num_steps = step
 
     def clear(self) -> None:
         """Forget everything: channels stay as they were before the exchanges."""

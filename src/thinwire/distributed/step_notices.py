@@ -1,6 +1,7 @@
 """Hears of every step that an optimizer of the process makes."""
 
 import inspect
+import warnings
 import weakref
 from typing import Any, Protocol
 
@@ -38,7 +39,22 @@ class StepNotices:
         self._handle.remove()
 
 
-def is_step_of_scaler() -> bool:
+def warn_of_scaler(entrance: str, call: str) -> None:
+    """Warn if a ``GradScaler`` makes the present step, of which the handle has not been told.
+
+    Args:
+        entrance: what made the handle.
+        call: how it is told.
+    """
+    if _is_step_of_scaler():
+        warnings.warn(
+            f"a GradScaler makes this model's steps, and {entrance} was not given it: the memory is in units of a "
+            f"scale that changes, and a step that the scaler would skip is an error. Give it: {call}",
+            stacklevel=3,
+        )
+
+
+def _is_step_of_scaler() -> bool:
     """Whether a ``GradScaler`` that is enabled makes the present step.
 
     It leaves no mark on an optimizer that it steps, so it is looked for among the callers.

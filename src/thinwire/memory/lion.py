@@ -50,11 +50,7 @@ class LionMomentum:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0.0 <= self.beta1 < 1.0 or not 0.0 <= self.beta2 < 1.0:
-            raise ConfigError(
-                f"beta1 = {self.beta1}, beta2 = {self.beta2} were given; a running mean takes a factor from 0 to "
-                "below 1"
-            )
+        check_betas(self.beta1, self.beta2)
 
     def init(self, like: Tensor) -> State:
         """A mean of zeros."""
@@ -77,3 +73,11 @@ class LionMomentum:
     ) -> tuple[Payload, State]:
         """The message for the mean that is sent."""
         return compress_in_steps(self, x, compressor, key, segments, state)
+
+
+def check_betas(beta1: float, beta2: float) -> None:
+    """Raise :class:`ConfigError` unless both are factors of running means."""
+    if not 0.0 <= beta1 < 1.0 or not 0.0 <= beta2 < 1.0:
+        raise ConfigError(
+            f"beta1 = {beta1}, beta2 = {beta2} were given; a running mean takes a factor from 0 to below 1"
+        )

@@ -15,6 +15,7 @@ from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Context
 from thinwire.layout import Layout, State
+from thinwire.memory.lion import check_betas
 
 A = TypeVar("A")
 
@@ -90,10 +91,7 @@ class FrozenAdam:
 
 def check_adam(beta1: float, beta2: float, eps: float, freeze: int) -> None:
     """Raise :class:`ConfigError` unless the constants are some of Adam with a variance that is frozen."""
-    if not 0.0 <= beta1 < 1.0 or not 0.0 <= beta2 < 1.0:
-        raise ConfigError(
-            f"beta1 = {beta1}, beta2 = {beta2} were given; a running mean takes a factor from 0 to below 1"
-        )
+    check_betas(beta1, beta2)
     if not 0.0 < eps < math.inf:
         raise ConfigError(f"eps = {eps} was given; it must be above 0, or nothing is left to divide by")
     if freeze < 1:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from thinwire.arrays import blocks, copy_of, zeros
 from thinwire.config import check_types, register
-from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.layout import State
+from thinwire.methods.updates import check_outer
 
 
 @register
@@ -42,13 +42,7 @@ class Late:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not self.lr > 0.0 or not 0.0 <= self.momentum < 1.0:
-            raise ConfigError(
-                f"an outer step with lr {self.lr} and momentum {self.momentum} was given; "
-                "lr must be above 0 and momentum at least 0, below 1"
-            )
-        if self.nesterov and self.momentum == 0.0:
-            raise ConfigError("nesterov has no effect without momentum; give an outer momentum or leave it out")
+        check_outer(self.lr, self.momentum, self.nesterov)
 
     def init(self, params: Tensor) -> State:
         """The common point, its velocity and the mean that waits; the same of the worker's own, if it is eager."""

@@ -70,13 +70,7 @@ class Outer:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not self.lr > 0.0 or not 0.0 <= self.momentum < 1.0:
-            raise ConfigError(
-                f"an outer step with lr {self.lr} and momentum {self.momentum} was given; "
-                "lr must be above 0 and momentum at least 0, below 1"
-            )
-        if self.nesterov and self.momentum == 0.0:
-            raise ConfigError("nesterov has no effect without momentum; give an outer momentum or leave it out")
+        check_outer(self.lr, self.momentum, self.nesterov)
         if not 0.0 <= self.mix < 1.0:
             raise ConfigError(
                 f"mix = {self.mix} was given; it is the share of its own parameters that a worker keeps, 0 or more and "
@@ -107,3 +101,14 @@ class Outer:
             return reference
         own = local()
         return torch.lerp(reference, own, self.mix, out=own)
+
+
+def check_outer(lr: float, momentum: float, nesterov: bool) -> None:
+    """Raise :class:`ConfigError` unless these make an outer step."""
+    if not lr > 0.0 or not 0.0 <= momentum < 1.0:
+        raise ConfigError(
+            f"an outer step with lr {lr} and momentum {momentum} was given; "
+            "lr must be above 0 and momentum at least 0, below 1"
+        )
+    if nesterov and momentum == 0.0:
+        raise ConfigError("nesterov has no effect without momentum; give an outer momentum or leave it out")

@@ -5,21 +5,18 @@ the part that a process needs, however many processes there are and however they
 """
 
 import json
-import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.storage import StorageReader
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from thinwire.config import as_written_today
 from thinwire.distributed.buckets import parameter_of
+from thinwire.distributed.dcp import open_checkpoint, read_alone
 from thinwire.distributed.sharded.handle import ShardedGradients
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath
@@ -93,15 +90,7 @@ def load_dcp_state(
             belongs to the shards as they were.
     """
     _check_mesh(handle, mesh)
-    if reader is None:
-        if checkpoint_id is None:
-            raise ConfigError("neither a folder nor a reader was given; give the one that was saved to")
-        reader = FileSystemReader(os.fspath(checkpoint_id))
-    source: Any = reader
-    try:
-        described = source.read_metadata().state_dict_metadata
-    except OSError as error:
-        raise ConfigError(f"{checkpoint_id} is no checkpoint of torch.distributed.checkpoint ({error})") from error
+    source, described = open_checkpoint(checkpoint_id, reader)
     sizes = {name: each.size for name, each in described.items() if name.startswith(_PREFIX)}
     if _COMMON not in sizes:
         raise ConfigError(
@@ -123,10 +112,7 @@ def load_dcp_state(
                 wanted[name] = torch.empty(sizes[name], dtype=dtype)
         else:
             wanted[name] = _room(handle, mesh, name.removeprefix(_PREFIX), sizes[name], dtype)
-    with warnings.catch_warnings():
-        # Each process reads what it needs by itself; torch warns of that.
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        load(wanted, storage_reader=source, no_dist=True)
+    read_alone(wanted, source)
     handle.load_state_dict({"counters": _counters(handle, mesh, wanted), "tensors": _tensors(mesh, wanted)})
 
 

@@ -11,7 +11,7 @@ from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.settling import Held, Settling
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.steps import Steps, tell
-from thinwire.worker.channel import Channel, Outcome
+from thinwire.worker.channel import Channel
 from thinwire.worker.exchange_runner import ExchangeRunner
 from thinwire.worker.refusals import first_nonfinite_parameter
 
@@ -116,13 +116,7 @@ class ShardExchange:
     @torch.no_grad()
     def settle(self) -> None:
         """It is known what became of the last gradients."""
-        step = self.runner.num_steps + 1
-
-        def accept(channel: Channel, outcome: Outcome) -> None:
-            self.runner.accept(channel, outcome, step)
-            self.runner.num_steps = step
-
-        self.settling.settle(accept)
+        self.settling.settle(self.runner)
 
     def forget(self) -> None:
         """The exchanges of this backward pass, or those that wait, are as if they had not been."""

@@ -1,7 +1,6 @@
 """What takes over the gradients of a sharded model: the handle of ``compress_fsdp``."""
 
 import contextlib
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -12,8 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from thinwire.distributed.bucket_exchange import GradScaler, enabled
-from thinwire.distributed.buckets import BucketChannels, parameter_of, plain_key
+from thinwire.distributed.buckets import BucketChannels, parameter_of
 from thinwire.distributed.dense_policy import DensePolicy
+from thinwire.distributed.gradient_state import GradientState
 from thinwire.distributed.guard import GuardedReplicas
 from thinwire.distributed.handle_options import HandleOptions
 from thinwire.distributed.interrupts import Interrupts
@@ -24,16 +24,16 @@ from thinwire.distributed.sharded.exchange import ShardExchange
 from thinwire.distributed.sharded.sharded_model import ShardedModel, shared_out
 from thinwire.distributed.sharded.taps import Grads, Taps
 from thinwire.distributed.starting_point import broadcast_parameters, common_terms
-from thinwire.distributed.step_notices import StepNotices, is_step_of_scaler
+from thinwire.distributed.step_notices import StepNotices, warn_of_scaler
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.methods import GradientAveraging, check_method
 from thinwire.network import Traffic
 from thinwire.random import Key
-from thinwire.worker.exchange_runner import ExchangeRunner, check_same
-from thinwire.worker.parameters import local_part, plain_name
-from thinwire.worker.resize import of_known, resized
+from thinwire.worker.exchange_runner import ExchangeRunner
+from thinwire.worker.parameters import local_part
+from thinwire.worker.resize import of_known
 
 
 class ShardedGradients:
@@ -69,6 +69,7 @@ class ShardedGradients:
                 method, list(model.params), policy.names_for(method, model.module, warns=dist.get_rank() == 0),
                 Key(options.seed).fold("fsdp"), rank, size, None, None, self.transport.sums_stay,
             )  # fmt: skip
+            self._state = GradientState(self._runner, self._buckets, self.transport)
             _check_fit(self._buckets, model)
             self._exchange = ShardExchange(self._buckets, self._runner, enabled(scaler))
             self._guard = None if options.guard is None else GuardedReplicas(options.guard, self.transport, model)
@@ -184,13 +185,8 @@ class ShardedGradients:
         settling = self._exchange.settling
         if not settling.stepped(optimizer):
             return
-        if self._looks_for_scaler and is_step_of_scaler():
-            warnings.warn(
-                "a GradScaler makes this model's steps, and compress_fsdp was not given it: the memory is in units of "
-                "a scale that changes, and a step that the scaler would skip is an error. Give it: "
-                "compress_fsdp(model, method, scaler=scaler, ...)",
-                stacklevel=2,
-            )
+        if self._looks_for_scaler:
+            warn_of_scaler("compress_fsdp", "compress_fsdp(model, method, scaler=scaler, ...)")
         self._looks_for_scaler = False
         if settling.are_all_written:
             self._exchange.settle()
@@ -204,14 +200,7 @@ class ShardedGradients:
         """
         if self._exchange.settling.are_any_written:
             self._exchange.settle()
-        counters = {
-            **self._runner.identity(),
-            "num_steps": self.num_steps,
-            "message_bytes": self.message_bytes,
-            "link": [self.traffic.bytes_sent, self.traffic.bytes_received],
-            "buckets": self._buckets.cuts(),
-        }
-        return {"counters": counters, "tensors": self._buckets.tensors()}
+        return self._state.saved()
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken, on as many processes.
@@ -219,15 +208,8 @@ class ShardedGradients:
         Raises:
             ConfigError: the state is of another rank, number of replicas, seed, method, model or shard.
         """
-        counters = saved["counters"]
-        check_same(counters, self._runner.identity(), "process")
-        tensors = {plain_key(name): tensor for name, tensor in saved["tensors"].items()}
-        cuts = [[plain_name(name) for name in cut] for cut in counters["buckets"]]
-        known = {parameter_of(name) for name in tensors}
-        unknown = known.union(*cuts) - set(self.sharded.params)
-        if unknown:
-            raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(unknown)[:3])}")
-        for name, tensor in tensors.items():
+        found = self._state.read(saved, self.sharded.params)
+        for name, tensor in found.tensors.items():
             own = local_part(self.sharded.params[parameter_of(name)].detach())
             if name.startswith("memory.") and "#" not in name and tensor.shape != own.shape:
                 raise ConfigError(
@@ -235,9 +217,7 @@ class ShardedGradients:
                     "model is sharded otherwise; load a checkpoint of dcp_state instead, with load_dcp_state"
                 )
         self._exchange.forget()
-        self._buckets.load(tensors, cuts)
-        self._runner.num_steps, self._runner.message_bytes = counters["num_steps"], counters["message_bytes"]
-        self.transport.traffic = Traffic(*counters["link"])
+        self._state.take(found)
 
     def exchanged(self) -> dict[str, int]:
         """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""
@@ -251,10 +231,7 @@ class ShardedGradients:
         """
         local = [{name: local_part(tensor) for name, tensor in each.items()} for each in models]
         trained = of_known(self.exchanged(), local)
-        state, _ = resized(self._runner.method, saved, trained, self.transport.rank, self.transport.size)
-        if self.transport.rank >= len(saved):
-            state["counters"]["link"] = [0, 0]
-        self.load_state_dict(state)
+        self.load_state_dict(self._state.resized(saved, trained))
 
     def close(self) -> None:
         """End the threads and the links; the model can be evaluated, saved and given to another handle.
