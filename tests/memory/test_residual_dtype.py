@@ -52,8 +52,8 @@ def test_it_takes_half_the_bytes_of_a_residual(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ROWS if not needs_server(parse_method(name))])
 def test_the_saved_state_is_of_16_bits_and_resumes_bit_for_bit(name: str) -> None:
-    every = ",every=2" if "every" in next(row for row in CATALOG if row.name == name).options else ""
     options = next(row for row in CATALOG if row.name == name).options
+    every = ",every=2" if "every" in options else ""
     soon = ",warmup=1" if "warmup" in options else ""  # nothing is left out before
     method = parse_method(f"{name}:residual_dtype=bf16{every}{soon}{',eps=1' if soon and 'eps' in options else ''}")
     crew = Crew(method, 8)

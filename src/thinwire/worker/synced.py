@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
 from thinwire.methods import GradientAveraging, ModelAveraging, SyncedState
@@ -107,7 +108,7 @@ class StateMeans:
         local = {name: local_part(param.detach()) for name, (param, _) in places.items()}
         layout, known, runner = Layout.of(local), self._channels.get(number), self.runner
         if known is None or known.layout != layout or (known.rank, known.size) != (runner.rank, runner.size):
-            device = next((each.device for each in local.values()), torch.device("cpu"))
+            device = next((each.device for each in local.values()), CPU)
             key = self.exchanged.key.fold("state", number)
             known = self._channels[number] = Channel(_EXACT, layout, [], runner.rank, runner.size, key, device)
         known.sums_stay = self.exchanged.channels[0].sums_stay
