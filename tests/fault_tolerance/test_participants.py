@@ -437,3 +437,37 @@ def test_who_is_late_for_the_last_exchange_finds_the_others_still_there(method: 
     assert torch.equal(members[0].shared(), members[1].shared())
     assert torch.equal(members[0].shared(), members[2].shared())
     assert {member.handle.num_steps for member in members} == {members[0].handle.num_steps}
+
+
+@pytest.mark.parametrize("calls", ["with a closure", "without"])
+def test_the_mean_is_clipped_and_a_closure_makes_the_gradients_that_are_exchanged(
+    calls: str, of_three: Lighthouse
+) -> None:
+    """As the simulated workers whose mean is clipped before the optimizer's own step."""
+    members = begin(of_three, 3, "sgd", min_size=3, clip_grad_norm=0.05)
+
+    def train(member: Member) -> None:
+        def closure() -> torch.Tensor:
+            member.optimizer.zero_grad()
+            loss = loss_of(member.model, member.number, member.handle.num_steps)
+            loss.backward()
+            return loss
+
+        while member.handle.num_steps < 6:
+            if calls == "without":
+                closure()
+                member.optimizer.step()
+            else:
+                member.optimizer.step(closure)  # type: ignore[arg-type]
+
+    values(together([functools.partial(train, member) for member in members]))
+    expected = network()
+    optimizer = sgd(expected)
+    for step in range(6):
+        optimizer.zero_grad()
+        sum(loss_of(expected, number, step) / 3 for number in range(3)).backward()  # type: ignore[union-attr]
+        torch.nn.utils.clip_grad_norm_(expected.parameters(), 0.05)
+        optimizer.step()
+    for member in members:
+        torch.testing.assert_close(member.shared(), vector(dict(expected.named_parameters())), rtol=1e-5, atol=1e-6)
+    close_all(members)
