@@ -107,7 +107,7 @@ def sends_nothing(exchange: Any, rank: int) -> bool:
     if isinstance(exchange, LeaderSupport):
         return rank != 0  # whose turn it is
     if isinstance(exchange, Gossip) and isinstance(exchange.graph, ChangingGraph):
-        return list(weights_of(exchange.graph, SIZE, 0, Key(1).fold("exchange of all", 0))[rank]) == [rank]
+        return list(weights_of(exchange.graph, SIZE, 0, Key(1).fold("exchange", 0))[rank]) == [rank]
     return False
 
 

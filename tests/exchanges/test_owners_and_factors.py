@@ -10,8 +10,9 @@ from exchange_cases import Party, vectors_of
 from torch import Tensor
 
 from thinwire.compressors import QSGD, Identity, OneBit, Sign, TopK
+from thinwire.config import as_written_today
 from thinwire.errors import ConfigError
-from thinwire.exchanges import CompressedReduceScatter, Gather, PowerIteration
+from thinwire.exchanges import Accumulating, CompressedReduceScatter, Exchange, Gather, PowerIteration
 from thinwire.exchanges.compressed_reduce_scatter import shards
 from thinwire.exchanges.power_iteration import plan
 from thinwire.layout import Chunks, Granularity, Layout, PerRow, PerTensor, Segments, Whole
@@ -256,11 +257,20 @@ def test_a_memory_of_unlike_matrices_is_bounded_and_the_iterates_are_those_of_th
     assert norms["mean"][199] > 1.9 * norms["mean"][99] > 3 * norms["own"][99]
 
 
-def test_states_of_before_there_was_a_choice_know_the_exchange_by_its_text() -> None:
-    assert repr(PowerIteration(rank=3)) == "PowerIteration(rank=3, warm_start=True)"
-    paper = PowerIteration(counts_as_sent="mean")
-    assert repr(paper) == "PowerIteration(rank=2, warm_start=True, counts_as_sent='mean')"
-    assert eval(repr(paper)) == paper
+@pytest.mark.parametrize(
+    ("written", "today"),
+    [
+        ("PowerIteration(rank=3, warm_start=True)", PowerIteration(rank=3)),
+        (
+            "PowerIteration(rank=2, warm_start=True, counts_as_sent='mean')",
+            PowerIteration(counts_as_sent="mean"),
+        ),
+        ("Accumulating(exchange=Gather())", Accumulating(Gather())),
+        ("Accumulating(exchange=Gather(), rate=0.5)", Accumulating(Gather(), rate=0.5)),
+    ],
+)
+def test_states_of_before_there_was_a_choice_know_the_exchange_by_its_text(written: str, today: Exchange) -> None:
+    assert as_written_today(written) == repr(today)
     with pytest.raises(ConfigError, match="'own' or 'mean'"):
         PowerIteration(counts_as_sent="all")  # type: ignore[arg-type]
 

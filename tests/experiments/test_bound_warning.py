@@ -17,7 +17,7 @@ from thinwire import report
 from thinwire.compressors import RandK, Traits
 from thinwire.experiments import bound_watch
 from thinwire.experiments.bound_watch import BoundBroken, BoundWatch
-from thinwire.experiments.bounds import promised_error
+from thinwire.experiments.bounds import exceeds, promised_error
 from thinwire.experiments.comparison_runner import ComparisonRunner
 from thinwire.experiments.executors import LocalExecutor
 from thinwire.experiments.records import Record, is_finished, records_of
@@ -129,6 +129,27 @@ def test_messages_that_lose_more_than_was_promised(tmp_path: Path, monkeypatch: 
         watch.look([final(comparison)])
     assert f"lose {fmean(lost):.3g} of" in str(told[0].message)
     assert list(watch.found) == [METHOD]
+
+
+@pytest.mark.parametrize(("kept", "times"), [(0.5, 1.0), (0.05, 1.0), (0.01, 1.0), (0.05, 0.25), (0.01, 0.25)])
+def test_few_samples_of_what_is_seldom_kept_are_no_proof(kept: float, times: float) -> None:
+    # All of a vector is kept, or nothing: of equal mean, nothing varies more. A share of it varies less.
+    drawn = torch.rand(400, 500, generator=torch.Generator().manual_seed(5)) < kept / times
+    lost = 1.0 - times * drawn.double()
+    assert lost.mean().item() == pytest.approx(1.0 - kept, abs=5 * (kept * times / lost.numel()) ** 0.5)
+    assert not any(exceeds(run, 1.0 - kept) for run in lost.tolist())  # at any length: it looks at each
+    assert all(exceeds(run, (1.0 - kept) / 2) for run in lost.tolist())
+
+
+@pytest.mark.parametrize("promise", [0.1, 0.9, 3.0])
+def test_what_is_lost_beyond_the_promise_is_found(promise: float) -> None:
+    over = 1.1 * promise
+    # Of a promise broken by a tenth, each bet of all wins a tenth.
+    needed = math.ceil(math.log(4e6) / math.log(1.1))
+    assert exceeds([over] * needed, promise)
+    assert not exceeds([over] * (needed - 1), promise)
+    assert not exceeds([promise] * 10_000, promise)
+    assert exceeds([1e-2], 1e-9)  # who promises to lose nothing is found at once
 
 
 def test_a_method_is_checked_once_and_a_finished_run_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

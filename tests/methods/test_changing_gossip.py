@@ -24,7 +24,7 @@ GRAPHS: list[Any] = [RandomPairs(), OnePeerExponential()]
 
 
 def common(seed: int, number: int) -> Key:
-    return Key(seed).fold("exchange of all", number)
+    return Key(seed).fold("exchange", number)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8])

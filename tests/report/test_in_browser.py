@@ -1,6 +1,5 @@
 """Every kind of page in a real browser, where there is one: light and dark, wide and narrow, by keyboard, alone."""
 
-import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,18 +87,24 @@ def drawn(page: "Page", path: Path) -> list[str]:
         "request", lambda each: wrong.append(each.url) if not each.url.startswith(("file:", "data:", "blob:")) else None
     )
     page.goto(path.as_uri())
-    page.wait_for_function(
-        "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg .xtick'))"
-    )
+    is_drawn = "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg .xtick'))"
+    settle(page, is_drawn)
+    assert page.evaluate(is_drawn), "not drawn after 10 s"
     return wrong
 
 
 def settle(page: "Page", condition: str) -> None:
-    """Wait for what follows an event; what comes of it is asserted by the caller, with a message."""
-    from playwright.sync_api import TimeoutError as TooLate
+    """Wait 10 s at most for what follows; what comes of it is asserted by the caller, with a message.
 
-    with contextlib.suppress(TooLate):
-        page.wait_for_function(condition, timeout=10_000)
+    Playwright's own ``wait_for_function`` makes code of text in the page each time it looks again, which the pages
+    forbid.
+    """
+    page.evaluate(
+        f"""async () => {{
+          const end = performance.now() + 10_000;
+          while (!({condition}) && performance.now() < end) await new Promise(requestAnimationFrame);
+        }}"""
+    )
 
 
 CUT = """() => {
@@ -144,7 +149,7 @@ def test_a_page_is_drawn_in_full_in_any_light_and_width_and_asks_nobody(
             page.emulate_media(color_scheme=scheme)
             paper = page.evaluate(r"getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number)")
             assert (min(paper) > 200) if scheme == "light" else (max(paper) < 60)
-            settle(page, THEMED)
+            settle(page, f"({THEMED})()")
             looks = page.evaluate(LOOKS)
             for each in looks:
                 own = dict(look.split(",", 1) for look in each)

@@ -35,7 +35,7 @@ class ChangeAdder(Exchange, Protocol):
 
 
 @register
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class Accumulating:
     """Workers exchange changes by ``exchange`` and go on with ``h + mean``; ``h = h + rate mean`` is what stays.
 
@@ -67,15 +67,6 @@ class Accumulating:
             raise ConfigError(f"an estimate with the rate {self.rate} was asked for; it is above 0 and at most 1")
         if self.restart is not None and not 0.0 <= self.restart <= 1.0:
             raise ConfigError(f"restart={self.restart} was given; it is a probability, from 0 to 1")
-
-    def __repr__(self) -> str:
-        """As Python writes it, without fields that have their defaults.
-
-        A saved state knows its method by this text, and those of before there was a choice are to be loaded.
-        """
-        rate = "" if self.rate == 1.0 else f", rate={self.rate!r}"
-        restart = "" if self.restart == 0.0 else f", restart={self.restart!r}"
-        return f"Accumulating(exchange={self.exchange!r}{rate}{restart})"
 
     @property
     def needs_linear(self) -> bool:

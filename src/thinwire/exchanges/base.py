@@ -51,11 +51,6 @@ class Context:
     number: int = 0
 
     @property
-    def common_key(self) -> Key:
-        """Addresses randomness that all workers draw alike in this exchange, and otherwise in the next."""
-        return Key(self.key.seed).fold("exchange of all", self.number)
-
-    @property
     def reader(self) -> MessageReader:
         """What decodes the messages of all workers."""
         return MessageReader(self.segments.numel, self.kinds, self.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thinwire.arrays import zeros
 from thinwire.compressors.base import Compressor
+from thinwire.compressors.seeded_rand_k import common_key
 from thinwire.config import check_types, register
 from thinwire.errors import NumericsError, ProtocolError
 from thinwire.exchanges.base import Aggregate, Context
@@ -62,12 +63,12 @@ class Gossip:
         Raises:
             ConfigError: there is no such graph on so many workers, or it is not connected.
         """
-        self._row(ctx)
+        self._neighbours(ctx)
         return {"rounding": zeros(ctx.layout.numel, ctx.device)}
 
     def run(self, x: Handed, sender: Sender, ctx: Context, state: State) -> Steps[Aggregate]:
         """One message to each neighbour."""
-        row, listeners = self._row(ctx), self._listeners(ctx)
+        row, listeners = self._neighbours(ctx)
         sent = sender.compress(x, ctx.key, ctx.segments)
         message = encode(sent)
         for rank in listeners:
@@ -98,18 +99,13 @@ class Gossip:
         """Whether the neighbours are the same in every exchange."""
         return not isinstance(self.graph, ChangingGraph)
 
-    def _row(self, ctx: Context) -> dict[int, float]:
-        """The weights of those that send to this worker and of itself, in rank order."""
+    def _neighbours(self, ctx: Context) -> tuple[dict[int, float], list[int]]:
+        """The weights of those that send to this worker and of itself, in rank order; and to whom it sends."""
         if isinstance(self.graph, ChangingGraph):
-            return weights_of(self.graph, ctx.size, ctx.number, ctx.common_key)[ctx.rank]
-        return mixing_row(self.graph, ctx.size, ctx.rank)
-
-    def _listeners(self, ctx: Context) -> list[int]:
-        """To whom this worker sends."""
-        if isinstance(self.graph, ChangingGraph):
-            rows = weights_of(self.graph, ctx.size, ctx.number, ctx.common_key)
-            return [rank for rank, row in enumerate(rows) if ctx.rank in row and rank != ctx.rank]
-        return [rank for rank in mixing_row(self.graph, ctx.size, ctx.rank) if rank != ctx.rank]
+            rows = weights_of(self.graph, ctx.size, ctx.number, common_key(ctx.key))
+            return rows[ctx.rank], [rank for rank, row in enumerate(rows) if ctx.rank in row and rank != ctx.rank]
+        row = mixing_row(self.graph, ctx.size, ctx.rank)
+        return row, [rank for rank in row if rank != ctx.rank]
 
 
 def _read(message: Tensor, reader: MessageReader, source: int) -> Payload:

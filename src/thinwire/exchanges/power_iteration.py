@@ -30,7 +30,7 @@ from thinwire.wire import encode
 
 
 @register
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class PowerIteration:
     """``P = orth(mean M Q)``, ``Q = mean M^T P``, mean ``P Q^T``: one step of power iteration an exchange (PowerSGD).
 
@@ -74,16 +74,6 @@ class PowerIteration:
         check_types(self)
         if self.rank < 1:
             raise ConfigError(f"matrices of rank {self.rank} were asked for; a rank is 1 or more")
-
-    def __repr__(self) -> str:
-        """As Python writes it, without the last fields where they have their defaults.
-
-        A saved state knows its method by this text, and those of before there was a choice are to be loaded.
-        """
-        last = "" if self.counts_as_sent == "own" else f", counts_as_sent={self.counts_as_sent!r}"
-        last += "" if self.result == "mean" else f", result={self.result!r}"
-        last += "" if isinstance(self.factors, Identity) else f", factors={self.factors!r}"
-        return f"PowerIteration(rank={self.rank}, warm_start={self.warm_start}{last})"
 
     needs_linear: ClassVar[bool] = True
     """Factors are added as they are."""
