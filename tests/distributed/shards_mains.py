@@ -217,7 +217,15 @@ def refused() -> dict[str, str]:
     said["plain"] = message_of(lambda: thinwire.compress_shards(nn.Linear(2, 2), gradients="qsgd:bits=4"))
     model, _, handle = made({"gradients": "qsgd:bits=4"})
     assert handle is not None
-    said["state"] = message_of(lambda: other_state(handle.state_dict()))
+    said["state"] = message_of(lambda: loaded(handle.state_dict(), {"gradients": "qsgd:bits=8"}))
+    state = whole_state()
+    for kind in ("memory", "reference"):
+        name = next(each for each in state["tensors"] if kind in each)
+        less = {each: tensor for each, tensor in state["tensors"].items() if each != name}
+        for case, tensors in ((f"no {kind}", less), (f"short {kind}", {**less, name: torch.zeros(1)})):
+            said[case] = message_of(functools.partial(loaded, {**state, "tensors": tensors}, EVERYTHING))
+    one = {name: tensor for name, tensor in state["tensors"].items() if "reference.1" not in name}
+    said["one reference"] = message_of(lambda: loaded({**state, "tensors": one}, EVERYTHING))
     for layer in (model[0], model[2], model[4]):
         layer.set_gradient_divide_factor(3.0)
     said["factor"] = message_of(lambda: backward(model, 0))
@@ -225,8 +233,20 @@ def refused() -> dict[str, str]:
     return said
 
 
-def other_state(state: dict[str, Any]) -> None:
-    _, _, handle = made({"gradients": "qsgd:bits=8"})
+def whole_state() -> dict[str, Any]:
+    """One of which nothing is missing."""
+    model, optimizer, handle = made(EVERYTHING)
+    assert handle is not None
+    backward(model, 0)
+    optimizer.step()
+    state = handle.state_dict()
+    handle.close()
+    loaded(state, EVERYTHING)
+    return state
+
+
+def loaded(state: dict[str, Any], kind: dict[str, Any]) -> None:
+    _, _, handle = made(kind)
     assert handle is not None
     try:
         handle.load_state_dict(state)

@@ -114,7 +114,12 @@ REFUSED = {
     "memory": "has a memory, and weights are whole at every gather",
     "no weights": "weight_differences=True was given without weights",
     "plain": "Linear is not sharded by FSDP2",
-    "state": "the saved state is of methods",
+    "state": "the saved state is of gradients GradientAveraging(",
+    "no memory": "the saved state is of another model: of memory.",
+    "short memory": "it has (1,), here it is (",
+    "no reference": "it has nothing, here it is (",
+    "short reference": "the saved state is of another model: of weights.reference.",
+    "one reference": "of some processes only",
     "factor": "set_gradient_divide_factor",
 }
 

@@ -14,13 +14,13 @@ from torch.distributed.checkpoint.storage import StorageReader
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from thinwire.config import as_written_today
 from thinwire.distributed.buckets import parameter_of
 from thinwire.distributed.dcp import open_checkpoint, read_alone
 from thinwire.distributed.sharded.handle import ShardedGradients
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath
 from thinwire.steps import bytes_of, text_of
+from thinwire.worker.exchange_runner import check_same
 from thinwire.worker.parameters import local_part
 from thinwire.worker.resize import conserve_mean, no_meaning
 
@@ -134,10 +134,7 @@ def _tensors(mesh: DeviceMesh, loaded: Mapping[str, Tensor]) -> dict[str, Tensor
 def _counters(handle: ShardedGradients, mesh: DeviceMesh, loaded: Mapping[str, Tensor]) -> dict[str, Any]:
     common = json.loads(text_of(loaded[_COMMON]))
     own = handle.state_dict()["counters"]
-    for name in ("method", "seed"):
-        was = as_written_today(common[name]) if isinstance(common[name], str) else common[name]
-        if was != own[name]:
-            raise ConfigError(f"the saved state is of {name} {common[name]}, but this handle has {name} {own[name]}")
+    check_same(common, {name: own[name] for name in ("method", "seed")}, "handle")
     replica, shard = mesh.get_local_rank(0), mesh.get_local_rank(1)
     counts = loaded[_COUNTS]
     is_known = replica < counts.shape[0] and shard < counts.shape[1]

@@ -102,6 +102,8 @@ class CompressedGather:
             row = self.rows.all(self.buckets, device)
             found = [row.taken(tensors, f"weights.reference.{rank}.") for rank in range(self.transport.size)]
             self.references = [each for each in found if each is not None]
+            if self.references and len(self.references) < len(found):
+                raise ConfigError(f"the saved state has the layer {self.layer!r} of some processes only")
         self.num_versions = num_versions
         self._written = self._versions() if is_known else None
 

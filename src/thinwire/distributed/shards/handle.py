@@ -24,6 +24,7 @@ from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging
 from thinwire.network import Traffic
 from thinwire.random import Key
+from thinwire.worker.exchange_runner import check_same
 from thinwire.worker.parameters import local_part
 
 
@@ -167,9 +168,7 @@ class CompressedShards:
             ConfigError: the state is of another rank, number of shards, seed, method or model.
         """
         counters, tensors = saved["counters"], dict(saved["tensors"])
-        for name, mine in self._identity().items():
-            if counters[name] != mine:
-                raise ConfigError(f"the saved state is of {name} {counters[name]}, but here it is {mine}")
+        check_same(counters, self._identity(), "handle")
         sent = counters["message_bytes"]
         for scatter, calls, num_bytes in zip(self.scatters.values(), counters["calls"], sent[0], strict=True):
             scatter.num_calls, scatter.message_bytes = calls, num_bytes
@@ -182,7 +181,11 @@ class CompressedShards:
         self.transport.traffic = Traffic(*counters["link"])
 
     def _identity(self) -> dict[str, Any]:
-        return {"methods": repr(self.methods), "rank": self.transport.rank, "size": self.transport.size}
+        given = self.methods
+        return {
+            "gradients": repr(given.gradients), "weights": repr(given.weights), "by_difference": given.by_difference,
+            "seed": given.seed, "rank": self.transport.rank, "size": self.transport.size,
+        }  # fmt: skip
 
     def close(self) -> None:
         """End the links; a forward or backward pass raises from now on."""

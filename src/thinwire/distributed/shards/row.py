@@ -86,11 +86,25 @@ class Row:
         return self.layout.unflatten(vector)
 
     def taken(self, tensors: dict[str, Tensor], prefix: str) -> Tensor | None:
-        """The vector whose parts are called ``prefix`` and the parameter's name, which are taken out of ``tensors``."""
-        parts = [tensors.pop(prefix + name, None) for name in self.layout.names]
-        if any(part is None or part.shape != shape for part, shape in zip(parts, self.layout.shapes, strict=True)):
+        """The vector whose parts are called ``prefix`` and the parameter's name, which are taken out of ``tensors``.
+
+        None if there is no part of it.
+
+        Raises:
+            ConfigError: there are others than the vector's, or of other shapes.
+        """
+        parts = {name: tensors.pop(prefix + name) for name in self.layout.names if prefix + name in tensors}
+        if not parts:
             return None
-        return torch.cat([part.to(self.device) for part in parts if part is not None])
+        shapes = dict(zip(self.layout.names, self.layout.shapes, strict=True))
+        if {name: part.shape for name, part in parts.items()} != shapes:
+            wrong = next(name for name, shape in shapes.items() if name not in parts or parts[name].shape != shape)
+            was = tuple(parts[wrong].shape) if wrong in parts else "nothing"
+            raise ConfigError(
+                f"the saved state is of another model: of {prefix}{wrong} it has {was}, here it is "
+                f"{tuple(shapes[wrong])}"
+            )
+        return torch.cat([parts[name].to(self.device) for name in self.layout.names])
 
     def spread(self, vector: Tensor, flat: Tensor) -> None:
         """Write a vector to where FSDP2 has its entries, in its format."""

@@ -99,7 +99,9 @@ class CompressedScatter:
         for to in range(self.transport.size):
             found = {kind: row.taken(tensors, f"memory.{kind}.{to}.") for kind in kinds}
             state = {kind: tensor for kind, tensor in found.items() if tensor is not None}
-            if len(state) == len(kinds):
+            if state and len(state) < len(kinds):
+                raise ConfigError(f"the saved state has {', '.join(state)} of {', '.join(kinds)} of {self.layer!r}")
+            if state:
                 self.memories[to] = state
 
     def _message(self, row: Row, piece: Tensor, to: int, key: Key) -> Payload:
