@@ -98,7 +98,7 @@ from thinwire.methods import (
     check_method,
     parse_method,
 )
-from thinwire.methods.options import Density, Fraction, Option
+from thinwire.methods.options import Density, Fraction, Option, read_options
 from thinwire.methods.warm_up import WarmUp
 
 LAYOUT = Layout(("w", "b"), (torch.Size([20, 10]), torch.Size([10])))
@@ -329,6 +329,15 @@ def test_what_was_written_before_classes_were_renamed_is_read(name: str) -> None
 def test_a_warm_up_of_nothing_is_refused(compressors: tuple[Compressor, ...], exchanges: int) -> None:
     with pytest.raises(ConfigError, match="warm-up"):
         WarmUp(compressors, exchanges)
+
+
+@pytest.mark.parametrize("row", CATALOG, ids=lambda row: row.name)
+def test_a_default_is_shown_as_it_may_be_written(row: CatalogEntry) -> None:
+    for option in row.options.values():
+        shown = option.to_json()["default"]
+        if shown is not None:
+            read = read_options(f"{option.name}={shown}", row.name, row.options)[option.name]
+            assert (read, type(read)) == (option.default, type(option.default))
 
 
 @pytest.mark.parametrize("row", CATALOG, ids=lambda row: row.name)

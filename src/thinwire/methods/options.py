@@ -31,12 +31,12 @@ class Option:
             return f"{self.name}={'|'.join([str(self.default), *rest])}"
         if self.default is None:
             return f"[{self.name}]"
-        return f"{self.name}={_show(self.default)}"
+        return f"{self.name}={_show(self.default, self.kind)}"
 
     def to_json(self) -> dict[str, Any]:
         """Its name, its default as it is written (None: not set), and what may be chosen, if that is a list."""
         choices = list(get_args(self.kind)) if get_origin(self.kind) is Literal else None
-        default = None if self.default is None else _show(self.default)
+        default = None if self.default is None else _show(self.default, self.kind)
         return {"name": self.name, "default": default, "choices": choices}
 
 
@@ -64,7 +64,7 @@ def _read(text: str, kind: Any, method: str, name: str) -> Any:
         raise ConfigError(f"{method}: {name}={text} is not known; choose one of {', '.join(get_args(kind))}")
     if kind is str:
         return text
-    kind = next((arm for arm in get_args(kind) if arm is not type(None)), kind)  # X | None
+    kind = _of(kind)
     if kind is Density:
         try:
             return read_share(text)
@@ -84,6 +84,11 @@ def _read(text: str, kind: Any, method: str, name: str) -> Any:
     return Chunks(int(number)) if is_cut else number
 
 
+def _of(kind: Any) -> Any:
+    """X of ``X | None``."""
+    return next((arm for arm in get_args(kind) if arm is not type(None)), kind)
+
+
 _CUTS: dict[str, Granularity] = {"whole": Whole(), "tensor": PerTensor(), "row": PerRow()}
 _FORMS: dict[Any, str] = {
     bool: "yes or no",
@@ -92,12 +97,13 @@ _FORMS: dict[Any, str] = {
 }
 
 
-def _show(value: Any) -> str:
+def _show(value: Any, kind: Any) -> str:
+    """The text from which the value is read."""
     match value:
         case bool():
             return "yes" if value else "no"
-        case float() if 0 < value < 1:
-            return f"{value:.3g}" if value >= 0.5 else f"{100 * value:.3g}%"
+        case float() if value < 0.5 and _of(kind) is Density:
+            return f"{100 * value:.12g}%"
         case Chunks(length):
             return str(length)
     return next((name for name, cut in _CUTS.items() if cut == value), str(value))
