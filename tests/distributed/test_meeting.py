@@ -1,15 +1,19 @@
 """Processes meet in a store, whatever an earlier attempt has left there; who never comes is named."""
 
+import contextlib
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch.distributed as dist
 
+from thinwire.distributed.introduction import Card
 from thinwire.distributed.meeting import StoreMeeting
-from thinwire.errors import WorkerError
+from thinwire.errors import ProtocolError, ThinwireError, WorkerError
 
 LIMIT = timedelta(seconds=20)
 
@@ -75,3 +79,74 @@ def test_a_store_that_has_ended_is_a_worker_error() -> None:
     with pytest.raises(WorkerError, match="the store by which the processes meet does not answer"):
         meeting.gather(b"text")
     meeting.close()
+
+
+class Between:
+    """A store in which something happens to a worker's text after one has seen that it is there, before one has it."""
+
+    def __init__(self, store: Any, rank: int, happens: Callable[[Any, str], None]) -> None:
+        self._store, self._rank, self._happens = store, rank, happens
+        self.set, self.check, self.set_timeout = store.set, store.check, store.set_timeout
+
+    def multi_get(self, names: list[str]) -> list[bytes]:
+        if not names[0].startswith("number/"):
+            self._happens(self._store, names[self._rank])
+        found: list[bytes] = self._store.multi_get(names)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("happens", "kind", "message"),
+    [
+        (lambda store, name: store.delete_key(name), WorkerError, "the store by which the processes meet does not"),
+        (lambda store, name: store.set(name, ""), WorkerError, "worker 1 was there and has given up"),
+        (lambda store, name: store.set(name, "no digits"), ProtocolError, "worker 1 has written b'no digits'"),
+        (lambda store, name: store.set(name, "00"), ProtocolError, "where 5 bytes in hexadecimal digits are expected"),
+    ],
+)
+def test_a_text_that_changes_between_two_looks(
+    happens: Callable[[Any, str], None], kind: type[ThinwireError], message: str, store: dist.Store
+) -> None:
+    looking: Any = Between(client(store), 1, happens)
+    other = StoreMeeting(client(store), 1, 2, timedelta(seconds=0.5))
+
+    def come() -> None:
+        with contextlib.suppress(ThinwireError):  # the other may see what happens to its text, or not
+            other.gather(b"other")
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    with pytest.raises(kind, match=message):
+        StoreMeeting(looking, 0, 2, timedelta(seconds=1)).gather(b"texts")
+    thread.join(LIMIT.total_seconds())
+
+
+def test_who_withdraws_is_not_waited_for_and_may_come_again(store: dist.Store) -> None:
+    hasty = StoreMeeting(client(store), 1, 2, timedelta(milliseconds=1))
+    with pytest.raises(WorkerError, match="did not come"):
+        hasty.gather(b"texts")
+    hasty.withdraw()
+    late = StoreMeeting(client(store), 0, 2, LIMIT)
+    with pytest.raises(WorkerError, match="worker 1 was there and has given up before all had met"):
+        late.gather(b"texts")  # at once
+    late.withdraw()
+    hasty.close()
+    late.close()
+    again = [StoreMeeting(client(store), rank, 2, LIMIT) for rank in range(2)]
+    assert gather_all(again, 1)[0] == [[b"0 0 \0", b"1 0 \0"]]
+
+
+CARD = Card("1", "host", "machine", "path", "tcp://1", "key", "00", {"method": "0"})
+
+
+def test_a_card_is_read_as_it_was_written() -> None:
+    assert Card.of_text(CARD.to_bytes().rstrip(b"\0").decode()) == CARD
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"version": "1"}', json.dumps({**asdict(CARD), "terms": {"method": 1}}),
+             json.dumps({**asdict(CARD), "more": "1"}), json.dumps({**asdict(CARD), "host": 1})],
+)  # fmt: skip
+def test_what_is_no_card_is_a_protocol_error(text: str) -> None:
+    with pytest.raises(ProtocolError, match="all must run one version of thinwire"):
+        Card.of_text(text)

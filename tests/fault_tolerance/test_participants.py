@@ -3,6 +3,7 @@
 import functools
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from fault_threads import (
     DEADLINE_S,
     Lighthouse,
     Member,
+    Until,
     begin,
     beside,
     close_all,
@@ -470,4 +472,26 @@ def test_the_mean_is_clipped_and_a_closure_makes_the_gradients_that_are_exchange
         optimizer.step()
     for member in members:
         torch.testing.assert_close(member.shared(), vector(dict(expected.named_parameters())), rtol=1e-5, atol=1e-6)
+    close_all(members)
+
+
+def test_who_is_left_out_again_and_again_though_nothing_fails_is_told_so_once(lighthouse: Lighthouse) -> None:
+    members = begin(lighthouse, 3, "local-sgd:every=1", min_size=2)
+    late, others = members[2], members[:2]
+
+    def one_step(until: Until) -> None:
+        late.train(late.handle.num_steps + 1)
+        until.end()  # then the others exchange without it, while it trains for longer than the lighthouse waits
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for number in range(5):
+            until, before = Until(others, 1), late.handle.participation.num_missed
+            beside = [functools.partial(each.train_beside, until) for each in others]
+            values(together([*beside, functools.partial(one_step, until)]))
+            assert late.handle.participation.num_missed > before or number == 0
+            said = [str(each.message) for each in told if "--join_timeout_ms" in str(each.message)]
+            assert len(said) == (number >= 3)
+    assert "exchanges counted without this participant in 3 of its last" in said[0]
+    assert "though nothing failed" in said[0]
     close_all(members)

@@ -19,7 +19,7 @@ from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Mailbox
 from thinwire.distributed.meeting import Meeting
 from thinwire.distributed.peer import Peer
-from thinwire.errors import ConfigError, WorkerError
+from thinwire.errors import ConfigError, ProtocolError, WorkerError
 
 CARD_NUM_BYTES = 1024
 TEXT_NUM_BYTES = 2048
@@ -72,6 +72,28 @@ class Card:
         """Always as many."""
         return _padded(json.dumps(asdict(self), separators=(",", ":")), CARD_NUM_BYTES)
 
+    @staticmethod
+    def of_text(text: str) -> "Card":
+        """What another process has told.
+
+        Raises:
+            ProtocolError: it is no card.
+        """
+        try:
+            found = json.loads(text)
+            if {name: type(value) for name, value in found.items()} == _FIELDS and all(
+                type(each) is str for each in found["terms"].values()
+            ):
+                return Card(**found)
+        except (ValueError, AttributeError):
+            pass
+        raise ProtocolError(f"a process said {text[:80]!r} of itself; all must run one version of thinwire")
+
+
+_FIELDS = {
+    "version": str, "host": str, "machine": str, "path": str, "endpoint": str, "key": str, "secret": str, "terms": dict,
+}  # fmt: skip
+
 
 def introduce(meeting: Meeting, options: LinkOptions, terms: Mapping[str, str]) -> Links:
     """Links between the processes that meet; each of them, and no other, must call it at the same point.
@@ -83,6 +105,7 @@ def introduce(meeting: Meeting, options: LinkOptions, terms: Mapping[str, str]) 
 
     Raises:
         ConfigError: the processes do not agree, or this one cannot listen.
+        ProtocolError: somebody else tells something at this meeting.
         WorkerError: some process cannot reach another one.
     """
     rank = meeting.rank
@@ -97,7 +120,7 @@ def introduce(meeting: Meeting, options: LinkOptions, terms: Mapping[str, str]) 
             _version(), host_name(), machine_id(), door.path, door.endpoint, door.key, door.secret.hex(),
             {name: _hash(text) for name, text in said.items()},
         )  # fmt: skip
-        cards = [Card(**json.loads(text)) for text in _gather_text(own.to_bytes(), meeting)]
+        cards = [Card.of_text(text) for text in _gather_text(own.to_bytes(), meeting)]
         _check_terms(cards, said, meeting)
         # Sooner than others give up who wait for this process because it waits for that one.
         silence_s = min(timeout_s / 2, LONGEST_SILENCE_S)

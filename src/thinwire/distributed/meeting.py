@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from thinwire.arrays import array_of
-from thinwire.errors import ConfigError, WorkerError
+from thinwire.errors import ConfigError, ProtocolError, WorkerError
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Where a backend does not say what its own is; torch's default on the CPU."""
@@ -136,41 +136,56 @@ class StoreMeeting:
         """What all have written.
 
         Raises:
-            WorkerError: one of them does not come within the timeout, or the store does not answer.
+            WorkerError: one of them does not come within the timeout, or has withdrawn; or the store does not answer.
+            ProtocolError: what one of them has written is no text of this length.
         """
         deadline = time.monotonic() + self.timeout.total_seconds()
         with _failing("the store by which the processes meet does not answer"):
             if not self._num_gathered:
                 self._write(f"number/{self.rank}", secrets.token_hex(8))
             pause_s = _FIRST_PAUSE_S
-            while not self._try_to_gather(text):
+            while not self._try_to_gather(text, deadline):
                 if time.monotonic() > deadline:
                     raise WorkerError(self._missing())
                 time.sleep(pause_s)
                 pause_s = min(1.5 * pause_s, _PAUSE_S)
-            found = self.store.multi_get(self._names())
+            found = self._read(self._names(), deadline)
         self._num_gathered += 1
-        return [bytes.fromhex(each.decode()) for each in found]
+        return [_opened(each, rank, len(text)) for rank, each in enumerate(found)]
+
+    def withdraw(self) -> None:
+        """The meeting has failed here: those that still wait for this process hear of it at once."""
+        with contextlib.suppress(RuntimeError):
+            for name in self._written:
+                self.store.set(name, "")
 
     def close(self) -> None:
-        """Take away what this process has written, once all have read it or the meeting has failed."""
+        """Take away what this process has written, once all have read it, or have had the time to."""
         with contextlib.suppress(RuntimeError):  # its process has ended, and with it all that it kept
             for name in self._written:
                 self.store.delete_key(name)
         self._written = []
 
-    def _try_to_gather(self, text: bytes) -> bool:
+    def _try_to_gather(self, text: bytes, deadline: float) -> bool:
         """Write the text under the name that follows from the numbers there now; whether all have done so."""
         places = [f"number/{rank}" for rank in range(self.size)]
         if not self._num_gathered:
             if not self.store.check(places):
                 return False
-            numbers = [each.decode() for each in self.store.multi_get(places)]
-            self._numbers = numbers  # others than a moment ago, if some were of an attempt before this one
+            # Others than a moment ago, if some were of an attempt before this one.
+            self._numbers = [each.decode() for each in self._read(places, deadline)]
+            if not all(self._numbers):
+                raise _given_up(self._numbers.index(""))
         own = self._names()[self.rank]
         if own not in self._written:
             self._write(own, text.hex())
         return bool(self.store.check(self._names()))
+
+    def _read(self, names: list[str], deadline: float) -> list[bytes]:
+        """Texts that were there a moment ago. The store waits for one that was taken away since, until the deadline."""
+        self.store.set_timeout(timedelta(seconds=max(deadline - time.monotonic(), _PAUSE_S)))
+        found: list[bytes] = self.store.multi_get(names)
+        return found
 
     def _names(self) -> list[str]:
         name = hashlib.blake2b(" ".join(self._numbers).encode(), digest_size=16).hexdigest()
@@ -187,6 +202,25 @@ class StoreMeeting:
             f"worker {', '.join(late) or 'another'} did not come to meet the others within "
             f"{self.timeout.total_seconds():.0f} s: its process has ended, or does not reach the store"
         )
+
+
+def _opened(written: bytes, rank: int, num_bytes: int) -> bytes:
+    if not written:
+        raise _given_up(rank)
+    try:
+        found = bytes.fromhex(written.decode("ascii"))
+    except ValueError:
+        found = b""
+    if len(found) != num_bytes:
+        raise ProtocolError(
+            f"worker {rank} has written {written[:40]!r} ({len(written)} bytes) where {num_bytes} bytes in hexadecimal "
+            "digits are expected; all must run one version of thinwire, and nobody else may write to the store"
+        )
+    return found
+
+
+def _given_up(rank: int) -> WorkerError:
+    return WorkerError(f"worker {rank} was there and has given up before all had met")
 
 
 @contextlib.contextmanager

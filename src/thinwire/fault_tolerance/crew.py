@@ -65,12 +65,13 @@ def gather_crew(
     meeting = membership.meet(quorum, options.timeout)
     try:
         transport = Transport(options=options, meeting=meeting)
-    except ConfigError as error:
-        if participant.has_begun:  # one has just come that cannot take part; it ends, and those that have trained go on
+    except BaseException as error:
+        meeting.withdraw()
+        if isinstance(error, ConfigError) and participant.has_begun:
+            # One has just come that cannot take part; it ends, and those that have trained go on.
             raise WorkerError(str(error)) from error
         raise
-    finally:
-        meeting.close()
+    meeting.close()
     try:
         conclusion = _conclude(transport, participant, terms, is_due)
         fate = _heal(transport, participant, conclusion)

@@ -115,6 +115,7 @@ class LighthouseMembership:
         coordination = import_package("torchft.coordination", "thinwire.fault_tolerant", "torchft")
         self._store = dist.TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False)
         self._place, self._connected_to = self._store, f"{self.host}:{self._store.port}"
+        self._last: StoreMeeting | None = None
         member = f"{name}:{uuid.uuid4()}"
         deadline = time.monotonic() + limit_s
         self._server = _patiently(
@@ -154,12 +155,15 @@ class LighthouseMembership:
                 self._place = dist.TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
             except RuntimeError as error:
                 raise WorkerError(f"the participant at {quorum.store}, where all meet, is not reached") from error
-            self._connected_to = quorum.store
+            self._connected_to, self._last = quorum.store, None
+        if self._last is not None:
+            self._last.close()  # what is there yet of a meeting that has failed
         # A number comes again under another lighthouse, but not with the same lives of the same participants; what
         # these have left there themselves a meeting can tell from what is new.
         lives = hashlib.blake2b(" ".join(quorum.members).encode(), digest_size=8).hexdigest()
         place = dist.PrefixStore(f"thinwire/{quorum.number}/{lives}", self._place)
-        return StoreMeeting(place, quorum.rank, quorum.size, timeout)
+        self._last = StoreMeeting(place, quorum.rank, quorum.size, timeout)
+        return self._last
 
     def close(self) -> None:
         """No more heartbeats: the lighthouse stops waiting for this process once they are missed."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.errors import ConfigError, ProtocolError, WireError, WorkerError
 from thinwire.fault_tolerance.crew import Crew, gather_crew
+from thinwire.fault_tolerance.left_out import LeftOut
 from thinwire.fault_tolerance.membership import Membership, Quorum
 from thinwire.fault_tolerance.participant import Participant, read_votes
 from thinwire.fault_tolerance.state_file import StateFile
@@ -85,6 +86,7 @@ class Session:
         self._num_failures = 0
         self._left = Traffic()
         self._known: set[str] = set()
+        self._left_out = LeftOut()
         self._is_over = False
         self.observe: Callable[[str, str], None] = lambda stage, detail: None
         """Is told which stage is reached: ``healed``, with what became of this participant's last message; ``begun``,
@@ -117,6 +119,8 @@ class Session:
         if self._is_over:
             raise ConfigError("this handle is closed, or has ended with an error; make a new one")
         deadline = time.monotonic() + (self._options.limit_s if limit_s is None else limit_s)
+        if is_due:
+            self._left_out.asks()
         try:
             while True:
                 quorum = self._quorum(deadline)
@@ -229,6 +233,8 @@ class Session:
             self.observe("healed", crew.fate)
             counted = int(crew.fate == "counted")
             missed = participant.worker.num_exchanges - before - counted if had_begun else 0
+            if missed > 0 and self._num_failures == 0:
+                self._left_out.misses(quorum.names)
             known = self.participation
             self.participation = replace(
                 known,
@@ -257,6 +263,7 @@ class Session:
             raise WorkerError("participants got different means, or had come apart before; those that differ heal")
         participant.accept(proposal, attempt, crew.quorum.names, norms, at_once=at_once)
         self.participation = replace(self.participation, num_commits=self.participation.num_commits + 1)
+        self._left_out.counts()
         self.observe("counted", attempt)
         return True
 
