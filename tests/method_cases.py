@@ -44,6 +44,7 @@ CATALOGUE = [
     "des-loc:every=2,momentum=3,variance=4",
     "signtopk:density=20%,every=3,residual_dtype=bf16",
     "dgc:density=20%,residual_dtype=bf16",
+    "ef21-plus:k=2,exchange=server",
     "1bit-adam:warmup=2",
     "1bit-adam:warmup=3,correct=yes,exchange=gather",
     "1bit-lamb:warmup=2",

@@ -36,6 +36,7 @@ from thinwire.exchanges import (
     Accumulating,
     AllReduce,
     AsynchronousServer,
+    BetterEstimate,
     CompressedReduceScatter,
     Directed,
     Exchange,
@@ -246,6 +247,7 @@ EXPECTED: dict[str, Method] = {
         memory=Shift(), compressor=QSGD(levels=1, norm="max"), exchange=Accumulating(GATHERED, rate=None),
         granularity=Chunks(512),
     ),
+    "ef21-plus": GradientAveraging(compressor=TopK(density=0.01), exchange=BetterEstimate()),
     "ef21-sgdm": GradientAveraging(
         memory=EstimatedMomentum(EF21(), 0.9), compressor=TopK(density=0.01), exchange=Accumulating(GATHERED)
     ),

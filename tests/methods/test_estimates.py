@@ -89,6 +89,14 @@ def ef21(state: State, grads: Vector, number: int) -> Vector:
     return mean(g)
 
 
+def ef21_plus(state: State, grads: Vector, number: int) -> Vector:
+    g = state["g"]
+    for i in range(SIZE):
+        b, m = top(3)(grads[i], i, number), g[i] + top(3)(grads[i] - g[i], i, number)
+        g[i] = b if np.linalg.norm(b - grads[i]) <= np.linalg.norm(m - grads[i]) else m
+    return mean(g)
+
+
 def ef21_sgdm(state: State, grads: Vector, number: int) -> Vector:
     v, g, eta = state["v"], state["g"], 0.2
     for i in range(SIZE):
@@ -150,6 +158,8 @@ def dasha(state: State, grads: Vector, number: int) -> Vector:
     ("text", "recursion"),
     [
         ("ef21:k=3", ef21),
+        ("ef21-plus:k=3", ef21_plus),
+        ("ef21-plus:k=3,exchange=server", ef21_plus),
         ("ef21-sgdm:k=3,momentum=0.8", ef21_sgdm),
         ("ef21-sgdm:k=3,momentum=0.8,exchange=server", ef21_sgdm),
         ("ef21-bc:k=3", ef21_bc),

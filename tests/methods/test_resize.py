@@ -150,6 +150,7 @@ def test_the_same_number_of_workers_gets_the_same_bits_right_after_an_exchange()
         ("local-sgd:every=3", 7, "no residual that would keep this"),
         ("d-psgd", 4, "have models of their own"),
         ("easgd:every=2", 4, "no residual that would keep this|have models of their own"),
+        ("ef21-plus:density=10%,exchange=server", 4, "each saved worker's own and has no meaning for another number"),
         ("ok-topk:density=10%", 4, "each saved worker's own and has no meaning for another number"),
     ],
 )
@@ -164,7 +165,7 @@ def test_what_only_has_a_meaning_for_as_many_workers_is_refused(method: str, ste
     assert all(torch.equal(tensor, before[name]) for name, tensor in three.state_dict()["tensors"].items())
 
 
-OF_A_PLACE = ("1bit-sgd", "1bit-adam", "1bit-lamb", "gtopk", "ok-topk")
+OF_A_PLACE = ("1bit-sgd", "1bit-adam", "1bit-lamb", "ef21-plus", "gtopk", "ok-topk")
 
 
 @pytest.mark.parametrize("row", CATALOG, ids=[row.name for row in CATALOG])

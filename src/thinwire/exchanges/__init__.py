@@ -4,6 +4,7 @@ from thinwire.exchanges.accumulating import Accumulating, ChangeAdder
 from thinwire.exchanges.all_reduce import AllReduce
 from thinwire.exchanges.asynchronous import AsynchronousServer
 from thinwire.exchanges.base import Aggregate, Context, Exchange
+from thinwire.exchanges.better_estimate import BetterEstimate
 from thinwire.exchanges.compressed_reduce_scatter import CompressedReduceScatter
 from thinwire.exchanges.directed import Directed, Direction
 from thinwire.exchanges.gather import Gather
@@ -28,6 +29,7 @@ __all__ = [
     "Aggregate",
     "AllReduce",
     "AsynchronousServer",
+    "BetterEstimate",
     "ChangeAdder",
     "CompressedReduceScatter",
     "Context",

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from thinwire.compressors import Identity
-from thinwire.exchanges import Accumulating, ParameterServer
+from thinwire.exchanges import Accumulating, BetterEstimate, ParameterServer
 from thinwire.layout import Chunks, Granularity, Whole
 from thinwire.memory import EF21, Change, CorrectedChange, ErrorControl, EstimatedMomentum, Shift
 from thinwire.methods.base import GradientAveraging, Method
@@ -41,6 +41,27 @@ def diana(
     return GradientAveraging(
         memory=Shift(rate), compressor=unbiased(density, k, levels, norm),
         exchange=Accumulating(ROUTES[exchange], rate=rate), granularity=granularity,
+    )  # fmt: skip
+
+
+@entry(
+    name="ef21-plus",
+    paper="Richtarik, Sokolov, Fatkhullin 2021",
+    summary="top-k or random-k coordinates of the gradient, or of how it differs from its estimate, whichever brings "
+    "the estimate nearer; who averages keeps an estimate of each worker",
+    differs_from_paper="the paper's C is deterministic; a random one draws the same coordinates for both",
+)
+def ef21_plus(
+    select: Literal["top", "random"] = "top",
+    density: Density | None = None,
+    k: float | None = None,
+    granularity: Granularity = Whole(),
+    exchange: Route = "gather",
+) -> Method:
+    """Each worker's estimate, changed or replaced."""
+    return GradientAveraging(
+        compressor=sparsifier(select, density, k, Identity()), exchange=BetterEstimate(exchange),
+        granularity=granularity,
     )  # fmt: skip
 
 
@@ -151,4 +172,4 @@ def dasha(
     )  # fmt: skip
 
 
-ROWS: tuple[CatalogEntry, ...] = (diana, ef21_sgdm, ef21_bc, econtrol, marina, dasha)
+ROWS: tuple[CatalogEntry, ...] = (diana, ef21_plus, ef21_sgdm, ef21_bc, econtrol, marina, dasha)

@@ -199,7 +199,7 @@ def one_bit_sgd(
     name="ef21",
     paper="Richtarik, Sokolov, Fatkhullin 2021",
     summary="top-k or random-k coordinates of how the gradient differs from its public estimate",
-    differs_from_paper="the estimates begin at C(gradient), as in the paper's experiments; EF21+ is not built",
+    differs_from_paper="the estimates begin at C(gradient), as in the paper's experiments; EF21+ is ef21-plus",
 )
 def ef21(
     select: Literal["top", "random"] = "top",
