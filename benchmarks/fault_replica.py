@@ -367,12 +367,13 @@ def _counted(folder: Path) -> list[Path]:
     """The files of all that was handed in and counted, or is owed again."""
     everything = lines(folder)
     undone = {line["last"] for line in everything if line["event"] == "healed" and line["detail"] == "undone"}
+    # If all in whom an exchange had counted die before the next one, it is made again, under the same number.
     lineage = {
-        line["attempt"]: line["names"]
+        line["number"]: (line["attempt"], line["names"])
         for line in everything
         if line["event"] == "counted" and line["attempt"] not in undone
     }
-    found = {(name, attempt) for attempt, names in lineage.items() for name in names}
+    found = {(name, attempt) for attempt, names in lineage.values() for name in names}
     # Who takes a message back owes it from then on, together with the drift that was in it.
     found |= {
         (line["name"], line["last"]) for line in everything if line["event"] == "healed" and line["detail"] == "undone"

@@ -152,10 +152,11 @@ def until_ended(pid: int, limit_s: float) -> int | None:
 
 
 def finish(training: Training, pids: list[int]) -> list[Tensor]:
-    """What all end with, a while from now."""
-    steps = [int((training.folder / f"step-{rank}").read_text() or "0") for rank in range(SIZE)]
-    (training.folder / "end.partial").write_text(str((max(steps) // 20 + 3) * 20))
-    (training.folder / "end.partial").rename(training.folder / "end")
+    """What all end with, a while from now if it is not said when."""
+    if not (training.folder / "end").exists():
+        steps = [int((training.folder / f"step-{rank}").read_text() or "0") for rank in range(SIZE)]
+        (training.folder / "end.partial").write_text(str((max(steps) // 20 + 3) * 20))
+        (training.folder / "end.partial").rename(training.folder / "end")
     for rank, pid in enumerate(pids):
         code = until_ended(pid, 120.0)
         if code != 0:
@@ -202,7 +203,7 @@ def same_bits(form: str, count: int, seed: int) -> dict[str, Any]:
             for rank in range(SIZE):
                 (training.folder / f"step-{rank}").write_text("0")
             if name == "whole":
-                (training.folder / "step-0").write_text(str(int((Path(folder, "killed") / "end").read_text()) - 60))
+                (training.folder / "end").write_text((Path(folder, "killed") / "end").read_text())
             found.append(strike(training, kills, random.Random(seed)))
         steps = int((Path(folder, "killed") / "end").read_text())
     killed, whole = found
