@@ -207,13 +207,13 @@ def test_a_second_optimizer_is_refused(optimizer: Any) -> None:
 @pytest.mark.parametrize("given", [{"fragments": 2}, {"delay": 1}])
 def test_parts_of_the_model_have_no_common_exchange(given: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="leave out fragments, delay and states"):
-        ModelAveraging(update=ZeroOneAdam(), **given)
+        ModelAveraging(update=ZeroOneAdam(), **given)  # type: ignore[arg-type]
 
 
 def test_constants_that_are_none_are_refused() -> None:
     for constants, told in (({"beta1": 1.0}, "mean"), ({"eps": 0.0}, "above 0"), ({"freeze": 0}, "at least 1")):
         with pytest.raises(ConfigError, match=told):
-            ZeroOneAdam(**constants)  # type: ignore[arg-type]
+            ZeroOneAdam(**constants)
     with pytest.raises(ConfigError, match="its own steps"):
         ZeroOneAdam(variance=Staggered(4))
 
