@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.exchanges import AllReduce, Gather, ParameterServer
-from thinwire.methods import CATALOG, GradientAveraging, Method, ModelAveraging, Outer
+from thinwire.methods import CATALOG, DirectedUpdate, GradientAveraging, Method, ModelAveraging, Outer
 from thinwire.simulator import Simulation
 from thinwire.steps import Steps, compute
 from thinwire.worker import Server, Worker, needs_server
@@ -45,6 +45,7 @@ CATALOGUE = [
     "signtopk:density=20%,every=3,residual_dtype=bf16",
     "dgc:density=20%,residual_dtype=bf16",
     "ef21-plus:k=2,exchange=server",
+    "01-adam:warmup=2,kappa=1,period=2,most=4",
     "1bit-adam:warmup=2",
     "1bit-adam:warmup=3,correct=yes,exchange=gather",
     "1bit-lamb:warmup=2",
@@ -66,7 +67,14 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 
 def suited(method: Method, optimizer: Optimizer) -> Optimizer:
-    """The optimizer, or Adam for a method that averages what Adam remembers."""
+    """The optimizer, or Adam for a method that averages what Adam remembers, or plain SGD for one that is Adam."""
+    if isinstance(method, ModelAveraging) and isinstance(method.update, DirectedUpdate):
+
+        def plain(params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+            held = list(params)
+            return torch.optim.SGD(held, lr=min(optimizer(held).param_groups[0]["lr"], 0.01))
+
+        return plain
     if not isinstance(method, ModelAveraging) or not method.states:
         return optimizer
 
@@ -135,7 +143,10 @@ def ends_with_one_model(method: Method) -> bool:
     if not method.exchange.workers_agree or isinstance(method, GradientAveraging):
         return method.exchange.workers_agree
     at_once = method.fragments == 1 and method.delay == 0
-    return at_once and isinstance(method.update, Outer) and method.update.mix == 0.0
+    returns_point = isinstance(method.update, DirectedUpdate) or (
+        isinstance(method.update, Outer) and method.update.mix == 0.0
+    )
+    return at_once and returns_point
 
 
 def small_model() -> nn.Module:

@@ -20,7 +20,7 @@ from thinwire.experiments.session import Session
 from thinwire.experiments.spec import Comparison, Run
 from thinwire.experiments.tasks import Evaluation, Metric, Split
 from thinwire.experiments.tasks.models import seeded, watched
-from thinwire.methods import CATALOG, ModelAveraging, parse_method
+from thinwire.methods import CATALOG, DirectedUpdate, ModelAveraging, parse_method
 from thinwire.network import Network
 from thinwire.steps import Steps, all_gather, all_reduce, as_it_is, compute, receive, send
 from thinwire.worker import Worker, needs_server
@@ -146,6 +146,9 @@ VARIANTS = (
     "des-loc:every=4,momentum=3,variance=5",
     "signtopk:density=10%,every=3,residual_dtype=bf16",
     "dgc:density=10%,residual_dtype=bf16",
+    "ef21-plus:density=10%,exchange=server",
+    "01-adam:warmup=4,kappa=2,period=5,most=4",
+    "01-adam:warmup=4,kappa=2,period=5,most=4,exchange=gather",
     "1bit-adam:warmup=4",
     "1bit-lamb:warmup=4,exchange=gather",
 )
@@ -156,8 +159,10 @@ GENTLE = ("marina", "dasha", "konecny-richtarik", "1bit-")
 
 
 def fit(setting: Setting) -> Setting:
-    """With an optimizer that has the moments that the method averages."""
+    """With an optimizer that has the moments that the method averages, or none where the method has its own."""
     method = parse_method(setting.method)
+    if isinstance(method, ModelAveraging) and isinstance(method.update, DirectedUpdate):
+        return replace(setting, optimizer="sgd", lr=0.001)
     averages = isinstance(method, ModelAveraging) and method.states
     if setting.method.startswith(GENTLE):
         return replace(setting, lr=0.001)

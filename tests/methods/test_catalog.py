@@ -80,6 +80,8 @@ from thinwire.methods import (
     AveragedCentre,
     CatalogEntry,
     Consensus,
+    DoublingGaps,
+    DoublingSteps,
     Downpour,
     Elastic,
     ElasticFollow,
@@ -96,6 +98,7 @@ from thinwire.methods import (
     Partial,
     PostLocal,
     SyncedState,
+    ZeroOneAdam,
     check_method,
     parse_method,
 )
@@ -199,6 +202,11 @@ EXPECTED: dict[str, Method] = {
         exchange=Directed(direction=FrozenAdam(freeze=100), exchange=CompressedReduceScatter()),
         granularity=PerTensor(),
         warm_up=WarmUp((Identity(),), 100),
+    ),
+    "01-adam": ModelAveraging(
+        schedule=DoublingSteps(switch=100, period=32678, most=16), memory=ErrorFeedback(), compressor=Sign(),
+        exchange=CompressedReduceScatter(), granularity=PerTensor(),
+        update=ZeroOneAdam(beta1=0.9, beta2=0.999, eps=1e-8, variance=DoublingGaps(16), freeze=100),
     ),
     "1bit-lamb": GradientAveraging(
         memory=ErrorFeedback(),

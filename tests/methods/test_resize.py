@@ -165,7 +165,7 @@ def test_what_only_has_a_meaning_for_as_many_workers_is_refused(method: str, ste
     assert all(torch.equal(tensor, before[name]) for name, tensor in three.state_dict()["tensors"].items())
 
 
-OF_A_PLACE = ("1bit-sgd", "1bit-adam", "1bit-lamb", "ef21-plus", "gtopk", "ok-topk")
+OF_A_PLACE = ("01-adam", "1bit-sgd", "1bit-adam", "1bit-lamb", "ef21-plus", "gtopk", "ok-topk")
 
 
 @pytest.mark.parametrize("row", CATALOG, ids=[row.name for row in CATALOG])

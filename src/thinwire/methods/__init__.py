@@ -1,6 +1,6 @@
 """Methods of the literature as products of parts."""
 
-from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
+from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, directs_steps
 from thinwire.methods.catalog import (
     CATALOG,
     CatalogEntry,
@@ -19,16 +19,20 @@ from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.late import Late
 from thinwire.methods.neighbours import Mix, NeighbourUpdate, OuterGossip
 from thinwire.methods.partial import Partial
-from thinwire.methods.schedules import Every, PostLocal, RandomGaps, Schedule, Staggered
+from thinwire.methods.schedules import DoublingGaps, DoublingSteps, Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
 from thinwire.methods.states import SyncedState
 from thinwire.methods.updates import Outer, Update
+from thinwire.methods.zero_one_adam import DirectedUpdate, ZeroOneAdam
 
 __all__ = [
     "CATALOG",
     "AveragedCentre",
     "CatalogEntry",
     "Consensus",
+    "DirectedUpdate",
+    "DoublingGaps",
+    "DoublingSteps",
     "Downpour",
     "Elastic",
     "ElasticFollow",
@@ -52,7 +56,9 @@ __all__ = [
     "Staggered",
     "SyncedState",
     "Update",
+    "ZeroOneAdam",
     "check_method",
+    "directs_steps",
     "entry",
     "find_row",
     "fitted",

@@ -17,6 +17,7 @@ from thinwire.methods.server_updates import ServerUpdate
 from thinwire.methods.states import SyncedState
 from thinwire.methods.updates import Outer, Update
 from thinwire.methods.warm_up import WarmUp, compressor_at
+from thinwire.methods.zero_one_adam import DirectedUpdate
 
 
 @register
@@ -130,6 +131,7 @@ class ModelAveraging:
                 f"{self.exchange}; leave them out"
             )
         _check_neighbours(self)
+        _check_directed(self)
         _check_trigger(self)
 
     def compressor_at(self, number: int) -> Compressor:
@@ -142,6 +144,17 @@ class ModelAveraging:
 
 
 Method: TypeAlias = GradientAveraging | ModelAveraging
+
+
+def directs_steps(method: Method) -> bool:
+    """Whether what the optimizer makes its local steps along is the method's, and no gradient of the worker.
+
+    Example:
+        >>> from thinwire.methods import parse_method
+        >>> directs_steps(parse_method("01-adam")), directs_steps(parse_method("local-sgd"))
+        (True, False)
+    """
+    return isinstance(method, ModelAveraging) and isinstance(method.update, DirectedUpdate)
 
 
 def _check_server(method: ModelAveraging) -> None:
@@ -188,6 +201,15 @@ def _check_neighbours(method: ModelAveraging) -> None:
     _check_exact(method, update.needs_exact)
     if update.needs_exact and method.delay:
         raise ConfigError(f"{update} takes the place of what was done meanwhile; leave out the delay")
+
+
+def _check_directed(method: ModelAveraging) -> None:
+    """What local steps go by is of the whole vector, and of what has come back."""
+    if isinstance(method.update, DirectedUpdate) and (method.fragments > 1 or method.delay or method.states):
+        raise ConfigError(
+            f"{method.update} directs the local steps of the whole model by what the last exchange said; leave out "
+            "fragments, delay and states"
+        )
 
 
 def _check_exact(method: ModelAveraging, needs_exact: bool) -> None:

@@ -83,6 +83,82 @@ class PostLocal:
 
 
 @register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoublingSteps:
+    """Every step up to ``switch + period``; then gaps that double after every ``period`` steps, up to ``most``.
+
+    0/1 Adam's T_u (Lu et al. 2022), where the learning rate, which falls, is halved about that often.
+
+    Args:
+        switch: steps before the first period.
+        period: steps until gaps double; 32,678 in the published code.
+        most: the longest gap; 16 there.
+
+    Raises:
+        ConfigError: ``switch`` below 0, or ``period`` or ``most`` below 1.
+
+    Example:
+        >>> schedule = DoublingSteps(switch=1, period=4, most=4)
+        >>> [step for step in range(1, 24) if schedule.due(step, 0)]
+        [1, 2, 3, 4, 5, 6, 8, 12, 16, 20]
+    """
+
+    switch: int = 0
+    period: int = 32678
+    most: int = 16
+
+    workers_agree: ClassVar[bool] = True
+    """All at the same steps."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _check_steps("period", self.period)
+        if self.switch < 0:
+            raise ConfigError(f"switch = {self.switch} was given; periods begin after 0, 1, 2, ... steps")
+        _check_steps("most", self.most)
+
+    def due(self, num_steps: int, rank: int) -> bool:
+        """True at multiples of the present gap, so that none is longer."""
+        num_doubled = max(0, num_steps - self.switch - 1) // self.period
+        gap = self.most if num_doubled >= self.most.bit_length() else min(self.most, 1 << num_doubled)
+        return num_steps % gap == 0
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class DoublingGaps:
+    """The first step; then gap j, counted from 0, has ``2^floor(j / count)`` steps.
+
+    0/1 Adam's T_v (Lu et al. 2022, where ``count`` is kappa): t steps have about ``count log2(t / count)`` of them.
+
+    Args:
+        count: of gaps of one length.
+
+    Raises:
+        ConfigError: ``count`` below 1.
+
+    Example:
+        >>> [step for step in range(1, 30) if DoublingGaps(3).due(step, 0)]
+        [1, 2, 3, 4, 6, 8, 10, 14, 18, 22]
+    """
+
+    count: int = 16
+
+    workers_agree: ClassVar[bool] = True
+    """All at the same steps."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _check_steps("count", self.count)
+
+    def due(self, num_steps: int, rank: int) -> bool:
+        """True at the end of a gap."""
+        passed = num_steps - 1
+        level = (passed // self.count + 1).bit_length() - 1
+        return (passed - self.count * ((1 << level) - 1)) % (1 << level) == 0
+
+
+@register
 @dataclass(frozen=True, slots=True)
 class RandomGaps:
     """All workers, after gaps drawn uniformly from 1 to ``max_gap`` steps: any I_T with gap(I_T) <= H.
@@ -154,6 +230,16 @@ class Staggered:
         if self.gaps == "fixed":
             return (num_steps + rank) % self.steps == 0
         return _ends_gap(num_steps, self.steps, self.seed, rank)
+
+
+def check_common(name: str, schedule: Schedule) -> None:
+    """Raise :class:`ConfigError` if workers would be due at steps of their own.
+
+    Example:
+        >>> check_common("variance", Every(4))
+    """
+    if not schedule.workers_agree:
+        raise ConfigError(f"{name}={schedule} was given, under which each worker has its own steps; give one for all")
 
 
 def _check_steps(name: str, steps: int) -> None:

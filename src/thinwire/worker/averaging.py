@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from thinwire.methods import GradientAveraging, ModelAveraging
+from thinwire.methods import DirectedUpdate, GradientAveraging, ModelAveraging
 from thinwire.steps import Steps
 from thinwire.worker.agreement import Agreement
 from thinwire.worker.channel import Channel, Outcome, Pending
+from thinwire.worker.directed_steps import DirectedSteps
 from thinwire.worker.exchange_runner import ExchangeRunner
 from thinwire.worker.exchanged import Exchanged
 from thinwire.worker.parameters import gradients, restore_gradients
@@ -130,12 +131,25 @@ class ModelMeans:
     exchanged: Exchanged
     agreement: Agreement
     runner: ExchangeRunner
+    _directed: DirectedSteps | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        update = self.method.update
+        if isinstance(update, DirectedUpdate):
+            self._directed = DirectedSteps(update, self.exchanged, self.agreement, self.runner)
+
+    def direct(self, skips: bool) -> None:
+        """Before a local step: what the optimizer steps along, if the update has a say in it."""
+        if self._directed is not None:
+            self._directed.direct(skips)
 
     @torch.no_grad()
     def average(self) -> Steps[None]:
         """After a local step: apply what is due, and exchange the next fragment if it is its time."""
         if self.is_due():
             yield from self._average_next(self.method.delay)
+        if self._directed is not None:
+            yield from self._directed.learn()
 
     def is_due(self) -> bool:
         """After a local step: apply what is due; whether a fragment is to be exchanged."""

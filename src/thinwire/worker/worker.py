@@ -159,9 +159,9 @@ class Worker:
             ConfigError: workers have frozen, unfrozen or replaced different parameters, or hold different values.
         """
         self.look()
-        if self.gradients is None:
-            return True
-        return (yield from self.gradients.average(skips))
+        if self._models is not None:
+            self._models.direct(skips)
+        return self.gradients is None or (yield from self.gradients.average(skips))
 
     def look(self) -> None:
         """Notice, before a step, what the script has done since the last one: to parameters and learning rates."""

@@ -7,19 +7,22 @@ from thinwire.exchanges import (
     CompressedReduceScatter,
     Directed,
     Direction,
+    Exchange,
     MajorityVote,
     OrthonormalLines,
     PowerIteration,
 )
 from thinwire.layout import Granularity, PerTensor
 from thinwire.memory import LionMomentum, MomentumFeedback
-from thinwire.methods.base import GradientAveraging, Method
+from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
 from thinwire.methods.catalog.parts import MEMORIES, ROUTES, Remember
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.options import Density, Fraction
+from thinwire.methods.schedules import DoublingGaps, DoublingSteps
 from thinwire.methods.warm_up import WarmUp
+from thinwire.methods.zero_one_adam import ZeroOneAdam
 
 OneBitRoute: TypeAlias = Literal["owners", "gather", "server"]
 _BETA1, _BETA2, _LION_BETA2 = Fraction(0.9), Fraction(0.999), Fraction(0.99)
@@ -53,6 +56,36 @@ def one_bit_adam(
 
 
 @entry(
+    name="01-adam",
+    paper="Lu et al. 2022",
+    summary="signs of the sum of each worker's local Adam momenta to the owners of shards and back, after gaps that "
+    "double, with error feedback both ways; f32 gradients at ever fewer steps, from which the variance is learnt",
+    differs_from_paper="the learning rate is the optimizer's (plain SGD, without weight decay); gaps between exchanges "
+    "double after a number of steps, as in the published code, and not as the learning rate falls; an entry whose "
+    "variance is 0 does not move; a sign stands for the mean magnitude of its tensor; Algorithm 1 from memory",
+)
+def zero_one_adam(
+    warmup: int = 100,
+    kappa: int = 16,
+    period: int = 32678,
+    most: int = 16,
+    beta1: Fraction = _BETA1,
+    beta2: Fraction = _BETA2,
+    eps: float = _EPS,
+    granularity: Granularity = _TENSORS,
+    memory: Remember = "error-feedback",
+    exchange: OneBitRoute = "owners",
+) -> Method:
+    """Signs of momenta that are each worker's own between exchanges, over a variance that all share."""
+    variance = DoublingGaps(kappa)
+    return ModelAveraging(
+        schedule=DoublingSteps(switch=warmup, period=period, most=most), memory=MEMORIES[memory], compressor=Sign(),
+        exchange=_one_bit_route(exchange), granularity=granularity,
+        update=ZeroOneAdam(beta1=beta1, beta2=beta2, eps=eps, variance=variance, freeze=warmup),
+    )  # fmt: skip
+
+
+@entry(
     name="1bit-lamb",
     paper="Li et al. 2021",
     summary="LAMB on f32 gradients, then signs of the momentum both ways with error feedback; the ratio of a layer is "
@@ -80,11 +113,13 @@ def _one_bit(
 ) -> Method:
     return GradientAveraging(
         memory=MEMORIES[memory], compressor=Sign(), granularity=granularity,
-        exchange=Directed(
-            direction=direction, exchange=CompressedReduceScatter() if route == "owners" else ROUTES[route]
-        ),
+        exchange=Directed(direction=direction, exchange=_one_bit_route(route)),
         warm_up=WarmUp((Identity(),), warmup),
     )  # fmt: skip
+
+
+def _one_bit_route(route: OneBitRoute) -> Exchange:
+    return CompressedReduceScatter() if route == "owners" else ROUTES[route]
 
 
 @entry(
@@ -136,4 +171,4 @@ def dion2(share: Density = _QUARTER, momentum: Fraction = _MU) -> Method:
     return GradientAveraging(memory=MomentumFeedback(momentum), exchange=OrthonormalLines(share))
 
 
-ROWS: tuple[CatalogEntry, ...] = (one_bit_adam, one_bit_lamb, signed_lion, dion, dion2)
+ROWS: tuple[CatalogEntry, ...] = (one_bit_adam, zero_one_adam, one_bit_lamb, signed_lion, dion, dion2)
