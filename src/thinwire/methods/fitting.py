@@ -26,6 +26,17 @@ def is_dense(method: Method) -> bool:
     return replace(method, exchange=AllReduce()) == GradientAveraging()
 
 
+def needs_gradients(method: Method) -> bool:
+    """Whether a worker needs its gradient before the optimizer's own step, which then is by another one.
+
+    Example:
+        >>> from thinwire.methods import parse_method
+        >>> [needs_gradients(parse_method(text)) for text in ("sgd", "beer", "choco")]
+        [True, True, False]
+    """
+    return isinstance(method, GradientAveraging) or method.tracking is not None
+
+
 def num_exchanges(method: Method, rank: int, steps: int) -> int:
     """After how many of its first ``steps`` steps a worker exchanges.
 

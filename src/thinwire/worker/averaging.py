@@ -11,9 +11,10 @@ from thinwire.worker.agreement import Agreement
 from thinwire.worker.channel import Channel, Outcome, Pending
 from thinwire.worker.exchange_runner import ExchangeRunner
 from thinwire.worker.exchanged import Exchanged
-from thinwire.worker.parameters import gradients, restore_gradients
+from thinwire.worker.parameters import gradients, restore_gradients, unflatten_any
 from thinwire.worker.refusals import numerics_error
 from thinwire.worker.sharing import Sharing
+from thinwire.worker.side_by_side import side_by_side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,16 +25,18 @@ class Proposal:
         channel: of the fragment.
         place: of the channel among all.
         outcome: what came back, and what the memory will hold.
+        tracked: the same of tracked gradients, if there are any.
     """
 
     channel: Channel
     place: int
     outcome: Outcome
+    tracked: Outcome | None = None
 
     @property
     def is_finite(self) -> bool:
         """Whether what came back is."""
-        return self.outcome.aggregate.finite
+        return self.outcome.aggregate.finite and (self.tracked is None or self.tracked.aggregate.finite)
 
 
 @dataclass(slots=True, eq=False)
@@ -132,6 +135,22 @@ class ModelMeans:
     runner: ExchangeRunner
 
     @torch.no_grad()
+    def direct(self, skips: bool) -> None:
+        """Before the optimizer's own step: a tracked gradient takes the place of the worker's own.
+
+        Args:
+            skips: whether gradients that are not finite are no error: then there is to be no step by them, and what is
+                tracked stays as it is.
+        """
+        tracker = self.exchanged.tracker
+        if tracker is None:
+            return
+        targets = gradients(self.exchanged.params)
+        own, finite = tracker.channel.gather(targets)
+        if finite or not skips:
+            unflatten_any(tracker.take(own.take()), targets)
+
+    @torch.no_grad()
     def average(self) -> Steps[None]:
         """After a local step: apply what is due, and exchange the next fragment if it is its time."""
         if self.is_due():
@@ -173,15 +192,21 @@ class ModelMeans:
             has_news = agreement.has_news(used)
             x, finite = channel.marked() if has_news else channel.gather_signal(self.method.compressor_at(turn))
             is_streamed = x.difference is not None
-            outcome = yield from runner.run(
-                channel, x, finite, runner.num_exchanges, turn, forgets=is_streamed and forgets
-            )
-            proposal = Proposal(channel, place, outcome)
+            program = runner.run(channel, x, finite, runner.num_exchanges, turn, forgets=is_streamed and forgets)
+            tracked: Outcome | None = None
+            if exchanged.tracker is None:
+                outcome = yield from program
+            else:
+                outcome, tracked = yield from side_by_side(program, exchanged.tracker.exchange(turn))
+            proposal = Proposal(channel, place, outcome, tracked)
             if proposal.is_finite:
                 return proposal
             concluded = yield from agreement.tell(has_news, finite, used, runner.num_exchanges)
             if concluded.first_nonfinite or not concluded.is_new:
-                raise numerics_error(channel, outcome, concluded.first_nonfinite, "model", runner.num_steps)
+                what = "model"
+                if tracked is not None and outcome.aggregate.finite:
+                    outcome, what = tracked, "tracked gradient"
+                raise numerics_error(channel, outcome, concluded.first_nonfinite, what, runner.num_steps)
 
     @torch.no_grad()
     def accept(self, proposal: Proposal, delay: int) -> None:
@@ -191,6 +216,9 @@ class ModelMeans:
             outcome = channel.following_signal(outcome)
         runner.accept(channel, outcome, runner.num_steps)
         runner.count(outcome)
+        if self.exchanged.tracker is not None and proposal.tracked is not None:
+            self.exchanged.tracker.accept(proposal.tracked)
+            runner.count(proposal.tracked)
         self.exchanged.exchanged_at[proposal.place] = runner.num_steps
         if delay:
             channel.pending = Pending(outcome.aggregate, runner.num_steps + delay)
