@@ -30,6 +30,7 @@ CATALOGUE = [
     "sparq:density=20%,every=2,level=1",
     "noloco:every=2",
     "d-psgd:graph=exponential",
+    "motef:density=20%,momentum=0.5",
     "easgd:every=2,beta=0.8,alpha=0.3",
     "diloco:every=2",
     "streaming-diloco:every=1,fragments=3,delay=2",

@@ -133,6 +133,7 @@ VARIANTS = (
     "sparq:density=10%,every=2,level=20",
     "noloco:every=2",
     "d-psgd:graph=pairs",
+    "motef:density=10%,momentum=0.5",
     "diloco:every=7,delay=2,mix=0.25",
     "streaming-diloco:every=3,fragments=3,delay=2",
     "sparseloco:every=4,density=10%,mean=contributors,clip=median",

@@ -219,10 +219,10 @@ def refused() -> dict[str, str]:
     assert handle is not None
     said["state"] = message_of(lambda: loaded(handle.state_dict(), {"gradients": "qsgd:bits=8"}))
     state = whole_state()
-    for kind in ("memory", "reference"):
-        name = next(each for each in state["tensors"] if kind in each)
+    for part in ("memory", "reference"):
+        name = next(each for each in state["tensors"] if part in each)
         less = {each: tensor for each, tensor in state["tensors"].items() if each != name}
-        for case, tensors in ((f"no {kind}", less), (f"short {kind}", {**less, name: torch.zeros(1)})):
+        for case, tensors in ((f"no {part}", less), (f"short {part}", {**less, name: torch.zeros(1)})):
             said[case] = message_of(functools.partial(loaded, {**state, "tensors": tensors}, EVERYTHING))
     one = {name: tensor for name, tensor in state["tensors"].items() if "reference.1" not in name}
     said["one reference"] = message_of(lambda: loaded({**state, "tensors": one}, EVERYTHING))

@@ -98,6 +98,7 @@ from thinwire.methods import (
     Partial,
     PostLocal,
     SyncedState,
+    Tracking,
     ZeroOneAdam,
     check_method,
     parse_method,
@@ -242,6 +243,20 @@ EXPECTED: dict[str, Method] = {
         schedule=Every(50),
         exchange=Gossip(graph=RandomPairs()),
         update=OuterGossip(lr=0.7, momentum=0.5, gamma=0.7),
+    ),
+    "beer": ModelAveraging(
+        compressor=TopK(density=0.01),
+        exchange=Gossip(graph=Ring()),
+        update=Consensus(gamma=0.1),
+        delay=1,
+        tracking=Tracking(momentum=0.0),
+    ),
+    "motef": ModelAveraging(
+        compressor=TopK(density=0.01),
+        exchange=Gossip(graph=Ring()),
+        update=Consensus(gamma=0.1),
+        delay=1,
+        tracking=Tracking(momentum=0.9),
     ),
     "local-sgd-async": ModelAveraging(schedule=Every(8), exchange=AsynchronousServer(), update=Follow()),
     "qsparse-async": ModelAveraging(

@@ -142,6 +142,8 @@ def test_neighbours_keep_the_weighted_sum_of_what_is_public() -> None:
 ROUGH = {
     "choco": ",density=30%,gamma=0.5",
     "sparq": ",density=30%,gamma=0.5,values=exact,every=1,level=0",
+    "beer": ",density=30%,gamma=0.3",
+    "motef": ",density=30%,gamma=0.3,momentum=0",
     "noloco": ",every=1,lr=1,momentum=0,gamma=0.6",
 }
 """Options with which workers come together in a few rounds, and their mean stays."""
@@ -162,6 +164,8 @@ def test_without_gradients_models_stand_still_for_ever(text: str) -> None:
     crew, start = scattered(method, 4, 64)
     mean, stood = start.double().mean(dim=0), torch.zeros(())
     for number in range(160):
+        for model in crew.models:
+            model.zero_grad()  # where a gradient is tracked, what was stepped by is in its place
         step(crew)
         stood = models_of(crew) if number == 120 else stood
     models = models_of(crew)

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.methods import GradientAveraging, Method
+from thinwire.methods import Method, needs_gradients
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ def closure_called(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwar
 
 def check_closures(optimizer: torch.optim.Optimizer, method: Method) -> None:
     """Raise :class:`ConfigError` for an optimizer that needs several gradients a step, where they are exchanged."""
-    if isinstance(optimizer, torch.optim.LBFGS) and isinstance(method, GradientAveraging):
+    if isinstance(optimizer, torch.optim.LBFGS) and needs_gradients(method):
         raise ConfigError(
             "LBFGS evaluates the loss several times a step, and each would need an exchange; take a method that "
             "averages models, or another optimizer"

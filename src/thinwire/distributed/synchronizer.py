@@ -19,7 +19,7 @@ from thinwire.distributed.shared_model import keep_shared, shared_model
 from thinwire.distributed.starting_point import broadcast_parameters, common_terms
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
-from thinwire.methods import GradientAveraging, Method, directs_steps
+from thinwire.methods import GradientAveraging, Method, needs_gradients
 from thinwire.network import Traffic
 from thinwire.worker import Worker, needs_server
 from thinwire.worker.parameters import held_parameters
@@ -218,8 +218,7 @@ class Synchronizer:
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         """Before the optimizer's own step: gradients are exchanged, or hidden if there is to be no step."""
         averages_gradients = isinstance(self.worker.method, GradientAveraging)
-        takes_gradients = averages_gradients or directs_steps(self.worker.method)
-        changed = closure_called(self.optimizer, args, kwargs) if takes_gradients else None
+        changed = closure_called(self.optimizer, args, kwargs) if needs_gradients(self.worker.method) else None
         is_scaled, overflow = self._hooks.gradients.take_scale()
         steps = self.transport.run(self.worker.before_step(skips=is_scaled))
         if not steps or (overflow and not averages_gradients):

@@ -166,7 +166,7 @@ def _of_gossip(method: ModelAveraging, gamma: float, problem: TheoryProblem) -> 
     matrix = mixing_matrix(graph, problem.workers)
     delta = spectral_gap(matrix)
     found = [Fact("spectral gap delta of the graph", delta, "exact", "1 - |lambda_2(W)|")]
-    if delta > 0.0 and 0.0 < gamma <= 1.0:
+    if delta > 0.0 and 0.0 < gamma <= 1.0 and method.tracking is None:
         step, shift = choco_consensus_step(delta, beta(matrix), gamma), choco_shift(delta, gamma, problem.kappa)
         source = "Koloskova et al. 2019, Theorem"
         found.append(Fact("consensus step gamma that is proven", step, "bound", f"{source} 2"))

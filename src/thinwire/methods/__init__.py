@@ -1,6 +1,6 @@
 """Methods of the literature as products of parts."""
 
-from thinwire.methods.base import GradientAveraging, Method, ModelAveraging, directs_steps
+from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
 from thinwire.methods.catalog import (
     CATALOG,
     CatalogEntry,
@@ -14,7 +14,7 @@ from thinwire.methods.consensus import Consensus
 from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.downpour import AveragedCentre, Downpour
 from thinwire.methods.elastic import Elastic
-from thinwire.methods.fitting import check_method, fitted, is_dense, num_exchanges
+from thinwire.methods.fitting import check_method, fitted, is_dense, needs_gradients, num_exchanges
 from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.late import Late
 from thinwire.methods.neighbours import Mix, NeighbourUpdate, OuterGossip
@@ -22,6 +22,7 @@ from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import DoublingGaps, DoublingSteps, Every, PostLocal, RandomGaps, Schedule, Staggered
 from thinwire.methods.server_updates import ElasticFollow, Follow, ServerUpdate
 from thinwire.methods.states import SyncedState
+from thinwire.methods.tracking import Tracking
 from thinwire.methods.updates import Outer, Update
 from thinwire.methods.zero_one_adam import DirectedUpdate, ZeroOneAdam
 
@@ -55,15 +56,16 @@ __all__ = [
     "ServerUpdate",
     "Staggered",
     "SyncedState",
+    "Tracking",
     "Update",
     "ZeroOneAdam",
     "check_method",
-    "directs_steps",
     "entry",
     "find_row",
     "fitted",
     "installed_rows",
     "is_dense",
+    "needs_gradients",
     "num_exchanges",
     "parse_method",
     "with_residual_dtype",

@@ -9,12 +9,14 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges import AllReduce, AsynchronousServer, ChangeAdder, Exchange, Gather, Gossip
 from thinwire.layout import Granularity, Whole
 from thinwire.memory import EstimatingMemory, Memory, NoMemory, Trigger
+from thinwire.methods.consensus import Consensus
 from thinwire.methods.late import Late
 from thinwire.methods.neighbours import NeighbourUpdate
 from thinwire.methods.partial import Partial
 from thinwire.methods.schedules import Every, Schedule
 from thinwire.methods.server_updates import ServerUpdate
 from thinwire.methods.states import SyncedState
+from thinwire.methods.tracking import Tracking
 from thinwire.methods.updates import Outer, Update
 from thinwire.methods.warm_up import WarmUp, compressor_at
 from thinwire.methods.zero_one_adam import DirectedUpdate
@@ -87,10 +89,11 @@ class ModelAveraging:
         delay: local steps between an exchange and the step after which its result is applied.
         states: tensors of the local optimizer's state that are averaged too, each at its own period.
         trigger: whether a worker has enough to say; it always does if not given.
+        tracking: what the optimizer steps by in place of the worker's own gradient, exchanged beside the model.
 
     Raises:
-        ConfigError: a part of the wrong kind, states where workers have no common mean, or an exchange that adds
-            messages before they are decoded with a compressor that is not linear.
+        ConfigError: a part of the wrong kind, states where workers have no common mean, tracking without gossip after
+            every step, or an exchange that adds messages before they are decoded with a compressor that is not linear.
     """
 
     schedule: Schedule = Every()
@@ -105,6 +108,7 @@ class ModelAveraging:
     delay: int = 0
     states: tuple[SyncedState, ...] = ()
     trigger: Trigger | None = None
+    tracking: Tracking | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -133,6 +137,7 @@ class ModelAveraging:
         _check_neighbours(self)
         _check_directed(self)
         _check_trigger(self)
+        _check_tracking(self)
 
     def compressor_at(self, number: int) -> Compressor:
         """The compressor of the fragment's exchange ``number``, counted from 0."""
@@ -144,17 +149,6 @@ class ModelAveraging:
 
 
 Method: TypeAlias = GradientAveraging | ModelAveraging
-
-
-def directs_steps(method: Method) -> bool:
-    """Whether what the optimizer makes its local steps along is the method's, and no gradient of the worker.
-
-    Example:
-        >>> from thinwire.methods import parse_method
-        >>> directs_steps(parse_method("01-adam")), directs_steps(parse_method("local-sgd"))
-        (True, False)
-    """
-    return isinstance(method, ModelAveraging) and isinstance(method.update, DirectedUpdate)
 
 
 def _check_server(method: ModelAveraging) -> None:
@@ -222,6 +216,23 @@ def _check_trigger(method: ModelAveraging) -> None:
     if method.trigger is not None and not isinstance(method.exchange, Gather | Gossip):
         raise ConfigError(
             f"under {method.exchange} every worker has to send something; a trigger goes with Gather and Gossip"
+        )
+
+
+def _check_tracking(method: ModelAveraging) -> None:
+    """What is tracked is exchanged as the models are, each time that it has changed."""
+    if method.tracking is None:
+        return
+    if not isinstance(method.update, Consensus) or not isinstance(method.exchange, Gossip):
+        raise ConfigError(
+            f"{method.tracking} is drawn to the neighbours' as models are by Consensus under Gossip, and "
+            f"update={method.update} with exchange={method.exchange} was given; use update=Consensus(gamma=0.1) with "
+            "exchange=Gossip(graph=Ring()), or leave tracking out"
+        )
+    if method.schedule != Every(1) or method.fragments > 1 or method.trigger is not None:
+        raise ConfigError(
+            f"{method.tracking} changes at every step and is exchanged whole after each; leave out {method.schedule}, "
+            "fragments and trigger"
         )
 
 

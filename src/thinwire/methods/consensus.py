@@ -67,9 +67,19 @@ class Consensus:
 
     def apply(self, aggregate: Aggregate, local: Callable[[], Tensor], state: State) -> Tensor:
         """Take up the messages, then a step towards the neighbours."""
+        _take_up(aggregate, state)
         public, neighbours = state["public"], state["neighbours"]
-        add_compensated(public, state["public_rounding"], aggregate.sent.to_dense())
-        add_compensated(neighbours, state["neighbours_rounding"], aggregate.mean)
         # The difference of the vectors is exact where they are close, and then what rounding took from them counts.
         pull = torch.sub(neighbours, public).add_(state["neighbours_rounding"]).sub_(state["public_rounding"])
         return local().add_(pull, alpha=self.gamma)
+
+    def step(self, aggregate: Aggregate, state: State) -> Tensor:
+        """Take up the messages; the step alone, in f64, for who adds steps up: those of all workers add up to 0."""
+        _take_up(aggregate, state)
+        pull = torch.sub(state["neighbours"].to(torch.float64), state["public"])
+        return pull.add_(state["neighbours_rounding"]).sub_(state["public_rounding"]).mul_(self.gamma)
+
+
+def _take_up(aggregate: Aggregate, state: State) -> None:
+    add_compensated(state["public"], state["public_rounding"], aggregate.sent.to_dense())
+    add_compensated(state["neighbours"], state["neighbours_rounding"], aggregate.mean)

@@ -10,6 +10,7 @@ from thinwire.errors import ConfigError
 from thinwire.exchanges import AllReduce
 from thinwire.layout import Layout, Segments
 from thinwire.methods.base import GradientAveraging, Method
+from thinwire.methods.zero_one_adam import DirectedUpdate
 from thinwire.random import Key
 
 
@@ -24,6 +25,19 @@ def is_dense(method: Method) -> bool:
     if not isinstance(method, GradientAveraging) or not isinstance(method.exchange, AllReduce):
         return False
     return replace(method, exchange=AllReduce()) == GradientAveraging()
+
+
+def needs_gradients(method: Method) -> bool:
+    """Whether a worker needs its gradient before the optimizer's own step, which then is by another one.
+
+    Example:
+        >>> from thinwire.methods import parse_method
+        >>> [needs_gradients(parse_method(text)) for text in ("sgd", "beer", "01-adam", "choco")]
+        [True, True, True, False]
+    """
+    if isinstance(method, GradientAveraging):
+        return True
+    return method.tracking is not None or isinstance(method.update, DirectedUpdate)
 
 
 def num_exchanges(method: Method, rank: int, steps: int) -> int:

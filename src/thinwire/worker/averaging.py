@@ -15,6 +15,7 @@ from thinwire.worker.exchanged import Exchanged
 from thinwire.worker.parameters import gradients, restore_gradients
 from thinwire.worker.refusals import numerics_error
 from thinwire.worker.sharing import Sharing
+from thinwire.worker.side_by_side import side_by_side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,16 +26,18 @@ class Proposal:
         channel: of the fragment.
         place: of the channel among all.
         outcome: what came back, and what the memory will hold.
+        tracked: the same of tracked gradients, if there are any.
     """
 
     channel: Channel
     place: int
     outcome: Outcome
+    tracked: Outcome | None = None
 
     @property
     def is_finite(self) -> bool:
         """Whether what came back is."""
-        return self.outcome.aggregate.finite
+        return self.outcome.aggregate.finite and (self.tracked is None or self.tracked.aggregate.finite)
 
 
 @dataclass(slots=True, eq=False)
@@ -138,10 +141,18 @@ class ModelMeans:
         if isinstance(update, DirectedUpdate):
             self._directed = DirectedSteps(update, self.exchanged, self.agreement, self.runner)
 
+    @torch.no_grad()
     def direct(self, skips: bool) -> None:
-        """Before a local step: what the optimizer steps along, if the update has a say in it."""
+        """Before a local step: put what the optimizer is to step along in the place of the worker's own gradient.
+
+        Args:
+            skips: whether gradients that are not finite are no error: then there is to be no step by them, and nothing
+                goes on.
+        """
         if self._directed is not None:
             self._directed.direct(skips)
+        elif self.exchanged.tracker is not None:
+            self.exchanged.tracker.direct(gradients(self.exchanged.params), skips)
 
     @torch.no_grad()
     def average(self) -> Steps[None]:
@@ -187,15 +198,21 @@ class ModelMeans:
             has_news = agreement.has_news(used)
             x, finite = channel.marked() if has_news else channel.gather_signal(self.method.compressor_at(turn))
             is_streamed = x.difference is not None
-            outcome = yield from runner.run(
-                channel, x, finite, runner.num_exchanges, turn, forgets=is_streamed and forgets
-            )
-            proposal = Proposal(channel, place, outcome)
+            program = runner.run(channel, x, finite, runner.num_exchanges, turn, forgets=is_streamed and forgets)
+            tracked: Outcome | None = None
+            if exchanged.tracker is None:
+                outcome = yield from program
+            else:
+                outcome, tracked = yield from side_by_side(program, exchanged.tracker.exchange(turn))
+            proposal = Proposal(channel, place, outcome, tracked)
             if proposal.is_finite:
                 return proposal
             concluded = yield from agreement.tell(has_news, finite, used, runner.num_exchanges)
             if concluded.first_nonfinite or not concluded.is_new:
-                raise numerics_error(channel, outcome, concluded.first_nonfinite, "model", runner.num_steps)
+                what = "model"
+                if tracked is not None and outcome.aggregate.finite:
+                    outcome, what = tracked, "tracked gradient"
+                raise numerics_error(channel, outcome, concluded.first_nonfinite, what, runner.num_steps)
 
     @torch.no_grad()
     def accept(self, proposal: Proposal, delay: int) -> None:
@@ -205,6 +222,9 @@ class ModelMeans:
             outcome = channel.following_signal(outcome)
         runner.accept(channel, outcome, runner.num_steps)
         runner.count(outcome)
+        if self.exchanged.tracker is not None and proposal.tracked is not None:
+            self.exchanged.tracker.accept(proposal.tracked)
+            runner.count(proposal.tracked)
         self.exchanged.exchanged_at[proposal.place] = runner.num_steps
         if delay:
             channel.pending = Pending(outcome.aggregate, runner.num_steps + delay)

@@ -19,6 +19,7 @@ from thinwire.worker.parameters import check_in_place, clip_own, gradients, loca
 from thinwire.worker.regrouping import find_bound, group, regroup
 from thinwire.worker.resize import scale_memory
 from thinwire.worker.step_times import StepClock
+from thinwire.worker.tracker import MARK, Tracker, make_tracker
 
 
 class Exchanged:
@@ -43,6 +44,8 @@ class Exchanged:
         """The seed's."""
         self._clock: StepClock | None = None
         self._sums_stay = False
+        self.tracker: Tracker | None = None
+        """Of the gradient of all workers, if it is tracked."""
         self._take(group(method, named, rank, size, key), named)
         self.exchanged_at = [0] * len(self.channels)
         """The number of local steps before the last exchange of each channel."""
@@ -58,7 +61,7 @@ class Exchanged:
     def drive(self, clock: StepClock | None, *, sums_stay: bool) -> None:
         """Let a clock measure the time of compression; whether the driver sums on the device."""
         self._clock, self._sums_stay = clock, sums_stay
-        for channel in self.channels:
+        for channel in self._all_channels():
             channel.clock, channel.sums_stay = clock, sums_stay
 
     def check_in_place(self) -> None:
@@ -68,6 +71,10 @@ class Exchanged:
     def parameters(self) -> dict[str, Tensor]:
         """By name."""
         return dict(zip(self.layout.names, self.params, strict=True))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered, by name: for :meth:`load`."""
+        return self.keeper.tensors() | ({} if self.tracker is None else self.tracker.tensors())
 
     def shared(self) -> dict[str, Tensor]:
         """The reference points by name, or, where there are none, the parameters."""
@@ -133,7 +140,7 @@ class Exchanged:
             ConfigError: the exchange refuses the number; nothing has changed.
         """
         factor = size / self._size
-        for channel in self.channels:
+        for channel in self._all_channels():
             channel.become(rank, size)
             scale_memory(channel, factor)
         for name, tensor in self.keeper.waiting.items():
@@ -171,7 +178,7 @@ class Exchanged:
         self, tensors: Mapping[str, Tensor], pending: Sequence[int | None], names: Sequence[str],
         held: Mapping[str, Tensor],
     ) -> None:  # fmt: skip
-        """Take over what :meth:`Keeper.tensors` gave.
+        """Take over what :meth:`tensors` gave.
 
         Args:
             tensors: the state.
@@ -182,6 +189,8 @@ class Exchanged:
         Raises:
             ConfigError: it is of another model; nothing is changed.
         """
+        tracked = {name: tensor for name, tensor in tensors.items() if name.startswith(MARK)}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in tracked}
         found = self.keeper
         if {*names} != {*self.layout.names} and {*names} <= {*held}:
             named = {name: held[name] for name in names}
@@ -190,7 +199,12 @@ class Exchanged:
         found.load({name: tensor for name, tensor in tensors.items() if name not in owed}, pending)
         found.waiting = {name: tensor.clone() for name, tensor in owed.items()}
         self._take(found, held)
+        if self.tracker is not None:
+            self.tracker.load(tracked)
         self.exchanged_at = [0] * len(self.channels)
+
+    def _all_channels(self) -> list[Channel]:
+        return [*self.channels, *([] if self.tracker is None else [self.tracker.channel])]
 
     def _take(self, keeper: Keeper, named: Mapping[str, Tensor]) -> None:
         assert keeper.whole is not None
@@ -202,6 +216,9 @@ class Exchanged:
         """Consecutive parts of the vector."""
         self.is_bound = find_bound(keeper) is not None
         """Whether something is kept by the index of parameters in the vector, so that none can join or leave."""
+        first = self.channels[0]
+        if self.tracker is None or self.tracker.channel.layout != self.layout:
+            self.tracker = make_tracker(self._method, self.layout, first.rank, first.size, self.key, first.device)
         self.drive(self._clock, sums_stay=self._sums_stay)
         self.params = [named[name] for name in self.layout.names]
         """Whole, in the layout's order."""

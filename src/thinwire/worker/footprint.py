@@ -34,4 +34,6 @@ def remembered_num_bytes(method: Method, layout: Layout, rank: int, size: int) -
     states: list[dict[str, Tensor]] = [method.memory.init(like), method.exchange.init(ctx, method.compressor)]
     if isinstance(method, ModelAveraging):
         states.append(method.update.init(like))
+        if method.tracking is not None:
+            states += [*states, method.tracking.init(layout.numel, _META)]
     return sum(tensor.nbytes for state in states for tensor in state.values())

@@ -6,7 +6,7 @@ import warnings
 import torch
 
 from thinwire.errors import ConfigError
-from thinwire.methods import Elastic, Every, Method, ModelAveraging, directs_steps
+from thinwire.methods import DirectedUpdate, Elastic, Every, Method, ModelAveraging
 from thinwire.theory import elastic_limit, local_step_limit
 
 _LEAST_SHARE = 0.5
@@ -54,7 +54,7 @@ def _limit(alpha: float, beta: float, momentum: float, nesterov: bool, local_ste
 
 def _check_directed(method: Method, optimizer: torch.optim.Optimizer) -> None:
     """Refuse an optimizer that would make something else of a direction than a step along it."""
-    if not directs_steps(method):
+    if not isinstance(method, ModelAveraging) or not isinstance(method.update, DirectedUpdate):
         return
     groups = optimizer.param_groups
     is_plain = isinstance(optimizer, torch.optim.SGD) and len({float(group["lr"]) for group in groups}) <= 1

@@ -6,24 +6,25 @@ import torch
 from torch import Tensor
 
 from thinwire.errors import ConfigError, NumericsError
-from thinwire.methods import GradientAveraging, Method
+from thinwire.methods import GradientAveraging, Method, needs_gradients
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.parameters import local_part
 
 
 def check_gradients(method: Method, optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor]) -> None:
-    """Refuse what gradients cannot be averaged for."""
-    if not isinstance(method, GradientAveraging):
+    """Refuse what gradients cannot be averaged, or tracked, for."""
+    if not needs_gradients(method):
         return
-    if method.clip_norm is not None and any(local_part(param) is not param for param in named.values()):
+    clip_norm = method.clip_norm if isinstance(method, GradientAveraging) else None
+    if clip_norm is not None and any(local_part(param) is not param for param in named.values()):
         raise ConfigError(
             "clip_norm clips the norm of a whole gradient, and of sharded parameters a worker has only its shard; "
             "leave it out"
         )
     if isinstance(optimizer, torch.optim.SparseAdam):
         raise ConfigError(
-            "SparseAdam takes sparse gradients only, and a mean of gradients is dense; take torch.optim.Adam or SGD, "
-            "or a method that averages models, such as local-sgd:every=8"
+            "SparseAdam takes sparse gradients only, and a mean of gradients, or a tracked one, is dense; take "
+            "torch.optim.Adam or SGD, or a method that averages models, such as local-sgd:every=8"
         )
 
 

@@ -204,8 +204,7 @@ class Worker:
         if (rank, size) == (self.rank, self.size):
             return
         self.exchanged.resize(rank, size)
-        self.rank, self.size = rank, size
-        self.runner.rank, self.runner.size = rank, size
+        self.rank, self.size = self.runner.rank, self.runner.size = rank, size
 
     def parameters(self) -> dict[str, Tensor]:
         """What is trained, by name."""
@@ -247,7 +246,7 @@ class Worker:
             "exchanged_at": list(self.exchanged.exchanged_at),
             "leaves_at": self.agreement.leaves_at,
         }
-        return {"counters": counters, "tensors": self.exchanged.keeper.tensors() | self.agreement.tensors()}
+        return {"counters": counters, "tensors": self.exchanged.tensors() | self.agreement.tensors()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken; the bits are those of an uninterrupted run.

@@ -17,6 +17,7 @@ from thinwire.methods.catalog import (
     mean_estimation,
     models,
     sums,
+    tracking,
 )
 from thinwire.methods.catalog.row import CatalogEntry, entry, with_residual_dtype
 from thinwire.methods.options import read_options
@@ -33,6 +34,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
     *low_communication.ROWS,
     *decentralised.ROWS,
     *gossip.ROWS,
+    *tracking.ROWS,
     *asynchronous.ROWS,
     *estimates.ROWS,
     *sums.ROWS,

@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-from thinwire.compressors import QSGD, Compressor, Identity, SharedSeedRandK, Sign, TopK
-from thinwire.errors import ConfigError
+from thinwire.compressors import Identity, SharedSeedRandK, Sign, TopK
 from thinwire.exchanges import AllReduce, Gossip, Hierarchical, ParameterServer, SparseReduceScatter, Tree
 from thinwire.memory import ErrorFeedback
 from thinwire.methods.base import GradientAveraging, Method, ModelAveraging
 from thinwire.methods.catalog.gossip import FIXED, GRAPHS, AnyShape, Shape
-from thinwire.methods.catalog.parts import sparsifier
+from thinwire.methods.catalog.parts import difference, sparsifier
 from thinwire.methods.catalog.row import CatalogEntry, entry
 from thinwire.methods.consensus import Consensus
 from thinwire.methods.neighbours import Mix
@@ -51,26 +50,11 @@ def choco(
     every: int = 1,
 ) -> Method:
     """Compressed differences to the neighbours, which keep track of each other."""
-    compressor = _difference(select, density, k, values, levels)
+    compressor = difference(select, density, k, values, levels)
     return ModelAveraging(
         schedule=Every(every), compressor=compressor, exchange=Gossip(graph=FIXED[graph]),
         update=Consensus(gamma=0.1 if gamma is None else gamma),
     )  # fmt: skip
-
-
-def _difference(
-    select: str, density: float | None, k: float | None, values: str, levels: int | None
-) -> Compressor:  # fmt: skip
-    if levels is not None and values == "signs":
-        raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
-    of_values: Compressor = Sign() if values == "signs" else Identity()
-    if levels is not None:
-        of_values = QSGD(levels=levels, scaled=True)
-    if select != "all":
-        return sparsifier(select, density, k, of_values)
-    if density is not None or k is not None:
-        raise ConfigError("density and k have no effect with select=all; leave them out")
-    return of_values
 
 
 @entry(

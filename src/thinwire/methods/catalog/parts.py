@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from thinwire.compressors import QSGD, Compressor, RandK, Sign, TopK
+from thinwire.compressors import QSGD, Compressor, Identity, RandK, Sign, TopK
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Exchange, Gather, ParameterServer, RobustGather
 from thinwire.memory import ErrorFeedback, Memory, NoMemory
@@ -42,6 +42,26 @@ def sparsifier(select: str, density: float | None, k: float | None, values: Comp
     density = 0.01 if density is None and k is None else density
     kind = TopK if select == "top" else RandK
     return kind(density=density, k=k, values=values)
+
+
+def difference(
+    select: str, density: float | None, k: float | None, values: str, levels: int | None
+) -> Compressor:  # fmt: skip
+    """What is sent of a difference to what is known: chosen entries, or all, exact or as signs or scaled levels.
+
+    Raises:
+        ConfigError: levels of signs, or a number of entries where all are sent.
+    """
+    if levels is not None and values == "signs":
+        raise ConfigError(f"levels={levels} has no effect with values=signs; leave one of them out")
+    of_values: Compressor = Sign() if values == "signs" else Identity()
+    if levels is not None:
+        of_values = QSGD(levels=levels, scaled=True)
+    if select != "all":
+        return sparsifier(select, density, k, of_values)
+    if density is not None or k is not None:
+        raise ConfigError("density and k have no effect with select=all; leave them out")
+    return of_values
 
 
 def unbiased(
