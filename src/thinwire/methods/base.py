@@ -215,7 +215,8 @@ def _check_tracking(method: ModelAveraging) -> None:
     if not isinstance(method.update, Consensus) or not isinstance(method.exchange, Gossip):
         raise ConfigError(
             f"{method.tracking} is drawn to the neighbours' as models are by Consensus under Gossip, and "
-            f"update={method.update} with exchange={method.exchange} was given; use update=Consensus(gamma=0.1) with exchange=Gossip(graph=Ring()), or leave tracking out"
+            f"update={method.update} with exchange={method.exchange} was given; use update=Consensus(gamma=0.1) with "
+            "exchange=Gossip(graph=Ring()), or leave tracking out"
         )
     if method.schedule != Every(1) or method.fragments > 1 or method.trigger is not None:
         raise ConfigError(
