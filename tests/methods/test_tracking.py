@@ -1,5 +1,6 @@
 """Gradient tracking under gossip: the papers' recursion, what is preserved, and where it ends."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,19 +153,18 @@ def test_neighbours_keep_the_weighted_sum_of_what_is_known_of_tracked_gradients(
 
 
 def test_workers_with_different_data_come_to_the_common_optimum_where_choco_stays_apart() -> None:
-    tracked, plain = (Bowls(f"{name}:density=20%,gamma=0.3", lr=0.1) for name in ("beer", "choco"))
-    distances = []
-    for bowls in (tracked, plain):
+    distances: dict[str, list[float]] = {"beer": [], "choco": []}
+    for name, found in distances.items():
+        bowls = Bowls(f"{name}:density=20%,gamma=0.3", lr=0.1)
         for number in range(400):
+            found += [bowls.distance()] if number % 50 == 0 else []
             bowls.step()
-            if number == 199:
-                distances.append(bowls.distance())
-        distances.append(bowls.distance())
-    half, end, stalled_half, stalled = distances
-    assert end < 1e-2 * half or end < 1e-5
-    assert half < 1e-2 * stalled
-    assert end < 1e-4 * stalled
-    assert stalled > 0.5 * stalled_half  # twice the steps bring it no nearer
+        found.append(bowls.distance())
+    tracked, plain = distances["beer"], distances["choco"]
+    for before, after in itertools.pairwise(tracked[:4]):
+        assert after < 0.05 * before  # linear, until f32 has no more digits
+    assert tracked[-1] < 1e-5 * plain[-1]
+    assert plain[-1] > 0.9 * plain[1]
 
 
 def test_under_noise_a_running_mean_ends_nearer_than_the_last_gradient() -> None:

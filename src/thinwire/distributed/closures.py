@@ -47,5 +47,5 @@ def check_closures(optimizer: torch.optim.Optimizer, method: Method) -> None:
     if isinstance(optimizer, torch.optim.LBFGS) and needs_gradients(method):
         raise ConfigError(
             "LBFGS evaluates the loss several times a step, and each would need an exchange; take a method that "
-            "averages models, or another optimizer"
+            "averages models of own steps, such as local-sgd:every=8, or another optimizer"
         )
