@@ -64,7 +64,7 @@ def train(parts: Any, begin: int, end: int) -> list[float]:
 
 
 def equal_runs() -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, method in (("plain", None), ("sgd", "sgd")):
         parts = made(method)
         torch.manual_seed(100 + dist.get_rank())  # of dropout
@@ -84,6 +84,7 @@ def resumed_run(folder: Path, kind: str) -> dict[str, Any]:
     torch.manual_seed(100 + dist.get_rank())
     losses = train(parts, 0, STEPS)
     parts[0].save_state(str(folder))
+    assert parts[1] is not None
     middle = state_of(parts[1]._attachment.handles[0])
     losses += train(parts, STEPS, 2 * STEPS)
     found = {"middle": middle, "whole": ended(parts), "losses": losses}

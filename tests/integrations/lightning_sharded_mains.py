@@ -11,16 +11,19 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
-from sharded_models import METHOD, examples, local, loss_of, network, state_of
+from sharded_models import METHOD, examples, local, loss_of, network, state_of, whole
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.data import DataLoader, TensorDataset
 
 from thinwire.errors import ConfigError
 from thinwire.integrations.lightning import ThinwireModelParallelStrategy
 
 Meshes = Callable[[LightningModule], DeviceMesh]
+"""What ``configure_model`` shards over."""
 
 
 def of_lightning(module: LightningModule) -> DeviceMesh:
@@ -28,12 +31,23 @@ def of_lightning(module: LightningModule) -> DeviceMesh:
     return mesh
 
 
-def of_its_own(module: LightningModule) -> DeviceMesh:
-    return init_device_mesh("cpu", (2, 2), mesh_dim_names=("islands", "within"))["within"]
-
-
 def over_both(module: LightningModule) -> DeviceMesh:
     return init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+
+
+def crossed(module: LightningModule) -> DeviceMesh:
+    """Islands of processes that do not follow each other."""
+    return DeviceMesh("cpu", torch.tensor([[0, 2], [1, 3]]), mesh_dim_names=("islands", "within"))
+
+
+def crossed_within(module: LightningModule) -> DeviceMesh:
+    return crossed(module)["within"]
+
+
+def with_tensor_parallelism(module: LightningModule) -> DeviceMesh:
+    plan = {"0": ColwiseParallel(), "3": RowwiseParallel(), "5": RowwiseParallel(input_layouts=Replicate())}
+    parallelize_module(module.network, module.device_mesh["tensor_parallel"], plan)
+    return of_lightning(module)
 
 
 class Module(LightningModule):
@@ -91,8 +105,10 @@ def fit(
         torch.manual_seed(99)
     loader = DataLoader(data, 8, shuffle=True)
     trainer.fit(module, loader, DataLoader(data, 32), ckpt_path=None if resume is None else str(resume))
-    found = {"model": local(module), "handle": ending.found, "losses": module.losses}
-    return {**found, "steps": trainer.global_step, "validated": trainer.callback_metrics["loss"]}
+    return {
+        "model": local(module), "whole": whole(module), "handle": ending.found, "losses": module.losses,
+        "steps": trainer.global_step, "validated": trainer.callback_metrics["loss"],
+    }  # fmt: skip
 
 
 def thin(method: str, num_replicas: int = 2, **more: Any) -> ThinwireModelParallelStrategy:
@@ -101,9 +117,8 @@ def thin(method: str, num_replicas: int = 2, **more: Any) -> ThinwireModelParall
 
 def resumed_run(folder: Path, is_distributed: bool) -> dict[str, Any]:
     made = partial(thin, METHOD, save_distributed_checkpoint=is_distributed)
-    whole = made()
-    found = {"whole": fit(whole, of_lightning, folder / "whole", 6), "bytes": whole.message_bytes}
-    again = made()
+    first, again = made(), made()
+    found = {"whole": fit(first, of_lightning, folder / "whole", 6), "bytes": first.message_bytes}
     checkpoint = folder / "whole" / "epoch=2.ckpt"
     resumed = fit(again, of_lightning, folder / "resumed", 6, checkpoint)
     return {**found, "resumed": resumed, "resumed bytes": again.message_bytes}
@@ -123,7 +138,10 @@ def main(folder: str) -> None:
     found: dict[str, Any] = {
         "plain": fit(ModelParallelStrategy(4, 1), over_both, place / "plain", 3),
         "sgd": fit(sgd, of_lightning, place / "sgd", 3),
-        "own mesh": fit(thin("sgd", num_replicas=1), of_its_own, place / "own", 3),
+        "plain crossed": fit(ModelParallelStrategy(4, 1), crossed, place / "crossed", 3),
+        "crossed": fit(thin("sgd", num_replicas=1), crossed_within, place / "own", 3),
+        "plain parallel": fit(ModelParallelStrategy(2, 2), with_tensor_parallelism, place / "tensors", 3),
+        "parallel": fit(thin("sgd", tensor_parallel_size=2), with_tensor_parallelism, place / "parallel", 3),
         "distributed": resumed_run(place / "distributed", True),
         "full": resumed_run(place / "full", False),
         "local steps": refusal(thin("topk:density=5%,every=4"), of_lightning, place),

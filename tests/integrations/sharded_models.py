@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -32,18 +31,19 @@ def local(model: nn.Module) -> dict[str, Tensor]:
     """This process's part of every parameter."""
     found = {}
     for name, param in model.named_parameters():
-        assert isinstance(param, DTensor), f"{name} is not sharded"
-        found[name] = param.detach().to_local().clone()
+        shard: Any = param.detach()
+        assert isinstance(shard, DTensor), f"{name} is not sharded"
+        found[name] = shard.to_local().clone()
     return found
+
+
+def whole(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter, of whatever shards."""
+    params: list[tuple[str, Any]] = list(model.named_parameters())
+    return {name: param.detach().full_tensor().clone() for name, param in params}
 
 
 def state_of(handle: Any) -> dict[str, Any]:
     """What a handle remembers, to compare it."""
     saved = handle.state_dict()
     return {"tensors": saved["tensors"], "counters": saved["counters"]}
-
-
-def places() -> tuple[int, int]:
-    """Of four processes: which replica, and which shard of it."""
-    assert dist.get_world_size() == 4
-    return divmod(dist.get_rank(), 2)

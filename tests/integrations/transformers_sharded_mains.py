@@ -21,6 +21,7 @@ from thinwire.errors import ConfigError
 from thinwire.integrations.transformers import ThinwireCallback
 
 STEPS, MIDDLE = 12, 6
+HYBRID = {"dp_replicate_size": 2, "dp_shard_size": 2}
 
 
 class Ending(TrainerCallback):
@@ -40,13 +41,13 @@ def windows() -> list[dict[str, Tensor]]:
     return [{"input_ids": each, "labels": each} for each in tokens]
 
 
-def trainer_of(folder: Path, steps: int, kind: str, sizes: dict[str, int] | None, resume: str | None) -> Trainer:
+def trainer_of(folder: Path, kind: str, is_hybrid: bool, resume: str | None) -> Trainer:
     arguments = TrainingArguments(
-        str(folder), max_steps=steps, save_steps=MIDDLE, eval_strategy="steps", eval_steps=MIDDLE, logging_steps=1,
+        str(folder), max_steps=STEPS, save_steps=MIDDLE, eval_strategy="steps", eval_steps=MIDDLE, logging_steps=1,
         per_device_train_batch_size=4, gradient_accumulation_steps=2, max_grad_norm=0.3, learning_rate=3e-3,
         use_cpu=True, dataloader_pin_memory=False, report_to="none", disable_tqdm=True, seed=1, fsdp=True,
         fsdp_config={"state_dict_type": kind, "transformer_layer_cls_to_wrap": ["GPT2Block"]},
-        parallelism_config=None if sizes is None else ParallelismConfig(**sizes), resume_from_checkpoint=resume,
+        parallelism_config=ParallelismConfig(**HYBRID) if is_hybrid else None, resume_from_checkpoint=resume,
     )  # fmt: skip
     PartialState().distributed_type = DistributedType.MULTI_GPU
     torch.manual_seed(0)
@@ -58,9 +59,9 @@ def trainer_of(folder: Path, steps: int, kind: str, sizes: dict[str, int] | None
 
 def fit(
     folder: Path, method: str | None, kind: str = "SHARDED_STATE_DICT", resume: str | None = None,
-    sizes: dict[str, int] | None = {"dp_replicate_size": 2, "dp_shard_size": 2},
+    is_hybrid: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    trainer = trainer_of(folder, STEPS, kind, sizes, resume)
+    trainer = trainer_of(folder, kind, is_hybrid, resume)
     wire = None if method is None else ThinwireCallback(trainer, method, seed=3)
     ending = Ending(wire)
     trainer.add_callback(ending)
@@ -82,9 +83,9 @@ def resumed_run(folder: Path, kind: str) -> dict[str, Any]:
     return {**found, "resumed": fit(folder, METHOD, kind, str(folder / f"checkpoint-{MIDDLE}"))}
 
 
-def refusal(folder: Path, method: str, sizes: dict[str, int] | None) -> str:
+def refusal(folder: Path, method: str, is_hybrid: bool) -> str:
     try:
-        fit(folder, method, sizes=sizes)
+        fit(folder, method, is_hybrid=is_hybrid)
     except ConfigError as error:
         return str(error)
     return "nothing"
@@ -92,14 +93,13 @@ def refusal(folder: Path, method: str, sizes: dict[str, int] | None) -> str:
 
 def main(folder: str) -> None:
     place = Path(folder)
-    both = {"dp_replicate_size": 2, "dp_shard_size": 2}
     found: dict[str, Any] = {
         "plain": fit(place / "plain", None),
         "sgd": fit(place / "sgd", "sgd"),
         "sharded": resumed_run(place / "sharded", "SHARDED_STATE_DICT"),
         "full": resumed_run(place / "full", "FULL_STATE_DICT"),
-        "local steps": refusal(place / "local", "topk:density=5%,every=4", both),
-        "no replicas": refusal(place / "none", METHOD, None),
+        "local steps": refusal(place / "local", "topk:density=5%,every=4", is_hybrid=True),
+        "no replicas": refusal(place / "none", METHOD, is_hybrid=False),
     }
     torch.save(found, place / f"rank-{dist.get_rank()}.pt")
 

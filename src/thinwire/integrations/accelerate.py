@@ -100,11 +100,13 @@ def prepare(
 
     A method that compresses gradients at every step becomes the communication hook of the DDP that Accelerate wraps
     the model in. Any other leaves the model unwrapped and exchanges when the optimizer steps, also under gradient
-    accumulation. With ``FullyShardedDataParallelPlugin(fsdp_version=2)`` and
-    ``ParallelismConfig(dp_replicate_size=..., dp_shard_size=...)`` the gradients of shards are averaged, compressed,
-    between the replicas, as by :func:`thinwire.compress_fsdp`. ``accelerator.save_state`` then writes a file for each process as well, and ``load_state`` goes on
+    accumulation. ``accelerator.save_state`` then writes a file for each process as well, and ``load_state`` goes on
     from it with the bits of an uninterrupted run; the weights that ``save_state`` writes are those that all processes
     have in common.
+
+    With ``FullyShardedDataParallelPlugin(fsdp_version=2)`` and ``ParallelismConfig(dp_replicate_size=...,
+    dp_shard_size=...)`` FSDP2 shards the model within each replica, and a method that compresses gradients averages
+    them between the replicas, as by :func:`thinwire.compress_fsdp`.
 
     Args:
         accelerator: of several processes, started by ``torchrun`` or ``accelerate launch``.

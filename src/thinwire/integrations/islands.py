@@ -1,4 +1,4 @@
-"""Models that a framework shards with FSDP2: who holds the replicas of a shard, and how a framework leaves them alone."""
+"""Models that a framework shards with FSDP2: who holds replicas of a shard, and how frameworks leave them alone."""
 
 import copy
 import sys
@@ -45,13 +45,18 @@ def replicas_beside(model: nn.Module) -> DeviceMesh:
     ranks = max((mesh.mesh.flatten().tolist() for mesh in meshes), key=len)
     covered = {rank for mesh in meshes for rank in mesh.mesh.flatten().tolist()}
     islands = _everyones(ranks if covered == set(ranks) else [])
+    if [] in islands:
+        raise ConfigError(
+            "the model's parameters lie on several meshes, and none has all of its processes, so that nothing tells "
+            f"where its replicas are. {_MAKE_IT_HYBRID}"
+        )
     size = len(islands[0])
-    if size == dist.get_world_size():
+    if all(len(each) == dist.get_world_size() for each in islands):
         raise ConfigError(
             f"the model lies on all {size} processes: FSDP2 shards it over all of them, or averages its gradients over "
             f"replicas itself, in full. {_MAKE_IT_HYBRID}"
         )
-    if not size or any(len(each) != size for each in islands) or len(islands) * size != dist.get_world_size():
+    if any(len(each) != size for each in islands) or len(islands) * size != dist.get_world_size():
         raise ConfigError(
             f"the model is spread over the processes {islands}, which are no islands of one size with all of the "
             f"{dist.get_world_size()} processes. {_MAKE_IT_HYBRID}"
@@ -86,8 +91,9 @@ def sharded_within_replicas(accelerator: Any) -> Iterator[None]:
 
 def _everyones(ranks: list[int]) -> list[list[int]]:
     """The islands that the processes tell of, each once, in the order of ranks."""
-    size = dist.get_world_size()
-    own = torch.full((size,), -1, dtype=torch.int64, device=group_device(dist.group.WORLD))
+    size, everyone = dist.get_world_size(), dist.group.WORLD
+    assert everyone is not None
+    own = torch.full((size,), -1, dtype=torch.int64, device=group_device(everyone))
     own[: len(ranks)] = torch.tensor(ranks, dtype=torch.int64)
     told = [torch.empty_like(own) for _ in range(size)]
     dist.all_gather(told, own)

@@ -202,6 +202,7 @@ class ThinwireModelParallelStrategy(ModelParallelStrategy):
         self._seed = seed
         self._replicas = num_replicas
         self._place = 0
+        self._sizes = data_parallel_size, tensor_parallel_size
         self._attachment: Attachment | None = None
 
     @property
@@ -215,12 +216,12 @@ class ThinwireModelParallelStrategy(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Connect the processes; the device mesh that the module sees is that of its replica."""
-        size = self.num_nodes * self.num_processes
-        within = self._tensor_parallel_size
-        shards = size // (self._replicas * within) if self._data_parallel_size == "auto" else self._data_parallel_size
+        size: int = self.num_nodes * self.num_processes
+        given, within = self._sizes
+        shards = size // (self._replicas * within) if given == "auto" else given
         if self._replicas * shards * within != size or not shards:
             raise ConfigError(
-                f"num_replicas={self._replicas}, data_parallel_size={self._data_parallel_size} and "
+                f"num_replicas={self._replicas}, data_parallel_size={given} and "
                 f"tensor_parallel_size={within} were given, and there are {size} processes; their product must be "
                 "that number"
             )
