@@ -44,6 +44,7 @@ ITERATORS = {
     "one_torch_thread",
     "private_torch_randomness",
     "shared_model",
+    "sharded_within_replicas",
     "told_once",
     "signals_raise",
     "_told",

@@ -242,6 +242,21 @@ def test_a_model_that_is_not_finite_is_refused_unless_told(bad: float, training:
     assert training.checkpoints.steps() == [1, 2]
 
 
+def test_a_model_that_others_save_must_be_finite_and_is_left_alone(training: Alone, tmp_path: Path) -> None:
+    parts = {"thinwire": training.handle}
+    checkpoints = thinwire.Checkpoints(tmp_path / "beside", parts, elsewhere=[training.model])
+    checkpoints.save(1)
+    with torch.no_grad():
+        training.model.bias[1] = 7.0
+    assert checkpoints.load() == 1
+    assert float(training.model.bias.detach()[1]) == 7.0
+    with torch.no_grad():
+        training.model.bias[1] = math.nan
+    with pytest.raises(NumericsError, match="'bias' of the part 'model 1 of the script' holds NaN"):
+        checkpoints.save(2)
+    checkpoints.close()
+
+
 def test_a_mask_may_be_infinite_and_statistics_may_not_be_nan(training: Alone) -> None:
     training.model.register_buffer("mask", torch.full((3, 3), -math.inf).triu(1))
     training.save(1, 1.0)

@@ -54,12 +54,17 @@ class Exchanging(Stateful, Protocol):
 class Parts:
     """The parts of this process, thinwire's handles among them.
 
+    Args:
+        parts: what is saved, by name.
+        elsewhere: models that others save; they are asked whether they are finite, and which device they lie on.
+
     Raises:
         ConfigError: no handle of thinwire among the parts, or one whose processes make no common steps.
     """
 
-    def __init__(self, parts: Mapping[str, Stateful]) -> None:
+    def __init__(self, parts: Mapping[str, Stateful], elsewhere: Sequence[nn.Module] = ()) -> None:
         self._parts = dict(parts)
+        self._elsewhere = {f"model {number + 1} of the script": model for number, model in enumerate(elsewhere)}
         self._handles = {name: part for name, part in self._parts.items() if isinstance(part, Exchanging)}
         if not self._handles:
             raise ConfigError(
@@ -84,7 +89,7 @@ class Parts:
         Raises:
             NumericsError: a parameter holds NaN or inf, or a buffer NaN; masks are often -inf.
         """
-        for name, model in self._models().items():
+        for name, model in (self._models() | self._elsewhere).items():
             held: list[tuple[str, Tensor, Callable[[Tensor], Tensor]]] = []
             held += [(each, param, torch.isfinite) for each, param in model.named_parameters()]
             held += [(each, buffer, _is_number) for each, buffer in model.named_buffers()]
@@ -162,7 +167,8 @@ class Parts:
 
     def _device(self) -> torch.device | None:
         """The device that has a generator of its own, if a model lies on one."""
-        params = (param for model in self._models().values() for param in model.parameters())
+        models = (*self._models().values(), *self._elsewhere.values())
+        params = (param for model in models for param in model.parameters())
         return next((param.device for param in params if has_streams(param.device)), None)
 
     def _weights_of(self, handle: Exchanging) -> tuple[str, dict[str, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from thinwire.distributed.checkpoint_folder import CheckpointFolder, Place, file_name
 from thinwire.distributed.checkpoint_parts import Parts, Stateful
@@ -40,6 +41,7 @@ class Checkpoints:
             :meth:`close`, or the end of the process, no other object may save there.
         parts: what is saved, by name: models, optimizers, handles of thinwire, and what else has a state.
         keep: how many checkpoints are kept, at least 1.
+        elsewhere: models that others save, such as a framework its sharded ones; they must be finite too.
 
     Raises:
         ConfigError: no handle of thinwire among the parts.
@@ -53,12 +55,14 @@ class Checkpoints:
                 checkpoints.save(step + 1)
     """
 
-    def __init__(self, folder: StrPath, parts: Mapping[str, Stateful], *, keep: int = 2) -> None:
+    def __init__(
+        self, folder: StrPath, parts: Mapping[str, Stateful], *, keep: int = 2, elsewhere: Sequence[nn.Module] = ()
+    ) -> None:
         if keep < 1:
             raise ConfigError(f"keep = {keep} was given; at least one checkpoint is kept")
         self._folder = CheckpointFolder(folder)
         self._lock = FolderLock(folder)
-        self._parts = Parts(parts)
+        self._parts = Parts(parts, elsewhere)
         # Islands must agree on what counts, and a handle's transport ends at its own.
         self._transport = self._parts.transport if self._parts.is_everyone else Transport()
         self._keep = keep

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from thinwire.errors import ConfigError
 from thinwire.integrations.attachment import Attachment, parsed, wants_ddp
+from thinwire.integrations.islands import is_sharded, sharded_within_replicas
 from thinwire.methods import Method
 
 
@@ -103,6 +104,10 @@ def prepare(
     from it with the bits of an uninterrupted run; the weights that ``save_state`` writes are those that all processes
     have in common.
 
+    With ``FullyShardedDataParallelPlugin(fsdp_version=2)`` and ``ParallelismConfig(dp_replicate_size=...,
+    dp_shard_size=...)`` FSDP2 shards the model within each replica, and a method that compresses gradients averages
+    them between the replicas, as by :func:`thinwire.compress_fsdp`.
+
     Args:
         accelerator: of several processes, started by ``torchrun`` or ``accelerate launch``.
         method: a method string such as ``"signtopk:density=1%,every=8"``, or a method.
@@ -118,7 +123,8 @@ def prepare(
         The :class:`Exchange`, then all that was given, prepared, in order.
 
     Raises:
-        ConfigError: an unknown method, one with a server, one that does not fit the model, or a second model.
+        ConfigError: an unknown method, one with a server, one that does not fit the model, a second model, or one that
+            is sharded and has no replicas.
 
     Example::
 
@@ -130,7 +136,16 @@ def prepare(
     product = parsed(method)
     if any(isinstance(other, nn.Module) for other in others):
         raise ConfigError("several models were given; call prepare once for each, with its optimizers")
-    if wants_ddp(product):
+    if accelerator.is_fsdp2:
+        with sharded_within_replicas(accelerator):
+            model, prepared, *rest = accelerator.prepare(model, optimizer, *others)
+    elif is_sharded(model):
+        raise ConfigError(
+            "the model is sharded, and the accelerator would save it as if it were not; give "
+            "Accelerator(fsdp_plugin=FullyShardedDataParallelPlugin(fsdp_version=2), "
+            "parallelism_config=ParallelismConfig(dp_replicate_size=..., dp_shard_size=...))"
+        )
+    elif wants_ddp(product):
         model, prepared, *rest = accelerator.prepare(model, optimizer, *others)
     else:
         # Placement and mixed precision as ever, but no DDP, which would send all gradients in full.

@@ -14,10 +14,12 @@ from thinwire.distributed.checkpoints import Checkpoints
 from thinwire.distributed.comm_hook import can_overlap, compress_ddp
 from thinwire.distributed.compressed_gradients import CompressedGradients
 from thinwire.distributed.hooked_model import ddp_in
+from thinwire.distributed.sharded import ShardedGradients, compress_fsdp
 from thinwire.distributed.step_hooks import synchronize
 from thinwire.distributed.synchronizer import Synchronizer
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath
+from thinwire.integrations.islands import is_sharded, replicas_beside
 from thinwire.methods import Method, parse_method
 from thinwire.worker import needs_server
 
@@ -30,12 +32,16 @@ class Attachment:
     So each process adds a file of its own to the framework's checkpoint.
 
     Args:
-        model: wrapped in DDP, to compress its gradients; else every optimizer exchanges the parameters that it has.
+        model: wrapped in DDP, or sharded by FSDP2 within each replica, to compress its gradients; else every optimizer
+            exchanges the parameters that it has.
         optimizers: torch's own, without a framework's wrapper.
         method: as given by :func:`parsed`.
         seed: the same on every process; addresses the method's randomness.
         scaler: of the loss, under mixed precision.
-        warn_if_slower: as that of :func:`thinwire.compress_ddp`.
+        warn_if_slower: as that of :func:`thinwire.compress_ddp`; a sharded model's links are not measured.
+
+    Raises:
+        ConfigError: the method does not fit the model, or a sharded model has no replicas.
     """
 
     def __init__(
@@ -44,8 +50,10 @@ class Attachment:
     ) -> None:  # fmt: skip
         self._shown = contextlib.ExitStack()
         self._is_shown = False
-        self.handles: list[Synchronizer | CompressedGradients]
+        self.handles: list[Synchronizer | CompressedGradients | ShardedGradients]
         self._parts: dict[str, Stateful]
+        self._elsewhere: list[nn.Module] = []
+        """A sharded model, of which each framework saves every shard once."""
         if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
             wrapped = ddp_in(model)  # frameworks may compile it
             self.model: nn.Module = wrapped.module
@@ -53,6 +61,11 @@ class Attachment:
             self.handles = [hook]
             # Parameters and the optimizers' states are everyone's, and the framework saves them.
             self._parts = {"model": self.model, "thinwire": hook}
+        elif is_sharded(model):
+            self.model = model
+            replicas = compress_fsdp(model, method, mesh=replicas_beside(model), scaler=scaler, seed=seed)
+            self.handles = [replicas]
+            self._parts, self._elsewhere = {"thinwire": replicas}, [model]
         else:
             self.model = model
             self.handles, self._parts = [], {"model": model}
@@ -103,7 +116,7 @@ class Attachment:
             NumericsError: some process's model is not finite.
         """
         self.show_own()
-        checkpoints = Checkpoints(folder, self._parts, keep=keep)
+        checkpoints = Checkpoints(folder, self._parts, keep=keep, elsewhere=self._elsewhere)
         try:
             checkpoints.save(step, replaces=True)
         finally:
@@ -119,7 +132,7 @@ class Attachment:
         Raises:
             ConfigError: there is no complete checkpoint, it is damaged, or of another step, method or model.
         """
-        checkpoints = Checkpoints(folder, self._parts)
+        checkpoints = Checkpoints(folder, self._parts, elsewhere=self._elsewhere)
         found = checkpoints.steps()
         if not found or step not in (None, *found):
             of_what = (

@@ -1,5 +1,6 @@
 """Transformers: a callback that lets a ``Trainer`` exchange what a method says."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from thinwire.errors import ConfigError
 from thinwire.integrations.attachment import Attachment, parsed, wants_ddp
+from thinwire.integrations.islands import sharded_within_replicas
 from thinwire.methods import Method
 
 
@@ -17,7 +19,9 @@ class ThinwireCallback(TrainerCallback):
     A method that compresses gradients at every step becomes the communication hook of the trainer's DDP. Any other
     leaves the model unwrapped and exchanges when the optimizer steps. Between two exchanges of a method with local
     steps the processes' models differ: evaluation and the saved model are the parameters that they have in common, and
-    so is ``trainer.model`` when ``train`` has ended.
+    so is ``trainer.model`` when ``train`` has ended. With ``TrainingArguments(fsdp=True,
+    parallelism_config=ParallelismConfig(dp_replicate_size=..., dp_shard_size=...))`` the gradients of shards are
+    averaged, compressed, between the replicas, as by :func:`thinwire.compress_fsdp`.
 
     Each ``checkpoint-N`` gets a folder ``thinwire`` with one file for each process, and a training that is resumed
     from it has the bits of one that was never interrupted. A checkpoint outside of ``output_dir`` must be named in
@@ -48,7 +52,11 @@ class ThinwireCallback(TrainerCallback):
         self._seed = seed
         self._warn_if_slower = warn_if_slower
         self._attachment: Attachment | None = None
-        if not wants_ddp(self._method):
+        self._sharding = contextlib.ExitStack()
+        if trainer.accelerator.is_fsdp2:
+            # The trainer prepares its model in train(), before it calls any callback.
+            self._sharding.enter_context(sharded_within_replicas(trainer.accelerator))
+        elif not wants_ddp(self._method):
             # A model that is prepared already is not wrapped in DDP, which would send all gradients in full.
             trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
 
@@ -56,6 +64,7 @@ class ThinwireCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Attach, and go on from this process's file where a checkpoint has been loaded."""
+        self._sharding.close()
         trainer = self._trainer
         optimizer = trainer.optimizer.optimizer
         self._attachment = Attachment(
