@@ -62,7 +62,8 @@ def replicas_beside(model: nn.Module) -> DeviceMesh:
             f"{dist.get_world_size()} processes. {_MAKE_IT_HYBRID}"
         )
     device = next(iter(meshes)).device_type
-    return DeviceMesh(device, torch.tensor(islands), mesh_dim_names=("replicate", "shard"))["replicate"]
+    places = torch.tensor(islands, dtype=torch.int64)
+    return DeviceMesh(device, places, mesh_dim_names=("replicate", "shard"))["replicate"]
 
 
 @contextmanager
