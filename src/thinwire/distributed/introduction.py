@@ -19,6 +19,7 @@ from thinwire.distributed.links import Links
 from thinwire.distributed.mail import Mailbox
 from thinwire.distributed.meeting import Meeting
 from thinwire.distributed.peer import Peer
+from thinwire.distributed.told import read_told
 from thinwire.errors import ConfigError, ProtocolError, WorkerError
 
 CARD_NUM_BYTES = 1024
@@ -79,15 +80,10 @@ class Card:
         Raises:
             ProtocolError: it is no card.
         """
-        try:
-            found = json.loads(text)
-            if {name: type(value) for name, value in found.items()} == _FIELDS and all(
-                type(each) is str for each in found["terms"].values()
-            ):
-                return Card(**found)
-        except (ValueError, AttributeError):
-            pass
-        raise ProtocolError(f"a process said {text[:80]!r} of itself; all must run one version of thinwire")
+        found = read_told(text, _FIELDS, "a process")
+        if not all(type(each) is str for each in found["terms"].values()):
+            raise ProtocolError(f"a process said {found['terms']!r} of its terms; all must run one version of thinwire")
+        return Card(**found)
 
 
 _FIELDS = {

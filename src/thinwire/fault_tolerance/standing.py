@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from thinwire.errors import ProtocolError
+from thinwire.distributed.told import read_told
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,7 @@ class Standing:
         Raises:
             ProtocolError: it is no standing.
         """
-        try:
-            found = json.loads(text)
-            if {name: type(value) for name, value in found.items()} == _FIELDS:
-                return Standing(**found)
-        except (ValueError, AttributeError):
-            pass
-        raise ProtocolError(f"a participant said {text[:80]!r} of itself; all must run one version of thinwire")
+        return Standing(**read_told(text, _FIELDS, "a participant"))
 
 
 _FIELDS = {

@@ -109,9 +109,7 @@ class ThinwireStrategy(DDPStrategy):
         self, checkpoint: dict[str, Any], filepath: StrPath, storage_options: Any | None = None
     ) -> None:
         """Write a file for each process, then the checkpoint, which is never there without them."""
-        if self._attachment is not None and "optimizer_states" in checkpoint:
-            # The checkpoint itself follows; until it is there, that of the save before under this name still fits.
-            self._attachment.save(_folder(filepath), checkpoint["global_step"], keep=2)
+        _save_beside(self._attachment, checkpoint, filepath)
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: StrPath, weights_only: bool | None = None) -> dict[str, Any]:
@@ -252,8 +250,7 @@ class ThinwireModelParallelStrategy(ModelParallelStrategy):
         self, checkpoint: dict[str, Any], filepath: StrPath, storage_options: Any | None = None
     ) -> None:
         """Write a file for each process, then the checkpoint, which is never there without them."""
-        if self._attachment is not None and "optimizer_states" in checkpoint:
-            self._attachment.save(_folder(filepath), checkpoint["global_step"], keep=2)
+        _save_beside(self._attachment, checkpoint, filepath)
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: StrPath, weights_only: bool | None = None) -> dict[str, Any]:
@@ -281,6 +278,13 @@ class ThinwireModelParallelStrategy(ModelParallelStrategy):
 def _check_optimizers(optimizers: Sequence[object]) -> None:
     if not optimizers:
         raise ConfigError("the module has no optimizer, so that nothing would be exchanged; return one or more")
+
+
+def _save_beside(attachment: Attachment | None, checkpoint: Mapping[str, Any], filepath: StrPath) -> None:
+    """Write the file of this process, if the checkpoint is one to go on from."""
+    if attachment is not None and "optimizer_states" in checkpoint:
+        # The checkpoint itself follows; until it is there, that of the save before under this name still fits.
+        attachment.save(_folder(filepath), checkpoint["global_step"], keep=2)
 
 
 def _folder(checkpoint: StrPath) -> Path:
