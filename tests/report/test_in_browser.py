@@ -112,6 +112,10 @@ CUT = """() => {
   for (const plot of document.querySelectorAll(".plot")) {
     const room = plot.getBoundingClientRect();
     if (room.right > innerWidth || room.left < 0) cut.push(`${plot.id} lies outside of the window`);
+    const drawing = plot.querySelector(".main-svg").getBoundingClientRect();
+    for (const side of ["width", "height"]) {
+      if (Math.abs(drawing[side] - room[side]) > 1) cut.push(`${plot.id}: ${side} ${drawing[side]} in ${room[side]}`);
+    }
     for (const text of plot.querySelectorAll("text")) {
       const box = text.getBoundingClientRect();
       const isInside = box.left >= room.left - 1 && box.right <= room.right + 1

@@ -50,6 +50,11 @@
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
   };
 
+  // Plotly makes its figure as tall as its place when the window changes: the place must be as tall as the figure.
+  panels.forEach((panel, index) => {
+    document.getElementById(`plot-${index}`).style.height = `${panel.layout.height}px`;
+  });
+
   const draw = () => {
     panels.forEach((panel, index) => {
       panel.data.forEach(paintTrace);
