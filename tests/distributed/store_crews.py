@@ -101,7 +101,7 @@ class Trainee:
         self, method: Method | str, rank: int, size: int, store: Store, patience: Patience, **options: Any
     ) -> None:
         self.rank, self.model = rank, small_model()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=options.pop("momentum", 0.0))
         self.moved = torch.zeros(NUMEL, dtype=torch.float64)
         self.before = flat(self.model).double()
         self.optimizer.register_step_pre_hook(lambda *_: self.note())

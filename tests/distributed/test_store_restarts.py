@@ -1,5 +1,6 @@
 """A worker that dies and is started again neither loses nor repeats what it handed in."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -74,6 +75,24 @@ def test_with_a_state_file_it_is_as_if_it_had_not_died(is_there: bool, tmp_path:
     assert back.handle.message_bytes == simulated.workers[1].message_bytes
     assert back.handle.participation == {0: 1.0, 1: 1.0, 2: 1.0}
     check_conserved([others[0], back, others[1]], {1: dying.moved + back.moved})
+
+
+def test_with_a_state_file_the_momentum_goes_on(tmp_path: Path) -> None:
+    """Who dies and comes back ends with the bits of a worker that did not."""
+    script, ends = Script(2), []
+    for name in ("killed", "whole"):
+        path, options = tmp_path / name, {"momentum": 0.9, "state_file": tmp_path / f"state-{name}"}
+        other = Trainee(method(), 0, 2, FolderStore(path), script, momentum=0.9)
+        store = Deadly(path, 3, is_there=True) if name == "killed" else FolderStore(path)
+        trainee = Trainee(method(), 1, 2, store, script, **options)
+
+        def train(first: Trainee = trainee, path: Path = path, options: dict[str, Any] = options) -> Trainee:
+            with contextlib.suppress(Killed):
+                return first.train(NUM_ROUNDS * EVERY)
+            return Trainee(method(), 1, 2, FolderStore(path), script, **options).train(NUM_ROUNDS * EVERY)
+
+        ends.append([bits(flat(each.model)) for each in together(partial(other.train, NUM_ROUNDS * EVERY), train)])
+    assert ends[0] == ends[1]
 
 
 def test_a_message_that_came_too_late_is_handed_in_again(tmp_path: Path) -> None:

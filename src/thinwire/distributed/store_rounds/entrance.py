@@ -57,8 +57,8 @@ def synchronize_by_store(
         deadline: how long others are waited for in a round, in seconds, or what decides that; by default a
             :class:`Deadline`, which follows the time that rounds take.
         state_file: a local file in which this worker's state is kept before each message is put. A worker that is
-            started again with it neither loses nor repeats a message. It takes as much as the model, what the method
-            remembers of it, and what all have in common.
+            started again with it neither loses nor repeats a message. It takes as much as the model, its optimizer's
+            state, what the method remembers of it, and what all have in common.
         settings: what is kept in the store, and how often it is asked; the defaults of :class:`RoundSettings`.
 
     Raises:

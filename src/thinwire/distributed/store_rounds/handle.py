@@ -229,12 +229,16 @@ class StoreSynchronizer:
 
     def _note(self, at_once: bool) -> None:
         if self._journal is not None:
-            self._journal.write(self.state_dict(), self.worker.parameters(), at_once)
+            self._journal.write(self.state_dict(), self.worker, at_once)
 
     def _resume(self, saved: Mapping[str, Any]) -> None:
         """Stand where this worker was when it last handed in a message, and see what became of it."""
         self.load_state_dict(saved["handle"])
         write_parameters(self.worker, saved["parameters"])
+        try:
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ConfigError(f"the state file has the state of another optimizer ({error})") from error
         self._resumed = True
         self._exchange(at_once=saved["at_once"])
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath, write_beside
+from thinwire.worker import Worker
 from thinwire.worker.parameters import local_part
 
 
@@ -17,7 +17,8 @@ class Journal:
     """The worker as it was when it last handed in a message.
 
     A message follows from the worker's state and the number of the round alone. So who goes on from here makes the
-    same message again, and finds in the list of the round whether it counted.
+    same message again, and finds in the list of the round whether it counted. The optimizer's state is kept beside it:
+    with it the next steps are those of a worker that has not died.
 
     Args:
         path: the file; of one worker alone.
@@ -28,16 +29,19 @@ class Journal:
         self._path = Path(path)
         self._run = run
 
-    def write(self, handle: Mapping[str, Any], parameters: Mapping[str, Tensor], at_once: bool) -> None:
+    def write(self, handle: Mapping[str, Any], worker: Worker, at_once: bool) -> None:
         """In full or not at all, before the message is handed in.
 
         Args:
             handle: the state of the worker's handle.
-            parameters: what it trains.
+            worker: what it trains, and the optimizer that does.
             at_once: whether the round is the last one of the training.
         """
-        trained = {name: local_part(param.detach()) for name, param in parameters.items()}
-        state = {"run": self._run, "handle": handle, "parameters": trained, "at_once": at_once}
+        trained = {name: local_part(param.detach()) for name, param in worker.parameters().items()}
+        state = {
+            "run": self._run, "handle": handle, "parameters": trained, "optimizer": worker.optimizer.state_dict(),
+            "at_once": at_once,
+        }  # fmt: skip
         write_beside(self._path, lambda file: torch.save(state, file))
 
     def read(self) -> Mapping[str, Any] | None:
@@ -50,7 +54,7 @@ class Journal:
             return None
         try:
             state: Mapping[str, Any] = torch.load(self._path, weights_only=True)
-            run = state["run"]
+            run, _ = state["run"], state["optimizer"]
         except Exception as error:  # torch's reader has no error of its own
             raise ConfigError(
                 f"{os.fspath(self._path)} is no state file of a worker ({type(error).__name__}); give another place, "
