@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from thinwire.distributed.averaged import check_not_averaged
 from thinwire.distributed.optimizer_hooks import OptimizerHooks, check_unattached
-from thinwire.distributed.shared_model import shared_model, write_parameters
+from thinwire.distributed.own_state import take_own_state
+from thinwire.distributed.shared_model import shared_model
 from thinwire.distributed.store_rounds.beginning import check_beginning
 from thinwire.distributed.store_rounds.driver import RoundDriver
 from thinwire.distributed.store_rounds.journal import Journal
@@ -19,6 +20,7 @@ from thinwire.distributed.store_rounds.report import RoundReport
 from thinwire.distributed.store_rounds.settings import Patience
 from thinwire.distributed.store_rounds.station import Station
 from thinwire.errors import ConfigError
+from thinwire.files import StrPath
 from thinwire.network import Traffic
 from thinwire.worker import Worker
 
@@ -41,8 +43,8 @@ class StoreSynchronizer:
         self._station, self._driver, self._journal = station, RoundDriver(worker, station, patience), journal
         self._has_begun, self._resumed, self._has_failed, self._at_once = False, False, False, False
         saved = None if journal is None else journal.read()
-        if saved is not None:
-            self._resume(saved)
+        if journal is not None and saved is not None:
+            self._resume(saved, journal.path)
         self._hooks = OptimizerHooks(optimizer, self._before, self._after)
 
     @property
@@ -231,14 +233,10 @@ class StoreSynchronizer:
         if self._journal is not None:
             self._journal.write(self.state_dict(), self.worker, at_once)
 
-    def _resume(self, saved: Mapping[str, Any]) -> None:
+    def _resume(self, saved: Mapping[str, Any], path: StrPath) -> None:
         """Stand where this worker was when it last handed in a message, and see what became of it."""
         self.load_state_dict(saved["handle"])
-        write_parameters(self.worker, saved["parameters"])
-        try:
-            self.optimizer.load_state_dict(saved["optimizer"])
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise ConfigError(f"the state file has the state of another optimizer ({error})") from error
+        take_own_state(self.worker, saved, path)
         self._resumed = True
         self._exchange(at_once=saved["at_once"])
 

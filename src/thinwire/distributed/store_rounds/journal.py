@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from thinwire.distributed.own_state import own_state
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath, write_beside
 from thinwire.worker import Worker
-from thinwire.worker.parameters import local_part
 
 
 class Journal:
@@ -26,7 +26,7 @@ class Journal:
     """
 
     def __init__(self, path: StrPath, run: str) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._run = run
 
     def write(self, handle: Mapping[str, Any], worker: Worker, at_once: bool) -> None:
@@ -37,12 +37,8 @@ class Journal:
             worker: what it trains, and the optimizer that does.
             at_once: whether the round is the last one of the training.
         """
-        trained = {name: local_part(param.detach()) for name, param in worker.parameters().items()}
-        state = {
-            "run": self._run, "handle": handle, "parameters": trained, "optimizer": worker.optimizer.state_dict(),
-            "at_once": at_once,
-        }  # fmt: skip
-        write_beside(self._path, lambda file: torch.save(state, file))
+        state = {"run": self._run, "handle": handle, "at_once": at_once, **own_state(worker)}
+        write_beside(self.path, lambda file: torch.save(state, file))
 
     def read(self) -> Mapping[str, Any] | None:
         """What was written last; None if nothing was.
@@ -50,18 +46,18 @@ class Journal:
         Raises:
             ConfigError: the file is of another run, or none of these.
         """
-        if not self._path.exists():
+        if not self.path.exists():
             return None
         try:
-            state: Mapping[str, Any] = torch.load(self._path, weights_only=True)
+            state: Mapping[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             run, _ = state["run"], state["optimizer"]
         except Exception as error:  # torch's reader has no error of its own
             raise ConfigError(
-                f"{os.fspath(self._path)} is no state file of a worker ({type(error).__name__}); give another place, "
+                f"{os.fspath(self.path)} is no state file of a worker ({type(error).__name__}); give another place, "
                 "or remove it if the worker shall begin anew"
             ) from error
         if run != self._run:
             raise ConfigError(
-                f"{os.fspath(self._path)} is of the run {run!r}, not of {self._run!r}; give each run a file of its own"
+                f"{os.fspath(self.path)} is of the run {run!r}, not of {self._run!r}; give each run a file of its own"
             )
         return state
