@@ -101,8 +101,9 @@ def test_mlflow_has_what_was_logged(tmp_path: Path) -> None:
 
 
 def test_wandb_has_what_was_logged(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     fill(WandbSink(tmp_path, "first", {"method": "sgd"}, mode="offline"))
+    wandb.teardown()  # as at a program's exit: W&B's own process may still be writing when a run is finished
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert wandb_rows(path) == NUMBERS
 
