@@ -2,7 +2,9 @@
 
 import functools
 import os
+import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -18,6 +20,8 @@ from thinwire.plugins import import_package
 os.environ.setdefault("RUST_LOG", "error")  # each quorum is several lines else
 
 DEADLINE_S = 60.0
+QUORUM_S = 45.0
+"""Less than the deadline: who waits in vain then says what for."""
 NUM_INPUTS = 12
 
 
@@ -69,7 +73,7 @@ class Member:
         self.optimizer = sgd(self.model)
         options = {
             "name": f"member-{number}", "timeout": timedelta(seconds=10),
-            "quorum_timeout": timedelta(seconds=DEADLINE_S), **options,
+            "quorum_timeout": timedelta(seconds=QUORUM_S), **options,
         }  # fmt: skip
         self.handle = thinwire.fault_tolerant(
             self.optimizer, self.model, method, lighthouse=lighthouse.address, **options
@@ -91,6 +95,11 @@ class Member:
     def train_beside(self, until: "Until") -> None:
         while self.handle.num_steps < until.step:
             self.train(self.handle.num_steps + 1)
+
+    def train_and_stay(self, until: int) -> None:
+        """So far, and then for as long as another needs this one: its last exchange may have counted here alone."""
+        self.train(until)
+        self.handle.session.finish()
 
     def shared(self) -> Tensor:
         return vector(self.handle.shared_parameters())
@@ -115,8 +124,15 @@ def together(mains: Sequence[Callable[[], Any]]) -> list[Any]:
         thread.start()
     for thread in threads:
         thread.join(DEADLINE_S)
-    assert not any(thread.is_alive() for thread in threads), "a participant hangs"
+    hanging = [thread for thread in threads if thread.is_alive()]
+    assert not hanging, f"a participant hangs, and these have ended: {found}\n{_where(hanging)}"
     return found
+
+
+def _where(threads: Sequence[threading.Thread]) -> str:
+    """What each is doing now."""
+    frames = sys._current_frames()
+    return "\n".join("".join(traceback.format_stack(frames.get(thread.ident or 0))) for thread in threads)
 
 
 def values(found: Sequence[Any]) -> list[Any]:
