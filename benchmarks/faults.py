@@ -5,8 +5,8 @@ is started again some seconds later; or SIGSTOP, and SIGCONT 20 s later; or its 
 ``--links``: each participant is then in a network namespace). At the end all must hold the same model, and the account
 of what was handed in and what is owed must balance. Printed are the exchanges that counted a second, times their
 participants, against what the same faults leave to restarts that take no time; how many of the exchanges since a
-participant came had its message in them; the loss of the common model against that of a run without faults, which is
-simulated; and the account.
+participant came had its message in them, of all and of those during which it lived; the loss of the common model
+against that of a run without faults, which is simulated; and the account.
 
     python benchmarks/faults.py --replicas 8 --minutes 30 --faults-an-hour 120 --links
     python benchmarks/faults.py --replicas 3 --minutes 0.2 --trap 0:voting@4 --trap 1:sending@8
@@ -35,6 +35,7 @@ os.environ.setdefault("RUST_LOG", "error")
 import fault_replica as replica
 import torch
 from delayed_links import address, bandwidth_or_none, namespaces, parse_seconds
+from fault_figures import Spell, commits_in, largest_move, participation_of_the_living, recoveries
 
 import thinwire
 from thinwire.methods import Outer
@@ -59,6 +60,16 @@ class Member:
     back_at: float = 0.0
     kind: str = ""
     code: int | None = None
+    away: list[Spell] = field(default_factory=list)
+    """When it was killed, stopped or cut off."""
+
+    def goes(self, kind: str, back_at: float) -> None:
+        self.kind, self.back_at, self.is_up = kind, back_at, False
+        self.away.append((time.time(), math.inf))
+
+    def comes_back(self) -> None:
+        self.kind, self.is_up = "", True
+        self.away[-1] = (self.away[-1][0], time.time())
 
 
 @dataclass
@@ -83,11 +94,10 @@ class Run:
         traps = self.traps.get(member.number, [])
         trap = traps.pop(0) if traps else None
         member.pid = replica.start(self.plan, member.number, trap, self.names[member.number])
-        member.is_up, member.kind = True, ""
 
     def strike(self, member: Member, kind: str, seconds: float, left_s: float) -> None:
         """Let a fault happen, which lasts so long; so much is left of the time that counts."""
-        member.kind, member.back_at, member.is_up = kind, time.monotonic() + seconds, False
+        member.goes(kind, time.monotonic() + seconds)
         member.down_s += min(seconds, left_s)
         self.faults.append({"time": time.time(), "name": f"replica_{member.number}", "kind": kind, "seconds": seconds})
         if kind == "link":
@@ -103,20 +113,19 @@ class Run:
             if not member.is_up and now >= member.back_at:
                 if member.kind == "stop":
                     os.kill(member.pid, signal.SIGCONT)
-                    member.is_up, member.kind = True, ""
                 elif member.kind == "link":
                     self._port(member, "up")
-                    member.is_up, member.kind = True, ""
                 else:
                     self._start(member)
+                member.comes_back()
             elif member.is_up and member.code is None:
                 pid, status = os.waitpid(member.pid, os.WNOHANG | os.WUNTRACED)
                 if not pid:
                     continue
                 if os.WIFSTOPPED(status):
-                    member.kind, member.back_at, member.is_up = "stop", now + self.args.stop_s, False
+                    member.goes("stop", now + self.args.stop_s)
                 elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-                    member.kind, member.back_at, member.is_up = "kill", now + self.args.down_s, False
+                    member.goes("kill", now + self.args.down_s)
                 else:
                     member.code = os.waitstatus_to_exitcode(status)
                     if member.code:
@@ -226,26 +235,6 @@ def harass(run: Run, seconds: float, generator: random.Random) -> None:
             print(f"{(end - said) / 60:.0f} minutes left: {len(run.faults)} faults, {counted} counted", flush=True)
 
 
-def commits_in(folder: Path, begin: float, end: float) -> int:
-    return sum(line["event"] == "counted" and begin <= line["time"] < end for line in replica.lines(folder))
-
-
-def recoveries(folder: Path, faults: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """After each fault: seconds until an exchange counted on another participant, and, once it was back, on itself."""
-    counted = [line for line in replica.lines(folder) if line["event"] == "counted"]
-    found: dict[str, list[float]] = {}
-    for fault in faults:
-        after = [line for line in counted if line["time"] > fault["time"]]
-        others = [line["time"] for line in after if line["name"] != fault["name"]]
-        own = [line["time"] for line in after if line["name"] == fault["name"]]
-        back = fault["time"] + fault["seconds"]
-        if others:
-            found.setdefault(f"{fault['kind']}: others", []).append(others[0] - fault["time"])
-        if [each for each in own if each > back]:
-            found.setdefault(f"{fault['kind']}: itself", []).append(min(each for each in own if each > back) - back)
-    return found
-
-
 def measure(run: Run) -> dict[str, Any]:
     """A calm beginning, by which the rate without faults is known, then faults, and the end."""
     args, folder = run.args, run.plan.folder
@@ -282,6 +271,9 @@ def measure(run: Run) -> dict[str, Any]:
         "calm_commits_a_second": calm, "commits_a_second": counted / took_s,
         "share_of_ideal": counted / took_s / (calm * up_s / (args.replicas * took_s)) if calm else None,
         "participation": {line["name"]: line["commits"] / max(line["commits"] + line["missed"], 1) for line in ended},
+        "participation_of_the_living": participation_of_the_living(
+            all_lines, {f"replica_{member.number}": member.away for member in run.members}
+        ),
         "smaller_quorums": sum(line["event"] == "counted" and line["size"] < args.replicas for line in all_lines),
         "failed_attempts": sum(line["event"] == "failed" for line in all_lines),
         "fates": {kind: sum(line["detail"] == kind for line in healed) for kind in FATES},
@@ -293,11 +285,6 @@ def measure(run: Run) -> dict[str, Any]:
             simulated_loss(args.method, args.replicas, num_steps, stream) for stream in range(args.loss_streams)
         ],
     }  # fmt: skip
-
-
-def largest_move(lines: list[dict[str, Any]]) -> float:
-    """The largest entry by which what somebody owes has changed between two exchanges, by a change of membership."""
-    return max((float(line["owed_moved"]) for line in lines if line["event"] == "resumed"), default=0.0)
 
 
 @contextlib.contextmanager
@@ -380,6 +367,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, places(args) as (names, host, inside):
         folder = Path(args.folder or temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            parser.error(
+                f"--folder {folder} was given, which holds files; give a new one: they would be read as this run's"
+            )
         port = LIGHTHOUSE_PORT if args.links else free_port()
         lighthouse = replica.Lighthouse(host, port, folder, args.min_size, args.heartbeat_s, args.join_s, inside)
         plan = replica.Plan(

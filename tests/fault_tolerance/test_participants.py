@@ -190,7 +190,10 @@ def test_a_state_file_brings_back_all_of_a_run_and_the_bits_of_one_that_was_not_
 ) -> None:
     """Killed between the vote and the count, as far as the files know: the exchange is made again, of the same."""
     paths = [tmp_path / f"{number}.pt" for number in range(2)]
-    make = lambda number: Member(lighthouse, number, method, min_size=2, state_file=paths[number])  # noqa: E731
+
+    def make(number: int) -> Member:
+        return Member(lighthouse, number, method, min_size=2, state_file=paths[number])
+
     members = values(together([functools.partial(make, n) for n in range(2)]))
     train_all(members, 9)
     expected = [member.shared() for member in members]
