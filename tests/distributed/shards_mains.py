@@ -224,6 +224,10 @@ def refused() -> dict[str, str]:
         less = {each: tensor for each, tensor in state["tensors"].items() if each != name}
         for case, tensors in ((f"no {part}", less), (f"short {part}", {**less, name: torch.zeros(1)})):
             said[case] = message_of(functools.partial(loaded, {**state, "tensors": tensors}, EVERYTHING))
+    more = {**state["tensors"], "memory.residual.0.nobody": torch.zeros(1)}
+    said["more"] = message_of(lambda: loaded({**state, "tensors": more}, EVERYTHING))
+    fewer = {**state["counters"], "calls": state["counters"]["calls"][:-1]}
+    said["fewer layers"] = message_of(lambda: loaded({**state, "counters": fewer}, EVERYTHING))
     one = {name: tensor for name, tensor in state["tensors"].items() if "reference.1" not in name}
     said["one reference"] = message_of(lambda: loaded({**state, "tensors": one}, EVERYTHING))
     for layer in (model[0], model[2], model[4]):
@@ -248,8 +252,12 @@ def whole_state() -> dict[str, Any]:
 def loaded(state: dict[str, Any], kind: dict[str, Any]) -> None:
     _, _, handle = made(kind)
     assert handle is not None
+    before = handle.state_dict()
     try:
         handle.load_state_dict(state)
+    except ConfigError:
+        assert handle.state_dict() == before, "a state that is refused changes nothing"
+        raise
     finally:
         handle.close()
 

@@ -119,6 +119,8 @@ REFUSED = {
     "short memory": "it has (1,), here it is (",
     "no reference": "it has nothing, here it is (",
     "short reference": "the saved state is of another model: of weights.reference.",
+    "more": "this one has no memory.residual.0.nobody",
+    "fewer layers": "layers that are sharded, this one",
     "one reference": "of some processes only",
     "factor": "set_gradient_divide_factor",
 }

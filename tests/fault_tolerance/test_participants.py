@@ -217,6 +217,28 @@ def test_a_state_file_brings_back_all_of_a_run_and_the_bits_of_one_that_was_not_
         Member(lighthouse, 0, method, state_file=paths[0])
 
 
+@BOTH
+def test_a_state_that_is_refused_changes_nothing(method: str, lighthouse: Lighthouse) -> None:
+    members = begin(lighthouse, 2, method, min_size=2)
+    train_all(members, members[0].handle.num_steps + 6)
+    rounds, saved = members[1].handle.session.participant.rounds, members[1].handle.state_dict()
+    owed, shared = vector(rounds.memory()), members[1].shared()
+    worker = saved["worker"]
+    name = min(worker["tensors"])
+    other = {
+        "counters": {**worker["counters"], "rank": 4, "size": 5},
+        "tensors": {**worker["tensors"], name: torch.zeros(1)},
+    }
+    with pytest.raises(ConfigError, match="of another model"):
+        members[1].handle.load_state_dict({**saved, "worker": other})
+    assert (members[1].handle.worker.rank, members[1].handle.worker.size) == (1, 2)
+    torch.testing.assert_close(vector(rounds.memory()), owed, rtol=1e-6, atol=0.0)
+    assert torch.equal(members[1].shared(), shared)
+    train_all(members, members[0].handle.num_steps + 3)
+    assert torch.equal(members[0].shared(), members[1].shared())
+    close_all(members)
+
+
 def joined(member: Member, size: int = 2) -> Member:
     member.train_until_joined(size)
     return member

@@ -180,15 +180,19 @@ class Participant:
         """Be who :meth:`state_dict` was taken of, whatever number of participants there was.
 
         Raises:
-            ConfigError: it is of another name, method, seed or model.
+            ConfigError: it is of another name, method, seed or model; nothing is changed.
         """
         if saved["name"] != self.name:
             raise ConfigError(
                 f"the saved state is of participant {saved['name']!r}, and this is {self.name!r}; each has its own"
             )
-        counters = saved["worker"]["counters"]
+        counters, place = saved["worker"]["counters"], (self.worker.rank, self.worker.size)
         self.rounds.resize(counters["rank"], counters["size"])
-        self.worker.load_state_dict(saved["worker"])
+        try:
+            self.worker.load_state_dict(saved["worker"])
+        except ConfigError:
+            self.rounds.resize(*place)
+            raise
         self.applied = {name: Applied(attempt, norm) for name, (attempt, norm) in saved["applied"].items()}
         self.last = Counted(*saved["last"])
         self.doubts = [Doubt(each["attempt"], each["size"], each["place"], each["memory"]) for each in saved["doubts"]]

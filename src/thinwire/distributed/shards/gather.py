@@ -89,22 +89,31 @@ class CompressedGather:
             for name, part in row.named(reference).items()
         }
 
-    def load(self, tensors: dict[str, Tensor], device: torch.device, num_versions: int, is_known: bool) -> None:
-        """Go on from what :meth:`tensors` gave, which is taken out of ``tensors``.
+    def read(self, tensors: dict[str, Tensor], device: torch.device) -> list[Tensor]:
+        """What :meth:`tensors` gave, which is taken out of ``tensors``, for :meth:`take`; nothing else changes.
+
+        Raises:
+            ConfigError: it is of another model, or of some processes only.
+        """
+        if self.buckets is None:
+            return []
+        row = self.rows.all(self.buckets, device)
+        found = [row.taken(tensors, f"weights.reference.{rank}.") for rank in range(self.transport.size)]
+        references = [each for each in found if each is not None]
+        if references and len(references) < len(found):
+            raise ConfigError(f"the saved state has the layer {self.layer!r} of some processes only")
+        return references
+
+    def take(self, references: list[Tensor], num_versions: int, is_known: bool, message_bytes: int) -> None:
+        """Go on from what :meth:`read` found.
 
         Args:
-            tensors: by name.
-            device: where vectors lie.
+            references: what it found.
             num_versions: as it was.
             is_known: whether the weights, which were loaded before, are those that were last sent.
+            message_bytes: as it was.
         """
-        if self.buckets is not None:
-            row = self.rows.all(self.buckets, device)
-            found = [row.taken(tensors, f"weights.reference.{rank}.") for rank in range(self.transport.size)]
-            self.references = [each for each in found if each is not None]
-            if self.references and len(self.references) < len(found):
-                raise ConfigError(f"the saved state has the layer {self.layer!r} of some processes only")
-        self.num_versions = num_versions
+        self.references, self.num_versions, self.message_bytes = references, num_versions, message_bytes
         self._written = self._versions() if is_known else None
 
     @property

@@ -165,19 +165,26 @@ class CompressedShards:
         """Go on where :meth:`state_dict` was taken; load model and optimizer before.
 
         Raises:
-            ConfigError: the state is of another rank, number of shards, seed, method or model.
+            ConfigError: the state is of another rank, number of shards, seed, method or model; nothing is changed.
         """
         counters, tensors = saved["counters"], dict(saved["tensors"])
         check_same(counters, self._identity(), "handle")
-        sent = counters["message_bytes"]
-        for scatter, calls, num_bytes in zip(self.scatters.values(), counters["calls"], sent[0], strict=True):
-            scatter.num_calls, scatter.message_bytes = calls, num_bytes
-            scatter.load(tensors, self._device)
-        for gather, version, num_bytes in zip(self.gathers.values(), counters["versions"], sent[1], strict=True):
-            gather.message_bytes = num_bytes
-            gather.load(tensors, self._device, *version)
+        if len(counters["calls"]) != len(self.scatters):
+            raise ConfigError(
+                f"the saved state is of another model: it has {len(counters['calls'])} layers that are sharded, this "
+                f"one {len(self.scatters)}"
+            )
+        memories = [scatter.read(tensors, self._device) for scatter in self.scatters.values()]
+        references = [gather.read(tensors, self._device) for gather in self.gathers.values()]
         if tensors:
             raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(tensors)[:3])}")
+        sent = counters["message_bytes"]
+        for scatter, *state in zip(self.scatters.values(), memories, counters["calls"], sent[0], strict=True):
+            scatter.take(*state)
+        for gather, found, (num_versions, is_known), num_bytes in zip(
+            self.gathers.values(), references, counters["versions"], sent[1], strict=True
+        ):
+            gather.take(found, num_versions, is_known, num_bytes)
         self.transport.traffic = Traffic(*counters["link"])
 
     def _identity(self) -> dict[str, Any]:

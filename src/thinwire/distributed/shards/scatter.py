@@ -91,18 +91,28 @@ class CompressedScatter:
             for name, part in row.named(tensor).items()
         }
 
-    def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
-        """Remember what :meth:`tensors` gave, which is taken out of ``tensors``."""
+    def read(self, tensors: dict[str, Tensor], device: torch.device) -> Memories:
+        """What :meth:`tensors` gave, which is taken out of ``tensors``, for :meth:`take`; nothing else changes.
+
+        Raises:
+            ConfigError: it is of another model or method.
+        """
         row = self.rows.trained(self.buckets, device)
         kinds = row.method.memory.init(empty(row.numel, row.device))
-        self.memories, self.proposed = {}, {}
+        memories: Memories = {}
         for to in range(self.transport.size):
             found = {kind: row.taken(tensors, f"memory.{kind}.{to}.") for kind in kinds}
             state = {kind: tensor for kind, tensor in found.items() if tensor is not None}
             if state and len(state) < len(kinds):
                 raise ConfigError(f"the saved state has {', '.join(state)} of {', '.join(kinds)} of {self.layer!r}")
             if state:
-                self.memories[to] = state
+                memories[to] = state
+        return memories
+
+    def take(self, memories: Memories, num_calls: int, message_bytes: int) -> None:
+        """Remember what :meth:`read` found, after so many calls and bytes."""
+        self.memories, self.proposed = memories, {}
+        self.num_calls, self.message_bytes = num_calls, message_bytes
 
     def _message(self, row: Row, piece: Tensor, to: int, key: Key) -> Payload:
         x = row.ordered(piece)
