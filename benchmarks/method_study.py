@@ -90,20 +90,20 @@ def _groups(optimizers: str, lrs: str, own_lrs: str) -> dict[str, Group]:
 STUDIES = {
     "digits": Study(
         kind="classes", task="digits", target=0.95,
-        options=("--seeds", "0,1,2", "--steps", "400", "--tune-steps", "200", "--evaluate-every", "10"),
-        groups=_groups("sgd; sgd:momentum=0.9", "0.03,0.1,0.3,1", "0.001,0.003,0.01,0.03,0.1,0.3"),
+        options=("--seeds", "0,1,2", "--steps", "200", "--tune-steps", "80", "--evaluate-every", "10"),
+        groups=_groups("sgd; sgd:momentum=0.9", "0.1,0.3,1", "0.001,0.003,0.01,0.03,0.1"),
     ),
     "logreg": Study(
-        kind="convex", task="logreg", target=0.003,
-        options=("--seeds", "0,1,2", "--steps", "400", "--tune-steps", "200", "--evaluate-every", "10"),
-        groups=_groups("sgd; sgd:momentum=0.9", "0.1,0.3,1,3", "0.001,0.003,0.01,0.03,0.1,0.3"),
+        kind="convex", task="logreg", target=0.05,
+        options=("--seeds", "0,1,2", "--steps", "200", "--tune-steps", "80", "--evaluate-every", "10"),
+        groups=_groups("sgd; sgd:momentum=0.9", "0.3,1,3", "0.003,0.01,0.03,0.1,0.3"),
     ),
     "gpt": Study(
-        kind="language", task="gpt:layers=2,width=32,heads=2,context=32,vocabulary=512,megabytes=2", target=3.4,
+        kind="language", task="gpt:layers=1,width=32,heads=1,context=32,vocabulary=512,megabytes=2", target=4.5,
         options=(
-            "--seeds", "0,1,2", "--steps", "320", "--tune-steps", "160", "--evaluate-every", "16", "--batch-size", "8",
+            "--seeds", "0,1,2", "--steps", "200", "--tune-steps", "80", "--evaluate-every", "10", "--batch-size", "4",
         ),
-        groups=_groups("adamw", "0.003,0.01,0.03", "0.001,0.003,0.01,0.03,0.1,0.3"),
+        groups=_groups("adamw", "0.003,0.01,0.03", "0.001,0.003,0.01,0.03,0.1"),
     ),
 }  # fmt: skip
 

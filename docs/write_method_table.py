@@ -1,0 +1,168 @@
+"""``docs/method-table.md``, and the README's choice, from the study in ``docs/data/methods.json``.
+
+Run ``python docs/write_method_table.py`` to write both again; ``benchmarks/method_study.py`` makes the study.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+DATA, PAGE, README = HERE / "data" / "methods.json", HERE / "method-table.md", HERE.parent / "README.md"
+LINKS = {"10Mbit,50ms": "10 Mbit/s, 50 ms", "100Mbit,50ms": "100 Mbit/s, 50 ms", "1Gbit,1ms": "1 Gbit/s, 1 ms"}
+BEGIN, END = "<!-- the choice, by docs/write_method_table.py -->", "<!-- end of the choice -->"
+DENSE = ("sgd", "bf16-sgd", "fp16-sgd")
+
+Row = Mapping[str, Any]
+
+
+def study() -> dict[str, Any]:
+    """What was measured, by task."""
+    found: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8"))
+    return found
+
+
+def page(tasks: Mapping[str, Any]) -> str:
+    """The page as text."""
+    return _INTRODUCTION + "\n".join(_section(task) for task in tasks.values())
+
+
+def with_choice(readme: str, tasks: Mapping[str, Any]) -> str:
+    """The README with this choice between its marks."""
+    pattern = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
+    return pattern.sub(lambda _: f"{BEGIN}\n{choice(tasks)}{END}", readme)
+
+
+def choice(tasks: Mapping[str, Any]) -> str:
+    """The fastest method of each task on each link that ended as well as dense training, as a table."""
+    heads = [f"{task['kind']}, {task['parameters']:,} parameters" for task in tasks.values()]
+    lines = [f"| link | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for link, name in LINKS.items():
+        lines.append(f"| {name} | {' | '.join(_choice(task, link) for task in tasks.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def _choice(task: Mapping[str, Any], link: str) -> str:
+    rows = [row for row in task["rows"] if link in row["links"] and row["reached"] == row["runs"]]
+    dense = min((row for row in rows if row["method"] in DENSE), key=lambda row: row["links"][link], default=None)
+    good = [row for row in rows if ends_as_well(task, row)]
+    if dense is None or not good:
+        return "none"
+    best = min(good, key=lambda row: row["links"][link])
+    faster, fewer = dense["links"][link] / best["links"][link], dense["bytes"] / best["bytes"]
+    if best["method"] in DENSE:
+        return f"`{best['method']}`: nothing pays"
+    return f"`{best['method']}`: {_number(faster)} times faster, {_number(fewer)} times fewer bytes"
+
+
+def ends_as_well(task: Mapping[str, Any], row: Row) -> bool:
+    """Whether a method's last value is no worse than that of the best dense one, by more than both 95 % intervals.
+
+    Example:
+        >>> dense = {"method": "sgd", "final": 0.9, "within": 0.01, "diverged": 0}
+        >>> task = {"rows": [dense], "higher_is_better": True}
+        >>> ends_as_well(task, {"final": 0.895, "within": 0.0, "diverged": 0})
+        True
+        >>> ends_as_well(task, {"final": 0.88, "within": 0.005, "diverged": 0})
+        False
+    """
+    sign = 1.0 if task["higher_is_better"] else -1.0
+    dense = _best_dense(task)
+    if row["final"] is None or row["diverged"]:
+        return False
+    worse = sign * (float(dense["final"]) - float(row["final"]))
+    return bool(worse <= (dense["within"] or 0.0) + (row["within"] or 0.0))
+
+
+def _best_dense(task: Mapping[str, Any]) -> Row:
+    sign = 1.0 if task["higher_is_better"] else -1.0
+    rows: Sequence[Row] = [row for row in task["rows"] if row["method"] in DENSE and row["final"] is not None]
+    return max(rows, key=lambda row: sign * float(row["final"]))
+
+
+def _section(task: Mapping[str, Any]) -> str:
+    sign = "at least" if task["higher_is_better"] else "at most"
+    words = (
+        f"## {task['kind'].capitalize()}: `{task['task']}`\n\n{task['parameters']:,} parameters, {task['workers']} "
+        f"workers. Target: {task['metric']} {sign} {task['target']:g}. `{' '.join(task['options'])}`\n\n"
+    )
+    heads = ("method", task["metric"], "as dense", "bytes", *LINKS.values(), "memory", "demands", "taken")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    return words + "\n".join([*lines, *(_line(task, row) for row in sorted(task["rows"], key=_order))]) + "\n"
+
+
+def _order(row: Row) -> tuple[bool, float, str]:
+    seconds = row["links"].get("10Mbit,50ms")
+    return seconds is None or row["reached"] < row["runs"], seconds or 0.0, row["method"]
+
+
+def _line(task: Mapping[str, Any], row: Row) -> str:
+    within = "" if row["within"] is None else f" ± {_number(row['within'])}"
+    final = "diverged" if row["final"] is None else f"{_number(row['final'], 4)}{within}"
+    if row["diverged"] and row["final"] is not None:
+        final += f", {row['diverged']} of {row['runs']} diverged"
+    reached = row["reached"] == row["runs"]
+    part = f" ({row['reached']} of {row['runs']})" if row["reached"] and not reached else ""
+    sent = "never" if row["bytes"] is None else f"{_bytes(row['bytes'])}{part}"
+    seconds = ["" if link not in row["links"] else _seconds(row["links"][link]) for link in LINKS]
+    if task["network"] in LINKS and not row["links"] and row["seconds"] is not None:
+        seconds[list(LINKS).index(task["network"])] = _seconds(row["seconds"])
+    cells = (
+        f"`{row['method']}`", final, "yes" if ends_as_well(task, row) else "no", sent, *seconds,
+        _number(row["memory"]), ", ".join(row["demands"]), row["setting"] or "",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float, digits: int = 2) -> str:
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if "e+" in text else text
+
+
+def _seconds(value: float) -> str:
+    return f"{_number(value, 3)} s"
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{_number(value / size, 3)} {unit}"
+    return f"{value:.0f} B"
+
+
+_INTRODUCTION = """# Methods on three tasks
+
+Every method of the catalog, tuned alike in one study. This page is generated from `docs/data/methods.json`:
+`python docs/write_method_table.py` writes it again, `python benchmarks/method_study.py` makes the study again.
+
+- **The last value** is the mean over seeds, with half of its 95 % interval. **As dense**: no worse than the best dense
+  method (`sgd`, `bf16-sgd`, `fp16-sgd`) by more than the two intervals together.
+- **Bytes** are what a worker hands over until the target is reached, encoded. *never*: no seed reached it; *(2 of 3)*:
+  so many did, and the means are of these.
+- **Seconds** are simulated, to the target, with 10 ms of computing a step, and without what compressing takes. A method
+  with a server of its own has the link that it was run on alone; one without a period (a warm-up, a schedule that
+  grows) has none.
+- **Memory** is what a worker remembers for the method, in models of f32. It comes on top of model, gradient and
+  optimizer.
+- **Demands**: what must be there. Methods without *all-reduce* gather messages, so a worker's traffic grows with
+  the number of workers.
+- **Taken**: optimizer and learning rate of the search. Options are those written; another density or period may serve
+  better.
+
+The models are small: a message's latency counts more here than it does for a large model, and its bytes less. On your
+link and for your model `thinwire plan` predicts what a step takes.
+
+"""
+
+
+def main() -> None:
+    """Write both."""
+    tasks = study()
+    PAGE.write_text(page(tasks), encoding="utf-8")
+    README.write_text(with_choice(README.read_text(encoding="utf-8"), tasks), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
