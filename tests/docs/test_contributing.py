@@ -57,7 +57,8 @@ def test_the_recipes_work_as_they_are_written(tmp_path: Path) -> None:
     """All five in one copy, all commands in one process; what is compiled already is taken along."""
     for name in ("src", "tests", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
     found = blocks("CONTRIBUTING.md")
     for block in found:
         if block.title:
