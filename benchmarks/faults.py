@@ -359,6 +359,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="where to leave what participants write")
     args = parser.parse_args()
+    if args.folder and any(Path(args.folder).glob("*")):
+        parser.error(
+            f"--folder {args.folder} was given, which holds files that would be read as this run's; give a new one"
+        )
     args.min_size = args.min_size or args.replicas // 2 + 1
     product = thinwire.parse_method(args.method)
     args.every = int(product.schedule.steps) if isinstance(product, thinwire.ModelAveraging) else 1  # type: ignore[attr-defined]
@@ -367,10 +371,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, places(args) as (names, host, inside):
         folder = Path(args.folder or temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            parser.error(
-                f"--folder {folder} was given, which holds files; give a new one: they would be read as this run's"
-            )
         port = LIGHTHOUSE_PORT if args.links else free_port()
         lighthouse = replica.Lighthouse(host, port, folder, args.min_size, args.heartbeat_s, args.join_s, inside)
         plan = replica.Plan(

@@ -5,7 +5,7 @@ optimizer of the same search; methods whose message is a momentum, or whose opti
 optimizers of their own. A run that is interrupted goes on where it stopped. At the end ``docs/data/methods.json`` has a
 line a method and task, and ``python docs/write_method_table.py`` writes the page and the README's table from it.
 
-    python benchmarks/method_study.py                    # all, some hours on two cores
+    python benchmarks/method_study.py                    # all, an hour or two on two cores
     python benchmarks/method_study.py --task digits      # one, for which the others' lines stay
 """
 
@@ -24,6 +24,7 @@ from thinwire.methods import CATALOG, Method, parse_method
 from thinwire.report import ResultRow, summarise
 from thinwire.report.records import RecordedComparison
 from thinwire.report.records import load as load_records
+from thinwire.worker import needs_server
 from thinwire.worker.footprint import remembered_num_bytes
 
 ROOT = Path(__file__).parents[1]
@@ -129,21 +130,13 @@ def run(study: Study, name: str, folder: Path, jobs: int) -> dict[str, Path]:
 
 
 def rows_of(study: Study, folders: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """What the page needs of each method; of a dense one, from the group where it ended best."""
-    comparisons = [load_records(folder) for folder in folders.values()]
+    """What the page needs of each method; dense ones have a row for each group's optimizers."""
     layout = _layout(study.task)
-    found = [_row(data, row, layout) for data in comparisons for row in summarise(data)]
-    metric = comparisons[0].metric
-    best: dict[str, dict[str, Any]] = {}
-    for row in found:
-        if row["method"] not in best or _is_better(row, best[row["method"]], metric.higher_is_better):
-            best[row["method"]] = row
-    return [*best.values()]
-
-
-def _is_better(row: Mapping[str, Any], other: Mapping[str, Any], higher: bool) -> bool:
-    ends = [each["final"] if each["final"] is not None else float("nan") for each in (row, other)]
-    return bool(ends[0] > ends[1] if higher else ends[0] < ends[1])
+    found: list[dict[str, Any]] = []
+    for folder in folders.values():
+        data = load_records(folder)
+        found += [row for each in summarise(data) if (row := _row(data, each, layout)) not in found]
+    return found
 
 
 def _row(data: RecordedComparison, row: ResultRow, layout: Layout) -> dict[str, Any]:
@@ -164,9 +157,9 @@ def _row(data: RecordedComparison, row: ResultRow, layout: Layout) -> dict[str, 
 
 
 def _demands(method: Method, row: ResultRow) -> list[str]:
-    """What must be there, or must be kept: not every cluster has it."""
+    """What must be there: not every cluster has it."""
     names = repr(method)
-    server = "AsynchronousServer" in names or "ParameterServer" in names or "route='server'" in names
+    server = needs_server(method) or "ParameterServer(" in names or "route='server'" in names
     found = {
         "a server": server, "all-reduce": bool(row.all_reduces), "neighbours": "Gossip(" in names,
         "a common seed": "SharedSeed" in names or "RandomPairs" in names,

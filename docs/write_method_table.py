@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.methods import CATALOG
+from thinwire.report.formats import human_bytes, metric_value, ratio_number, significant
 
 HERE = Path(__file__).parent
 DATA, PAGE, README = HERE / "data" / "methods.json", HERE / "method-table.md", HERE.parent / "README.md"
@@ -38,7 +39,7 @@ def with_choice(readme: str, tasks: Mapping[str, Any]) -> str:
 
 
 def choice(tasks: Mapping[str, Any]) -> str:
-    """The fastest method of each task on each link that ended as well as dense training, as a table."""
+    """The fastest method of each task on each link that is not shown to end worse than dense ones, as a table."""
     heads = [f"{task['kind']}, {task['parameters']:,} parameters" for task in tasks.values()]
     lines = [f"| link | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for link, name in LINKS.items():
@@ -47,27 +48,28 @@ def choice(tasks: Mapping[str, Any]) -> str:
 
 
 def _choice(task: Mapping[str, Any], link: str) -> str:
-    rows = [row for row in task["rows"] if link in row["links"] and row["reached"] == row["runs"]]
-    dense = min((row for row in rows if row["method"] in DENSE), key=lambda row: row["links"][link], default=None)
-    good = [row for row in rows if ends_as_well(task, row)]
-    if dense is None or not good:
-        return "none"
+    good = [
+        row for row in task["rows"] if link in row["links"] and row["reached"] == row["runs"] and is_good(task, row)
+    ]
+    dense = min((row for row in good if row["method"] in DENSE), key=lambda row: row["links"][link], default=None)
+    if dense is None:
+        return "no dense method reached the target"
     best = min(good, key=lambda row: row["links"][link])
-    faster, fewer = dense["links"][link] / best["links"][link], dense["bytes"] / best["bytes"]
     if best["method"] in DENSE:
         return f"`{best['method']}`: nothing pays"
-    return f"`{best['method']}`: {_number(faster)} times faster, {_number(fewer)} times fewer bytes"
+    faster, fewer = dense["links"][link] / best["links"][link], dense["bytes"] / best["bytes"]
+    return f"`{best['method']}`: {ratio_number(faster)} times faster, {ratio_number(fewer)} times fewer bytes"
 
 
-def ends_as_well(task: Mapping[str, Any], row: Row) -> bool:
-    """Whether a method's last value is no worse than that of the best dense one, by more than both 95 % intervals.
+def is_good(task: Mapping[str, Any], row: Row) -> bool:
+    """Whether a method's last value is not worse than that of the best dense one by more than both 95 % intervals.
 
     Example:
         >>> dense = {"method": "sgd", "final": 0.9, "within": 0.01, "diverged": 0}
         >>> task = {"rows": [dense], "higher_is_better": True}
-        >>> ends_as_well(task, {"final": 0.895, "within": 0.0, "diverged": 0})
+        >>> is_good(task, {"final": 0.895, "within": 0.0, "diverged": 0})
         True
-        >>> ends_as_well(task, {"final": 0.88, "within": 0.005, "diverged": 0})
+        >>> is_good(task, {"final": 0.88, "within": 0.005, "diverged": 0})
         False
     """
     sign = 1.0 if task["higher_is_better"] else -1.0
@@ -113,37 +115,21 @@ def _order(row: Row) -> tuple[bool, float, str]:
 
 
 def _line(task: Mapping[str, Any], row: Row) -> str:
-    within = "" if row["within"] is None else f" ± {_number(row['within'])}"
-    final = "diverged" if row["final"] is None else f"{_number(row['final'], 4)}{within}"
+    within = "" if row["within"] is None else f" ± {significant(row['within'], 2)}"
+    final = "diverged" if row["final"] is None else f"{metric_value(row['final'])}{within}"
     if row["diverged"] and row["final"] is not None:
         final += f", {row['diverged']} of {row['runs']} diverged"
     reached = row["reached"] == row["runs"]
     part = f" ({row['reached']} of {row['runs']})" if row["reached"] and not reached else ""
-    sent = "never" if row["bytes"] is None else f"{_bytes(row['bytes'])}{part}"
-    seconds = ["" if link not in row["links"] else _seconds(row["links"][link]) for link in LINKS]
+    sent = "never" if row["bytes"] is None else f"{human_bytes(row['bytes'])}{part}"
+    seconds = ["" if link not in row["links"] else f"{significant(row['links'][link])} s" for link in LINKS]
     if task["network"] in LINKS and not row["links"] and row["seconds"] is not None:
-        seconds[list(LINKS).index(task["network"])] = _seconds(row["seconds"])
+        seconds[list(LINKS).index(task["network"])] = f"{significant(row['seconds'])} s"
     cells = (
-        f"`{row['method']}`", final, "yes" if ends_as_well(task, row) else "no", sent, *seconds,
-        _number(row["memory"]), ", ".join(row["demands"]), row["setting"] or "",
+        f"`{row['method']}`", final, "yes" if is_good(task, row) else "no", sent, *seconds,
+        significant(row["memory"], 2), ", ".join(row["demands"]), row["setting"] or "",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float, digits: int = 2) -> str:
-    text = f"{value:.{digits}g}"
-    return f"{float(text):,.0f}" if "e+" in text else text
-
-
-def _seconds(value: float) -> str:
-    return f"{_number(value, 3)} s"
-
-
-def _bytes(value: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= size:
-            return f"{_number(value / size, 3)} {unit}"
-    return f"{value:.0f} B"
 
 
 _INTRODUCTION = """# All methods on the same tasks
@@ -151,8 +137,8 @@ _INTRODUCTION = """# All methods on the same tasks
 Every method of the catalog, tuned alike in one study. This page is generated from `docs/data/methods.json`:
 `python docs/write_method_table.py` writes it again, `python benchmarks/method_study.py` makes the study again.
 
-- **The last value** is the mean over seeds, with half of its 95 % interval. **Not worse**: not shown to be, than the best dense
-  method (`sgd`, `bf16-sgd`, `fp16-sgd`) by more than the two intervals together.
+- **The last value** is the mean over seeds, with half of its 95 % interval. **Not worse**: than the best dense one
+  (`sgd`, `bf16-sgd`, `fp16-sgd`), by more than the two intervals together; where seeds scatter, that is little said.
 - **Bytes** are what a worker hands over until the target is reached, encoded. *never*: no seed reached it; *(2 of 3)*:
   so many did, and the means are of these.
 - **Seconds** are simulated, to the target, with 10 ms of computing a step, and without what compressing takes. A method
@@ -162,6 +148,8 @@ Every method of the catalog, tuned alike in one study. This page is generated fr
   optimizer.
 - **Demands**: what must be there. Methods without *all-reduce* gather messages, so a worker's traffic grows with
   the number of workers.
+- **Dense methods** have a line for each set of optimizers that was searched. In the README the others are compared
+  with the fastest of these that is not worse, whatever its optimizer.
 - **Taken**: optimizer and learning rate of the search. Options are those written; another density or period may serve
   better.
 

@@ -3,7 +3,9 @@
 In the end all hold one model, and what was handed in is what has moved it and what is owed.
 """
 
+import importlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -76,3 +78,17 @@ def test_a_message_that_counted_elsewhere_is_not_sent_again(found: dict[str, Any
 def test_nobody_new_was_taken_over(found: dict[str, Any]) -> None:
     assert found["loss"] < 1.5 * min(found["losses_without_faults"])
     assert all(0.3 < share <= 1.0 for share in found["participation"].values())
+
+
+def test_participation_is_of_the_exchanges_that_were_lived_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 2 to 5, b was away in 2 and 3, and 4 counted without it."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    figures = importlib.import_module("fault_figures")
+    names = {1: "ab", 2: "a", 3: "a", 4: "a", 5: "ab"}
+    lines = [
+        {"event": "counted", "number": number, "time": number + late, "names": [*who]}
+        for number, who in names.items()
+        for late in (0.0, 0.1)
+    ]
+    away = {"a": [], "b": [(1.5, 2.5)], "c": [(0.0, math.inf)]}
+    assert figures.participation_of_the_living(lines, away) == {"a": 1.0, "b": 0.5, "c": 0.0}

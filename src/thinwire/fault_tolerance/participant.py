@@ -180,7 +180,7 @@ class Participant:
         """Be who :meth:`state_dict` was taken of, whatever number of participants there was.
 
         Raises:
-            ConfigError: it is of another name, method, seed or model; nothing is changed.
+            ConfigError: it is of another name, method, seed or model; all is as before, a residual up to rounding.
         """
         if saved["name"] != self.name:
             raise ConfigError(

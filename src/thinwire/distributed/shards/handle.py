@@ -178,13 +178,15 @@ class CompressedShards:
         references = [gather.read(tensors, self._device) for gather in self.gathers.values()]
         if tensors:
             raise ConfigError(f"the saved state is of another model: this one has no {', '.join(sorted(tensors)[:3])}")
-        sent = counters["message_bytes"]
-        for scatter, *state in zip(self.scatters.values(), memories, counters["calls"], sent[0], strict=True):
-            scatter.take(*state)
-        for gather, found, (num_versions, is_known), num_bytes in zip(
-            self.gathers.values(), references, counters["versions"], sent[1], strict=True
+        scattered, gathered = counters["message_bytes"]
+        for scatter, memory, num_calls, num_bytes in zip(
+            self.scatters.values(), memories, counters["calls"], scattered, strict=True
         ):
-            gather.take(found, num_versions, is_known, num_bytes)
+            scatter.take(memory, num_calls, num_bytes)
+        for gather, reference, (num_versions, is_known), num_bytes in zip(
+            self.gathers.values(), references, counters["versions"], gathered, strict=True
+        ):
+            gather.take(reference, num_versions, is_known, num_bytes)
         self.transport.traffic = Traffic(*counters["link"])
 
     def _identity(self) -> dict[str, Any]:
