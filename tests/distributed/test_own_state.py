@@ -46,5 +46,9 @@ def test_with_the_memory_beside_it_a_worker_goes_on_with_the_same_bits(tmp_path:
     ids=["model", "optimizer"],
 )
 def test_of_another_kind_is_refused_by_the_name_of_its_file(other: Worker, said: str) -> None:
+    train(other, 0)
+    worker = worker_of()
+    before = [each.detach().clone() for each in worker.model.parameters()]
     with pytest.raises(ConfigError, match=rf"own\.state has the {said}"):
-        take_own_state(worker_of(), own_state(other), "own.state")
+        take_own_state(worker, own_state(other), "own.state")
+    assert all(torch.equal(each, param) for each, param in zip(before, worker.model.parameters(), strict=True))

@@ -1,5 +1,6 @@
 """An optimizer that was attached trains as the simulated method does, bit for bit, and survives what scripts do."""
 
+import copy
 import functools
 from typing import Any
 
@@ -8,6 +9,7 @@ import sync_mains as mains
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_flatten
 
 import thinwire
 from thinwire import Simulation, Worker
@@ -171,3 +173,33 @@ def test_a_wrapper_says_what_its_handle_says() -> None:
         assert (own() == of_handle()) if callable(own) else (own == of_handle), name
     assert wrapper.exchanged() == {name: id(param) for name, param in model.named_parameters()}
     wrapper.close()
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_wrapper_that_refuses_a_state_is_as_before() -> None:
+    """Whichever of the two refuses: the optimizer, which has other groups, or the handle, whose seed is another."""
+
+    def made(seed: int, steps: int, num_groups: int = 1) -> thinwire.DistributedOptimizer:
+        model = torch.nn.Linear(4, 3)
+        groups = [{"params": [each]} for each in model.parameters()] if num_groups == 2 else model.parameters()
+        sgd = torch.optim.SGD(groups, lr=0.1 * (seed + 1), momentum=0.9)
+        wrapper = thinwire.DistributedOptimizer(sgd, model, "topk:k=5", seed=seed)
+        for _ in range(steps):
+            wrapper.zero_grad()
+            model(torch.ones(2, 4)).sum().backward()
+            wrapper.step()
+        return wrapper
+
+    wrapper, others = made(0, 2), [made(1, 3), made(0, 3, num_groups=2)]
+    before = copy.deepcopy(wrapper.state_dict())
+    for other, error in zip(others, (ConfigError, ValueError), strict=True):
+        with pytest.raises(error):
+            wrapper.load_state_dict(other.state_dict())
+        (found, shape), (expected, as_before) = map(tree_flatten, (wrapper.state_dict(), before))
+        assert shape == as_before
+        assert all(
+            torch.equal(*each) if torch.is_tensor(each[0]) else each[0] == each[1]
+            for each in zip(found, expected, strict=True)
+        )
+    for each in (wrapper, *others):
+        each.close()

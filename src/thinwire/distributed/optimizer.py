@@ -11,6 +11,7 @@ from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.step_hooks import synchronize
 from thinwire.distributed.synchronizer import Synchronizer
 from thinwire.distributed.transport import Group, Transport
+from thinwire.errors import ConfigError
 from thinwire.methods import Method
 from thinwire.worker import LayerReport, Worker
 
@@ -124,10 +125,16 @@ class DistributedOptimizer:
         """Go on where :meth:`state_dict` was taken; load the model's own state separately.
 
         Raises:
-            ConfigError: the state is of another rank, number of workers, seed, method or model.
+            ConfigError: the state is of another rank, number of workers, seed, method or model; nothing is changed.
+            ValueError: of the wrapped optimizer, if it is of other parameters; nothing is changed.
         """
-        self.sync.load_state_dict(saved)
+        before = self.optimizer.state_dict()
         self.optimizer.load_state_dict(saved["optimizer"])
+        try:
+            self.sync.load_state_dict(saved)
+        except ConfigError:
+            self.optimizer.load_state_dict(before)
+            raise
 
     def exchanged(self) -> dict[str, int]:
         """``id()`` of every parameter that takes part, by its name: a checkpoint finds their model by it."""

@@ -25,13 +25,13 @@ def take_own_state(worker: Worker, saved: Mapping[str, Any], path: StrPath) -> N
         path: where it was read, for the error.
 
     Raises:
-        ConfigError: it is of another model or of another optimizer.
+        ConfigError: it is of another model or of another optimizer; nothing is changed.
     """
     shapes = {name: local_part(each.detach()).shape for name, each in worker.parameters().items()}
     if shapes != {name: each.shape for name, each in saved["parameters"].items()}:
         raise ConfigError(f"{path} has the parameters of another model")
-    write_parameters(worker, saved["parameters"])
     try:
         worker.optimizer.load_state_dict(saved["optimizer"])
     except (ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"{path} has the state of another optimizer ({error})") from error
+    write_parameters(worker, saved["parameters"])
