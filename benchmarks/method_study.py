@@ -100,9 +100,9 @@ STUDIES = {
         groups=_groups("sgd; sgd:momentum=0.9", "0.3,1,3", "0.003,0.01,0.03,0.1,0.3"),
     ),
     "gpt": Study(
-        kind="language", task="gpt:layers=1,width=32,heads=1,context=32,vocabulary=512,megabytes=2", target=4.5,
+        kind="language", task="gpt:layers=1,width=32,heads=1,context=32,vocabulary=512,megabytes=2", target=3.4,
         options=(
-            "--seeds", "0,1,2", "--steps", "200", "--tune-steps", "80", "--evaluate-every", "10", "--batch-size", "4",
+            "--seeds", "0,1,2", "--steps", "300", "--tune-steps", "100", "--evaluate-every", "10", "--batch-size", "4",
         ),
         groups=_groups("adamw", "0.003,0.01,0.03", "0.001,0.003,0.01,0.03,0.1"),
     ),

@@ -12,7 +12,7 @@ from place import DEVICE, IS_CUDA, host, working
 from pretended_streams import ORDER
 from torch import Tensor, nn
 
-from thinwire.distributed.probe import Subject
+from thinwire.distributed.subject import Subject
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.methods import Method, ModelAveraging, parse_method
 from thinwire.simulator import Simulation

@@ -13,10 +13,10 @@ import torch
 
 from thinwire.distributed import Transport
 from thinwire.distributed.link_speed import LARGEST_BYTES, SMALLEST_BYTES, dense_exchange_s, fit_link, measure_link
-from thinwire.distributed.probe import Cost, _line, exchanges_per_step
+from thinwire.distributed.probe import Cost, _line
 from thinwire.errors import ConfigError
 from thinwire.experiments.launch import launch
-from thinwire.methods import ModelAveraging, PostLocal, RandomGaps, parse_method
+from thinwire.methods import ModelAveraging, PostLocal, RandomGaps, exchanges_per_step, parse_method
 from thinwire.network import Network, Traffic, all_gather_traffic, all_reduce_s, all_reduce_traffic
 
 SIZE = 2

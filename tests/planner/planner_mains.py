@@ -9,7 +9,14 @@ from torch import nn
 from thinwire.distributed import Transport
 from thinwire.planner import Measurements, TrainingStep, candidates, measure, predict
 
-METHODS = ("topk:density=1%", "signtopk:density=1%,every=4", "local-sgd:every=2", "d-psgd")
+METHODS = (
+    "topk:density=1%",
+    "signtopk:density=1%,every=4",
+    "local-sgd:every=2",
+    "d-psgd",
+    "marina:density=25%",
+    "des-loc:every=4,momentum=8,variance=16",
+)
 
 
 def step(rank: int) -> TrainingStep:

@@ -77,7 +77,11 @@ def test_every_candidate_has_a_row_the_fastest_first(found: list[dict[str, Any]]
     assert by_name[DENSE_BF16]["bytes"] == 2 * numel
     assert by_name["local-sgd:every=2"]["bytes"] == 4 * numel / 2
     assert by_name["topk:density=1%"]["bytes"] < numel
-    assert [by_name[name]["period"] for name in mains.METHODS] == [1, 4, 2, 1]
+    assert [by_name[name]["period"] for name in mains.METHODS] == [1, 4, 2, 1, 1, 4]
+    # Three rounds of a quarter of the matrix and of what is small, and one in full; models, and moments more rarely.
+    changes = 4 * (numel / 4 + 3 / 4 * (numel - 4800)) + 4800 / 8
+    assert by_name["marina:density=25%"]["bytes"] == pytest.approx((3 * changes + 4 * numel) / 4, rel=0.02)
+    assert by_name["des-loc:every=4,momentum=8,variance=16"]["bytes"] == 4 * numel * (1 / 4 + 1 / 8 + 1 / 16)
     # Rank 2 of 80x60 and 10x80: what is left as it is (both biases), then the left and the right factors.
     assert by_name[POWER_SGD]["bytes"] == 4 * ((80 + 10) + 2 * (80 + 10) + 2 * (60 + 80))
 
@@ -92,7 +96,7 @@ def test_a_link_is_measured_after_the_silence_that_each_candidate_leaves() -> No
 
     exchanges = {hooked.method: sends(8.0), rare.method: sends(800.0), again.method: sends(400.0), dense.method: []}
     periods = {rare.method: 4.0, again.method: 4.0}
-    needs = _needs([hooked, rare, dense, again], compute, exchanges, periods, PlainSteps((0.025,), (0.025,)))
+    needs = _needs([hooked, rare, dense, again], compute, exchanges, periods, PlainSteps((0.025,), (0.025,)), {})
     assert needs == {
         Way.GATHER: [Need(idle_s=0.03, most_bytes=8.0), Need(idle_s=0.1, most_bytes=800.0)],
         Way.TORCH_SUM: [Need(idle_s=0.03, most_bytes=4000.0)],

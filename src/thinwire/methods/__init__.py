@@ -14,6 +14,7 @@ from thinwire.methods.consensus import Consensus
 from thinwire.methods.directions import FrozenAdam
 from thinwire.methods.downpour import AveragedCentre, Downpour
 from thinwire.methods.elastic import Elastic
+from thinwire.methods.exact_sums import ExactSums, apart, exchanges_per_step
 from thinwire.methods.fitting import check_method, fitted, is_dense, needs_gradients, num_exchanges
 from thinwire.methods.frozen_lamb import FrozenLamb
 from thinwire.methods.late import Late
@@ -38,6 +39,7 @@ __all__ = [
     "Elastic",
     "ElasticFollow",
     "Every",
+    "ExactSums",
     "Follow",
     "FrozenAdam",
     "FrozenLamb",
@@ -59,8 +61,10 @@ __all__ = [
     "Tracking",
     "Update",
     "ZeroOneAdam",
+    "apart",
     "check_method",
     "entry",
+    "exchanges_per_step",
     "find_row",
     "fitted",
     "installed_rows",

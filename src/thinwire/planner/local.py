@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from thinwire.distributed.bucket_exchange import BucketExchange
 from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.comm_hook import on_gradients
 from thinwire.distributed.dense_policy import DensePolicy
-from thinwire.distributed.probe import Subject
+from thinwire.distributed.subject import Subject
 from thinwire.experiments.codec import Spent
 from thinwire.layout import Layout
 from thinwire.methods import Method
@@ -100,7 +100,7 @@ def measure_synchronized(
     """The exchange of a worker under ``synchronize``.
 
     Args:
-        method: what is exchanged and how; a warm-up is left out.
+        method: what is exchanged and how, without a warm-up and with exchanges that are alike.
         layout: of the parameters.
         vectors: gradients, or displacements, of which each worker takes another one.
         rank: which worker's seconds count.
@@ -111,7 +111,7 @@ def measure_synchronized(
         ConfigError: a method that does not fit.
     """
     tried = _shortened(layout, size)
-    subjects = [Subject(replace(method, warm_up=None), each, size, vectors) for each in range(size)]
+    subjects = [Subject(method, each, size, vectors) for each in range(size)]
     for subject in subjects:
         subject.begin_shapes(tried.shapes)
     Simulation(size).run([subject.set_out() for subject in subjects])
@@ -136,7 +136,7 @@ def measure_hooked(
     """The exchanges of a step's buckets under ``compress_ddp``.
 
     Args:
-        method: one that the hook takes; a warm-up is left out.
+        method: one that the hook takes, without a warm-up and with exchanges that are alike.
         step: whose model it is.
         buckets: the names of the parameters of each.
         vectors: gradients, of which each worker takes another one.
@@ -148,7 +148,7 @@ def measure_hooked(
         ConfigError: a method that the hook does not take, or that does not fit.
     """
     layout = step.layout
-    averaging = replace(on_gradients(method), warm_up=None)
+    averaging = on_gradients(method)
     policy = DensePolicy().names_for(averaging, step.model, warns=False)
     key = Key(0).fold("ddp")
     exchanges = []

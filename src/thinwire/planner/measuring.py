@@ -11,11 +11,10 @@ from torch import Tensor
 from thinwire.distributed import Transport
 from thinwire.distributed.comm_hook import on_gradients
 from thinwire.distributed.link_speed import measure_link
-from thinwire.distributed.probe import exchanges_per_step
 from thinwire.errors import ConfigError
 from thinwire.experiments.executors import default_jobs
 from thinwire.layout import Layout
-from thinwire.methods import Method, parse_method
+from thinwire.methods import ExactSums, GradientAveraging, Method, apart, exchanges_per_step, parse_method
 from thinwire.network import Network
 from thinwire.planner.compute import (
     ONE_BUCKET_MB,
@@ -35,6 +34,27 @@ from thinwire.worker.footprint import remembered_num_bytes
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredSums:
+    """Exact means of whole vectors that a method takes now and then.
+
+    Args:
+        sums: how often.
+        exchanges: one for each bucket, or one in all.
+    """
+
+    sums: ExactSums
+    exchanges: tuple[MeasuredExchange, ...]
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "MeasuredSums":
+        """The one whose fields ``dataclasses.asdict`` gave."""
+        return MeasuredSums(ExactSums(**data["sums"]), tuple(map(MeasuredExchange.from_json, data["exchanges"])))
+
+
+NO_SUMS = MeasuredSums(ExactSums(), ())
+
+
+@dataclass(frozen=True, slots=True)
 class Measurements:
     """What was found of the parts of a step; none of it is a method's exchange on the link.
 
@@ -50,6 +70,7 @@ class Measurements:
         link: seconds of plain messages.
         hidden: the share of compression that passes beside backward.
         kept: bytes that a process keeps for an exchange, by method: DDP's buckets, and what the method remembers.
+        sums: of methods that sum whole vectors beside their exchanges or in their place, by method.
     """
 
     numel: int
@@ -63,6 +84,7 @@ class Measurements:
     link: MeasuredLink
     hidden: float
     kept: Mapping[str, int]
+    sums: Mapping[str, MeasuredSums]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, of which :meth:`from_json` makes the same measurements."""
@@ -81,6 +103,7 @@ class Measurements:
             MeasuredCompute.from_json(data["compute"]), MeasuredCompute.from_json(data["one_bucket"]),
             PlainSteps(tuple(plain["mean_s"]), tuple(plain["most_s"]), plain["block"]), exchanges, data["periods"],
             MeasuredLink.from_json(data["link"]), data["hidden"], data.get("kept", {}),
+            {method: MeasuredSums.from_json(each) for method, each in data.get("sums", {}).items()},
         )  # fmt: skip
 
 
@@ -114,14 +137,23 @@ def measure(
     plain = measure_plain(step, transport, limit_s) if given_s is None else PlainSteps((given_s,), (given_s,))
     network = measure_link(transport)
     exchanges: dict[str, Sequence[MeasuredExchange]] = {}
+    summed: dict[str, MeasuredSums] = {}
     for number, candidate in enumerate(chosen, start=1):
         say(f"what a process computes, {number} of {len(chosen)}: {candidate.method}")
         transport.share([])
         if candidate.kind is Kind.POWER_SGD:
             costs = measure_power_sgd(step, transport, alone, limit_s, one_bucket)
             own = [MeasuredExchange(costs)]
+        elif candidate.kind is Kind.DENSE:
+            own = [MeasuredExchange((Exchange(),)) for _ in compute.names]
+        elif candidate.kind is Kind.DENSE_BF16:
+            own = measure_casts([bucket.numel for bucket in compute.at(0.5).buckets], transport.size)
         else:
-            own = _exchanges(candidate, step, compute, vectors, transport, network)
+            method, sums = apart(parse_method(candidate.method), step.layout)
+            own = _exchanges(candidate.kind, method, step, compute, vectors, transport, network)
+            if sums.per_step:
+                whole = _exchanges(candidate.kind, GradientAveraging(), step, compute, vectors, transport, network)
+                summed[candidate.method] = MeasuredSums(sums, tuple(_slowest(each, transport) for each in whole))
         exchanges[candidate.method] = [_slowest(each, transport) for each in own]
     if given_s is not None:
         compute, one_bucket = compute.lasting(given_s), one_bucket.lasting(given_s)
@@ -131,13 +163,14 @@ def measure(
         if each.kind in (Kind.HOOKED, Kind.SYNCHRONIZED)
     }
     say("the link")
-    needs = _needs(chosen, compute, exchanges, periods, plain)
+    needs = _needs(chosen, compute, exchanges, periods, plain, summed)
     link = measure_curves(transport, needs, limit_s / 2)
     hidden = _hidden(transport)
     kept = {each.method: _kept(each, step.layout, transport) for each in chosen}
     return Measurements(
-        step.layout.numel, transport.size, network, compute, one_bucket, plain, exchanges, periods, link, hidden, kept
-    )
+        step.layout.numel, transport.size, network, compute, one_bucket, plain, exchanges, periods, link, hidden, kept,
+        summed,
+    )  # fmt: skip
 
 
 def _kept(candidate: Candidate, layout: Layout, transport: Transport) -> int:
@@ -155,16 +188,11 @@ def _kept(candidate: Candidate, layout: Layout, transport: Transport) -> int:
 
 
 def _exchanges(
-    candidate: Candidate, step: TrainingStep, compute: MeasuredCompute, vectors: Sequence[Tensor],
+    kind: Kind, method: Method, step: TrainingStep, compute: MeasuredCompute, vectors: Sequence[Tensor],
     transport: Transport, network: Network,
 ) -> list[MeasuredExchange]:  # fmt: skip
     rank, size = transport.rank, transport.size
-    if candidate.kind is Kind.DENSE:
-        return [MeasuredExchange((Exchange(),)) for _ in compute.names]
-    if candidate.kind is Kind.DENSE_BF16:
-        return measure_casts([bucket.numel for bucket in compute.at(0.5).buckets], size)
-    method = parse_method(candidate.method)
-    if candidate.kind is Kind.HOOKED:
+    if kind is Kind.HOOKED:
         return measure_hooked(method, step, compute.names, vectors, rank, size, network)
     return [measure_synchronized(method, step.layout, vectors, rank, size, network)]
 
@@ -176,7 +204,7 @@ def _slowest(own: MeasuredExchange, transport: Transport) -> MeasuredExchange:
 
 def _needs(
     chosen: Sequence[Candidate], compute: MeasuredCompute, exchanges: Mapping[str, Sequence[MeasuredExchange]],
-    periods: Mapping[str, float], plain: PlainSteps,
+    periods: Mapping[str, float], plain: PlainSteps, summed: Mapping[str, MeasuredSums],
 ) -> dict[Way, list[Need]]:  # fmt: skip
     """The longest message of every way, after each idle time that some candidate leaves."""
     most: dict[tuple[Way, float], float] = {}
@@ -190,7 +218,7 @@ def _needs(
         idle_s = middle.step_s
         if candidate.kind is Kind.SYNCHRONIZED:
             idle_s = periods[candidate.method] * plain.at(0.5, periods[candidate.method])
-        for each in exchanges[candidate.method]:
+        for each in (*exchanges[candidate.method], *summed.get(candidate.method, NO_SUMS).exchanges):
             for turn in each.rounds:
                 for part in turn.rounds:
                     add(part.way, idle_s, part.num_bytes)

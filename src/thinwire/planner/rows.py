@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinwire.planner.family import Candidate, Kind
-from thinwire.planner.measuring import Measurements
-from thinwire.step_time import dense_step_s, hooked_step_s, synchronized_step_s
+from thinwire.planner.measuring import NO_SUMS, Measurements
+from thinwire.step_time import Exchange, dense_step_s, hooked_step_s, synchronized_step_s
 
 MODEL_ERROR = 0.1
 """How far a prediction may be off whose parts were measured without error; see docs/planner.md."""
@@ -92,11 +92,15 @@ def predict(found: Measurements, chosen: Sequence[Candidate]) -> list[PlanRow]:
         if candidate.kind is Kind.DENSE:
             num_bytes = 4.0 * found.numel
         else:
-            num_bytes = sum(each.num_bytes for exchange in exchanges for each in exchange.rounds)
+            num_bytes = _num_bytes(exchanges) / period
+        codec_s = sum(exchange.codec_s for exchange in exchanges) / period
+        whole = found.sums.get(candidate.method, NO_SUMS)
+        summed, left = [each.at(MIDDLE) for each in whole.exchanges], 1 - whole.sums.instead * period
+        num_bytes = left * num_bytes + whole.sums.per_step * _num_bytes(summed)
+        codec_s = left * codec_s + whole.sums.per_step * sum(each.codec_s for each in summed)
         seconds = Seconds(low * (1 - MODEL_ERROR), middle, high * (1 + MODEL_ERROR))
-        codec_s = sum(exchange.codec_s for exchange in exchanges)
         kept = found.kept.get(candidate.method)
-        rows.append(PlanRow(candidate, seconds, period, num_bytes / period, codec_s / period, kept))
+        rows.append(PlanRow(candidate, seconds, period, num_bytes, codec_s, kept))
     return sorted(rows, key=lambda row: row.step.middle)
 
 
@@ -104,6 +108,8 @@ def _step_s(found: Measurements, candidate: Candidate, share: float) -> float:
     link = found.link.at(share)
     measured = found.exchanges[candidate.method]
     exchanges = [each.at(share) for each in measured]
+    whole = found.sums.get(candidate.method, NO_SUMS)
+    summed = [each.at(share) for each in whole.exchanges]
     match candidate.kind:
         case Kind.DENSE:
             return dense_step_s(found.compute.at(share), link, 4)
@@ -112,8 +118,19 @@ def _step_s(found: Measurements, candidate: Candidate, share: float) -> float:
         case Kind.POWER_SGD:
             return hooked_step_s(found.one_bucket.at(share), exchanges, link)
         case Kind.HOOKED:
-            return hooked_step_s(found.compute.at(share), exchanges, link, found.hidden)
+            step_s = hooked_step_s(found.compute.at(share), exchanges, link, found.hidden)
+            if not summed:
+                return step_s
+            # Every bucket has a draw of its own; their mean is taken for that of steps in which all fall alike.
+            full_s = hooked_step_s(found.compute.at(share), summed, link, found.hidden)
+            return step_s + whole.sums.instead * (full_s - step_s)
         case Kind.SYNCHRONIZED:
             period = found.periods[candidate.method]
             step_s = found.plain.at(share, period)
-            return synchronized_step_s(step_s, exchanges[0], link, period, measured[0].local_s)
+            alike = period / (1 - whole.sums.instead * period)
+            step_s = synchronized_step_s(step_s, exchanges[0], link, alike, measured[0].local_s)
+            return step_s + whole.sums.per_step * sum(each.seconds(link, 0.0) for each in summed)
+
+
+def _num_bytes(exchanges: Sequence[Exchange]) -> float:
+    return sum(each.num_bytes for exchange in exchanges for each in exchange.rounds)
