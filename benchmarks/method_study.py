@@ -67,6 +67,7 @@ class Study:
         kind: what it stands for.
         task: its name with options.
         target: of its metric.
+        margin: by how much a method may end worse than dense training on it and be taken for as good.
         options: of ``thinwire compare``.
         groups: of methods, by name.
     """
@@ -74,37 +75,46 @@ class Study:
     kind: str
     task: str
     target: float
+    margin: float
     options: tuple[str, ...]
     groups: Mapping[str, Group]
 
 
-def _groups(optimizers: str, lrs: str, own_lrs: str) -> dict[str, Group]:
+WITH_MUON = (
+    "ef-signsgd:every=8", "signtopk:density=10%,every=8", "sparseloco:every=8,density=10%", "pqasgd:every=8,bits=4",
+    "local-sgd:every=8", "qsgd:bits=4", "drive", "thc", "natural", "ef-sgd:density=1%", "sparq:density=10%",
+)  # fmt: skip
+"""Tried with Muon too where dense training is best with it: those that were fast or ended well with AdamW."""
+
+
+def _groups(optimizers: str, lrs: str, own_lrs: str, with_muon: Sequence[str] = ()) -> dict[str, Group]:
     adam = (*DENSE, "des-loc:every=8,momentum=16,variance=32")
     return {
         "any": Group(optimizers=optimizers, lrs=lrs, methods=ANY),
         "own": Group(optimizers="sgd", lrs=own_lrs, methods=OWN),
         "adam": Group(optimizers="adamw", lrs="0.001,0.003,0.01,0.03", methods=adam),
-        "muon": Group(optimizers="muon", lrs="0.001,0.003,0.01,0.03", methods=(*DENSE, "muloco:every=8")),
+        "muon": Group(optimizers="muon", lrs="0.001,0.003,0.01,0.03", methods=(*DENSE, "muloco:every=8", *with_muon)),
     }
 
 
 STUDIES = {
     "digits": Study(
-        kind="classes", task="digits", target=0.95,
+        kind="classes", task="digits", target=0.95, margin=0.02,
         options=("--seeds", "0,1,2", "--steps", "200", "--tune-steps", "80", "--evaluate-every", "10"),
         groups=_groups("sgd; sgd:momentum=0.9", "0.1,0.3,1", "0.001,0.003,0.01,0.03,0.1"),
     ),
     "logreg": Study(
-        kind="convex", task="logreg", target=0.05,
+        kind="convex", task="logreg", target=0.05, margin=0.01,
         options=("--seeds", "0,1,2", "--steps", "200", "--tune-steps", "80", "--evaluate-every", "10"),
         groups=_groups("sgd; sgd:momentum=0.9", "0.3,1,3", "0.003,0.01,0.03,0.1,0.3"),
     ),
     "gpt": Study(
         kind="language", task="gpt:layers=1,width=32,heads=1,context=32,vocabulary=512,megabytes=2", target=3.4,
+        margin=0.05,
         options=(
             "--seeds", "0,1,2", "--steps", "300", "--tune-steps", "100", "--evaluate-every", "10", "--batch-size", "4",
         ),
-        groups=_groups("adamw", "0.003,0.01,0.03", "0.001,0.003,0.01,0.03,0.1"),
+        groups=_groups("adamw", "0.003,0.01,0.03", "0.001,0.003,0.01,0.03,0.1", WITH_MUON),
     ),
 }  # fmt: skip
 
@@ -187,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = rows_of(study, run(study, name, args.folder, args.jobs))
         metric = load_records(args.folder / f"{name}-any").metric
         known[name] = {
-            "kind": study.kind, "task": study.task, "target": study.target, "metric": metric.name,
+            "kind": study.kind, "task": study.task, "target": study.target, "margin": study.margin, "metric": metric.name,
             "higher_is_better": metric.higher_is_better, "workers": WORKERS, "network": NETWORK,
             "options": study.options, "parameters": _layout(study.task).numel, "rows": rows,
         }  # fmt: skip

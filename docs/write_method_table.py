@@ -39,7 +39,7 @@ def with_choice(readme: str, tasks: Mapping[str, Any]) -> str:
 
 
 def choice(tasks: Mapping[str, Any]) -> str:
-    """The fastest method of each task on each link that is not shown to end worse than dense ones, as a table."""
+    """The fastest method of each task on each link that ends as well as dense ones, as a table."""
     heads = [f"{task['kind']}, {task['parameters']:,} parameters" for task in tasks.values()]
     lines = [f"| link | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for link, name in LINKS.items():
@@ -49,7 +49,7 @@ def choice(tasks: Mapping[str, Any]) -> str:
 
 def _choice(task: Mapping[str, Any], link: str) -> str:
     good = [
-        row for row in task["rows"] if link in row["links"] and row["reached"] == row["runs"] and is_good(task, row)
+        row for row in task["rows"] if link in row["links"] and row["reached"] == row["runs"] and as_good(task, row) == "yes"
     ]
     dense = min((row for row in good if row["method"] in DENSE), key=lambda row: row["links"][link], default=None)
     if dense is None:
@@ -61,23 +61,26 @@ def _choice(task: Mapping[str, Any], link: str) -> str:
     return f"`{best['method']}`: {ratio_number(faster)} times faster, {ratio_number(fewer)} times fewer bytes"
 
 
-def is_good(task: Mapping[str, Any], row: Row) -> bool:
-    """Whether a method's last value is not worse than that of the best dense one by more than both 95 % intervals.
+def as_good(task: Mapping[str, Any], row: Row) -> str:
+    """Whether a method ends as well as the best dense one.
+
+    *yes*: the mean of its last values is behind by the task's margin at most. *no*: it is further behind, by more than
+    both 95 % intervals. *unclear*: further behind, but seeds scatter as much.
 
     Example:
         >>> dense = {"method": "sgd", "final": 0.9, "within": 0.01, "diverged": 0}
-        >>> task = {"rows": [dense], "higher_is_better": True}
-        >>> is_good(task, {"final": 0.895, "within": 0.0, "diverged": 0})
-        True
-        >>> is_good(task, {"final": 0.88, "within": 0.005, "diverged": 0})
-        False
+        >>> task = {"rows": [dense], "higher_is_better": True, "margin": 0.01}
+        >>> [as_good(task, {"final": final, "within": 0.02, "diverged": 0}) for final in (0.895, 0.88, 0.86)]
+        ['yes', 'unclear', 'no']
     """
     sign = 1.0 if task["higher_is_better"] else -1.0
     dense = _best_dense(task)
     if row["final"] is None or row["diverged"]:
-        return False
-    worse = sign * (float(dense["final"]) - float(row["final"]))
-    return bool(worse <= (dense["within"] or 0.0) + (row["within"] or 0.0))
+        return "no"
+    behind = sign * (float(dense["final"]) - float(row["final"]))
+    if behind <= task["margin"]:
+        return "yes"
+    return "unclear" if behind <= (dense["within"] or 0.0) + (row["within"] or 0.0) else "no"
 
 
 def _best_dense(task: Mapping[str, Any]) -> Row:
@@ -102,9 +105,9 @@ def _section(task: Mapping[str, Any]) -> str:
     sign = "at least" if task["higher_is_better"] else "at most"
     words = (
         f"## {task['kind'].capitalize()}: `{task['task']}`\n\n{task['parameters']:,} parameters, {task['workers']} "
-        f"workers. Target: {task['metric']} {sign} {task['target']:g}. `{' '.join(task['options'])}`\n\n"
+        f"workers. Target: {task['metric']} {sign} {task['target']:g}. As good: at most {task['margin']:g} behind. `{' '.join(task['options'])}`\n\n"
     )
-    heads = ("method", task["metric"], "not worse", "bytes", *LINKS.values(), "memory", "demands", "taken")
+    heads = ("method", task["metric"], "as good", "bytes", *LINKS.values(), "memory", "demands", "taken")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     return words + "\n".join([*lines, *(_line(task, row) for row in sorted(task["rows"], key=_order))]) + "\n"
 
@@ -126,7 +129,7 @@ def _line(task: Mapping[str, Any], row: Row) -> str:
     if task["network"] in LINKS and not row["links"] and row["seconds"] is not None:
         seconds[list(LINKS).index(task["network"])] = f"{significant(row['seconds'])} s"
     cells = (
-        f"`{row['method']}`", final, "yes" if is_good(task, row) else "no", sent, *seconds,
+        f"`{row['method']}`", final, as_good(task, row), sent, *seconds,
         significant(row["memory"], 2), ", ".join(row["demands"]), row["setting"] or "",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
@@ -137,8 +140,9 @@ _INTRODUCTION = """# All methods on the same tasks
 Every method of the catalog, tuned alike in one study. This page is generated from `docs/data/methods.json`:
 `python docs/write_method_table.py` writes it again, `python benchmarks/method_study.py` makes the study again.
 
-- **The last value** is the mean over seeds, with half of its 95 % interval. **Not worse**: than the best dense one
-  (`sgd`, `bf16-sgd`, `fp16-sgd`), by more than the two intervals together; where seeds scatter, that is little said.
+- **The last value** is the mean over seeds, with half of its 95 % interval. **As good**: *yes*, where it is at most a
+  margin behind the best dense one (`sgd`, `bf16-sgd`, `fp16-sgd`, with whichever optimizer); *no*, where it is further
+  behind, by more than the two intervals together; *unclear*, where it is further behind but seeds scatter as much.
 - **Bytes** are what a worker hands over until the target is reached, encoded. *never*: no seed reached it; *(2 of 3)*:
   so many did, and the means are of these.
 - **Seconds** are simulated, to the target, with 10 ms of computing a step, and without what compressing takes. A method
@@ -148,8 +152,8 @@ Every method of the catalog, tuned alike in one study. This page is generated fr
   optimizer.
 - **Demands**: what must be there. Methods without *all-reduce* gather messages, so a worker's traffic grows with
   the number of workers.
-- **Dense methods** have a line for each set of optimizers that was searched. In the README the others are compared
-  with the fastest of these that is not worse, whatever its optimizer.
+- **Dense methods** have a line for each set of optimizers that was searched, as have some others. In the README the
+  fastest of those that are as good is compared with the fastest dense one that is.
 - **Taken**: optimizer and learning rate of the search. Options are those written; another density or period may serve
   better.
 
