@@ -197,9 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = rows_of(study, run(study, name, args.folder, args.jobs))
         metric = load_records(args.folder / f"{name}-any").metric
         known[name] = {
-            "kind": study.kind, "task": study.task, "target": study.target, "margin": study.margin, "metric": metric.name,
-            "higher_is_better": metric.higher_is_better, "workers": WORKERS, "network": NETWORK,
-            "options": study.options, "parameters": _layout(study.task).numel, "rows": rows,
+            "kind": study.kind, "task": study.task, "target": study.target, "margin": study.margin,
+            "metric": metric.name, "higher_is_better": metric.higher_is_better, "workers": WORKERS,
+            "network": NETWORK, "options": study.options, "parameters": _layout(study.task).numel, "rows": rows,
         }  # fmt: skip
         DATA.write_text(json.dumps(known, indent=1) + "\n")
 

@@ -48,9 +48,8 @@ def choice(tasks: Mapping[str, Any]) -> str:
 
 
 def _choice(task: Mapping[str, Any], link: str) -> str:
-    good = [
-        row for row in task["rows"] if link in row["links"] and row["reached"] == row["runs"] and as_good(task, row) == "yes"
-    ]
+    ended = [row for row in task["rows"] if as_good(task, row) == "yes"]
+    good = [row for row in ended if link in row["links"] and row["reached"] == row["runs"]]
     dense = min((row for row in good if row["method"] in DENSE), key=lambda row: row["links"][link], default=None)
     if dense is None:
         return "no dense method reached the target"
@@ -105,7 +104,8 @@ def _section(task: Mapping[str, Any]) -> str:
     sign = "at least" if task["higher_is_better"] else "at most"
     words = (
         f"## {task['kind'].capitalize()}: `{task['task']}`\n\n{task['parameters']:,} parameters, {task['workers']} "
-        f"workers. Target: {task['metric']} {sign} {task['target']:g}. As good: at most {task['margin']:g} behind. `{' '.join(task['options'])}`\n\n"
+        f"workers. Target: {task['metric']} {sign} {task['target']:g}. As good: at most "
+        f"{task['margin']:g} behind. `{' '.join(task['options'])}`\n\n"
     )
     heads = ("method", task["metric"], "as good", "bytes", *LINKS.values(), "memory", "demands", "taken")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
