@@ -1,4 +1,4 @@
-"""What ``signtopk:density=1%`` between islands costs in loss: the transformer of ``examples/hsdp.py``, on 2 x 2 processes.
+"""What ``signtopk:density=1%`` between islands costs in loss: the model of ``examples/hsdp.py`` on 2 x 2 processes.
 
 FSDP2 averages over the islands, or ``thinwire.compress_fsdp`` does; the rate falls to 0 along a cosine. A line is
 ``method@rate@seed: loss`` on text that was not seen, after each quarter of the steps.
