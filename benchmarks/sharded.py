@@ -42,6 +42,14 @@ CASES: dict[str, dict[str, Any] | None] = {
         "gradients": "qsgd:bits=4,granularity=256", "weights": "qsgd:bits=4,granularity=256",
         "weight_differences": True,
     },
+    "gradients 4 bits, weights 4 bits of differences, embeddings too": {
+        "gradients": "qsgd:bits=4,granularity=256", "weights": "qsgd:bits=4,granularity=256",
+        "weight_differences": True, "policy": thinwire.DensePolicy(embeddings=False),
+    },
+    "gradients 4 bits with error feedback, weights 4 bits of differences, embeddings too": {
+        "gradients": WITH_MEMORY, "weights": "qsgd:bits=4,granularity=256",
+        "weight_differences": True, "policy": thinwire.DensePolicy(embeddings=False),
+    },
 }  # fmt: skip
 
 
