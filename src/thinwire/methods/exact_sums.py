@@ -56,11 +56,15 @@ def apart(method: Method, layout: Layout) -> tuple[Method, ExactSums]:
         update = method.update
         learns = _due_per_step(update.variance) if update.freeze is None else 0.0
         return replace(method, update=replace(update, freeze=1)), ExactSums(beside=learns)
-    tuned, _ = fitted(method, layout)
-    if isinstance(tuned.exchange, Accumulating) and tuned.exchange.restart:
-        sums = ExactSums(instead=tuned.exchange.restart * exchanges_per_step(method))
-        return replace(tuned, exchange=replace(tuned.exchange, restart=0.0)), sums
-    return method, ExactSums()
+    exchange = method.exchange
+    if not isinstance(exchange, Accumulating) or exchange.restart == 0.0:
+        return method, ExactSums()
+    method, _ = fitted(method, layout)
+    tuned = method.exchange
+    if not isinstance(tuned, Accumulating) or tuned.restart is None:
+        raise ConfigError(f"{tuned} has no probability of a restart for a model of {layout.numel} parameters; give one")
+    sums = ExactSums(instead=tuned.restart * exchanges_per_step(method))
+    return replace(method, exchange=replace(tuned, restart=0.0)), sums
 
 
 def exchanges_per_step(method: Method) -> float:
