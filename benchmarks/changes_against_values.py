@@ -10,7 +10,7 @@ Logistic regression with a ridge, dealt out by label so that workers differ, wit
 every method at the best of the same learning rates, for each seed. The workers are thinwire's, in the simulator.
 """
 
-import sys
+import argparse
 from dataclasses import dataclass
 
 import torch
@@ -123,11 +123,13 @@ def table(case: Case) -> None:
             print(f"{text:<34}{num_bytes:>8}  {seed:>4}  {lr:<5}  {shown}", flush=True)
 
 
-def main(which: str) -> None:
+def main() -> None:
     """One of the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=CASES)
     torch.set_num_threads(1)
-    table(CASES[which])
+    table(CASES[parser.parse_args().case])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -28,6 +28,10 @@ import hsdp
 WITH_MEMORY = GradientAveraging(
     memory=ErrorFeedback(), compressor=QSGD(bits=4, norm="max", scaled=True), exchange=Gather(), granularity=Chunks(256)
 )
+FOUR_BITS: dict[str, Any] = {
+    "gradients": "qsgd:bits=4,granularity=256", "weights": "qsgd:bits=4,granularity=256", "weight_differences": True,
+}  # fmt: skip
+EMBEDDINGS_TOO = {"policy": thinwire.DensePolicy(embeddings=False)}
 CASES: dict[str, dict[str, Any] | None] = {
     "dense": None,
     "gradients 4 bits": {"gradients": "qsgd:bits=4,granularity=256"},
@@ -38,17 +42,10 @@ CASES: dict[str, dict[str, Any] | None] = {
     "gradients 4 bits, weights 8 bits": {
         "gradients": "qsgd:bits=4,granularity=256", "weights": "qsgd:bits=8,granularity=256",
     },
-    "gradients 4 bits, weights 4 bits of differences": {
-        "gradients": "qsgd:bits=4,granularity=256", "weights": "qsgd:bits=4,granularity=256",
-        "weight_differences": True,
-    },
-    "gradients 4 bits, weights 4 bits of differences, embeddings too": {
-        "gradients": "qsgd:bits=4,granularity=256", "weights": "qsgd:bits=4,granularity=256",
-        "weight_differences": True, "policy": thinwire.DensePolicy(embeddings=False),
-    },
+    "gradients 4 bits, weights 4 bits of differences": FOUR_BITS,
+    "gradients 4 bits, weights 4 bits of differences, embeddings too": FOUR_BITS | EMBEDDINGS_TOO,
     "gradients 4 bits with error feedback, weights 4 bits of differences, embeddings too": {
-        "gradients": WITH_MEMORY, "weights": "qsgd:bits=4,granularity=256",
-        "weight_differences": True, "policy": thinwire.DensePolicy(embeddings=False),
+        **FOUR_BITS, **EMBEDDINGS_TOO, "gradients": WITH_MEMORY,
     },
 }  # fmt: skip
 

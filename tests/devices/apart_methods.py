@@ -12,13 +12,13 @@ from place import DEVICE, IS_CUDA, host, working
 from pretended_streams import ORDER
 from torch import Tensor, nn
 
-from thinwire.distributed.subject import Subject
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.methods import Method, ModelAveraging, parse_method
 from thinwire.simulator import Simulation
 from thinwire.staging import finish
 from thinwire.steps import AllReduce
 from thinwire.worker import Worker, needs_server
+from thinwire.worker.subject import Subject
 
 # Where the device pretends each operation takes its time.
 SIZE, NUM_STEPS = (3, 4) if IS_CUDA else (2, 3)

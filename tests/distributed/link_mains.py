@@ -22,7 +22,8 @@ METHOD = "topk:density=5%"
 # On the first nothing beats dense, on the second everything does: neither depends on how fast this machine is.
 LINKS = {"ideal": Network(1e18, 0.0), "hopeless": Network(1.0, 100.0)}
 SIZES = (40_000, 17, 19_000, 983)
-PROBED = ("sgd", "topk:density=1%", "local-sgd:every=3", "topk:density=1%,every=8", "topk:k=30000")
+SUMMED = ("des-loc:every=3,momentum=6,variance=12", "marina:density=25%")
+PROBED = ("sgd", "topk:density=1%", "local-sgd:every=3", "topk:density=1%,every=8", "topk:k=30000", *SUMMED)
 LIMITS = {"ample": 600.0, "none": 0.0}
 
 

@@ -153,6 +153,14 @@ def test_what_is_measured_is_common_and_counts_the_bytes_of_a_step(found: list[d
     )
 
 
+def test_sums_beside_exchanges_and_in_their_place_count(found: list[dict[str, Any]]) -> None:
+    costs, dense = found[0]["costs"]["ample"], all_reduce_traffic(NUMEL, SIZE)[0].bytes_sent
+    states, full = (costs[method] for method in mains.SUMMED)
+    assert states.bytes_sent == pytest.approx(dense * (1 / 3 + 1 / 6 + 1 / 12))
+    # A quarter of the rounds in full; the others have a quarter of the values, and fewer than 8 bits for each place.
+    assert dense / 4 + 3 / 4 * NUMEL < full.bytes_sent < dense / 4 + 3 / 4 * (NUMEL * 5 / 4 + 100)
+
+
 def test_dense_is_measured_in_16_bits_too(found: list[dict[str, Any]]) -> None:
     halved, dense = (found[0]["fast"][name] for name in ("bfloat16", "float32"))
     for cost in (halved, dense):

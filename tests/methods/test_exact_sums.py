@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from thinwire.distributed.subject import Subject
 from thinwire.layout import Layout
 from thinwire.methods import (
     CATALOG,
@@ -19,6 +18,7 @@ from thinwire.methods import (
 )
 from thinwire.simulator import Simulation
 from thinwire.worker import needs_server
+from thinwire.worker.subject import Subject
 
 SIZE, LAYOUT = 4, Layout(("w", "b"), (torch.Size([40, 50]), torch.Size([1000])))
 EVERY = pytest.mark.parametrize("name", [row.name for row in CATALOG if not needs_server(parse_method(row.name))])

@@ -41,19 +41,9 @@ def found() -> Measurements:
     compute = MeasuredCompute((Compute((Bucket(500, 0.02),), 0.025, 0.03),), (("w",),))
     network = Network.parse("100Mbit,20ms")
     return Measurements(
-        500,
-        2,
-        network,
-        compute,
-        compute,
-        PlainSteps((0.03,), (0.03,)),
-        {},
-        {METHOD: 8.0},
-        MeasuredLink({}),
-        1.0,
-        {},
-        {},
-    )
+        500, 2, network, compute, compute, PlainSteps((0.03,), (0.03,)),
+        {}, {METHOD: 8.0}, MeasuredLink({}), 1.0, {}, {},
+    )  # fmt: skip
 
 
 def request(losses: dict[str, float | None], most_loss: float) -> PlanRequest:

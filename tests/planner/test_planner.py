@@ -29,10 +29,12 @@ from thinwire.planner import (
     Candidate,
     Kind,
     MeasuredExchange,
+    Measurements,
     TrainingStep,
     candidates,
     measure_hooked,
     measure_synchronized,
+    predict,
 )
 from thinwire.planner.accuracy import Trial, message_error
 from thinwire.planner.compute import MeasuredCompute, PlainSteps
@@ -84,6 +86,26 @@ def test_every_candidate_has_a_row_the_fastest_first(found: list[dict[str, Any]]
     assert by_name["des-loc:every=4,momentum=8,variance=16"]["bytes"] == 4 * numel * (1 / 4 + 1 / 8 + 1 / 16)
     # Rank 2 of 80x60 and 10x80: what is left as it is (both biases), then the left and the right factors.
     assert by_name[POWER_SGD]["bytes"] == 4 * ((80 + 10) + 2 * (80 + 10) + 2 * (60 + 80))
+
+
+def test_rounds_that_are_not_alike_count_as_often_as_they_come(found: list[dict[str, Any]]) -> None:
+    """Seconds of a step are the mean of those of either kind, or have those of the sums on top."""
+    measured = Measurements.from_json(found[0]["found"])
+    marina, des_loc = candidates(mains.METHODS[4:])[-2:]
+
+    def step_s(candidate: Candidate, measured: Measurements) -> float:
+        (row,) = predict(measured, [candidate])
+        return row.step.middle
+
+    alone = replace(measured, sums={})
+    full = replace(alone, exchanges={marina.method: measured.sums[marina.method].exchanges})
+    share = measured.sums[marina.method].sums.instead
+    assert share == pytest.approx(0.25, rel=0.01)
+    assert step_s(marina, measured) == pytest.approx((1 - share) * step_s(marina, alone) + share * step_s(marina, full))
+    (summed,) = measured.sums[des_loc.method].exchanges
+    sum_s = summed.at(0.5).seconds(measured.link.at(0.5), 0.0)
+    assert sum_s > 0
+    assert step_s(des_loc, measured) == pytest.approx(step_s(des_loc, alone) + (1 / 8 + 1 / 16) * sum_s)
 
 
 def test_a_link_is_measured_after_the_silence_that_each_candidate_leaves() -> None:

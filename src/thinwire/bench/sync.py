@@ -1,8 +1,5 @@
 """One whole synchronisation of a worker: everything but compute and wire."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +14,7 @@ from thinwire.random import Key
 from thinwire.steps import AllGather, Steps
 from thinwire.wire import decode, encode
 from thinwire.worker import Worker
+from thinwire.worker.subject import NoOptimizer
 
 _METHOD, _DENSITY, _SIZE = "signtopk:density=1%", 0.01, 4
 _MEMBER = Member(step="worker-sync", variant=f"of {_SIZE} workers", density=_DENSITY)
@@ -35,7 +33,7 @@ class Synchronisation:
         model = _Model(data)
         self._params: list[Tensor] = list(model.parameters())
         self.worker = Worker(
-            parse_method(_METHOD), model, _NoOptimizer(model.parameters()), rank=0, size=_SIZE, seed=0
+            parse_method(_METHOD), model, NoOptimizer(model.parameters()), rank=0, size=_SIZE, seed=0
         )  # fmt: skip
         self.worker.agreement.has_begun = True  # what is timed is an exchange
         compressor, whole = TopK(density=_DENSITY, values=Sign()), Segments.whole(data.numel)
@@ -82,13 +80,3 @@ class _Model(nn.Module):
         super().__init__()
         sizes = data.tensors.offsets().diff().tolist()
         self.tensors = nn.ParameterList(nn.Parameter(torch.zeros(size, dtype=torch.float32)) for size in sizes)
-
-
-class _NoOptimizer(torch.optim.Optimizer):
-    """Holds parameters and leaves them alone: an optimizer's own work is no part of a synchronisation."""
-
-    def __init__(self, params: Any) -> None:
-        super().__init__(params, {})
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Do nothing."""

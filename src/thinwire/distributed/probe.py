@@ -11,7 +11,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from thinwire.distributed.link_speed import dense_exchange_s
-from thinwire.distributed.subject import Subject
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.layout import Layout
@@ -19,6 +18,7 @@ from thinwire.methods import GradientAveraging, Method, apart, exchanges_per_ste
 from thinwire.network import Network, all_reduce_traffic
 from thinwire.staging import finish
 from thinwire.worker import needs_server
+from thinwire.worker.subject import Subject
 
 BUCKET_NUMEL = 25 * (1 << 20) // 4
 """DDP's buckets hold 25 MiB."""

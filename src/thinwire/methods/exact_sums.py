@@ -57,14 +57,12 @@ def apart(method: Method, layout: Layout) -> tuple[Method, ExactSums]:
         learns = _due_per_step(update.variance) if update.freeze is None else 0.0
         return replace(method, update=replace(update, freeze=1)), ExactSums(beside=learns)
     exchange = method.exchange
-    if not isinstance(exchange, Accumulating) or exchange.restart == 0.0:
-        return method, ExactSums()
-    method, _ = fitted(method, layout)
-    tuned = method.exchange
-    if not isinstance(tuned, Accumulating) or tuned.restart is None:
-        raise ConfigError(f"{tuned} has no probability of a restart for a model of {layout.numel} parameters; give one")
-    sums = ExactSums(instead=tuned.restart * exchanges_per_step(method))
-    return replace(method, exchange=replace(tuned, restart=0.0)), sums
+    if isinstance(exchange, Accumulating) and exchange.restart is None:
+        exchange = fitted(method, layout)[0].exchange
+    if isinstance(exchange, Accumulating) and exchange.restart:
+        sums = ExactSums(instead=exchange.restart * exchanges_per_step(method))
+        return replace(method, exchange=replace(exchange, restart=0.0)), sums
+    return method, ExactSums()
 
 
 def exchanges_per_step(method: Method) -> float:

@@ -13,7 +13,6 @@ from thinwire.distributed.bucket_exchange import BucketExchange
 from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.comm_hook import on_gradients
 from thinwire.distributed.dense_policy import DensePolicy
-from thinwire.distributed.subject import Subject
 from thinwire.experiments.codec import Spent
 from thinwire.layout import Layout
 from thinwire.methods import Method
@@ -25,6 +24,7 @@ from thinwire.step_time import Exchange, Round, Way
 from thinwire.step_time.curves import quantile
 from thinwire.steps import AllGather, AllReduce, Op, Steps, Tell
 from thinwire.worker.exchange_runner import ExchangeRunner
+from thinwire.worker.subject import Subject
 
 WARM_UPS, ROUNDS = 2, 5
 MOST_ENTRIES = 1 << 26

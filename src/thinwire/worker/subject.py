@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from thinwire.layout import views_like
 from thinwire.methods import DirectedUpdate, GradientAveraging, Method, ModelAveraging
 from thinwire.steps import Steps
-from thinwire.worker import Worker
+from thinwire.worker.worker import Worker
 
 
 class Subject:
@@ -97,14 +97,14 @@ def _optimizer(method: Method, params: Sequence[nn.Parameter]) -> torch.optim.Op
     """One that leaves parameters alone; SGD, without gradients, for a rule that says along what it steps."""
     if isinstance(method, ModelAveraging) and isinstance(method.update, DirectedUpdate):
         return torch.optim.SGD(params, lr=0.0)
-    optimizer = _NoOptimizer(params)
+    optimizer = NoOptimizer(params)
     for state in method.states if isinstance(method, ModelAveraging) else ():
         for param in params:
             optimizer.state[param][state.names[0]] = torch.zeros_like(param)
     return optimizer
 
 
-class _NoOptimizer(torch.optim.Optimizer):
+class NoOptimizer(torch.optim.Optimizer):
     """Holds parameters and leaves them alone."""
 
     def __init__(self, params: Any) -> None:
