@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.amount import check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.bernoulli import sampled
@@ -78,13 +79,13 @@ class BlockRandK:
         starts = offsets[owner] + (blocks - cut[owner]) * self.block
         sizes = torch.minimum(offsets[owner + 1] - starts, starts.new_tensor(self.block))
         indices = _runs(starts, sizes, self.block)
-        kept = x.index_select(0, indices.to(x.device))
+        kept = x.index_select(0, to_device(indices, x.device))
         kept_counts = segment_counts(indices, segments)
         if self.unbiased:
             scales = num_blocks.to(torch.float32) / counts.clamp(min=1).to(torch.float32)
-            kept = magnified(kept, scales.repeat_interleave(kept_counts).to(x.device))
+            kept = magnified(kept, to_device(scales.repeat_interleave(kept_counts), x.device))
         values = self.values.compress(kept, key.fold("values"), kept_segments(segments, kept_counts))
-        return Sparse(x.numel(), indices.to(x.device), values)
+        return Sparse(x.numel(), to_device(indices, x.device), values)
 
     def _count(self, num_blocks: Tensor) -> Tensor:
         wanted = (self.density * num_blocks.to(torch.float32) + 0.5).floor().to(torch.int64).clamp(min=1)

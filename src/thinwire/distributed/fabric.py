@@ -10,6 +10,7 @@ from torch import Tensor
 
 from thinwire.arrays import to_device
 from thinwire.distributed.link_options import LinkOptions
+from thinwire.distributed.meeting import accelerator
 from thinwire.errors import ConfigError
 from thinwire.staging import stage
 from thinwire.steps import check_length, sum_in_order
@@ -91,7 +92,7 @@ class Fabric:
         return list(found.view(self._size, num_bytes))
 
 
-def make_fabric(group: dist.ProcessGroup, options: LinkOptions) -> Fabric | None:
+def make_fabric(group: dist.ProcessGroup, options: LinkOptions, device: torch.device) -> Fabric | None:
     """What ``LinkOptions(transport="nccl")`` asks for; every process of the group must call it at the same point.
 
     Raises:
@@ -108,4 +109,4 @@ def make_fabric(group: dist.ProcessGroup, options: LinkOptions) -> Fabric | None
     # A group of its own: the script's collectives, or DDP's, may come from another thread at the same time.
     ranks, timeout = dist.get_process_group_ranks(group), options.timeout
     made = dist.new_group(ranks, timeout=timeout, backend="nccl", use_local_synchronization=True)
-    return Fabric(made, torch.device("cuda", torch.cuda.current_device()))
+    return Fabric(made, accelerator(made, device))

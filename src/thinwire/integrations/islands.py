@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from thinwire.distributed.meeting import group_device
 from thinwire.distributed.sharded.sharded_model import mesh_of
 from thinwire.errors import ConfigError
+from thinwire.worker.parameters import model_device
 
 _MAKE_IT_HYBRID = (
     "Between replicas of a sharded model: ParallelismConfig(dp_replicate_size=..., dp_shard_size=...) with Accelerate "
@@ -44,7 +45,7 @@ def replicas_beside(model: nn.Module) -> DeviceMesh:
     meshes = {mesh for param in model.parameters() if (mesh := mesh_of(param)) is not None}
     ranks = max((mesh.mesh.flatten().tolist() for mesh in meshes), key=len)
     covered = {rank for mesh in meshes for rank in mesh.mesh.flatten().tolist()}
-    islands = _everyones(ranks if covered == set(ranks) else [])
+    islands = _everyones(ranks if covered == set(ranks) else [], model_device(model.parameters()))
     if [] in islands:
         raise ConfigError(
             "the model's parameters lie on several meshes, and none has all of its processes, so that nothing tells "
@@ -90,11 +91,11 @@ def sharded_within_replicas(accelerator: Any) -> Iterator[None]:
         state.parallelism_config = config
 
 
-def _everyones(ranks: list[int]) -> list[list[int]]:
+def _everyones(ranks: list[int], device: torch.device) -> list[list[int]]:
     """The islands that the processes tell of, each once, in the order of ranks."""
     size, everyone = dist.get_world_size(), dist.group.WORLD
     assert everyone is not None
-    own = torch.full((size,), -1, dtype=torch.int64, device=group_device(everyone))
+    own = torch.full((size,), -1, dtype=torch.int64, device=group_device(everyone, device))
     own[: len(ranks)] = torch.tensor(ranks, dtype=torch.int64)
     told = [torch.empty_like(own) for _ in range(size)]
     dist.all_gather(told, own)

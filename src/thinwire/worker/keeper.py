@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of
+from thinwire.arrays import copy_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.layout import Layout, State
@@ -96,7 +96,7 @@ class Keeper:
             channel.pending = None
             if due is not None:
                 mean, sent = (
-                    copy_of(saved[f"pending.{what}.#{number}"]).to(channel.device) for what in ("mean", "sent")
+                    to_device(copy_of(saved[f"pending.{what}.#{number}"]), channel.device) for what in ("mean", "sent")
                 )
                 channel.pending = Pending(Aggregate(mean, True, 0, Dense(sent), channel.size), due)
 
