@@ -126,7 +126,7 @@ class Event:
         self.seen: dict[int, int] = {}
 
     def record(self, stream: Stream) -> None:
-        """The stream must be named: by itself an event takes the current one of the thread's device, not the tensors'."""
+        """The stream must be named: else it is the current one of the thread's device, not the tensors'."""
         ORDER.log.append(f"stream {stream.number} records an event")
         self.seen = stream.seen()
 

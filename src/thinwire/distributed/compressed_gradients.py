@@ -76,7 +76,7 @@ class CompressedGradients:
             self._trained = TrainedModel(model, self.transport, policy, self._buckets)
             if warn_if_slower and size > 1:
                 network = measure_link(self.transport, model.process_group, device)
-                self._exchange.watch = DenseWatch(network, size, rank == 0, self.transport.share, device)
+                self._exchange.watch = DenseWatch(network, size, rank == 0, self.transport.share, device=device)
             undo.pop_all()
         # A clock cannot tell the work on one bucket from waiting for another.
         self._lane = Lane(device)

@@ -59,17 +59,17 @@ class DenseWatch:
         size: number of processes.
         is_first: whether this process is the one that warns.
         share: gives every process's numbers, in rank order.
+        clock: seconds.
         device: where the model lies. An accelerator is waited for before the clock is read, in the steps that are
             watched: else the seconds of backward would count as the exchange's.
-        clock: seconds.
     """
 
     network: Network
     size: int
     is_first: bool
     share: Callable[[Sequence[float]], list[list[float]]]
-    device: torch.device = CPU
     clock: Callable[[], float] = time.perf_counter
+    device: torch.device = CPU
     _num_steps: int = field(init=False, default=0)
     _previous_end_s: float = field(init=False, default=0.0)
     _buckets: list[_Bucket] = field(init=False, default_factory=list)
