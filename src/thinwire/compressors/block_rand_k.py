@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thinwire.arrays import to_device
+from thinwire.arrays import CPU, to_device
 from thinwire.compressors.amount import check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.bernoulli import sampled
@@ -99,7 +99,7 @@ class BlockRandK:
 
     def traits(self, numel: int) -> Traits:
         """A contraction in expectation, or unbiased; linear if shared."""
-        num_blocks = torch.tensor([-(-numel // self.block)], dtype=torch.int64)
+        num_blocks = torch.tensor([-(-numel // self.block)], dtype=torch.int64, device=CPU)
         share = int(self._count(num_blocks)) / max(int(num_blocks), 1) if numel else 1.0
         # The number of kept entries varies with the last block.
         values = self.values.traits(max(1, min(numel, int(self._count(num_blocks)) * self.block)))
@@ -109,5 +109,5 @@ class BlockRandK:
 
 def _runs(starts: Tensor, sizes: Tensor, longest: int) -> Tensor:
     """``starts[j], starts[j] + 1, ...``, ``sizes[j]`` of them (at most ``longest``), for each j."""
-    steps = torch.arange(longest, dtype=torch.int64)
+    steps = torch.arange(longest, dtype=torch.int64, device=CPU)
     return (starts[:, None] + steps)[steps < sizes[:, None]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.arrays import to_device
+from thinwire.arrays import CPU, to_device
 from thinwire.compressors.amount import check_either, check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.gspar import segment_counts
@@ -106,7 +106,7 @@ class Threshold:
         if self.density is None:
             return Traits(unbiased=False, error=max(1.0, self.values.traits(max(numel, 1)).error))
         sampled = min(numel, max(math.ceil(numel * self.sample), LEAST_SAMPLE))
-        share = int(self._wanted(torch.tensor([sampled], dtype=torch.int64))) / max(numel, 1)
+        share = int(self._wanted(torch.tensor([sampled], dtype=torch.int64, device=CPU))) / max(numel, 1)
         # Ties are all kept, so any number of entries may be.
         return sparsified(min(1.0, share), self.values.traits(max(numel, 1)))
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from thinwire.arrays import to_device
+from thinwire.arrays import CPU, to_device
 from thinwire.distributed.link_options import LinkOptions
 from thinwire.distributed.meeting import accelerator
 from thinwire.errors import ConfigError
@@ -66,7 +66,7 @@ class Fabric:
         Raises:
             ProtocolError: one is longer than allowed.
         """
-        length = torch.tensor([message.numel()], dtype=torch.int64).view(torch.uint8)
+        length = torch.tensor([message.numel()], dtype=torch.int64, device=CPU).view(torch.uint8)
         if max_num_bytes is not None and max_num_bytes <= _SHORT_NUM_BYTES:
             check_length(dist.get_rank(self._group), message.numel(), max_num_bytes)
             both = self._gather_equal(torch.cat([length, message]), _LENGTH_NUM_BYTES + max_num_bytes)
@@ -84,7 +84,7 @@ class Fabric:
         return lengths
 
     def _gather_equal(self, message: Tensor, num_bytes: int) -> list[Tensor]:
-        own = torch.zeros(num_bytes, dtype=torch.uint8)
+        own = torch.zeros(num_bytes, dtype=torch.uint8, device=CPU)
         own[: message.numel()] = message
         room = torch.empty(self._size * num_bytes, dtype=torch.uint8, device=self._device)
         dist.all_gather_into_tensor(room, to_device(own, self._device), group=self._group)

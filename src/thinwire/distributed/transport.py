@@ -155,7 +155,7 @@ class Transport:
 
     def share(self, values: Sequence[float]) -> list[list[float]]:
         """Every worker's numbers, in rank order, outside of all counting: for control and evaluation."""
-        mine = torch.tensor(values, dtype=torch.float64)
+        mine = torch.tensor(values, dtype=torch.float64, device=CPU)
         return [message.clone().view(torch.float64).tolist() for message in self.share_bytes(mine.view(torch.uint8))]
 
     def share_bytes(self, message: Tensor) -> list[Tensor]:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from thinwire.arrays import CPU
 from thinwire.distributed.meeting import group_device
 from thinwire.distributed.sharded.sharded_model import mesh_of
 from thinwire.errors import ConfigError
@@ -63,7 +64,7 @@ def replicas_beside(model: nn.Module) -> DeviceMesh:
             f"{dist.get_world_size()} processes. {_MAKE_IT_HYBRID}"
         )
     device = next(iter(meshes)).device_type
-    places = torch.tensor(islands, dtype=torch.int64)
+    places = torch.tensor(islands, dtype=torch.int64, device=CPU)
     return DeviceMesh(device, places, mesh_dim_names=("replicate", "shard"))["replicate"]
 
 
@@ -96,7 +97,7 @@ def _everyones(ranks: list[int], device: torch.device) -> list[list[int]]:
     size, everyone = dist.get_world_size(), dist.group.WORLD
     assert everyone is not None
     own = torch.full((size,), -1, dtype=torch.int64, device=group_device(everyone, device))
-    own[: len(ranks)] = torch.tensor(ranks, dtype=torch.int64)
+    own[: len(ranks)] = torch.tensor(ranks, dtype=torch.int64, device=CPU)
     told = [torch.empty_like(own) for _ in range(size)]
     dist.all_gather(told, own)
     found = dict.fromkeys(tuple(each[each >= 0].tolist()) for each in told)
