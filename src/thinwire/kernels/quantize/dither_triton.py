@@ -186,7 +186,7 @@ def _quantize_buckets(
     if REMEMBERS:
         left = u - sent[:, None] * levels.to(tl.float32)
         tl.store(out + places, tl.reshape(left, (_ENTRIES,)), mask=inside)
-    codes = tl.where(inside, tl.reshape(levels, (_ENTRIES,)) + tl.to_tensor(num_levels).to(tl.int32), 0)
+    codes = tl.where(inside, tl.reshape(levels, (_ENTRIES,)) + (tl.zeros([], tl.float32) + num_levels).to(tl.int32), 0)
     store_packed(codes, group * _ENTRIES, numel, target, WIDTH, _ENTRIES)
 
 
@@ -222,5 +222,5 @@ def _quantize_segments(
     if REMEMBERS:
         sent = tl.load(found + num_segments + num_segments)
         tl.store(out + places, u - sent * levels.to(tl.float32), mask=inside)
-    codes = tl.where(inside, levels + tl.to_tensor(num_levels).to(tl.int32), 0)
+    codes = tl.where(inside, levels + (tl.zeros([], tl.float32) + num_levels).to(tl.int32), 0)
     store_packed(codes, group * _ENTRIES, numel, target, WIDTH, _ENTRIES)
