@@ -62,7 +62,8 @@ def _is_installed(package: str, kind: str) -> bool:
         problem = f"is of version {version}, and the kernels need {oldest}"
         remedy = f"install a torch that comes with {package} {oldest} or later"
     warnings.warn(
-        f"{package} {problem}, so that exchanges on {kind} run in torch's operations, which is right and slow; {remedy}",
+        f"{package} {problem}, so that exchanges on {kind} run in torch's operations, which is right and slow; "
+        f"{remedy}",
         stacklevel=2,
     )
     return False
