@@ -74,7 +74,9 @@ def test_with_a_package_too_old_the_twins_run_and_it_is_said_once(
     another.is_finite = another.divide_finite = lambda x: "never"  # type: ignore[attr-defined]
     _of_version(monkeypatch, version)
     twins = (is_finite_torch, divide_finite_torch)
-    with pytest.warns(UserWarning, match=f"triton is of version {re.escape(version)}, and the kernels need 3.4") as told:
+    with pytest.warns(
+        UserWarning, match=f"triton is of version {re.escape(version)}, and the kernels need 3.4"
+    ) as told:
         found = [body_for(twin, torch.device("cuda")) for twin in twins]
     assert found == [*twins]
     assert len(told) == 1
