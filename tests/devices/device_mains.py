@@ -23,6 +23,7 @@ from thinwire.worker import LayerReport
 from thinwire.worker.layer_report import LayerRecord
 
 STEPS = 5
+RANKS = (0, 1)
 HOOKED = ("sgd", "bf16-sgd", "signtopk:density=5%", "qsgd:bits=4", "ef-signsgd", "powersgd:rank=1", "dgc:density=5%")
 CHECKPOINTED = ("signtopk:density=5%,every=2", "streaming-diloco:every=1,fragments=3,delay=2,mix=0")
 SCRIPTED = ("signtopk:density=2%,every=4",)
@@ -90,7 +91,11 @@ def hooked(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     waits: list[str] = []
     log: list[str] = []
     with thinwire.compress_ddp(
-        ddp, method, warn_if_slower=False, guard=thinwire.ReplicaGuard(every=2), layer_report=LayerReport(sink=sink, every=2)
+        ddp,
+        method,
+        warn_if_slower=False,
+        guard=thinwire.ReplicaGuard(every=2),
+        layer_report=LayerReport(sink=sink, every=2, ranks=RANKS),
     ) as handle:
         for step in range(STEPS):  # the guard compares in the backward after an even step
             optimizer.zero_grad()
@@ -134,7 +139,9 @@ def synchronized(rank: int, method: str, place: torch.device) -> dict[str, Any]:
 def wrapped(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     """Training by an optimizer that exchanges, with a report."""
     model, sink = network(rank).to(place), Kept()
-    optimizer = thinwire.DistributedOptimizer(stepper(model, 0.9), model, method, layer_report=LayerReport(sink=sink))
+    optimizer = thinwire.DistributedOptimizer(
+        stepper(model, 0.9), model, method, layer_report=LayerReport(sink=sink, ranks=RANKS)
+    )
     for step in range(STEPS):
         optimizer.zero_grad()
         model(batch(rank, step, place)).backward()
