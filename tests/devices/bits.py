@@ -7,12 +7,17 @@ called by way of :func:`on_device`: where CUDA is, on copies there; in Triton's 
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
+
+if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("there is no CUDA device, and Triton's interpreter was not chosen", allow_module_level=True)
 
 PLACE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 """Where the kernels run."""

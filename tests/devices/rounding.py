@@ -19,8 +19,8 @@ SCALED = {"add", "add_", "sub", "sub_", "rsub", "_foreach_add", "_foreach_add_",
 
 ROUGH = {
     "lerp", "lerp_", "_foreach_lerp_", "addcmul", "addcmul_", "_foreach_addcmul_", "addcdiv", "addcdiv_",
-    "_foreach_addcdiv_", "mm", "bmm", "addmm", "mv", "dot", "sum", "mean", "linalg_vector_norm", "_foreach_norm", "norm",
-    "exp", "log", "log2", "pow", "rsqrt", "sin", "cos", "tanh",
+    "_foreach_addcdiv_", "mm", "bmm", "addmm", "mv", "dot", "sum", "mean", "linalg_vector_norm", "_foreach_norm",
+    "norm", "exp", "log", "log2", "pow", "rsqrt", "sin", "cos", "tanh",
 }  # fmt: skip
 """Of which the last bit is the device's own."""
 
