@@ -233,7 +233,8 @@ def _counts(part: Payload, begin: int, offsets: Tensor) -> Tensor:
     """How many entries a part has of each tensor: f64."""
     listed = part.sparse() if isinstance(part, SeededSparse) else part
     if isinstance(listed, Sparse) and listed.indices.numel():
-        places = torch.searchsorted(listed.indices.contiguous() + begin, offsets)
+        indices = listed.indices.contiguous() + begin
+        places = torch.searchsorted(indices, offsets.to(indices.device)).cpu()
     else:
         places = (offsets - begin).clamp(0, part.numel)
     return places.diff().double()
