@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from thinwire.arrays import CPU
+from thinwire.arrays import CPU, to_device
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath, append_text
 from thinwire.layout import Segments
@@ -234,7 +234,7 @@ def _counts(part: Payload, begin: int, offsets: Tensor) -> Tensor:
     listed = part.sparse() if isinstance(part, SeededSparse) else part
     if isinstance(listed, Sparse) and listed.indices.numel():
         indices = listed.indices.contiguous() + begin
-        places = torch.searchsorted(indices, offsets.to(indices.device)).cpu()
+        places = torch.searchsorted(indices, to_device(offsets, indices.device)).cpu()
     else:
         places = (offsets - begin).clamp(0, part.numel)
     return places.diff().double()
