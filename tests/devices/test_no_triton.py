@@ -1,4 +1,4 @@
-"""Nothing imports Triton on the CPU: a script that trains there may be on a machine that has none."""
+"""Nothing of ours imports Triton on the CPU, where a machine may have none; torch does when an optimizer is made."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ import pytest
 
 SCRIPT = """
 import sys, torch, thinwire
+assert "triton" not in sys.modules
 from thinwire.methods import parse_method
 from thinwire.simulator import Simulation
 from thinwire.worker import Worker
@@ -20,12 +21,12 @@ for step in range(2):
     Simulation(1).run([worker.step()])
     assert not torch.equal(before, model.weight)
     assert worker.num_exchanges == step + 1
-print("triton" in sys.modules)
+print([name for name in sys.modules if name.startswith("thinwire.") and "triton" in name])
 """
 
 
 @pytest.mark.parametrize("method", ["signtopk:density=5%,every=1", "qsgd:bits=4"])
-def test_a_step_on_the_cpu_imports_no_triton(method: str) -> None:
-    pytest.importorskip("triton")  # where it is not installed, nothing could import it
+def test_a_step_on_the_cpu_imports_no_kernel_of_triton(method: str) -> None:
+    pytest.importorskip("triton")  # where it is not installed, none of these could be imported
     ended = subprocess.run([sys.executable, "-c", SCRIPT, method], capture_output=True, text=True, check=False)
-    assert ended.stdout == "False\n", ended.stderr[-4000:]
+    assert ended.stdout == "[]\n", ended.stderr[-4000:]
