@@ -16,7 +16,6 @@ from thinwire.layout import Segments
 from thinwire.memory import ErrorFeedback
 from thinwire.wire import decode, encode
 
-
 MADE: dict[str, tuple[Compressor, bool]] = {
     "dense, f32": (Identity(), False),
     "dense, f32, special numbers": (Identity(), False),
