@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from place import DEVICE, IS_CUDA, host, working
@@ -61,7 +62,7 @@ def repeated(rank: int, method: str) -> list[Tensor]:
 
 def repeat_all(folder: str, transport: Transport) -> None:
     """How many results of each method there are, whether all are alike, whether any is not 0, and what overtook."""
-    found = {}
+    found: dict[str, Any] = {}
     with working():
         for method in METHODS:
             results = repeated(transport.rank, method)

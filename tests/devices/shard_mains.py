@@ -44,7 +44,8 @@ def train(model: nn.Module, rank: int, place: torch.device) -> list[Tensor]:
 def replicas(rank: int, method: str, place: torch.device) -> list[Tensor]:
     """Two replicas of one shard each."""
     mesh = init_device_mesh(place.type, (2, 1), mesh_dim_names=("replicate", "shard"))
-    model = fully_shard(network(0).to(place), mesh=mesh["shard"])
+    model = network(0).to(place)
+    fully_shard(model, mesh=mesh["shard"])
     handle = thinwire.compress_fsdp(model, method, mesh=mesh, seed=5)
     found = train(model, rank, place)
     assert handle.message_bytes > 0
@@ -54,7 +55,8 @@ def replicas(rank: int, method: str, place: torch.device) -> list[Tensor]:
 
 def shards(rank: int, method: str, place: torch.device) -> list[Tensor]:
     """One model that two processes share, compressed between them."""
-    model = fully_shard(network(0).to(place), mesh=init_device_mesh(place.type, (2,)))
+    model = network(0).to(place)
+    fully_shard(model, mesh=init_device_mesh(place.type, (2,)))
     handle = thinwire.compress_shards(model, gradients=method, seed=5)
     found = train(model, rank, place)
     handle.close()
