@@ -208,7 +208,7 @@ def test_the_order_of_what_is_done_is_watched() -> None:
         room = torch.zeros(3)
         room.copy_(x, non_blocking=True)
         event = module.Event()
-        event.record()
+        event.record(module.current_stream(DEVICE))
         assert room.tolist() == [0.0, 0.0, 0.0]
         assert not ORDER.waits
         event.synchronize()

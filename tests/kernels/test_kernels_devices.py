@@ -3,7 +3,9 @@
 import ast
 import importlib.machinery
 import importlib.util
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +58,43 @@ def test_without_the_package_the_twins_run_and_it_is_said_once(
         found = [body_for(twin, torch.device("cuda")) for twin in twins]
     assert found == [*twins]
     assert len(told) == 1
+
+
+def _of_version(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    package = ModuleType("triton")
+    package.__spec__ = importlib.machinery.ModuleSpec("triton", None)
+    package.__version__ = version  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "triton", package)
+
+
+@pytest.mark.parametrize("version", ["2.3.1", "3.2.0", "3.3.1+gitc8757738"])
+def test_with_a_package_too_old_the_twins_run_and_it_is_said_once(
+    another: ModuleType, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    another.is_finite = another.divide_finite = lambda x: "never"  # type: ignore[attr-defined]
+    _of_version(monkeypatch, version)
+    twins = (is_finite_torch, divide_finite_torch)
+    with pytest.warns(
+        UserWarning, match=f"triton is of version {re.escape(version)}, and the kernels need 3.4"
+    ) as told:
+        found = [body_for(twin, torch.device("cuda")) for twin in twins]
+    assert found == [*twins]
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("version", ["3.4.0", "3.7.0+gitb2d4e1a", "3.10.0rc1", "4.0.0"])
+def test_with_a_package_new_enough_the_kernels_run(
+    another: ModuleType, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    another.is_finite = lambda x: "from the new file"  # type: ignore[attr-defined]
+    _of_version(monkeypatch, version)
+    assert body_for(is_finite_torch, torch.device("cuda")) is another.is_finite
+
+
+def test_the_extra_asks_for_what_the_kernels_need() -> None:
+    told = tomllib.loads((KERNELS.parents[2] / "pyproject.toml").read_text())
+    (line,) = told["project"]["optional-dependencies"]["triton"]
+    assert line.startswith(f"triton>={'.'.join(map(str, devices.OLDEST['triton']))};")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

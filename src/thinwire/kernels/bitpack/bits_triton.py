@@ -53,7 +53,7 @@ def store_packed(
         places = first // per_word + tl.arange(0, BLOCK // per_word)
         tl.store(target + places, words.to(tl.int32, bitcast=True), mask=places * per_word < count)
     else:
-        num_bytes = (tl.to_tensor(count).to(tl.int64) * WIDTH + 7) // 8
+        num_bytes = ((tl.zeros([], tl.int64) + count) * WIDTH + 7) // 8
         eights = tl.reshape(codes.to(tl.uint32).to(tl.uint64), (BLOCK // 8, 8))
         begins = (first // 8 + tl.arange(0, BLOCK // 8)) * WIDTH
         # Eight codes are so many bytes, made eight at a time.
@@ -74,7 +74,7 @@ def load_packed(packed: tl.tensor, places: tl.tensor, count: tl.tensor, WIDTH: t
     # A code begins at most 8 - step bits behind the beginning of its first byte.
     most_bytes: tl.constexpr = (8 - step + WIDTH + 7) // 8
     kind: tl.constexpr = tl.uint32 if most_bytes <= 4 else tl.uint64
-    num_bytes = (tl.to_tensor(count).to(tl.int64) * WIDTH + 7) // 8
+    num_bytes = ((tl.zeros([], tl.int64) + count) * WIDTH + 7) // 8
     bits = places * WIDTH
     begins = bits >> 3
     window = tl.zeros(places.shape, kind)

@@ -19,6 +19,9 @@ Body = TypeVar("Body", bound=Callable[..., Any])
 SUFFIXES = {"cuda": "triton"}
 """How the files with the kernels of a kind of device end: after the package that they are written in."""
 
+OLDEST = {"triton": (3, 4)}
+"""The first version of each package that was seen to compile every kernel."""
+
 
 def body_for(twin: Body, device: torch.device) -> Body:
     """The kernel of the operation whose twin in torch is given, for a device other than the CPU; else the twin itself.
@@ -48,11 +51,19 @@ def _body(twin: Callable[..., Any], kind: str) -> Callable[..., Any]:
 @functools.cache
 def _is_installed(package: str, kind: str) -> bool:
     """Whether kernels can be had; told once if not."""
-    if importlib.util.find_spec(package) is not None:
-        return True
+    oldest = ".".join(map(str, OLDEST[package]))
+    if importlib.util.find_spec(package) is None:
+        problem, remedy = "is not installed", f"pip install '{package}>={oldest}'"
+    else:
+        version: str = importlib.import_module(package).__version__
+        # What follows the second number may be letters.
+        if tuple(map(int, version.split(".")[:2])) >= OLDEST[package]:
+            return True
+        problem = f"is of version {version}, and the kernels need {oldest}"
+        remedy = f"install a torch that comes with {package} {oldest} or later"
     warnings.warn(
-        f"{package} is not installed, so that exchanges on {kind} run in torch's operations, which is right and slow; "
-        f"pip install {package}",
+        f"{package} {problem}, so that exchanges on {kind} run in torch's operations, which is right and slow; "
+        f"{remedy}",
         stacklevel=2,
     )
     return False

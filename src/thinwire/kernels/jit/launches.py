@@ -1,8 +1,10 @@
 """Launching Triton's kernels: the one place that hands a kernel to the device."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 Argument: TypeAlias = Tensor | int | float
@@ -19,7 +21,9 @@ def launch(
     constants: Mapping[str, int],
     num_warps: int = 4,
 ) -> None:
-    """Run ``programs`` programs of a kernel of ``triton.jit`` on the stream that is current; none if there are none.
+    """Run ``programs`` programs of a kernel of ``triton.jit``; none if there are none.
+
+    They run on the device of the arguments, which need not be the one that is current, on its current stream.
 
     Products and sums are rounded one by one: Triton would make one operation of them, with other bits than the CPU's.
 
@@ -32,4 +36,10 @@ def launch(
         num_warps: groups of threads of a program.
     """
     if programs:
-        kernel[(programs,)](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=False)
+        with _current(next(argument for argument in arguments if isinstance(argument, Tensor))):
+            kernel[(programs,)](*arguments, **constants, num_warps=num_warps, enable_fp_fusion=False)
+
+
+def _current(tensor: Tensor) -> AbstractContextManager[object]:
+    """The tensor's device is the one that Triton takes: the current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

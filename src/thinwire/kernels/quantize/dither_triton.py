@@ -57,9 +57,10 @@ def _run(
     key: int, shrink: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     num_segments, numel = offsets.numel() - 1, x.numel()
-    # Where a kernel finds the factor of a scale, it leaves the scale.
     factors = torch.ones(1, dtype=torch.float32, device=x.device) if shrink is None else to_device(shrink, x.device)
-    scales = factors.expand(num_segments).clone()
+    # Not where the scales go: of a few numbers, warps would read what others had written.
+    factors = factors.expand(num_segments).contiguous()
+    scales = torch.empty(num_segments, dtype=torch.float32, device=x.device)
     width = (2 * num_levels).bit_length()
     packed, target = packed_room(numel, width, x.device)
     ends = array_of(offsets)
@@ -70,11 +71,11 @@ def _run(
     constants = {"REMEMBERS": residual is not None, "WIDTH": width}
     programs = triton.cdiv(numel, BLOCK)
     if 0 < size <= BLOCK and BLOCK % size == 0:
-        arguments = [*source, scales, *rest, numel]
+        arguments = [*source, factors, scales, *rest, numel]
         log = size.bit_length() - 1
         launch(_quantize_buckets, programs, arguments, {"POWER": power, "LOG": log, **constants})
         return packed, scales
-    units = _measure(x, residual, decay, offsets, num_levels, power, scales)
+    units = _measure(x, residual, decay, offsets, num_levels, power, (factors, scales))
     cut = cut_at(offsets, x.device)
     arguments = [*source, units, *rest, *cut.arguments]
     launch(_quantize_segments, programs, arguments, {"UNIFORM": cut.is_uniform, **constants})
@@ -82,9 +83,14 @@ def _run(
 
 
 def _measure(
-    x: Tensor, residual: Tensor | None, decay: float, offsets: Tensor, num_levels: int, power: int, scales: Tensor
-) -> Tensor:
-    """The units of all segments, their inverses and the units of what is sent: f32 ``[3, s]``; and their scales."""
+    x: Tensor, residual: Tensor | None, decay: float, offsets: Tensor, num_levels: int, power: int,
+    scaled: tuple[Tensor, Tensor],
+) -> Tensor:  # fmt: skip
+    """The units of all segments, their inverses and the units of what is sent: f32 ``[3, s]``; and their scales.
+
+    ``scaled`` has factors, and where the scales go.
+    """
+    scales = scaled[1]
     if power == 2:
         measures = torch.zeros(scales.numel(), dtype=torch.float64, device=x.device)
         if x.numel():
@@ -92,7 +98,7 @@ def _measure(
     else:
         measures = max_segments(x, residual, decay, offsets)
     units = torch.empty((3, scales.numel()), dtype=torch.float32, device=x.device)
-    arguments: list[Argument] = [measures, scales, units, scales.numel(), float(num_levels)]
+    arguments: list[Argument] = [measures, *scaled, units, scales.numel(), float(num_levels)]
     launch(_scale, triton.cdiv(scales.numel(), BLOCK), arguments, {"POWER": power, "BLOCK": BLOCK})
     return units
 
@@ -147,6 +153,13 @@ def round_entries(
 
 
 @triton.jit
+def codes_of(levels: tl.tensor, num_levels: tl.tensor, inside: tl.tensor) -> Any:
+    """What is packed of levels; 0 outside."""
+    # A sum, since the interpreter's numbers have no types.
+    return tl.where(inside, levels + (tl.zeros([], tl.float32) + num_levels).to(tl.int32), 0)
+
+
+@triton.jit
 def fold_rows(numbers: tl.tensor, ROWS: tl.constexpr, LOG: tl.constexpr) -> Any:
     """Sums of the rows of ``[ROWS, 2**LOG]`` by halving, ``a = a[:n/2] + a[n/2:]``."""
     # Halved along the first axis: along the second, LLVM does not come to an end where the numbers are used again.
@@ -159,8 +172,8 @@ def fold_rows(numbers: tl.tensor, ROWS: tl.constexpr, LOG: tl.constexpr) -> Any:
 
 @triton.jit(do_not_specialize=["key"])
 def _quantize_buckets(
-    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, out: tl.tensor, scales: tl.tensor, target: tl.tensor,
-    num_levels: tl.tensor, key: tl.tensor, numel: tl.tensor,
+    x: tl.tensor, residual: tl.tensor, decay: tl.tensor, out: tl.tensor, factors: tl.tensor, scales: tl.tensor,
+    target: tl.tensor, num_levels: tl.tensor, key: tl.tensor, numel: tl.tensor,
     REMEMBERS: tl.constexpr, POWER: tl.constexpr, LOG: tl.constexpr, WIDTH: tl.constexpr,
 ) -> None:  # fmt: skip
     size: tl.constexpr = 1 << LOG
@@ -179,27 +192,28 @@ def _quantize_buckets(
         measures = tl.max(u.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 1).to(tl.float32, bitcast=True)
     buckets = group * rows + tl.arange(0, rows)
     known = buckets * size < numel
-    factors = tl.load(scales + buckets, mask=known, other=1.0)
-    units, inverses, sent, scale = scale_of(measures, factors, num_levels, POWER)
+    factor = tl.load(factors + buckets, mask=known, other=1.0)
+    units, inverses, sent, scale = scale_of(measures, factor, num_levels, POWER)
     tl.store(scales + buckets, scale, mask=known)
     levels = round_entries(u, units[:, None], inverses[:, None], num_levels, group, key)
     if REMEMBERS:
         left = u - sent[:, None] * levels.to(tl.float32)
         tl.store(out + places, tl.reshape(left, (_ENTRIES,)), mask=inside)
-    codes = tl.where(inside, tl.reshape(levels, (_ENTRIES,)) + tl.to_tensor(num_levels).to(tl.int32), 0)
+    codes = codes_of(tl.reshape(levels, (_ENTRIES,)), num_levels, inside)
     store_packed(codes, group * _ENTRIES, numel, target, WIDTH, _ENTRIES)
 
 
 @triton.jit
 def _scale(
-    measures: tl.tensor, scales: tl.tensor, table: tl.tensor, num_segments: tl.tensor, num_levels: tl.tensor,
+    measures: tl.tensor, factors: tl.tensor, scales: tl.tensor, table: tl.tensor, num_segments: tl.tensor,
+    num_levels: tl.tensor,
     POWER: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Scales where their factors are, and the rows of ``table``: units, inverses, units of what is sent."""
+    """Scales, and the rows of ``table``: units, inverses, units of what is sent."""
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = places < num_segments
-    factors = tl.load(scales + places, mask=inside, other=1.0)
-    found = scale_of(tl.load(measures + places, mask=inside, other=0.0), factors, num_levels, POWER)
+    factor = tl.load(factors + places, mask=inside, other=1.0)
+    found = scale_of(tl.load(measures + places, mask=inside, other=0.0), factor, num_levels, POWER)
     for row in tl.static_range(3):
         tl.store(table + row * num_segments + places, found[row], mask=inside)
     tl.store(scales + places, found[3], mask=inside)
@@ -222,5 +236,5 @@ def _quantize_segments(
     if REMEMBERS:
         sent = tl.load(found + num_segments + num_segments)
         tl.store(out + places, u - sent * levels.to(tl.float32), mask=inside)
-    codes = tl.where(inside, levels + tl.to_tensor(num_levels).to(tl.int32), 0)
+    codes = codes_of(levels, num_levels, inside)
     store_packed(codes, group * _ENTRIES, numel, target, WIDTH, _ENTRIES)

@@ -62,12 +62,13 @@ def philox(blocks: tl.tensor, STAGE: tl.constexpr, key: tl.tensor) -> Any:
     c2 = tl.zeros_like(c0)
     c3 = tl.full(c0.shape, STAGE, tl.uint32)
     for _ in tl.static_range(_ROUNDS):
-        low0 = tl.mul(_FIRST_MULTIPLIER, c0, sanitize_overflow=False)
-        low1 = tl.mul(_SECOND_MULTIPLIER, c2, sanitize_overflow=False)
+        # Of the module below: Triton before 3.6 does not name them above.
+        low0 = tl.core.mul(_FIRST_MULTIPLIER, c0, sanitize_overflow=False)
+        low1 = tl.core.mul(_SECOND_MULTIPLIER, c2, sanitize_overflow=False)
         c0, c2 = tl.umulhi(_SECOND_MULTIPLIER, c2) ^ c1 ^ k0, tl.umulhi(_FIRST_MULTIPLIER, c0) ^ c3 ^ k1
         c1, c3 = low1, low0
-        k0 = tl.add(k0, _FIRST_STEP, sanitize_overflow=False)
-        k1 = tl.add(k1, _SECOND_STEP, sanitize_overflow=False)
+        k0 = tl.core.add(k0, _FIRST_STEP, sanitize_overflow=False)
+        k1 = tl.core.add(k1, _SECOND_STEP, sanitize_overflow=False)
     return c0, c1, c2, c3
 
 

@@ -79,21 +79,23 @@ def _plan(starts: "np.ndarray[Any, Any]", counts: "np.ndarray[Any, Any]") -> "np
     table = np.zeros((len(some), _COLUMNS.value), np.int64)
     drawn = np.where(2 * counts > sizes, sizes - counts, counts)[some]
     candidates = _num_candidates(sizes[some], drawn)
-    columns = {
-        _START: starts[:-1][some],
-        _SIZE: sizes[some],
-        _NUMBER: some,
-        _COUNT: counts[some],
-        _PLACE: (np.cumsum(counts) - counts)[some],
-        _DRAWN: drawn,
-        _CANDIDATES: candidates,
-    }
-    for column, numbers in columns.items():
-        table[:, column.value] = numbers
     chunks, result_chunks = -(-candidates // _BLOCK), -(-counts[some] // _BLOCK)
-    sums = {_FIRST_DRAWN: drawn, _FIRST_CANDIDATE: candidates, _CHUNK: chunks, _RESULT_CHUNK: result_chunks}
-    for column, numbers in sums.items():
-        table[:, column.value] = np.cumsum(numbers) - numbers
+    # Pairs: constants of Triton 3.4 cannot be keys.
+    columns = [
+        (_START, starts[:-1][some]),
+        (_SIZE, sizes[some]),
+        (_NUMBER, some),
+        (_COUNT, counts[some]),
+        (_PLACE, (np.cumsum(counts) - counts)[some]),
+        (_DRAWN, drawn),
+        (_CANDIDATES, candidates),
+        (_FIRST_DRAWN, np.cumsum(drawn) - drawn),
+        (_FIRST_CANDIDATE, np.cumsum(candidates) - candidates),
+        (_CHUNK, np.cumsum(chunks) - chunks),
+        (_RESULT_CHUNK, np.cumsum(result_chunks) - result_chunks),
+    ]
+    for column, numbers in columns:
+        table[:, column.value] = numbers
     return table
 
 

@@ -83,17 +83,18 @@ def plan(rows: "np.ndarray[Any, Any]") -> "tuple[np.ndarray[Any, Any], np.ndarra
     table = np.zeros((len(rows), long.COLUMNS.value), np.int64)
     table[:, :4] = rows
     ends = np.cumsum(np.concatenate((chunks, found)))
-    columns = {
-        long.FIRST: ends[: len(rows)] - chunks,
-        long.LAST: ends[: len(rows)],
-        long.FIRST_FOUND: ends[len(rows) :] - found,
-        long.ROOM: np.cumsum(capacity) - capacity,
-        long.CAPACITY: capacity,
-        long.SAMPLE: sample,
-        long.RANK: rank,
-        long.CHUNK: length,
-    }
-    for column, numbers in columns.items():
+    # Pairs: constants of Triton 3.4 cannot be keys.
+    columns: list[tuple[Any, Any]] = [
+        (long.FIRST, ends[: len(rows)] - chunks),
+        (long.LAST, ends[: len(rows)]),
+        (long.FIRST_FOUND, ends[len(rows) :] - found),
+        (long.ROOM, np.cumsum(capacity) - capacity),
+        (long.CAPACITY, capacity),
+        (long.SAMPLE, sample),
+        (long.RANK, rank),
+        (long.CHUNK, length),
+    ]
+    for column, numbers in columns:
         table[:, column.value] = numbers
     numbers = np.arange(len(rows))
     return table, np.repeat(np.concatenate((numbers, -1 - numbers)), np.concatenate((chunks, found)))
