@@ -8,6 +8,7 @@ from compressor_cases import KEY, compress, situations
 from compressor_instances import Underivable, cases
 from golden_messages import golden_messages, message_of
 from place import DEVICE, IS_CUDA, host, working
+from rounding import rounding_otherwise
 from torch import Tensor
 
 from thinwire.compressors import QSGD, Compressor, Half, Identity, Sign, Threshold, TopK
@@ -58,7 +59,7 @@ def test_messages_and_vectors_are_those_of_the_cpu(compressor: Any) -> None:
         message, total = encode(payload), torch.linspace(-3.0, 4.0, x.numel())
         expected, dense = total.clone(), payload.to_dense()
         payload.add_to(expected, 0.3)
-        with working():
+        with working(), rounding_otherwise():
             there = compressor.compress(x.to(DEVICE), KEY, segments)
             assert torch.equal(encode(there), message)
             for each in (there, decode(message, device=DEVICE)):
@@ -75,11 +76,11 @@ def test_residuals_are_those_of_the_cpu(compressor: Any) -> None:
         if compress(compressor, torch.ones(300), segments) is None:
             continue
         state, vectors = memory.init(torch.empty(300)), torch.randn(2, 300, generator=generator)
-        with working():
+        with working(), rounding_otherwise():
             state_there = memory.init(torch.empty(300).to(DEVICE))
         for number, x in enumerate(vectors):
             sent, state = memory.compress(x.clone(), compressor, KEY.fold(number), segments, state)
-            with working():
+            with working(), rounding_otherwise():
                 there, state_there = memory.compress(x.to(DEVICE), compressor, KEY.fold(number), segments, state_there)
                 assert torch.equal(encode(there), encode(sent))
                 assert same_bits(state["residual"], state_there["residual"])
@@ -89,7 +90,7 @@ def test_residuals_are_those_of_the_cpu(compressor: Any) -> None:
 def test_golden_messages_are_read_and_written_by_the_device(entry: dict[str, Any]) -> None:
     message = message_of(entry)
     again = encode(decode(message))
-    with working():
+    with working(), rounding_otherwise():
         there = decode(message, device=DEVICE)
         assert torch.equal(encode(there), again)
         if there.numel < 1 << 20:
@@ -104,5 +105,5 @@ def test_golden_messages_are_compressed_by_the_device() -> None:
         segments: Any = getattr(payload, "segments", None)
         x, cut = payload.to_dense(), segments if in_segments else Segments.whole(payload.numel)
         assert torch.equal(encode(compressor.compress(x.clone(), KEY, cut)), message), description
-        with working():
+        with working(), rounding_otherwise():
             assert torch.equal(encode(compressor.compress(x.to(DEVICE), KEY, cut)), message), description

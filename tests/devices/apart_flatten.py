@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from bits import same_bits
+from bits import LONG, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.flat import flatten, flatten_triton, unflatten, unflatten_triton
+
+kernels = on_device(flatten_triton, unflatten_triton)
 
 SHAPES: list[list[tuple[int, ...]]] = [
     [],
@@ -19,6 +21,7 @@ SHAPES: list[list[tuple[int, ...]]] = [
     [(4097,)],
     [(1000,), (24,), (1024,), (3, 5), (1, 1, 1), (2000,)],
     [(3,)] * 500,
+    *([(65,), (length,), (7,)] for length in LONG),
 ]
 
 
@@ -47,7 +50,7 @@ def test_flattened(shapes: list[tuple[int, ...]], bad: float | None, subtracts: 
             place -= tensor.numel()
     minuend = torch.randn(numel, generator=torch.Generator().manual_seed(5)) if subtracts else None
     outs = [torch.full((numel,), 3.0) for _ in range(3)]
-    first = flatten_triton.flatten_unread(tensors, outs[0], minuend)
+    first = kernels.flatten_unread(tensors, outs[0], minuend)
     assert torch.equal(first, flatten.flatten_unread(tensors, outs[1], minuend))
     assert first.item() == min(places, default=numel)
     assert flatten.flatten_finite(tensors, outs[2], minuend) == (not places)
@@ -60,7 +63,7 @@ def test_back_onto_tensors(shapes: list[tuple[int, ...]]) -> None:
     numel = sum(map(math.prod, shapes))
     x = torch.cat([torch.zeros(0), *(tensor.view(-1) for tensor in tensors_of(shapes, 1))])
     results = [tensors_of(shapes, 2) for _ in range(3)]
-    bodies = (unflatten_triton.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
+    bodies = (kernels.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
     for body, tensors in zip(bodies, results, strict=True):
         body(x, tensors)
     assert all(map(same_bits, results[0], results[1]))
@@ -70,7 +73,7 @@ def test_back_onto_tensors(shapes: list[tuple[int, ...]]) -> None:
         values = torch.randn(count, generator=torch.Generator().manual_seed(count))
         results = [tensors_of(shapes, 3) for _ in range(3)]
         puts = (
-            unflatten_triton.unflatten_sparse,
+            kernels.unflatten_sparse,
             unflatten.unflatten_sparse,
             unflatten.unflatten_sparse_torch,
         )
@@ -84,5 +87,5 @@ def test_back_onto_tensors(shapes: list[tuple[int, ...]]) -> None:
 @pytest.mark.parametrize("wrong", [[1, 1], [5, 4], [-1, 2], [3, 9]])
 def test_what_is_out_of_order_writes_nothing(wrong: list[int]) -> None:
     tensors = [torch.ones(4), torch.ones(1, 5)]
-    unflatten_triton.unflatten_sparse(torch.tensor(wrong), torch.zeros(2), tensors)
+    kernels.unflatten_sparse(torch.tensor(wrong), torch.zeros(2), tensors)
     assert all(bool((tensor == 1).all()) for tensor in tensors)

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from bits import LONG, on_device
 from torch import Tensor
 
 from thinwire.kernels.transform import hadamard, hadamard_triton
+
+kernels = on_device(hadamard_triton)
 
 
 def entries(numel: int) -> Tensor:
@@ -19,11 +22,11 @@ def equal(one: Tensor, other: Tensor) -> bool:
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("block", [None, 1, 64, 4096])
-@pytest.mark.parametrize("numel", [0, 1, 63, 64, 65, 4096, 4097, 12_365])
+@pytest.mark.parametrize("numel", [0, 1, 63, 64, 65, 4096, 4097, 12_365, *LONG])
 def test_rotated(numel: int, block: int | None, inverse: bool) -> None:
     x = entries(numel)
     key, rounds = (2**64 - 5, 2) if block is None else (7, 1)
-    found = hadamard_triton.hadamard_rotate(x, key, rounds, inverse=inverse, block=block)
+    found = kernels.hadamard_rotate(x, key, rounds, inverse=inverse, block=block)
     assert equal(found, hadamard.hadamard_rotate(x, key, rounds, inverse=inverse, block=block))
     assert equal(found, hadamard.hadamard_rotate_torch(x, key, rounds, inverse=inverse, block=block))
     assert equal(x, entries(numel))
@@ -34,6 +37,6 @@ def test_rotated(numel: int, block: int | None, inverse: bool) -> None:
 def test_passes_over_rows(numel: int, block: int | None, inverse: bool) -> None:
     """By tiles of 256 entries, so that a short vector takes two or three passes."""
     x = entries(numel)
-    found = hadamard_triton.rotate_by_tiles(x, 11, 1, inverse, block, 8)
+    found = kernels.rotate_by_tiles(x, 11, 1, inverse, block, 8)
     assert equal(found, hadamard.hadamard_rotate(x, 11, inverse=inverse, block=block))
     assert equal(found, hadamard.hadamard_rotate_torch(x, 11, inverse=inverse, block=block))

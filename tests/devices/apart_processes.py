@@ -30,6 +30,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         *(f"synchronized {method}" for method in mains.SYNCHRONIZED),
         *(f"wrapped {method}" for method in mains.WRAPPED),
         *(f"checkpointed {method}" for method in mains.CHECKPOINTED),
+        *(f"accelerated {method}" for method in mains.ACCELERATED),
         *(f"scripted {method}" for method in mains.SCRIPTED),
     ],
 )

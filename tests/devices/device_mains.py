@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ HOOKED = ("sgd", "bf16-sgd", "signtopk:density=5%", "qsgd:bits=4", "ef-signsgd",
 CHECKPOINTED = ("signtopk:density=5%,every=2", "streaming-diloco:every=1,fragments=3,delay=2,mix=0")
 SCRIPTED = ("signtopk:density=2%,every=4",)
 WRAPPED = ("signtopk:density=5%,every=2", "qsgd:bits=4")
+ACCELERATED = ("signtopk:density=5%,every=2",) if importlib.util.find_spec("accelerate") is not None else ()
 SYNCHRONIZED = ("sgd", "qsgd:bits=4", "signtopk:density=5%,every=2", "diloco:every=2", "gtopk", "ok-topk")
 
 
@@ -186,6 +188,24 @@ def checkpointed(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     return {"parameters": [host(param).clone() for param in model.parameters()], "bytes": num_bytes, "random": found}
 
 
+def accelerated(rank: int, method: str, place: torch.device) -> dict[str, Any]:
+    """Training with Accelerate, which is told to leave models where they are: it knows no pretended device."""
+    from accelerate import Accelerator
+
+    from thinwire.integrations.accelerate import prepare
+
+    accelerator, model = Accelerator(device_placement=False, cpu=True), network(rank).to(place)
+    exchange, prepared, optimizer = prepare(accelerator, method, model, stepper(model, 0.9))
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        accelerator.backward(prepared(batch(rank, step, place)))
+        optimizer.step()
+    exchange.flush()
+    num_bytes = exchange.message_bytes
+    exchange.close()
+    return {"parameters": [host(param).clone() for param in model.parameters()], "bytes": num_bytes}
+
+
 def scripted(rank: int, method: str, place: torch.device) -> dict[str, Any]:
     """The README's script as it stands there; on a device one call is added to one line of it.
 
@@ -219,6 +239,7 @@ def train_all(folder: str, transport: Transport) -> None:
         (wrapped, WRAPPED),
         (checkpointed, CHECKPOINTED),
         (scripted, SCRIPTED),
+        (accelerated, ACCELERATED),
     ):
         for method in methods:
             plain = train(rank, method, torch.device("cpu"))
