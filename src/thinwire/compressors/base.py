@@ -204,8 +204,9 @@ def shrink_factors(omega: Callable[[int], float], segments: Segments) -> Tensor:
     of_size = {size: 1.0 / (1.0 + omega(size)) for size in segments.distinct_sizes()}
     if len(set(of_size.values())) <= 1:
         return torch.tensor(list(of_size.values())[:1] or [1.0], dtype=torch.float32)
-    sizes: list[int] = segments.offsets().diff().tolist()
-    return torch.tensor([of_size.get(size, 1.0) for size in sizes], dtype=torch.float32)
+    # The sizes ascend; what is empty comes before them.
+    numbers = torch.searchsorted(torch.tensor([0, *of_size]), segments.offsets().diff())
+    return torch.tensor([1.0, *of_size.values()], dtype=torch.float32)[numbers]
 
 
 def sparsified(keep: float, values: Traits, *, linear: bool = False) -> Traits:
