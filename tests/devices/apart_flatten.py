@@ -21,7 +21,7 @@ SHAPES: list[list[tuple[int, ...]]] = [
     [(4097,)],
     [(1000,), (24,), (1024,), (3, 5), (1, 1, 1), (2000,)],
     [(3,)] * 500,
-    *([(65,), (length,), (7,)] for length in LONG),
+    *[[(65,), (length,), (7,)] for length in LONG],
 ]
 
 
