@@ -67,7 +67,14 @@ def _select() -> Iterator[Operation]:
 
 def _quantize() -> Iterator[Operation]:
     from thinwire.kernels.bitpack import bits_triton
-    from thinwire.kernels.quantize import bf16_triton, dither_triton, levels_add_triton, signs_add_triton, signs_triton
+    from thinwire.kernels.quantize import (
+        bf16_triton,
+        bins_triton,
+        dither_triton,
+        levels_add_triton,
+        signs_add_triton,
+        signs_triton,
+    )
 
     for ends in CUTS:
         offsets, x, scales = _cut(ends)
@@ -89,6 +96,8 @@ def _quantize() -> Iterator[Operation]:
     for width in (1, 4, 5, 8, 13):
         yield partial(bits_triton.pack, codes, width)
         yield partial(bits_triton.unpack, torch.empty(10_000, dtype=torch.uint8), 5000, width)
+    for width in (2, 3, 8):
+        yield partial(bins_triton.fill_bins, x, 0.1, 0.3, width)
 
 
 def _sparse() -> Iterator[Operation]:

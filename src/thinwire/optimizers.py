@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 
 _EPS = {"muon": 1e-7, "adamw": 1e-8}
@@ -132,4 +131,4 @@ def _torch_muon() -> Any:
 
 
 def _stand_in(ndim: int) -> nn.Parameter:
-    return nn.Parameter(torch.zeros([1] * ndim, dtype=torch.float32, device=CPU))
+    return nn.Parameter(torch.zeros([1] * ndim, dtype=torch.float32, device="cpu"))

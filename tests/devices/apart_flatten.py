@@ -11,6 +11,7 @@ from thinwire.kernels.flat import flatten, flatten_triton, unflatten, unflatten_
 
 kernels = on_device(flatten_triton, unflatten_triton)
 
+LONG_SHAPES: list[list[tuple[int, ...]]] = [[(65,), (length,), (7,)] for length in LONG]
 SHAPES: list[list[tuple[int, ...]]] = [
     [],
     [(0,)],
@@ -21,7 +22,7 @@ SHAPES: list[list[tuple[int, ...]]] = [
     [(4097,)],
     [(1000,), (24,), (1024,), (3, 5), (1, 1, 1), (2000,)],
     [(3,)] * 500,
-    *[[(65,), (length,), (7,)] for length in LONG],
+    *LONG_SHAPES,
 ]
 
 

@@ -116,6 +116,22 @@ def test_many_blocks_take_a_third_level() -> None:
     assert sums.item() == (halves[0] + halves[1]).item()
 
 
+@pytest.mark.parametrize("size", [1, 2, 63, 512, 1024, 1025, 5000, (1 << 20) + 1])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_levels_by_arithmetic_are_those_of_any_segments(count: int, size: int) -> None:
+    for last in {1, size // 2, size - 1, size} - {0}:
+        offsets = torch.tensor([*range(0, count * size, size), (count - 1) * size + last])
+        # With a segment of no entries, no size is common.
+        uneven = torch.cat([offsets, offsets[-1:]])
+        found, listed = (levels_of(each, torch.device("cpu")) for each in (offsets, uneven))
+        assert [level.cut.is_uniform for level in found] == [True] * len(found)
+        assert [level.cut.is_uniform for level in listed] == [False] * len(listed)
+        for one, other in zip(found, listed, strict=True):
+            assert (one.log, one.num_blocks, one.is_last) == (other.log, other.num_blocks, other.is_last)
+            assert one.cut.numel == other.cut.numel
+            assert one.cut.size == int(other.cut.table[0].diff().max())
+
+
 @pytest.mark.parametrize("power", [1, 2])
 def test_of_entries_and_a_residual(power: int) -> None:
     x, residual, offsets = entries(1500, "finite"), entries(1500, "finite").flip(0), torch.tensor([0, 400, 1500])

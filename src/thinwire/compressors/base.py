@@ -205,8 +205,10 @@ def shrink_factors(omega: Callable[[int], float], segments: Segments) -> Tensor:
     of_size = {size: 1.0 / (1.0 + omega(size)) for size in segments.distinct_sizes()}
     if len(set(of_size.values())) <= 1:
         return torch.tensor(list(of_size.values())[:1] or [1.0], dtype=torch.float32, device=CPU)
-    sizes: list[int] = segments.offsets().diff().tolist()
-    return torch.tensor([of_size.get(size, 1.0) for size in sizes], dtype=torch.float32, device=CPU)
+    # The sizes ascend; what is empty comes before them.
+    known = torch.tensor([0, *of_size], dtype=torch.int64, device=CPU)
+    factors = torch.tensor([1.0, *of_size.values()], dtype=torch.float32, device=CPU)
+    return factors[torch.searchsorted(known, segments.offsets().diff())]
 
 
 def sparsified(keep: float, values: Traits, *, linear: bool = False) -> Traits:

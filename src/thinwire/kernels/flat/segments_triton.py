@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from thinwire.arrays import array_of, tensor_of, to_device
+from thinwire.kernels.jit.compiling import kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,20 @@ class Cut:
 
 def common_size(ends: "np.ndarray[Any, Any]") -> int:
     """The size of every segment but the last, which may be shorter; 0 if there is no such size."""
-    sizes = np.diff(ends)
-    if not sizes.size or not 0 < sizes[-1] <= sizes[0] or (sizes[:-1] != sizes[0]).any():
+    return int(_common_size(ends)) if ends.size > 1 else 0
+
+
+@kernel
+def _common_size(ends: Any) -> int:
+    # Compiled: of a few millions of segments numpy's differences would take longer than the device's work.
+    size, num_segments = ends[1] - ends[0], ends.size - 1
+    last = ends[num_segments] - ends[num_segments - 1]
+    if not 0 < last <= size:
         return 0
-    return int(sizes[0])
+    starts, origin, num_wrong = ends[:num_segments], ends[0], 0
+    for j in range(num_segments):
+        num_wrong += starts[j] != origin + j * size
+    return 0 if num_wrong else size
 
 
 def cut_at(offsets: Tensor, device: torch.device) -> Cut:

@@ -17,10 +17,10 @@ from thinwire.kernels.jit.hints import always_inline, prefer_wide_vectors
 from thinwire.kernels.jit.intrinsics import empty
 from thinwire.kernels.jit.threads import run, shares
 
-_CHUNK: Final = 1 << 16
+CHUNK: Final = 1 << 16
 """Entries whose sums are added one after the other; so are then those of all chunks."""
 
-_LANES: Final = 4
+LANES: Final = 4
 """Sums of a bin that take turns within a chunk: an addition that waits for the one before it is slow."""
 
 
@@ -53,11 +53,11 @@ def fill_bins(x: Tensor, centre: float, step: float, width: int) -> tuple[Tensor
         raise ConfigError(f"bins of {width} bits, {step} wide, were asked for; 1 to 8 bits and a width above 0 can be")
     if not x.is_cpu:
         return body_for(fill_bins_torch, x.device)(x, centre, step, width)
-    num_bytes, num_chunks = num_packed_bytes(x.numel(), width), -(-x.numel() // _CHUNK)
+    num_bytes, num_chunks = num_packed_bytes(x.numel(), width), -(-x.numel() // CHUNK)
     words = arrays.empty_array((num_bytes + 3) // 4, np.uint32)
-    counts, sums = np.zeros((num_chunks, _LANES, 1 << width), np.int64), np.zeros((num_chunks, _LANES, 1 << width))
+    counts, sums = np.zeros((num_chunks, LANES, 1 << width), np.int64), np.zeros((num_chunks, LANES, 1 << width))
     shared = (array_of(x), float(centre), float(step), width, words, counts, sums)
-    run(_fill_range, [(*shared, first, last) for first, last in shares(x.numel(), _CHUNK)])
+    run(_fill_range, [(*shared, first, last) for first, last in shares(x.numel(), CHUNK)])
     totals = np.zeros(1 << width)
     _add_rows(sums.reshape(-1, 1 << width), totals)
     return tensor_of(words.view(np.uint8)[:num_bytes]), tensor_of(counts.sum((0, 1))), tensor_of(totals)
@@ -67,14 +67,24 @@ def fill_bins_torch(x: Tensor, centre: float, step: float, width: int) -> tuple[
     """:func:`fill_bins` in torch operations, on any device."""
     num_bins, values = 1 << width, x.to(torch.float64)
     bins = over(values - centre, step).add_(num_bins / 2).round_().clamp_(0, num_bins - 1).nan_to_num_().to(torch.int64)
-    place = torch.arange(x.numel(), dtype=torch.int64, device=x.device)
-    rows = place // _CHUNK * _LANES + place % _LANES
-    num_rows = -(-x.numel() // _CHUNK) * _LANES
-    parts = values.new_zeros(num_rows * num_bins).index_add_(0, rows * num_bins + bins, values)
+    num_chunks, steps = -(-x.numel() // CHUNK), -(-min(x.numel(), CHUNK) // LANES)
+    # A step is an entry of each lane of each chunk: no two are of one sum, which so has one order on every device.
+    rows = torch.arange(num_chunks * LANES, dtype=torch.int64, device=x.device) * num_bins
+    places = [_by_steps(bins, num_chunks, steps) + rows, _by_steps(values, num_chunks, steps)]
+    parts = values.new_zeros(num_chunks * LANES * num_bins)
+    for place, value in zip(*(each.unbind() for each in places), strict=True):
+        parts.index_add_(0, place, value)
     sums = values.new_zeros(num_bins)
-    for row in parts.view(num_rows, num_bins):
+    for row in parts.view(num_chunks * LANES, num_bins):
         sums += row
     return pack_torch(bins, width), torch.bincount(bins, minlength=num_bins), sums
+
+
+def _by_steps(entries: Tensor, num_chunks: int, steps: int) -> Tensor:
+    """``[steps, chunks * lanes]``, zeros after the end."""
+    padded = entries.new_zeros(num_chunks * steps * LANES)
+    padded[: entries.numel()] = entries
+    return padded.view(num_chunks, steps, LANES).transpose(0, 1).reshape(steps, num_chunks * LANES)
 
 
 @kernel
@@ -87,7 +97,7 @@ def _fill_range(
         entries = x[start : min(start + 1024, last)]
         part = bins[: entries.size]
         _place(entries, centre, step, np.float64(1 << width), part)
-        _count(entries, part, counts[start // _CHUNK], sums[start // _CHUNK])
+        _count(entries, part, counts[start // CHUNK], sums[start // CHUNK])
         # 1024 codes of any width are whole words.
         pack_block(part, width, words[start // 32 * width :])
 

@@ -48,24 +48,43 @@ def levels_of(offsets: Tensor, device: torch.device) -> list[Level]:
     """The levels of segments that are not all empty; their tables are copied to the device at once."""
     ends = array_of(offsets)
     size = common_size(ends)
+    return _even_levels(ends, size, device) if size else _uneven_levels(ends, device)
+
+
+def _even_levels(ends: "np.ndarray[Any, Any]", size: int, device: torch.device) -> list[Level]:
+    """By arithmetic: there may be millions of segments. Of each level the last segment may be shorter."""
+    num_segments, numel = ends.size - 1, int(ends[-1])
+    table = torch.empty(1, dtype=torch.int64, device=device)
+    levels: list[Level] = []
+    while not levels or size > 1:
+        log = _log_of(size)
+        cut = Cut(table, num_segments, size, numel)
+        size, last = -(-size >> log), -(-(numel - (num_segments - 1) * size) >> log)
+        numel = (num_segments - 1) * size + last
+        levels.append(Level(cut, log, numel, size == 1))
+    return levels
+
+
+def _uneven_levels(ends: "np.ndarray[Any, Any]", device: torch.device) -> list[Level]:
     rows, shapes = [ends], []
     longest = 0
     while longest != 1:
         sizes = np.diff(rows[-1])
-        longest = int(sizes.max())
-        log = min(_LOG, (longest - 1).bit_length())
-        num_blocks = (sizes + ((1 << log) - 1)) >> log
-        shapes.append((size, int(rows[-1][-1]), log))
+        log = _log_of(int(sizes.max()))
+        num_blocks = -(-sizes >> log)
+        shapes.append((int(rows[-1][-1]), log))
         rows.append(np.concatenate([[0], np.cumsum(num_blocks)]))
-        size = -(-size >> log)
         longest = int(num_blocks.max())
-    table = torch.empty((len(rows), 1), dtype=torch.int64, device=device)
-    if not shapes[0][0]:
-        table = to_device(tensor_of(np.stack(rows)), device)
+    table = to_device(tensor_of(np.stack(rows)), device)
     return [
-        Level(Cut(table[k:], ends.size - 1, size, numel), log, int(rows[k + 1][-1]), k == len(shapes) - 1)
-        for k, (size, numel, log) in enumerate(shapes)
+        Level(Cut(table[k:], ends.size - 1, 0, numel), log, int(rows[k + 1][-1]), k == len(shapes) - 1)
+        for k, (numel, log) in enumerate(shapes)
     ]
+
+
+def _log_of(size: int) -> int:
+    """log2 of a block of a segment of so many entries."""
+    return min(_LOG, (size - 1).bit_length())
 
 
 def sum_segments(
