@@ -1,12 +1,14 @@
 """What processes with sharded models on a device run; a module of its own, so that they can import it by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from device_mains import batch, network, stepper
 from place import DEVICE, host, working
-from pretended_streams import ORDER
+from pretended_streams import ORDER, Event, Stream, current_stream
 from rounding import rounding_otherwise
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -63,6 +65,19 @@ def shards(rank: int, method: str, place: torch.device) -> list[Tensor]:
     return found
 
 
+@contextmanager
+def current_by_default() -> Iterator[None]:
+    """FSDP2 records events on the current stream without naming it, as thinwire has to (``Event.record``)."""
+    record = Event.record
+
+    def recorded(self: Event, stream: Stream | None = None) -> None:
+        record(self, current_stream() if stream is None else stream)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Event, "record", recorded)
+        yield
+
+
 def train_all(folder: str, transport: Transport) -> None:
     """Everything on the CPU, then on the device."""
     torch.set_num_threads(1)
@@ -72,7 +87,7 @@ def train_all(folder: str, transport: Transport) -> None:
     for main, methods in mains:
         for method in methods:
             plain = main(transport.rank, method, torch.device("cpu"))
-            with working(), rounding_otherwise():
+            with working(), rounding_otherwise(), current_by_default():
                 there = main(transport.rank, method, DEVICE)
                 found[f"{main.__name__} {method}"] = [plain, there, list(ORDER.races)]
     torch.save(found, Path(folder, f"rank-{transport.rank}.pt"))
