@@ -22,9 +22,12 @@ def _flat() -> Iterator[Operation]:
 
     tensors, x = [torch.empty(2000), torch.empty(3000)], torch.empty(5000)
     yield partial(finite_triton.first_nonfinite, x)
-    yield partial(flatten_triton.flatten_unread, tensors, x)
-    yield partial(flatten_triton.flatten_unread, tensors, x, x)
-    yield partial(unflatten_triton.unflatten, x, tensors)
+    short = [tensor.bfloat16() for tensor in tensors]
+    for each in (tensors, short, [tensors[0], short[1]]):
+        yield partial(flatten_triton.flatten_unread, each, x)
+        yield partial(flatten_triton.flatten_unread, each, x, x)
+        yield partial(unflatten_triton.unflatten, x, each)
+    yield partial(flatten_triton.flatten_unread, [tensor.half() for tensor in tensors], x)
     yield partial(unflatten_triton.unflatten_sparse, torch.arange(100), torch.empty(100), tensors)
 
 

@@ -2,28 +2,24 @@
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from thinwire.arrays import to_device
-from thinwire.kernels.flat.flatten_triton import addresses_of, table_of
+from thinwire.kernels.flat.flatten_triton import FLOAT, MIXED, format_of, pieces_at, table_of
 from thinwire.kernels.flat.order_triton import first_disorder
 from thinwire.kernels.flat.segments_triton import search_each
-from thinwire.kernels.flat.unflatten import unflatten_torch
 from thinwire.kernels.jit.launches import BLOCK, Argument, launch
 
 
 def unflatten(x: Tensor, tensors: Sequence[Tensor]) -> None:
-    """See :func:`thinwire.kernels.flat.unflatten.unflatten_torch`; one pass, one launch for all tensors of f32."""
-    if any(tensor.dtype != torch.float32 for tensor in tensors):
-        unflatten_torch(x, tensors)
-        return
+    """See :func:`thinwire.kernels.flat.unflatten.unflatten_torch`; one pass, one launch for all tensors."""
     targets = [tensor for tensor in tensors if tensor.numel()]
     if targets:
-        table = table_of(targets, x.device)
-        launch(_unflatten, triton.cdiv(x.numel(), BLOCK), [table, len(targets), x.numel(), x], {"BLOCK": BLOCK})
+        arguments: list[Argument] = [table_of(targets, x.device), len(targets), x.numel(), x]
+        constants = {"FORMAT": format_of(targets), "BLOCK": BLOCK}
+        launch(_unflatten, triton.cdiv(x.numel(), BLOCK), arguments, constants)
 
 
 def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor]) -> None:
@@ -44,11 +40,32 @@ def unflatten_sparse(indices: Tensor, values: Tensor, tensors: Sequence[Tensor])
 
 
 @triton.jit
-def _unflatten(table: tl.tensor, num_tensors: tl.tensor, numel: tl.tensor, x: tl.tensor, BLOCK: tl.constexpr) -> None:
+def narrowed(x: tl.tensor) -> tl.tensor:
+    """Numbers rounded to the nearest of bf16, ties to even, as int16."""
+    word = x.to(tl.uint32, bitcast=True)
+    rounded = (word + 0x7FFF + ((word >> 16) & 1)) >> 16
+    # Rounding would carry a NaN's bits into those of another number.
+    is_nan = (word & 0x7FFFFFFF) > 0x7F800000
+    return tl.where(is_nan, (word >> 16) | 64, rounded).to(tl.uint16).to(tl.int16, bitcast=True)
+
+
+@triton.jit
+def _unflatten(
+    table: tl.tensor, num_tensors: tl.tensor, numel: tl.tensor, x: tl.tensor, FORMAT: tl.constexpr, BLOCK: tl.constexpr
+) -> None:
+    """Onto tensors of f32 and of bf16."""
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = places < numel
     entries = tl.load(x + places, mask=inside, other=0.0)
-    tl.store(addresses_of(table, num_tensors, numel, BLOCK), entries, mask=inside)
+    begins, within, formats = pieces_at(table, num_tensors, numel, BLOCK)
+    if FORMAT != MIXED:
+        formats = tl.full((BLOCK,), FORMAT, tl.int64)
+    if FORMAT != FLOAT:
+        halves = begins.to(tl.pointer_type(tl.int16)) + within
+        tl.store(halves, narrowed(entries), mask=inside & (formats != FLOAT))
+    if (FORMAT == FLOAT) | (FORMAT == MIXED):
+        targets = begins.to(tl.pointer_type(tl.float32)) + within
+        tl.store(targets, entries, mask=inside & (formats == FLOAT))
 
 
 @triton.jit
@@ -58,8 +75,8 @@ def _clear(
 ) -> None:  # fmt: skip
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = places < tl.where(tl.load(disorder) == count, numel, 0)
-    zeros = tl.zeros([BLOCK], tl.float32)
-    tl.store(addresses_of(table, num_tensors, numel, BLOCK), zeros, mask=inside)
+    begins, within, _ = pieces_at(table, num_tensors, numel, BLOCK)
+    tl.store(begins.to(tl.pointer_type(tl.float32)) + within, tl.zeros([BLOCK], tl.float32), mask=inside)
 
 
 @triton.jit
