@@ -36,17 +36,22 @@ def rows_of(checkout: Path, options: list[str], number: int) -> dict[str, float]
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    usage = "%(prog)s [--rounds N] BEFORE -- OPTIONS OF THINWIRE BENCH"
+    parser = argparse.ArgumentParser(
+        usage=usage, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("before", type=Path, help="a checkout of the other version")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("options", nargs="*", help="of thinwire bench, after --")
-    args = parser.parse_args()
+    own, options = sys.argv[1:], []
+    if "--" in own:
+        own, options = own[: own.index("--")], own[own.index("--") + 1 :]
+    args = parser.parse_args(own)
     before: list[dict[str, float]] = []
     now: list[dict[str, float]] = []
     for turn in range(args.rounds):
         # Who begins changes: the first finds a cooler processor.
         for found, checkout in ((before, args.before.resolve()), (now, HERE))[:: -1 if turn % 2 else 1]:
-            found.append(rows_of(checkout, args.options, turn + 1))
+            found.append(rows_of(checkout, options, turn + 1))
     print(f"{'row':60} {'before':>7} {'now':>7} {'now / before':>13}")
     for row in now[0]:
         if all(row in each for each in before):
