@@ -1,8 +1,10 @@
 """Triton's Hadamard transform, in its interpreter, against the loops on the CPU and the twin in torch."""
 
+import math
+
 import pytest
 import torch
-from bits import LONG, on_device
+from bits import LONG, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.transform import hadamard, hadamard_triton
@@ -30,6 +32,22 @@ def test_rotated(numel: int, block: int | None, inverse: bool) -> None:
     assert equal(found, hadamard.hadamard_rotate(x, key, rounds, inverse=inverse, block=block))
     assert equal(found, hadamard.hadamard_rotate_torch(x, key, rounds, inverse=inverse, block=block))
     assert equal(x, entries(numel))
+
+
+# The interpreter calculates by numpy, which warns of inf - inf.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("block", [None, 64, 4096])
+@pytest.mark.parametrize("numel", [1, 65, 4097, 12_365])
+def test_what_is_not_finite(numel: int, block: int | None, inverse: bool) -> None:
+    for places in ([0], [numel // 2], [numel - 1, numel // 3]):
+        for strange in (math.nan, -math.inf):
+            x = entries(numel)
+            x[places] = strange
+            found = kernels.hadamard_rotate(x, 7, inverse=inverse, block=block)
+            assert same_bits(found, hadamard.hadamard_rotate(x, 7, inverse=inverse, block=block))
+            assert same_bits(found, hadamard.hadamard_rotate_torch(x, 7, inverse=inverse, block=block))
+            assert not bool(found.isfinite().all())
 
 
 @pytest.mark.parametrize("inverse", [False, True])

@@ -45,7 +45,9 @@ def material(ends: list[int], width: int, kind: str) -> tuple[Tensor, Tensor, Te
     if kind == "strange":
         units[::2] = 1e-42
         units[1::3] = math.inf
+        units[2::4] = math.nan
         out[2::5] = -math.inf
+        out[3::7] = math.nan
     return pack(codes, width), units, out
 
 

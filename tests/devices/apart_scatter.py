@@ -18,7 +18,7 @@ SIZES = [(0, 0), (0, 5), (1, 1), (1, 4097), (63, 64), (64, 64), (65, 4097), (150
 SIZES += [(length // 100, length) for length in LONG]
 
 INFINITE = 1
-"""The seed of numbers that have inf among them: of both addends, numpy would warn of their difference."""
+"""The seed of numbers that have inf among them: of both addends, numpy would warn of their difference. All have NaN."""
 
 
 def places(count: int, numel: int) -> Tensor:
@@ -29,6 +29,7 @@ def places(count: int, numel: int) -> Tensor:
 def entries(numel: int, seed: int) -> Tensor:
     x = torch.randn(numel, generator=torch.Generator().manual_seed(seed + numel))
     x[::7], x[1::7], x[2::11], x[3::11] = 0.0, -0.0, 1e-42, -2.5
+    x[5::89] = math.nan
     if seed == INFINITE:
         x[4::97] = math.inf
     return x
