@@ -62,7 +62,7 @@ def store_packed(
             up = tl.minimum(tl.maximum(shifts, 0), 63).to(tl.uint64)[None, :]
             down = tl.minimum(tl.maximum(-shifts, 0), 63).to(tl.uint64)[None, :]
             number = tl.sum(tl.where((shifts < 64)[None, :], (eights << up) >> down, 0), 1)
-            for byte in tl.static_range(8 if WIDTH >= 8 * piece + 8 else WIDTH - 8 * piece):
+            for byte in tl.static_range(8 if 8 * piece + 8 <= WIDTH else WIDTH - 8 * piece):
                 places = begins + (8 * piece + byte)
                 tl.store(target + places, (number >> (8 * byte)).to(tl.uint8), mask=places < num_bytes)
 
