@@ -35,9 +35,12 @@ test: $(INSTALLED)
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -k "not law_of_the_mean and not law_of_the_error" $(QUICK)
 
+# Kernels are compiled there, and launches are not waited for. Warnings of versions other than ours are no errors. Left
+# out is what watches kernels in the interpreter.
 test-gpu: $(INSTALLED)
-	$(BIN)/python -m pytest tests/devices/apart_repeats.py tests/devices/apart_methods.py tests/devices/apart_compressors.py \
-	  tests/devices/apart_processes.py
+	env -u TRITON_INTERPRET -u CUDA_LAUNCH_BLOCKING PYTHONPATH=$(CURDIR)/src $(BIN)/python -m pytest -n 8 --dist loadfile \
+	  --no-loadscope-reorder --durations 30 -W default \
+	  $(filter-out %/apart_path.py,$(wildcard tests/devices/apart_*.py))
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

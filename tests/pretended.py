@@ -175,6 +175,8 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     written = [args[place] if place < len(args) else kwargs.get(called) for place, called in facts.written]
     if of_device and name not in MIXED:
         _refuse_mixed(name, leaves)
+    if _brings_and_blocks(name, args, kwargs, makes):
+        _host_waits(f"{name} from the host")
     if of_device and not facts.views:
         targets = [each.inner for each in _leaves(written) if isinstance(each, Pretended)]
         sources = [each.inner for each in leaves if isinstance(each, Pretended)]
@@ -201,6 +203,15 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
                 ORDER.forget(each)
                 ORDER.touch(name, current_stream().number, [], [each])
     return _outer(result)
+
+
+def _brings_and_blocks(name: str, args: Any, kwargs: Any, makes: bool) -> bool:
+    """Whether the host's entries are copied to the device, and the host waits for what the stream was given before."""
+    if name == "_to_copy":
+        return makes and not isinstance(args[0], Pretended) and args[0].numel() and not kwargs.get("non_blocking")
+    if name != "copy_" or not isinstance(args[0], Pretended) or isinstance(args[1], Pretended):
+        return False
+    return not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[Any]:

@@ -125,10 +125,10 @@ class Event:
     def __init__(self, *, blocking: bool = False) -> None:
         self.seen: dict[int, int] = {}
 
-    def record(self, stream: Stream | None = None) -> None:
-        chosen = stream or current_stream()
-        ORDER.log.append(f"stream {chosen.number} records an event")
-        self.seen = chosen.seen()
+    def record(self, stream: Stream) -> None:
+        """The stream must be named: else it is the current one of the thread's device, not the tensors'."""
+        ORDER.log.append(f"stream {stream.number} records an event")
+        self.seen = stream.seen()
 
     def wait(self, stream: Stream | None = None) -> None:
         (stream or current_stream()).wait_event(self)

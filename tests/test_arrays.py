@@ -1,15 +1,18 @@
 """Memory is used again, and never while anything still refers to it."""
 
+import ast
 import gc
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import thinwire
 from thinwire.arrays import CPU, Pool, array_of, copy_of, empty_array, zeros
 
 F32 = np.dtype(np.float32)
@@ -126,3 +129,17 @@ def test_a_forked_process_has_memory_of_its_own() -> None:
     os.close(read)
     os.waitpid(child, 0)
     assert not mine.any()
+
+
+SOURCES = sorted(Path(thinwire.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_nothing_is_copied_to_a_tensors_device_while_the_host_waits(path: Path) -> None:
+    """``x.to(other.device)`` waits for all that the device was given before; ``arrays.to_device`` does not."""
+    if path.name == "arrays.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "to":
+            plain = [each for each in node.args[:1] if isinstance(each, ast.Attribute) and each.attr == "device"]
+            assert not plain, f"line {node.lineno}: use thinwire.arrays.to_device"

@@ -1,4 +1,4 @@
-"""Whatever type torch makes tensors of by default, every tensor of thinwire has its own."""
+"""Whatever type torch makes tensors of by default, and wherever: thinwire names the type and the place of its own."""
 
 import ast
 import copy
@@ -30,6 +30,7 @@ def test_every_tensor_that_is_made_has_its_type_named(path: Path) -> None:
         if isinstance(owner, ast.Name) and owner.id == "torch" and node.func.attr in MAKERS:
             names = [keyword.arg for keyword in node.keywords]
             assert "dtype" in names, f"line {node.lineno}: torch.{node.func.attr} without dtype"
+            assert "device" in names, f"line {node.lineno}: torch.{node.func.attr} without device"
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -42,7 +43,7 @@ def default(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
 def gradients_in_f32(model: nn.Module, rank: int, step: int) -> None:
     generator = torch.Generator().manual_seed(1000 * rank + step)
     for parameter in model.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def trained(name: str, start: nn.Module) -> list[bytes]:
@@ -60,3 +61,16 @@ def test_every_method_trains_as_it_does_by_default(
     found = trained(name, start)
     torch.set_default_dtype(torch.float32)
     assert found == trained(name, start)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_method_trains_where_its_model_lies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the script makes its tensors somewhere else."""
+    monkeypatch.setattr(method_cases, "backward", gradients_in_f32)
+    start = small_model()
+    found = trained(name, start)
+    torch.set_default_device("meta")
+    try:
+        assert trained(name, start) == found
+    finally:
+        torch.set_default_device(None)

@@ -79,10 +79,10 @@ class Segments:
 
 def _make_offsets(segments: Segments) -> Tensor:
     if segments.sizes is not None:
-        ends = torch.tensor(segments.sizes, dtype=torch.int64).cumsum(0)
-        return torch.cat([torch.zeros(1, dtype=torch.int64), ends])
-    starts = torch.arange(0, segments.numel, segments.length, dtype=torch.int64)
-    return torch.cat([starts, torch.tensor([segments.numel], dtype=torch.int64)])
+        ends = torch.tensor(segments.sizes, dtype=torch.int64, device=CPU).cumsum(0)
+        return torch.cat([torch.zeros(1, dtype=torch.int64, device=CPU), ends])
+    starts = torch.arange(0, segments.numel, segments.length, dtype=torch.int64, device=CPU)
+    return torch.cat([starts, torch.tensor([segments.numel], dtype=torch.int64, device=CPU)])
 
 
 def _num_bytes(segments: Segments, offsets: Tensor) -> int:

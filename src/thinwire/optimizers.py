@@ -131,4 +131,4 @@ def _torch_muon() -> Any:
 
 
 def _stand_in(ndim: int) -> nn.Parameter:
-    return nn.Parameter(torch.zeros([1] * ndim, dtype=torch.float32))
+    return nn.Parameter(torch.zeros([1] * ndim, dtype=torch.float32, device="cpu"))

@@ -1,13 +1,17 @@
 """What goes from a device to the host: under way together, and waited for once."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thinwire.arrays import has_streams
+from thinwire.arrays import CPU, has_streams
+
+_GROUP_NUM_BYTES = 1 << 26
+"""From how many bytes on no more tensors are added to those that are on the host at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,13 +47,43 @@ def stage(tensors: Sequence[Tensor]) -> Staged:
     if not has_streams(device):
         return Staged([tensor.cpu() for tensor in tensors], None)
     copies = [tensor if tensor.is_cpu else _started(tensor) for tensor in tensors]
-    event = torch.get_device_module(device).Event()
-    event.record()
+    module = torch.get_device_module(device)
+    event = module.Event()
+    event.record(module.current_stream(device))  # this thread's current device may be another
     return Staged(copies, event)
 
 
+def in_groups(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Tensors that go to the host together: a model need not have room there, nor each tensor a latency of its own.
+
+    Example:
+        >>> [len(group) for group in in_groups([torch.ones(2), torch.ones(3)])]
+        [2]
+    """
+    groups: list[list[Tensor]] = [[]]
+    num_bytes = 0
+    for tensor in tensors:
+        if num_bytes >= _GROUP_NUM_BYTES:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(tensor)
+        num_bytes += tensor.nbytes
+    return groups
+
+
+def each_on_host(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Each tensor's values on the host, contiguous, in turn; those that are there already are not copied for it.
+
+    Example:
+        >>> [found.tolist() for found in each_on_host([torch.ones(2, 2).T, torch.zeros(1)])]
+        [[[1.0, 1.0], [1.0, 1.0]], [0.0]]
+    """
+    staged = (stage([tensor.detach().contiguous() for tensor in group]).wait() for group in in_groups(tensors))
+    return itertools.chain.from_iterable(staged)
+
+
 def _started(tensor: Tensor) -> Tensor:
-    room = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    room = torch.empty(tensor.shape, dtype=tensor.dtype, device=CPU, pin_memory=True)
     return room.copy_(tensor, non_blocking=True)
 
 
@@ -61,6 +95,16 @@ def finish(device: torch.device) -> None:
     """
     if has_streams(device):
         torch.get_device_module(device).synchronize(device)
+
+
+def catch_up(device: torch.device) -> None:
+    """As :func:`finish`, for what this thread's stream was given alone.
+
+    Example:
+        >>> catch_up(torch.device("cpu"))
+    """
+    if has_streams(device):
+        torch.get_device_module(device).current_stream(device).synchronize()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from bits import same_bits
+from bits import LONG, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.quantize import bins, bins_triton
+
+kernels = on_device(bins_triton)
 
 # The interpreter calculates by numpy, which warns of what is not finite.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -30,7 +32,7 @@ def test_bins_of_one_chunk(numel: int, kind: str, width: int) -> None:
     x = entries(numel, kind)
     # Halves of the second step are ties; the last puts all but zeros at the ends.
     for centre, step in ((0.1, 0.3), (-0.25, 1.0), (0.0, 1e-300)):
-        found = bins_triton.fill_bins(x, centre, step, width)
+        found = kernels.fill_bins(x, centre, step, width)
         for body in (bins.fill_bins, bins.fill_bins_torch):
             assert all(map(same_bits, found, body(x, centre, step, width)))
 
@@ -40,10 +42,16 @@ def test_bins_of_several_chunks(monkeypatch: pytest.MonkeyPatch, numel: int) -> 
     """Shorter ones than there are, which the loops on the CPU have compiled in: the twin alone has them, too."""
     monkeypatch.setattr(bins, "CHUNK", 256)
     x = entries(numel)
-    assert all(map(same_bits, bins_triton.fill_bins(x, 0.1, 0.3, 2), bins.fill_bins_torch(x, 0.1, 0.3, 2)))
+    assert all(map(same_bits, kernels.fill_bins(x, 0.1, 0.3, 2), bins.fill_bins_torch(x, 0.1, 0.3, 2)))
 
 
 def test_a_vector_with_gaps() -> None:
     x = entries(1000)
-    found = bins_triton.fill_bins(x[::2], 0.1, 0.3, 3)
+    found = kernels.fill_bins(x[::2], 0.1, 0.3, 3)
     assert all(map(same_bits, found, bins.fill_bins(x[::2].contiguous(), 0.1, 0.3, 3)))
+
+
+@pytest.mark.parametrize("numel", LONG)
+def test_long_ones(numel: int) -> None:
+    x = entries(numel)
+    assert all(map(same_bits, kernels.fill_bins(x, 0.1, 0.3, 2), bins.fill_bins(x, 0.1, 0.3, 2)))

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from bits import same_bits
+from bits import LONG, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.quantize import dither, dither_triton
+
+kernels = on_device(dither_triton)
 
 # The interpreter calculates by numpy, which warns of NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -51,7 +53,7 @@ def test_levels_and_scales(norm: dither.Norm, kind: str) -> None:
     for turn, ends in enumerate(CUTS):
         x, offsets, num_levels = entries(ends[-1], kind, 0), torch.tensor(ends), LEVELS[turn % len(LEVELS)]
         shrink, key = factors(ends, ("none", "one", "each")[turn % 3]), 2**63 + turn
-        codes, scales = dither_triton.quantize(x, offsets, num_levels, norm, key, shrink)
+        codes, scales = kernels.quantize(x, offsets, num_levels, norm, key, shrink)
         for body in (dither.quantize, dither.quantize_torch):
             expected = body(x, offsets, num_levels, norm, key, shrink)
             assert torch.equal(codes, expected[0])
@@ -67,7 +69,7 @@ def test_what_is_left_is_remembered(norm: dither.Norm, decay: float, place: str)
         offsets, num_levels = torch.tensor(ends), LEVELS[(turn + 3) % len(LEVELS)]
         shrink, key = factors(ends, ("none", "one", "each")[turn % 3]), turn
         found = []
-        for body in (dither_triton.accumulate_quantize, dither.accumulate_quantize, dither.accumulate_quantize_torch):
+        for body in (kernels.accumulate_quantize, dither.accumulate_quantize, dither.accumulate_quantize_torch):
             x, residual = entries(ends[-1], kind, 1), entries(ends[-1], kind, 2)
             residual[3::13] = -x[3::13]
             out = {"apart": torch.full_like(x, 7.0), "x": x, "residual": residual}[place]
@@ -87,13 +89,25 @@ def test_all_bits_of_the_random_numbers_count(num_levels: int) -> None:
     x[::512] = 1.0
     offsets = torch.tensor([0, 512, 1024, 1536, 2048])
     for cut in (offsets, torch.tensor([0, 2048])):
-        codes, _ = dither_triton.quantize(x, cut, num_levels, "max", 9)
+        codes, _ = kernels.quantize(x, cut, num_levels, "max", 9)
         assert torch.equal(codes, dither.quantize(x, cut, num_levels, "max", 9)[0])
 
 
 def test_vectors_that_are_not_contiguous() -> None:
     x, offsets = entries(1000, "usual", 4)[::2], torch.tensor([0, 256, 500])
     for one, other in zip(
-        dither_triton.quantize(x, offsets, 5, "l2", 1), dither.quantize(x, offsets, 5, "l2", 1), strict=True
+        kernels.quantize(x, offsets, 5, "l2", 1), dither.quantize(x, offsets, 5, "l2", 1), strict=True
     ):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("norm", ["l2", "max"])
+@pytest.mark.parametrize("length", LONG)
+def test_long_ones(length: int, norm: dither.Norm) -> None:
+    x = entries(length, "usual", 5)
+    for ends in ([0, length], [*range(0, length, 512), length]):
+        offsets = torch.tensor(ends)
+        codes, scales = kernels.quantize(x, offsets, 7, norm, 3)
+        expected = dither.quantize(x, offsets, 7, norm, 3)
+        assert torch.equal(codes, expected[0])
+        assert same_bits(scales, expected[1])

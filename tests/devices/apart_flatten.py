@@ -5,11 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from bits import same_bits
+from bits import LONG, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.flat import flatten, flatten_triton, unflatten, unflatten_triton
 
+kernels = on_device(flatten_triton, unflatten_triton)
+
+LONG_SHAPES: list[list[tuple[int, ...]]] = [[(65,), (length,), (7,)] for length in LONG]
 SHAPES: list[list[tuple[int, ...]]] = [
     [],
     [(0,)],
@@ -20,6 +23,7 @@ SHAPES: list[list[tuple[int, ...]]] = [
     [(4097,)],
     [(1000,), (24,), (1024,), (3, 5), (1, 1, 1), (2000,)],
     [(3,)] * 500,
+    *LONG_SHAPES,
 ]
 
 
@@ -48,7 +52,7 @@ def test_flattened(shapes: list[tuple[int, ...]], bad: float | None, subtracts: 
             place -= tensor.numel()
     minuend = torch.randn(numel, generator=torch.Generator().manual_seed(5)) if subtracts else None
     outs = [torch.full((numel,), 3.0) for _ in range(3)]
-    first = flatten_triton.flatten_unread(tensors, outs[0], minuend)
+    first = kernels.flatten_unread(tensors, outs[0], minuend)
     assert torch.equal(first, flatten.flatten_unread(tensors, outs[1], minuend))
     assert first.item() == min(places, default=numel)
     assert flatten.flatten_finite(tensors, outs[2], minuend) == (not places)
@@ -61,7 +65,7 @@ def test_back_onto_tensors(shapes: list[tuple[int, ...]]) -> None:
     numel = sum(map(math.prod, shapes))
     x = torch.cat([torch.zeros(0), *(tensor.view(-1) for tensor in tensors_of(shapes, 1))])
     results = [tensors_of(shapes, 2) for _ in range(3)]
-    bodies = (unflatten_triton.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
+    bodies = (kernels.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
     for body, tensors in zip(bodies, results, strict=True):
         body(x, tensors)
     assert all(map(same_bits, results[0], results[1]))
@@ -71,7 +75,7 @@ def test_back_onto_tensors(shapes: list[tuple[int, ...]]) -> None:
         values = torch.randn(count, generator=torch.Generator().manual_seed(count))
         results = [tensors_of(shapes, 3) for _ in range(3)]
         puts = (
-            unflatten_triton.unflatten_sparse,
+            kernels.unflatten_sparse,
             unflatten.unflatten_sparse,
             unflatten.unflatten_sparse_torch,
         )
@@ -112,7 +116,7 @@ def test_of_16_bits(kinds: list[torch.dtype], subtracts: bool) -> None:
     numel = sum(tensor.numel() for tensor in tensors)
     minuend = torch.randn(numel, generator=torch.Generator().manual_seed(5)) if subtracts else None
     outs = [torch.full((numel,), 3.0) for _ in range(3)]
-    first = flatten_triton.flatten_unread(tensors, outs[0], minuend)
+    first = kernels.flatten_unread(tensors, outs[0], minuend)
     assert torch.equal(first, flatten.flatten_unread(tensors, outs[1], minuend))
     flatten.flatten_finite(tensors, outs[2], minuend)
     assert same_bits(outs[0], outs[1])
@@ -130,7 +134,7 @@ def test_back_onto_16_bits(kinds: list[torch.dtype]) -> None:
     bits[2::50], bits[3::50], bits[4::50] = 0x7F7FFFFF, 0x7F800001, -0x800000
     x = bits.view(torch.float32)[: 1500 * len(kinds)]
     results = [[torch.ones(1500, dtype=kind) for kind in kinds] for _ in range(3)]
-    bodies = (unflatten_triton.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
+    bodies = (kernels.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
     for body, tensors in zip(bodies, results, strict=True):
         body(x, tensors)
     for one, loops, torchs in zip(*results, strict=True):
@@ -142,5 +146,5 @@ def test_back_onto_16_bits(kinds: list[torch.dtype]) -> None:
 @pytest.mark.parametrize("wrong", [[1, 1], [5, 4], [-1, 2], [3, 9]])
 def test_what_is_out_of_order_writes_nothing(wrong: list[int]) -> None:
     tensors = [torch.ones(4), torch.ones(1, 5)]
-    unflatten_triton.unflatten_sparse(torch.tensor(wrong), torch.zeros(2), tensors)
+    kernels.unflatten_sparse(torch.tensor(wrong), torch.zeros(2), tensors)
     assert all(bool((tensor == 1).all()) for tensor in tensors)

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from bits import same_bits
+from bits import LONG, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.transform import hadamard, hadamard_triton
+
+kernels = on_device(hadamard_triton)
 
 
 def entries(numel: int) -> Tensor:
@@ -22,11 +24,11 @@ def equal(one: Tensor, other: Tensor) -> bool:
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("block", [None, 1, 64, 4096])
-@pytest.mark.parametrize("numel", [0, 1, 63, 64, 65, 4096, 4097, 12_365])
+@pytest.mark.parametrize("numel", [0, 1, 63, 64, 65, 4096, 4097, 12_365, *LONG])
 def test_rotated(numel: int, block: int | None, inverse: bool) -> None:
     x = entries(numel)
     key, rounds = (2**64 - 5, 2) if block is None else (7, 1)
-    found = hadamard_triton.hadamard_rotate(x, key, rounds, inverse=inverse, block=block)
+    found = kernels.hadamard_rotate(x, key, rounds, inverse=inverse, block=block)
     assert equal(found, hadamard.hadamard_rotate(x, key, rounds, inverse=inverse, block=block))
     assert equal(found, hadamard.hadamard_rotate_torch(x, key, rounds, inverse=inverse, block=block))
     assert equal(x, entries(numel))
@@ -42,7 +44,7 @@ def test_what_is_not_finite(numel: int, block: int | None, inverse: bool) -> Non
         for strange in (math.nan, -math.inf):
             x = entries(numel)
             x[places] = strange
-            found = hadamard_triton.hadamard_rotate(x, 7, inverse=inverse, block=block)
+            found = kernels.hadamard_rotate(x, 7, inverse=inverse, block=block)
             assert same_bits(found, hadamard.hadamard_rotate(x, 7, inverse=inverse, block=block))
             assert same_bits(found, hadamard.hadamard_rotate_torch(x, 7, inverse=inverse, block=block))
             assert not bool(found.isfinite().all())
@@ -53,6 +55,6 @@ def test_what_is_not_finite(numel: int, block: int | None, inverse: bool) -> Non
 def test_passes_over_rows(numel: int, block: int | None, inverse: bool) -> None:
     """By tiles of 256 entries, so that a short vector takes two or three passes."""
     x = entries(numel)
-    found = hadamard_triton.rotate_by_tiles(x, 11, 1, inverse, block, 8)
+    found = kernels.rotate_by_tiles(x, 11, 1, inverse, block, 8)
     assert equal(found, hadamard.hadamard_rotate(x, 11, inverse=inverse, block=block))
     assert equal(found, hadamard.hadamard_rotate_torch(x, 11, inverse=inverse, block=block))

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
-from bits import same_bits
+from bits import LONG, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.bitpack.bits import pack
 from thinwire.kernels.quantize import levels_add, levels_add_triton
+
+kernels = on_device(levels_add_triton)
 
 # The interpreter calculates by numpy, which warns of NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -58,14 +60,27 @@ def test_levels_are_added_and_written(width: int, num_levels: int, kind: str) ->
         offsets = torch.tensor(ends)
         for factor in (1.0, -1.0, 1 / 3) if width == 4 else (1 / 3,):
             found, loops, torchs = out.clone(), out.clone(), out.clone()
-            levels_add_triton.add_levels(packed, width, num_levels, units, offsets, found, factor)
+            kernels.add_levels(packed, width, num_levels, units, offsets, found, factor)
             levels_add.add_levels(packed, width, num_levels, units, offsets, loops, factor)
             levels_add.add_levels_torch(packed, width, num_levels, units, offsets, torchs, factor)
             assert same_bits(found, loops)
             assert same_bits(found, torchs)
         found, loops, torchs = out.clone(), out.clone(), out.clone()
-        levels_add_triton.write_levels(packed, width, num_levels, units, offsets, found)
+        kernels.write_levels(packed, width, num_levels, units, offsets, found)
         levels_add.write_levels(packed, width, num_levels, units, offsets, loops)
         levels_add.write_levels_torch(packed, width, num_levels, units, offsets, torchs)
         assert same_bits(found, loops)
         assert same_bits(found, torchs)
+
+
+@pytest.mark.parametrize("length", LONG)
+def test_long_ones(length: int) -> None:
+    ends = [*range(0, length, 512), length]
+    packed, units, out = material(ends, 4, "usual")
+    found, loops, offsets = out.clone(), out.clone(), torch.tensor(ends)
+    kernels.add_levels(packed, 4, 7, units, offsets, found, 1 / 3)
+    levels_add.add_levels(packed, 4, 7, units, offsets, loops, 1 / 3)
+    assert same_bits(found, loops)
+    kernels.write_levels(packed, 4, 7, units, offsets, found)
+    levels_add.write_levels(packed, 4, 7, units, offsets, loops)
+    assert same_bits(found, loops)

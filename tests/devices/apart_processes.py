@@ -28,7 +28,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     [
         *(f"hooked {method}" for method in mains.HOOKED),
         *(f"synchronized {method}" for method in mains.SYNCHRONIZED),
+        *(f"wrapped {method}" for method in mains.WRAPPED),
         *(f"checkpointed {method}" for method in mains.CHECKPOINTED),
+        *(f"accelerated {method}" for method in mains.ACCELERATED),
         *(f"scripted {method}" for method in mains.SCRIPTED),
     ],
 )
@@ -42,6 +44,23 @@ def test_a_device_has_the_bits_of_the_cpu(found: list[dict[str, Any]], name: str
         assert all(torch.equal(plain["state"][each], pretended["state"][each]) for each in plain.get("state", {}))
 
 
+@pytest.mark.parametrize(
+    "name", [*(f"hooked {method}" for method in mains.HOOKED), *(f"wrapped {method}" for method in mains.WRAPPED)]
+)
+def test_layers_are_reported_as_on_the_cpu(found: list[dict[str, Any]], name: str) -> None:
+    """But for the last bits of norms, which a device adds up in its own order."""
+    for rank in range(SIZE):
+        plain, pretended, _ = found[rank][name]
+        assert plain["report"]
+        assert len(plain["report"]) == len(pretended["report"])
+        for one, other in zip(plain["report"], pretended["report"], strict=True):
+            assert one.keys() == other.keys()
+            for what, number in one.items():
+                is_rounded = isinstance(number, float)
+                assert other[what] == (pytest.approx(number, rel=1e-9, abs=1e-9) if is_rounded else number)
+
+
+@pytest.mark.skipif(IS_CUDA, reason="what a real device is waited for is not noted")
 @pytest.mark.parametrize("method", ONE_WAIT)
 def test_a_bucket_is_waited_for_once_on_its_way_out(found: list[dict[str, Any]], method: str) -> None:
     """And once on its way in, to know that the mean is finite; nothing else is waited for in a backward pass."""
@@ -67,7 +86,6 @@ def test_buckets_are_exchanged_on_a_stream_of_their_own(found: list[dict[str, An
     assert all(first < second < third for first, second, third in zip(handed, taken, given, strict=True))
 
 
-@pytest.mark.skipif(IS_CUDA, reason="there is no other generator to be seen")
 @pytest.mark.parametrize("method", mains.CHECKPOINTED)
 def test_the_generator_of_the_device_goes_on(found: list[dict[str, Any]], method: str) -> None:
     random = found[0][f"checkpointed {method}"][1]["random"]

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from bits import LONG, on_device
 from torch import Tensor
 
 from thinwire.errors import ConfigError
 from thinwire.kernels.sparse import scatter, scatter_signs, scatter_signs_triton, scatter_triton
 
+kernels = on_device(scatter_triton, scatter_signs_triton)
+
 SIZES = [(0, 0), (0, 5), (1, 1), (1, 4097), (63, 64), (64, 64), (65, 4097), (1500, 4097), (4097, 4097)]
+SIZES += [(length // 100, length) for length in LONG]
 
 INFINITE = 1
 """The seed of numbers that have inf among them: of both addends, numpy would warn of their difference. All have NaN."""
@@ -43,9 +47,9 @@ def same_bits(bodies: tuple[Any, ...], numel: int, call: Callable[[Any, Tensor],
 @pytest.mark.parametrize(("count", "numel"), SIZES)
 def test_values(count: int, numel: int, factor: float) -> None:
     indices, values = places(count, numel), entries(count, INFINITE)
-    adds = (scatter_triton.scatter_add, scatter.scatter_add, scatter.scatter_add_torch)
+    adds = (kernels.scatter_add, scatter.scatter_add, scatter.scatter_add_torch)
     assert same_bits(adds, numel, lambda add, out: add(indices, values, out, factor))
-    writes = (scatter_triton.scatter_write, scatter.scatter_write, scatter.scatter_write_torch)
+    writes = (kernels.scatter_write, scatter.scatter_write, scatter.scatter_write_torch)
     assert same_bits(writes, numel, lambda write, out: write(indices, values, out))
 
 
@@ -61,7 +65,7 @@ def test_signs(count: int, numel: int, cut: str) -> None:
     indices, scales = places(count, numel), entries(offsets.numel() - 1, INFINITE)
     bits = torch.randint(0, 256, (count // 8 + 2,), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     adds = (
-        scatter_signs_triton.scatter_add_signs,
+        kernels.scatter_add_signs,
         scatter_signs.scatter_add_signs,
         scatter_signs.scatter_add_signs_torch,
     )
@@ -74,8 +78,8 @@ def test_what_is_out_of_order_writes_nothing(wrong: list[int]) -> None:
     with pytest.raises(ConfigError):
         scatter.scatter_add(indices, values, before.clone())
     out = before.clone()
-    scatter_triton.scatter_add(indices, values, out)
-    scatter_triton.scatter_write(indices, values, out)
+    kernels.scatter_add(indices, values, out)
+    kernels.scatter_write(indices, values, out)
     bits, offsets = torch.zeros(2, dtype=torch.uint8), torch.tensor([0, len(wrong)])
-    scatter_signs_triton.scatter_add_signs(indices, bits, torch.ones(1), offsets, out)
+    kernels.scatter_add_signs(indices, bits, torch.ones(1), offsets, out)
     assert torch.equal(out.view(torch.int32), before.view(torch.int32))

@@ -5,9 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from bits import LONG, PLACE, on_device
 from torch import Tensor
 
 from thinwire.kernels.select import accumulate, accumulate_triton, long_triton, parallel_triton, top_k, top_k_triton
+
+kernels = on_device(top_k_triton, accumulate_triton)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -57,7 +60,7 @@ def check(x: Tensor, residual: Tensor, decay: float, offsets: Tensor, counts: Te
     assert torch.equal(indices, of_twin)
     assert same_bits(values, values_of_twin)
     assert same_bits(expected, twin)
-    found, entries = accumulate_triton.accumulate_top_k(x, residual, decay, got, offsets, counts)
+    found, entries = kernels.accumulate_top_k(x, residual, decay, got, offsets, counts)
     assert found.dtype == torch.int64
     assert torch.equal(found, indices)
     assert same_bits(entries, values)
@@ -70,18 +73,18 @@ def test_the_sum_may_take_the_place_of_either(place: str) -> None:
     x, residual, expected = noise(5000, 1), noise(5000, 2), torch.empty(5000)
     indices, values = accumulate.accumulate_top_k(x, residual, 0.9, expected, offsets, counts)
     out = x if place == "x" else residual
-    found, entries = accumulate_triton.accumulate_top_k(x, residual, 0.9, out, offsets, counts)
+    found, entries = kernels.accumulate_top_k(x, residual, 0.9, out, offsets, counts)
     assert torch.equal(found, indices)
     assert same_bits(entries, values)
     assert same_bits(out, expected)
 
 
-@pytest.mark.parametrize("size", [0, 1, 65, 4097])
+@pytest.mark.parametrize("size", [0, 1, 65, 4097, *LONG])
 def test_top_k(size: int) -> None:
     x, offsets = noise(size, size), torch.tensor([0, size])
     for count in {0, size // 20, size}:
         counts = torch.tensor([count])
-        indices = top_k_triton.top_k(x, offsets, counts)
+        indices = kernels.top_k(x, offsets, counts)
         assert torch.equal(indices, top_k.top_k(x, offsets, counts))
         assert torch.equal(indices, top_k.top_k_torch(x, offsets, counts))
 
@@ -95,13 +98,15 @@ def test_one_short_segment(size: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("size", "count"), [(4097, 0), (4097, 41), (4097, 4097), (9001, 1)])
+@pytest.mark.parametrize(
+    ("size", "count"), [(4097, 0), (4097, 41), (4097, 4097), (9001, 1), *((size, size // 100) for size in LONG)]
+)
 def test_one_long_segment(size: int, count: int, kind: str) -> None:
     x = KINDS[kind](size)
     expected, got = torch.empty(size), torch.empty(size)
     whole, counts, residual = torch.tensor([0, size]), torch.tensor([count]), x.flip(0).clamp(-3, 3)
     indices, values = accumulate.accumulate_top_k(x, residual, 0.3, expected, whole, counts)
-    found, entries = accumulate_triton.accumulate_top_k(x, residual, 0.3, got, whole, counts)
+    found, entries = kernels.accumulate_top_k(x, residual, 0.3, got, whole, counts)
     assert torch.equal(found, indices)
     assert same_bits(entries, values)
     assert same_bits(got, expected)
@@ -133,7 +138,7 @@ def test_what_misleads_a_sample(kind: str) -> None:
     else:
         x = not_numbers(size)
     offsets, counts = torch.tensor([0, size]), torch.tensor([600])
-    assert torch.equal(top_k_triton.top_k(x, offsets, counts), top_k.top_k_torch(x, offsets, counts))
+    assert torch.equal(kernels.top_k(x, offsets, counts), top_k.top_k_torch(x, offsets, counts))
 
 
 @pytest.mark.parametrize("rank", [1, 5, 200])
@@ -144,14 +149,16 @@ def test_any_bound_gives_the_same(rank: int) -> None:
     rows = np.array([[0, 9000, 90, 0], [9000, 9000, 100, 90]])
     table, segments = parallel_triton.plan(rows)
     table[:, long_triton.RANK.value] = rank
-    indices, values = torch.empty(190, dtype=torch.int64), torch.empty(190)
-    parallel_triton.select_long((x, x, 1.0), False, x, table, segments, (indices, values))
+    indices, values = torch.empty(190, dtype=torch.int64, device=PLACE), torch.empty(190, device=PLACE)
+    there = x.to(PLACE)
+    parallel_triton.select_long((there, there, 1.0), False, there, table, segments, (indices, values))
+    indices, values = indices.cpu(), values.cpu()
     expected = top_k.top_k(x, offsets, counts)
     assert torch.equal(indices, expected)
     assert same_bits(values, x[expected])
 
 
-@pytest.mark.parametrize("size", [0, 1, 65, 4097])
+@pytest.mark.parametrize("size", [0, 1, 65, 4097, *LONG])
 def test_accumulate_take(size: int) -> None:
     x, residual = noise(size, 1), noise(size, 2)
     residual[:1] = 1e-42
@@ -159,14 +166,14 @@ def test_accumulate_take(size: int) -> None:
     expected, own = torch.empty(size), residual.clone()
     values = accumulate.accumulate_take(x, residual, 0.7, expected, indices)
     for second, out in ((residual, torch.empty(size)), (own, own)):
-        assert same_bits(accumulate_triton.accumulate_take(x, second, 0.7, out, indices), values)
+        assert same_bits(kernels.accumulate_take(x, second, 0.7, out, indices), values)
         assert same_bits(out, expected)
 
 
 def test_vectors_with_gaps_between_entries() -> None:
     x, residual, out = noise(5000, 1)[::2], noise(5000, 2)[::2], torch.empty(2500)
     offsets, counts = torch.tensor([0, 100, 2500]), torch.tensor([10, 20])
-    indices, values = accumulate_triton.accumulate_top_k(x, residual, 0.5, out, offsets, counts)
+    indices, values = kernels.accumulate_top_k(x, residual, 0.5, out, offsets, counts)
     assert same_bits(out, residual * 0.5 + x)
     assert torch.equal(indices, top_k.top_k_torch(out, offsets, counts))
     assert same_bits(values, out[indices])

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from bits import same_bits
+from bits import LONG, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.quantize import signs, signs_add, signs_add_triton, signs_triton
+
+kernels = on_device(signs_triton, signs_add_triton)
 
 # Of one size (one pass, two passes, more than one block), of sizes that end inside a byte, empty, of one entry.
 CUTS = [
@@ -25,6 +27,8 @@ CUTS = [
     [0, 2000, 4000, 4001],
     [0, 0, 1, 2, 3, 1030, 1030, 2500],
     list(range(131)),
+    *([0, length] for length in LONG),
+    *([*range(0, length, 512), length] for length in LONG),
 ]
 
 
@@ -41,8 +45,8 @@ def entries(numel: int, seed: int, kind: str = "finite") -> Tensor:
 @pytest.mark.parametrize("ends", CUTS, ids=lambda ends: f"{len(ends) - 1}of{ends[-1]}")
 def test_bits_and_means(ends: list[int], kind: str) -> None:
     x, offsets = entries(ends[-1], 0, kind), torch.tensor(ends)
-    assert same_bits(signs_triton.sign_bits(x), signs.sign_bits(x))
-    found = signs_triton.mean_signs(x, offsets)
+    assert same_bits(kernels.sign_bits(x), signs.sign_bits(x))
+    found = kernels.mean_signs(x, offsets)
     assert all(map(same_bits, found, signs.mean_signs(x, offsets)))
     assert all(map(same_bits, found, signs.mean_signs_torch(x, offsets)))
 
@@ -51,7 +55,7 @@ def test_bits_and_means(ends: list[int], kind: str) -> None:
 @pytest.mark.parametrize("ends", CUTS, ids=lambda ends: f"{len(ends) - 1}of{ends[-1]}")
 def test_with_a_residual(ends: list[int], into: str) -> None:
     offsets, results = torch.tensor(ends), []
-    for operation in (signs_triton.accumulate_signs, signs.accumulate_signs, signs.accumulate_signs_torch):
+    for operation in (kernels.accumulate_signs, signs.accumulate_signs, signs.accumulate_signs_torch):
         x, residual = entries(ends[-1], 0), entries(ends[-1], 1)
         out = {"new": torch.full_like(x, math.nan), "x": x, "residual": residual}[into]
         results.append([*operation(x, residual, 0.9, out, offsets), out])
@@ -69,15 +73,11 @@ def test_back_onto_a_sum(ends: list[int], factor: float) -> None:
     bits = torch.randint(0, 256, (numel // 8 + 3,), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     scales = entries(len(ends) - 1, 3)
     sums = [entries(numel, 4) for _ in range(3)]
-    for operation, out in zip(
-        (signs_add_triton.add_signs, signs_add.add_signs, signs_add.add_signs_torch), sums, strict=True
-    ):
+    for operation, out in zip((kernels.add_signs, signs_add.add_signs, signs_add.add_signs_torch), sums, strict=True):
         operation(bits, scales, offsets, out, factor)
     assert same_bits(sums[0], sums[1])
     assert same_bits(sums[0], sums[2])
-    for write, out in zip(
-        (signs_add_triton.write_signs, signs_add.write_signs, signs_add.write_signs_torch), sums, strict=True
-    ):
+    for write, out in zip((kernels.write_signs, signs_add.write_signs, signs_add.write_signs_torch), sums, strict=True):
         write(bits, scales, offsets, out)
     assert same_bits(sums[0], sums[1])
     assert same_bits(sums[0], sums[2])

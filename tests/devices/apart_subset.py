@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from bits import LONG, on_device
 from torch import Tensor
 
 from thinwire.kernels.sample import subset, subset_triton
+
+kernels = on_device(subset_triton)
 
 
 def offsets_of(sizes: list[int]) -> Tensor:
@@ -13,7 +16,7 @@ def offsets_of(sizes: list[int]) -> Tensor:
 
 
 def check(key: int, offsets: Tensor, counts: Tensor) -> None:
-    got = subset_triton.segment_subsets(key, offsets, counts, "cpu")
+    got = kernels.segment_subsets(key, offsets, counts, "cpu")
     assert got.dtype == torch.int64
     assert torch.equal(got, subset.segment_subsets(key, offsets, counts))
     assert torch.equal(got, subset.segment_subsets_torch(key, offsets, counts))
@@ -33,10 +36,19 @@ def test_segments_of_which_few_or_most_are_drawn(most: int) -> None:
     check(11, offsets_of(sizes), counts)
 
 
+@pytest.mark.parametrize("size", LONG)
+def test_one_long_segment(size: int) -> None:
+    for count in (size // 100, size // 2, size - size // 9):
+        offsets, counts = torch.tensor([0, size]), torch.tensor([count])
+        assert torch.equal(
+            kernels.segment_subsets(5, offsets, counts, "cpu"), subset.segment_subsets(5, offsets, counts)
+        )
+
+
 def test_a_few_of_very_many() -> None:
     # The loop on the CPU takes a bit for each that there is, of which these are too many.
     offsets, counts = offsets_of([2**40, 3, 2**45 + 1]), torch.tensor([600, 1, 20])
-    got = subset_triton.segment_subsets(3, offsets, counts, "cpu")
+    got = kernels.segment_subsets(3, offsets, counts, "cpu")
     assert torch.equal(got, subset.segment_subsets_torch(3, offsets, counts))
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from bits import same_bits
+from bits import LONG, PLACE, on_device, same_bits
 from torch import Tensor
 
 from thinwire.kernels.reduce import (
@@ -19,6 +19,8 @@ from thinwire.kernels.reduce import (
     truncated_sums_triton,
 )
 from thinwire.kernels.reduce.block_trees_triton import fold_levels, levels_of, sum_segments
+
+kernels = on_device(segment_sums_triton, extents_triton, moments_triton, truncated_sums_triton)
 
 # Segments of one size, of one entry, empty ones, more than one block with a ragged end.
 CUTS = [
@@ -35,6 +37,7 @@ CUTS = [
     [0, 1, 2, 3],
     [0, 0, 1, 1, 1025, 4097, 4097],
     [0, 3000, 3000, 3001, 5050],
+    *([0, length] for length in LONG),
 ]
 
 
@@ -58,10 +61,10 @@ def entries(numel: int, kind: str) -> Tensor:
 def test_sums_and_maxima(ends: list[int], kind: str) -> None:
     x, offsets = entries(ends[-1], kind), torch.tensor(ends)
     for power in (1, 2):
-        found = segment_sums_triton.segment_sums(x, offsets, power)
+        found = kernels.segment_sums(x, offsets, power)
         assert same_bits(found, segment_sums.segment_sums(x, offsets, power))
         assert same_bits(found, segment_sums.segment_sums_torch(x, offsets, power))
-    largest = segment_sums_triton.segment_max(x, offsets)
+    largest = kernels.segment_max(x, offsets)
     assert same_bits(largest, segment_sums.segment_max(x, offsets))
     assert same_bits(largest, segment_sums.segment_max_torch(x, offsets))
 
@@ -71,7 +74,7 @@ def test_sums_and_maxima(ends: list[int], kind: str) -> None:
 def test_extents(ends: list[int], kind: str) -> None:
     x, offsets = entries(ends[-1], kind), torch.tensor(ends)
     for found, loops, torchs in zip(
-        extents_triton.segment_extents(x, offsets),
+        kernels.segment_extents(x, offsets),
         extents.segment_extents(x, offsets),
         extents.segment_extents_torch(x, offsets),
         strict=True,
@@ -84,12 +87,12 @@ def test_extents(ends: list[int], kind: str) -> None:
 @pytest.mark.parametrize("ends", CUTS, ids=str)
 def test_sides_and_moments(ends: list[int], kind: str) -> None:
     x, offsets = entries(ends[-1], kind), torch.tensor(ends)
-    found = extents_triton.segment_sides(x, offsets)
+    found = kernels.segment_sides(x, offsets)
     assert all(map(same_bits, found, extents.segment_sides(x, offsets)))
     assert all(map(same_bits, found, extents.segment_sides_torch(x, offsets)))
     if kind == "infinite":
         return  # the loops on the CPU subtract inf from inf, of which numpy warns
-    all_found = moments_triton.segment_moments(x, offsets)
+    all_found = kernels.segment_moments(x, offsets)
     for other in (moments.segment_moments(x, offsets), moments.segment_moments_torch(x, offsets)):
         for name in ("sums", "squares", "largest"):
             assert same_bits(getattr(all_found, name), getattr(other, name)), name
@@ -98,15 +101,15 @@ def test_sides_and_moments(ends: list[int], kind: str) -> None:
 def test_many_blocks_take_a_third_level() -> None:
     """What a level says of its blocks, folded by torch: more than 2**20 entries would take the interpreter minutes."""
     for ends in ([0, 1 << 21], [0, (1 << 20) + 1, (1 << 20) + 1, (1 << 20) + 5]):
-        levels = levels_of(torch.tensor(ends), torch.device("cpu"))
+        levels = levels_of(torch.tensor(ends), PLACE)
         assert [level.log for level in levels] == [10, 10, 1]
         assert [level.is_last for level in levels] == [False, False, True]
         assert [level.cut.numel for level in levels[1:]] == [level.num_blocks for level in levels[:-1]]
         assert levels[-1].num_blocks == sum(end > start for start, end in itertools.pairwise(ends))
     numbers = torch.rand(1 << 11, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    levels = levels_of(torch.tensor([0, 1 << 21]), torch.device("cpu"))
-    sums = torch.empty(1, dtype=torch.float64)
-    fold_levels(numbers, levels[1:], sums)
+    levels = levels_of(torch.tensor([0, 1 << 21]), PLACE)
+    sums = torch.empty(1, dtype=torch.float64, device=PLACE)
+    fold_levels(numbers.to(PLACE), levels[1:], sums)
     halves = numbers.view(2, 1024)
     while halves.shape[1] > 1:
         halves = halves[:, : halves.shape[1] // 2] + halves[:, halves.shape[1] // 2 :]
@@ -132,11 +135,11 @@ def test_levels_by_arithmetic_are_those_of_any_segments(count: int, size: int) -
 @pytest.mark.parametrize("power", [1, 2])
 def test_of_entries_and_a_residual(power: int) -> None:
     x, residual, offsets = entries(1500, "finite"), entries(1500, "finite").flip(0), torch.tensor([0, 400, 1500])
-    sums = torch.empty(2, dtype=torch.float64)
-    sum_segments(x, residual, 0.7, levels_of(offsets, x.device), power, sums)
+    sums = torch.empty(2, dtype=torch.float64, device=PLACE)
+    sum_segments(x.to(PLACE), residual.to(PLACE), 0.7, levels_of(offsets, PLACE), power, sums)
     u = residual * 0.7 + x
-    assert same_bits(sums, segment_sums.segment_sums(u, offsets, power))  # type: ignore[arg-type]
-    largest = segment_sums_triton.max_segments(x, residual, 0.7, offsets)
+    assert same_bits(sums.cpu(), segment_sums.segment_sums(u, offsets, power))  # type: ignore[arg-type]
+    largest = kernels.max_segments(x, residual, 0.7, offsets)
     assert same_bits(largest, segment_sums.segment_max(u, offsets))
 
 
@@ -149,6 +152,6 @@ def test_sums_near_the_centre(ends: list[int], what: truncated_sums.What) -> Non
     centres[::2] = -2.5
     bounds = torch.rand(len(ends) - 1, generator=generator) * 1e9
     bounds[1::3] = math.inf
-    found = truncated_sums_triton.tail_sums(x, offsets, centres, bounds, what)
+    found = kernels.tail_sums(x, offsets, centres, bounds, what)
     assert same_bits(found, truncated_sums.tail_sums(x, offsets, centres, bounds, what))
     assert same_bits(found, truncated_sums.tail_sums_torch(x, offsets, centres, bounds, what))

@@ -2,6 +2,10 @@
 
 Where it pretends, what was waited for and what overtook what is known (``pretended_streams.ORDER``). On CUDA both stay
 empty, and the bits have to do.
+
+What cannot be tested here: Lightning and Transformers place a model by accelerators of their own, of which none is the
+pretended device (what they attach is what Accelerate attaches, which leaves placement to others if told so). FSDP2 on
+CUDA needs NCCL, which takes a GPU for each process: sharded models are tested on the pretended device alone.
 """
 
 from collections.abc import Iterator

@@ -79,9 +79,16 @@ class Scaler:
     """A loss scale that is another power of two at every step."""
 
     scale = 1.0
+    num_asked = 0
 
     def get_scale(self) -> float:
+        self.num_asked += 1
         return self.scale
+
+    def check_asked(self, count: int) -> None:
+        """Once a step, not once a bucket: a scaler on a device waits for it."""
+        assert self.num_asked == count
+        self.num_asked = 0
 
 
 def scaled(mesh: DeviceMesh) -> list[dict[str, Tensor]]:
@@ -95,6 +102,7 @@ def scaled(mesh: DeviceMesh) -> list[dict[str, Tensor]]:
             optimizer.zero_grad()
             scaler.scale = 2.0 ** (step + 3) if is_scaled else 1.0
             backward(model, step, scaler.scale)
+            scaler.check_asked(int(is_scaled))
             for param in model.parameters():
                 param.grad /= scaler.scale
             optimizer.step()

@@ -64,9 +64,16 @@ class Scaler:
     """A loss scale that is another power of two at every step."""
 
     scale = 1.0
+    num_asked = 0
 
     def get_scale(self) -> float:
+        self.num_asked += 1
         return self.scale
+
+    def check_asked(self, count: int) -> None:
+        """Once a step, not once a bucket: a scaler on a device waits for it."""
+        assert self.num_asked == count
+        self.num_asked = 0
 
 
 def network(lonely: bool = False) -> nn.Sequential:
@@ -131,6 +138,8 @@ def train(setting: Setting, rank: int) -> dict[str, Any]:
         if setting.scaled:
             scaler.scale = 2.0 ** (step + 3)
         (loss * scaler.scale).backward()
+        if setting.scaled:
+            scaler.check_asked(1)
         for param in model.parameters():
             if setting.scaled and param.grad is not None:
                 param.grad /= scaler.scale  # as GradScaler.unscale_ does

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 
+from thinwire.distributed import dense_watch
 from thinwire.distributed.dense_watch import IGNORED_STEPS, WATCHED_STEPS, DenseWatch, SlowerThanDense, end_s
 from thinwire.network import Network
 
@@ -125,3 +127,26 @@ def test_the_end_of_exchanges_that_wait_for_each_other() -> None:
     assert end_s([3.0], [2.0]) == 5.0
     assert end_s([0.0, 0.0, 0.0], [1.0, 2.0, 3.0]) == 6.0
     assert end_s([0.0, 10.0], [1.0, 2.0]) == 12.0
+
+
+@pytest.mark.parametrize("lasts_s", [0.001, 0.03])
+def test_what_a_device_is_still_computing_counts_as_backwards(lasts_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host hands over at once what the device has filled 0.1 s later; only a clock that waits for it is right."""
+    training = Training()
+    training.watch.device = torch.device("cuda")
+    ready = [0.0]
+
+    def catch_up(device: torch.device) -> None:
+        training.now = max(training.now, ready[0])
+
+    monkeypatch.setattr(dense_watch, "catch_up", catch_up)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(ALL + 1):
+            handed_s = training.watch.hand_over()
+            ready[0] = handed_s + 0.1
+            begun_s = training.watch.begin()
+            ready[0] += lasts_s  # the host is done at once here, too
+            training.watch.end(handed_s, begun_s, NUM_BYTES, is_last=True, counts=True)
+    assert bool(caught) == (lasts_s > DENSE_S)
+    assert training.shared == [pytest.approx([lasts_s] * WATCHED_STEPS)]

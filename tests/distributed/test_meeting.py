@@ -6,13 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from thinwire.distributed.introduction import Card
-from thinwire.distributed.meeting import StoreMeeting
+from thinwire.distributed.meeting import StoreMeeting, dense_device, group_device
 from thinwire.errors import ProtocolError, ThinwireError, WorkerError
 
 LIMIT = timedelta(seconds=20)
@@ -150,3 +152,31 @@ def test_a_card_is_read_as_it_was_written() -> None:
 def test_what_is_no_card_is_a_protocol_error(text: str) -> None:
     with pytest.raises(ProtocolError, match="all must run one version of thinwire"):
         Card.of_text(text)
+
+
+CUDA = [torch.device("cuda", number) for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("backends", "model", "bound", "control", "dense"),
+    [
+        ("cpu:gloo,cuda:gloo", CUDA[2], None, "cpu", CUDA[2]),
+        ("cpu:gloo,cuda:nccl", CUDA[2], None, "cpu", CUDA[2]),
+        ("cpu:gloo", CUDA[2], None, "cpu", "cpu"),
+        ("cuda:nccl", CUDA[2], CUDA[1], CUDA[2], CUDA[2]),
+        ("cuda:nccl", torch.device("cpu"), CUDA[1], CUDA[1], CUDA[1]),
+        ("cuda:nccl", torch.device("cpu"), None, CUDA[0], CUDA[0]),
+        ("cpu:gloo,cuda:nccl", torch.device("cpu"), None, "cpu", "cpu"),
+    ],
+)
+def test_a_backend_gets_tensors_of_the_models_device(
+    backends: str, model: torch.device, bound: torch.device | None, control: Any, dense: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Without ``torch.cuda.set_device`` the current device is number 0 on every process of a machine."""
+    group = cast(dist.ProcessGroup, SimpleNamespace(bound_device_id=bound))
+    monkeypatch.setattr(dist, "get_backend_config", lambda of: backends)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert group_device(group, model) == torch.device(control)
+    assert dense_device(group, model) == torch.device(dense)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.payloads import Levels, Payload, Signs, Sparse
 
 
@@ -33,7 +34,7 @@ def order_zero(symbols: Tensor, num_symbols: int) -> float:
     """
     if symbols.numel() == 0:
         return 0.0
-    counts = torch.zeros(num_symbols, dtype=torch.int64)
+    counts = torch.zeros(num_symbols, dtype=torch.int64, device=CPU)
     for part in torch.split(symbols.reshape(-1), 1 << 22):  # bincount widens to int64
         counts += torch.bincount(part, minlength=num_symbols)
     shares = counts[counts > 0].to(torch.float64) / symbols.numel()

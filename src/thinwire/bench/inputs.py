@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.bench.shapes import tensor_sizes
 from thinwire.errors import ConfigError
 from thinwire.experiments.recording import Recording
@@ -111,7 +112,7 @@ def recorded(recording: Recording, name: str, numel: int) -> BenchInput:
     wanted = min(num_vectors(numel), max(1, len(rows)))
     vectors = []
     for turn in range(wanted):
-        vector = torch.empty(numel, dtype=torch.float32)
+        vector = torch.empty(numel, dtype=torch.float32, device=CPU)
         for place, part in enumerate(torch.split(vector, recording.layout.numel)):
             part.copy_(rows[(turn * repeats + place) % len(rows)][: part.numel()])
         vectors.append(vector)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.bench.entropy import log2_binomial, order_zero
 from thinwire.bench.families import BenchFamily, Facts, Member, Prepared, Turns, single
 from thinwire.bench.inputs import BenchInput
@@ -100,7 +101,7 @@ def _vectors(data: BenchInput, run: Callable[[Tensor], Any]) -> Prepared:
 
 def _vectors_onto(data: BenchInput, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
     """What memory allows: error feedback cannot be faster than a sum in place, nor threads help more than with that."""
-    total = torch.zeros(data.numel, dtype=torch.float32)
+    total = torch.zeros(data.numel, dtype=torch.float32, device=CPU)
     return _vectors(data, lambda x: run(total, x))
 
 
@@ -143,25 +144,25 @@ def _accumulate_signs(data: BenchInput, by_tensor: bool) -> Prepared:
 
 def _accumulated(data: BenchInput, run: Callable[[Tensor, Tensor], Any]) -> Prepared:
     """On a fresh vector each time, which the kernel writes over, and a residual."""
-    x, residual = torch.empty(data.numel, dtype=torch.float32), data.vector(0).clone()
+    x, residual = torch.empty(data.numel, dtype=torch.float32, device=CPU), data.vector(0).clone()
     return Prepared(case=Case(run=lambda: run(x, residual), refill=lambda turn: x.copy_(data.vector(turn + 1))))
 
 
 def _add_levels(data: BenchInput) -> Prepared:
     levels, offsets = QSGD.bits_to_levels(_BITS), _buckets(data)
     codes, scales = quantize(data.vector(0), offsets, levels, "max", _KEY)
-    units, total = scales / levels, torch.zeros(data.numel, dtype=torch.float32)
+    units, total = scales / levels, torch.zeros(data.numel, dtype=torch.float32, device=CPU)
     return Prepared(case=Case(run=lambda: add_levels(codes, _BITS, levels, units, offsets, total)))
 
 
 def _add_signs(data: BenchInput) -> Prepared:
-    offsets, total = _buckets(data), torch.zeros(data.numel, dtype=torch.float32)
+    offsets, total = _buckets(data), torch.zeros(data.numel, dtype=torch.float32, device=CPU)
     bits, scales = sign_bits(data.vector(0)), segment_max(data.vector(0), offsets)
     return Prepared(case=Case(run=lambda: add_signs(bits, scales, offsets, total)))
 
 
 def _scatter_add(data: BenchInput, density: float) -> Prepared:
-    indices, total = _support(data, density), torch.zeros(data.numel, dtype=torch.float32)
+    indices, total = _support(data, density), torch.zeros(data.numel, dtype=torch.float32, device=CPU)
     values = data.vector(0)[indices]
     return Prepared(case=Case(run=lambda: scatter_add(indices, values, total)))
 
@@ -242,7 +243,7 @@ def _coder(encode: Callable[[], Any], decode: Callable[[], Any], encodes: bool, 
 
 
 def _hadamard(data: BenchInput, rounds: int) -> Prepared:
-    out = torch.empty(data.numel, dtype=torch.float32)
+    out = torch.empty(data.numel, dtype=torch.float32, device=CPU)
     return _vectors(data, lambda x: hadamard_rotate(x, _KEY, rounds, out=out))
 
 

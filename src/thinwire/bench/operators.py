@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.bench.families import BenchFamily, Maker, Member, Prepared, facts_of
 from thinwire.bench.inputs import BenchInput
 from thinwire.bench.instances import instances
@@ -44,7 +45,7 @@ class Operator:
         self._data = data
         self._segments = Segments.whole(data.numel)
         self._turn = 0
-        self._message = torch.empty(0, dtype=torch.uint8)
+        self._message = torch.empty(0, dtype=torch.uint8, device=CPU)
 
     def prepare(self, step: str) -> Prepared:
         """One of the two steps."""
@@ -52,7 +53,7 @@ class Operator:
             return Prepared(case=Case(run=self.compress, refill=self._refill), facts=lambda: facts_of(self._decoded()))
         if not self._message.numel():
             self.compress()
-        total = torch.zeros(self._data.numel, dtype=torch.float32)
+        total = torch.zeros(self._data.numel, dtype=torch.float32, device=CPU)
         return Prepared(case=Case(run=lambda: self._decoded().add_to(total)), facts=lambda: facts_of(self._decoded()))
 
     def compress(self) -> Tensor:

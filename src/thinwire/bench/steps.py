@@ -135,7 +135,7 @@ def _prepare(feedback: Feedback, part: str) -> Prepared:
         return Prepared(case=Case(run=run_encode, refill=payloads.refill), facts=lambda: facts)
     if part == "decode":
         return Prepared(case=Case(run=run_decode, refill=messages.refill), facts=lambda: facts)
-    total = torch.zeros(numel, dtype=torch.float32)
+    total = torch.zeros(numel, dtype=torch.float32, device=CPU)
     return Prepared(case=Case(run=lambda: run_decode().add_to(total), refill=messages.refill), facts=lambda: facts)
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from thinwire.arrays import CPU
 from thinwire.bench.families import BenchFamily, Facts, Member, Prepared, facts_of, single
 from thinwire.bench.inputs import BenchInput
 from thinwire.bench.timing import Case
@@ -79,4 +80,6 @@ class _Model(nn.Module):
     def __init__(self, data: BenchInput) -> None:
         super().__init__()
         sizes = data.tensors.offsets().diff().tolist()
-        self.tensors = nn.ParameterList(nn.Parameter(torch.zeros(size, dtype=torch.float32)) for size in sizes)
+        self.tensors = nn.ParameterList(
+            nn.Parameter(torch.zeros(size, dtype=torch.float32, device=CPU)) for size in sizes
+        )

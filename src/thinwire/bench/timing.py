@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from thinwire.arrays import release
+from thinwire.arrays import CPU, release
 
 SWEEP_BELOW = 4_000_000
 """Vectors of fewer entries would be found in the cache, where no training step leaves them."""
@@ -58,8 +58,11 @@ class Stopwatch:
     def __init__(self, numel: int, repeats: int, warmups: int, sweep_num_bytes: int) -> None:
         self.repeats = repeats
         self.warmups = warmups
-        self._source, self._target = torch.ones(numel, dtype=torch.float32), torch.zeros(numel, dtype=torch.float32)
-        self._sweep = torch.zeros(sweep_num_bytes, dtype=torch.uint8) if numel < SWEEP_BELOW else None
+        self._source, self._target = (
+            torch.ones(numel, dtype=torch.float32, device=CPU),
+            torch.zeros(numel, dtype=torch.float32, device=CPU),
+        )
+        self._sweep = torch.zeros(sweep_num_bytes, dtype=torch.uint8, device=CPU) if numel < SWEEP_BELOW else None
 
     def time(self, case: Case, threads: Sequence[int]) -> list[Times]:
         """Median seconds with ``torch.set_num_threads`` at each of the numbers, memcpy (always one thread) beside each.

@@ -9,6 +9,7 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.cli.application import Refused, say
 from thinwire.errors import ConfigError
 from thinwire.wire.explain import explain
@@ -60,4 +61,8 @@ def _from_hex(content: bytes, file: str) -> bytes:
 
 def _tensor(content: bytes) -> Tensor:
     # frombuffer wants at least one byte, and memory that may be written to.
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+    return (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if content
+        else torch.empty(0, dtype=torch.uint8, device=CPU)
+    )

@@ -186,7 +186,7 @@ def _probe(
     methods: Sequence[str], numel: int, compute_s: float, limit_s: float, place: torch.device, lines: TextIO | None,
     transport: Transport,
 ) -> None:  # fmt: skip
-    is_main, network = transport.rank == 0, measure_link(transport)
+    is_main, network = transport.rank == 0, measure_link(transport, device=place)
     data = heavy(numel, transport.rank)
     sizes = data.tensors.offsets().diff().tolist()
     prober = Prober(transport, network, [each.to(place) for each in data.vectors], sizes, limit_s)

@@ -5,6 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.compressors.base import Compressor
 from thinwire.errors import ConfigError
 from thinwire.kernels.random.philox import uniform
@@ -94,4 +95,4 @@ def _count(k: float | None, density: float | None, size: int) -> int:
 @functools.lru_cache(maxsize=64)
 def _counts(k: float | None, density: float | None, segments: Segments) -> Tensor:
     sizes: list[int] = segments.offsets().diff().tolist()
-    return torch.tensor([_count(k, density, size) for size in sizes], dtype=torch.int64)
+    return torch.tensor([_count(k, density, size) for size in sizes], dtype=torch.int64, device=CPU)

@@ -9,6 +9,7 @@ from typing import Protocol, Self, TypeVar, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.layout import Segments
 from thinwire.payloads import Payload
@@ -169,7 +170,7 @@ def _is_fused(kind: type) -> bool:
 
 def outline_of_zeros(compressor: Compressor, segments: Segments) -> Payload:
     """The payload of zeros: the outline of an operator whose payloads all have one shape, whatever the numbers are."""
-    return compressor.compress(torch.zeros(segments.numel, dtype=torch.float32), Key(0), segments)
+    return compressor.compress(torch.zeros(segments.numel, dtype=torch.float32, device=CPU), Key(0), segments)
 
 
 def segment_traits(compressor: Compressor, segments: Segments) -> Traits:
@@ -203,10 +204,11 @@ def shrink_factors(omega: Callable[[int], float], segments: Segments) -> Tensor:
     """
     of_size = {size: 1.0 / (1.0 + omega(size)) for size in segments.distinct_sizes()}
     if len(set(of_size.values())) <= 1:
-        return torch.tensor(list(of_size.values())[:1] or [1.0], dtype=torch.float32)
+        return torch.tensor(list(of_size.values())[:1] or [1.0], dtype=torch.float32, device=CPU)
     # The sizes ascend; what is empty comes before them.
-    numbers = torch.searchsorted(torch.tensor([0, *of_size]), segments.offsets().diff())
-    return torch.tensor([1.0, *of_size.values()], dtype=torch.float32)[numbers]
+    known = torch.tensor([0, *of_size], dtype=torch.int64, device=CPU)
+    factors = torch.tensor([1.0, *of_size.values()], dtype=torch.float32, device=CPU)
+    return factors[torch.searchsorted(known, segments.offsets().diff())]
 
 
 def sparsified(keep: float, values: Traits, *, linear: bool = False) -> Traits:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.amount import check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.gspar import segment_counts
@@ -130,7 +131,7 @@ def segment_means(x: Tensor, segments: Segments) -> Tensor:
     """
     none = x.new_zeros(segments.count)
     sums = tail_sums(x, segments.offsets(), none, none, "entries")
-    sizes = segments.offsets().to(x.device).diff().clamp(min=1)
+    sizes = to_device(segments.offsets(), x.device).diff().clamp(min=1)
     return ((sums[:, 1] - sums[:, 2]) / sizes).to(torch.float32)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, to_device
 from thinwire.compressors.amount import check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.bernoulli import sampled
@@ -78,13 +79,13 @@ class BlockRandK:
         starts = offsets[owner] + (blocks - cut[owner]) * self.block
         sizes = torch.minimum(offsets[owner + 1] - starts, starts.new_tensor(self.block))
         indices = _runs(starts, sizes, self.block)
-        kept = x.index_select(0, indices.to(x.device))
+        kept = x.index_select(0, to_device(indices, x.device))
         kept_counts = segment_counts(indices, segments)
         if self.unbiased:
             scales = num_blocks.to(torch.float32) / counts.clamp(min=1).to(torch.float32)
-            kept = magnified(kept, scales.repeat_interleave(kept_counts).to(x.device))
+            kept = magnified(kept, to_device(scales.repeat_interleave(kept_counts), x.device))
         values = self.values.compress(kept, key.fold("values"), kept_segments(segments, kept_counts))
-        return Sparse(x.numel(), indices.to(x.device), values)
+        return Sparse(x.numel(), to_device(indices, x.device), values)
 
     def _count(self, num_blocks: Tensor) -> Tensor:
         wanted = (self.density * num_blocks.to(torch.float32) + 0.5).floor().to(torch.int64).clamp(min=1)
@@ -98,7 +99,7 @@ class BlockRandK:
 
     def traits(self, numel: int) -> Traits:
         """A contraction in expectation, or unbiased; linear if shared."""
-        num_blocks = torch.tensor([-(-numel // self.block)], dtype=torch.int64)
+        num_blocks = torch.tensor([-(-numel // self.block)], dtype=torch.int64, device=CPU)
         share = int(self._count(num_blocks)) / max(int(num_blocks), 1) if numel else 1.0
         # The number of kept entries varies with the last block.
         values = self.values.traits(max(1, min(numel, int(self._count(num_blocks)) * self.block)))
@@ -108,5 +109,5 @@ class BlockRandK:
 
 def _runs(starts: Tensor, sizes: Tensor, longest: int) -> Tensor:
     """``starts[j], starts[j] + 1, ...``, ``sizes[j]`` of them (at most ``longest``), for each j."""
-    steps = torch.arange(longest, dtype=torch.int64)
+    steps = torch.arange(longest, dtype=torch.int64, device=CPU)
     return (starts[:, None] + steps)[steps < sizes[:, None]]

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, kept_share, most_counts
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.bernoulli import sampled, segment_means
@@ -81,7 +82,7 @@ class FixedSize:
     def _drawn(
         self, kept: Tensor, cut: Segments, counts: Tensor, address: int, key: Key, segments: Segments
     ) -> SeededSparse:
-        kept *= upscales(segments, counts).to(kept.device)
+        kept *= to_device(upscales(segments, counts), kept.device)
         return SeededSparse(self.values.compress(kept, key.fold("values"), cut), cut, address, segments)
 
     def outline(self, segments: Segments) -> Payload:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.amount import check_either, check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.identity import Identity
@@ -136,4 +137,4 @@ def segment_counts(indices: Tensor, segments: Segments) -> Tensor:
         >>> segment_counts(torch.tensor([0, 4]), Segments.of_sizes([3, 0, 2])).tolist()
         [1, 0, 1]
     """
-    return torch.searchsorted(indices, segments.offsets().to(indices.device)).diff()
+    return torch.searchsorted(indices, to_device(segments.offsets(), indices.device)).diff()

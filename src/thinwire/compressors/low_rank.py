@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of
+from thinwire.arrays import copy_of, to_device
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.compressors.shortening import shortened
 from thinwire.config import check_types, register
@@ -103,7 +103,7 @@ class LowRank:
         matrix = torch.nn.functional.pad(x, (0, rows * columns - x.numel())).view(rows, columns)
         # Symmetric about 0 and never 0.
         start = uniform(key.bits64(), 0, self.rank * min(rows, columns)) * 2.0 - (1.0 - 2.0**-24)
-        basis = orthonormal(start.view(self.rank, -1).to(x.device))
+        basis = orthonormal(to_device(start.view(self.rank, -1), x.device))
         is_wide = rows <= columns
         for number in range(2 * self.rounds - 1):
             # Over to the other side, and back again before each further round.

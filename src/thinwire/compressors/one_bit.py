@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import register
 from thinwire.kernels.bitpack.bits import num_packed_bytes
@@ -41,7 +42,7 @@ class OneBit:
         """A bit for each entry that is not negative; the two means as a grid of two points."""
         check_vector(x, segments)
         above, below, num_below = segment_sides(x, segments.offsets())
-        num_above = segments.offsets().to(x.device).diff() - num_below
+        num_above = to_device(segments.offsets(), x.device).diff() - num_below
         low = (below / num_below.clamp(min=1)).to(torch.float32)
         high = above / num_above.clamp(min=1)
         # A sum that overflowed would make the other point NaN.

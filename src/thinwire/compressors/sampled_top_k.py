@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, to_device
 from thinwire.compressors.amount import check_share, draw_counts, kept_segments, most_counts, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector
 from thinwire.compressors.gspar import segment_counts
@@ -77,7 +78,7 @@ class SampledTopK:
         check_vector(x, segments)
         targets = draw_counts(None, self.density, segments, key)
         bounds = self._thresholds(x, key, segments, targets)
-        bounds = self._adapt(x, segments, bounds, targets.to(x.device))
+        bounds = self._adapt(x, segments, bounds, to_device(targets, x.device))
         indices, kept = entries_above(x, segments.offsets(), bounds)
         counts = segment_counts(indices, segments).cpu()
         if bool((counts > targets).any()):
@@ -98,14 +99,14 @@ class SampledTopK:
         begin = (uniform(key.fold("sample").bits64(), 0, segments.count) * strides).to(torch.int64)
         counts = torch.where(sizes > 0, (sizes - begin - 1) // strides.clamp(min=1) + 1, sizes)
         owner = segment_of_each(counts)
-        rank = torch.arange(owner.numel(), dtype=torch.int64) - (counts.cumsum(0) - counts)[owner]
+        rank = torch.arange(owner.numel(), dtype=torch.int64, device=CPU) - (counts.cumsum(0) - counts)[owner]
         places = offsets[owner] + begin[owner] + rank * strides[owner]
         large = torch.minimum((counts.to(torch.float32) * self.density).ceil().to(torch.int64), counts)
-        return sample_quantiles(x.index_select(0, places.to(x.device)), counts, large)
+        return sample_quantiles(x.index_select(0, to_device(places, x.device)), counts, large)
 
     def _adapt(self, x: Tensor, segments: Segments, bounds: Tensor, targets: Tensor) -> Tensor:
         offsets = segments.offsets()
-        sizes = offsets.to(x.device).diff()
+        sizes = to_device(offsets, x.device).diff()
         centres = torch.zeros_like(bounds)
         for _ in range(self.adaptations):
             counts = sizes - tail_sums(x, offsets, centres, bounds)[:, 0].to(torch.int64)
@@ -131,8 +132,8 @@ class SampledTopK:
             chosen, kept = top_k_entries(kept, offsets, reduced)
             indices, counts = indices[chosen], reduced
         first = counts.cumsum(0) - counts
-        rank = torch.arange(indices.numel(), dtype=torch.int64) - first.repeat_interleave(counts)
-        left = (rank < targets.repeat_interleave(counts)).to(indices.device)
+        rank = torch.arange(indices.numel(), dtype=torch.int64, device=CPU) - first.repeat_interleave(counts)
+        left = to_device(rank < targets.repeat_interleave(counts), indices.device)
         return indices[left], kept[left], torch.minimum(counts, targets)
 
     def outline(self, segments: Segments) -> Sparse:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.base import Compressor, Traits, check_vector, shrink_factors
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -72,7 +73,7 @@ class Scaled:
         """The message of U, its scales multiplied by ``1 / (1 + omega)``."""
         check_vector(x, segments)
         factors = _factors(self, segments)
-        return shrink(self.inner.compress(x, key, segments), factors.to(x.device), segments.offsets())
+        return shrink(self.inner.compress(x, key, segments), to_device(factors, x.device), segments.offsets())
 
     def outline(self, segments: Segments) -> Payload:
         """That of U."""
@@ -111,7 +112,7 @@ def shrink(payload: Payload, factors: Tensor, offsets: Tensor) -> Payload:
         case Constant():
             return replace(payload, values=payload.values * _of_each(factors, offsets, payload.segments))
         case Sparse():
-            kept = torch.searchsorted(payload.indices, offsets.to(payload.indices.device))
+            kept = torch.searchsorted(payload.indices, to_device(offsets, payload.indices.device))
             return replace(payload, values=shrink(payload.values, factors, kept))
         case SeededSparse():
             return replace(payload, values=shrink(payload.values, factors, payload.kept.offsets()))
@@ -154,18 +155,18 @@ def _of_each(factors: Tensor, offsets: Tensor, segments: Segments) -> Tensor:
     if factors.numel() in (1, segments.count):
         return factors
     ends = segments.offsets()
-    if not torch.isin(offsets.to(ends.device), ends).all():
+    if not torch.isin(to_device(offsets, ends.device), ends).all():
         raise ConfigError(
             f"a message in {segments.count} segments cannot be scaled in {factors.numel()} that cross them"
         )
-    first = torch.searchsorted(offsets.to(ends.device), ends[:-1], right=True) - 1
-    return factors[first.clamp_(max=factors.numel() - 1).to(factors.device)]
+    first = torch.searchsorted(to_device(offsets, ends.device), ends[:-1], right=True) - 1
+    return factors[to_device(first.clamp_(max=factors.numel() - 1), factors.device)]
 
 
 def _spread(factors: Tensor, offsets: Tensor, numel: int) -> Tensor:
     if factors.numel() == 1:
         return factors
-    return factors.repeat_interleave(offsets.to(factors.device).diff(), output_size=numel)
+    return factors.repeat_interleave(to_device(offsets, factors.device).diff(), output_size=numel)
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.amount import check_amount, draw_counts, kept_segments, kept_share, most_counts
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.bernoulli import sampled
@@ -71,7 +72,7 @@ class SharedSeedRandK:
         address = support.fold("indices").bits64()
         kept = x.index_select(0, segment_subsets(address, segments.offsets(), counts, x.device))
         if self.unbiased:
-            kept = magnified(kept, upscales(segments, counts).to(x.device))
+            kept = magnified(kept, to_device(upscales(segments, counts), x.device))
         # As many segments as the vector has, even where nothing is kept of the only one.
         cut = kept_segments(segments, counts) if kept.numel() else Segments.of_sizes(counts.tolist())
         return SeededSparse(self.values.compress(kept, key.fold("values"), cut), cut, address, segments)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.compressors.base import Traits, check_vector, outline_of_zeros
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -98,7 +99,7 @@ class TernGrad:
 
 def _clipped_max(x: Tensor, offsets: Tensor, clip: float) -> Tensor:
     """The largest magnitude of each segment or ``clip`` standard deviations, whichever is less: f32 ``[s]``."""
-    sizes = offsets.to(x.device).diff().clamp(min=1)
+    sizes = to_device(offsets, x.device).diff().clamp(min=1)
     moments = segment_moments(x, offsets)
     variance = (moments.squares / sizes - (moments.sums / sizes).square()).clamp_(min=0)
     return torch.minimum(moments.largest, (variance.sqrt() * clip).to(torch.float32)) + 0.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, to_device
 from thinwire.compressors.amount import check_either, check_share, kept_segments, sparse_outline
 from thinwire.compressors.base import Compressor, Traits, check_vector, sparsified
 from thinwire.compressors.gspar import segment_counts
@@ -105,7 +106,7 @@ class Threshold:
         if self.density is None:
             return Traits(unbiased=False, error=max(1.0, self.values.traits(max(numel, 1)).error))
         sampled = min(numel, max(math.ceil(numel * self.sample), LEAST_SAMPLE))
-        share = int(self._wanted(torch.tensor([sampled], dtype=torch.int64))) / max(numel, 1)
+        share = int(self._wanted(torch.tensor([sampled], dtype=torch.int64, device=CPU))) / max(numel, 1)
         # Ties are all kept, so any number of entries may be.
         return sparsified(min(1.0, share), self.values.traits(max(numel, 1)))
 
@@ -121,5 +122,5 @@ def sample_quantiles(sampled: Tensor, sizes: Tensor, wanted: Tensor) -> Tensor:
     offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
     magnitudes = top_k_entries(sampled, offsets, wanted)[1].abs()
     least = torch.full((sizes.numel(),), torch.inf, dtype=torch.float32, device=sampled.device)
-    owner = segment_of_each(wanted).to(sampled.device)
+    owner = to_device(segment_of_each(wanted), sampled.device)
     return least.scatter_reduce_(0, owner, magnitudes, "amin").clamp_(min=_LEAST)

@@ -1,7 +1,7 @@
 """The exchanges of a step under the hook of DDP, bucket by bucket, and what they leave in the memories."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -34,6 +34,24 @@ def enabled(scaler: GradScaler | None) -> GradScaler | None:
     return None if isinstance(scaler, torch.amp.GradScaler) and not scaler.is_enabled() else scaler
 
 
+@dataclass(slots=True)
+class StepScale:
+    """What gradients were multiplied by, asked once a step: the scaler of a model on a device waits for that device."""
+
+    scaler: GradScaler | None
+    _found: float | None = field(init=False, default=None)
+
+    def of_step(self) -> float:
+        """The factor; 1 without a scaler."""
+        if self._found is None:
+            self._found = self.scaler.get_scale() if self.scaler else 1.0
+        return self._found
+
+    def end(self) -> None:
+        """The step is over: its factor counts no more."""
+        self._found = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ExchangedBucket:
     """A bucket that has its mean: what came of it, when it began, and whether later ones are alike."""
@@ -63,6 +81,7 @@ class BucketExchange:
         self._buckets = buckets
         self._runner = runner
         self._scaler = scaler
+        self._scale = StepScale(scaler)
         self._guard = guard
         self._clock = clock
         self._held: list[Held] = []
@@ -80,7 +99,7 @@ class BucketExchange:
         begun_s = self.watch.begin() if self.watch else 0.0
         if self._clock:
             self._clock.switch("apply")
-        scale = self._scaler.get_scale() if self._scaler else 1.0
+        scale = self._scale.of_step()
         num_steps = self._runner.num_steps
         exchanged, counts = [], True
         for channel in self._buckets.of(named):
@@ -106,6 +125,7 @@ class BucketExchange:
         """
         self._held += exchanged.held
         if is_last:
+            self._scale.end()
             self._end_exchanges()
         if self._clock:
             self._clock.switch("compute")
@@ -156,6 +176,7 @@ class BucketExchange:
 
     def forget(self) -> None:
         """The exchanges of this step, or those that wait, are as if they had not been."""
+        self._scale.end()
         self.settling.clear()
         self._held, self._kept = [], []
 

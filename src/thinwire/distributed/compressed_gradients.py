@@ -33,7 +33,7 @@ from thinwire.methods import GradientAveraging
 from thinwire.network import Traffic
 from thinwire.random import Key
 from thinwire.worker.exchange_runner import ExchangeRunner
-from thinwire.worker.parameters import named_parameters
+from thinwire.worker.parameters import model_device, named_parameters
 from thinwire.worker.resize import of_known
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
@@ -55,7 +55,8 @@ class CompressedGradients:
     ) -> None:  # fmt: skip
         more = {"policy": policy, "guard": (guard := options.guard), "warn_if_slower": warn_if_slower}
         terms = common_terms("compress_ddp", method, options.seed, model.module, more)
-        self.transport = Transport(model.process_group, options.links, terms)
+        device = model_device(param for param in model.module.parameters() if param.requires_grad)
+        self.transport = Transport(model.process_group, options.links, terms, device=device)
         self.is_closed = False
         """Whether :meth:`close` was called: a backward pass then raises."""
         rank, size = self.transport.rank, self.transport.size
@@ -74,11 +75,11 @@ class CompressedGradients:
             broadcast_parameters(self.transport, model.module)
             self._trained = TrainedModel(model, self.transport, policy, self._buckets)
             if warn_if_slower and size > 1:
-                network = measure_link(self.transport, model.process_group)
-                self._exchange.watch = DenseWatch(network, size, rank == 0, self.transport.share)
+                network = measure_link(self.transport, model.process_group, device)
+                self._exchange.watch = DenseWatch(network, size, rank == 0, self.transport.share, device=device)
             undo.pop_all()
         # A clock cannot tell the work on one bucket from waiting for another.
-        self._lane = Lane(next(each.device for each in model.module.parameters() if each.requires_grad))
+        self._lane = Lane(device)
         self._pipeline = Pipeline(self.transport, self._lane, ahead=not options.profile)
         self._is_under_way = False
         self._end = BackwardEnd(self._backward_ended)

@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.storage import StorageReader
 
+from thinwire.arrays import CPU
 from thinwire.distributed.checkpoint_parts import Parts, Stateful
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath
@@ -62,7 +63,7 @@ def load_rank_state(
 
     def read(rank: int) -> bytes:
         name = _key(rank, len(sizes))
-        contents = {name: torch.empty(sizes[name], dtype=torch.uint8)}
+        contents = {name: torch.empty(sizes[name], dtype=torch.uint8, device=CPU)}
         read_alone(contents, source)
         return contents[name].numpy().tobytes()
 

@@ -6,8 +6,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
+from thinwire.arrays import CPU, has_streams
 from thinwire.distributed.link_speed import dense_exchange_s
 from thinwire.network import Network
+from thinwire.staging import catch_up
 
 IGNORED_STEPS, WATCHED_STEPS = 2, 10
 """Kernels are compiled in the first step, and DDP makes new buckets after it; then so many are watched."""
@@ -56,6 +60,8 @@ class DenseWatch:
         is_first: whether this process is the one that warns.
         share: gives every process's numbers, in rank order.
         clock: seconds.
+        device: where the model lies. An accelerator is waited for before the clock is read, in the steps that are
+            watched: else the seconds of backward would count as the exchange's.
     """
 
     network: Network
@@ -63,6 +69,7 @@ class DenseWatch:
     is_first: bool
     share: Callable[[Sequence[float]], list[list[float]]]
     clock: Callable[[], float] = time.perf_counter
+    device: torch.device = CPU
     _num_steps: int = field(init=False, default=0)
     _previous_end_s: float = field(init=False, default=0.0)
     _buckets: list[_Bucket] = field(init=False, default_factory=list)
@@ -80,7 +87,7 @@ class DenseWatch:
 
     def begin(self) -> float:
         """The time at which its exchange begins."""
-        return self.clock()
+        return self._time()
 
     def end(self, handed_s: float, begun_s: float, num_bytes: int, *, is_last: bool, counts: bool) -> None:
         """Its exchange is over.
@@ -92,11 +99,13 @@ class DenseWatch:
             is_last: whether it is the step's last bucket.
             counts: whether it is exchanged as all later ones will be, and not as during a warm-up.
         """
-        if len(self._steps) == WATCHED_STEPS:
+        if self._is_over():
             return
+        if has_streams(self.device):
+            handed_s = begun_s  # the host hands over what the device has yet to fill
         if self._buckets:  # it may have begun while the one before it was still on the wire
             begun_s = max(begun_s, self._buckets[-1].ended_s)
-        self._buckets.append(_Bucket(handed_s, begun_s, self.clock(), num_bytes))
+        self._buckets.append(_Bucket(handed_s, begun_s, self._time(), num_bytes))
         if not is_last:
             return
         buckets, self._buckets = self._buckets, []
@@ -106,8 +115,16 @@ class DenseWatch:
                 self._steps.append(buckets)
                 self._durations.append(buckets[-1].ended_s - self._previous_end_s)
         self._previous_end_s = buckets[-1].ended_s
-        if len(self._steps) == WATCHED_STEPS:
+        if self._is_over():
             self._compare()
+
+    def _is_over(self) -> bool:
+        return len(self._steps) == WATCHED_STEPS
+
+    def _time(self) -> float:
+        if not self._is_over():
+            catch_up(self.device)
+        return self.clock()
 
     def _compare(self) -> None:
         everyones = self.share([bucket.busy_s for step in self._steps for bucket in step])

@@ -8,8 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from thinwire.arrays import to_device
+from thinwire.arrays import CPU, to_device
 from thinwire.distributed.link_options import LinkOptions
+from thinwire.distributed.meeting import accelerator
 from thinwire.errors import ConfigError
 from thinwire.staging import stage
 from thinwire.steps import check_length, sum_in_order
@@ -65,7 +66,7 @@ class Fabric:
         Raises:
             ProtocolError: one is longer than allowed.
         """
-        length = torch.tensor([message.numel()], dtype=torch.int64).view(torch.uint8)
+        length = torch.tensor([message.numel()], dtype=torch.int64, device=CPU).view(torch.uint8)
         if max_num_bytes is not None and max_num_bytes <= _SHORT_NUM_BYTES:
             check_length(dist.get_rank(self._group), message.numel(), max_num_bytes)
             both = self._gather_equal(torch.cat([length, message]), _LENGTH_NUM_BYTES + max_num_bytes)
@@ -83,7 +84,7 @@ class Fabric:
         return lengths
 
     def _gather_equal(self, message: Tensor, num_bytes: int) -> list[Tensor]:
-        own = torch.zeros(num_bytes, dtype=torch.uint8)
+        own = torch.zeros(num_bytes, dtype=torch.uint8, device=CPU)
         own[: message.numel()] = message
         room = torch.empty(self._size * num_bytes, dtype=torch.uint8, device=self._device)
         dist.all_gather_into_tensor(room, to_device(own, self._device), group=self._group)
@@ -91,7 +92,7 @@ class Fabric:
         return list(found.view(self._size, num_bytes))
 
 
-def make_fabric(group: dist.ProcessGroup, options: LinkOptions) -> Fabric | None:
+def make_fabric(group: dist.ProcessGroup, options: LinkOptions, device: torch.device) -> Fabric | None:
     """What ``LinkOptions(transport="nccl")`` asks for; every process of the group must call it at the same point.
 
     Raises:
@@ -108,4 +109,4 @@ def make_fabric(group: dist.ProcessGroup, options: LinkOptions) -> Fabric | None
     # A group of its own: the script's collectives, or DDP's, may come from another thread at the same time.
     ranks, timeout = dist.get_process_group_ranks(group), options.timeout
     made = dist.new_group(ranks, timeout=timeout, backend="nccl", use_local_synchronization=True)
-    return Fabric(made, torch.device("cuda", torch.cuda.current_device()))
+    return Fabric(made, accelerator(made, device))

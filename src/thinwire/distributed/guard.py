@@ -14,6 +14,7 @@ from thinwire.arrays import tensor_of
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError, DivergenceError
 from thinwire.kernels.crc32c import crc32c
+from thinwire.staging import each_on_host
 
 _NUM_BYTES = 8
 """Of what stands for all tensors."""
@@ -150,7 +151,7 @@ def tensor_hashes(tensors: Iterable[Tensor]) -> Tensor:
         >>> one == other, one == turned
         (True, False)
     """
-    found = [crc32c(tensor.detach().contiguous().view(-1).view(torch.uint8)) for tensor in tensors]
+    found = [crc32c(values.view(-1).view(torch.uint8)) for values in each_on_host(tensors)]
     return tensor_of(np.array(found, np.uint32).view(np.int32))
 
 

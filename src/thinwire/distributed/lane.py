@@ -35,7 +35,7 @@ class Lane:
         if self._module is None:
             return None
         event = self._module.Event()
-        event.record()
+        event.record(self._module.current_stream(self._device))
         return event
 
     def take_up(self, handed: Any) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from thinwire.distributed.meeting import group_device
+from thinwire.arrays import CPU
+from thinwire.distributed.meeting import dense_device
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
 from thinwire.network import Network, Traffic
@@ -21,8 +22,9 @@ _ROUNDS = 5
 
 
 def measure_link(
-    transport: Transport, group: dist.ProcessGroup | None = None, clock: Callable[[], float] = time.perf_counter
-) -> Network:
+    transport: Transport, group: dist.ProcessGroup | None = None, device: torch.device = CPU,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Network:  # fmt: skip
     """Latency and bandwidth between the processes, the same on each of them; nothing is counted as traffic.
 
     What is timed is torch's own all-reduce, which is what DDP sends gradients by: its arithmetic and its way through
@@ -33,6 +35,7 @@ def measure_link(
     Args:
         transport: by which the processes tell each other what they measured; the slowest counts.
         group: what the transport was made of.
+        device: where the model lies: what is timed is what DDP would send from there.
         clock: seconds.
 
     Raises:
@@ -44,7 +47,7 @@ def measure_link(
 
     whole = group or dist.group.WORLD
     assert whole is not None
-    device = group_device(whole)
+    device = dense_device(whole, device)
 
     def round_s(num_bytes: int) -> float:
         tensor = torch.zeros(num_bytes // 4, dtype=torch.float32, device=device)

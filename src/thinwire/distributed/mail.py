@@ -10,7 +10,7 @@ import torch
 import zmq
 from torch import Tensor
 
-from thinwire.arrays import empty_array, tensor_of
+from thinwire.arrays import CPU, empty_array, tensor_of
 from thinwire.errors import ProtocolError, WorkerError
 from thinwire.steps import check_length
 
@@ -91,7 +91,7 @@ class Incoming:
         self.admit()
         if self._buffer is not None:
             return self._buffer
-        return self._parts[0] if self._parts else torch.empty(0, dtype=torch.uint8)
+        return self._parts[0] if self._parts else torch.empty(0, dtype=torch.uint8, device=CPU)
 
 
 class Mailbox:
@@ -141,7 +141,7 @@ class Mailbox:
             )
         self._next_on[connection] += len(self._next_on)
         body = frames[1].buffer if len(frames) == 2 else head[HEADER_NUM_BYTES:]
-        part = torch.frombuffer(body, dtype=torch.uint8) if len(body) else torch.empty(0, dtype=torch.uint8)
+        part = torch.frombuffer(body, dtype=torch.uint8) if len(body) else torch.empty(0, dtype=torch.uint8, device=CPU)
         if number != self._next_number:
             self._early[number] = tag, num_bytes, part
             return part.numel()

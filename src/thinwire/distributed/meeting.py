@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from thinwire.arrays import array_of
+from thinwire.arrays import CPU, array_of
 from thinwire.errors import ConfigError, ProtocolError, WorkerError
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
@@ -55,9 +55,11 @@ class GroupMeeting:
 
     Args:
         group: to which this process belongs.
+        device: where the model lies.
     """
 
     group: dist.ProcessGroup
+    device: torch.device = CPU
 
     @property
     def rank(self) -> int:
@@ -73,20 +75,20 @@ class GroupMeeting:
     def timeout(self) -> timedelta:
         """How long the group itself waits, as far as its backend says."""
         try:
-            backend: Any = self.group._get_backend(group_device(self.group))
+            backend: Any = self.group._get_backend(group_device(self.group, self.device))
             return timedelta(seconds=backend.options._timeout.total_seconds())
         except (AttributeError, RuntimeError):
             return DEFAULT_TIMEOUT
 
     def gather(self, text: bytes) -> list[bytes]:
         """One all-gather, on the device that the backend wants."""
-        mine = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(group_device(self.group))
+        mine = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(group_device(self.group, self.device))
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(everyone, mine, group=self.group)
         return [array_of(each).tobytes() for each in everyone]
 
 
-def meeting_of(group: dist.ProcessGroup | None) -> Meeting:
+def meeting_of(group: dist.ProcessGroup | None, device: torch.device = CPU) -> Meeting:
     """The meeting of a group, or of all processes.
 
     Raises:
@@ -99,15 +101,37 @@ def meeting_of(group: dist.ProcessGroup | None) -> Meeting:
         )
     whole = group if group is not None else dist.group.WORLD
     assert whole is not None
-    return GroupMeeting(whole)
+    return GroupMeeting(whole, device)
 
 
-def group_device(group: dist.ProcessGroup) -> torch.device:
-    """Where the group's backend wants tensors: on the CPU if it takes them there."""
-    kinds = [part.partition(":")[0] for part in dist.get_backend_config(group).split(",")]
-    if "cpu" in kinds or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+def group_device(group: dist.ProcessGroup, device: torch.device = CPU) -> torch.device:
+    """Where the group's backend wants tensors: on the CPU if it takes them there, else on this process's accelerator.
+
+    Args:
+        group: the processes.
+        device: where the model lies.
+    """
+    return CPU if "cpu" in _kinds(group) or not torch.cuda.is_available() else accelerator(group, device)
+
+
+def dense_device(group: dist.ProcessGroup, device: torch.device) -> torch.device:
+    """Where DDP would reduce gradients that lie on ``device``: there, if the group has a backend for it."""
+    return device if device.type in _kinds(group) else group_device(group, device)
+
+
+def _kinds(group: dist.ProcessGroup) -> list[str]:
+    return [part.partition(":")[0] for part in dist.get_backend_config(group).split(",")]
+
+
+def accelerator(group: dist.ProcessGroup, device: torch.device) -> torch.device:
+    """The CUDA device of this process: the model's, the one that the group is bound to, or the current one.
+
+    A script that calls no ``torch.cuda.set_device`` has device 0 as the current one on every process of a machine.
+    """
+    if device.type == "cuda":
+        return device
+    bound: torch.device | None = group.bound_device_id
+    return bound or torch.device("cuda", torch.cuda.current_device())
 
 
 @dataclass(slots=True)

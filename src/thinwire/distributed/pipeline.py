@@ -78,7 +78,7 @@ class Pipeline:
         self._transport = transport
         self._lane = lane
         self._ahead = ahead
-        self._communication = CommunicationThread()
+        self._communication = CommunicationThread(lane)
         # What is to be done: take up a program, go on with the reply of the first one, or end.
         self._events: queue.SimpleQueue[_Program | Future[Any] | None] = queue.SimpleQueue()
         self._programs: deque[_Program] = deque()

@@ -9,6 +9,7 @@ from thinwire.distributed.transport import Group, Transport, process_group_of
 from thinwire.errors import ConfigError, NumericsError
 from thinwire.methods import Method, ModelAveraging, parse_method
 from thinwire.worker import Server, needs_server
+from thinwire.worker.parameters import model_device
 
 
 def serve(
@@ -46,7 +47,7 @@ def serve(
         raise ConfigError(f"{product} has no server; every process calls thinwire.synchronize")
     terms = common_terms("synchronize", product, 0, model, {})
     del terms["seed"]  # the workers'
-    transport = Transport(process_group_of(group), links, terms)
+    transport = Transport(process_group_of(group), links, terms, device=model_device(model.parameters()))
     try:
         size = transport.size - 1
         if size < 1 or transport.rank != size:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thinwire.arrays import empty
+from thinwire.arrays import CPU, empty
 from thinwire.errors import ConfigError
 from thinwire.worker.channel import Channel, Outcome
 from thinwire.worker.exchange_runner import ExchangeRunner
@@ -222,7 +222,9 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
 
 
 def _without_mean(outcome: Outcome) -> Outcome:
-    return replace(outcome, aggregate=replace(outcome.aggregate, result=torch.empty(0, dtype=torch.float32)))
+    return replace(
+        outcome, aggregate=replace(outcome.aggregate, result=torch.empty(0, dtype=torch.float32, device=CPU))
+    )
 
 
 def give_back(channel: Channel, outcome: Outcome, names: Collection[str]) -> None:

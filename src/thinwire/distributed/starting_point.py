@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from thinwire.arrays import array_of, tensor_of
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
+from thinwire.staging import each_on_host
 from thinwire.worker.news import plain_text
 from thinwire.worker.parameters import local_part, plain_name
 
@@ -35,7 +36,7 @@ def broadcast_parameters(transport: Transport, model: nn.Module) -> int:
                 f'LinkOptions(transport="nccl") was given for a model on {tensors[0].device}; move the model to a GPU, '
                 "or leave it out"
             )
-        hashes = np.frombuffer(b"".join(map(digest, tensors)), np.uint8)
+        hashes = np.frombuffer(b"".join(map(digest, each_on_host(tensors))), np.uint8)
         everyone = torch.stack(transport.share_bytes(tensor_of(hashes.copy()))).view(transport.size, -1, _NUM_BYTES)
         differs = (everyone != everyone[0]).any(dim=2).any(dim=0)
         sent = [tensor for tensor, differ in zip(tensors, differs.tolist(), strict=True) if differ]

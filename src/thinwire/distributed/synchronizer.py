@@ -22,7 +22,7 @@ from thinwire.errors import ConfigError
 from thinwire.methods import GradientAveraging, Method, needs_gradients
 from thinwire.network import Traffic
 from thinwire.worker import Worker, needs_server
-from thinwire.worker.parameters import held_parameters
+from thinwire.worker.parameters import held_parameters, model_device
 from thinwire.worker.resize import of_known
 from thinwire.worker.step_times import StepClock, StepTimes, median_times
 
@@ -46,7 +46,7 @@ class Synchronizer:
         check_closures(optimizer, method)
         check_unattached(optimizer)
         terms = common_terms("synchronize", method, seed, model, {"guard": guard, "clip_grad_norm": clip_grad_norm})
-        self.transport = Transport(group, options.links, terms)
+        self.transport = Transport(group, options.links, terms, device=model_device(model.parameters()))
         served = needs_server(method)
         with ExitStack() as undo:  # what cannot begin leaves nothing behind
             undo.callback(self.transport.close)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from thinwire.arrays import to_device
+from thinwire.arrays import CPU, to_device
 from thinwire.distributed.alike import spread
 from thinwire.distributed.collectives import gather, reduce_in_order
 from thinwire.distributed.fabric import make_fabric
@@ -21,7 +21,7 @@ from thinwire.distributed.mail import Tag
 from thinwire.distributed.meeting import GroupMeeting, Meeting, meeting_of
 from thinwire.errors import ConfigError
 from thinwire.network import FRAME_NUM_BYTES, Traffic, all_gather_traffic, all_reduce_traffic
-from thinwire.staging import stage
+from thinwire.staging import in_groups, stage
 from thinwire.steps import (
     AllGather,
     AllReduce,
@@ -46,9 +46,6 @@ Group: TypeAlias = dist.ProcessGroup | DeviceMesh | None
 DROP_S = 0.1
 """How long the last word on links that are dropped goes on travelling."""
 
-_STAGED_BYTES = 1 << 26
-"""From how many bytes on no more tensors are added to those that are on the host at a time."""
-
 
 class Transport:
     """Runs the programs of one process against its peers, over links of its own.
@@ -64,6 +61,7 @@ class Transport:
         terms: what must be the same on all of them, by name; see
             :func:`thinwire.distributed.introduction.introduce`.
         meeting: of the processes, where they have no group.
+        device: where the model lies: a backend that wants tensors on an accelerator gets them there.
 
     Raises:
         ConfigError: torch.distributed is not initialised, or the processes do not agree.
@@ -72,16 +70,16 @@ class Transport:
 
     def __init__(
         self, group: dist.ProcessGroup | None = None, options: LinkOptions | None = None,
-        terms: Mapping[str, str] | None = None, *, meeting: Meeting | None = None,
+        terms: Mapping[str, str] | None = None, *, meeting: Meeting | None = None, device: torch.device = CPU,
     ) -> None:  # fmt: skip
-        met = meeting_of(group) if meeting is None else meeting
+        met = meeting_of(group, device) if meeting is None else meeting
         options = options or LinkOptions()
         self._links = introduce(met, options, terms or {})
         # Who ends without closing is taken for one that failed, but what it sent still arrives.
         weakref.finalize(self, self._links.close, says_so=False)
         self.size = met.size
         self.rank = self._links.rank
-        self.fabric = make_fabric(met.group, options) if isinstance(met, GroupMeeting) else None
+        self.fabric = make_fabric(met.group, options, device) if isinstance(met, GroupMeeting) else None
         """What sums and gathers in place of the links, if it was asked for."""
         self.traffic = Traffic()
         self.clock: StepClock | None = None
@@ -157,7 +155,7 @@ class Transport:
 
     def share(self, values: Sequence[float]) -> list[list[float]]:
         """Every worker's numbers, in rank order, outside of all counting: for control and evaluation."""
-        mine = torch.tensor(values, dtype=torch.float64)
+        mine = torch.tensor(values, dtype=torch.float64, device=CPU)
         return [message.clone().view(torch.float64).tolist() for message in self.share_bytes(mine.view(torch.uint8))]
 
     def share_bytes(self, message: Tensor) -> list[Tensor]:
@@ -175,7 +173,7 @@ class Transport:
             if all(tensor.is_cpu for tensor in tensors):
                 spread(self._links, tensors, self.size)
                 return
-            for group in _groups(tensors):
+            for group in in_groups(tensors):
                 copies = stage([tensor.detach().contiguous() for tensor in group]).wait()
                 spread(self._links, copies, self.size)
                 for tensor, copy in zip(group, copies, strict=True):
@@ -266,19 +264,6 @@ class Transport:
                 return gather(self._links, message, self.size, None, self._on_the_wire)
             case Compute():
                 return None
-
-
-def _groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Tensors that go to the host together: a model need not have room there, nor each tensor a latency of its own."""
-    groups: list[list[Tensor]] = [[]]
-    num_bytes = 0
-    for tensor in tensors:
-        if num_bytes >= _STAGED_BYTES:
-            groups.append([])
-            num_bytes = 0
-        groups[-1].append(tensor)
-        num_bytes += tensor.nbytes
-    return groups
 
 
 def process_group_of(group: Group) -> dist.ProcessGroup | None:

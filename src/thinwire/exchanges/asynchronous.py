@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from thinwire.arrays import zeros
+from thinwire.arrays import CPU, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError, ProtocolError
@@ -81,7 +81,7 @@ class AsynchronousServer:
 
 def write_answer(control: Control, payload: Payload) -> Tensor:
     """What the server sends: a byte, and an encoded payload."""
-    return torch.cat([torch.tensor([int(control)], dtype=torch.uint8), encode(payload)])
+    return torch.cat([torch.tensor([int(control)], dtype=torch.uint8, device=CPU), encode(payload)])
 
 
 def read_answer(answer: Tensor, reader: MessageReader) -> tuple[Control, Payload]:

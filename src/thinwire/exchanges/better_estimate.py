@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of, zeros
+from thinwire.arrays import CPU, copy_of, zeros
 from thinwire.compressors.base import Compressor, segment_traits
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -166,7 +166,7 @@ def _unmarked(payload: Payload) -> Payload:
 
 
 def _squared_distance(one: Tensor, other: Tensor) -> float:
-    return float(segment_sums(one - other, torch.tensor([0, one.numel()], dtype=torch.int64), 2))
+    return float(segment_sums(one - other, torch.tensor([0, one.numel()], dtype=torch.int64, device=CPU), 2))
 
 
 def _decoded(messages: Sequence[Tensor], reader: MessageReader) -> tuple[Payload, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.config import register
 from thinwire.exchanges.graphs import Pairs, check_doubly_stochastic
 from thinwire.random import Key
@@ -97,7 +98,7 @@ def matrix_of(graph: ChangingGraph, size: int, number: int, key: Key) -> Tensor:
     Raises:
         ConfigError: more edges lead to a worker than away from it, or less.
     """
-    matrix = torch.zeros(size, size, dtype=torch.float64)
+    matrix = torch.zeros(size, size, dtype=torch.float64, device=CPU)
     for rank, row in enumerate(weights_of(graph, size, number, key)):
         for other, weight in row.items():
             matrix[rank, other] = weight

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from thinwire.arrays import copy_of, zeros
+from thinwire.arrays import CPU, copy_of, zeros
 from thinwire.compressors.base import Compressor, segment_traits
 from thinwire.config import register
 from thinwire.errors import ConfigError
@@ -72,7 +72,7 @@ class CompressedReduceScatter:
         for owner, message in messages.items():
             if owner != ctx.rank:
                 yield from send(owner, message)
-        outcome, left = torch.empty(0, dtype=torch.uint8), state["residual"]
+        outcome, left = torch.empty(0, dtype=torch.uint8, device=CPU), state["residual"]
         if ctx.rank in messages:
             got = []
             for rank in range(ctx.size):
@@ -113,7 +113,7 @@ def shards(segments: Segments, size: int) -> tuple[Shard, ...]:
         [(0, 4), (4, 10)]
     """
     offsets = segments.offsets()
-    ideal = torch.tensor([segments.numel * rank // size for rank in range(size + 1)], dtype=torch.int64)
+    ideal = torch.tensor([segments.numel * rank // size for rank in range(size + 1)], dtype=torch.int64, device=CPU)
     after = torch.searchsorted(offsets, ideal).clamp_(max=segments.count)
     before = (after - 1).clamp_(min=0)
     nearest = torch.where(ideal - offsets[before] <= offsets[after] - ideal, before, after)

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from thinwire.arrays import zeros
+from thinwire.arrays import to_device, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -181,7 +181,9 @@ def _clip_factors(payloads: Sequence[Payload], tensors: Segments) -> list[Tensor
         return [None] * len(payloads)  # nobody will go on with the mean
     limits = norms.median(dim=0).values
     factors = torch.where(norms > limits, limits / norms, 1.0).to(torch.float32)
-    return [each.repeat_interleave(offsets.diff().to(each.device), output_size=tensors.numel) for each in factors]
+    return [
+        each.repeat_interleave(to_device(offsets.diff(), each.device), output_size=tensors.numel) for each in factors
+    ]
 
 
 def _count(payload: Payload, counts: Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 
@@ -165,7 +166,7 @@ def mixing_matrix(graph: Graph, size: int) -> Tensor:
     Raises:
         ConfigError: as :func:`mixing_row`.
     """
-    matrix = torch.zeros(size, size, dtype=torch.float64)
+    matrix = torch.zeros(size, size, dtype=torch.float64, device=CPU)
     for rank in range(size):
         for other, weight in mixing_row(graph, size, rank).items():
             matrix[rank, other] = weight

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from thinwire.arrays import over
+from thinwire.arrays import over, to_device
 from thinwire.compressors import Identity
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
@@ -115,7 +115,7 @@ class IntegerSum:
 
     def _rounded(self, x: Tensor, ctx: Context, state: State) -> Levels:
         most = self.largest(ctx.size)
-        sizes = ctx.segments.offsets().diff().clamp(min=1).to(x.device)
+        sizes = to_device(ctx.segments.offsets().diff().clamp(min=1), x.device)
         units = ((state["movement"] * (2.0 * ctx.size) + _LEAST_UNIT**2) / sizes).sqrt()
         scales = (units * most).clamp(max=torch.finfo(torch.float32).max)
         units = over(scales, most)

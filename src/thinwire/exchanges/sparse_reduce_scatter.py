@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of, to_device, zeros
+from thinwire.arrays import CPU, copy_of, to_device, zeros
 from thinwire.compressors.base import Compressor
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
@@ -85,7 +85,7 @@ class SparseReduceScatter:
         bounds = shard_bounds(ctx.segments.numel, ctx.size)
         for size in filter(None, _distinct_sizes(bounds)):
             check_second(self.select, self.remember, "select", Segments.whole(size), ctx.device)
-        regions = {"bounds": torch.tensor(bounds, dtype=torch.int64)} if self.balanced else {}
+        regions = {"bounds": torch.tensor(bounds, dtype=torch.int64, device=CPU)} if self.balanced else {}
         if self.select is None or not self.remember:
             return regions
         return regions | {"left": zeros(bounds[ctx.rank + 1] - bounds[ctx.rank], ctx.device)}
@@ -146,7 +146,7 @@ def balanced_bounds(mean: Tensor, size: int) -> Tensor:
         [0, 3, 8]
     """
     support = mean.nonzero().reshape(-1)
-    bounds = torch.tensor(shard_bounds(mean.numel(), size), dtype=torch.int64)
+    bounds = torch.tensor(shard_bounds(mean.numel(), size), dtype=torch.int64, device=CPU)
     if support.numel() >= size:
         bounds[1:-1] = support[shard_bounds(support.numel(), size)[1:-1]].cpu()
     return bounds
@@ -163,7 +163,7 @@ def _cut(payload: Payload, bounds: Sequence[int]) -> list[Payload]:
         dense = payload.to_dense()
         return [smallest_exact(dense[start:stop]) for start, stop in itertools.pairwise(bounds)]
     values = sparse.values.values if isinstance(sparse.values, Dense) else sparse.values.to_dense()
-    borders = to_device(torch.tensor(bounds, dtype=torch.int64), sparse.indices.device)
+    borders = to_device(torch.tensor(bounds, dtype=torch.int64, device=CPU), sparse.indices.device)
     places: list[int] = torch.searchsorted(sparse.indices, borders).tolist()
     pieces: list[Payload] = []
     for region, (first, last) in enumerate(itertools.pairwise(places)):

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, to_device
 from thinwire.compressors import Identity
 from thinwire.compressors.base import Compressor
 from thinwire.compressors.seeded_rand_k import common_key
@@ -106,7 +107,7 @@ class TableSum:
         found = yield from all_gather(message, combine, max(longest, ctx.max_num_bytes))
         if isinstance(found, Sparse):
             return Aggregate(found.to_dense(), False, message.numel(), found, ctx.size)
-        sizes = segments.offsets().diff().clamp(min=1).to(found.device)
+        sizes = to_device(segments.offsets().diff().clamp(min=1), found.device)
         scales = found * quantile(self.tail) / sizes.to(torch.float32).sqrt()
         if not is_finite(scales):
             return Aggregate(intended * torch.inf, False, message.numel(), Dense(scales), ctx.size)
@@ -123,7 +124,7 @@ class TableSum:
 
     def codes(self, rotated: Tensor, scales: Tensor, segments: Segments, ctx: Context) -> Codebook:
         """Rotated entries, clipped and rounded at random to the table."""
-        steps = torch.tensor(self.table(), dtype=torch.float32).to(rotated.device)
+        steps = to_device(torch.tensor(self.table(), dtype=torch.float32, device=CPU), rotated.device)
         ranges = per_entry(scales, segments)
         place = (rotated / torch.where(ranges > 0, ranges, 1.0)).clamp_(-1.0, 1.0).add_(1.0)
         place.mul_(self.granularity / 2.0)
@@ -147,7 +148,7 @@ class TableSum:
             [-3.0, 3.0]
         """
         first, most = parts[0], self.granularity * len(parts)
-        integers = torch.tensor(self.table(), dtype=torch.int32).to(first.codes.device)
+        integers = to_device(torch.tensor(self.table(), dtype=torch.int32, device=CPU), first.codes.device)
         total = sum((integers[unpack(part.codes, part.numel, part.width)] for part in parts[1:]),
                     integers[unpack(first.codes, first.numel, first.width)])  # fmt: skip
         packed = pack(total, max(1, most.bit_length()))

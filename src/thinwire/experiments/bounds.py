@@ -7,6 +7,7 @@ from statistics import fmean
 
 import torch
 
+from thinwire.arrays import CPU
 from thinwire.compressors import Identity, segment_traits
 from thinwire.exchanges import Directed
 from thinwire.experiments.learning_rates import Rates, make_rates
@@ -229,7 +230,7 @@ def _reach(method: Method, optimizer: str) -> float:
     """Of plain SGD, also with momentum; whatever else scales or adds to a gradient has no such bound."""
     if isinstance(method, ModelAveraging) and isinstance(method.update, NeighbourUpdate | Elastic):
         return math.nan
-    made = make_optimizer(optimizer, torch.nn.ParameterList([torch.zeros(1, dtype=torch.float32)]), lr=1.0)
+    made = make_optimizer(optimizer, torch.nn.ParameterList([torch.zeros(1, dtype=torch.float32, device=CPU)]), lr=1.0)
     group = made.param_groups[0]
     if type(made) is not torch.optim.SGD or group["weight_decay"]:
         return math.nan

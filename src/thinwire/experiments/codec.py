@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from thinwire.arrays import CPU
 from thinwire.experiments.tasks import Task
 from thinwire.experiments.training import make_crew, one_torch_thread
 from thinwire.methods import GradientAveraging, Method, num_exchanges
@@ -100,7 +101,7 @@ def _measure_served(task: Task, method: Method, crew: Sequence[Worker]) -> tuple
 def _take_noise(worker: Worker, generator: torch.Generator) -> None:
     for param in worker.model.parameters():
         if param.requires_grad:
-            param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32).to(param.dtype)
+            param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float32, device=CPU).to(param.dtype)
 
 
 class Spent:

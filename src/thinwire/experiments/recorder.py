@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ThinwireError, WorkerError
 from thinwire.experiments.first_message import FirstMessage
 from thinwire.experiments.plausible import check_batch_size
@@ -106,7 +107,7 @@ class Recorder:
     def _worker(self, rank: int) -> Worker:
         plan, method = self.plan, parse_method(self.plan.method)
         worker = make_worker(self._task, method, plan.optimizer, plan.lr, rank, plan.workers, plan.seed)
-        if method.memory.init(torch.zeros(1, dtype=torch.float32)):
+        if method.memory.init(torch.zeros(1, dtype=torch.float32, device=CPU)):
             worker.runner.watcher = tap = FirstMessage(method, _given)
             self._taps.append(tap)
         return worker
@@ -121,7 +122,7 @@ class _Shelf:
     """Rows that are filled one after the other; memory is used as they are."""
 
     def __init__(self, count: int, numel: int) -> None:
-        self.vectors = torch.empty(count, numel, dtype=torch.float32)
+        self.vectors = torch.empty(count, numel, dtype=torch.float32, device=CPU)
         self._labels: list[tuple[int, int]] = []
 
     def free_row(self) -> Tensor:

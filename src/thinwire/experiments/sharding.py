@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.option_strings import read_pairs, split_name
 from thinwire.random import Key
@@ -44,7 +45,7 @@ def read_sharding(text: str) -> float | None:
 def permutation(count: int, key: Key) -> Tensor:
     """The numbers ``0 .. count - 1`` in an order that depends on ``key`` alone; int64 ``[count]``."""
     generator = torch.Generator().manual_seed(key.bits64() >> 1)
-    return torch.randperm(count, generator=generator)
+    return torch.randperm(count, generator=generator, device=CPU)
 
 
 def make_shards(labels: Tensor, num_workers: int, how: str, key: Key) -> list[Tensor]:

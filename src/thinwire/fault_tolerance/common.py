@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ProtocolError
 
 _LENGTH = struct.Struct("<Q")
@@ -116,7 +117,7 @@ def _read(described: Any, raw: bytes, place: int) -> tuple[dict[str, Tensor], in
         num_bytes = count * dtype.itemsize
         if place + num_bytes > len(raw):
             raise ProtocolError(f"the common state ends within {name!r}")
-        flat = torch.empty(0, dtype=dtype)
+        flat = torch.empty(0, dtype=dtype, device=CPU)
         if count:
             flat = torch.frombuffer(bytearray(raw[place : place + num_bytes]), dtype=dtype)
         found[name] = flat.view(sizes)

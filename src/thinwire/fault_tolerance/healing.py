@@ -5,6 +5,7 @@ import struct
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ProtocolError
 
@@ -13,7 +14,7 @@ PIECE_NUM_BYTES = 1 << 18
 they wait for as long as it takes, and notice its end all the same."""
 
 _LENGTH = struct.Struct("<Q")
-_GOES_ON, _IS_DONE = (torch.tensor([mark], dtype=torch.uint8) for mark in (0, 1))
+_GOES_ON, _IS_DONE = (torch.tensor([mark], dtype=torch.uint8, device=CPU) for mark in (0, 1))
 
 
 def hand_over(
@@ -69,7 +70,7 @@ def _receive(transport: Transport, leader: int, max_num_bytes: int) -> Tensor:
     (num_bytes,) = _LENGTH.unpack(head.numpy().tobytes())
     if num_bytes > max_num_bytes:
         raise ProtocolError(f"worker {leader} announced {num_bytes} bytes of common state, at most {max_num_bytes}")
-    data = torch.empty(num_bytes, dtype=torch.uint8)
+    data = torch.empty(num_bytes, dtype=torch.uint8, device=CPU)
     place = 0
     while place < num_bytes:
         _, piece = transport.take([leader], min(PIECE_NUM_BYTES, num_bytes - place))

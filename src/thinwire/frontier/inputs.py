@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.experiments.recording import Recording
 
@@ -109,7 +110,7 @@ def _recorded(name: str, numel: int, num_noises: int, seed: int) -> InputVectors
     signal = rows[middle][chosen].clone()
     others = [row for row in range(len(rows)) if row != middle] or [middle]
     generator = np.random.default_rng(seed)
-    noise = torch.empty(num_noises, signal.numel(), dtype=torch.float32)
+    noise = torch.empty(num_noises, signal.numel(), dtype=torch.float32, device=CPU)
     for number, out in enumerate(noise):
         signs = np.sign(generator.random(signal.numel()) - 0.5).astype(np.float32)
         out.copy_(rows[others[number % len(others)]][chosen]).mul_(torch.from_numpy(signs))
@@ -119,8 +120,8 @@ def _recorded(name: str, numel: int, num_noises: int, seed: int) -> InputVectors
 def _spread(length: int, numel: int) -> Tensor:
     """Indices of ``numel`` of ``length`` entries, in evenly spread blocks; all where there are no more."""
     if length <= numel:
-        return torch.arange(length, dtype=torch.int64)
+        return torch.arange(length, dtype=torch.int64, device=CPU)
     block = min(_BLOCK, numel)
     count = numel // block
-    starts = torch.linspace(0, length - block, count, dtype=torch.float64).to(torch.int64)
-    return (starts.unsqueeze(1) + torch.arange(block, dtype=torch.int64)).reshape(-1)
+    starts = torch.linspace(0, length - block, count, dtype=torch.float64, device=CPU).to(torch.int64)
+    return (starts.unsqueeze(1) + torch.arange(block, dtype=torch.int64, device=CPU)).reshape(-1)

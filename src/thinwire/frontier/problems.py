@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.frontier.configurations import Configuration
 from thinwire.random import Key
@@ -176,7 +177,7 @@ def running_sum_error(configuration: Configuration, steps: list[Tensor], *, memo
         0.2
     """
     segments = configuration.segments(steps[0].numel())
-    total = torch.zeros(steps[0].numel(), dtype=torch.float64)
+    total = torch.zeros(steps[0].numel(), dtype=torch.float64, device=CPU)
     sent = total.clone()
     residual = torch.zeros_like(steps[0])
     for number, x in enumerate(steps):

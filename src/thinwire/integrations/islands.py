@@ -11,9 +11,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from thinwire.arrays import CPU
 from thinwire.distributed.meeting import group_device
 from thinwire.distributed.sharded.sharded_model import mesh_of
 from thinwire.errors import ConfigError
+from thinwire.worker.parameters import model_device
 
 _MAKE_IT_HYBRID = (
     "Between replicas of a sharded model: ParallelismConfig(dp_replicate_size=..., dp_shard_size=...) with Accelerate "
@@ -44,7 +46,7 @@ def replicas_beside(model: nn.Module) -> DeviceMesh:
     meshes = {mesh for param in model.parameters() if (mesh := mesh_of(param)) is not None}
     ranks = max((mesh.mesh.flatten().tolist() for mesh in meshes), key=len)
     covered = {rank for mesh in meshes for rank in mesh.mesh.flatten().tolist()}
-    islands = _everyones(ranks if covered == set(ranks) else [])
+    islands = _everyones(ranks if covered == set(ranks) else [], model_device(model.parameters()))
     if [] in islands:
         raise ConfigError(
             "the model's parameters lie on several meshes, and none has all of its processes, so that nothing tells "
@@ -62,7 +64,7 @@ def replicas_beside(model: nn.Module) -> DeviceMesh:
             f"{dist.get_world_size()} processes. {_MAKE_IT_HYBRID}"
         )
     device = next(iter(meshes)).device_type
-    places = torch.tensor(islands, dtype=torch.int64)
+    places = torch.tensor(islands, dtype=torch.int64, device=CPU)
     return DeviceMesh(device, places, mesh_dim_names=("replicate", "shard"))["replicate"]
 
 
@@ -90,12 +92,12 @@ def sharded_within_replicas(accelerator: Any) -> Iterator[None]:
         state.parallelism_config = config
 
 
-def _everyones(ranks: list[int]) -> list[list[int]]:
+def _everyones(ranks: list[int], device: torch.device) -> list[list[int]]:
     """The islands that the processes tell of, each once, in the order of ranks."""
     size, everyone = dist.get_world_size(), dist.group.WORLD
     assert everyone is not None
-    own = torch.full((size,), -1, dtype=torch.int64, device=group_device(everyone))
-    own[: len(ranks)] = torch.tensor(ranks, dtype=torch.int64)
+    own = torch.full((size,), -1, dtype=torch.int64, device=group_device(everyone, device))
+    own[: len(ranks)] = torch.tensor(ranks, dtype=torch.int64, device=CPU)
     told = [torch.empty_like(own) for _ in range(size)]
     dist.all_gather(told, own)
     found = dict.fromkeys(tuple(each[each >= 0].tolist()) for each in told)

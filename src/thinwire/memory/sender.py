@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of
+from thinwire.arrays import CPU, copy_of
 from thinwire.compressors.base import Compressor
 from thinwire.kernels.reduce.segment_sums import segment_sums
 from thinwire.layout import Segments, State
@@ -98,7 +98,7 @@ class MemorySender:
     def _compress_if_above(self, threshold: float, x: Tensor, key: Key, segments: Segments) -> tuple[Payload, State]:
         """Like :meth:`Memory.compress`, of a vector that is long enough; all of another stays in the memory."""
         intended, unsent = self.memory.add_residual(x, self.state)
-        ends = torch.tensor([0, intended.numel()], dtype=torch.int64)
+        ends = torch.tensor([0, intended.numel()], dtype=torch.int64, device=CPU)
         says = not float(segment_sums(intended, ends, 2)) <= threshold
         empty = nothing(intended.numel(), intended.device)
         payload = self.compressor.compress(intended, key, segments) if says else empty

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from thinwire.arrays import release
+from thinwire.arrays import CPU, release
 from thinwire.compressors import common_traits, segment_traits, tuned
 from thinwire.errors import ConfigError
 from thinwire.exchanges import AllReduce
@@ -78,7 +78,7 @@ def fitted(method: Method, layout: Layout) -> tuple[Method, Segments]:
     segments = method.granularity.segments(layout)
     for compressor in method.all_compressors():
         # A trial on zeros lets every part refuse the size on its own terms, before any training.
-        compressor.compress(torch.zeros(layout.numel, dtype=torch.float32), Key(0), segments)
+        compressor.compress(torch.zeros(layout.numel, dtype=torch.float32, device=CPU), Key(0), segments)
         error = segment_traits(compressor, segments).error
         if method.memory.needs_contraction and error >= 1.0:
             raise ConfigError(

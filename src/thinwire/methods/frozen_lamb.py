@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.arrays import blocks, empty_like, to_device
+from thinwire.arrays import CPU, blocks, empty_like, to_device
 from thinwire.config import check_types, register
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Context
@@ -101,7 +101,7 @@ class FrozenLamb:
         for out, m, v in zip(blocks(step), blocks(mean), blocks(variance), strict=True):
             precondition(out, m, v, self.eps)
         ratios, factors = _stacked("ratio", layout, state), _stacked("factor", layout, state)
-        is_young = to_device(torch.tensor(young, dtype=torch.bool), mean.device)
+        is_young = to_device(torch.tensor(young, dtype=torch.bool, device=CPU), mean.device)
         now = self._ratios(state[_NORMS], _norms(step, layout))
         ratios = torch.where(is_young, ratios * self.ratio_beta + now * (1.0 - self.ratio_beta), ratios)
         if not all(young):

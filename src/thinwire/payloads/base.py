@@ -4,6 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.layout import Segments
 
 
@@ -43,7 +44,7 @@ def per_entry(values: Tensor, segments: Segments) -> Tensor:
     """
     if segments.count == 1:
         return values.repeat(segments.numel)
-    return values.repeat_interleave(segments.offsets().to(values.device).diff(), output_size=segments.numel)
+    return values.repeat_interleave(to_device(segments.offsets(), values.device).diff(), output_size=segments.numel)
 
 
 def add_dense(values: Tensor, out: Tensor, scale: float) -> None:

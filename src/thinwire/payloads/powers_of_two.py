@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinwire.arrays import empty
+from thinwire.arrays import CPU, empty
 from thinwire.kernels.bitpack.bits import unpack
 from thinwire.kernels.quantize.codebook import add_codes, write_codes
 from thinwire.kernels.quantize.powers import MOST_LEVELS
@@ -79,4 +79,4 @@ class PowersOfTwo:
 def _multiples(num_levels: int) -> Tensor:
     """The multiple of the scale for every code; do not write to it."""
     powers = [2.0**-place for place in range(num_levels)]
-    return torch.tensor([0.0, *powers, *(-power for power in powers)], dtype=torch.float32)
+    return torch.tensor([0.0, *powers, *(-power for power in powers)], dtype=torch.float32, device=CPU)

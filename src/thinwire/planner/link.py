@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from thinwire.arrays import CPU
 from thinwire.distributed import Transport
 from thinwire.errors import ConfigError
 from thinwire.step_time import Curve, LinkCurves, Way
@@ -137,9 +138,9 @@ def _rounds(transport: Transport, send: Callable[[], object], idle_s: float, lim
 
 def _sender(transport: Transport, way: Way, size: int) -> Callable[[], object]:
     if way is Way.GATHER:
-        message = torch.zeros(size, dtype=torch.uint8)
+        message = torch.zeros(size, dtype=torch.uint8, device=CPU)
         return lambda: transport.run(all_gather(message, list))
-    vector = torch.zeros(size // 4, dtype=torch.float32)
+    vector = torch.zeros(size // 4, dtype=torch.float32, device=CPU)
     if way is Way.SUM:
         return lambda: transport.run(all_reduce(vector))
     return lambda: dist.all_reduce(vector)

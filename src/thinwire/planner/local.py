@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.distributed.bucket_exchange import BucketExchange
 from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.comm_hook import on_gradients
@@ -171,7 +172,7 @@ def measure_casts(numels: Sequence[int], size: int) -> list[MeasuredExchange]:
     """What the ``bf16_compress_hook`` of DDP computes for buckets of so many entries: it rounds, divides and widens."""
     found = []
     for numel in numels:
-        vector = torch.ones(numel, dtype=torch.float32)
+        vector = torch.ones(numel, dtype=torch.float32, device=CPU)
         rounds = []
         for _ in range(WARM_UPS + ROUNDS):
             begin_s = time.perf_counter()
@@ -220,7 +221,7 @@ def _round(ops: Sequence[Op]) -> tuple[Way, float]:
 def _exchanged(exchange: BucketExchange, grads: Mapping[str, Tensor]) -> Steps[None]:
     """A bucket as the hook exchanges it, with what is done once its gradients count."""
     exchanged = yield from exchange.program(grads, grads, keeps=True)
-    exchange.finish(torch.empty(0, dtype=torch.float32), is_last=True, handed_s=0.0, exchanged=exchanged)
+    exchange.finish(torch.empty(0, dtype=torch.float32, device=CPU), is_last=True, handed_s=0.0, exchanged=exchanged)
     exchange.write_kept({name: torch.empty_like(grad) for name, grad in grads.items()})
     exchange.settle()
 

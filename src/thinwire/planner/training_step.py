@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.experiments.optimizers import make_optimizer
 from thinwire.experiments.tasks import Task
@@ -75,7 +76,7 @@ class TrainingStep:
 
         def loss(model: nn.Module) -> Tensor:
             begin = next(turns) * size
-            return task.loss(model, torch.arange(begin, begin + size, dtype=torch.int64) % task.num_train)
+            return task.loss(model, torch.arange(begin, begin + size, dtype=torch.int64, device=CPU) % task.num_train)
 
         return TrainingStep(task.model(0), loss, optimizer)
 
@@ -95,7 +96,9 @@ class _Plain(nn.Module):
 
     def __init__(self, shapes: Sequence[torch.Size], vector: Tensor) -> None:
         super().__init__()
-        self.params = nn.ParameterList(nn.Parameter(torch.zeros(shape, dtype=torch.float32)) for shape in shapes)
+        self.params = nn.ParameterList(
+            nn.Parameter(torch.zeros(shape, dtype=torch.float32, device=CPU)) for shape in shapes
+        )
         self.gradients = views_like(vector, list(self.params))
 
     def forward(self) -> Tensor:

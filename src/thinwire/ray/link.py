@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError, ProtocolError
 from thinwire.exchanges.asynchronous import Control
 from thinwire.network import FRAME_NUM_BYTES, Traffic
@@ -138,7 +139,7 @@ def tensor_of_bytes(message: bytes) -> Tensor:
         ([1, 2], [])
     """
     if not message:
-        return torch.empty(0, dtype=torch.uint8)
+        return torch.empty(0, dtype=torch.uint8, device=CPU)
     return torch.frombuffer(bytearray(message), dtype=torch.uint8)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from thinwire.arrays import CPU
 from thinwire.config import check_types
 from thinwire.errors import ConfigError
 from thinwire.kernels.shared_memory.contest import LARGEST_EXACT, add_ones
@@ -115,7 +116,7 @@ def hold_contest(contest: Contest) -> ContestResult:
         >>> hold_contest(Contest(variant="fetch-and-add", additions=1000)).lost
         0
     """
-    shared = Shared.around(torch.zeros(contest.counters, dtype=_KINDS[contest.kind]))
+    shared = Shared.around(torch.zeros(contest.counters, dtype=_KINDS[contest.kind], device=CPU))
     add_ones(shared, contest.variant, 0)  # compiled before the others wait for it
     total, num = contest.additions, contest.threads
     shares = [total * (thread + 1) // num - total * thread // num for thread in range(num)]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.config import suggest
 from thinwire.errors import ConfigError
 from thinwire.experiments.tasks.logreg import logreg
@@ -122,11 +123,11 @@ def _sparse(numel: int, num: int, density: float, seed: int) -> Rows:
     positive = random.random(num) < 1 / (1 + np.exp(-margins.astype(np.float64)))
     return Rows(
         numel=numel,
-        offsets=torch.arange(num + 1, dtype=torch.int64) * count,
+        offsets=torch.arange(num + 1, dtype=torch.int64, device=CPU) * count,
         indices=torch.from_numpy(indices.astype(np.int64)),
         values=torch.from_numpy(values.reshape(-1)),
         labels=torch.from_numpy(np.where(positive, np.float32(1), np.float32(-1))),
-        penalties=torch.zeros(numel, dtype=torch.float32),
+        penalties=torch.zeros(numel, dtype=torch.float32, device=CPU),
     )
 
 

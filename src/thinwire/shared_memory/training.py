@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.kernels.flat.checks import segment_of_each
 from thinwire.kernels.shared_memory.rows import Loss, Rows
 from thinwire.kernels.shared_memory.shared import Shared
@@ -120,7 +121,7 @@ def train(examples: Examples, settings: Settings) -> Result:
     """
     regularisation = 1 / examples.rows.num if settings.regularisation is None else settings.regularisation
     rows = examples.rows.regularised(regularisation)
-    shared = Shared.around(torch.zeros(rows.numel, dtype=torch.float32))
+    shared = Shared.around(torch.zeros(rows.numel, dtype=torch.float32, device=CPU))
     key = Key(settings.seed).fold("shared memory")
     parts = [Part.of(key.fold("thread", thread), rows.numel) for thread in range(settings.threads)]
     run = _Run(rows, settings, shared, parts)
@@ -131,7 +132,7 @@ def train(examples: Examples, settings: Settings) -> Result:
         loss = objective(shared.vector, rows, settings.loss, regularisation)
         losses.append(LossPoint(updates=run.updates, seconds=losses[-1].seconds + seconds, loss=loss))
     writes, core_seconds = run.writes, run.core_seconds
-    counts = torch.zeros(rows.numel, dtype=torch.int64)
+    counts = torch.zeros(rows.numel, dtype=torch.int64, device=CPU)
     run.round(settings.rounds - 1, counts)
     counted = run.writes - writes
     return Result(
@@ -152,7 +153,7 @@ def objective(weights: Tensor, rows: Rows, loss: Loss, regularisation: float) ->
     w = weights.double()
     products = w[rows.indices] * rows.values
     places = segment_of_each(rows.offsets.diff(), rows.indices.numel())
-    margins = torch.zeros(rows.num, dtype=torch.float64).index_add_(0, places, products) * rows.labels
+    margins = torch.zeros(rows.num, dtype=torch.float64, device=CPU).index_add_(0, places, products) * rows.labels
     each = F.softplus(-margins) if loss == "logistic" else (1 - margins).clamp(min=0)
     return float(each.mean() + regularisation / 2 * w.square().sum())
 
@@ -173,7 +174,7 @@ class _Run:
     def compile(self) -> None:
         """Compile the kernel, before threads wait for each other in it."""
         rule = self._settings.rule(self._rows.numel, 0)
-        counts = torch.zeros(self._rows.numel, dtype=torch.int64)
+        counts = torch.zeros(self._rows.numel, dtype=torch.int64, device=CPU)
         take_steps(self._shared, self._rows, rule, self._settings.variant, self._parts[0], Span(), counts)
 
     def round(self, number: int, counts: Tensor | None) -> float:

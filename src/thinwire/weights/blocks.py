@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import WireError
 from thinwire.kernels.entropy.rans import MAX_SYMBOL_BITS, rans_decode_prefix, rans_encode
 from thinwire.kernels.entropy.word_steps import Words, count_changed, decode_steps, encode_steps
@@ -94,7 +95,7 @@ def read_changes(next_block: Callable[[], Reader], vectors: Sequence[Tensor], wo
         >>> read_changes(lambda: reader_of(b"\\x03\\x05\\x07"), [vector], Words(8, 0, 0)), vector.tolist()
         ([tensor([1], dtype=torch.int32)], [5, 7])
     """
-    places = [torch.empty(0, dtype=torch.int32)] * len(vectors)
+    places = [torch.empty(0, dtype=torch.int32, device=CPU)] * len(vectors)
     waiting, codes, counts = [], [], []
     for number, vector in enumerate(vectors):
         reader = next_block()
@@ -137,7 +138,7 @@ def _read_words(reader: Reader, vector: Tensor, words: Words) -> Tensor:
     table = [reader.varint() for _ in range(_NUM_SYMBOLS)]
     if max(table) > 1 << 12:
         raise WireError("a frequency is above 4096")
-    frequencies = torch.tensor(table, dtype=torch.int64)
+    frequencies = torch.tensor(table, dtype=torch.int64, device=CPU)
     high = reader.coded(rans_decode_prefix, count, min(words.bits, 16), frequencies)
     if low is None:
         return high.view(vector.dtype)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack, unpack
 from thinwire.kernels.entropy.adaptive_gaps import MAX_COUNT, adaptive_decode_prefix, encode_adaptive_gaps
@@ -145,7 +146,7 @@ def _read_fixed(reader: Reader, count: int, numel: int) -> Tensor:
     if width > _MAX_WIDTH:
         raise WireError(f"index code 0 is for vectors of at most 2**31 entries, {numel} are declared")
     if width == 0:
-        return torch.zeros(count, dtype=torch.int64)
+        return torch.zeros(count, dtype=torch.int64, device=CPU)
     packed = reader.packed(count, width)
     reader.check_padding(count * width, "index")
     indices = unpack(packed, count, width).to(torch.int64)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import tensor_of
+from thinwire.arrays import CPU, tensor_of
 from thinwire.errors import WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes
 from thinwire.payloads.base import Payload
@@ -224,4 +224,4 @@ class Reader:
 @functools.lru_cache(maxsize=8)
 def _nothing(dtype: torch.dtype) -> Tensor:
     """One for all: a message of three bytes a part would otherwise take hundreds for each."""
-    return torch.empty(0, dtype=dtype)
+    return torch.empty(0, dtype=dtype, device=CPU)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from thinwire.arrays import copy_of
+from thinwire.arrays import CPU, copy_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate
 from thinwire.layout import Layout, State
@@ -91,12 +91,12 @@ class Keeper:
                 f"the saved state is of another model: it differs in {', '.join(differing[:3])}"
                 f"{' and others' if len(differing) > 3 else ''}"
             )
-        self.fill({**saved, **{name: torch.zeros(own[name], dtype=torch.float32) for name in missing}})
+        self.fill({**saved, **{name: torch.zeros(own[name], dtype=torch.float32, device=CPU) for name in missing}})
         for number, (channel, due) in enumerate(zip(self.channels, pending, strict=True)):
             channel.pending = None
             if due is not None:
                 mean, sent = (
-                    copy_of(saved[f"pending.{what}.#{number}"]).to(channel.device) for what in ("mean", "sent")
+                    to_device(copy_of(saved[f"pending.{what}.#{number}"]), channel.device) for what in ("mean", "sent")
                 )
                 channel.pending = Pending(Aggregate(mean, True, 0, Dense(sent), channel.size), due)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU, to_device
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath, append_text
 from thinwire.layout import Segments
@@ -205,7 +206,7 @@ def byte_shares(sent: Payload, tensors: Segments, num_bytes: int) -> Tensor:
     parts = _parts(sent, 0)
     sizes = [1.0] if len(parts) == 1 else [float(encoded_num_bytes(part)) for part, _ in parts]
     scale = num_bytes / sum(sizes)
-    shares = torch.zeros(tensors.count, dtype=torch.float64)
+    shares = torch.zeros(tensors.count, dtype=torch.float64, device=CPU)
     for (part, begin), size in zip(parts, sizes, strict=True):
         counts = _counts(part, begin, offsets)
         shares += counts * (size * scale / max(float(counts.sum()), 1.0))
@@ -232,7 +233,8 @@ def _counts(part: Payload, begin: int, offsets: Tensor) -> Tensor:
     """How many entries a part has of each tensor: f64."""
     listed = part.sparse() if isinstance(part, SeededSparse) else part
     if isinstance(listed, Sparse) and listed.indices.numel():
-        places = torch.searchsorted(listed.indices.contiguous() + begin, offsets)
+        indices = listed.indices.contiguous() + begin
+        places = torch.searchsorted(indices, to_device(offsets, indices.device)).cpu()
     else:
         places = (offsets - begin).clamp(0, part.numel)
     return places.diff().double()

@@ -1,11 +1,12 @@
 """The parameters that a worker trains: whole tensors, or the local shards of sharded ones."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.flatten import flatten_finite, flatten_unread
 from thinwire.kernels.flat.sixteen import FORMATS
@@ -64,6 +65,16 @@ def check_device(named: Mapping[str, Tensor]) -> None:
             f"the parameters lie on several devices ({listed}); a process exchanges a model that lies on one: call "
             "model.to(device), or give each part an optimizer and a handle of its own"
         )
+
+
+def model_device(params: Iterable[Tensor]) -> torch.device:
+    """Where they lie: the CPU if there are none.
+
+    Example:
+        >>> model_device(torch.nn.Linear(2, 1).parameters())
+        device(type='cpu')
+    """
+    return next((local_part(param).device for param in params), CPU)
 
 
 def held_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

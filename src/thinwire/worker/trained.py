@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from thinwire.kernels.crc32c import crc32c
+from thinwire.staging import each_on_host
 from thinwire.worker.parameters import local_part, trained_parameters
 
 MOST_CHANGES = 3
@@ -114,8 +115,8 @@ def _stamp(param: Tensor) -> tuple[int, int]:
 def checksum(tensors: Mapping[str, Tensor]) -> int:
     """Of names, shapes and bits."""
     found = 0
-    for name, tensor in tensors.items():
-        label = f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode()
+    for name, values in zip(tensors, each_on_host(tensors.values()), strict=True):
+        label = f"{name} {tuple(values.shape)} {values.dtype}".encode()
         found = crc32c(torch.frombuffer(bytearray(label), dtype=torch.uint8), found)
-        found = crc32c(tensor.detach().contiguous().view(-1).view(torch.uint8), found)
+        found = crc32c(values.view(-1).view(torch.uint8), found)
     return found

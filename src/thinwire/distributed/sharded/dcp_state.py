@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.storage import StorageReader
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
+from thinwire.arrays import CPU
 from thinwire.distributed.buckets import parameter_of
 from thinwire.distributed.dcp import open_checkpoint, read_alone
 from thinwire.distributed.sharded.handle import ShardedGradients
@@ -52,7 +53,7 @@ def dcp_state(handle: ShardedGradients, mesh: DeviceMesh) -> dict[str, Tensor]:
     state = handle.state_dict()
     counters = state["counters"]
     common = {name: counters[name] for name in ("method", "seed", "num_steps")}
-    counts = torch.tensor([counters["message_bytes"], *counters["link"]], dtype=torch.int64)
+    counts = torch.tensor([counters["message_bytes"], *counters["link"]], dtype=torch.int64, device=CPU)
     shape = torch.Size([*mesh.shape, _NUM_COUNTS])
     found: dict[str, Tensor] = {
         _COMMON: bytes_of(json.dumps(common)),
@@ -100,8 +101,8 @@ def load_dcp_state(
     was = tuple(sizes[_COUNTS][:2])
     is_same = was == tuple(mesh.shape)
     wanted: dict[str, Tensor] = {
-        _COMMON: torch.empty(sizes[_COMMON], dtype=torch.uint8),
-        _COUNTS: torch.empty(sizes[_COUNTS], dtype=torch.int64),
+        _COMMON: torch.empty(sizes[_COMMON], dtype=torch.uint8, device=CPU),
+        _COUNTS: torch.empty(sizes[_COUNTS], dtype=torch.int64, device=CPU),
     }
     for name in sizes.keys() - wanted.keys():
         dtype = described[name].properties.dtype
@@ -109,7 +110,7 @@ def load_dcp_state(
             raise no_meaning(name.removeprefix(_OWN), was[0])
         if name.startswith((_OWN, _CUTS)):
             if is_same and name.startswith((_of_place(_OWN, mesh), _of_place(_CUTS, mesh))):
-                wanted[name] = torch.empty(sizes[name], dtype=dtype)
+                wanted[name] = torch.empty(sizes[name], dtype=dtype, device=CPU)
         else:
             wanted[name] = _room(handle, mesh, name.removeprefix(_PREFIX), sizes[name], dtype)
     read_alone(wanted, source)

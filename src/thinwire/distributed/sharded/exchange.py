@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from thinwire.distributed.bucket_exchange import GradScaler
+from thinwire.distributed.bucket_exchange import GradScaler, StepScale
 from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.settling import Held, Settling
 from thinwire.errors import ConfigError, NumericsError
@@ -33,8 +33,12 @@ class ShardExchange:
     runner: ExchangeRunner
     scaler: GradScaler | None
     settling: Settling = field(init=False, default_factory=Settling)
+    _scale: StepScale = field(init=False)
     # The last exchange of each channel in this backward pass, and how many it has had.
     _held: dict[tuple[str, ...], tuple[Held, int]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._scale = StepScale(self.scaler)
 
     @torch.no_grad()
     def program(self, named: Mapping[str, Tensor], *, is_partial: bool) -> Steps[list[Held]]:
@@ -47,7 +51,7 @@ class ShardExchange:
         """
         if is_partial:
             yield from _check_alike(sorted(named))
-        scale = self.scaler.get_scale() if self.scaler else 1.0
+        scale = self._scale.of_step()
         found = []
         for channel in self.buckets.of(named):
             ordered = [named[name] for name in channel.layout.names]
@@ -108,6 +112,7 @@ class ShardExchange:
         """The backward pass is over; what it left waits until it is known whether it counts."""
         held = [each for each, _ in self._held.values()]
         self._held = {}
+        self._scale.end()
         if all(each.outcome.aggregate.finite for each in held):
             self.settling.hold(held)
         else:
@@ -122,6 +127,7 @@ class ShardExchange:
         """The exchanges of this backward pass, or those that wait, are as if they had not been."""
         self.settling.clear()
         self._held = {}
+        self._scale.end()
 
 
 def _check_alike(names: list[str]) -> Steps[None]:

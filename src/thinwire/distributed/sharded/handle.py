@@ -32,7 +32,7 @@ from thinwire.methods import GradientAveraging, check_method
 from thinwire.network import Traffic
 from thinwire.random import Key
 from thinwire.worker.exchange_runner import ExchangeRunner
-from thinwire.worker.parameters import local_part
+from thinwire.worker.parameters import local_part, model_device
 from thinwire.worker.resize import of_known
 
 
@@ -54,7 +54,7 @@ class ShardedGradients:
     ) -> None:  # fmt: skip
         more = {"policy": policy, "guard": options.guard}
         terms = common_terms("compress_fsdp", method, options.seed, model.module, more)
-        self.transport = Transport(group, options.links, terms)
+        self.transport = Transport(group, options.links, terms, device=model_device(model.trained.values()))
         self.is_closed = False
         """Whether :meth:`close` was called: a backward pass then raises."""
         self.sharded = model
@@ -76,7 +76,7 @@ class ShardedGradients:
             broadcast_parameters(self.transport, model.module)
             self._taps = Taps(model, self)
             undo.pop_all()
-        self._lane = Lane(next(local_part(param).device for param in model.trained.values()))
+        self._lane = Lane(model_device(model.trained.values()))
         self._pipeline = Pipeline(self.transport, self._lane)
         self._submitted: list[tuple[set[str], Future[None]]] = []
         self._backward = Backward(self._begin, self._end)

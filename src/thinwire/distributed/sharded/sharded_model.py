@@ -14,7 +14,7 @@ from thinwire.distributed.guard import take_first
 from thinwire.distributed.meeting import group_device
 from thinwire.distributed.transport import Transport
 from thinwire.errors import ConfigError
-from thinwire.worker.parameters import check_device, local_part, named_parameters, plain_name
+from thinwire.worker.parameters import check_device, local_part, model_device, named_parameters, plain_name
 
 _SHARD_IT = (
     'shard it within islands, fully_shard(layer, mesh=mesh["shard"]) for each layer and the model, and give the '
@@ -77,7 +77,9 @@ class ShardedModel:
     def any_shard(self, flag: bool) -> bool:
         """Whether the flag is set on any process that holds a part of this replica; all of them ask."""
         for group in self._groups():
-            told = torch.tensor([flag], dtype=torch.int32, device=group_device(group))
+            told = torch.tensor(
+                [flag], dtype=torch.int32, device=group_device(group, model_device(self.params.values()))
+            )
             dist.all_reduce(told, op=dist.ReduceOp.MAX, group=group)
             flag = bool(told.item())
         return flag

@@ -25,7 +25,7 @@ from thinwire.methods import GradientAveraging
 from thinwire.network import Traffic
 from thinwire.random import Key
 from thinwire.worker.exchange_runner import check_same
-from thinwire.worker.parameters import local_part
+from thinwire.worker.parameters import local_part, model_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class CompressedShards:
         more = {"weights": methods.weights, "by_difference": methods.by_difference, "policy": policy}
         names = ", ".join(f"{name} {tuple(param.shape)}" for name, param in model.params.items())
         terms = common_terms("compress_shards", methods.gradients, methods.seed, torch.nn.Module(), more)
-        self.transport = Transport(group, links, terms | {"model": names})
+        self._device = model_device(model.params.values())
+        self.transport = Transport(group, links, terms | {"model": names}, device=self._device)
         with contextlib.ExitStack() as undo:
             undo.callback(self.transport.close)
             key = Key(methods.seed).fold("shards")
-            self._device = torch.device(next(iter(model.params.values())).device)
             self.scatters: dict[str, CompressedScatter] = {}
             self.gathers: dict[str, CompressedGather] = {}
             grads, weights = (self._buckets(each, policy, key) for each in (methods.gradients, methods.weights))

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from thinwire.arrays import empty
+from thinwire.arrays import empty, to_device
 from thinwire.distributed.buckets import BucketChannels
 from thinwire.distributed.meeting import group_device
 from thinwire.distributed.sharded.sharded_model import ShardedModel
@@ -17,7 +17,7 @@ from thinwire.exchanges.reading import MessageReader
 from thinwire.exchanges.recompression import max_relayed_num_bytes, relayed_kinds
 from thinwire.layout import Layout, Segments
 from thinwire.methods import GradientAveraging, check_method
-from thinwire.worker.parameters import local_part
+from thinwire.worker.parameters import local_part, model_device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +104,7 @@ class Row:
                 f"the saved state is of another model: of {prefix}{wrong} it has {was}, here it is "
                 f"{tuple(shapes[wrong])}"
             )
-        return torch.cat([parts[name].to(self.device) for name in self.layout.names])
+        return torch.cat([to_device(parts[name], self.device) for name in self.layout.names])
 
     def spread(self, vector: Tensor, flat: Tensor) -> None:
         """Write a vector to where FSDP2 has its entries, in its format."""
@@ -125,7 +125,7 @@ class Rows:
         self._model = model
         self.names = model.own_of(layer)
         own = [local_part(model.params[name].detach()).numel() for name in self.names]
-        self.sizes = dict(zip(self.names, _most(own, group), strict=True))
+        self.sizes = dict(zip(self.names, _most(own, group, model_device(model.params.values())), strict=True))
         self._made: dict[tuple[str, tuple[str, ...]], Row] = {}
 
     def all(self, buckets: BucketChannels, device: torch.device) -> Row:
@@ -155,8 +155,8 @@ class Rows:
         return self._made[place]
 
 
-def _most(numels: Sequence[int], group: dist.ProcessGroup) -> list[int]:
+def _most(numels: Sequence[int], group: dist.ProcessGroup, device: torch.device) -> list[int]:
     """The largest of each on any process: FSDP2 pads what others have less of."""
-    told = torch.tensor(list(numels), dtype=torch.int64, device=group_device(group))
+    told = torch.tensor(list(numels), dtype=torch.int64, device=group_device(group, device))
     dist.all_reduce(told, op=dist.ReduceOp.MAX, group=group)
     return [int(each) for each in told.tolist()]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import NumericsError, ProtocolError, WireError
 from thinwire.exchanges import Gather
 from thinwire.payloads import Dense, Sparse
@@ -67,7 +68,13 @@ def _unfit(op: AllGather, message: Tensor) -> str:
 def _mean(op: AllGather, messages: Mapping[int, Tensor], size: int, numel: int, exchange: Gather) -> Any:
     """Over the number of all workers, whoever is missing: what each one owes counts as before."""
     if exchange.clip == "none" or not messages:
-        nothing = encode(Sparse(numel, torch.empty(0, dtype=torch.int64), Dense(torch.empty(0, dtype=torch.float32))))
+        nothing = encode(
+            Sparse(
+                numel,
+                torch.empty(0, dtype=torch.int64, device=CPU),
+                Dense(torch.empty(0, dtype=torch.float32, device=CPU)),
+            )
+        )
         return op.combine([messages.get(rank, nothing) for rank in range(size)])
     # The median is that of the messages: workers that are missing have no norm.
     result, is_finite = op.combine([messages[rank] for rank in sorted(messages)])

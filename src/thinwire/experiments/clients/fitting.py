@@ -2,6 +2,7 @@
 
 import torch
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.exchanges import Aggregate, Context
 from thinwire.experiments.clients.setting import Clients
@@ -74,7 +75,7 @@ def check_common(workers: list[Worker]) -> None:
 
 def _ends_at_common_point(update: Update) -> bool:
     """By a trial: whether what a worker goes on with is the reference point itself."""
-    zeros = torch.zeros(1, dtype=torch.float32)
+    zeros = torch.zeros(1, dtype=torch.float32, device=CPU)
     state = update.init(zeros)
     nothing = Aggregate(zeros, finite=True, message_bytes=0, message=Dense(zeros), num_vectors=1)
     following = update.apply(nothing, zeros.clone, state)

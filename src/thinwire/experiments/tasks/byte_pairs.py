@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.files import StrPath, write_beside
 from thinwire.plugins import import_package
@@ -64,11 +65,11 @@ class BytePairs:
     def tokens(self, texts: Sequence[bytes]) -> list[Tensor]:
         """int32 tokens of each text, with an end after each."""
         coded = self.tokenizer.encode_batch_fast([text.decode() for text in texts])
-        return [torch.tensor([*each.ids, self.size - 1], dtype=torch.int32) for each in coded]
+        return [torch.tensor([*each.ids, self.size - 1], dtype=torch.int32, device=CPU) for each in coded]
 
     def num_bytes(self) -> Tensor:
         """int64 ``[size]``: how many bytes each token stands for, 0 for the end of a file."""
-        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts = torch.zeros(self.size, dtype=torch.int64, device=CPU)
         for token, place in self.tokenizer.get_vocab().items():
             counts[place] = len(token)  # one character of its alphabet for each byte
         return counts
@@ -110,9 +111,12 @@ def tokenised(splits: Mapping[str, Sequence[bytes]], size: int, folder: StrPath 
     pairs = BytePairs.trained(splits["train"], size)
     files = {name: pairs.tokens(texts) for name, texts in splits.items()}
     made: dict[str, Any] = {
-        "splits": {name: torch.cat([torch.empty(0, dtype=torch.int32), *tokens]) for name, tokens in files.items()},
+        "splits": {
+            name: torch.cat([torch.empty(0, dtype=torch.int32, device=CPU), *tokens]) for name, tokens in files.items()
+        },
         "lengths": {
-            name: torch.tensor([len(each) for each in tokens], dtype=torch.int64) for name, tokens in files.items()
+            name: torch.tensor([len(each) for each in tokens], dtype=torch.int64, device=CPU)
+            for name, tokens in files.items()
         },
         "num_bytes": pairs.num_bytes(),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.experiments.sharding import permutation
 from thinwire.experiments.tasks.images import ByteImages, ImageTask
@@ -92,6 +93,6 @@ def _read(paths: list[Path]) -> ByteImages:
     return ByteImages(
         torch.from_numpy(np.concatenate([rows[:, 1:] for rows in parts]).reshape(-1, *_SHAPE)),
         torch.from_numpy(np.concatenate([rows[:, 0] for rows in parts]).astype(np.int64)),
-        torch.tensor(_MEAN, dtype=torch.float32),
-        torch.tensor(_STD, dtype=torch.float32),
+        torch.tensor(_MEAN, dtype=torch.float32, device=CPU),
+        torch.tensor(_STD, dtype=torch.float32, device=CPU),
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.experiments.sharding import permutation
 from thinwire.experiments.tasks.images import ImageTask, normalised
@@ -58,7 +59,11 @@ class FolderImages:
             ConfigError: a file is no image.
         """
         pixels = torch.stack([self._decoded(self.paths[index]) for index in indices.tolist()])
-        return normalised(pixels, torch.tensor(_MEAN, dtype=torch.float32), torch.tensor(_STD, dtype=torch.float32))
+        return normalised(
+            pixels,
+            torch.tensor(_MEAN, dtype=torch.float32, device=CPU),
+            torch.tensor(_STD, dtype=torch.float32, device=CPU),
+        )
 
     def _decoded(self, path: Path) -> Tensor:
         from PIL import Image, UnidentifiedImageError
@@ -71,7 +76,7 @@ class FolderImages:
         box = _random_box(image) if self.random else _central_box(image)
         part = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
         pixels = torch.from_numpy(np.array(part)).permute(2, 0, 1)
-        is_mirrored = self.random and float(torch.rand((), dtype=torch.float64)) < 0.5
+        is_mirrored = self.random and float(torch.rand((), dtype=torch.float64, device=CPU)) < 0.5
         return pixels.flip(2) if is_mirrored else pixels
 
 
@@ -140,12 +145,12 @@ def _listed(root: Path, names: list[str]) -> list[tuple[Path, int]]:
 
 
 def _images(listed: list[tuple[Path, int]], size: int, random: bool) -> FolderImages:
-    classes = torch.tensor([number for _, number in listed], dtype=torch.int64)
+    classes = torch.tensor([number for _, number in listed], dtype=torch.int64, device=CPU)
     return FolderImages(tuple(path for path, _ in listed), classes, size, random)
 
 
 def _random_box(image: "Image") -> tuple[float, float, float, float]:
-    area, ratio, right, down = torch.rand(4, dtype=torch.float64).tolist()
+    area, ratio, right, down = torch.rand(4, dtype=torch.float64, device=CPU).tolist()
     share = _AREAS[0] + (_AREAS[1] - _AREAS[0]) * area
     log_ratio = math.log(_RATIOS[0]) + math.log(_RATIOS[1] / _RATIOS[0]) * ratio
     # What is drawn wider or higher than the image is cut to it.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinwire.arrays import CPU
 from thinwire.experiments.tasks.base import Evaluation, Metric, Split
 from thinwire.experiments.tasks.models import held_out, seeded, watched
 
@@ -95,13 +96,13 @@ def shifted_and_mirrored(pixels: Tensor, most: int = 4) -> Tensor:
         most: 0 or more.
     """
     count, _, height, width = pixels.shape
-    down, right = torch.randint(0, 2 * most + 1, (2, count, 1), dtype=torch.int64)
-    mirrored = torch.randint(0, 2, (count, 1), dtype=torch.int64) == 1
-    rows = down + torch.arange(height, dtype=torch.int64)
-    columns = torch.arange(width, dtype=torch.int64).expand(count, width)
+    down, right = torch.randint(0, 2 * most + 1, (2, count, 1), dtype=torch.int64, device=CPU)
+    mirrored = torch.randint(0, 2, (count, 1), dtype=torch.int64, device=CPU) == 1
+    rows = down + torch.arange(height, dtype=torch.int64, device=CPU)
+    columns = torch.arange(width, dtype=torch.int64, device=CPU).expand(count, width)
     columns = right + torch.where(mirrored, columns.flip(1), columns)
     padded = F.pad(pixels, (most, most, most, most))
-    each = torch.arange(count, dtype=torch.int64)[:, None, None]
+    each = torch.arange(count, dtype=torch.int64, device=CPU)[:, None, None]
     # Indices on both sides of a slice put the slice last: [b, height, width, channels]. Left so, torch 2.13 would take
     # other kernels than for images that are not moved, and those of few channels end the process on some processors.
     return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
@@ -167,7 +168,7 @@ class ImageTask(Generic[S]):
 def _evaluate(model: nn.Module, images: ImageSource) -> Evaluation:
     total, correct, among_five = 0.0, 0, 0
     has_five = False
-    for indices in torch.arange(len(images.classes), dtype=torch.int64).split(_EVALUATION_BATCH):
+    for indices in torch.arange(len(images.classes), dtype=torch.int64, device=CPU).split(_EVALUATION_BATCH):
         scores, classes = model(images.take(indices)), images.classes.index_select(0, indices)
         total += float(F.cross_entropy(scores, classes, reduction="sum"))
         correct += int(torch.count_nonzero(scores.argmax(1) == classes))

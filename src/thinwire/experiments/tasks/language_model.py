@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinwire.arrays import CPU
 from thinwire.experiments.tasks.base import Evaluation, Metric, Split
 from thinwire.experiments.tasks.models import held_out, seeded, watched
 
@@ -90,7 +91,7 @@ def windows_of(tokens: Tensor, context: int) -> Tensor:
 def spread(windows: Tensor, count: int) -> Tensor:
     """At most ``count`` of the windows, at even distances."""
     count = min(count, len(windows))
-    return windows.index_select(0, torch.arange(count, dtype=torch.int64) * len(windows) // count)
+    return windows.index_select(0, torch.arange(count, dtype=torch.int64, device=CPU) * len(windows) // count)
 
 
 def file_of_each(lengths: Tensor, num_windows: int, context: int) -> Tensor:
@@ -106,7 +107,7 @@ def file_of_each(lengths: Tensor, num_windows: int, context: int) -> Tensor:
         [0, 0, 1]
     """
     ends = lengths.cumsum(0)
-    return torch.searchsorted(ends, torch.arange(num_windows, dtype=torch.int64) * context, right=True)
+    return torch.searchsorted(ends, torch.arange(num_windows, dtype=torch.int64, device=CPU) * context, right=True)
 
 
 def _cross_entropy(model: nn.Module, windows: Tensor) -> Tensor:

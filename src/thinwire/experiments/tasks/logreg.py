@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.experiments.tasks.base import Evaluation, Metric, Split
 from thinwire.experiments.tasks.models import held_out, watched
@@ -100,7 +101,7 @@ class LogisticRegression:
         Raises:
             RuntimeError: the method did not converge; cannot happen for rows of norm 1 that no plane separates.
         """
-        weights = torch.zeros(self.signed_rows.shape[1], dtype=torch.float64)
+        weights = torch.zeros(self.signed_rows.shape[1], dtype=torch.float64, device=CPU)
         value, gradient = self._value_and_gradient(weights)
         factor = None
         norm = float(gradient.norm())
@@ -142,13 +143,13 @@ class LogisticRegression:
 
     def _hessian(self, weights: Tensor) -> Tensor:
         d = len(weights)
-        hessian = torch.zeros(d, d, dtype=torch.float32)
+        hessian = torch.zeros(d, d, dtype=torch.float32, device=CPU)
         for chunk in torch.split(self.signed_rows, _CHUNK):
             probabilities = torch.sigmoid(chunk @ weights.float())
             curvature = (probabilities * (1 - probabilities)).sqrt()
             scaled = chunk * curvature.unsqueeze(1)
             hessian.addmm_(scaled.T, scaled)
-        return hessian.double() / self.num_train + self.regularisation * torch.eye(d, dtype=torch.float64)
+        return hessian.double() / self.num_train + self.regularisation * torch.eye(d, dtype=torch.float64, device=CPU)
 
 
 @lru_cache(maxsize=4)
@@ -190,7 +191,7 @@ def logreg(num_examples: int = 20_000, dimension: int = 2_000, regularised: bool
         )
     random = np.random.Generator(np.random.Philox(key=_DATA.fold(num_examples, dimension).bits64()))
     rows = torch.from_numpy(random.standard_normal((num_examples, dimension), dtype=np.float32))
-    rows *= torch.arange(1, dimension + 1, dtype=torch.float32).rsqrt()
+    rows *= torch.arange(1, dimension + 1, dtype=torch.float32, device=CPU).rsqrt()
     rows /= rows.norm(dim=1, keepdim=True)
     margins = rows @ torch.from_numpy(random.standard_normal(dimension, dtype=np.float32))
     margins *= 2 / math.sqrt(float(margins.square().mean()))

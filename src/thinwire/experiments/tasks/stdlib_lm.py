@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 from thinwire.experiments.tasks.language_model import LanguageModelTask, file_of_each, spread, windows_of
 from thinwire.experiments.tasks.text_files import python_sources, read_splits
@@ -52,7 +53,7 @@ def stdlib_lm(*, context: int = 128, dropout: float = 0.0, folder: StrPath | Non
         raise ConfigError(f"{root} has no {context + 1} bytes for {' and '.join(short)}; lower the context.")
     tokens = {name: torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8) for name, files in splits.items()}
     windows = windows_of(tokens["train"], context)
-    lengths = torch.tensor([len(text) for text in splits["train"]], dtype=torch.int64)
+    lengths = torch.tensor([len(text) for text in splits["train"]], dtype=torch.int64, device=CPU)
     return LanguageModelTask(
         name="stdlib-lm",
         windows=windows,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.errors import WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch, unpack_block, unpack_torch
 from thinwire.kernels.jit.compiling import helper, intrinsic, kernel, types
@@ -104,7 +104,7 @@ def elias_decode_prefix(data: Tensor, count: int, num_levels: int) -> tuple[Tens
     result = int(_decode(host, count, width, num_levels, words))
     if result < 0:
         raise WireError(_REASONS[result])
-    return tensor_of(words.view(np.uint8)[: num_packed_bytes(count, width)]).to(data.device), result
+    return to_device(tensor_of(words.view(np.uint8)[: num_packed_bytes(count, width)]), data.device), result
 
 
 def _width(num_levels: int) -> int:

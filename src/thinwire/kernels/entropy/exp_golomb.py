@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, empty_array, tensor_of
+from thinwire.arrays import array_of, empty_array, tensor_of, to_device
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.entropy.exp_golomb_numba import (
@@ -207,7 +207,7 @@ def exp_golomb_decode_prefix(data: Tensor, count: int, numel: int) -> tuple[Tens
         num_bytes = _decode_shares(host[:num_order_bytes], host[num_order_bytes:], numel, ranges, indices)
     if num_bytes < 0:
         raise WireError(_REASONS[num_bytes])
-    return tensor_of(indices).to(data.device), num_bytes
+    return to_device(tensor_of(indices), data.device), num_bytes
 
 
 def _decode_shares(orders: Any, unary: Any, numel: int, ranges: Ranges, indices: Any) -> int:

@@ -6,6 +6,7 @@ All states of all blocks advance together: the loop is over the entries of one s
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch, unpack_torch
 from thinwire.kernels.flat.checks import segment_of_each
 
@@ -23,7 +24,7 @@ def rans_encode_torch(packed: Tensor, count: int, width: int, frequencies: Tenso
     """:func:`thinwire.kernels.entropy.rans.rans_encode` in torch operations, on any device; it checks nothing."""
     shift = max(0, width - 8)
     codes = unpack_torch(packed, count, width)
-    sizes = frequencies.to(codes.device)
+    sizes = to_device(frequencies, codes.device)
     begins = sizes.cumsum(0) - sizes
     num_rows = min(_BLOCK, count + -count % _LANES) // _LANES
     num_blocks = -(-count // _BLOCK)
@@ -56,7 +57,7 @@ def rans_decode_torch(data: Tensor, count: int, width: int, frequencies: Tensor)
     It reads nothing outside ``data``, whatever that holds, but checks nothing.
     """
     shift = max(0, width - 8)
-    sizes = frequencies.to(data.device)
+    sizes = to_device(frequencies, data.device)
     owners = segment_of_each(sizes)
     begins = sizes.cumsum(0) - sizes
     num_rows = min(_BLOCK, count + -count % _LANES) // _LANES

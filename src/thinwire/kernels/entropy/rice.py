@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, empty_array, tensor_of
+from thinwire.arrays import array_of, empty_array, tensor_of, to_device
 from thinwire.errors import ConfigError, WireError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.entropy.gap_streams import (
@@ -192,7 +192,7 @@ def rice_decode_prefix(data: Tensor, count: int, numel: int, parameter: int) -> 
         end = _decode_shares(host[:num_remainder_bytes], host[num_remainder_bytes:], numel, parameter, ranges, indices)
     if end < 0:
         raise WireError(_REASONS[end])
-    return tensor_of(indices).to(data.device), num_remainder_bytes + (end + 7) // 8
+    return to_device(tensor_of(indices), data.device), num_remainder_bytes + (end + 7) // 8
 
 
 def _decode_shares(remainders: Any, unary: Any, numel: int, parameter: int, ranges: Ranges, indices: Any) -> int:

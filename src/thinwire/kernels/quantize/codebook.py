@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import check_packed, pack, pack_torch, unpack_torch
 from thinwire.kernels.flat.checks import check_entries, check_scales, check_sum, offsets_array
@@ -78,8 +78,8 @@ def nearest_codes(x: Tensor, offsets: Tensor, units: Tensor, table: Tensor) -> t
 
 def nearest_codes_torch(x: Tensor, offsets: Tensor, units: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`nearest_codes` in torch operations, on any device."""
-    positive, borders, width = _upper_half(table.to(x.device))
-    unit = units.repeat_interleave(offsets.to(x.device).diff(), output_size=x.numel())
+    positive, borders, width = _upper_half(to_device(table, x.device))
+    unit = units.repeat_interleave(to_device(offsets, x.device).diff(), output_size=x.numel())
     magnitudes, place = x.abs(), torch.zeros(x.numel(), dtype=torch.int64, device=x.device)
     for border in borders:
         place += magnitudes > unit * border
@@ -149,7 +149,7 @@ def write_codes(codes: Tensor, width: int, table: Tensor, scales: Tensor, offset
 
 
 def _values_torch(codes: Tensor, width: int, table: Tensor, scales: Tensor, offsets: Tensor, numel: int) -> Tensor:
-    scale = scales.repeat_interleave(offsets.to(codes.device).diff(), output_size=numel)
+    scale = scales.repeat_interleave(to_device(offsets, codes.device).diff(), output_size=numel)
     return scale * _padded(table, width)[unpack_torch(codes, numel, width)]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
-from thinwire.arrays import array_of, over, tensor_of
+from thinwire.arrays import array_of, over, tensor_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_torch
 from thinwire.kernels.flat.checks import check_entries, offsets_array
@@ -161,7 +161,7 @@ def accumulate_quantize_torch(
     """:func:`accumulate_quantize` in torch operations, on any device."""
     u = residual * decay + x
     levels, scales = _levels_torch(u, offsets, num_levels, norm, key, shrink)
-    sizes = offsets.to(x.device).diff()
+    sizes = to_device(offsets, x.device).diff()
     unit = over(scales, num_levels).repeat_interleave(sizes, output_size=x.numel())
     torch.sub(u, unit * levels, out=out)
     return pack_torch(levels + num_levels, (2 * num_levels).bit_length()), scales
@@ -176,7 +176,7 @@ def _levels_torch(
     units = over(norms, num_levels)
     inverses = 1 / units
     usual = (units > 2.0**-100) & (units < 2.0**100)
-    sizes = offsets.to(u.device).diff()
+    sizes = to_device(offsets, u.device).diff()
     unit, inverse, is_usual = (
         each.repeat_interleave(sizes, output_size=u.numel()) for each in (units, inverses, usual)
     )
@@ -187,7 +187,7 @@ def _levels_torch(
     coarse, fine = dither_torch(key, u.numel(), u.device)
     rounded_up = fine * 2.0**-16 < (ratio - floor) * 2.0**16 - coarse
     level = torch.where(unit > 0, floor + rounded_up, torch.zeros_like(floor))
-    scales = norms if shrink is None else norms * shrink.to(u.device)
+    scales = norms if shrink is None else norms * to_device(shrink, u.device)
     return torch.where(u < 0, -level, level).to(torch.int32), scales
 
 

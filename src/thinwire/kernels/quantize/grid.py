@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
@@ -95,14 +95,14 @@ def round_to_levels(x: Tensor, offsets: Tensor, units: Tensor, num_levels: int, 
 
 def round_to_grid_torch(x: Tensor, offsets: Tensor, lows: Tensor, steps: Tensor, num_codes: int, key: int) -> Tensor:
     """:func:`round_to_grid` in torch operations, on any device."""
-    sizes = offsets.to(x.device).diff()
+    sizes = to_device(offsets, x.device).diff()
     above = (x - lows.repeat_interleave(sizes, output_size=x.numel())).clamp_(min=0)
     return pack_torch(_levels_torch(above, sizes, steps, num_codes - 1, key), (num_codes - 1).bit_length())
 
 
 def round_to_levels_torch(x: Tensor, offsets: Tensor, units: Tensor, num_levels: int, key: int) -> Tensor:
     """:func:`round_to_levels` in torch operations, on any device."""
-    levels = _levels_torch(x.abs(), offsets.to(x.device).diff(), units, num_levels, key)
+    levels = _levels_torch(x.abs(), to_device(offsets, x.device).diff(), units, num_levels, key)
     return pack_torch(torch.where(x < 0, -levels, levels) + num_levels, (2 * num_levels).bit_length())
 
 

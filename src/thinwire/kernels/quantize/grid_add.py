@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.kernels.bitpack.bits import check_packed, unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
 from thinwire.kernels.jit.devices import body_for
@@ -46,7 +47,7 @@ def add_points_torch(
     codes: Tensor, width: int, lows: Tensor, steps: Tensor, offsets: Tensor, out: Tensor, factor: float = 1.0
 ) -> None:
     """:func:`add_points` in torch operations, on any device."""
-    sizes = offsets.to(out.device).diff()
+    sizes = to_device(offsets, out.device).diff()
     low, step = (each.repeat_interleave(sizes, output_size=out.numel()) for each in (lows, steps))
     points = unpack_torch(codes, out.numel(), width).to(torch.float32)
     out.add_(points.mul_(step).add_(low).mul_(factor))

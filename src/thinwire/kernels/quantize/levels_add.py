@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of
+from thinwire.arrays import array_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import check_packed, unpack_block, unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
@@ -56,7 +56,7 @@ def add_levels_torch(
     codes: Tensor, width: int, num_levels: int, units: Tensor, offsets: Tensor, out: Tensor, factor: float = 1.0
 ) -> None:
     """:func:`add_levels` in torch operations, on any device."""
-    unit = units.repeat_interleave(offsets.to(out.device).diff(), output_size=out.numel())
+    unit = units.repeat_interleave(to_device(offsets, out.device).diff(), output_size=out.numel())
     levels = (unpack_torch(codes, out.numel(), width) - num_levels).to(torch.float32)
     out.add_(unit * levels * factor)
 

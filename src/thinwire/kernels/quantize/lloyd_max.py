@@ -10,6 +10,7 @@ import functools
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.errors import ConfigError
 
 LARGEST_BITS = 8
@@ -31,7 +32,7 @@ def gaussian_table(bits: int) -> Tensor:
     """
     if not 1 <= bits <= LARGEST_BITS:
         raise ConfigError(f"a codebook of {bits} bits was asked for; there are those of 1 to {LARGEST_BITS} bits")
-    positive = torch.tensor(_POSITIVE[bits - 1], dtype=torch.float32)
+    positive = torch.tensor(_POSITIVE[bits - 1], dtype=torch.float32, device=CPU)
     return torch.cat([-positive.flip(0), positive])
 
 

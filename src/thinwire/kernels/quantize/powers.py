@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import num_packed_bytes, pack_block, pack_torch
 from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
@@ -67,7 +67,7 @@ def round_to_powers(x: Tensor, offsets: Tensor, scales: Tensor, num_levels: int,
 
 def round_to_powers_torch(x: Tensor, offsets: Tensor, scales: Tensor, num_levels: int, key: int) -> Tensor:
     """:func:`round_to_powers` in torch operations, on any device."""
-    sizes = offsets.to(x.device).diff()
+    sizes = to_device(offsets, x.device).diff()
     ratio = ratios_torch(x.abs(), sizes, scales)
     ratio = torch.where(ratio < 1, ratio, torch.ones_like(ratio))
     bits = ratio.view(torch.int32)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.kernels.bitpack.bits import pack_torch
 from thinwire.kernels.flat.checks import check_entries, offsets_array
 from thinwire.kernels.jit.compiling import helper, kernel
@@ -89,7 +89,7 @@ def mean_signs(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 
 def mean_signs_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`mean_signs` in torch operations, on any device."""
-    sizes = offsets.to(x.device).diff().clamp_(min=1)
+    sizes = to_device(offsets, x.device).diff().clamp_(min=1)
     return sign_bits_torch(x), (segment_sums_torch(x, offsets, 1) / sizes).to(torch.float32)
 
 
@@ -132,7 +132,7 @@ def accumulate_signs_torch(
     """:func:`accumulate_signs` in torch operations, on any device."""
     u = residual * decay + x
     bits, means = mean_signs_torch(u, offsets)
-    mean = means.repeat_interleave(offsets.to(x.device).diff(), output_size=x.numel())
+    mean = means.repeat_interleave(to_device(offsets, x.device).diff(), output_size=x.numel())
     torch.sub(u, torch.where(u < 0, -mean, mean), out=out)
     return bits, means
 

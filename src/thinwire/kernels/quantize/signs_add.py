@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of
+from thinwire.arrays import array_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.bitpack.bits import unpack_torch
 from thinwire.kernels.flat.checks import check_sum, offsets_array
@@ -47,7 +47,7 @@ def add_signs(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor
 
 def add_signs_torch(bits: Tensor, scales: Tensor, offsets: Tensor, out: Tensor, factor: float = 1.0) -> None:
     """:func:`add_signs` in torch operations, on any device."""
-    sizes = offsets.to(out.device).diff()
+    sizes = to_device(offsets, out.device).diff()
     values = (scales * factor).repeat_interleave(sizes, output_size=out.numel())
     out.add_(torch.where(unpack_torch(bits, out.numel(), 1) != 0, -values, values))
 

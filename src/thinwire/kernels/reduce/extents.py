@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array, segment_of_each
 from thinwire.kernels.jit.compiling import helper, kernel
 from thinwire.kernels.jit.devices import body_for
@@ -47,7 +47,7 @@ def segment_extents(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 
 def segment_extents_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`segment_extents` in torch operations, on any device."""
-    sizes = offsets.to(x.device).diff()
+    sizes = to_device(offsets, x.device).diff()
     segment = segment_of_each(sizes, x.numel())
     bits = x.detach().contiguous().view(torch.int32)
     # As integers in this order floats are ordered as numbers, -0.0 before 0.0.
@@ -90,7 +90,7 @@ def segment_sides(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def segment_sides_torch(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`segment_sides` in torch operations, on any device."""
-    sizes = offsets.to(x.device).diff()
+    sizes = to_device(offsets, x.device).diff()
     segment = segment_of_each(sizes, x.numel())
     num_below = torch.zeros_like(sizes).scatter_add_(0, segment, (x < 0).to(torch.int64))
     above, below = (segment_sums_torch(part.clamp(min=0), offsets, 1) for part in (x, -x))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, check_offsets, offsets_array, segment_of_each
 from thinwire.kernels.jit.compiling import kernel
@@ -53,7 +53,7 @@ def segment_sums(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
 def segment_sums_torch(x: Tensor, offsets: Tensor, power: Literal[1, 2]) -> Tensor:
     """:func:`segment_sums` in torch operations, on any device."""
     values = x.to(torch.float64).abs() if power == 1 else x.to(torch.float64).square()
-    sizes = offsets.to(x.device).diff()
+    sizes = to_device(offsets, x.device).diff()
     sums = values.new_zeros(sizes.numel())
     not_empty = sizes > 0
     while values.numel():
@@ -96,7 +96,7 @@ def segment_max(x: Tensor, offsets: Tensor) -> Tensor:
 
 def segment_max_torch(x: Tensor, offsets: Tensor) -> Tensor:
     """:func:`segment_max` in torch operations, on any device."""
-    sizes = offsets.to(x.device).diff()
+    sizes = to_device(offsets, x.device).diff()
     segment = segment_of_each(sizes, x.numel())
     magnitudes = x.detach().contiguous().view(torch.int32) & 0x7FFFFFFF
     largest = magnitudes.new_zeros(sizes.numel()).scatter_reduce_(0, segment, magnitudes, "amax")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, check_offsets, check_scales, offsets_array
 from thinwire.kernels.jit.compiling import helper, kernel
@@ -75,8 +75,10 @@ def tail_sums(x: Tensor, offsets: Tensor, centres: Tensor, bounds: Tensor, what:
 def tail_sums_torch(x: Tensor, offsets: Tensor, centres: Tensor, bounds: Tensor, what: What = "powers") -> Tensor:
     """:func:`tail_sums` in torch operations, on any device."""
     check_offsets(offsets, x.numel())
-    sizes = offsets.to(x.device).diff()
-    centre, bound = (each.to(x.device).repeat_interleave(sizes, output_size=x.numel()) for each in (centres, bounds))
+    sizes = to_device(offsets, x.device).diff()
+    centre, bound = (
+        to_device(each, x.device).repeat_interleave(sizes, output_size=x.numel()) for each in (centres, bounds)
+    )
     deviation = x - centre
     a = deviation.abs()
     inside = a < bound

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.kernels.flat.checks import offsets_array
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.jit.threads import run, shares
@@ -76,9 +76,10 @@ def draw_entries_torch(
     x: Tensor, offsets: Tensor, centres: Tensor, bounds: Tensor, shares_kept: Tensor, key: int
 ) -> tuple[Tensor, Tensor]:
     """:func:`draw_entries` in torch operations, on any device."""
-    sizes = offsets.to(x.device).diff()
+    sizes = to_device(offsets, x.device).diff()
     centre, bound, share = (
-        each.to(x.device).repeat_interleave(sizes, output_size=x.numel()) for each in (centres, bounds, shares_kept)
+        to_device(each, x.device).repeat_interleave(sizes, output_size=x.numel())
+        for each in (centres, bounds, shares_kept)
     )
     deviation = x - centre
     a = deviation.abs()
@@ -123,7 +124,7 @@ def split_draws(x: Tensor, offsets: Tensor, bounds: Tensor, key: int) -> tuple[T
 
 def split_draws_torch(x: Tensor, offsets: Tensor, bounds: Tensor, key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`split_draws` in torch operations, on any device."""
-    bound = bounds.to(x.device).repeat_interleave(offsets.to(x.device).diff(), output_size=x.numel())
+    bound = to_device(bounds, x.device).repeat_interleave(to_device(offsets, x.device).diff(), output_size=x.numel())
     a = x.abs()
     certain = (a >= bound).nonzero().squeeze(1)
     drawn = ((a < bound) & _drawn_torch(a, bound, torch.zeros_like(a), key)).nonzero().squeeze(1)
@@ -159,7 +160,7 @@ def entries_above(x: Tensor, offsets: Tensor, bounds: Tensor) -> tuple[Tensor, T
 
 def entries_above_torch(x: Tensor, offsets: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`entries_above` in torch operations, on any device."""
-    bound = bounds.to(x.device).repeat_interleave(offsets.to(x.device).diff(), output_size=x.numel())
+    bound = to_device(bounds, x.device).repeat_interleave(to_device(offsets, x.device).diff(), output_size=x.numel())
     indices = (x.abs() >= bound).nonzero().squeeze(1)
     return indices, x[indices]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import CPU, array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, selection_arrays
 from thinwire.kernels.jit.compiling import helper, kernel
@@ -126,7 +126,7 @@ def merge_marked(first: Tensor, second: Tensor, marks: Tensor) -> Tensor:
     numel = first.numel() + second.numel()
     for part in (first, second):
         check_entries(part)
-    _check(torch.empty(0, dtype=torch.float32), marks, numel)
+    _check(torch.empty(0, dtype=torch.float32, device=CPU), marks, numel)
     if not first.is_cpu:
         return body_for(merge_marked_torch, first.device)(first, second, marks)
     words = array_of(marks).view(np.uint64)

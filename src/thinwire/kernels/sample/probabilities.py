@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from thinwire.arrays import to_device
 from thinwire.kernels.reduce.truncated_sums import tail_sums
 from thinwire.kernels.sample.bernoulli import entries_above
 
@@ -49,7 +50,7 @@ def density_bounds(x: Tensor, offsets: Tensor, centres: Tensor, density: float, 
         >>> density_bounds(x, torch.tensor([0, 4]), zero, 0.5, 2).tolist()
         [4.0]
     """
-    sizes = offsets.to(x.device).diff().to(torch.float64)
+    sizes = to_device(offsets, x.device).diff().to(torch.float64)
     if density >= 1.0:
         return torch.full_like(centres, _LEAST)
     budgets = density * sizes
@@ -119,7 +120,7 @@ def _tails(
     if entries_above(sample, places, lows)[0].numel() > _MOST_KEPT * sample.numel():
         return direct
     indices, kept = entries_above(x, offsets, lows)
-    cut = torch.searchsorted(indices, offsets.to(indices.device)).to(offsets.device)
+    cut = to_device(torch.searchsorted(indices, to_device(offsets, indices.device)), offsets.device)
     below = tail_sums(x, offsets, centres, lows)
 
     def with_few(bounds: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import CPU, array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.flatten import pieces_of
 from thinwire.kernels.jit.compiling import carray, helper, kernel
@@ -68,7 +68,7 @@ def top_k_of_difference(
     if not reference.is_cpu:
         return body_for(top_k_of_difference_torch, reference.device)(reference, tensors, residual, decay, count)
     if count == 0:
-        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float32)
+        return torch.empty(0, dtype=torch.int64, device=CPU), torch.empty(0, dtype=torch.float32, device=CPU)
     vectors = pieces_of(tensors), array_of(reference), array_of(residual), np.float32(decay)
     bound = _sampled_bound(vectors, numel, count)
     found = _candidates(vectors, bound, numel, count)
@@ -76,7 +76,7 @@ def top_k_of_difference(
         found = _candidates(vectors, np.uint32(0), numel, count)
     places, values = (tensor_of(np.concatenate(each)) for each in zip(*found, strict=True))
     chosen, kept = top_k_entries(
-        values, *(torch.tensor(each, dtype=torch.int64) for each in ([0, len(values)], [count]))
+        values, *(torch.tensor(each, dtype=torch.int64, device=CPU) for each in ([0, len(values)], [count]))
     )
     return places[chosen], kept
 

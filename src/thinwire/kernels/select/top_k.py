@@ -7,7 +7,7 @@ lower bound of the k-th magnitude are compared exactly, see :mod:`thinwire.kerne
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import array_of, tensor_of, to_device
 from thinwire.kernels.flat.checks import check_entries, segment_of_each, selection_arrays
 from thinwire.kernels.jit.devices import body_for
 from thinwire.kernels.select.parallel import select_all
@@ -56,7 +56,7 @@ def top_k_entries(x: Tensor, offsets: Tensor, counts: Tensor) -> tuple[Tensor, T
 
 def top_k_torch(x: Tensor, offsets: Tensor, counts: Tensor) -> Tensor:
     """:func:`top_k` in torch operations, on any device: one stable sort by segment, then by magnitude."""
-    offsets, counts = offsets.to(x.device), counts.to(x.device)
+    offsets, counts = to_device(offsets, x.device), to_device(counts, x.device)
     segment = segment_of_each(offsets.diff(), x.numel())
     magnitude = (x.view(torch.int32) & 0x7FFFFFFF).to(torch.int64)
     order = ((segment << 31) + (0x7FFFFFFF - magnitude)).sort(stable=True).indices

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of
+from thinwire.arrays import CPU, array_of
 from thinwire.config import check_types
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries, check_indices, check_offsets
@@ -79,9 +79,9 @@ class Rows:
             [2.0, 1.0]
         """
         given = x != 0
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), given.sum(dim=1).cumsum(0)])
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64, device=CPU), given.sum(dim=1).cumsum(0)])
         indices = given.nonzero()[:, 1].contiguous()
-        zeros = torch.zeros(x.shape[1], dtype=torch.float32)
+        zeros = torch.zeros(x.shape[1], dtype=torch.float32, device=CPU)
         return cls(numel=x.shape[1], offsets=offsets, indices=indices, values=x[given], labels=labels, penalties=zeros)
 
     def regularised(self, regularisation: float) -> "Rows":

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of
+from thinwire.arrays import CPU, array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.shared_memory.variants import ARRIVED, NUM_CONTROL_WORDS, NUM_GATE_WORDS, STOP
 
@@ -49,9 +49,9 @@ class Shared:
             raise ConfigError("threads share a vector of at least one entry; this one has none")
         return cls(
             vector=vector,
-            locks=torch.zeros(vector.numel(), dtype=torch.int32),
-            gates=torch.zeros(NUM_GATE_WORDS, dtype=torch.int64),
-            control=torch.zeros(NUM_CONTROL_WORDS, dtype=torch.int64),
+            locks=torch.zeros(vector.numel(), dtype=torch.int32, device=CPU),
+            gates=torch.zeros(NUM_GATE_WORDS, dtype=torch.int64, device=CPU),
+            control=torch.zeros(NUM_CONTROL_WORDS, dtype=torch.int64, device=CPU),
         )
 
     def arrays(self) -> tuple[Any, Any, Any, Any]:

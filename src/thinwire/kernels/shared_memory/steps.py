@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of
+from thinwire.arrays import CPU, array_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.shared_memory.rows import LOSSES, Rows, Rule
 from thinwire.kernels.shared_memory.shared import Shared
@@ -43,7 +43,7 @@ class Part:
         return cls(
             examples=key.fold("examples").bits64(),
             entries=key.fold("entries").bits64(),
-            memory=torch.zeros(numel, dtype=torch.float32),
+            memory=torch.zeros(numel, dtype=torch.float32, device=CPU),
         )
 
 

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from thinwire.arrays import CPU
 from thinwire.kernels.random.philox import random_words_torch
 from thinwire.kernels.shared_memory.rows import Rows, Rule
 from thinwire.kernels.shared_memory.shared import Shared
@@ -20,7 +21,7 @@ def take_steps_torch(
     check_fit(shared, rows, rule, part, span, counts)
     number_of(variant)  # all are the same without other threads
     stride = stride_of(longest_of(rows, rule))
-    rate = torch.tensor(rule.rate(), dtype=torch.float32)
+    rate = torch.tensor(rule.rate(), dtype=torch.float32, device=CPU)
     written = 0
     for step in range(span.first, span.first + span.num):
         row = (int(random_words_torch(part.examples, step, 1)) * rows.num) >> 32
@@ -53,7 +54,7 @@ def _slope(weights: Tensor, values: Tensor, label: float, rule: Rule) -> Tensor:
     product = sum((weights.double() * values.double()).tolist(), 0.0)  # in order
     margin = label * product
     slope = -label / (1.0 + math.exp(min(margin, 700.0))) if rule.loss == "logistic" else -label * (margin < 1.0)
-    return torch.tensor(slope, dtype=torch.float32)
+    return torch.tensor(slope, dtype=torch.float32, device=CPU)
 
 
 def _chosen(part: Part, rule: Rule, start: int) -> Tensor:
@@ -65,7 +66,7 @@ def _chosen(part: Part, rule: Rule, start: int) -> Tensor:
         bound = numel - rule.k + j
         place = (word * (bound + 1)) >> 32
         chosen.append(bound if place in chosen else place)
-    return torch.tensor(chosen, dtype=torch.int64)
+    return torch.tensor(chosen, dtype=torch.int64, device=CPU)
 
 
 def _probabilities(updates: Tensor, k: int) -> Tensor:

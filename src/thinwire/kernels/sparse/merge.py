@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import array_of, empty_array, over, tensor_of
+from thinwire.arrays import CPU, array_of, empty_array, over, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_ascending
 from thinwire.kernels.jit.compiling import carray, helper, kernel
@@ -77,7 +77,7 @@ def unite_means_torch(
     """:func:`unite_means` in torch operations, on any device."""
     _check(indices, values, numel, divisor)
     if not indices:
-        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float32), True
+        return torch.empty(0, dtype=torch.int64, device=CPU), torch.empty(0, dtype=torch.float32, device=CPU), True
     united = torch.unique(torch.cat(list(indices)))
     sums = torch.zeros(united.numel(), dtype=torch.float32, device=united.device)
     for places, found in zip(indices, values, strict=True):

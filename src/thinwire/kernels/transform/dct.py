@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thinwire import arrays
-from thinwire.arrays import array_of, tensor_of
+from thinwire.arrays import CPU, array_of, tensor_of, to_device
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.compiling import helper, intrinsic, kernel, types
@@ -74,7 +74,7 @@ def cosine_transform_torch(x: Tensor, side: int, *, inverse: bool = False) -> Te
     if not whole:
         return x.clone()
     chunks = x[:whole].view(-1, side, side)
-    matrix = cosine_basis(side).to(x.device)
+    matrix = to_device(cosine_basis(side), x.device)
     left = matrix.T if inverse else matrix
     # (left @ chunk) @ left.T: rows are mixed, the result turned over, and rows mixed again.
     mixed = _mix(left, _mix(left, chunks).transpose(1, 2)).transpose(1, 2)
@@ -92,7 +92,7 @@ def cosine_basis(side: int) -> Tensor:
 
 
 def _make_basis(side: int) -> Tensor:
-    k = torch.arange(side, dtype=torch.float64)
+    k = torch.arange(side, dtype=torch.float64, device=CPU)
     rows = torch.cos(math.pi * (2 * k + 1) * k.unsqueeze(1) / (2 * side)) * math.sqrt(2 / side)
     rows[0] /= math.sqrt(2)
     return rows.to(torch.float32)

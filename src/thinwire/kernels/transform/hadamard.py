@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinwire.arrays import aligned_array, array_of, tensor_of
+from thinwire.arrays import CPU, aligned_array, array_of, tensor_of
 from thinwire.errors import ConfigError
 from thinwire.kernels.flat.checks import check_entries
 from thinwire.kernels.jit.devices import body_for
@@ -118,8 +118,10 @@ def hadamard_blocks(numel: int, block: int | None = None) -> Tensor:
         [0, 8, 10, 11]
     """
     _check_block(numel, block)
-    starts = [torch.arange(start, stop, size, dtype=torch.int64) for start, stop, size in _runs(numel, block)]
-    return torch.cat([*starts, torch.tensor([numel], dtype=torch.int64)])
+    starts = [
+        torch.arange(start, stop, size, dtype=torch.int64, device=CPU) for start, stop, size in _runs(numel, block)
+    ]
+    return torch.cat([*starts, torch.tensor([numel], dtype=torch.int64, device=CPU)])
 
 
 def _check(x: Tensor, key: int, rounds: int, block: int | None, out: Tensor | None) -> None:
