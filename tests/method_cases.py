@@ -165,14 +165,17 @@ def backward(model: nn.Module, rank: int, step: int) -> None:
     It is computed on the CPU, of what the parameters hold, and written beside them: a device's own products, sums and
     tanh round in another way, and what the suites compare is what is done with a gradient.
     """
-    on_host = {name: param.detach().cpu().requires_grad_() for name, param in model.named_parameters()}
+    named = dict(model.named_parameters())
+    on_host = {name: param.detach().cpu().requires_grad_(param.requires_grad) for name, param in named.items()}
     generator, like = torch.Generator().manual_seed(1000 * rank + step), next(iter(on_host.values()))
     x, noise = (torch.randn(8, count, generator=generator).to(like) for count in (6, 2))
     result = torch.func.functional_call(model, on_host, (x,))
     ((result - x[:, :2].sin() - 0.1 * noise) ** 2).mean().backward()
-    for name, param in model.named_parameters():
+    for name, param in named.items():
         grad = on_host[name].grad
-        param.grad = None if grad is None else grad.to(param.device)
+        if grad is not None:
+            found = grad.to(param.device)
+            param.grad = found if param.grad is None else param.grad + found
 
 
 def flat(model: nn.Module) -> Tensor:

@@ -116,7 +116,7 @@ def test_of_16_bits(kinds: list[torch.dtype], subtracts: bool) -> None:
     numel = sum(tensor.numel() for tensor in tensors)
     minuend = torch.randn(numel, generator=torch.Generator().manual_seed(5)) if subtracts else None
     outs = [torch.full((numel,), 3.0) for _ in range(3)]
-    first = flatten_triton.flatten_unread(tensors, outs[0], minuend)
+    first = kernels.flatten_unread(tensors, outs[0], minuend)
     assert torch.equal(first, flatten.flatten_unread(tensors, outs[1], minuend))
     flatten.flatten_finite(tensors, outs[2], minuend)
     assert same_bits(outs[0], outs[1])
@@ -134,7 +134,7 @@ def test_back_onto_16_bits(kinds: list[torch.dtype]) -> None:
     bits[2::50], bits[3::50], bits[4::50] = 0x7F7FFFFF, 0x7F800001, -0x800000
     x = bits.view(torch.float32)[: 1500 * len(kinds)]
     results = [[torch.ones(1500, dtype=kind) for kind in kinds] for _ in range(3)]
-    bodies = (unflatten_triton.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
+    bodies = (kernels.unflatten, unflatten.unflatten, unflatten.unflatten_torch)
     for body, tensors in zip(bodies, results, strict=True):
         body(x, tensors)
     for one, loops, torchs in zip(*results, strict=True):
