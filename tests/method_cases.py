@@ -162,20 +162,22 @@ def small_model() -> nn.Module:
 def backward(model: nn.Module, rank: int, step: int) -> None:
     """The gradient of a batch that depends on rank and step alone, with the same bits wherever the model lies.
 
-    It is computed on the CPU, of what the parameters hold, and written beside them: a device's own products, sums and
-    tanh round in another way, and what the suites compare is what is done with a gradient.
+    Of a model on a device it is computed on the CPU, of what the parameters hold, and written beside them: a device's
+    own products, sums and tanh round in another way, and what the suites compare is what is done with a gradient.
     """
+    generator, like = torch.Generator().manual_seed(1000 * rank + step), next(model.parameters())
+    x, noise = (torch.randn(8, count, generator=generator).to(like.dtype) for count in (6, 2))
+    model.zero_grad()
     named = dict(model.named_parameters())
-    on_host = {name: param.detach().cpu().requires_grad_(param.requires_grad) for name, param in named.items()}
-    generator, like = torch.Generator().manual_seed(1000 * rank + step), next(iter(on_host.values()))
-    x, noise = (torch.randn(8, count, generator=generator).to(like) for count in (6, 2))
+    on_host = named
+    if not like.is_cpu:
+        on_host = {name: param.detach().cpu().requires_grad_(param.requires_grad) for name, param in named.items()}
     result = torch.func.functional_call(model, on_host, (x,))
     ((result - x[:, :2].sin() - 0.1 * noise) ** 2).mean().backward()
     for name, param in named.items():
         grad = on_host[name].grad
-        if grad is not None:
-            found = grad.to(param.device)
-            param.grad = found if param.grad is None else param.grad + found
+        if grad is not None and on_host[name] is not param:
+            param.grad = grad.to(param.device)
 
 
 def flat(model: nn.Module) -> Tensor:
