@@ -168,7 +168,7 @@ def backward(model: nn.Module, rank: int, step: int) -> None:
     generator, like = torch.Generator().manual_seed(1000 * rank + step), next(model.parameters())
     x, noise = (torch.randn(8, count, generator=generator).to(like.dtype) for count in (6, 2))
     model.zero_grad()
-    named = dict(model.named_parameters())
+    named: dict[str, Tensor] = dict(model.named_parameters())
     on_host = named
     if not like.is_cpu:
         on_host = {name: param.detach().cpu().requires_grad_(param.requires_grad) for name, param in named.items()}
