@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import files_mains
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 import thinwire
+from thinwire.distributed import checkpoints
 from thinwire.distributed.checkpoint_parts import Stateful
 from thinwire.distributed.dcp import rank_state
 from thinwire.errors import ConfigError, NumericsError
@@ -317,3 +319,16 @@ def test_two_processes_fail_together_and_several_handles_are_resized(tmp_path: P
         assert owed_before.norm() > 0
         assert (owed_after - owed_before).norm() < 1e-6 * owed_before.norm()
     assert files_mains.residual(after["g"]).numel() != files_mains.residual(after["d"]).numel()
+
+
+@pytest.mark.parametrize("device", [torch.device("cuda", 1), None])
+def test_islands_agree_by_way_of_the_models_device(
+    device: torch.device | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that wants tensors on an accelerator would else be given those of number 0 on every process."""
+    given: list[torch.device] = []
+    parts = SimpleNamespace(is_everyone=False, device=device)
+    monkeypatch.setattr(checkpoints, "Parts", lambda parts_of_user, elsewhere: parts)
+    monkeypatch.setattr(checkpoints, "Transport", lambda *, device: given.append(device))
+    thinwire.Checkpoints(tmp_path, {})
+    assert given == [device or torch.device("cpu")]

@@ -80,7 +80,6 @@ class BucketExchange:
         self.watch: DenseWatch | None = None
         self._buckets = buckets
         self._runner = runner
-        self._scaler = scaler
         self._scale = StepScale(scaler)
         self._guard = guard
         self._clock = clock
@@ -152,7 +151,7 @@ class BucketExchange:
             for held in everything:
                 self._runner.count(held.outcome)
             self.settling.hold(everything)
-        elif self._scaler is None:
+        elif self._scale.scaler is None:
             raise _numerics_error(spoilt.channel, spoilt.outcome, self._runner.num_steps + 1)
 
     @torch.no_grad()

@@ -155,17 +155,18 @@ class Parts:
             self._set_random_states(everyone[rank])
 
     def _random_states(self) -> dict[str, Tensor]:
-        device = self._device()
+        device = self.device
         found = {} if device is None else {_DEVICE_RANDOM: torch.get_device_module(device).get_rng_state(device)}
         return {_RANDOM: torch.get_rng_state(), **found}
 
     def _set_random_states(self, saved: Mapping[str, Any]) -> None:
         torch.set_rng_state(saved[_RANDOM])
-        device = self._device()
+        device = self.device
         if device is not None and _DEVICE_RANDOM in saved:  # else it was saved by models on the CPU
             torch.get_device_module(device).set_rng_state(saved[_DEVICE_RANDOM], device)
 
-    def _device(self) -> torch.device | None:
+    @property
+    def device(self) -> torch.device | None:
         """The device that has a generator of its own, if a model lies on one."""
         models = (*self._models().values(), *self._elsewhere.values())
         params = (param for model in models for param in model.parameters())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from thinwire.arrays import CPU
 from thinwire.distributed.checkpoint_folder import CheckpointFolder, Place, file_name
 from thinwire.distributed.checkpoint_parts import Parts, Stateful
 from thinwire.distributed.transport import Transport
@@ -64,7 +65,10 @@ class Checkpoints:
         self._lock = FolderLock(folder)
         self._parts = Parts(parts, elsewhere)
         # Islands must agree on what counts, and a handle's transport ends at its own.
-        self._transport = self._parts.transport if self._parts.is_everyone else Transport()
+        if self._parts.is_everyone:
+            self._transport = self._parts.transport
+        else:
+            self._transport = Transport(device=self._parts.device or CPU)
         self._keep = keep
         self._damaged: set[Place] = set()
 
