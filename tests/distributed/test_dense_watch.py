@@ -150,3 +150,23 @@ def test_what_a_device_is_still_computing_counts_as_backwards(lasts_s: float, mo
             training.watch.end(handed_s, begun_s, NUM_BYTES, is_last=True, counts=True)
     assert bool(caught) == (lasts_s > DENSE_S)
     assert training.shared == [pytest.approx([lasts_s] * WATCHED_STEPS)]
+
+
+def test_a_bucket_counts_as_handed_over_when_the_device_has_filled_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host hands over two at once; the device fills them 0.1 and 0.2 s later, and each exchange takes 30 ms."""
+    training = Training()
+    training.watch.device = torch.device("cuda")
+    ready = [0.0]
+    monkeypatch.setattr(dense_watch, "catch_up", lambda device: setattr(training, "now", max(training.now, ready[0])))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(ALL + 1):
+            begin_s = training.now
+            handed = [training.watch.hand_over() for _ in range(2)]
+            for number, handed_s in enumerate(handed):
+                ready[0] = begin_s + 0.1 * (number + 1)
+                begun_s = training.watch.begin()
+                ready[0] = training.now + 0.03
+                training.watch.end(handed_s, begun_s, NUM_BYTES, is_last=number == 1, counts=True)
+    (warning,) = caught
+    assert "exchanges took 60 ms a step (30 ms of it after backward)" in str(warning.message)
