@@ -1,6 +1,9 @@
 """Payloads on another device, and from there to the host."""
 
 import dataclasses
+import functools
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from thinwire import arrays
 from thinwire.arrays import CPU
+from thinwire.layout import Segments
 from thinwire.payloads.base import Payload
 from thinwire.staging import stage
 
@@ -59,17 +63,31 @@ def device_of(payload: Payload) -> torch.device:
     return found[0].device if found else CPU
 
 
-def _find(value: object, found: list[Tensor]) -> None:
+def _find(value: Any, found: list[Tensor]) -> None:
     """The tensors that are not on the CPU, in a payload and those inside it."""
-    if isinstance(value, Tensor):
-        if not value.is_cpu:
-            found.append(value)
-    elif isinstance(value, tuple):
-        for part in value:
-            _find(part, found)
-    elif dataclasses.is_dataclass(value):  # to ask whether it is a Payload takes longer than all the rest
-        for field in dataclasses.fields(value):
-            _find(getattr(value, field.name), found)
+    for name in _parts(type(value)):
+        part = getattr(value, name)
+        for each in part if isinstance(part, tuple) else (part,):
+            if not isinstance(each, Tensor):
+                _find(each, found)
+            elif not each.is_cpu:
+                found.append(each)
+
+
+@functools.cache
+def _parts(kind: type) -> tuple[str, ...]:
+    """The fields of a class of payloads that may hold tensors. Every message asks, so it is found out once."""
+    if not dataclasses.is_dataclass(kind):
+        return ()
+    hints = typing.get_type_hints(kind)
+    return tuple(field.name for field in dataclasses.fields(kind) if not _is_plain(hints[field.name]))
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether no tensor of a device is in what has this type: a cut's numbers lie on the CPU."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return all(map(_is_plain, typing.get_args(hint)))
+    return typing.get_origin(hint) is typing.Literal or hint in (bool, int, float, str, Segments, type(None))
 
 
 def _replaced(value: Any, arrived: Mapping[int, Tensor]) -> Any:
