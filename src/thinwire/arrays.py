@@ -199,6 +199,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
         >>> to_device(torch.ones(2), torch.device("meta")).device
         device(type='meta')
     """
+    if tensor.device == device:  # nearly always, and asked many times a message
+        return tensor
     if has_streams(device) and tensor.is_cpu and tensor.numel():
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
