@@ -18,8 +18,8 @@ LARGEST_WIDTH = 8
 _AHEAD = 1024
 """Entries of a sum that memory is asked for before they are needed."""
 
-_ASKED_ZEN = ("znver3",)
-"""Processors of AMD's that gain by being asked for memory, as LLVM names them."""
+_ZEN, _ASKED_ZEN = "znver", ("znver3",)
+"""AMD's processors, as LLVM names them, and those that gain by being asked for memory."""
 
 
 def address(context: Any, builder: Any, kind: Any, array: Any, position: Any) -> Any:
@@ -68,17 +68,26 @@ def variable(builder: Any, value: Any) -> Any:
     return place
 
 
+def is_zen(context: Any) -> bool:
+    """Whether code is made for a processor of AMD's."""
+    return _processor(context).startswith(_ZEN)
+
+
+def _processor(context: Any) -> str:
+    _, name, _ = context.codegen().magic_tuple()
+    return str(name)
+
+
 def prefetch(context: Any, builder: Any, pointer: Any) -> None:
     """Prefetch the memory there, which may lie outside of every array: nothing waits for it, nothing fails.
 
     AMD's Zen 4 is asked nothing: it reads ahead by itself, and such requests keep it from that. Error feedback and
     signs of 25 M entries take it 9.3 ms without them and 14 to 20 with them, at any distance; an Intel Xeon wins by
-    them. Zen 3 takes QSGD and adding levels in five sixths of the time with them, and signs in the same.
+    them. Zen 3 takes QSGD and adding levels in five sixths of the time with them.
     """
     from llvmlite import ir
 
-    _, processor, _ = context.codegen().magic_tuple()
-    if processor.startswith("znver") and processor not in _ASKED_ZEN:
+    if is_zen(context) and _processor(context) not in _ASKED_ZEN:
         return
     byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
