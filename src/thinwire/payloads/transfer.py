@@ -63,9 +63,10 @@ def device_of(payload: Payload) -> torch.device:
     return found[0].device if found else CPU
 
 
-def _find(value: Any, found: list[Tensor]) -> None:
+def _find(value: object, found: list[Tensor]) -> None:
     """The tensors that are not on the CPU, in a payload and those inside it."""
-    for name in _parts(type(value)):
+    kind: type = type(value)
+    for name in _parts(kind):
         part = getattr(value, name)
         for each in part if isinstance(part, tuple) else (part,):
             if not isinstance(each, Tensor):
