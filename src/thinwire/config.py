@@ -195,7 +195,7 @@ def check_types(value: object) -> None:
         >>> TopK(density="1%")
         TopK(density=0.01, k=None, values=Identity())
     """
-    for name, hint in _hints(type(value)).items():  # type: ignore[arg-type]
+    for name, hint in field_types(type(value)).items():  # type: ignore[arg-type]
         given = getattr(value, name)
         fitting = _fitted(given, hint)
         if fitting is _UNFIT:
@@ -210,7 +210,14 @@ _UNFIT = object()
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def field_types(cls: type) -> dict[str, Any]:
+    """The type of each field of a dataclass, with names resolved; found out once a class. Do not write to it.
+
+    Example:
+        >>> from thinwire.layout import Chunks
+        >>> field_types(Chunks)
+        {'length': <class 'int'>}
+    """
     hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 

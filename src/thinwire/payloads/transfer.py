@@ -2,16 +2,16 @@
 
 import dataclasses
 import functools
-import types
-import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import Tensor
 
 from thinwire import arrays
 from thinwire.arrays import CPU
+from thinwire.config import field_types
 from thinwire.layout import Segments
 from thinwire.payloads.base import Payload
 from thinwire.staging import stage
@@ -27,9 +27,7 @@ def to_device(payload: Payload, device: torch.device) -> Payload:
         >>> to_device(Dense(torch.ones(2)), torch.device("meta")).values.device
         device(type='meta')
     """
-    value: Any = payload
-    names = [field.name for field in dataclasses.fields(value)]
-    moved: Payload = dataclasses.replace(value, **{name: _moved(getattr(value, name), device) for name in names})
+    moved: Payload = _replaced(payload, lambda tensor: arrays.to_device(tensor, device))
     return moved
 
 
@@ -46,7 +44,7 @@ def to_host(payload: Payload) -> Payload:
     if not found:
         return payload
     arrived = dict(zip(map(id, found), stage(found).wait(), strict=True))
-    host: Payload = _replaced(payload, arrived)
+    host: Payload = _replaced(payload, lambda tensor: arrived.get(id(tensor), tensor))
     return host
 
 
@@ -65,47 +63,36 @@ def device_of(payload: Payload) -> torch.device:
 
 def _find(value: object, found: list[Tensor]) -> None:
     """The tensors that are not on the CPU, in a payload and those inside it."""
+    if isinstance(value, Tensor):
+        if not value.is_cpu:
+            found.append(value)
+    elif isinstance(value, tuple):
+        for part in value:
+            _find(part, found)
+    else:
+        kind: type = type(value)
+        for name in _parts(kind):
+            _find(getattr(value, name), found)
+
+
+def _replaced(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same with other tensors, in payloads inside too."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple([_replaced(part, change) for part in value])
     kind: type = type(value)
-    for name in _parts(kind):
-        part = getattr(value, name)
-        for each in part if isinstance(part, tuple) else (part,):
-            if not isinstance(each, Tensor):
-                _find(each, found)
-            elif not each.is_cpu:
-                found.append(each)
+    return dataclasses.replace(value, **{name: _replaced(getattr(value, name), change) for name in _parts(kind)})
 
 
 @functools.cache
 def _parts(kind: type) -> tuple[str, ...]:
     """The fields of a class of payloads that may hold tensors. Every message asks, so it is found out once."""
-    if not dataclasses.is_dataclass(kind):
-        return ()
-    hints = typing.get_type_hints(kind)
-    return tuple(field.name for field in dataclasses.fields(kind) if not _is_plain(hints[field.name]))
+    return tuple(name for name, hint in field_types(kind).items() if not _is_plain(hint))
 
 
 def _is_plain(hint: Any) -> bool:
     """Whether no tensor of a device is in what has this type: a cut's numbers lie on the CPU."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return all(map(_is_plain, typing.get_args(hint)))
-    return typing.get_origin(hint) is typing.Literal or hint in (bool, int, float, str, Segments, type(None))
-
-
-def _replaced(value: Any, arrived: Mapping[int, Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return arrived.get(id(value), value)
-    if isinstance(value, tuple):
-        return tuple([_replaced(part, arrived) for part in value])
-    if not isinstance(value, Payload):
-        return value
-    fields: Any = value
-    names = [field.name for field in dataclasses.fields(fields)]
-    return dataclasses.replace(fields, **{name: _replaced(getattr(value, name), arrived) for name in names})
-
-
-def _moved(value: object, device: torch.device) -> object:
-    if isinstance(value, Tensor):
-        return arrays.to_device(value, device)
-    if isinstance(value, tuple):
-        return tuple([_moved(part, device) for part in value])
-    return to_device(value, device) if isinstance(value, Payload) else value
+    if get_origin(hint) in (Union, UnionType):
+        return all(map(_is_plain, get_args(hint)))
+    return get_origin(hint) is Literal or hint in (bool, int, float, str, Segments, NoneType)

@@ -109,8 +109,8 @@ def load(
 ) -> None:
     """Entries ``start, start + 1, ...`` into ``u[:size]``: the residual times ``decay``, rounded, plus ``x``.
 
-    With ``asks`` memory is asked for the next residual too. Only so many requests can wait at a time; who writes the
-    residual asks for it there, between other work.
+    With ``prefetches`` memory is asked for the next residual too. Only so many requests can wait at a time; who writes
+    the residual asks for it there, between other work.
     """
     always_inline()
     groups = size // LANES

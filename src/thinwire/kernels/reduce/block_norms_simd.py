@@ -40,7 +40,6 @@ def _for_each_source(
     decay = spread(builder, arguments[2])
     # A second request for the same costs less than a further copy of the code.
     asked = builder.select(arguments[4], residual, x)
-
     # To be asked for what is being read costs a Zen less than a branch.
     near, far = (arguments[5].type(distance) for distance in (0 if is_zen(context) else AHEAD, AHEAD))
     distance = builder.select(arguments[4], near, far)
