@@ -53,6 +53,7 @@ def main(num_steps: int = 200) -> None:
     images, labels = images.float() / 16, labels.long()
     train, test = slice(rank, 1500, size), slice(1500, None)
 
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     with thinwire.synchronize(optimizer, model, METHOD) as sync:

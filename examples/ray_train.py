@@ -20,6 +20,7 @@ def train(settings: dict[str, str]) -> None:
     images, labels = images.float() / 16, labels.long()
     own, test = slice(rank, 1500, size), slice(1500, None)
 
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     model = ray.train.torch.prepare_model(model)
     gradients = thinwire.compress_ddp(model, settings["method"])  # thinwire: 2

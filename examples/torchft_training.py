@@ -19,6 +19,7 @@ def main(name: str, method: str = "signtopk:density=2%,every=4", *, num_steps: i
     images, labels = images.float() / 16, labels.long()
     train, test = slice(None, 1500), slice(1500, None)
 
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     with thinwire.fault_tolerant(optimizer, model, method, name=name, state_file=f"{name}.state") as handle:
